@@ -1,0 +1,1 @@
+"""The problem layer and the solver contract; numpy and scipy only."""

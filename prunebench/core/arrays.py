@@ -1,0 +1,105 @@
+"""Checks and float64 products that every array of the problem layer goes through."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.core.errors import InvalidInput
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IndexArray = npt.NDArray[np.int64]
+Factor = npt.NDArray[np.float32] | npt.NDArray[np.float64]
+
+CHUNK_ELEMENTS = 4_000_000
+"""Elements of a float32 factor that are widened to float64 at a time: 32 MB."""
+
+
+def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A read-only view of `array`."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def vector(name: str, value: npt.ArrayLike, size: int) -> FloatArray:
+    """`value` as a read-only float64 copy of shape (size,), finite throughout.
+
+    Raises
+    ------
+    InvalidInput   wrong shape, not numeric, NaN or infinity; the message names the array and the shapes
+    """
+    array = numeric(name, value)
+    if array.shape != (size,):
+        raise InvalidInput(f"{name} has shape {array.shape}; expected ({size},), one entry a weight")
+    require_finite(name, array)
+    return np.asarray(frozen(array.astype(np.float64, copy=True)), dtype=np.float64)
+
+
+def numeric(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
+    """`value` as a real numeric array, its dtype kept.
+
+    Raises
+    ------
+    InvalidInput   objects, text or complex numbers
+    """
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise InvalidInput(f"{name} has dtype {array.dtype}; expected real numbers")
+    return array
+
+
+def require_finite(name: str, array: npt.NDArray[Any]) -> None:
+    """Raise InvalidInput with the first position where `array` holds NaN or infinity."""
+    array = np.atleast_1d(array)
+    for rows in row_chunks(array):
+        good = np.isfinite(array[rows])
+        if not good.all():
+            first = np.argwhere(~good)[0]
+            where = tuple(int(i) for i in first)
+            if rows.start:
+                where = (where[0] + rows.start, *where[1:])
+            count = int((~good).sum())
+            raise InvalidInput(
+                f"{name} holds {array[where]} at position {where} ({count} such values seen); "
+                "all values must be finite: look for a diverged network or a broken file"
+            )
+
+
+def row_chunks(array: npt.NDArray[Any]) -> Iterator[slice]:
+    """Slices over the first axis that hold at most CHUNK_ELEMENTS elements each."""
+    width = max(1, array.size // max(1, array.shape[0]))
+    step = max(1, CHUNK_ELEMENTS // width)
+    for start in range(0, array.shape[0], step):
+        yield slice(start, min(start + step, array.shape[0]))
+
+
+def times(factor: Factor, vector: FloatArray) -> FloatArray:
+    """factor @ vector accumulated in float64, whatever the factor's dtype. (n, p), (p,) -> (n,)"""
+    if factor.dtype == np.float64:
+        return np.asarray(factor @ vector, dtype=np.float64)
+    out = np.empty(factor.shape[0])
+    for rows in row_chunks(factor):
+        out[rows] = factor[rows].astype(np.float64) @ vector
+    return out
+
+
+def transposed_times(factor: Factor, vector: FloatArray) -> FloatArray:
+    """factor.T @ vector accumulated in float64, whatever the factor's dtype. (n, p), (n,) -> (p,)"""
+    if factor.dtype == np.float64:
+        return np.asarray(factor.T @ vector, dtype=np.float64)
+    out = np.zeros(factor.shape[1])
+    for rows in row_chunks(factor):
+        out += vector[rows] @ factor[rows].astype(np.float64)
+    return out
+
+
+def column_squares(factor: Factor) -> FloatArray:
+    """The squared norm of every column, in float64. (n, p) -> (p,)"""
+    out = np.zeros(factor.shape[1])
+    for rows in row_chunks(factor):
+        wide = factor[rows].astype(np.float64, copy=False)
+        out += np.einsum("ij,ij->j", wide, wide)
+    return out

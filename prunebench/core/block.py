@@ -1,0 +1,275 @@
+"""The block problem: what every solver gets, and all it gets."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.core import block_file
+from prunebench.core.arrays import BoolArray, FloatArray, frozen, numeric, vector
+from prunebench.core.errors import InvalidInput
+from prunebench.core.masks import top_mask
+from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.qubo import Qubo
+
+Mode = Literal["select", "refit"]
+MODES: tuple[Mode, ...] = ("select", "refit")
+
+
+@dataclass(frozen=True, eq=False)
+class BlockProblem:
+    """minimise f(w) subject to Σ m = keep and, in mode select, w = m·dense_weights; in mode refit, w = 0 off m.
+
+    Parameters
+    ----------
+    form : QuadraticForm over p weights
+    dense_weights : float (p,)      the block's weights before pruning; stored as float64
+    keep : int                      how many weights are kept, 0 to p, exactly
+    mode : "select" | "refit"       only the mask is chosen, or the kept weights are free too
+    start_mask : bool (p,), optional    the incumbent; a solver never returns anything worse
+    indices : int64 (p,), optional  the block's positions among the network's prunable weights
+    layer : str (p,), optional      the layer each weight belongs to
+    problem : str                   where the block comes from; used in messages
+
+    Raises
+    ------
+    InvalidInput   wrong shapes, NaN, a keep count out of range, an infeasible start mask, or a
+                   refit problem whose ridge leaves the curvature singular
+    """
+
+    form: QuadraticForm
+    dense_weights: FloatArray
+    keep: int
+    mode: Mode
+    start_mask: BoolArray | None = None
+    indices: npt.NDArray[np.int64] | None = None
+    layer: npt.NDArray[np.str_] | None = None
+    problem: str = ""
+
+    def __post_init__(self) -> None:
+        size = self.form.p
+        set_field = object.__setattr__
+        try:
+            set_field(self, "dense_weights", vector("dense_weights", self.dense_weights, size))
+        except InvalidInput as error:
+            raise InvalidInput(f"{self.name}: {error}") from error
+        keep = np.asarray(self.keep)
+        if keep.shape != () or keep.dtype.kind not in "iu":
+            raise InvalidInput(f"{self.name}: keep is {self.keep!r}; expected a whole number")
+        set_field(self, "keep", int(keep))
+        if not 0 <= self.keep <= size:
+            raise InvalidInput(
+                f"{self.name}: keep is {self.keep} but the block has {size} weights; "
+                f"choose 0 to {size}, or a density up to 1"
+            )
+        if self.mode not in MODES:
+            raise InvalidInput(f"{self.name}: mode is {self.mode!r}; choose one of {', '.join(MODES)}")
+        if self.start_mask is not None:
+            set_field(self, "start_mask", frozen(self._checked_mask(self.start_mask, "start_mask")))
+        if self.indices is not None:
+            positions = numeric("indices", self.indices)
+            if positions.shape != (size,) or positions.dtype.kind not in "iu":
+                raise InvalidInput(
+                    f"{self.name}: indices have dtype {positions.dtype} and shape {positions.shape}; "
+                    f"expected int64 ({size},)"
+                )
+            set_field(self, "indices", frozen(positions.astype(np.int64)))
+        if self.layer is not None:
+            names = np.asarray(self.layer, dtype=np.str_)
+            if names.shape != (size,):
+                raise InvalidInput(f"{self.name}: layer has shape {names.shape}; expected ({size},)")
+            set_field(self, "layer", frozen(names))
+        if self.mode == "refit" and self.keep > 0:
+            self._require_unique_refit()
+
+    @property
+    def p(self) -> int:
+        """How many weights the block has."""
+        return self.form.p
+
+    @property
+    def name(self) -> str:
+        """How messages call the block."""
+        return f"block {self.problem!r}" if self.problem else "the block"
+
+    @property
+    def density(self) -> float:
+        """keep / p."""
+        return self.keep / self.p
+
+    @cached_property
+    def incumbent(self) -> BoolArray:
+        """The mask every search starts from: `start_mask`, else magnitude pruning. bool (p,)."""
+        if self.start_mask is not None:
+            return self.start_mask
+        return cast(BoolArray, frozen(top_mask(np.abs(self.dense_weights), self.keep)))
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of everything a solver can see; equal hashes mean the same problem."""
+        digest = hashlib.sha256(b"prunebench.block/1")
+        for name, array in block_file.problem_arrays(self.contents()):
+            digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
+
+    def weights_of(self, mask: npt.ArrayLike) -> FloatArray:
+        """The weights that go with `mask`: m·dense_weights, or the refitted ones. bool (p,) -> float64 (p,)."""
+        kept = self._checked_mask(mask, "mask")
+        if self.mode == "select":
+            return np.where(kept, self.dense_weights, 0.0)
+        return self.form.refit(kept)
+
+    def evaluate(self, candidate: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> float:
+        """f of a mask's weights or of given weights, in float64: the only source of objectives.
+
+        Parameters
+        ----------
+        candidate : bool (p,) mask, or float (p,) weights
+        mask : bool (p,), optional     the mask that goes with given weights (kept weights may be zero)
+
+        Raises
+        ------
+        InvalidInput   the mask does not keep exactly `keep` weights; weights are not zero where
+                       pruned; in select mode, a kept weight differs from its dense value
+        """
+        array = np.asarray(candidate)
+        if array.dtype == np.bool_:
+            return self.form.value(self.weights_of(array))
+        weights = vector("weights", array, self.p)
+        if mask is None:
+            support = weights != 0.0
+            if int(support.sum()) > self.keep:
+                raise InvalidInput(
+                    f"{self.name}: {int(support.sum())} weights are not zero but keep is {self.keep}; prune the rest"
+                )
+            kept = support
+        else:
+            kept = self._checked_mask(mask, "mask")
+            if np.any(weights[~kept] != 0.0):
+                raise InvalidInput(f"{self.name}: {int((weights[~kept] != 0.0).sum())} pruned weights are not zero")
+        if self.mode == "select" and np.any(weights[kept] != self.dense_weights[kept]):
+            raise InvalidInput(f"{self.name}: in mode select a kept weight must have its dense value")
+        return self.form.value(weights)
+
+    def to_qubo(self) -> Qubo:
+        """The select objective as a function of the mask (mathematics: E(m) = f(m·dense_weights))."""
+        return self._qubo
+
+    def random_mean(self) -> float:
+        """The expected f(m·dense_weights) over uniformly random masks with `keep` ones: the gap's scale."""
+        return self._qubo.random_mean(self.keep)
+
+    def gap(self, objective: float, lower_bound: float) -> float:
+        """(objective − lower bound)/(random mean − lower bound): 0 is proved optimal, 1 is a random mask.
+
+        inf where no bound is known.
+        """
+        if not np.isfinite(lower_bound):
+            return float("inf")
+        excess = objective - lower_bound
+        if excess <= 0.0:
+            return 0.0
+        scale = self.random_mean() - lower_bound
+        return excess / scale if scale > 0.0 else float("inf")
+
+    def in_mode(self, mode: Mode) -> "BlockProblem":
+        """The same block in another mode."""
+        return self if mode == self.mode else replace(self, mode=mode)
+
+    def with_start(self, mask: npt.ArrayLike) -> "BlockProblem":
+        """The same block with `mask` as its incumbent."""
+        return replace(self, start_mask=np.asarray(mask))
+
+    def contents(self) -> dict[str, Any]:
+        """The arrays of the block problem file, by key."""
+        form = self.form
+        curvature: dict[str, Any] = {"factor": form.factor} if form.factor is not None else {"hessian": form.hessian}
+        optional = {"start_mask": self.start_mask, "indices": self.indices, "layer": self.layer}
+        return {
+            **curvature,
+            "ridge": form.ridge,
+            "linear": form.linear,
+            "centre": form.centre,
+            "constant": np.float64(form.constant),
+            "dense_weights": self.dense_weights,
+            "keep": np.int64(self.keep),
+            "mode": np.str_(self.mode),
+            **{key: value for key, value in optional.items() if value is not None},
+            "problem": np.str_(self.problem),
+        }
+
+    def save(self, path: Path | str) -> None:
+        """Write the block problem file (`.npz`, no pickles), whole or not at all."""
+        block_file.write(Path(path), self.contents())
+
+    @staticmethod
+    def load(path: Path | str) -> "BlockProblem":
+        """Read a block problem file.
+
+        Raises
+        ------
+        InvalidInput   the file is missing, truncated, foreign, or a key is missing or mis-shaped
+        """
+        return BlockProblem.from_contents(block_file.read(Path(path)), str(path))
+
+    @staticmethod
+    def from_contents(contents: Mapping[str, Any], source: str) -> "BlockProblem":
+        """The block problem of arrays by key, as `contents` gives them; `source` names them in errors."""
+        try:
+            form = QuadraticForm(
+                factor=contents.get("factor"),
+                hessian=contents.get("hessian"),
+                ridge=contents["ridge"],
+                linear=contents["linear"],
+                centre=contents["centre"],
+                constant=contents["constant"],
+            )
+            return BlockProblem(
+                form=form,
+                dense_weights=contents["dense_weights"],
+                keep=contents["keep"],
+                mode=cast(Mode, str(contents["mode"])),
+                start_mask=contents.get("start_mask"),
+                indices=contents.get("indices"),
+                layer=contents.get("layer"),
+                problem=str(contents.get("problem", "")),
+            )
+        except InvalidInput as error:
+            raise InvalidInput(f"{source}: {error}") from error
+
+    @cached_property
+    def _qubo(self) -> Qubo:
+        return Qubo.from_form(self.form, self.dense_weights)
+
+    def _checked_mask(self, mask: npt.ArrayLike, what: str) -> BoolArray:
+        array = np.asarray(mask)
+        if array.dtype != np.bool_ or array.shape != (self.p,):
+            raise InvalidInput(
+                f"{self.name}: {what} has dtype {array.dtype} and shape {array.shape}; expected bool ({self.p},)"
+            )
+        kept = int(array.sum())
+        if kept != self.keep:
+            raise InvalidInput(f"{self.name}: {what} keeps {kept} weights; it must keep exactly {self.keep}")
+        return array.copy()
+
+    def _require_unique_refit(self) -> None:
+        """Refuse a refit whose minimiser is not unique on every support."""
+        if (self.form.ridge > 0.0).all():
+            return
+        message = (
+            f"{self.name}: mode refit needs a positive ridge: it is zero for "
+            f"{int((self.form.ridge == 0.0).sum())} weights and the curvature is singular; "
+            "use for example 1e-3 of the mean of the curvature's diagonal"
+        )
+        if self.form.hessian is None:
+            raise InvalidInput(message)
+        try:
+            self.form.refit(np.ones(self.p, dtype=np.bool_))
+        except InvalidInput as error:
+            raise InvalidInput(message) from error

@@ -1,0 +1,49 @@
+"""Errors that a user can act on: each message names the thing, the value, the rule and the remedy."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PrunebenchError(Exception):
+    """The work failed. The command line ends with exit code 1."""
+
+
+class InvalidInput(PrunebenchError, ValueError):
+    """The request is wrong: a shape, a value, a file. The command line ends with exit code 2."""
+
+
+class UnknownName(InvalidInput):
+    """A solver, problem, option or score of that name does not exist."""
+
+
+class MissingPackage(InvalidInput):
+    """An optional package is not installed; the message says what to install."""
+
+
+class MissingData(InvalidInput):
+    """A data set or checkpoint is not there; the message says what to fetch and where to put it."""
+
+
+class SolverRefused(InvalidInput):
+    """The solver does not accept the block; the message is the solver's reason with its remedy."""
+
+
+class SolverFault(PrunebenchError):
+    """A solver broke its contract: an infeasible mask, weights that do not fit the mask, a wrong bound."""
+
+
+class Interrupted(PrunebenchError):
+    """The user stopped the work; the message says how to resume."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], remedy: str = "") -> UnknownName:
+    """The error for an unknown `name`, with the nearest match or, failing that, all that exist."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    elif names:
+        hint = f"choose one of {', '.join(names)}"
+    else:
+        hint = "there is none"
+    return UnknownName(f"unknown {kind} {name!r}: {hint}{' ' + remedy if remedy else ''}")

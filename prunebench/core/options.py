@@ -1,0 +1,144 @@
+"""Options of solvers and problems: the fields of a frozen dataclass, parsed, listed and checked."""
+
+import ast
+import dataclasses
+import inspect
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from prunebench.core.errors import InvalidInput, unknown_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """One option: its name, type and default as text, and its sentence of documentation."""
+
+    name: str
+    kind: str
+    default: str
+    doc: str
+
+
+def options_of(cls: type) -> list[Option]:
+    """The options of a dataclass, with the string under each field as its documentation."""
+    docs = _field_docs(cls)
+    hints = typing.get_type_hints(cls)
+    return [
+        Option(item.name, _type_text(hints[item.name]), repr(_default(item)), docs.get(item.name, ""))
+        for item in dataclasses.fields(cls)
+        if item.init
+    ]
+
+
+def build(cls: type, options: Mapping[str, Any]) -> Any:
+    """An instance of `cls` from options by name; texts are parsed by the field's type.
+
+    Raises
+    ------
+    UnknownName    an option the class does not have, with the nearest match
+    InvalidInput   a value that does not fit the option's type
+    """
+    hints = typing.get_type_hints(cls)
+    known = {item.name for item in dataclasses.fields(cls) if item.init}
+    owner = getattr(cls, "name", cls.__name__)
+    values = {}
+    for name, value in options.items():
+        if name not in known:
+            raise unknown_name(f"option of {owner}", name, known)
+        values[name] = parse(f"{owner}: option {name}", value, hints[name]) if isinstance(value, str) else value
+    return cls(**values)
+
+
+def as_json(instance: Any) -> dict[str, Any]:
+    """The options of an instance as JSON-able values."""
+    return {item.name: _plain(getattr(instance, item.name)) for item in dataclasses.fields(instance) if item.init}
+
+
+def parse(what: str, text: str, kind: Any) -> Any:
+    """`text` as a value of type `kind`: bool, int, float, str, Literal, tuple[T, ...] or a union with None."""
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        arms = typing.get_args(kind)
+        if type(None) in arms and text.lower() in ("none", "null", ""):
+            return None
+        for arm in (arm for arm in arms if arm is not type(None)):
+            try:
+                return parse(what, text, arm)
+            except InvalidInput:
+                continue
+        raise InvalidInput(f"{what} is {text!r}; expected {_type_text(kind)}")
+    if origin is typing.Literal:
+        if text in typing.get_args(kind):
+            return text
+        raise InvalidInput(f"{what} is {text!r}; choose one of {', '.join(typing.get_args(kind))}")
+    if origin is tuple:
+        element = typing.get_args(kind)[0]
+        return tuple(parse(what, part.strip(), element) for part in text.strip("()[] ").split(",") if part.strip())
+    if kind is bool:
+        lowered = text.lower()
+        if lowered in ("true", "yes", "on", "1"):
+            return True
+        if lowered in ("false", "no", "off", "0"):
+            return False
+        raise InvalidInput(f"{what} is {text!r}; expected true or false")
+    if kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            raise InvalidInput(f"{what} is {text!r}; expected {_type_text(kind)}") from None
+        if isinstance(number, float) and math.isnan(number):
+            raise InvalidInput(f"{what} is {text!r}; expected a number")
+        return number
+    return text
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {"name": getattr(value, "name", type(value).__name__), **as_json(value)}
+    return repr(value)
+
+
+def _default(item: "dataclasses.Field[Any]") -> Any:
+    if item.default is not dataclasses.MISSING:
+        return item.default
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return "required"
+
+
+def _type_text(kind: Any) -> str:
+    if typing.get_origin(kind) is typing.Literal:
+        return " | ".join(typing.get_args(kind))
+    if kind is type(None):
+        return "none"
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(_type_text(arm) for arm in typing.get_args(kind))
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    return names.get(kind) or str(kind).replace("typing.", "")
+
+
+def _field_docs(cls: type) -> dict[str, str]:
+    """The string literal that follows each annotated field, for `cls` and its dataclass bases."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if not dataclasses.is_dataclass(base):
+            continue
+        try:
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+        except (OSError, TypeError):
+            continue
+        body = typing.cast(ast.ClassDef, tree.body[0]).body
+        for first, second in zip(body, body[1:], strict=False):
+            is_field = isinstance(first, ast.AnnAssign) and isinstance(first.target, ast.Name)
+            is_text = isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant)
+            if is_field and is_text:
+                docs[first.target.id] = " ".join(str(second.value.value).split())  # type: ignore[union-attr,attr-defined]  # checked by the two tests above
+    return docs

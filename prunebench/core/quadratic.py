@@ -1,0 +1,305 @@
+"""The quadratic form: the one object that every problem produces and every solver consumes.
+
+    f(w) = c + g'(w - w0) + 1/2 (w - w0)' H (w - w0),      H = A'A + diag(ridge)
+
+with A the factor (n, p), g the linear term and w0 the centre.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.core import linalg
+from prunebench.core.arrays import (
+    BoolArray,
+    Factor,
+    FloatArray,
+    IndexArray,
+    column_squares,
+    frozen,
+    numeric,
+    require_finite,
+    times,
+    transposed_times,
+    vector,
+)
+from prunebench.core.errors import InvalidInput
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuadraticForm:
+    """f(w) = c + g'(w - w0) + 1/2 (w - w0)' (A'A + diag(ridge)) (w - w0).
+
+    Give the curvature once: as `factor` A or as `hessian` A'A (both without the ridge, which is
+    added to the diagonal). A factor with p <= n is replaced by its Gram matrix, the smaller of the
+    two, so exactly one of the two attributes is set afterwards.
+
+    Parameters
+    ----------
+    factor : float32 or float64 (n, p)    rows are samples, already divided by sqrt(n)
+    hessian : float (p, p)                symmetric positive semidefinite; stored as float64
+    ridge : float or (p,)                 not negative; stored as float64 (p,)
+    linear : float (p,)                   g, default zero
+    centre : float (p,)                   w0, default zero
+    constant : float                      c, default zero
+
+    Raises
+    ------
+    InvalidInput   NaN or infinity, a shape that does not fit, an asymmetric hessian, a negative ridge
+
+    Arrays are read-only. Vectors are copied; factor and hessian are not, so that a memory-mapped
+    factor stays on disk. Every result is float64, also for a float32 factor.
+    """
+
+    factor: Factor | None = None
+    hessian: FloatArray | None = None
+    ridge: FloatArray
+    linear: FloatArray
+    centre: FloatArray
+    constant: float
+
+    def __init__(
+        self,
+        *,
+        factor: npt.ArrayLike | None = None,
+        hessian: npt.ArrayLike | None = None,
+        ridge: npt.ArrayLike = 0.0,
+        linear: npt.ArrayLike | None = None,
+        centre: npt.ArrayLike | None = None,
+        constant: float = 0.0,
+    ) -> None:
+        if (factor is None) == (hessian is None):
+            raise InvalidInput("give the curvature once: either factor (n, p) or hessian (p, p)")
+        if factor is not None:
+            held_factor, held_hessian = _smaller_representation(_checked_factor(factor))
+        else:
+            assert hessian is not None
+            held_factor, held_hessian = None, _checked_hessian(hessian)
+        size = (held_factor if held_factor is not None else held_hessian).shape[1]  # type: ignore[union-attr]  # one is set
+        set_field = object.__setattr__
+        set_field(self, "factor", held_factor)
+        set_field(self, "hessian", held_hessian)
+        set_field(self, "ridge", _checked_ridge(ridge, size))
+        set_field(self, "linear", vector("linear", np.zeros(size) if linear is None else linear, size))
+        set_field(self, "centre", vector("centre", np.zeros(size) if centre is None else centre, size))
+        number = numeric("constant", constant)
+        if number.shape != ():
+            raise InvalidInput(f"constant has shape {number.shape}; expected a single number")
+        require_finite("constant", number)
+        set_field(self, "constant", float(number))
+
+    @property
+    def p(self) -> int:
+        """How many weights the form has."""
+        return int(self.ridge.size)
+
+    def value(self, weights: npt.ArrayLike) -> float:
+        """f(weights). float (p,) -> float64. Cost 2np."""
+        move = vector("weights", weights, self.p) - self.centre
+        return self.constant + float(self.linear @ move) + 0.5 * self._curvature_along(move)
+
+    def gradient(self, weights: npt.ArrayLike) -> FloatArray:
+        """The gradient of f at `weights`. float (p,) -> float64 (p,). Cost 4np."""
+        move = vector("weights", weights, self.p) - self.centre
+        return self.linear + self.product(move)
+
+    def product(self, direction: npt.ArrayLike) -> FloatArray:
+        """H times `direction`, the ridge included. float (p,) -> float64 (p,). Cost 4np."""
+        step = vector("direction", direction, self.p)
+        if self.hessian is not None:
+            return np.asarray(self.hessian @ step + self.ridge * step)
+        assert self.factor is not None
+        return transposed_times(self.factor, times(self.factor, step)) + self.ridge * step
+
+    def diagonal(self) -> FloatArray:
+        """The diagonal of H, the ridge included. float64 (p,)."""
+        return self._curvature_diagonal + self.ridge
+
+    def gram(self, indices: npt.ArrayLike) -> FloatArray:
+        """H restricted to `indices`, the ridge included. int (b,) -> float64 (b, b). Cost nb²."""
+        chosen = self._checked_indices(indices)
+        if self.hessian is not None:
+            out = self.hessian[np.ix_(chosen, chosen)]
+        else:
+            assert self.factor is not None
+            columns = self.factor[:, chosen].astype(np.float64, copy=False)
+            out = columns.T @ columns
+        out[np.diag_indices(chosen.size)] += self.ridge[chosen]
+        return np.asarray(out)
+
+    def square_root(self) -> Factor:
+        """A factor A of the curvature without ridge, with at most min(n, p) rows. (rank, p).
+
+        The factor itself when the form holds one (its dtype kept); otherwise from the symmetric
+        eigendecomposition of the hessian, O(p³), eigenvalues below rounding left out.
+        """
+        if self.factor is not None:
+            return self.factor
+        assert self.hessian is not None
+        return linalg.symmetric_factor(self.hessian)
+
+    def restrict(self, indices: npt.ArrayLike, weights: npt.ArrayLike) -> "QuadraticForm":
+        """The same function of the weights in `indices`, all others held at `weights`.
+
+        Exact: restrict(B, w).value(w[B]) equals value(w) to rounding.
+
+        Parameters
+        ----------
+        indices : int64 (b,)      positions in [0, p), no repeats
+        weights : float (p,)      where the other weights stand
+
+        Raises
+        ------
+        IndexError   a position is outside [0, p)
+        ValueError   a position repeats, or weights is not of shape (p,)
+
+        Cost: one product with the factor, O(np); O(bp) when the hessian is held.
+        """
+        chosen = self._checked_indices(indices)
+        move = vector("weights", weights, self.p) - self.centre
+        move[chosen] = 0.0
+        constant = self.constant + float(self.linear @ move) + 0.5 * self._curvature_along(move)
+        common: dict[str, Any] = {
+            "ridge": self.ridge[chosen],
+            "centre": self.centre[chosen],
+            "constant": constant,
+        }
+        if self.hessian is not None:
+            linear = self.linear[chosen] + self.hessian[chosen] @ move
+            return QuadraticForm(hessian=self.hessian[np.ix_(chosen, chosen)], linear=linear, **common)
+        assert self.factor is not None
+        columns = self.factor[:, chosen]
+        linear = self.linear[chosen] + transposed_times(columns, times(self.factor, move))
+        return QuadraticForm(factor=columns, linear=linear, **common)
+
+    def refit(self, mask: npt.ArrayLike) -> FloatArray:
+        """The weights that minimise f with those off `mask` at zero. bool (p,) -> float64 (p,).
+
+        Cholesky on the support S when |S| <= n, else the push-through form with an n×n system
+        (numerically safe for a float32 factor and a small ridge, where the textbook Woodbury
+        form loses all digits). Cost n·|S|·min(n, |S|).
+
+        Raises
+        ------
+        InvalidInput   the curvature is singular on the support and the ridge does not lift it
+        """
+        kept = np.asarray(mask)
+        if kept.dtype != np.bool_ or kept.shape != (self.p,):
+            raise InvalidInput(f"mask has dtype {kept.dtype} and shape {kept.shape}; expected bool ({self.p},)")
+        support = np.flatnonzero(kept)
+        weights = np.zeros(self.p)
+        if support.size == 0:
+            return weights
+        outside = np.where(kept, 0.0, -self.centre)
+        linear, ridge = self.linear[support], self.ridge[support]
+        if self.hessian is not None:
+            slope = linear + self.hessian[support] @ outside
+            step = linalg.solve_on_support(self.hessian[np.ix_(support, support)], ridge, slope)
+        else:
+            assert self.factor is not None
+            residual = times(self.factor, outside)
+            columns = self.factor if support.size == self.p else self.factor[:, support]
+            if support.size <= columns.shape[0]:
+                wide = columns.astype(np.float64, copy=False)
+                slope = linear + wide.T @ residual
+                step = linalg.solve_on_support(wide.T @ wide, ridge, slope)
+            else:
+                step = linalg.push_through(columns, ridge, linear, residual)
+        weights[support] = self.centre[support] + step
+        return weights
+
+    def lower_bound(self) -> float:
+        """A proven lower bound on f over all weights; -inf where the ridge is zero and nothing is proved.
+
+        With H >= diag(ridge), f >= f(w) - 1/2 Σ grad_j(w)²/ridge_j at any w; w is the computed
+        unconstrained minimiser. What rounding could have added is subtracted.
+        """
+        if not self.linear.any():
+            return self.constant
+        if (self.ridge <= 0.0).any():
+            return -np.inf
+        weights = self.refit(np.ones(self.p, dtype=np.bool_))
+        move = weights - self.centre
+        slope = self.gradient(weights)
+        terms = (self.constant, float(self.linear @ move), 0.5 * self._curvature_along(move))
+        size = abs(self.constant) + float(np.abs(self.linear) @ np.abs(move)) + terms[2]
+        rows = self.factor.shape[0] if self.factor is not None else self.p
+        rounding = 4.0 * np.finfo(np.float64).eps * (rows + self.p) * size
+        return float(sum(terms) - 0.5 * float((slope * slope) @ (1.0 / self.ridge)) - rounding)
+
+    @cached_property
+    def _curvature_diagonal(self) -> FloatArray:
+        if self.hessian is not None:
+            return self.hessian.diagonal().copy()
+        assert self.factor is not None
+        return column_squares(self.factor)
+
+    def _curvature_along(self, move: FloatArray) -> float:
+        """move' H move, as a sum of squares when the factor is held."""
+        ridge_part = float((self.ridge * move) @ move)
+        if self.hessian is not None:
+            return float(move @ (self.hessian @ move)) + ridge_part
+        assert self.factor is not None
+        residual = times(self.factor, move)
+        return float(residual @ residual) + ridge_part
+
+    def _checked_indices(self, indices: npt.ArrayLike) -> IndexArray:
+        chosen = np.asarray(indices)
+        if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+            raise InvalidInput(f"indices have dtype {chosen.dtype} and shape {chosen.shape}; expected int64 (b,)")
+        chosen = chosen.astype(np.int64)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= self.p):
+            outside = chosen[(chosen < 0) | (chosen >= self.p)][0]
+            raise IndexError(f"index {outside} is outside the form's {self.p} weights: 0 to {self.p - 1}")
+        if np.unique(chosen).size != chosen.size:
+            raise InvalidInput("indices repeat; every weight may stand once in a block")
+        return chosen
+
+
+def _checked_factor(factor: npt.ArrayLike) -> Factor:
+    array = numeric("factor", factor)
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise InvalidInput(f"factor has shape {array.shape}; expected (n, p) with p at least 1")
+    if array.dtype not in (np.float32, np.float64):
+        array = array.astype(np.float64)
+    require_finite("factor", array)
+    return frozen(array)
+
+
+def _checked_hessian(hessian: npt.ArrayLike) -> FloatArray:
+    array = numeric("hessian", hessian)
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] == 0:
+        raise InvalidInput(f"hessian has shape {array.shape}; expected (p, p) with p at least 1")
+    require_finite("hessian", array)
+    rounding = 1e-5 if array.dtype == np.float32 else 1e-10
+    wide = array.astype(np.float64)
+    scale = float(np.abs(wide).max())
+    difference = float(np.abs(wide - wide.T).max())
+    if difference > rounding * scale:
+        raise InvalidInput(
+            f"hessian is not symmetric: entries differ from their mirror by up to {difference:.3g}; pass (H + H.T)/2"
+        )
+    if float(wide.diagonal().min()) < -rounding * scale:
+        raise InvalidInput("hessian has a negative diagonal entry, so it is not positive semidefinite")
+    return np.asarray(frozen(0.5 * (wide + wide.T)))
+
+
+def _checked_ridge(ridge: npt.ArrayLike, size: int) -> FloatArray:
+    array = numeric("ridge", ridge)
+    if array.shape not in ((), (size,)):
+        raise InvalidInput(f"ridge has shape {array.shape}; expected a single number or ({size},)")
+    require_finite("ridge", array)
+    if array.min() < 0.0:
+        raise InvalidInput(f"ridge is {float(array.min())}; it must not be negative")
+    return vector("ridge", np.broadcast_to(array, (size,)), size)
+
+
+def _smaller_representation(factor: Factor) -> tuple[Factor | None, FloatArray | None]:
+    rows, size = factor.shape
+    if size > rows:
+        return factor, None
+    wide = factor.astype(np.float64, copy=False)
+    return None, np.asarray(frozen(wide.T @ wide))

@@ -1,0 +1,95 @@
+"""The select mode as a quadratic function of the mask: what annealers, local search and QAOA take."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, Factor, FloatArray, column_squares, times
+from prunebench.core.quadratic import QuadraticForm
+
+
+@dataclass(frozen=True, eq=False)
+class Qubo:
+    """E(m) = constant + Σᵢ linearᵢ mᵢ + Σ_{i<j} Jᵢⱼ mᵢ mⱼ with m 1 where the weight is kept.
+
+    E(m) equals f(m·dense_weights) exactly, the constant included. Jᵢⱼ = w̄ᵢ Hᵢⱼ w̄ⱼ counts each
+    pair once; there is no implicit factor of two. Below n = p the couplings stay in factored
+    form, J = C'C off the diagonal with C = A diag(w̄); nothing of size p² is formed until
+    `couplings` is asked for.
+
+    constant : float64;  linear : float64 (p,);  scale : float64 (p,), the dense weights
+    factor : float (n, p) or None;  hessian : float64 (p, p) or None, as in the quadratic form
+    """
+
+    constant: float
+    linear: FloatArray
+    scale: FloatArray
+    factor: Factor | None
+    hessian: FloatArray | None
+
+    @staticmethod
+    def from_form(form: QuadraticForm, dense_weights: FloatArray) -> "Qubo":
+        """Expand f(m·dense_weights); mᵢ² = mᵢ puts the diagonal into the linear term."""
+        slope = form.linear - form.product(form.centre)
+        linear = dense_weights * slope + 0.5 * dense_weights**2 * form.diagonal()
+        return Qubo(form.value(np.zeros(form.p)), linear, dense_weights, form.factor, form.hessian)
+
+    @property
+    def p(self) -> int:
+        """How many binary variables there are."""
+        return int(self.linear.size)
+
+    @cached_property
+    def couplings(self) -> FloatArray:
+        """J as a symmetric matrix with zero diagonal, float64 (p, p). Costs 8p² bytes, np² operations."""
+        if self.hessian is not None:
+            matrix = self.hessian * self.scale[:, None] * self.scale
+        else:
+            columns = self.scaled_factor()
+            matrix = columns.T @ columns
+        np.fill_diagonal(matrix, 0.0)
+        return np.asarray(matrix)
+
+    def scaled_factor(self) -> FloatArray:
+        """C = A diag(w̄), float64 (n, p), for a form that holds a factor."""
+        assert self.factor is not None
+        return np.asarray(self.factor * self.scale)
+
+    def energy(self, mask: BoolArray) -> float:
+        """E(mask). bool (p,) -> float64. Cost 2np."""
+        return float(self.energies(np.asarray(mask)[None, :])[0])
+
+    def energies(self, masks: BoolArray) -> FloatArray:
+        """E of many masks at once. bool (s, p) -> float64 (s,)."""
+        chosen = np.asarray(masks, dtype=np.float64)
+        out = self.constant + chosen @ self.linear
+        if self.hessian is not None:
+            return np.asarray(out + 0.5 * np.einsum("sp,sp->s", chosen @ self.couplings, chosen))
+        assert self.factor is not None
+        scaled = chosen * self.scale
+        if chosen.shape[0] == 1:
+            squares = np.array([np.sum(times(self.factor, scaled[0]) ** 2)])
+        else:
+            squares = np.sum((scaled @ self.factor.T.astype(np.float64, copy=False)) ** 2, axis=1)
+        return np.asarray(out + 0.5 * (squares - chosen @ self._own_squares))
+
+    def random_mean(self, keep: int) -> float:
+        """The mean of E over uniformly random masks with `keep` ones, in closed form."""
+        share = keep / self.p
+        pair_share = share * (keep - 1) / (self.p - 1) if self.p > 1 else 0.0
+        if self.hessian is not None:
+            pairs = 0.5 * float(self.scale @ (self.hessian @ self.scale) - self._own_squares.sum())
+        else:
+            assert self.factor is not None
+            total = times(self.factor, self.scale)
+            pairs = 0.5 * float(total @ total - self._own_squares.sum())
+        return self.constant + share * float(self.linear.sum()) + pair_share * pairs
+
+    @cached_property
+    def _own_squares(self) -> FloatArray:
+        """w̄ᵢ²‖aᵢ‖²: the diagonal that the square of a sum contains and J does not."""
+        if self.hessian is not None:
+            return np.asarray(self.scale**2 * self.hessian.diagonal())
+        assert self.factor is not None
+        return np.asarray(self.scale**2 * column_squares(self.factor))

@@ -1,0 +1,112 @@
+"""Finding solvers and problems: a folder scan, then entry points. Listing loads none of their libraries."""
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, TypeVar
+
+from prunebench.core.errors import InvalidInput, MissingPackage, PrunebenchError, unknown_name
+
+T = TypeVar("T", bound=type)
+
+
+class Registry:
+    """Classes by name, found in one package of prunebench and one entry-point group of the same name."""
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self.failures: dict[str, str] = {}
+        """Entry points that could not be loaded, with the reason."""
+        self._classes: dict[str, type] = {}
+        self._scanned = False
+
+    def register(self, cls: T) -> T:
+        """Class decorator: make `cls` known under `cls.name`.
+
+        Raises
+        ------
+        InvalidInput   another class holds that name; the message names both
+        """
+        name = getattr(cls, "name", None)
+        if not isinstance(name, str) or not name:
+            raise InvalidInput(f"{cls.__module__}.{cls.__qualname__} has no class attribute 'name'; give it one")
+        held = self._classes.get(name)
+        if held is not None and _path(held) != _path(cls):
+            raise InvalidInput(f"two {self.kind}s are named {name!r}: {_path(held)} and {_path(cls)}; rename one")
+        self._classes[name] = cls
+        return cls
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self._scan()
+        return sorted(self._classes)
+
+    def get(self, name: str) -> type[Any]:
+        """The class of that name.
+
+        Raises
+        ------
+        UnknownName       with the nearest match
+        PrunebenchError   an entry point of that name exists and cannot be loaded
+        """
+        self._scan()
+        if name in self._classes:
+            return self._classes[name]
+        if name in self.failures:
+            raise PrunebenchError(f"{self.kind} {name!r} cannot be loaded: {self.failures[name]}")
+        raise unknown_name(self.kind, name, self._classes, f"('prunebench {self.kind}s' lists them)")
+
+    def _scan(self) -> None:
+        if self._scanned:
+            return
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"{self.package}.{module.name}")
+        for point in entry_points(group=self.package):
+            self._load(point)
+        self._scanned = True
+
+    def _load(self, point: EntryPoint) -> None:
+        try:
+            loaded = point.load()
+        except Exception as error:
+            self.failures[point.name] = f"{type(error).__name__}: {error} (entry point {point.value!r})"
+            return
+        if not isinstance(loaded, type):
+            self.failures[point.name] = f"entry point {point.value!r} is not a class"
+            return
+        self.register(loaded)
+
+
+def missing_packages(requires: tuple[str, ...]) -> list[str]:
+    """Those of the import names in `requires` that are not installed; imports none of them."""
+    return [name for name in requires if not _installed(name)]
+
+
+def require_packages(owner: str, requires: tuple[str, ...], install: str) -> None:
+    """Raise MissingPackage, saying what to install, unless all of `requires` are there."""
+    missing = missing_packages(requires)
+    if missing:
+        raise MissingPackage(f"{owner} needs {', '.join(missing)}, which is not installed; run: {install}")
+
+
+def _installed(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+SOLVERS = Registry("solver", "prunebench.solvers")
+PROBLEMS = Registry("problem", "prunebench.problems")
+
+register_solver: Callable[[T], T] = SOLVERS.register
+register_problem: Callable[[T], T] = PROBLEMS.register

@@ -1,0 +1,196 @@
+"""The solver contract, the one function that runs a solver, and the wrapper that refits a mask solver's mask."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from prunebench.core import options as option_tools
+from prunebench.core.block import BlockProblem
+from prunebench.core.errors import SolverFault, SolverRefused
+from prunebench.core.registry import SOLVERS, register_solver, require_packages
+from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
+
+__all__ = ["Budget", "Progress", "Recorder", "Refit", "Solver", "make_solver", "register", "solve"]
+
+register = register_solver
+
+BOUND_ROUNDING = 1e-9
+"""A bound may exceed the recomputed objective by this part of the objective's scale and is then lowered to it."""
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """A frozen dataclass whose fields are its options, all JSON-able.
+
+    Class facts: `name`; `modes` it handles natively; `exact` (proves optimality when given time);
+    `stochastic` (depends on the seed); `requires` (import names of packages that only it needs)
+    and `install` (the command that brings them); `max_size` (largest p, or None); `reference`.
+    """
+
+    name: ClassVar[str]
+    modes: ClassVar[frozenset[str]]
+    exact: ClassVar[bool]
+    stochastic: ClassVar[bool]
+    requires: ClassVar[tuple[str, ...]]
+    max_size: ClassVar[int | None]
+    reference: ClassVar[str]
+
+    def refuses(self, block: BlockProblem) -> str:
+        """The reason, with its remedy, why this block is not accepted; "" accepts it."""
+        ...
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """A feasible solution, never worse than `block.incumbent`; random numbers only from `rng`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Refit:
+    """Solve the select problem with a mask solver, then re-optimise the kept weights.
+
+    The two-step split of Combinatorial Brain Surgeon (Yu et al., ICML 2022): selection, then update.
+    The mask was chosen for another objective, so "optimal" becomes "feasible" and the mask solver's
+    bound is dropped for the trivial one of the quadratic form.
+    """
+
+    mask_solver: Solver
+
+    @property
+    def name(self) -> str:
+        """The mask solver's name followed by +refit."""
+        return f"{self.mask_solver.name}+refit"
+
+    modes: ClassVar[frozenset[str]] = frozenset({"refit"})
+    exact: ClassVar[bool] = False
+
+    def refuses(self, block: BlockProblem) -> str:
+        """The mask solver's own reason, for the select problem."""
+        return self.mask_solver.refuses(block.in_mode("select"))
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The refitted mask, or the refitted incumbent where that is better."""
+        recorder = Recorder(budget, progress)
+        selected = self.mask_solver.solve(block.in_mode("select"), budget, rng)
+        chosen = selected.mask
+        before = recorder.seconds
+        start_objective = block.evaluate(block.incumbent)
+        recorder.record(start_objective)
+        if block.evaluate(chosen) > start_objective:
+            chosen = block.incumbent
+        status = Status.FEASIBLE if selected.status is Status.OPTIMAL else selected.status
+        timings = {**selected.timings, "refit": recorder.seconds - before}
+        return Solution.from_mask(
+            block,
+            chosen,
+            status=status,
+            stop_reason=f"{selected.stop_reason}; then refitted (the mask was chosen for mode select)",
+            recorder=recorder,
+            lower_bound=block.form.lower_bound(),
+            timings=timings,
+            details={**selected.details, "select_objective": selected.objective},
+            alternatives=selected.alternatives,
+        )
+
+
+def make_solver(solver: "str | Solver", options: Mapping[str, Any] | None = None) -> Solver:
+    """A solver by registered name and options, or the object itself.
+
+    Raises
+    ------
+    UnknownName      no solver or option of that name, with the nearest match
+    MissingPackage   the solver's own library is not installed
+    """
+    if not isinstance(solver, str):
+        return replace(solver, **options) if options else solver  # type: ignore[type-var]  # solvers are dataclasses
+    cls = SOLVERS.get(solver)
+    require_packages(f"solver {solver!r}", getattr(cls, "requires", ()), getattr(cls, "install", "pip install prunebench"))
+    made: Solver = option_tools.build(cls, options or {})
+    return made
+
+
+def native_or_refit(solver: Solver, block: BlockProblem) -> Solver:
+    """The solver itself if it handles the block's mode, wrapped in Refit if it only chooses masks.
+
+    Raises
+    ------
+    SolverRefused   a refit-only solver for a select problem, or the solver's own refusal
+    """
+    runnable: Solver = solver
+    if block.mode not in solver.modes:
+        if block.mode == "select":
+            raise SolverRefused(f"solver {solver.name!r} handles mode refit only; use --mode refit or another solver")
+        runnable = Refit(solver)  # type: ignore[assignment]  # its name is a property, which only type checkers mind
+    reason = runnable.refuses(block)
+    if reason:
+        raise SolverRefused(f"solver {solver.name!r} refuses {block.name} (p={block.p}, keep={block.keep}): {reason}")
+    return runnable
+
+
+def solve(
+    block: BlockProblem,
+    solver: "str | Solver" = "swap",
+    *,
+    options: Mapping[str, Any] | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Solution:
+    """Run a solver on a block and check what it gives back.
+
+    Parameters
+    ----------
+    block : BlockProblem
+    solver : registered name, or a solver object
+    options : the solver's options by name
+    budget : when to stop; none by default
+    seed : the only source of randomness; the same seed gives the same answer
+    progress : called with (seconds, objective, lower bound) at each improvement
+
+    Raises
+    ------
+    UnknownName, MissingPackage, SolverRefused   the request is wrong
+    SolverFault                                  the solver broke its contract
+    """
+    runnable = native_or_refit(make_solver(solver, options), block)
+    started = perf_counter()
+    solution = runnable.solve(block, budget or Budget(), np.random.default_rng(seed), progress)
+    seconds = perf_counter() - started
+    checked = verified(block, solution, runnable.name)
+    return replace(checked, timings={**checked.timings, "total": seconds})
+
+
+def verified(block: BlockProblem, solution: Solution, solver_name: str) -> Solution:
+    """The solution with its objective recomputed by the block.
+
+    Raises
+    ------
+    SolverFault   an infeasible mask or weights, an objective that is not the block's, a bound above
+                  the objective, "optimal" without a bound, or an answer worse than the start
+    """
+    try:
+        objective = block.evaluate(solution.weights, solution.mask)
+    except ValueError as error:
+        raise SolverFault(f"solver {solver_name!r} gave back an infeasible answer: {error}") from error
+    scale = BOUND_ROUNDING * (abs(objective) + abs(block.form.constant) + abs(block.random_mean()))
+    if abs(objective - solution.objective) > scale:
+        raise SolverFault(
+            f"solver {solver_name!r} reports objective {solution.objective!r} where {block.name} evaluates {objective!r}"
+        )
+    if solution.lower_bound > objective + scale:
+        raise SolverFault(
+            f"solver {solver_name!r} reports the lower bound {solution.lower_bound!r} above its objective {objective!r}"
+        )
+    if solution.status is Status.OPTIMAL and not np.isfinite(solution.lower_bound):
+        raise SolverFault(f"solver {solver_name!r} says optimal without a proven bound")
+    if block.start_mask is not None:
+        start = block.evaluate(block.start_mask)
+        if objective > start + scale:
+            raise SolverFault(f"solver {solver_name!r} gave back {objective!r}, worse than its start {start!r}")
+    return replace(solution, objective=objective, lower_bound=min(solution.lower_bound, objective))

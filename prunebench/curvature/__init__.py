@@ -1,0 +1,1 @@
+"""The torch boundary: a network and samples in, a quadratic form out."""

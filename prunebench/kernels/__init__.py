@@ -1,0 +1,1 @@
+"""Compiled inner loops shared by solvers. numba is imported by the kernel modules, when a solver runs."""

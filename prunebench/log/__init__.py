@@ -1,0 +1,1 @@
+"""The run directory: what was asked, what happened, and what is needed to go on."""
