@@ -40,9 +40,7 @@ def keep_count(density: float, total: int, what: str = "the network") -> int:
         raise InvalidInput(f"density is {density}; choose a number above 0 and at most 1 (0.1 keeps a tenth of {what})")
     keep = round(density * total)
     if keep == 0:
-        raise InvalidInput(
-            f"density {density} keeps none of {what}'s {total} weights; choose at least {1 / total:.3g}"
-        )
+        raise InvalidInput(f"density {density} keeps none of {what}'s {total} weights; choose at least {1 / total:.3g}")
     return keep
 
 

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import itertools
 import math
 import textwrap
 import types
@@ -136,9 +137,9 @@ def _field_docs(cls: type) -> dict[str, str]:
         except (OSError, TypeError):
             continue
         body = typing.cast(ast.ClassDef, tree.body[0]).body
-        for first, second in zip(body, body[1:], strict=False):
-            is_field = isinstance(first, ast.AnnAssign) and isinstance(first.target, ast.Name)
-            is_text = isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant)
-            if is_field and is_text:
-                docs[first.target.id] = " ".join(str(second.value.value).split())  # type: ignore[union-attr,attr-defined]  # checked by the two tests above
+        for first, second in itertools.pairwise(body):
+            if not (isinstance(first, ast.AnnAssign) and isinstance(first.target, ast.Name)):
+                continue
+            if isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant):
+                docs[first.target.id] = " ".join(str(second.value.value).split())
     return docs

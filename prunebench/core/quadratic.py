@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from prunebench.core import linalg
 from prunebench.core.arrays import (
-    BoolArray,
     Factor,
     FloatArray,
     IndexArray,

@@ -110,7 +110,9 @@ def make_solver(solver: "str | Solver", options: Mapping[str, Any] | None = None
     if not isinstance(solver, str):
         return replace(solver, **options) if options else solver  # type: ignore[type-var]  # solvers are dataclasses
     cls = SOLVERS.get(solver)
-    require_packages(f"solver {solver!r}", getattr(cls, "requires", ()), getattr(cls, "install", "pip install prunebench"))
+    require_packages(
+        f"solver {solver!r}", getattr(cls, "requires", ()), getattr(cls, "install", "pip install prunebench")
+    )
     made: Solver = option_tools.build(cls, options or {})
     return made
 
@@ -181,7 +183,8 @@ def verified(block: BlockProblem, solution: Solution, solver_name: str) -> Solut
     scale = BOUND_ROUNDING * (abs(objective) + abs(block.form.constant) + abs(block.random_mean()))
     if abs(objective - solution.objective) > scale:
         raise SolverFault(
-            f"solver {solver_name!r} reports objective {solution.objective!r} where {block.name} evaluates {objective!r}"
+            f"solver {solver_name!r} reports objective {solution.objective!r} "
+            f"where {block.name} evaluates {objective!r}"
         )
     if solution.lower_bound > objective + scale:
         raise SolverFault(

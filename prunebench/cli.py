@@ -1,0 +1,123 @@
+"""The command line: a thin layer over the public API. Each command is one file in prunebench.commands."""
+
+import argparse
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from prunebench import __version__
+from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
+from prunebench.core.problem import DATA_VARIABLE
+
+COMMANDS = {
+    "demo": "train a small network and let every solver family prune it",
+    "solvers": "list the solvers, their capabilities and options",
+    "problems": "list the problems, their options, and whether their data are there",
+    "block": "cut one block problem out of a network into a file",
+    "solve": "solve a block problem file",
+    "prune": "prune a whole network",
+    "resume": "continue an interrupted run",
+    "evaluate": "accuracy and loss of a network, dense or pruned",
+}
+
+DONE, FAILED, WRONG_REQUEST = 0, 1, 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InvalidInput(f"{self.prog}: {message}; '{self.prog} --help' lists the arguments")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 the work failed, 2 the request is wrong."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in given
+    try:
+        return _run(given)
+    except InvalidInput as error:
+        failure, code = str(error), WRONG_REQUEST
+        if debug:
+            raise
+    except PrunebenchError as error:
+        failure, code = str(error), FAILED
+        if debug:
+            raise
+    except KeyboardInterrupt:
+        failure, code = "interrupted", FAILED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception as error:
+        failure, code = f"{type(error).__name__}: {error} (run again with --debug for the traceback)", FAILED
+        if debug:
+            raise
+    print(f"prunebench: error: {' '.join(failure.split())}", file=sys.stderr)
+    return code
+
+
+def _run(given: list[str]) -> int:
+    top = _Parser(prog="prunebench", description=__import__("prunebench").__doc__, add_help=False)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return DONE
+    if given[0] == "--version":
+        print(f"prunebench {__version__}")
+        return DONE
+    name, rest = given[0], given[1:]
+    if name.startswith("-"):
+        top.error(f"the first argument must be a command, not {name}")
+    if name not in COMMANDS:
+        raise unknown_name("command", name, COMMANDS)
+    command = importlib.import_module(f"prunebench.commands.{name}")
+    parser = _Parser(prog=f"prunebench {name}", description=command.__doc__)
+    command.add_arguments(parser)
+    _add_common(parser)
+    parsed = parser.parse_args(rest)
+    if parsed.data:
+        os.environ[DATA_VARIABLE] = parsed.data
+    result = command.run(parsed)
+    if parsed.json:
+        for record in result if isinstance(result, list) else [result]:
+            print(json.dumps(_jsonable(record), allow_nan=False))
+    else:
+        print(command.text(result))
+    return DONE
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    common = parser.add_argument_group("common")
+    common.add_argument("--json", action="store_true", help="print JSON on standard output and nothing else")
+    common.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    common.add_argument(
+        "--data", metavar="DIR", help=f"where data sets are; default ${DATA_VARIABLE}, else the user cache"
+    )
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: prunebench COMMAND [ARGUMENTS]",
+            "",
+            "Neural-network pruning as combinatorial optimization.",
+            "",
+            *lines,
+            "",
+            "'prunebench COMMAND --help' tells a command's arguments.",
+        ]
+    )
+
+
+def _jsonable(record: Any) -> Any:
+    from prunebench.core.solution_file import plain
+
+    return plain(record)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

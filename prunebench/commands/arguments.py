@@ -1,0 +1,131 @@
+"""Arguments that several commands share."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prunebench.core import options as option_tools
+from prunebench.core.errors import InvalidInput, unknown_name
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1."""
+    number = _number(int, text, "a whole number")
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1; expected a whole number of at least 1")
+    return int(number)
+
+
+def seed(text: str) -> int:
+    """A whole number of at least 0."""
+    number = _number(int, text, "a whole number")
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; a seed is a whole number of at least 0")
+    return int(number)
+
+
+def density(text: str) -> float:
+    """A number above 0 and at most 1."""
+    number = _number(float, text, "a number above 0 and at most 1")
+    if not 0.0 < number <= 1.0:
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a density: expected a number above 0 and at most 1 (0.1 keeps a tenth of the weights)"
+        )
+    return float(number)
+
+
+def seconds(text: str) -> float:
+    """A number of seconds, not negative."""
+    number = _number(float, text, "a number of seconds")
+    if math.isnan(number) or number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a time limit: expected seconds, not negative")
+    return float(number)
+
+
+def add_options(parser: argparse.ArgumentParser, what: str) -> None:
+    """--option K=V, repeatable."""
+    parser.add_argument("--option", action="append", default=[], metavar="K=V", help=f"an option of {what}; repeatable")
+
+
+def pairs(texts: list[str]) -> dict[str, str]:
+    """K=V texts as a dictionary.
+
+    Raises
+    ------
+    InvalidInput   a text without '=', or a key given twice
+    """
+    out: dict[str, str] = {}
+    for text in texts:
+        key, sign, value = text.partition("=")
+        if not sign or not key:
+            raise InvalidInput(f"--option {text!r} is not of the form K=V")
+        if key in out:
+            raise InvalidInput(f"--option {key} is given twice")
+        out[key] = value
+    return out
+
+
+def split_options(texts: list[str], solver: type, problem: type) -> tuple[dict[str, str], dict[str, str]]:
+    """Options for (solver, problem): by 'solver.' or 'problem.' before the name, else by who has such an option.
+
+    Raises
+    ------
+    InvalidInput   both have it, or the value is malformed
+    UnknownName    neither has it
+    """
+    mine: dict[str, dict[str, str]] = {"solver": {}, "problem": {}}
+    known = {
+        "solver": {option.name for option in option_tools.options_of(solver)},
+        "problem": {option.name for option in option_tools.options_of(problem)},
+    }
+    for key, value in pairs(texts).items():
+        owner, dot, name = key.partition(".")
+        if dot and owner in mine:
+            mine[owner][name] = value
+            continue
+        owners = [owner for owner, names in known.items() if key in names]
+        if len(owners) == 2:
+            raise InvalidInput(f"--option {key}: both have it; say solver.{key}={value} or problem.{key}={value}")
+        if not owners:
+            raise unknown_name("option", key, known["solver"] | known["problem"])
+        mine[owners[0]][key] = value
+    return mine["solver"], mine["problem"]
+
+
+def add_curvature(parser: argparse.ArgumentParser) -> None:
+    """The arguments that say how sample gradients become a quadratic form."""
+    parser.add_argument("--samples", type=positive_int, help="sample-gradient rows are drawn from this many samples")
+    parser.add_argument("--batch-size", type=positive_int, help="samples averaged in each gradient row")
+    parser.add_argument("--ridge", type=float, help="ridge, relative to the mean of the curvature's diagonal")
+    parser.add_argument("--gradient-scale", type=float, help="factor of the mean gradient in the linear term; 0: none")
+
+
+def curvature(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The curvature options that were given, by FisherOptions name."""
+    names = ("samples", "batch_size", "ridge", "gradient_scale")
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+
+
+def require_folder(file: Path) -> None:
+    """Raise InvalidInput, before any work, unless the folder of an output file exists."""
+    if file.is_dir():
+        raise InvalidInput(f"{file} is a folder; give a file name")
+    if not file.parent.is_dir():
+        raise InvalidInput(f"{file}: the folder {file.parent} does not exist; create it first")
+
+
+def teller(arguments: argparse.Namespace) -> Callable[[str], None]:
+    """Print progress to standard error, or nothing with --quiet."""
+    if arguments.quiet:
+        return lambda _line: None
+    return lambda line: print(line, file=sys.stderr, flush=True)
+
+
+def _number(kind: Callable[[str], Any], text: str, expected: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None

@@ -1,0 +1,65 @@
+"""Cut one block problem out of a network and write it to a file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from prunebench.commands import arguments as shared
+from prunebench.coordinator.cut import cut_block
+from prunebench.core.block import MODES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The problem, the block's size and density, and which weights it takes."""
+    parser.add_argument("problem", metavar="PROBLEM", help="a registered problem")
+    parser.add_argument("--size", type=shared.positive_int, required=True, metavar="P", help="weights in the block")
+    parser.add_argument("--density", type=shared.density, required=True, metavar="D", help="the part that is kept")
+    parser.add_argument(
+        "--select", default="random", metavar="SCORE", help="random, row, or a score: the P highest (default: random)"
+    )
+    parser.add_argument("--mode", choices=MODES, default="select", help="default: select")
+    shared.add_curvature(parser)
+    parser.add_argument("--seed", type=shared.seed, default=0, help="which weights and samples (default: 0)")
+    shared.add_options(parser, "the problem")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz", help="where to write the block")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Cut, write, describe."""
+    shared.require_folder(arguments.output)
+    block = cut_block(
+        arguments.problem,
+        size=arguments.size,
+        density=arguments.density,
+        select=arguments.select,
+        mode=arguments.mode,
+        curvature=shared.curvature(arguments),
+        seed=arguments.seed,
+        options=shared.pairs(arguments.option),
+    )
+    block.save(arguments.output)
+    form = block.form
+    return {
+        "problem": block.problem,
+        "file": str(arguments.output),
+        "p": block.p,
+        "keep": block.keep,
+        "mode": block.mode,
+        "held": "factor" if form.factor is not None else "hessian",
+        "rows": int(form.factor.shape[0]) if form.factor is not None else block.p,
+        "random_mean": block.random_mean(),
+        "incumbent_objective": block.evaluate(block.incumbent),
+        "block_hash": block.hash,
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """What was written."""
+    return "\n".join(
+        [
+            f"wrote {result['file']}: {result['p']} weights of {result['problem']}, keep {result['keep']}, "
+            f"mode {result['mode']}, {result['held']} with {result['rows']} rows",
+            f"magnitude pruning costs {result['incumbent_objective']:.6g}, a random mask {result['random_mean']:.6g}",
+            f"hash {result['block_hash']}",
+        ]
+    )

@@ -1,0 +1,75 @@
+"""List the solvers: modes, exact or not, stochastic or not, size limits, options, and what is missing."""
+
+import argparse
+from typing import Any
+
+from prunebench.core import options as option_tools
+from prunebench.core.registry import SOLVERS, missing_packages
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One optional name."""
+    parser.add_argument("name", nargs="?", help="only this solver, with its options")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The registered solvers and those entry points that could not be loaded."""
+    names = [arguments.name] if arguments.name else SOLVERS.names()
+    return {
+        "solvers": [_describe(SOLVERS.get(name)) for name in names],
+        "failed": dict(SOLVERS.failures),
+        "detail": bool(arguments.name),
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """A table; with a name, that solver's options and their documentation."""
+    lines = [f"{'solver':<22} {'modes':<14} {'exact':<6} {'bound':<6} {'stochastic':<11} {'largest p':<10} available"]
+    for row in result["solvers"]:
+        largest = f"{row['max_size']:,}" if row["max_size"] else "-"
+        available = "yes" if row["available"] else f"no: {row['install']}"
+        lines.append(
+            f"{row['name']:<22} {'+'.join(row['modes']):<14} {_yes(row['exact']):<6} {_yes(row['bound']):<6} "
+            f"{_yes(row['stochastic']):<11} {largest:<10} {available}"
+        )
+    for row in result["solvers"]:
+        lines += ["", f"{row['name']}: {row['summary']}"]
+        if row["reference"]:
+            lines.append(f"  reference: {row['reference']}")
+        for option in row["options"]:
+            lines.append(f"  --option {option['name']}={option['default']}  ({option['type']})  {option['doc']}")
+    for name, reason in result["failed"].items():
+        lines += ["", f"{name}: cannot be loaded: {reason}"]
+    return "\n".join(lines)
+
+
+def _describe(cls: type[Any]) -> dict[str, Any]:
+    requires = getattr(cls, "requires", ())
+    missing = missing_packages(requires)
+    return {
+        "name": cls.name,
+        "summary": (cls.__doc__ or "").strip().split("\n")[0],
+        "modes": sorted(cls.modes, reverse=True),
+        "exact": cls.exact,
+        "bound": bool(getattr(cls, "bound", cls.exact)),
+        "stochastic": cls.stochastic,
+        "max_size": cls.max_size,
+        "reference": cls.reference,
+        "requires": list(requires),
+        "missing": missing,
+        "available": not missing,
+        "install": getattr(cls, "install", "") if missing else "",
+        "options": options_rows(cls),
+    }
+
+
+def options_rows(cls: type[Any]) -> list[dict[str, str]]:
+    """The options of a class as rows of name, type, default and documentation."""
+    return [
+        {"name": option.name, "type": option.kind, "default": option.default, "doc": option.doc}
+        for option in option_tools.options_of(cls)
+    ]
+
+
+def _yes(flag: bool) -> str:
+    return "yes" if flag else "no"

@@ -1,0 +1,232 @@
+"""Prune a whole problem: build its quadratic form, drive a coordinator over it, judge and save the result."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from prunebench.coordinator.one_shot import OneShot, Span
+from prunebench.coordinator.runner import Say, drive
+from prunebench.coordinator.state import calibration_seed
+from prunebench.core import options as option_tools
+from prunebench.core.block import MODES, Mode
+from prunebench.core.errors import InvalidInput, MissingData, unknown_name
+from prunebench.core.masks import keep_count
+from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem
+from prunebench.core.solution import Budget
+from prunebench.core.solver import Solver, make_solver
+from prunebench.log.run_directory import RunDirectory, next_free
+
+COORDINATORS = ("one-shot",)
+SCOPES = ("network", "layer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRequest:
+    """All that a pruning run is asked for; JSON-able, so that a run directory can be resumed from it.
+
+    mode None means the solver's own: `preferred_mode` where it names one, else refit if it handles it.
+    scope "network" solves the whole network as one block, "layer" one block a layer.
+    `curvature` holds options of `prunebench.curvature.fisher.FisherOptions` by name.
+    """
+
+    problem: str
+    density: float
+    solver: str = "swap"
+    problem_options: Mapping[str, Any] = field(default_factory=dict)
+    solver_options: Mapping[str, Any] = field(default_factory=dict)
+    coordinator: str = "one-shot"
+    mode: Mode | None = None
+    scope: str = "network"
+    curvature: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    seed: int = 0
+
+    def as_json(self) -> dict[str, Any]:
+        """The request as JSON-able values."""
+        return dataclasses.asdict(self)
+
+
+def prune(request: PruneRequest, *, out: Path | None = None, say: Say = lambda _line: None) -> dict[str, Any]:
+    """Prune a problem from the start and return the result as JSON-able values (see the command line's documentation).
+
+    Parameters
+    ----------
+    request : what to do
+    out : the run directory; by default runs/PROBLEM-SOLVER-NNN below the working directory
+    say : called with one line of progress at a time
+
+    Raises
+    ------
+    InvalidInput   before any work is done or file written, where the request is wrong
+    Interrupted    Ctrl-C; the message says how to resume
+    """
+    prepared = _prepare(request)
+    run = RunDirectory.create(
+        out or next_free(Path("runs"), f"{request.problem}-{request.solver}"), request.as_json(), request.seed
+    )
+    return _execute(request, prepared, run, say)
+
+
+def resume(path: Path, *, say: Say = lambda _line: None) -> dict[str, Any]:
+    """Continue a run directory to the result an uninterrupted run gives; a finished one returns its result.
+
+    Raises
+    ------
+    InvalidInput   not a run directory
+    """
+    run = RunDirectory.open(path)
+    done = run.result()
+    if done is not None:
+        say(f"{path} is finished; nothing is left to do")
+        return done
+    fields = {item.name for item in dataclasses.fields(PruneRequest)}
+    unknown = set(run.request) - fields
+    if unknown:
+        raise InvalidInput(f"{path}/run.json asks for {', '.join(sorted(unknown))}, which this version does not know")
+    request = PruneRequest(**run.request)
+    return _execute(request, _prepare(request), run, say)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    problem: Problem
+    solver: Solver
+    mode: Mode
+
+
+def _prepare(request: PruneRequest) -> _Prepared:
+    """Check everything that can be checked before work begins."""
+    for what, value, known in (
+        ("coordinator", request.coordinator, COORDINATORS),
+        ("scope", request.scope, SCOPES),
+        ("mode", request.mode or MODES[0], MODES),
+    ):
+        if value not in known:
+            raise unknown_name(what, value, known)
+    keep_count(request.density, 10**12)
+    problem = make_problem(request.problem, request.problem_options)
+    solver = make_solver(request.solver, request.solver_options)
+    missing = problem.missing()
+    if missing:
+        raise MissingData(missing)
+    if request.scope == "layer" and not isinstance(problem, NetworkProblem):
+        raise InvalidInput(f"problem {request.problem!r} has no layers; leave --scope at network")
+    return _Prepared(problem, solver, request.mode or preferred_mode(solver))
+
+
+def preferred_mode(solver: Solver) -> Mode:
+    """The mode a solver is best known in: its `preferred_mode`, else refit where it handles it."""
+    preferred: Mode | None = getattr(solver, "preferred_mode", None)
+    return preferred or ("refit" if "refit" in solver.modes else "select")
+
+
+def _execute(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say: Say) -> dict[str, Any]:
+    started = perf_counter()
+    if isinstance(prepared.problem, NetworkProblem):
+        measures = _prune_network(request, prepared, prepared.problem, run, say)
+    else:
+        measures = _prune_block_set(request, prepared, run, say)
+    result = {
+        "problem": request.problem,
+        "coordinator": request.coordinator,
+        "solver": prepared.solver.name,
+        "options": {
+            **option_tools.as_json(prepared.solver),
+            **{f"problem.{key}": value for key, value in option_tools.as_json(prepared.problem).items()},
+        },
+        "mode": prepared.mode,
+        "scope": request.scope,
+        "density": request.density,
+        **measures,
+        "seconds": perf_counter() - started,
+        "seed": request.seed,
+        "run": str(run.path),
+    }
+    run.finish(result)
+    return result
+
+
+def _prune_network(
+    request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, run: RunDirectory, say: Say
+) -> dict[str, Any]:
+    from prunebench.curvature.fisher import FisherOptions, network_form
+    from prunebench.curvature.network import PrunableNetwork
+
+    clock = perf_counter()
+    curvature = option_tools.build(FisherOptions, request.curvature)
+    model = problem.model()
+    network = PrunableNetwork(model, problem.prunable())
+    dense = problem.evaluate(model)
+    loaded = perf_counter() - clock
+    say(f"{request.problem}: {network.total} prunable weights, dense accuracy {dense['accuracy']:.4f}")
+
+    clock = perf_counter()
+    rng = np.random.default_rng(calibration_seed(request.seed))
+    form = network_form(problem, network, curvature, rng)
+    gradients = perf_counter() - clock
+    say(f"sample gradients and quadratic form: {gradients:.1f} s")
+
+    layers = [Span(layer.name, layer.start, layer.stop) for layer in network.layers]
+    spans = layers if request.scope == "layer" else [Span("network", 0, network.total)]
+    coordinator = OneShot(form, network.weights(), request.density, prepared.mode, spans, problem=request.problem)
+    driven = drive(coordinator, prepared.solver, run, budget=_budget(request), seed=request.seed, say=say)
+
+    clock = perf_counter()
+    network.assign(coordinator.weights)
+    judged = problem.evaluate(model)
+    network.save(run.path / "weights.safetensors")
+    run.save_tensors(
+        "mask.safetensors",
+        {layer.name: coordinator.mask[layer.start : layer.stop].reshape(layer.shape) for layer in network.layers},
+    )
+    per_layer = {layer.name: int(coordinator.mask[layer.start : layer.stop].sum()) for layer in network.layers}
+    solve_seconds = driven.pop("solve_seconds")
+    return {
+        "kept": int(coordinator.mask.sum()),
+        "total": network.total,
+        **judged,
+        **{f"dense_{key}": value for key, value in dense.items()},
+        "kept_per_layer": per_layer,
+        "curvature": option_tools.as_json(curvature),
+        **driven,
+        "timings": {
+            "load": loaded,
+            "gradients": gradients,
+            "solve": solve_seconds,
+            "evaluate": perf_counter() - clock,
+        },
+    }
+
+
+def _prune_block_set(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say: Say) -> dict[str, Any]:
+    problem = prepared.problem
+    if not isinstance(problem, BlockSetProblem):
+        raise InvalidInput(f"problem {request.problem!r} is neither a network nor a set of blocks")
+    block = problem.block(request.density, prepared.mode, request.seed)
+    span = Span("block", 0, block.p)
+    coordinator = OneShot(
+        block.form, block.dense_weights, request.density, prepared.mode, [span], problem=request.problem
+    )
+    driven = drive(coordinator, prepared.solver, run, budget=_budget(request), seed=request.seed, say=say)
+    run.save_tensors("weights.safetensors", {"weights": coordinator.weights})
+    run.save_tensors("mask.safetensors", {"weights": coordinator.mask})
+    solve_seconds = driven.pop("solve_seconds")
+    return {
+        "kept": int(coordinator.mask.sum()),
+        "total": block.p,
+        "accuracy": None,
+        "loss": block.form.value(coordinator.weights),
+        "dense_accuracy": None,
+        "dense_loss": block.form.value(block.dense_weights),
+        **driven,
+        "timings": {"solve": solve_seconds},
+    }
+
+
+def _budget(request: PruneRequest) -> Budget:
+    return Budget() if request.seconds is None else Budget(seconds=request.seconds)

@@ -1,0 +1,97 @@
+"""The solution JSON: what `prunebench solve` prints and writes, and what `verify` reads."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunebench.core.block import BlockProblem
+from prunebench.core.errors import InvalidInput
+from prunebench.core.solution import Solution
+
+
+def as_json(
+    block: BlockProblem, solution: Solution, *, solver: str, options: Mapping[str, Any], seed: int
+) -> dict[str, Any]:
+    """The solution as JSON-able values under the stable keys; mask and weights are left to `with_arrays`."""
+    gap = block.gap(solution.objective, solution.lower_bound)
+    excess = solution.objective - solution.lower_bound
+    relative = excess / abs(solution.objective) if solution.objective else (0.0 if excess == 0.0 else math.inf)
+    return {
+        "solver": solver,
+        "options": plain(options),
+        "status": str(solution.status),
+        "stop_reason": solution.stop_reason,
+        "objective": solution.objective,
+        "lower_bound": finite(solution.lower_bound),
+        "gap": finite(gap),
+        "relative_gap": finite(relative),
+        "kept": int(solution.mask.sum()),
+        "total": block.p,
+        "seconds": float(solution.timings.get("total", solution.timings.get("solve", math.nan))),
+        "seed": seed,
+        "mode": block.mode,
+        "block_hash": block.hash,
+        "trace": [[float(a), float(b), finite(c)] for a, b, c in solution.trace],
+        "timings": plain(solution.timings),
+        "details": plain(solution.details),
+    }
+
+
+def with_arrays(summary: Mapping[str, Any], solution: Solution) -> dict[str, Any]:
+    """The summary with `mask` (0 or 1 a weight) and `weights`, as the solution file holds it."""
+    return {**summary, "mask": solution.mask.astype(int).tolist(), "weights": solution.weights.tolist()}
+
+
+def write(path: Path, contents: Mapping[str, Any]) -> None:
+    """Write a solution file whole, under a temporary name first."""
+    if not path.parent.is_dir():
+        raise InvalidInput(f"{path}: the folder {path.parent} does not exist; create it first")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(contents, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The contents of a solution file.
+
+    Raises
+    ------
+    InvalidInput   missing file, no JSON object, or a key is missing
+    """
+    if not path.is_file():
+        raise InvalidInput(f"{path}: there is no such file; make one with 'prunebench solve … -o FILE.json'")
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InvalidInput(f"{path}: not a solution file: {error}") from error
+    if not isinstance(contents, dict):
+        raise InvalidInput(f"{path}: not a solution file: a JSON object is expected")
+    missing = [key for key in ("mask", "weights", "objective", "block_hash", "mode") if key not in contents]
+    if missing:
+        raise InvalidInput(f"{path}: not a solution file: the key {missing[0]!r} is missing")
+    return contents
+
+
+def finite(number: float) -> float | None:
+    """The number, or None (JSON null) where it is infinite or NaN."""
+    return float(number) if math.isfinite(number) else None
+
+
+def plain(value: Any) -> Any:
+    """`value` with numpy types, tuples and non-finite numbers replaced by what JSON has."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [plain(item) for item in value]
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return finite(float(value))
+    return value if value is None or isinstance(value, str) else str(value)

@@ -1,0 +1,287 @@
+"""The conformance suite: what every solver must do, shipped so that third parties can test theirs.
+
+from prunebench.testing.conformance import assert_conforms
+assert_conforms(MySolver())
+"""
+
+import json
+import pickle
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from time import perf_counter
+
+import numpy as np
+
+from prunebench.core import options as option_tools
+from prunebench.core.block import MODES, BlockProblem, Mode
+from prunebench.core.errors import SolverRefused
+from prunebench.core.solution import Budget, Solution, Status
+from prunebench.core.solver import Solver, solve
+from prunebench.testing.instances import FAMILIES, BruteForce, instance, scaled
+
+SEEDS = range(5)
+ACCURACY = 1e-9
+"""Objectives agree to this part of the spread between the best and the worst mask."""
+
+OVERRUN_SECONDS = 5.0
+"""A budget of zero seconds may be overrun by this much on a slow machine (first compilation excluded)."""
+
+
+@lru_cache(maxsize=4096)
+def _instance(family: str, seed: int, mode: Mode) -> BlockProblem:
+    return instance(family, seed, mode)
+
+
+@lru_cache(maxsize=4096)
+def _optimum(family: str, seed: int, mode: Mode) -> BruteForce:
+    return BruteForce.of(_instance(family, seed, mode))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One solver on one instance; solved once and looked at by many checks."""
+
+    solver: Solver
+    family: str
+    seed: int
+    mode: Mode
+
+    @property
+    def block(self) -> BlockProblem:
+        """The instance."""
+        return _instance(self.family, self.seed, self.mode)
+
+    @property
+    def optimum(self) -> BruteForce:
+        """Its optimum by brute force."""
+        return _optimum(self.family, self.seed, self.mode)
+
+    @cached_property
+    def solution(self) -> Solution:
+        """The solver's answer without a budget."""
+        return self.run(self.block)
+
+    def run(self, block: BlockProblem, budget: Budget | None = None) -> Solution:
+        """The solver's answer to another block, checked by `solve`."""
+        return solve(block, self.solver, budget=budget, seed=self.seed)
+
+    @property
+    def tolerance(self) -> float:
+        """How far two float64 evaluations of one objective may differ."""
+        return ACCURACY * (self.optimum.worst - self.optimum.objective + abs(self.optimum.objective)) + 1e-300
+
+
+Check = Callable[[Case], None]
+CHECKS: dict[str, Check] = {}
+
+
+def _check(function: Check) -> Check:
+    CHECKS[function.__name__] = function
+    return function
+
+
+@_check
+def keeps_exactly_keep(case: Case) -> None:
+    """The mask has `keep` ones and the weights are zero elsewhere."""
+    mask, weights = case.solution.mask, case.solution.weights
+    assert mask.dtype == np.bool_, mask.dtype
+    assert int(mask.sum()) == case.block.keep
+    assert not np.any(weights[~mask])
+    assert weights.dtype == np.float64
+    assert np.isfinite(weights).all()
+
+
+@_check
+def objective_is_the_blocks_own(case: Case) -> None:
+    """The reported objective is what the block evaluates."""
+    value = case.block.evaluate(case.solution.weights, case.solution.mask)
+    assert abs(value - case.solution.objective) <= case.tolerance
+
+
+@_check
+def bound_is_below_brute_force_is_below_objective(case: Case) -> None:
+    """lower bound <= optimum <= objective."""
+    assert case.solution.lower_bound <= case.optimum.objective + case.tolerance
+    assert case.optimum.objective <= case.solution.objective + case.tolerance
+
+
+@_check
+def exact_solver_proves_the_optimum(case: Case) -> None:
+    """An exact solver without a budget ends optimal, at the optimum, with a closed gap."""
+    if not case.solver.exact or case.mode not in case.solver.modes:
+        return
+    assert case.solution.status is Status.OPTIMAL, case.solution.stop_reason
+    assert abs(case.solution.objective - case.optimum.objective) <= case.tolerance
+    assert case.solution.objective - case.solution.lower_bound <= 1e3 * case.tolerance
+
+
+@_check
+def optimal_is_said_only_of_the_optimum(case: Case) -> None:
+    """Status optimal never stands beside a worse objective."""
+    if case.solution.status is Status.OPTIMAL:
+        assert case.solution.objective <= case.optimum.objective + 1e3 * case.tolerance
+
+
+@_check
+def same_seed_same_answer(case: Case) -> None:
+    """Two runs with one seed give the same mask."""
+    again = case.run(case.block)
+    assert np.array_equal(again.mask, case.solution.mask)
+    assert again.objective == case.solution.objective
+
+
+@_check
+def global_random_state_is_untouched(case: Case) -> None:
+    """Neither numpy's nor Python's global generator is drawn from or seeded."""
+    before = _global_random_state()
+    case.run(case.block)
+    assert _global_random_state() == before
+
+
+@_check
+def block_is_unchanged(case: Case) -> None:
+    """Solving writes nothing into the block's arrays."""
+    before = {key: np.array(value) for key, value in case.block.contents().items()}
+    case.run(case.block)
+    for key, value in case.block.contents().items():
+        assert np.array_equal(before[key], value), key
+
+
+@_check
+def solver_and_solution_pickle(case: Case) -> None:
+    """Both survive the trip to another process."""
+    assert pickle.loads(pickle.dumps(case.solver)) == case.solver
+    assert np.array_equal(pickle.loads(pickle.dumps(case.solution)).mask, case.solution.mask)
+
+
+@_check
+def options_round_trip_through_json(case: Case) -> None:
+    """The options written as JSON build an equal solver."""
+    options = json.loads(json.dumps(option_tools.as_json(case.solver)))
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    assert option_tools.build(type(case.solver), options) == case.solver
+
+
+@_check
+def trace_is_monotone(case: Case) -> None:
+    """Seconds and bounds rise, objectives fall, and the last row is the solution."""
+    trace = case.solution.trace
+    assert trace.ndim == 2
+    assert trace.shape[1] == 3
+    assert (np.diff(trace[:, 0]) >= 0).all()
+    assert (np.diff(trace[:, 1]) <= case.tolerance).all()
+    assert (trace[1:, 2] >= trace[:-1, 2]).all()
+    assert abs(trace[-1, 1] - case.solution.objective) <= case.tolerance
+
+
+@_check
+def budget_is_respected(case: Case) -> None:
+    """With no time, or one evaluation, a feasible answer comes back at once."""
+    assert case.solution is not None
+    for budget in (Budget(seconds=0.0), Budget(evaluations=1)):
+        started = perf_counter()
+        answer = case.run(case.block, budget)
+        assert int(answer.mask.sum()) == case.block.keep
+        assert perf_counter() - started < OVERRUN_SECONDS
+
+
+@_check
+def never_worse_than_the_start(case: Case) -> None:
+    """Started at a random mask, and at the optimum, it does not get worse, whatever the budget."""
+    rng = np.random.default_rng(case.seed)
+    shuffled = rng.permutation(case.optimum.mask)
+    for start in (shuffled, case.optimum.mask):
+        block = case.block.with_start(start)
+        for budget in (Budget(), Budget(seconds=0.0)):
+            assert case.run(block, budget).objective <= block.evaluate(start) + case.tolerance
+
+
+@_check
+def keeps_nothing_and_everything(case: Case) -> None:
+    """keep = 0 and keep = p have one answer each."""
+    for keep in (0, case.block.p):
+        block = replace(case.block, keep=keep)
+        answer = case.run(block)
+        assert int(answer.mask.sum()) == keep
+        assert abs(answer.objective - block.evaluate(np.full(block.p, keep > 0))) <= case.tolerance
+
+
+@_check
+def one_weight(case: Case) -> None:
+    """p = 1, kept or not."""
+    for keep in (0, 1):
+        block = instance("gaussian", case.seed, case.mode, p=1, keep=keep)
+        assert int(case.run(block).mask.sum()) == keep
+
+
+@_check
+def units_do_not_matter(case: Case) -> None:
+    """With the loss and the weights in units from 1e-12 to 1e12 the answer stays feasible and its bound valid."""
+    for loss, weights in ((1e-12, 1.0), (1e12, 1.0), (1e-6, 1e6), (1e6, 1e-6)):
+        block = scaled(case.block, loss, weights)
+        answer = case.run(block)
+        optimum, tolerance = case.optimum.objective * loss, 1e3 * case.tolerance * loss
+        assert int(answer.mask.sum()) == block.keep
+        assert answer.lower_bound <= optimum + tolerance
+        assert answer.objective >= optimum - tolerance
+        if case.solver.exact and case.mode in case.solver.modes:
+            assert answer.objective <= optimum + tolerance
+
+
+def _global_random_state() -> bytes:
+    legacy = np.random.get_state(legacy=False)  # noqa: NPY002  # the legacy generator is what is guarded
+    return pickle.dumps((random.getstate(), legacy))
+
+
+def families() -> list[str]:
+    """The names of all instance families, the real one last."""
+    return [*FAMILIES, "digits"]
+
+
+def run_check(name: str, solver: Solver, family: str, mode: Mode, seeds: Iterable[int] = SEEDS) -> str:
+    """Run one check on one family over several seeds.
+
+    Returns
+    -------
+    str   "" if it passed on at least one seed and failed on none, else the reason why the solver
+          refused every instance
+
+    Raises
+    ------
+    AssertionError   naming check, solver, family, mode and seed
+    """
+    refusal = ""
+    passed = False
+    for seed in seeds:
+        case = Case(solver, family, seed, mode)
+        try:
+            CHECKS[name](case)
+            passed = True
+        except SolverRefused as error:
+            refusal = str(error)
+        except AssertionError as error:
+            where = f"{solver.name} fails {name} on {family}, seed {seed}, mode {mode}"
+            raise AssertionError(f"{where}: {error}") from error
+    return "" if passed else refusal
+
+
+def assert_conforms(solver: Solver, *, seeds: Iterable[int] = SEEDS, modes: Iterable[Mode] = MODES) -> None:
+    """Run every check on every family in every mode.
+
+    A solver may refuse instances with a reason, but must accept some Gaussian one in a mode it declares.
+
+    Raises
+    ------
+    AssertionError   the first check that fails, with everything needed to repeat it
+    """
+    chosen = list(seeds)
+    for mode in modes:
+        if mode == "select" and "select" not in solver.modes:
+            continue
+        for family in families():
+            for name in CHECKS:
+                refusal = run_check(name, solver, family, mode, chosen)
+                if refusal and family == "gaussian" and mode in solver.modes:
+                    raise AssertionError(f"{solver.name} declares mode {mode} but refuses every instance: {refusal}")
