@@ -15,6 +15,7 @@ from prunebench.core.problem import DATA_VARIABLE
 COMMANDS = {
     "demo": "train a small network and let every solver family prune it",
     "solvers": "list the solvers, their capabilities and options",
+    "coordinators": "list the coordinators and their options",
     "problems": "list the problems, their options, and whether their data are there",
     "block": "cut one block problem out of a network into a file",
     "solve": "solve a block problem file",

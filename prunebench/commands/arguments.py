@@ -3,7 +3,7 @@
 import argparse
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,31 +68,29 @@ def pairs(texts: list[str]) -> dict[str, str]:
     return out
 
 
-def split_options(texts: list[str], solver: type, problem: type) -> tuple[dict[str, str], dict[str, str]]:
-    """Options for (solver, problem): by 'solver.' or 'problem.' before the name, else by who has such an option.
+def split_options(texts: list[str], owners: Mapping[str, type]) -> dict[str, dict[str, str]]:
+    """Options by owner ("solver", "problem", …): by 'OWNER.' before the name, else by who has such an option.
 
     Raises
     ------
-    InvalidInput   both have it, or the value is malformed
-    UnknownName    neither has it
+    InvalidInput   several owners have it, or the text is malformed
+    UnknownName    none has it
     """
-    mine: dict[str, dict[str, str]] = {"solver": {}, "problem": {}}
-    known = {
-        "solver": {option.name for option in option_tools.options_of(solver)},
-        "problem": {option.name for option in option_tools.options_of(problem)},
-    }
+    mine: dict[str, dict[str, str]] = {owner: {} for owner in owners}
+    known = {owner: {option.name for option in option_tools.options_of(cls)} for owner, cls in owners.items()}
     for key, value in pairs(texts).items():
-        owner, dot, name = key.partition(".")
-        if dot and owner in mine:
-            mine[owner][name] = value
+        named, dot, name = key.partition(".")
+        if dot and named in mine:
+            mine[named][name] = value
             continue
-        owners = [owner for owner, names in known.items() if key in names]
-        if len(owners) == 2:
-            raise InvalidInput(f"--option {key}: both have it; say solver.{key}={value} or problem.{key}={value}")
-        if not owners:
-            raise unknown_name("option", key, known["solver"] | known["problem"])
-        mine[owners[0]][key] = value
-    return mine["solver"], mine["problem"]
+        having = [owner for owner, names in known.items() if key in names]
+        if len(having) > 1:
+            choices = " or ".join(f"{owner}.{key}={value}" for owner in having)
+            raise InvalidInput(f"--option {key}: {' and '.join(having)} have it; say {choices}")
+        if not having:
+            raise unknown_name("option", key, set().union(*known.values()))
+        mine[having[0]][key] = value
+    return mine
 
 
 def add_curvature(parser: argparse.ArgumentParser) -> None:

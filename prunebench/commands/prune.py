@@ -5,9 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.commands import arguments as shared
+from prunebench.coordinator.icbs import ICBSOptions
 from prunebench.coordinator.prune import COORDINATORS, SCOPES, PruneRequest, prune
 from prunebench.core.block import MODES
+from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.registry import PROBLEMS, SOLVERS
+
+ICBS_ARGUMENTS = ("init", "select", "block_size", "steps", "accept", "ablation")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,11 +19,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("problem", metavar="PROBLEM", help="a registered problem")
     parser.add_argument("--density", type=shared.density, required=True, help="the part of the weights that is kept")
     parser.add_argument("--solver", default="swap", help="a registered solver (default: swap)")
-    shared.add_options(parser, "the solver or the problem")
+    shared.add_options(parser, "the solver, the problem or the coordinator")
     parser.add_argument("--coordinator", default="one-shot", help=f"one of {', '.join(COORDINATORS)}")
-    parser.add_argument("--mode", choices=MODES, help="default: the mode the solver is known for")
-    parser.add_argument("--scope", default="network", choices=SCOPES, help="one block in all, or one a layer")
+    parser.add_argument("--mode", choices=MODES, help="default: the solver's own; select with icbs")
+    parser.add_argument("--scope", default="network", choices=SCOPES, help="one-shot: one block in all, or one a layer")
     shared.add_curvature(parser)
+    icbs = parser.add_argument_group("coordinator icbs (all its options: 'prunebench coordinators')")
+    icbs.add_argument("--init", metavar="SCORE", help="score of the first mask")
+    icbs.add_argument("--select", metavar="SCORE", help="how a block is picked")
+    icbs.add_argument("--block-size", type=shared.positive_int, metavar="P", help="weights in a block")
+    icbs.add_argument("--steps", type=shared.positive_int, metavar="N", help="gradient passes")
+    icbs.add_argument("--accept", metavar="RULE", help="true-loss, model or none")
+    icbs.add_argument(
+        "--ablation", metavar="NAME", help="clip-negative: the released program's fault, to show its cost"
+    )
+    icbs.add_argument("--executor", metavar="WHERE", help="inline, local:N or dask:ADDRESS (default: inline)")
+    icbs.add_argument("--block-time-limit", type=shared.seconds, metavar="SEC", help="seconds for each block")
+    icbs.add_argument(
+        "--validate-every", type=shared.positive_int, default=0, metavar="N", help="log accuracy every N steps"
+    )
     parser.add_argument("--time-limit", type=shared.seconds, metavar="SEC", help="seconds for all solving together")
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of everything random (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
@@ -27,19 +45,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Prune and return the result."""
-    solver_options, problem_options = shared.split_options(
-        arguments.option, SOLVERS.get(arguments.solver), PROBLEMS.get(arguments.problem)
-    )
+    if arguments.coordinator not in COORDINATORS:
+        raise unknown_name("coordinator", arguments.coordinator, COORDINATORS)
+    owners = {"solver": SOLVERS.get(arguments.solver), "problem": PROBLEMS.get(arguments.problem)}
+    if arguments.coordinator == "icbs":
+        owners["coordinator"] = ICBSOptions
+    options = shared.split_options(arguments.option, owners)
+    curvature, coordinator = shared.curvature(arguments), dict(options.get("coordinator", {}))
+    if arguments.coordinator == "icbs":
+        if "batch_size" in curvature:
+            raise InvalidInput("--batch-size belongs to one-shot pruning; coordinator icbs takes one row a sample")
+        coordinator |= curvature
+        curvature = {}
+    named = {name: getattr(arguments, name) for name in ICBS_ARGUMENTS if getattr(arguments, name) is not None}
+    coordinator |= named
     request = PruneRequest(
         problem=arguments.problem,
         density=arguments.density,
         solver=arguments.solver,
-        problem_options=problem_options,
-        solver_options=solver_options,
+        problem_options=options["problem"],
+        solver_options=options["solver"],
         coordinator=arguments.coordinator,
         mode=arguments.mode,
         scope=arguments.scope,
-        curvature=shared.curvature(arguments),
+        curvature=curvature,
+        coordinator_options=coordinator,
+        executor=arguments.executor,
+        block_seconds=arguments.block_time_limit,
+        validate_every=arguments.validate_every,
         seconds=arguments.time_limit,
         seed=arguments.seed,
     )
@@ -48,9 +81,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     """The result in a few lines."""
+    where = f"scope {result['scope']}" if "scope" in result else f"{result['steps']} steps"
     lines = [
         f"problem      {result['problem']}, {result['coordinator']} with {result['solver']}, "
-        f"mode {result['mode']}, scope {result['scope']}",
+        f"mode {result['mode']}, {where}",
         f"kept         {result['kept']:,} of {result['total']:,} (density {result['kept'] / result['total']:.4f})",
     ]
     if result["accuracy"] is not None:

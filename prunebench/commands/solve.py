@@ -28,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Solve once a repeat; repeat i uses seed + i."""
+    if arguments.output:
+        shared.require_folder(arguments.output)
     block = BlockProblem.load(arguments.file)
     if arguments.mode:
         block = block.in_mode(arguments.mode)

@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.coordinator.state import Move, Task
+from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.errors import PrunebenchError
 from prunebench.core.masks import keep_count, keep_per_layer
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Solution
@@ -46,13 +48,13 @@ class OneShot:
         self.keep = keep_per_layer(density, [span.stop - span.start for span in self.spans])
         self.total_keep = keep_count(density, form.p)
         self.problem = problem
-        self.mask = np.ones(form.p, dtype=np.bool_)
-        self.weights = self.dense_weights.copy()
+        self.mask: BoolArray = np.ones(form.p, dtype=np.bool_)
+        self.weights: FloatArray = self.dense_weights.copy()
         self._done = 0
         self._asked = False
 
     @property
-    def total_tasks(self) -> int | None:
+    def total_steps(self) -> int | None:
         """The number of spans."""
         return len(self.spans)
 
@@ -74,8 +76,15 @@ class OneShot:
         self._asked = True
         return [Task(self._done, span.name, block)]
 
-    def tell(self, task: Task, solution: Solution) -> Move:
-        """Write the span's mask and weights."""
+    def tell(self, task: Task, solution: Solution | None) -> Move:
+        """Write the span's mask and weights.
+
+        Raises
+        ------
+        PrunebenchError   there is no answer: a span cannot be left out
+        """
+        if solution is None:
+            raise PrunebenchError(f"{task.block.name} was not solved; there is no answer to go on with")
         span = self.spans[task.position]
         before = task.block.form.value(self.weights[span.start : span.stop])
         self.mask[span.start : span.stop] = solution.mask
@@ -83,6 +92,10 @@ class OneShot:
         self._done = task.position + 1
         self._asked = False
         return Move(True, solution.objective - before, int((~solution.mask).sum()))
+
+    def best(self) -> tuple[BoolArray, FloatArray]:
+        """Mask and weights as they stand."""
+        return self.mask, self.weights
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Mask, weights and how many spans are done."""

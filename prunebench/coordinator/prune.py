@@ -5,14 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunebench.coordinator.executors import Workers, make_workers
+from prunebench.coordinator.icbs import ICBS, ICBSOptions
+from prunebench.coordinator.landscape import FormLandscape
 from prunebench.coordinator.one_shot import OneShot, Span
-from prunebench.coordinator.runner import Say, drive
-from prunebench.coordinator.state import calibration_seed
+from prunebench.coordinator.runner import Drive, Say, Validate, drive
+from prunebench.coordinator.state import Coordinator, calibration_seed
 from prunebench.core import options as option_tools
+from prunebench.core.arrays import FloatArray
 from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput, MissingData, unknown_name
 from prunebench.core.masks import keep_count
@@ -21,7 +25,10 @@ from prunebench.core.solution import Budget
 from prunebench.core.solver import Solver, make_solver
 from prunebench.log.run_directory import RunDirectory, next_free
 
-COORDINATORS = ("one-shot",)
+if TYPE_CHECKING:
+    from prunebench.curvature.network import PrunableNetwork
+
+COORDINATORS = ("one-shot", "icbs")
 SCOPES = ("network", "layer")
 
 
@@ -31,7 +38,10 @@ class PruneRequest:
 
     mode None means the solver's own: `preferred_mode` where it names one, else refit if it handles it.
     scope "network" solves the whole network as one block, "layer" one block a layer.
-    `curvature` holds options of `prunebench.curvature.fisher.FisherOptions` by name.
+    `curvature` holds options of `prunebench.curvature.fisher.FisherOptions` by name (one-shot),
+    `coordinator_options` those of the coordinator (`ICBSOptions`). `seconds` limits the whole run,
+    `block_seconds` each block. `executor` says where blocks are solved: inline, local:N, dask:ADDRESS.
+    The network is judged on its validation samples every `validate_every` steps, for the log.
     """
 
     problem: str
@@ -43,7 +53,11 @@ class PruneRequest:
     mode: Mode | None = None
     scope: str = "network"
     curvature: Mapping[str, Any] = field(default_factory=dict)
+    coordinator_options: Mapping[str, Any] = field(default_factory=dict)
+    executor: str | None = None
     seconds: float | None = None
+    block_seconds: float | None = None
+    validate_every: int = 0
     seed: int = 0
 
     def as_json(self) -> dict[str, Any]:
@@ -97,6 +111,8 @@ class _Prepared:
     problem: Problem
     solver: Solver
     mode: Mode
+    icbs: ICBSOptions
+    workers: Workers
 
 
 def _prepare(request: PruneRequest) -> _Prepared:
@@ -109,6 +125,9 @@ def _prepare(request: PruneRequest) -> _Prepared:
         if value not in known:
             raise unknown_name(what, value, known)
     keep_count(request.density, 10**12)
+    if request.coordinator_options and request.coordinator != "icbs":
+        names = ", ".join(sorted(request.coordinator_options))
+        raise InvalidInput(f"coordinator {request.coordinator!r} has no options, but {names} is given; leave it out")
     problem = make_problem(request.problem, request.problem_options)
     solver = make_solver(request.solver, request.solver_options)
     missing = problem.missing()
@@ -116,7 +135,9 @@ def _prepare(request: PruneRequest) -> _Prepared:
         raise MissingData(missing)
     if request.scope == "layer" and not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {request.problem!r} has no layers; leave --scope at network")
-    return _Prepared(problem, solver, request.mode or preferred_mode(solver))
+    icbs = option_tools.build(ICBSOptions, request.coordinator_options)
+    mode = request.mode or ("select" if request.coordinator == "icbs" else preferred_mode(solver))
+    return _Prepared(problem, solver, mode, icbs, make_workers(request.executor))
 
 
 def preferred_mode(solver: Solver) -> Mode:
@@ -127,10 +148,13 @@ def preferred_mode(solver: Solver) -> Mode:
 
 def _execute(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say: Say) -> dict[str, Any]:
     started = perf_counter()
-    if isinstance(prepared.problem, NetworkProblem):
-        measures = _prune_network(request, prepared, prepared.problem, run, say)
-    else:
-        measures = _prune_block_set(request, prepared, run, say)
+    try:
+        if isinstance(prepared.problem, NetworkProblem):
+            measures = _prune_network(request, prepared, prepared.problem, run, say)
+        else:
+            measures = _prune_block_set(request, prepared, run, say)
+    finally:
+        prepared.workers.close()
     result = {
         "problem": request.problem,
         "coordinator": request.coordinator,
@@ -140,13 +164,16 @@ def _execute(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say:
             **{f"problem.{key}": value for key, value in option_tools.as_json(prepared.problem).items()},
         },
         "mode": prepared.mode,
-        "scope": request.scope,
         "density": request.density,
         **measures,
         "seconds": perf_counter() - started,
         "seed": request.seed,
         "run": str(run.path),
     }
+    if request.coordinator == "icbs":
+        result["coordinator_options"] = option_tools.as_json(prepared.icbs)
+    else:
+        result["scope"] = request.scope
     run.finish(result)
     return result
 
@@ -154,53 +181,63 @@ def _execute(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say:
 def _prune_network(
     request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, run: RunDirectory, say: Say
 ) -> dict[str, Any]:
-    from prunebench.curvature.fisher import FisherOptions, network_form
     from prunebench.curvature.network import PrunableNetwork
 
     clock = perf_counter()
-    curvature = option_tools.build(FisherOptions, request.curvature)
     model = problem.model()
     network = PrunableNetwork(model, problem.prunable())
     dense = problem.evaluate(model)
-    loaded = perf_counter() - clock
+    timings = {"load": perf_counter() - clock}
     say(f"{request.problem}: {network.total} prunable weights, dense accuracy {dense['accuracy']:.4f}")
 
     clock = perf_counter()
-    rng = np.random.default_rng(calibration_seed(request.seed))
-    form = network_form(problem, network, curvature, rng)
-    gradients = perf_counter() - clock
-    say(f"sample gradients and quadratic form: {gradients:.1f} s")
+    coordinator = _network_coordinator(request, prepared, problem, network, say)
+    timings["build"] = perf_counter() - clock
 
-    layers = [Span(layer.name, layer.start, layer.stop) for layer in network.layers]
-    spans = layers if request.scope == "layer" else [Span("network", 0, network.total)]
-    coordinator = OneShot(form, network.weights(), request.density, prepared.mode, spans, problem=request.problem)
-    driven = drive(coordinator, prepared.solver, run, budget=_budget(request), seed=request.seed, say=say)
+    def validate(weights: FloatArray) -> Mapping[str, float]:
+        network.assign(weights)
+        return problem.evaluate(model)
+
+    driven = drive(coordinator, prepared.solver, run, _drive(request, prepared, validate), say)
+    timings["solve"] = driven.pop("solve_seconds")
 
     clock = perf_counter()
-    network.assign(coordinator.weights)
-    judged = problem.evaluate(model)
+    mask, weights = coordinator.best()
+    judged = dict(validate(weights))
     network.save(run.path / "weights.safetensors")
-    run.save_tensors(
-        "mask.safetensors",
-        {layer.name: coordinator.mask[layer.start : layer.stop].reshape(layer.shape) for layer in network.layers},
-    )
-    per_layer = {layer.name: int(coordinator.mask[layer.start : layer.stop].sum()) for layer in network.layers}
-    solve_seconds = driven.pop("solve_seconds")
+    spans = {layer.name: mask[layer.start : layer.stop].reshape(layer.shape) for layer in network.layers}
+    run.save_tensors("mask.safetensors", spans)
+    timings["evaluate"] = perf_counter() - clock
     return {
-        "kept": int(coordinator.mask.sum()),
+        "kept": int(mask.sum()),
         "total": network.total,
         **judged,
         **{f"dense_{key}": value for key, value in dense.items()},
-        "kept_per_layer": per_layer,
-        "curvature": option_tools.as_json(curvature),
+        "kept_per_layer": {name: int(part.sum()) for name, part in spans.items()},
         **driven,
-        "timings": {
-            "load": loaded,
-            "gradients": gradients,
-            "solve": solve_seconds,
-            "evaluate": perf_counter() - clock,
-        },
+        "timings": timings,
     }
+
+
+def _network_coordinator(
+    request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, network: "PrunableNetwork", say: Say
+) -> Coordinator:
+    """The coordinator over a network: iCBS looks at it again and again, one-shot once."""
+    if request.coordinator == "icbs":
+        from prunebench.curvature.landscape import NetworkLandscape
+
+        landscape = NetworkLandscape(problem, network)
+        return ICBS(
+            landscape, request.density, prepared.mode, prepared.icbs, seed=request.seed, problem=request.problem
+        )
+    from prunebench.curvature.fisher import FisherOptions, network_form
+
+    curvature = option_tools.build(FisherOptions, request.curvature)
+    form = network_form(problem, network, curvature, np.random.default_rng(calibration_seed(request.seed)))
+    say(f"quadratic form from {curvature.samples} samples")
+    layers = [Span(layer.name, layer.start, layer.stop) for layer in network.layers]
+    spans = layers if request.scope == "layer" else [Span("network", 0, network.total)]
+    return OneShot(form, network.weights(), request.density, prepared.mode, spans, problem=request.problem)
 
 
 def _prune_block_set(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say: Say) -> dict[str, Any]:
@@ -208,25 +245,42 @@ def _prune_block_set(request: PruneRequest, prepared: _Prepared, run: RunDirecto
     if not isinstance(problem, BlockSetProblem):
         raise InvalidInput(f"problem {request.problem!r} is neither a network nor a set of blocks")
     block = problem.block(request.density, prepared.mode, request.seed)
-    span = Span("block", 0, block.p)
-    coordinator = OneShot(
-        block.form, block.dense_weights, request.density, prepared.mode, [span], problem=request.problem
-    )
-    driven = drive(coordinator, prepared.solver, run, budget=_budget(request), seed=request.seed, say=say)
-    run.save_tensors("weights.safetensors", {"weights": coordinator.weights})
-    run.save_tensors("mask.safetensors", {"weights": coordinator.mask})
-    solve_seconds = driven.pop("solve_seconds")
+    coordinator: Coordinator
+    if request.coordinator == "icbs":
+        landscape = FormLandscape(block.form, block.dense_weights)
+        coordinator = ICBS(
+            landscape, request.density, prepared.mode, prepared.icbs, seed=request.seed, problem=request.problem
+        )
+    else:
+        span = Span("block", 0, block.p)
+        coordinator = OneShot(
+            block.form, block.dense_weights, request.density, prepared.mode, [span], problem=request.problem
+        )
+    driven = drive(coordinator, prepared.solver, run, _drive(request, prepared, None), say)
+    mask, weights = coordinator.best()
+    run.save_tensors("weights.safetensors", {"weights": weights})
+    run.save_tensors("mask.safetensors", {"weights": mask})
     return {
-        "kept": int(coordinator.mask.sum()),
+        "kept": int(mask.sum()),
         "total": block.p,
         "accuracy": None,
-        "loss": block.form.value(coordinator.weights),
+        "loss": block.form.value(weights),
         "dense_accuracy": None,
         "dense_loss": block.form.value(block.dense_weights),
         **driven,
-        "timings": {"solve": solve_seconds},
+        "timings": {"solve": driven.pop("solve_seconds")},
     }
 
 
-def _budget(request: PruneRequest) -> Budget:
-    return Budget() if request.seconds is None else Budget(seconds=request.seconds)
+def _drive(request: PruneRequest, prepared: _Prepared, validate: Validate | None) -> Drive:
+    stepwise = request.coordinator == "icbs"
+    return Drive(
+        seed=request.seed,
+        seconds=float("inf") if request.seconds is None else request.seconds,
+        block_budget=Budget() if request.block_seconds is None else Budget(seconds=request.block_seconds),
+        workers=prepared.workers,
+        validate=validate,
+        validate_every=request.validate_every,
+        finish_step=stepwise,
+        blas_threads=1 if stepwise else None,
+    )

@@ -23,7 +23,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Move:
-    """What became of a task: whether it was applied and by how much the model says the loss changed."""
+    """What became of a step's tasks.
+
+    accepted : whether anything was applied;  predicted_change : of the loss, by the quadratic model,
+    for what was proposed;  changed : weights whose mask bit changed;  details : what else is logged
+    """
 
     accepted: bool
     predicted_change: float
@@ -34,23 +38,31 @@ class Move:
 class Coordinator(Protocol):
     """ask → solve → tell, until ask gives nothing more. It knows nothing of executors, files or clocks."""
 
-    mask: BoolArray
-    """bool (p,): the network's mask as it stands; exactly round(density·p) ones once the run is done."""
-
-    weights: FloatArray
-    """float64 (p,): the network's prunable weights as they stand."""
+    @property
+    def mask(self) -> BoolArray:
+        """The network's mask as it stands; round(density·p) ones once the run is done. bool (p,)."""
+        ...
 
     @property
-    def total_tasks(self) -> int | None:
-        """How many tasks there will be, or None if it is open."""
+    def weights(self) -> FloatArray:
+        """The network's prunable weights as they stand. float64 (p,)."""
+        ...
+
+    def best(self) -> tuple[BoolArray, FloatArray]:
+        """The mask and weights that the run returns."""
+        ...
+
+    @property
+    def total_steps(self) -> int | None:
+        """How many steps there will be, or None if it is open."""
         ...
 
     def ask(self, count: int = 1) -> list[Task]:
         """At most `count` tasks that may be solved side by side; [] when there is nothing left to do."""
         ...
 
-    def tell(self, task: Task, solution: Solution) -> Move:
-        """Take the answer to a task and move on."""
+    def tell(self, task: Task, solution: Solution | None) -> Move | None:
+        """Take the answer to a task, None if it could not be had; the move of a step once its last answer is in."""
         ...
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:

@@ -1,0 +1,108 @@
+"""A small dense network on scikit-learn's handwritten digits: no download, trained in seconds, then cached."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Samples, register
+
+INPUTS, CLASSES = 64, 10
+TEST_SHARE = 0.25
+SPLIT_SEED = 0
+BRIGHTEST = 16.0
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class DigitsMlp:
+    """64-hidden-10 with ReLU and biases on 1,797 images of 8×8 pixels; the weight matrices are prunable.
+
+    A quarter of the images, the same share of every digit, is held out for validation.
+    """
+
+    name: ClassVar[str] = "digits-mlp"
+    summary: ClassVar[str] = "a small MLP on scikit-learn's digits, trained in seconds, nothing to download"
+    requires: ClassVar[tuple[str, ...]] = ("torch", "sklearn")
+
+    hidden: tuple[int, ...] = (32,)
+    """Widths of the hidden layers."""
+
+    epochs: int = 60
+    """Passes over the training images."""
+
+    seed: int = 0
+    """Seed of the initial weights and of the order of the samples."""
+
+    def __post_init__(self) -> None:
+        widths = tuple(self.hidden)
+        if not all(isinstance(width, int) and width >= 1 for width in widths):
+            raise InvalidInput(f"{self.name}: hidden is {self.hidden!r}; give whole numbers from 1, for example 32,16")
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise InvalidInput(f"{self.name}: epochs is {self.epochs!r}; choose a whole number from 1")
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise InvalidInput(f"{self.name}: seed is {self.seed!r}; choose a whole number from 0")
+        object.__setattr__(self, "hidden", widths)
+
+    def missing(self) -> str:
+        """Never anything: the images come with scikit-learn."""
+        return ""
+
+    def model(self) -> Any:
+        """A new copy of the trained network, in evaluation mode; trains it when the cache does not hold it."""
+        from prunebench.curvature.training import Recipe, dense_network, trained
+
+        network = dense_network((INPUTS, *self.hidden, CLASSES), self._layers())
+        recipe = Recipe(epochs=self.epochs, batch_size=64, learning_rate=5e-3, weight_decay=1e-3, seed=self.seed)
+        return trained(network, self.name, self.calibration, recipe, {"hidden": list(self.hidden)})
+
+    def prunable(self) -> tuple[str, ...]:
+        """The weight matrices, from the inputs to the outputs."""
+        return tuple(f"{layer}.weight" for layer in self._layers())
+
+    def calibration(self) -> Samples:
+        """The training images."""
+        return _samples("train")
+
+    def validation(self) -> Samples:
+        """The held-out images."""
+        return _samples("test")
+
+    def loss(self, outputs: Any, targets: Any) -> Any:
+        """The cross-entropy of every sample."""
+        from prunebench.curvature.classification import cross_entropy
+
+        return cross_entropy(outputs, targets)
+
+    def evaluate(self, model: Any) -> dict[str, float]:
+        """Accuracy and mean cross-entropy on the held-out images."""
+        from prunebench.curvature.classification import evaluate_classifier
+
+        return evaluate_classifier(model, self.validation())
+
+    def _layers(self) -> tuple[str, ...]:
+        return tuple(f"fc{position + 1}" for position in range(len(self.hidden) + 1))
+
+
+def _samples(part: str) -> Samples:
+    import torch
+
+    from prunebench.curvature.samples import TensorSamples
+
+    train_images, test_images, train_labels, test_labels = _split()
+    images, labels = (train_images, train_labels) if part == "train" else (test_images, test_labels)
+    return TensorSamples(torch.tensor(images, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64))
+
+
+@lru_cache(maxsize=1)
+def _split() -> tuple[npt.NDArray[np.float64], ...]:
+    """Images (s, 64) in [0, 1] and labels (s,): train images, test images, train labels, test labels."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    images, labels = load_digits(return_X_y=True)
+    parts = train_test_split(images / BRIGHTEST, labels, test_size=TEST_SHARE, random_state=SPLIT_SEED, stratify=labels)
+    return tuple(parts)

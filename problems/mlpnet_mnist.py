@@ -1,0 +1,75 @@
+"""MLPNet on MNIST: 784-40-20-10 without biases, the small network of the one-shot pruning literature.
+
+Its checkpoint (93.97 % on the test images) is the one of Benbaki et al.: Fast as CHITA, ICML 2023; also
+used by WoodFisher and Combinatorial Brain Surgeon. It is not part of prunebench.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from prunebench.core.problem import Samples, register
+from prunebench.curvature.datasets import MNIST, Part, load_images, missing_files
+from prunebench.curvature.pretrained import Source
+
+SIZES = (784, 40, 20, 10)
+LAYERS = ("fc1", "fc2", "fc3")
+MEAN, STD = 0.1307, 0.3081
+CHECKPOINT_FILE = "checkpoints/mlpnet_mnist_784-40-20-10_nobias.safetensors"
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class MlpnetMnist:
+    """784-40-20-10 with ReLU, no biases, 32,360 prunable weights, on MNIST."""
+
+    name: ClassVar[str] = "mlpnet-mnist"
+    summary: ClassVar[str] = "MLPNet 784-40-20-10 on MNIST, 32,360 weights, published accuracy 93.97 %"
+    requires: ClassVar[tuple[str, ...]] = ("torch",)
+
+    weights: str = "checkpoint"
+    """The published checkpoint ("checkpoint"), a network trained here ("train"), or a safetensors file's path."""
+
+    def missing(self) -> str:
+        """Which images or weights are not there and what to do; "" if all are. Fetches nothing."""
+        return "; ".join(text for text in (missing_files(MNIST), self._source().missing()) if text)
+
+    def model(self) -> Any:
+        """A new copy of the trained network, in evaluation mode."""
+        from prunebench.curvature.training import Recipe, dense_network
+
+        recipe = Recipe(epochs=10, batch_size=128, learning_rate=3e-3)
+        return self._source().fill(dense_network(SIZES, LAYERS, bias=False), self.calibration, recipe)
+
+    def prunable(self) -> tuple[str, ...]:
+        """The three weight matrices."""
+        return tuple(f"{layer}.weight" for layer in LAYERS)
+
+    def calibration(self) -> Samples:
+        """The 60,000 training images."""
+        return _samples("train")
+
+    def validation(self) -> Samples:
+        """The 10,000 test images."""
+        return _samples("test")
+
+    def loss(self, outputs: Any, targets: Any) -> Any:
+        """The cross-entropy of every sample."""
+        from prunebench.curvature.classification import cross_entropy
+
+        return cross_entropy(outputs, targets)
+
+    def evaluate(self, model: Any) -> dict[str, float]:
+        """Accuracy and mean cross-entropy on the test images."""
+        from prunebench.curvature.classification import evaluate_classifier
+
+        return evaluate_classifier(model, self.validation())
+
+    def _source(self) -> Source:
+        shapes = {f"{layer}.weight": (SIZES[i + 1], SIZES[i]) for i, layer in enumerate(LAYERS)}
+        return Source(self.name, self.weights, CHECKPOINT_FILE, shapes)
+
+
+def _samples(part: Part) -> Samples:
+    from prunebench.curvature.samples import ImageSamples
+
+    return ImageSamples(*load_images(MNIST, part), mean=MEAN, std=STD)

@@ -1,0 +1,497 @@
+"""iCBS: block coordinate descent over a whole network, as a pure state machine.
+
+Rosenberg et al.: Scalable iterative pruning of large language and vision models using block
+coordinate descent, arXiv 2411.17796 (2024). Beyond the paper: several blocks a step, kept weights
+re-optimised (mode refit), acceptance by the true loss on samples the model did not see, a trust
+ridge that adapts, and tabu lists that cannot run dry.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.coordinator import select
+from prunebench.coordinator.landscape import Landscape, View
+from prunebench.coordinator.state import Move, Task
+from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, joint_change
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.block import Mode
+from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.core.solution import Solution
+
+SELECTIONS = ("gradient", "magnitude", "wanda", "random", "cyclic", "coupling")
+INITS = ("magnitude", "gradient", "wanda", "random")
+TRUST_GROWTH, TRUST_DECAY, TRUST_LIMIT = 4.0, 2.0, 4.0**8
+POOR_RATIO, GOOD_RATIO = 0.25, 0.75
+
+
+@dataclass(frozen=True, kw_only=True)
+class ICBSOptions:
+    """Options of iCBS; the defaults for selection, fractions, scale and ridge are the published ones.
+
+    Raises
+    ------
+    InvalidInput   a count, fraction or name that makes no sense; the message names it
+    """
+
+    steps: int = 90
+    """Steps, each with one gradient pass."""
+
+    block_size: int = 1024
+    """Weights in a block."""
+
+    blocks_per_step: int = 1
+    """Disjoint blocks that share one gradient pass and may be solved side by side."""
+
+    samples: int = 200
+    """Fresh calibration samples a step, for scores, gradient and curvature."""
+
+    gradient_scale: float = 0.75
+    """Factor of the mean gradient in the block's model."""
+
+    ridge: float = 1e-3
+    """Trust ridge: the block's model adds ridge·‖movement‖²."""
+
+    select: str = "gradient"
+    """How a block is picked: gradient, magnitude, wanda, random, cyclic or coupling."""
+
+    init: str = "magnitude"
+    """The score of the first mask: magnitude, gradient, wanda or random."""
+
+    init_scope: Literal["layer", "row", "network"] = "layer"
+    """Whether the first mask has one density per layer, per output row, or only in all."""
+
+    fixed_pruned: float = 0.42
+    """Of each layer's pruned weights the part, lowest scores first, that stays pruned for ever."""
+
+    fixed_kept: float = 0.35
+    """Of each layer's kept weights the part, highest scores first, that stays kept for ever."""
+
+    tabu: float = 0.4
+    """Of each group's candidates the part, most recently visited first, that waits."""
+
+    layers: Literal["log-size", "gain"] = "log-size"
+    """How layers are drawn: by the logarithm of their size, or by their recent gain a step."""
+
+    block_scope: Literal["layer", "network"] = "layer"
+    """Whether a block stays in one layer, or takes weights of all (per-layer density may then move)."""
+
+    accept: Literal["true-loss", "model", "none"] = "true-loss"
+    """When an answer is applied: if the loss on unseen samples falls, if the model says so, or always."""
+
+    accept_samples: int = 2000
+    """Calibration samples set apart for acceptance."""
+
+    conflict: float = 0.25
+    """Blocks that lose more than this part of their gain to the others of the step are solved again in turn."""
+
+    ablation: Literal["", "clip-negative"] = ""
+    """"clip-negative" drops negative QUBO entries, the fault of the released program, to show what it costs."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "block_size", "blocks_per_step", "samples", "accept_samples"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < (0 if name == "steps" else 1):
+                raise InvalidInput(f"coordinator icbs: {name} is {value!r}; choose a whole number from 1")
+        if self.block_size < 2:
+            raise InvalidInput("coordinator icbs: block_size is 1; a swap needs 2 weights")
+        for name in ("fixed_pruned", "fixed_kept", "tabu"):
+            value = getattr(self, name)
+            if not 0.0 <= value < 1.0:
+                raise InvalidInput(f"coordinator icbs: {name} is {value!r}; choose a number from 0 to below 1")
+        for name in ("gradient_scale", "ridge", "conflict"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value >= 0.0):
+                raise InvalidInput(f"coordinator icbs: {name} is {value!r}; choose a number that is not negative")
+        for what, value, known in (("selection", self.select, SELECTIONS), ("init score", self.init, INITS)):
+            if value not in known:
+                raise unknown_name(what, value, known)
+        if self.select == "coupling" and self.block_size > 1024:
+            raise InvalidInput("coordinator icbs: select=coupling takes blocks of at most 1024 weights")
+
+
+class ICBS:
+    """Block coordinate descent: ask for a step's blocks, tell their answers, until the steps are used up.
+
+    The number of kept weights is exact at every step, because every block keeps what it kept.
+    A checkpoint taken between steps continues to the same result: all random draws come from the
+    seed and the step's number. Times go to the log only.
+
+    Parameters
+    ----------
+    landscape : Landscape
+    density : the part that is kept
+    mode : "select" (published) or "refit" (the kept weights of a block are re-optimised)
+    options : ICBSOptions
+    seed : of everything random
+    problem : a name for messages and logs
+    """
+
+    def __init__(
+        self, landscape: Landscape, density: float, mode: Mode, options: ICBSOptions, *, seed: int, problem: str = ""
+    ) -> None:
+        if options.ablation and mode != "select":
+            raise InvalidInput("coordinator icbs: the ablation clip-negative exists in mode select only")
+        self.landscape = landscape
+        self.options = options
+        self.mode: Mode = mode
+        self.problem = problem
+        self.seed = seed
+        self.step = 0
+        self._dense = landscape.dense_weights
+        self._pool, self._acceptance = self._split_samples()
+        self._trust = options.ridge
+        self._last_seen: IndexArray = np.full(self._dense.size, -1, dtype=np.int64)
+        self._gains: FloatArray = np.full(len(landscape.layers), np.inf)
+        self._wanda: FloatArray | None = None
+        self._blocks: list[StepBlock] = []
+        self._waiting: list[Task] = []
+        self._outcomes: dict[int, Solution | None] = {}
+        self._expected = 0
+        self._again: list[int] = []
+        self._times: dict[str, float] = {}
+        self._started = 0.0
+        self._begin(density)
+
+    @property
+    def mask(self) -> BoolArray:
+        """The mask as it stands. bool (p,)."""
+        return self._mask
+
+    @property
+    def weights(self) -> FloatArray:
+        """The weights as they stand. float64 (p,)."""
+        return self._weights
+
+    @property
+    def total_steps(self) -> int | None:
+        """The steps asked for."""
+        return self.options.steps
+
+    def best(self) -> tuple[BoolArray, FloatArray]:
+        """The mask and weights with the lowest acceptance loss of the run."""
+        return self._best_mask, self._best_weights
+
+    def ask(self, count: int = 1) -> list[Task]:
+        """Up to `count` of the step's blocks that nobody has taken yet; a new step once all answers are in."""
+        if not self._blocks and self.step < self.options.steps:
+            self._open_step()
+        given, self._waiting = self._waiting[:count], self._waiting[count:]
+        return given
+
+    def tell(self, task: Task, solution: Solution | None) -> Move | None:
+        """Take an answer, in any order; with the step's last one, judge and apply. None means unsolved."""
+        self._outcomes[task.position] = solution
+        if len(self._outcomes) < self._expected:
+            return None
+        self._lap("solve")
+        self._take_outcomes()
+        if self._next_in_turn():
+            return None
+        return self._close_step()
+
+    def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """The state between steps: a step that is under way is begun again."""
+        arrays = {
+            "mask": self._mask,
+            "weights": self._weights,
+            "best_mask": self._best_mask,
+            "best_weights": self._best_weights,
+            "last_seen": self._last_seen,
+            "fixed": self._fixed,
+            "gains": self._gains,
+        }
+        scalars = {"step": self.step, "trust": self._trust, "loss": self._loss, "best_loss": self._best_loss}
+        return arrays, scalars
+
+    def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self._mask = arrays["mask"].astype(np.bool_)
+        self._weights = arrays["weights"].astype(np.float64)
+        self._best_mask = arrays["best_mask"].astype(np.bool_)
+        self._best_weights = arrays["best_weights"].astype(np.float64)
+        self._last_seen = arrays["last_seen"].astype(np.int64)
+        self._fixed = arrays["fixed"].astype(np.bool_)
+        self._gains = arrays["gains"].astype(np.float64)
+        self.step = int(info["step"])
+        self._trust = float(info["trust"])
+        self._loss = float(info["loss"])
+        self._best_loss = float(info["best_loss"])
+        self._blocks, self._waiting, self._outcomes = [], [], {}
+
+    # --- the beginning -------------------------------------------------------------------------
+
+    def _begin(self, density: float) -> None:
+        """The first mask, the fixed weights, and the loss they start from."""
+        options, layers = self.options, self.landscape.layers
+        scores = self._init_scores()
+        self._mask = select.initial_mask(scores, density, layers, options.init_scope)
+        self._weights = np.where(self._mask, self._dense, 0.0)
+        self._fixed = select.fixed_weights(scores, self._mask, layers, options.fixed_pruned, options.fixed_kept)
+        self._loss = self.landscape.loss(self._weights, self._acceptance)
+        self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, self._loss
+
+    def _init_scores(self) -> FloatArray:
+        size = np.abs(self._dense)
+        if self.options.init == "gradient":
+            return size * np.abs(self.landscape.look(self._dense, self._batch(-1)).gradient)
+        if self.options.init == "wanda":
+            return size * self._input_norms()
+        if self.options.init == "random":
+            return self._rng(0, "init").random(size.size)
+        return size
+
+    def _split_samples(self) -> tuple[IndexArray, IndexArray]:
+        """Calibration samples to fit on, and those set apart for acceptance."""
+        total, options = self.landscape.samples, self.options
+        nothing = np.zeros(0, dtype=np.int64)
+        if total == 0:
+            return nothing, nothing
+        if options.samples + options.accept_samples > total:
+            raise InvalidInput(
+                f"coordinator icbs: samples {options.samples} and accept_samples {options.accept_samples} together "
+                f"exceed the {total} calibration samples of {self.problem or 'the problem'}; choose fewer"
+            )
+        order = self._rng(0, "samples").permutation(total)
+        return np.sort(order[options.accept_samples :]), np.sort(order[: options.accept_samples])
+
+    # --- one step ------------------------------------------------------------------------------
+
+    def _open_step(self) -> None:
+        self._times, self._started = {}, perf_counter()
+        view = self.landscape.look(self._weights, self._batch(self.step))
+        self._fit_loss = view.loss
+        self._lap("gradients")
+        chosen = self._choose_blocks(view)
+        self._lap("select")
+        scale = self.options.gradient_scale if self.landscape.samples else 1.0
+        for label, indices in chosen:
+            self._blocks.append(
+                StepBlock(
+                    label=label,
+                    indices=indices,
+                    factor=view.factor(indices),
+                    slope=scale * view.gradient[indices],
+                    ridge=view.ridge(indices),
+                    dense_weights=self._dense[indices],
+                    weights=self._weights[indices],
+                    mask=self._mask[indices],
+                )
+            )
+        self._waiting = [self._task(position, None) for position in range(len(self._blocks))]
+        self._expected, self._outcomes, self._again = len(self._waiting), {}, []
+        self._lap("build")
+
+    def _choose_blocks(self, view: View) -> list[tuple[str, IndexArray]]:
+        """The step's disjoint blocks with their labels."""
+        options, layers = self.options, self.landscape.layers
+        scores = self._selection_scores(view)
+        barred = self._fixed.copy()
+        rng = self._rng(self.step, "layers")
+        everything = np.arange(self._dense.size)
+        chosen: list[tuple[str, IndexArray]] = []
+        for _ in range(options.blocks_per_step):
+            spans = [("network", everything)]
+            if options.block_scope == "layer":
+                order = rng.permutation(len(layers)) if self.landscape.samples == 0 else self._draw_layers(rng)
+                spans = [(layers[i].name, everything[layers[i].start : layers[i].stop]) for i in order]
+            for label, span in spans:
+                pool = select.candidates(span, self._mask, barred, self._last_seen, options.tabu)
+                if not pool.usable:
+                    continue
+                if options.select == "coupling":
+                    seed = int(rng.integers(2**31))
+                    indices = select.pick_coupled(pool, scores, options.block_size, view.factor, self._dense, seed)
+                else:
+                    indices = select.pick(pool, scores, options.block_size)
+                barred[indices] = True
+                chosen.append((label, indices))
+                break
+        if not chosen:
+            raise InvalidInput(
+                f"coordinator icbs: no layer of {self.problem or 'the problem'} has both pruned and kept weights that "
+                "may be exchanged; use a density below 1 or smaller fixed fractions"
+            )
+        return chosen
+
+    def _selection_scores(self, view: View) -> FloatArray:
+        """High = worth keeping, from the original weights, never the zeroed ones. float64 (p,)."""
+        name = self.options.select
+        if name == "random":
+            return self._rng(self.step, "pick").random(self._dense.size)
+        if name == "cyclic":
+            # The longest unseen first in both groups: high for pruned weights, low for kept ones.
+            age = (self.step - self._last_seen).astype(np.float64)
+            return np.where(self._mask, -age, age)
+        size = np.abs(self._dense)
+        if name == "magnitude":
+            return size
+        if name == "wanda":
+            return size * self._input_norms()
+        return size * np.abs(view.gradient)
+
+    def _draw_layers(self, rng: np.random.Generator) -> IndexArray:
+        """All layers in random order, the likelier ones first."""
+        layers = self.landscape.layers
+        share = np.log10(np.array([layer.stop - layer.start for layer in layers], dtype=np.float64) + 1.0)
+        if self.options.layers == "gain":
+            known = self._gains[np.isfinite(self._gains)]
+            hope = float(known.max()) if known.size else 1.0
+            share = np.where(np.isfinite(self._gains), self._gains, hope) + 0.05 * hope + 1e-300
+        # Exponential races: the order of sampling without replacement in proportion to the shares.
+        return np.argsort(rng.exponential(size=share.size) / share, kind="stable")
+
+    def _task(self, position: int, others: FloatArray | None) -> Task:
+        block = self._blocks[position]
+        again = len(self._blocks) if others is not None else 0
+        name = f"{self.problem}/{block.label}/{self.step}" if self.problem else f"{block.label}/{self.step}"
+        problem = block.problem(self.mode, self._trust, others, name)
+        if self.options.ablation == "clip-negative":
+            problem = clip_negative(problem)
+        number = 2 * self.options.blocks_per_step * self.step + again + position
+        return Task(number, block.label, problem)
+
+    def _take_outcomes(self) -> None:
+        """Put the answers into their blocks; an unsolved block stays as it is."""
+        base = 2 * self.options.blocks_per_step * self.step
+        for number, solution in self._outcomes.items():
+            block = self._blocks[(number - base) % len(self._blocks)]
+            if solution is None:
+                continue
+            block.new_mask = np.array(solution.mask)
+            block.new_weights = np.array(solution.weights)
+            if self.options.ablation:
+                block.new_weights = np.where(block.new_mask, block.dense_weights, 0.0)
+            block.predicted = joint_change([block], self._trust)
+        self._outcomes = {}
+
+    def _next_in_turn(self) -> bool:
+        """After the first answers, solve conflicting blocks again, one by one, given what the others do."""
+        if self._expected == len(self._blocks) and len(self._blocks) > 1 and not self._again:
+            self._again = conflicting(self._blocks, self.options.conflict)
+            self._expected = 1
+        if not self._again:
+            return False
+        position = self._again.pop(0)
+        images = [block.image for other, block in enumerate(self._blocks) if other != position]
+        self._blocks[position].new_weights = self._blocks[position].weights
+        self._blocks[position].new_mask = self._blocks[position].mask
+        self._waiting = [self._task(position, np.sum(images, axis=0))]
+        return True
+
+    def _close_step(self) -> Move:
+        """Accept or reject, move on, and tell what happened."""
+        proposed = [block for block in self._blocks if np.any(block.new_weights != block.weights)]
+        proposed.sort(key=lambda block: block.predicted)
+        predicted = joint_change(proposed, self._trust)
+        accepted, first_change = self._accept(proposed, predicted)
+        before = self._loss
+        changed = sum(int((block.new_mask != block.mask).sum()) for block in accepted)
+        # A new array: the best state so far may be holding the old one.
+        self._mask = self._mask.copy()
+        for block in accepted:
+            self._mask[block.indices] = block.new_mask
+        self._weights = self._moved(accepted)
+        for block in self._blocks:
+            self._last_seen[block.indices] = self.step
+        if accepted:
+            self._loss = self._trial_loss
+        if self._loss < self._best_loss:
+            self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, self._loss
+        fit_after = self.landscape.loss(self._weights, self._batch(self.step)) if accepted else self._fit_loss
+        self._note_gains(before)
+        self._lap("evaluate")
+        details = {
+            "blocks": [block.label for block in self._blocks],
+            "block_sizes": [int(block.indices.size) for block in self._blocks],
+            "blocks_accepted": len(accepted),
+            "predicted_each": [block.predicted for block in self._blocks],
+            "true_change": first_change,
+            "fit_change": fit_after - self._fit_loss,
+            "acceptance_loss": self._loss,
+            "best_loss": self._best_loss,
+            "trust_ridge": self._trust,
+            "kept_per_layer": {
+                layer.name: int(self._mask[layer.start : layer.stop].sum()) for layer in self.landscape.layers
+            },
+            "times": self._times,
+        }
+        self._adapt_trust(predicted, first_change)
+        self._blocks, self._waiting = [], []
+        self.step += 1
+        return Move(bool(accepted), predicted, changed, details)
+
+    def _accept(self, proposed: list[StepBlock], predicted: float) -> tuple[list[StepBlock], float]:
+        """The blocks to apply, and the true change of the acceptance loss when all proposed ones are applied."""
+        if not proposed:
+            return [], 0.0
+        self._trial_loss = self.landscape.loss(self._moved(proposed), self._acceptance)
+        first_change = self._trial_loss - self._loss
+        if self.options.accept == "none":
+            return proposed, first_change
+        if self.options.accept == "model":
+            return (proposed if predicted < 0.0 else []), first_change
+        trial = proposed
+        while trial:
+            if self._trial_loss < self._loss:
+                return trial, first_change
+            trial = trial[: len(trial) // 2]
+            if trial:
+                self._trial_loss = self.landscape.loss(self._moved(trial), self._acceptance)
+        return [], first_change
+
+    def _adapt_trust(self, predicted: float, change: float) -> None:
+        """Move less where the model promised too much, more where it kept its word."""
+        if self.options.accept != "true-loss" or predicted >= 0.0:
+            return
+        ratio = change / predicted
+        if ratio < POOR_RATIO:
+            self._trust = min(self._trust * TRUST_GROWTH, self.options.ridge * TRUST_LIMIT)
+        elif ratio > GOOD_RATIO:
+            self._trust = max(self._trust / TRUST_DECAY, self.options.ridge)
+
+    def _note_gains(self, before: float) -> None:
+        """Half of a layer's gain is what this step brought, half what earlier ones did."""
+        names = {block.label for block in self._blocks}
+        gain = max(0.0, before - self._loss) / max(1, len(names))
+        for position, layer in enumerate(self.landscape.layers):
+            if layer.name in names:
+                held = self._gains[position]
+                self._gains[position] = gain if not np.isfinite(held) else 0.5 * (held + gain)
+
+    def _moved(self, blocks: list[StepBlock]) -> FloatArray:
+        weights = self._weights.copy()
+        for block in blocks:
+            weights[block.indices] = block.new_weights
+        return weights
+
+    # --- samples, seeds, times -----------------------------------------------------------------
+
+    def _batch(self, step: int) -> IndexArray:
+        """The fit samples of a step: the pool in a new order each epoch, without replacement within it."""
+        count = self.options.samples
+        if self._pool.size == 0:
+            return self._pool
+        if step < 0:
+            return np.sort(self._rng(0, "first").permutation(self._pool)[:count])
+        per_epoch = self._pool.size // count
+        epoch, place = divmod(step, per_epoch)
+        order = self._rng(epoch, "epoch").permutation(self._pool)
+        return np.sort(order[place * count : (place + 1) * count])
+
+    def _rng(self, number: int, purpose: str) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(3, number, *purpose.encode())))
+
+    def _input_norms(self) -> FloatArray:
+        if self._wanda is None:
+            self._wanda = self.landscape.input_norms(self._acceptance)
+        return self._wanda
+
+    def _lap(self, phase: str) -> None:
+        now = perf_counter()
+        self._times[phase] = self._times.get(phase, 0.0) + now - self._started
+        self._started = now

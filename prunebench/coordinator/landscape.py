@@ -1,0 +1,138 @@
+"""What block coordinate descent walks on: a loss that can be looked at about any weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from prunebench.core.arrays import Factor, FloatArray, IndexArray
+from prunebench.core.quadratic import QuadraticForm
+
+
+class Layer(Protocol):
+    """The part [start, stop) of the weight vector that one parameter fills; `shape` has its outputs first."""
+
+    @property
+    def name(self) -> str:
+        """The parameter's name."""
+        ...
+
+    @property
+    def start(self) -> int:
+        """Its first weight."""
+        ...
+
+    @property
+    def stop(self) -> int:
+        """One past its last weight."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The parameter's shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """The one layer of a quadratic form."""
+
+    name: str
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+
+class View(Protocol):
+    """The loss around the weights it was looked at from, on one batch of samples."""
+
+    @property
+    def gradient(self) -> FloatArray:
+        """The mean gradient. float64 (p,)."""
+        ...
+
+    @property
+    def loss(self) -> float:
+        """The mean loss on the batch."""
+        ...
+
+    def factor(self, indices: IndexArray) -> Factor:
+        """The columns of the curvature's factor for `indices`: sample gradients over sqrt(rows). (n, b)."""
+        ...
+
+    def ridge(self, indices: IndexArray) -> FloatArray:
+        """The diagonal that belongs to the loss itself: zero for a network. float64 (b,)."""
+        ...
+
+
+class Landscape(Protocol):
+    """A network with its calibration samples, or a quadratic form that stands for one."""
+
+    @property
+    def dense_weights(self) -> FloatArray:
+        """The weights before pruning. float64 (p,)."""
+        ...
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The prunable parameters in order."""
+        ...
+
+    @property
+    def samples(self) -> int:
+        """How many calibration samples there are; 0 where the loss needs none."""
+        ...
+
+    def look(self, weights: FloatArray, positions: IndexArray) -> View:
+        """The loss around `weights` on the samples at `positions`."""
+        ...
+
+    def loss(self, weights: FloatArray, positions: IndexArray) -> float:
+        """The mean loss at `weights` on the samples at `positions`."""
+        ...
+
+    def input_norms(self, positions: IndexArray) -> FloatArray:
+        """For every weight the norm of the dense network's input feature that it multiplies. float64 (p,)."""
+        ...
+
+
+class FormLandscape:
+    """A quadratic form as the loss: looked at from anywhere it is exact, and there are no samples."""
+
+    def __init__(self, form: QuadraticForm, dense_weights: FloatArray) -> None:
+        self.form = form
+        self.dense_weights: FloatArray = dense_weights
+        self.layers: Sequence[Layer] = (_Whole("weights", 0, form.p, (1, form.p)),)
+        self.samples: int = 0
+        self._root = form.square_root()
+
+    def look(self, weights: FloatArray, positions: IndexArray) -> "FormView":
+        """The form around `weights`."""
+        return FormView(self.form, self._root, weights)
+
+    def loss(self, weights: FloatArray, positions: IndexArray) -> float:
+        """f(weights)."""
+        return self.form.value(weights)
+
+    def input_norms(self, positions: IndexArray) -> FloatArray:
+        """The square root of the curvature's diagonal: the norm of the column a weight multiplies."""
+        return np.sqrt(self.form.diagonal() - self.form.ridge)
+
+
+class FormView:
+    """A quadratic form around one point."""
+
+    def __init__(self, form: QuadraticForm, root: Factor, weights: FloatArray) -> None:
+        self.gradient: FloatArray = form.gradient(weights)
+        self.loss: float = form.value(weights)
+        self._root = root
+        self._ridge = form.ridge
+
+    def factor(self, indices: IndexArray) -> Factor:
+        """Columns of the form's factor."""
+        return self._root[:, indices]
+
+    def ridge(self, indices: IndexArray) -> FloatArray:
+        """The form's ridge."""
+        return np.asarray(self._ridge[indices])

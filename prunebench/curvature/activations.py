@@ -1,0 +1,149 @@
+"""The layer-input form: how much a linear layer's outputs change, row by row.
+
+For inputs X (n, d_in) and one output row with dense weights w0, f(w) = 1/2 ||X (w - w0)||²/n: the
+quadratic form with curvature X'X/n, the same for all rows of the layer (OBC, SparseGPT, Wanda, ALPS).
+"""
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prunebench.core.arrays import FloatArray, frozen
+from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.core.problem import Samples
+from prunebench.core.quadratic import QuadraticForm
+from prunebench.curvature.network import PrunableNetwork, evaluation_mode
+from prunebench.curvature.samples import checked_positions
+
+CHUNK_SAMPLES = 256
+
+
+@dataclass(frozen=True, eq=False)
+class LayerInputs:
+    """What the curvature of a linear layer's rows is made of.
+
+    layer : the module's name
+    gram : float64 (d_in, d_in)      X'X/n, read-only
+    count : how many input vectors there were, n (positions in a sequence count each)
+    weights : float64 (d_out, d_in)  the layer's dense weights, read-only
+    """
+
+    layer: str
+    gram: FloatArray
+    count: int
+    weights: FloatArray
+
+    def form(self, row: int, ridge: float) -> QuadraticForm:
+        """The quadratic form of output row `row`; `ridge` is relative to the mean of the Gram's diagonal.
+
+        Raises
+        ------
+        InvalidInput   there is no such row, or the layer's inputs are zero throughout
+        """
+        if not 0 <= row < len(self.weights):
+            raise InvalidInput(f"layer {self.layer!r} has {len(self.weights)} output rows; there is no row {row}")
+        mean_diagonal = float(self.gram.diagonal().mean())
+        if mean_diagonal == 0.0:
+            raise InvalidInput(f"layer {self.layer!r} gets zeros only, so its inputs say nothing about any weight")
+        return QuadraticForm(hessian=self.gram, ridge=ridge * mean_diagonal, centre=self.weights[row])
+
+    def forms(self, ridge: float) -> Iterator[QuadraticForm]:
+        """The forms of all output rows, in order; they share one Gram matrix."""
+        first = self.form(0, ridge)
+        for row in self.weights:
+            # A new form would copy and check the (d_in, d_in) matrix again for every row.
+            form = copy.copy(first)
+            object.__setattr__(form, "centre", frozen(row))
+            yield form
+
+
+def layer_inputs(
+    network: PrunableNetwork | torch.nn.Module,
+    layer: str,
+    samples: Samples,
+    positions: npt.ArrayLike | Sequence[int],
+    *,
+    device: str = "cpu",
+) -> LayerInputs:
+    """Stream samples through the network and add up X'X of one linear layer's inputs in float64.
+
+    Parameters
+    ----------
+    network : the model is run in evaluation mode where `device` says; nothing of it is changed
+    layer : name of a torch.nn.Linear, or of its weight
+    samples : Samples
+    positions : int64 (s,)     which samples
+
+    Raises
+    ------
+    UnknownName    the model has no module of that name
+    InvalidInput   the module is not a torch.nn.Linear, is never reached, or gets NaN
+    """
+    model = network.model if isinstance(network, PrunableNetwork) else network
+    name = layer.removesuffix(".weight")
+    module = _linear(model, name)
+    chosen = checked_positions(positions, len(samples))
+    width = module.in_features
+    gram = torch.zeros((width, width), dtype=torch.float64, device=device)
+    count = 0
+
+    def add(_: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
+        nonlocal count
+        rows = inputs[0].detach().reshape(-1, width).to(torch.float64)
+        gram.addmm_(rows.T, rows)
+        count += len(rows)
+
+    tensors = {key: item.detach().to(device) for key, item in model.named_parameters()}
+    tensors |= {key: item.detach().to(device, copy=True) for key, item in model.named_buffers()}
+    hook = module.register_forward_pre_hook(add)
+    try:
+        with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+            for start in range(0, chosen.size, CHUNK_SAMPLES):
+                inputs, _ = samples.batch(chosen[start : start + CHUNK_SAMPLES])
+                torch.func.functional_call(model, tensors, (inputs.to(device),))
+    finally:
+        hook.remove()
+    if count == 0:
+        raise InvalidInput(f"layer {name!r} is never reached by the samples; choose a layer the network uses")
+    held = gram.cpu().numpy() / count
+    if not np.isfinite(held).all():
+        raise InvalidInput(
+            f"the inputs of layer {name!r} hold NaN or infinity; look for a diverged network or a broken sample"
+        )
+    weights = module.weight.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
+    return LayerInputs(name, frozen(held), count, frozen(weights))
+
+
+def layer_input_form(
+    network: PrunableNetwork | torch.nn.Module,
+    layer: str,
+    samples: Samples,
+    positions: npt.ArrayLike | Sequence[int],
+    *,
+    row: int = 0,
+    ridge: float = 0.01,
+) -> QuadraticForm:
+    """The layer-input form of one output row; `layer_inputs(...).forms(ridge)` gives all rows for one pass.
+
+    Parameters and errors: as `layer_inputs` and `LayerInputs.form`. The default ridge is the one
+    percent of the mean diagonal that OBC and SparseGPT use.
+    """
+    return layer_inputs(network, layer, samples, positions).form(row, ridge)
+
+
+def _linear(model: torch.nn.Module, name: str) -> torch.nn.Linear:
+    modules = dict(model.named_modules())
+    if name not in modules:
+        known = [key for key, module in modules.items() if isinstance(module, torch.nn.Linear)]
+        raise unknown_name("layer", name, known)
+    module = modules[name]
+    if not isinstance(module, torch.nn.Linear):
+        raise InvalidInput(
+            f"layer {name!r} is a {type(module).__name__}; layer-input forms are for torch.nn.Linear only"
+        )
+    return module

@@ -1,0 +1,264 @@
+"""Sample gradients: one row a calibration sample, or one row the mean of a mini-batch.
+
+Per-sample gradients by torch.func (vmap of grad), chunk by chunk into one float32 array; nothing of
+the size of the result is held twice.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prunebench.core.arrays import IndexArray
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Samples
+from prunebench.curvature.network import PrunableNetwork, evaluation_mode
+from prunebench.curvature.samples import checked_positions
+
+Loss = Callable[[Any, Any], Any]
+"""Outputs and targets of s samples -> the loss of every sample, (s,)."""
+
+Report = Callable[[int, int], None]
+"""Called with the rows done and the rows there will be."""
+
+Parameters = dict[str, torch.Tensor]
+
+CHUNK_BYTES = 64 * 2**20
+"""Working memory that a chunk of samples aims at."""
+
+CHUNK_SAMPLES = 256
+"""More samples at a time bring no speed."""
+
+
+@dataclass(frozen=True)
+class GradientMemory:
+    """What sample gradients need, in bytes: the result, and the working memory of one chunk of samples."""
+
+    result: int
+    working: int
+    chunk: int
+
+    @property
+    def total(self) -> int:
+        """Result and working memory together."""
+        return self.result + self.working
+
+
+def sample_gradients(
+    network: PrunableNetwork,
+    loss: Loss,
+    samples: Samples,
+    positions: npt.ArrayLike | Sequence[int],
+    *,
+    batch_size: int = 1,
+    device: str = "cpu",
+    progress: Report | None = None,
+    memory_limit: int | None = None,
+) -> npt.NDArray[np.float32]:
+    """Gradients of the loss with respect to the prunable weights. float32 (n, p), n = len(positions)//batch_size.
+
+    Parameters
+    ----------
+    network : PrunableNetwork       taken in evaluation mode; nothing of it is changed
+    loss : outputs, targets of s samples -> losses (s,)
+    samples : Samples
+    positions : int64 (s,)          which samples, in order
+    batch_size : 1 for one row a sample; b for mean gradients of b consecutive positions each
+                 (the remainder of fewer than b positions is left out)
+    device : where the gradients are computed; the model itself is not moved
+    progress : called with (rows done, rows) after each chunk
+    memory_limit : bytes that may be used; the machine's available memory if None
+
+    Raises
+    ------
+    InvalidInput   too few positions, positions outside the samples, more memory needed than there
+                   is, a loss that is not one number a sample, or a gradient that is NaN or
+                   infinite; the message names the layer and the sample
+
+    Warns
+    -----
+    RuntimeWarning   the model cannot be vectorised over samples; its gradients are then computed
+                     one by one, which gives the same numbers in more time
+    """
+    chosen = checked_positions(positions, len(samples))
+    rows = _row_count(chosen.size, batch_size)
+    chosen = chosen[: rows * batch_size]
+    memory = gradient_memory(network, loss, samples, rows, batch_size=batch_size)
+    require_memory(memory, rows, network.total, memory_limit)
+    out = np.empty((rows, network.total), dtype=np.float32)
+    with evaluation_mode(network.model), torch.random.fork_rng(devices=[]):
+        work = _Work(network, loss, samples, torch.device(device))
+        blocks = _per_sample(work, chosen, memory.chunk) if batch_size == 1 else _one_by_one(work, chosen, batch_size)
+        done = 0
+        for count, gradients in blocks:
+            _store(out[done : done + count], network, gradients, chosen[done * batch_size :])
+            done += count
+            if progress is not None:
+                progress(done, rows)
+    return out
+
+
+def gradient_memory(
+    network: PrunableNetwork, loss: Loss, samples: Samples, rows: int, *, batch_size: int = 1
+) -> GradientMemory:
+    """The memory that `sample_gradients` will need for `rows` rows, before anything of that size is allocated.
+
+    One sample is sent through the network to see how much the backward pass keeps of it.
+    """
+    with evaluation_mode(network.model), torch.random.fork_rng(devices=[]):
+        kept = _kept_for_backward(_Work(network, loss, samples, torch.device("cpu")))
+    gradient = 4 * network.total
+    if batch_size == 1:
+        # Beside the gradients of a chunk: a layer's gradient is made from temporaries of its own
+        # size, and those of the activations while the kept ones are still there. As measured.
+        each = gradient + 2 * _largest_layer_bytes(network) + 3 * kept
+        chunk = max(1, min(rows, CHUNK_SAMPLES, CHUNK_BYTES // each))
+        working = chunk * each
+    else:
+        chunk, working = 1, 2 * gradient + 2 * batch_size * kept
+    return GradientMemory(result=rows * gradient, working=working, chunk=chunk)
+
+
+def require_memory(memory: GradientMemory, rows: int, weights: int, limit: int | None = None) -> None:
+    """Raise InvalidInput, with the remedy, if the estimate is above the limit or the available memory."""
+    allowed = available_memory() if limit is None else limit
+    if allowed is not None and memory.total > allowed:
+        raise InvalidInput(
+            f"{rows:,} sample gradients of {weights:,} weights need {_mebibytes(memory.total)} and "
+            f"{_mebibytes(allowed)} are available; take fewer samples, mini-batches (a larger batch_size), "
+            "or fewer layers at a time"
+        )
+
+
+def available_memory() -> int | None:
+    """Bytes that can be allocated without swapping, or None where the system does not say (no /proc)."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+class _Work:
+    """The network's tensors on the device, and the loss of samples as a function of the prunable ones."""
+
+    def __init__(self, network: PrunableNetwork, loss: Loss, samples: Samples, device: torch.device) -> None:
+        self.model = network.model
+        self.loss = loss
+        self.samples = samples
+        self.device = device
+        # Detached: the model's own requires_grad and .grad stay as they are.
+        held = {name: item.detach().to(device) for name, item in self.model.named_parameters()}
+        self.prunable: Parameters = {name: held.pop(name) for name in network.names}
+        # Cloned: a forward pass may write into buffers.
+        buffers = {name: item.detach().to(device, copy=True) for name, item in self.model.named_buffers()}
+        self.fixed: Parameters = {**held, **buffers}
+
+    def batch(self, positions: IndexArray) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, targets = self.samples.batch(positions)
+        return inputs.to(self.device), targets.to(self.device)
+
+    def losses(self, prunable: Parameters, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        outputs = torch.func.functional_call(self.model, {**prunable, **self.fixed}, (inputs,))
+        losses = self.loss(outputs, targets)
+        if not isinstance(losses, torch.Tensor) or losses.shape != (len(inputs),):
+            shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise InvalidInput(
+                f"the loss of {len(inputs)} samples has shape {shape}; expected ({len(inputs)},), "
+                'one number a sample (reduction="none")'
+            )
+        return losses
+
+
+def _per_sample(work: _Work, positions: IndexArray, chunk: int) -> Iterator[tuple[int, Parameters]]:
+    """Gradients (c, *shape) of up to `chunk` samples at a time."""
+
+    def loss_of_one(prunable: Parameters, one: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return work.losses(prunable, one.unsqueeze(0), target.unsqueeze(0))[0]
+
+    gradients_of = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0))
+    for start in range(0, positions.size, chunk):
+        inputs, targets = work.batch(positions[start : start + chunk])
+        try:
+            gradients = gradients_of(work.prunable, inputs, targets)
+        except RuntimeError as error:
+            if start:
+                raise
+            warnings.warn(
+                f"the network cannot be vectorised over samples ({str(error).splitlines()[0]}); "
+                "its gradients are computed one by one",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            yield from _one_by_one(work, positions, 1)
+            return
+        yield len(inputs), gradients
+
+
+def _one_by_one(work: _Work, positions: IndexArray, batch_size: int) -> Iterator[tuple[int, Parameters]]:
+    """Mean gradients (1, *shape) of consecutive mini-batches, one backward pass each."""
+    prunable = {name: item.requires_grad_(True) for name, item in work.prunable.items()}
+    for start in range(0, positions.size, batch_size):
+        inputs, targets = work.batch(positions[start : start + batch_size])
+        with torch.enable_grad():
+            mean = work.losses(prunable, inputs, targets).mean()
+            gradients = torch.autograd.grad(mean, list(prunable.values()), materialize_grads=True)
+        yield 1, {name: item.unsqueeze(0) for name, item in zip(prunable, gradients, strict=True)}
+
+
+def _store(out: npt.NDArray[np.float32], network: PrunableNetwork, gradients: Parameters, near: IndexArray) -> None:
+    """Copy a chunk's gradients into its rows, layer by layer, each checked to be finite."""
+    rows = torch.from_numpy(out)
+    for layer in network.layers:
+        part = gradients.pop(layer.name)
+        target = rows[:, layer.start : layer.stop]
+        target.copy_(part.reshape(len(out), -1))
+        good = torch.isfinite(target).all(dim=1)
+        if not bool(good.all()):
+            row = int((~good).nonzero()[0])
+            raise InvalidInput(
+                f"the gradient of layer {layer.name!r} is NaN or infinite at sample {near[row]}; "
+                "look for a diverged network, a broken sample or an overflowing loss"
+            )
+
+
+def _row_count(count: int, batch_size: int) -> int:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise InvalidInput(f"batch_size is {batch_size!r}; choose a whole number from 1")
+    if count < batch_size:
+        raise InvalidInput(f"batch_size is {batch_size} but there are {count} samples; take more samples")
+    return count // batch_size
+
+
+def _kept_for_backward(work: _Work) -> int:
+    """Bytes that autograd keeps of one sample, parameters not counted."""
+    own = {item.untyped_storage().data_ptr() for item in (*work.prunable.values(), *work.fixed.values())}
+    sizes: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    inputs, targets = work.batch(np.zeros(1, dtype=np.int64))
+    prunable = {name: item.requires_grad_(True) for name, item in work.prunable.items()}
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        work.losses(prunable, inputs, targets)
+    return sum(sizes.values()) + inputs.nbytes
+
+
+def _largest_layer_bytes(network: PrunableNetwork) -> int:
+    return 4 * max(layer.size for layer in network.layers)
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"
