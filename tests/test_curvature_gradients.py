@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebench.core.errors import InvalidInput
+from prunebench.curvature import linear_gradients
 from prunebench.curvature.classification import cross_entropy
 from prunebench.curvature.gradients import available_memory, gradient_memory, sample_gradients
 from prunebench.curvature.network import PrunableNetwork
@@ -74,6 +75,66 @@ def test_rows_come_in_the_order_of_the_positions_across_chunks(network, samples,
     positions = np.arange(SAMPLES)[::-1]
     rows = sample_gradients(network, cross_entropy, samples, positions)
     np.testing.assert_allclose(rows, plain_loop(network, samples, positions[:, None]), rtol=1e-4, atol=1e-6)
+
+
+def chain(*layers):
+    model = torch.nn.Sequential(*layers)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.3, generator=generator)
+    return model
+
+
+NN = torch.nn
+CHAINS = {
+    "with biases": lambda: chain(NN.Flatten(), NN.Linear(36, 5), NN.ReLU(), NN.Dropout(0.5), NN.Linear(5, CLASSES)),
+    "nested": lambda: chain(NN.Flatten(), NN.Sequential(NN.Linear(36, 5), NN.Tanh()), NN.Linear(5, CLASSES)),
+    "over a sequence": lambda: chain(
+        NN.Flatten(1, 2), NN.Linear(6, 5), NN.GELU(), NN.Flatten(), NN.Linear(30, CLASSES)
+    ),
+}
+OTHERS = {
+    "in place": lambda: chain(NN.Flatten(), NN.Linear(36, 5), NN.ReLU(inplace=True), NN.Linear(5, CLASSES)),
+    "normalised": lambda: chain(NN.Flatten(), NN.Linear(36, 5), NN.LayerNorm(5), NN.Linear(5, CLASSES)),
+}
+
+
+def weights_of(model):
+    names = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, NN.Linear)]
+    return PrunableNetwork(model, names)
+
+
+@pytest.mark.parametrize("make", [*CHAINS.values(), *OTHERS.values()], ids=[*CHAINS, *OTHERS])
+def test_chains_of_layers_have_the_gradients_of_one_backward_pass_a_sample(make, samples, monkeypatch):
+    monkeypatch.setattr("prunebench.curvature.gradients.CHUNK_SAMPLES", 7)
+    network = weights_of(make())
+    positions = np.arange(SAMPLES)[::-1]
+    rows = sample_gradients(network, cross_entropy, samples, positions)
+    np.testing.assert_allclose(rows, plain_loop(network, samples, positions[:, None]), rtol=1e-4, atol=1e-6)
+
+
+def test_outer_products_are_used_where_they_are_exact_and_nowhere_else():
+    assert all(linear_gradients.applies(weights_of(make())) for make in CHAINS.values())
+    assert not any(linear_gradients.applies(weights_of(make())) for make in OTHERS.values())
+
+
+def test_outer_products_are_not_used_for_biases_repeated_or_hooked_layers():
+    biased = CHAINS["with biases"]()
+    assert not linear_gradients.applies(PrunableNetwork(biased, ("1.weight", "1.bias")))
+    hooked = CHAINS["with biases"]()
+    hooked[1].register_forward_hook(lambda _, inputs, output: 2.0 * output)
+    assert not linear_gradients.applies(weights_of(hooked))
+    layer = NN.Linear(36, 36)
+    assert not linear_gradients.applies(
+        PrunableNetwork(NN.Sequential(NN.Flatten(), layer, NN.Linear(36, 36), NN.Sequential(layer)), ("2.weight",))
+    )
+
+
+def test_outer_products_leave_no_hook_behind(samples):
+    network = weights_of(CHAINS["with biases"]())
+    sample_gradients(network, cross_entropy, samples, [0])
+    assert not any(module._forward_hooks for module in network.model.modules())
 
 
 @settings(max_examples=10, deadline=None)
@@ -186,14 +247,19 @@ def test_the_estimate_counts_the_result_exactly(network, samples):
 
 
 @pytest.mark.skipif(available_memory() is None, reason="the system has no /proc/meminfo")
-def test_peak_memory_is_within_half_of_what_the_estimate_said():
+@pytest.mark.parametrize("vectorised", [False, True])
+def test_peak_memory_is_within_half_of_what_the_estimate_said(vectorised):
     script = """
         import numpy as np, torch
+        from prunebench.curvature import linear_gradients
         from prunebench.curvature.classification import cross_entropy
         from prunebench.curvature.gradients import gradient_memory, sample_gradients
         from prunebench.curvature.network import PrunableNetwork
         from prunebench.curvature.samples import TensorSamples
         from prunebench.curvature.training import dense_network
+
+        if VECTORISED:
+            linear_gradients.applies = lambda network: False
 
         def status(key):
             return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(key))
@@ -211,7 +277,11 @@ def test_peak_memory_is_within_half_of_what_the_estimate_said():
         print((status("VmHWM") - before) / estimate)
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", textwrap.dedent(script).replace("VECTORISED", str(vectorised))],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     ratio = float(done.stdout)
     assert 1 / 1.5 < ratio < 1.5

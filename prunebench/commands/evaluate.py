@@ -6,8 +6,8 @@ from typing import Any
 
 from prunebench.commands import arguments as shared
 from prunebench.core import options as option_tools
-from prunebench.core.errors import InvalidInput, MissingData
-from prunebench.core.problem import NetworkProblem, make_problem
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import NetworkProblem, make_problem, require_data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +22,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     problem = make_problem(arguments.problem, shared.pairs(arguments.option))
     if not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {arguments.problem!r} has no network to evaluate")
-    missing = problem.missing()
-    if missing:
-        raise MissingData(missing)
+    require_data(problem)
     from prunebench.curvature.network import PrunableNetwork
 
     model = problem.model()

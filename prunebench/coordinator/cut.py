@@ -10,9 +10,9 @@ from prunebench.coordinator.state import calibration_seed
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.errors import InvalidInput, MissingData, unknown_name
+from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import keep_count, top_mask
-from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem, spread
+from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem, require_data, spread
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.scores import SCORES, score
 
@@ -57,9 +57,7 @@ def cut_block(
     count = keep if keep is not None else keep_count(density or 0.0, size, "the block")
     if select not in ("random", "row") and select not in SCORES:
         raise unknown_name("selection", select, ["random", "row", *SCORES])
-    missing = chosen.missing()
-    if missing:
-        raise MissingData(missing)
+    require_data(chosen)
     rng = np.random.default_rng([seed, 2])
     if isinstance(chosen, NetworkProblem):
         return _from_network(chosen, size, count, select, mode, curvature or {}, seed, rng)

@@ -18,9 +18,9 @@ from prunebench.coordinator.state import Coordinator, calibration_seed
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import MODES, Mode
-from prunebench.core.errors import InvalidInput, MissingData, unknown_name
+from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import keep_count
-from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem
+from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem, require_data
 from prunebench.core.solution import Budget
 from prunebench.core.solver import Solver, make_solver
 from prunebench.log.run_directory import RunDirectory, next_free
@@ -130,9 +130,7 @@ def _prepare(request: PruneRequest) -> _Prepared:
         raise InvalidInput(f"coordinator {request.coordinator!r} has no options, but {names} is given; leave it out")
     problem = make_problem(request.problem, request.problem_options)
     solver = make_solver(request.solver, request.solver_options)
-    missing = problem.missing()
-    if missing:
-        raise MissingData(missing)
+    require_data(problem)
     if request.scope == "layer" and not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {request.problem!r} has no layers; leave --scope at network")
     icbs = option_tools.build(ICBSOptions, request.coordinator_options)

@@ -5,11 +5,13 @@ from collections.abc import Callable
 import numpy as np
 import scipy.linalg
 
-from prunebench.core.arrays import Factor, FloatArray, times, transposed_times
+from prunebench.core.arrays import CHUNK_ELEMENTS, Factor, FloatArray, times
 from prunebench.core.errors import InvalidInput
 
 REFINEMENT_STEPS = 2
 DUAL_STEPS = 60
+NARROW_STEPS = 12
+"""Steps after which forming the float64 system costs less than going on with the float32 one."""
 DUAL_ACCURACY = 1e-15
 """Squared residual of the dual system relative to the objective's change: bounds the refit's excess."""
 
@@ -68,52 +70,94 @@ def push_through(columns: Factor, ridge: FloatArray, linear: FloatArray, residua
     """
     if (ridge <= 0.0).any():
         raise _singular()
-    rows = columns.shape[0]
-    right = residual - times(columns, linear / ridge)
-    scaled = columns / np.sqrt(ridge).astype(columns.dtype)
+    right = residual - times(columns, linear / ridge) if linear.any() else residual
     narrow = columns.dtype == np.float32
-    gram = (scaled @ scaled.T).astype(np.float64)
-    if narrow and not np.isfinite(gram).all():
-        wide = columns / np.sqrt(ridge)
-        gram = wide @ wide.T
-    diagonal = gram.diagonal()
-    lift = 1.0 + (8.0 * float(np.finfo(np.float32).eps) * float(diagonal.max()) if narrow else 0.0)
-    gram[np.diag_indices(rows)] += lift
-    factored = scipy.linalg.cho_factor(gram, overwrite_a=True, check_finite=False)
+    steps = NARROW_STEPS if narrow else DUAL_STEPS
+    image, reached = _dual_solution(columns, ridge, _dual_preconditioner(columns, ridge), right, steps)
+    if narrow and not reached:
+        wide = columns.astype(np.float64)
+        image, _ = _dual_solution(wide, ridge, _dual_preconditioner(wide, ridge), right, DUAL_STEPS)
+    return -(linear + image) / ridge
 
-    def product(dual: FloatArray) -> FloatArray:
-        return dual + times(columns, transposed_times(columns, dual) / ridge)
+
+def _dual_preconditioner(columns: Factor, ridge: FloatArray) -> Callable[[FloatArray], FloatArray]:
+    """The inverse of I + K, K formed in the factor's precision. (n,) -> (n,)"""
+    dtype = columns.dtype
+    uniform = bool((ridge == ridge[0]).all())
+    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+        scaled = columns if uniform else columns / np.sqrt(ridge).astype(dtype)
+        gram = scaled @ scaled.T
+        if uniform:
+            gram = gram / dtype.type(ridge[0])
+    if not np.isfinite(gram).all():
+        scaled = columns / np.sqrt(ridge)
+        gram = scaled @ scaled.T
+    lift = 1.0 + 8.0 * float(np.finfo(gram.dtype).eps) * float(gram.diagonal().max())
+    gram[np.diag_indices_from(gram)] += gram.dtype.type(lift)
+    try:
+        factored = scipy.linalg.cho_factor(gram, check_finite=False)
+    except scipy.linalg.LinAlgError:
+        factored = scipy.linalg.cho_factor(gram.astype(np.float64), check_finite=False)
+    held = factored[0].dtype
 
     def precondition(dual: FloatArray) -> FloatArray:
-        return np.asarray(scipy.linalg.cho_solve(factored, dual, check_finite=False))
+        # scaled to unit size, as the loss may be in any units and float32 has few exponents
+        size = float(np.abs(dual).max()) or 1.0
+        unit = scipy.linalg.cho_solve(factored, (dual / size).astype(held), overwrite_b=True, check_finite=False)
+        return np.asarray(unit.astype(np.float64) * size)
 
-    dual = _conjugate_gradient(product, precondition, right)
-    return -(linear + transposed_times(columns, dual)) / ridge
+    return precondition
 
 
-def _conjugate_gradient(
-    product: Callable[[FloatArray], FloatArray],
+def _dual_solution(
+    columns: Factor,
+    ridge: FloatArray,
     precondition: Callable[[FloatArray], FloatArray],
     right: FloatArray,
-) -> FloatArray:
-    """Preconditioned conjugate gradient, stopped when ‖residual‖² is DUAL_ACCURACY of solution'right."""
+    steps: int,
+) -> tuple[FloatArray, bool]:
+    """A'z with (I + A diag(1/ridge) A') z = right, by preconditioned conjugate gradient in float64.
+
+    Stopped when ‖residual‖² is DUAL_ACCURACY of z'right, or after `steps`, or at the rounding of the
+    system. A'z is carried along with z, which saves a pass over the columns.
+
+    Returns
+    -------
+    A'z, float64 (k,), and whether that accuracy was reached
+    """
+
+    def product(dual: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """A'z and (I + A diag(1/ridge) A') z; both from one widening of the columns."""
+        image, applied = np.empty(ridge.size), dual.copy()
+        step = max(1, CHUNK_ELEMENTS // max(1, dual.size))
+        for start in range(0, ridge.size, step):
+            part = slice(start, start + step)
+            wide = columns[:, part].astype(np.float64, copy=False)
+            image[part] = dual @ wide
+            applied += wide @ (image[part] / ridge[part])
+        return image, applied
+
     solution = precondition(right)
-    residual = right - product(solution)
+    image, applied = product(solution)
+    residual = right - applied
     preconditioned = precondition(residual)
     direction = preconditioned.copy()
     power = float(residual @ preconditioned)
-    for _ in range(DUAL_STEPS):
-        if float(residual @ residual) <= DUAL_ACCURACY * abs(float(solution @ right)) or power <= 0.0:
+    for _ in range(steps):
+        if float(residual @ residual) <= DUAL_ACCURACY * abs(float(solution @ right)):
+            return image, True
+        if power <= 0.0:
             break
-        image = product(direction)
-        length = power / float(direction @ image)
+        direction_image, applied = product(direction)
+        length = power / float(direction @ applied)
         solution += length * direction
-        residual -= length * image
+        image += length * direction_image
+        residual -= length * applied
         preconditioned = precondition(residual)
         next_power = float(residual @ preconditioned)
         direction = preconditioned + (next_power / power) * direction
         power = next_power
-    return solution
+    return image, float(residual @ residual) <= DUAL_ACCURACY * abs(float(solution @ right))
 
 
 def symmetric_factor(matrix: FloatArray) -> FloatArray:

@@ -10,6 +10,7 @@ import numpy as np
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import IndexArray
 from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.errors import MissingData
 from prunebench.core.registry import PROBLEMS, register_problem, require_packages
 
 register = register_problem
@@ -94,6 +95,24 @@ def make_problem(problem: "str | Problem", options: Mapping[str, Any] | None = N
     require_packages(f"problem {problem!r}", cls.requires, getattr(cls, "install", "pip install prunebench"))
     made: Problem = option_tools.build(cls, options or {})
     return made
+
+
+def require_data(problem: Problem) -> None:
+    """Make sure that what a problem needs is there, downloading what can be, before any other work.
+
+    Raises
+    ------
+    MissingData   something is neither there nor to be had; the message says what to fetch and where to put it
+    """
+    if not problem.missing():
+        return
+    if isinstance(problem, NetworkProblem):
+        problem.model()
+        problem.calibration()
+        problem.validation()
+    still = problem.missing()
+    if still:
+        raise MissingData(still)
 
 
 def data_directory() -> Path:

@@ -199,8 +199,8 @@ class QuadraticForm:
             step = linalg.solve_on_support(self.hessian[np.ix_(support, support)], ridge, slope)
         else:
             assert self.factor is not None
-            residual = times(self.factor, outside)
-            columns = self.factor if support.size == self.p else self.factor[:, support]
+            columns: Factor = self.factor if support.size == self.p else self.factor.take(support, axis=1)
+            residual = self._residual_outside(support, outside, columns)
             if support.size <= columns.shape[0]:
                 wide = columns.astype(np.float64, copy=False)
                 slope = linear + wide.T @ residual
@@ -235,6 +235,24 @@ class QuadraticForm:
             return self.hessian.diagonal().copy()
         assert self.factor is not None
         return column_squares(self.factor)
+
+    def _residual_outside(self, support: IndexArray, outside: FloatArray, columns: Factor) -> FloatArray:
+        """A times `outside`, which is -centre off the support and zero on it. -> (n,)
+
+        Where few weights are kept, from the image of the whole centre, which is computed once.
+        """
+        assert self.factor is not None
+        if not outside.any():
+            return np.zeros(columns.shape[0])
+        if 2 * support.size > self.p:
+            return times(self.factor, outside)
+        return times(columns, self.centre[support]) - self._centre_image
+
+    @cached_property
+    def _centre_image(self) -> FloatArray:
+        """A times the centre. (n,)"""
+        assert self.factor is not None
+        return times(self.factor, self.centre)
 
     def _curvature_along(self, move: FloatArray) -> float:
         """move' H move, as a sum of squares when the factor is held."""

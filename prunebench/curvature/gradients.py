@@ -1,14 +1,13 @@
 """Sample gradients: one row a calibration sample, or one row the mean of a mini-batch.
 
-Per-sample gradients by torch.func (vmap of grad), chunk by chunk into one float32 array; nothing of
-the size of the result is held twice.
+Per-sample gradients by torch.func (vmap of grad), or as outer products for chains of linear layers,
+chunk by chunk into one float32 array; nothing of the size of the result is held twice.
 """
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +16,13 @@ import torch
 from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
+from prunebench.curvature import linear_gradients
+from prunebench.curvature.gradient_work import GradientWork, Loss, Parameters
 from prunebench.curvature.network import PrunableNetwork, evaluation_mode
 from prunebench.curvature.samples import checked_positions
 
-Loss = Callable[[Any, Any], Any]
-"""Outputs and targets of s samples -> the loss of every sample, (s,)."""
-
 Report = Callable[[int, int], None]
 """Called with the rows done and the rows there will be."""
-
-Parameters = dict[str, torch.Tensor]
 
 CHUNK_BYTES = 64 * 2**20
 """Working memory that a chunk of samples aims at."""
@@ -92,11 +88,17 @@ def sample_gradients(
     require_memory(memory, rows, network.total, memory_limit)
     out = np.empty((rows, network.total), dtype=np.float32)
     with evaluation_mode(network.model), torch.random.fork_rng(devices=[]):
-        work = _Work(network, loss, samples, torch.device(device))
-        blocks = _per_sample(work, chosen, memory.chunk) if batch_size == 1 else _one_by_one(work, chosen, batch_size)
+        work = GradientWork(network, loss, samples, torch.device(device))
+        held = torch.from_numpy(out)
+        if batch_size > 1:
+            steps = _one_by_one(work, chosen, batch_size, held)
+        elif linear_gradients.applies(network):
+            steps = linear_gradients.fill(work, chosen, memory.chunk, held)
+        else:
+            steps = _per_sample(work, chosen, memory.chunk, held)
         done = 0
-        for count, gradients in blocks:
-            _store(out[done : done + count], network, gradients, chosen[done * batch_size :])
+        for count in steps:
+            _require_finite(held[done : done + count], network, chosen[done * batch_size :])
             done += count
             if progress is not None:
                 progress(done, rows)
@@ -111,16 +113,18 @@ def gradient_memory(
     One sample is sent through the network to see how much the backward pass keeps of it.
     """
     with evaluation_mode(network.model), torch.random.fork_rng(devices=[]):
-        kept = _kept_for_backward(_Work(network, loss, samples, torch.device("cpu")))
+        kept = _kept_for_backward(GradientWork(network, loss, samples, torch.device("cpu")))
     gradient = 4 * network.total
-    if batch_size == 1:
-        # Beside the gradients of a chunk: a layer's gradient is made from temporaries of its own
-        # size, and those of the activations while the kept ones are still there. As measured.
-        each = gradient + 2 * _largest_layer_bytes(network) + 3 * kept
+    if batch_size > 1:
+        chunk, working = 1, 2 * gradient + 2 * batch_size * kept
+    else:
+        # Gradients of the activations are made while the kept ones are still there.
+        each = 3 * kept
+        if not linear_gradients.applies(network):
+            # The gradients of a chunk, and temporaries of the size of the layer that is being made.
+            each += gradient + 2 * 4 * max(layer.size for layer in network.layers)
         chunk = max(1, min(rows, CHUNK_SAMPLES, CHUNK_BYTES // each))
         working = chunk * each
-    else:
-        chunk, working = 1, 2 * gradient + 2 * batch_size * kept
     return GradientMemory(result=rows * gradient, working=working, chunk=chunk)
 
 
@@ -147,39 +151,8 @@ def available_memory() -> int | None:
     return None
 
 
-class _Work:
-    """The network's tensors on the device, and the loss of samples as a function of the prunable ones."""
-
-    def __init__(self, network: PrunableNetwork, loss: Loss, samples: Samples, device: torch.device) -> None:
-        self.model = network.model
-        self.loss = loss
-        self.samples = samples
-        self.device = device
-        # Detached: the model's own requires_grad and .grad stay as they are.
-        held = {name: item.detach().to(device) for name, item in self.model.named_parameters()}
-        self.prunable: Parameters = {name: held.pop(name) for name in network.names}
-        # Cloned: a forward pass may write into buffers.
-        buffers = {name: item.detach().to(device, copy=True) for name, item in self.model.named_buffers()}
-        self.fixed: Parameters = {**held, **buffers}
-
-    def batch(self, positions: IndexArray) -> tuple[torch.Tensor, torch.Tensor]:
-        inputs, targets = self.samples.batch(positions)
-        return inputs.to(self.device), targets.to(self.device)
-
-    def losses(self, prunable: Parameters, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        outputs = torch.func.functional_call(self.model, {**prunable, **self.fixed}, (inputs,))
-        losses = self.loss(outputs, targets)
-        if not isinstance(losses, torch.Tensor) or losses.shape != (len(inputs),):
-            shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
-            raise InvalidInput(
-                f"the loss of {len(inputs)} samples has shape {shape}; expected ({len(inputs)},), "
-                'one number a sample (reduction="none")'
-            )
-        return losses
-
-
-def _per_sample(work: _Work, positions: IndexArray, chunk: int) -> Iterator[tuple[int, Parameters]]:
-    """Gradients (c, *shape) of up to `chunk` samples at a time."""
+def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[int]:
+    """Write the gradients of up to `chunk` samples at a time into the rows of `out`; yields how many."""
 
     def loss_of_one(prunable: Parameters, one: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return work.losses(prunable, one.unsqueeze(0), target.unsqueeze(0))[0]
@@ -198,34 +171,39 @@ def _per_sample(work: _Work, positions: IndexArray, chunk: int) -> Iterator[tupl
                 RuntimeWarning,
                 stacklevel=3,
             )
-            yield from _one_by_one(work, positions, 1)
+            yield from _one_by_one(work, positions, 1, out)
             return
-        yield len(inputs), gradients
+        for layer in work.network.layers:
+            # Popped, so that a layer's gradients are freed as soon as they are written.
+            part = gradients.pop(layer.name).reshape(len(inputs), -1)
+            out[start : start + len(inputs), layer.start : layer.stop].copy_(part)
+        yield len(inputs)
 
 
-def _one_by_one(work: _Work, positions: IndexArray, batch_size: int) -> Iterator[tuple[int, Parameters]]:
-    """Mean gradients (1, *shape) of consecutive mini-batches, one backward pass each."""
-    prunable = {name: item.requires_grad_(True) for name, item in work.prunable.items()}
-    for start in range(0, positions.size, batch_size):
-        inputs, targets = work.batch(positions[start : start + batch_size])
+def _one_by_one(work: GradientWork, positions: IndexArray, batch_size: int, out: torch.Tensor) -> Iterator[int]:
+    """Write the mean gradients of consecutive mini-batches into the rows of `out`, one backward pass each."""
+    prunable = work.leaves()
+    for row in range(len(out)):
+        inputs, targets = work.batch(positions[row * batch_size : (row + 1) * batch_size])
         with torch.enable_grad():
             mean = work.losses(prunable, inputs, targets).mean()
             gradients = torch.autograd.grad(mean, list(prunable.values()), materialize_grads=True)
-        yield 1, {name: item.unsqueeze(0) for name, item in zip(prunable, gradients, strict=True)}
+        for layer, part in zip(work.network.layers, gradients, strict=True):
+            out[row, layer.start : layer.stop].copy_(part.reshape(-1))
+        yield 1
 
 
-def _store(out: npt.NDArray[np.float32], network: PrunableNetwork, gradients: Parameters, near: IndexArray) -> None:
-    """Copy a chunk's gradients into its rows, layer by layer, each checked to be finite."""
-    rows = torch.from_numpy(out)
+def _require_finite(rows: torch.Tensor, network: PrunableNetwork, positions: IndexArray) -> None:
+    """Raise InvalidInput with the layer and the sample if a gradient among these rows is NaN or infinite."""
+    # A row's sum shows it without temporaries; it may overflow by itself, hence the second look.
+    if bool(torch.isfinite(rows.sum(dim=1)).all()):
+        return
     for layer in network.layers:
-        part = gradients.pop(layer.name)
-        target = rows[:, layer.start : layer.stop]
-        target.copy_(part.reshape(len(out), -1))
-        good = torch.isfinite(target).all(dim=1)
+        good = torch.isfinite(rows[:, layer.start : layer.stop]).all(dim=1)
         if not bool(good.all()):
-            row = int((~good).nonzero()[0])
+            first = int((~good).nonzero()[0])
             raise InvalidInput(
-                f"the gradient of layer {layer.name!r} is NaN or infinite at sample {near[row]}; "
+                f"the gradient of layer {layer.name!r} is NaN or infinite at sample {positions[first]}; "
                 "look for a diverged network, a broken sample or an overflowing loss"
             )
 
@@ -238,7 +216,7 @@ def _row_count(count: int, batch_size: int) -> int:
     return count // batch_size
 
 
-def _kept_for_backward(work: _Work) -> int:
+def _kept_for_backward(work: GradientWork) -> int:
     """Bytes that autograd keeps of one sample, parameters not counted."""
     own = {item.untyped_storage().data_ptr() for item in (*work.prunable.values(), *work.fixed.values())}
     sizes: dict[int, int] = {}
@@ -250,14 +228,10 @@ def _kept_for_backward(work: _Work) -> int:
         return tensor
 
     inputs, targets = work.batch(np.zeros(1, dtype=np.int64))
-    prunable = {name: item.requires_grad_(True) for name, item in work.prunable.items()}
+    prunable = work.leaves()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         work.losses(prunable, inputs, targets)
     return sum(sizes.values()) + inputs.nbytes
-
-
-def _largest_layer_bytes(network: PrunableNetwork) -> int:
-    return 4 * max(layer.size for layer in network.layers)
 
 
 def _mebibytes(count: int) -> str:

@@ -1,0 +1,125 @@
+"""The block as the two small dense programs that bounds and exact solvers work on, with their rounding.
+
+select: with x = 1 − m (pruned) the move from the dense point is −x·w̄, and with xᵢ² = xᵢ
+
+    f = constant + linear'x + ½ x'Qx,     Q = diag(w̄) A'A diag(w̄),   Σx = p − keep.
+
+refit:  f(w) = constant − slope'w + ½ w'Hw   with w = 0 off the mask.
+
+Both are multiplied by a power of two, which rounds nothing, so that the incumbent's distance from
+the constant is near 1000: tolerances and interior-point steps then mean the same on every block.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunebench.core.arrays import FloatArray
+from prunebench.core.block import BlockProblem
+
+HALF_ULP = 0.5 * float(np.finfo(np.float64).eps)
+TARGET = 1000.0
+
+
+@dataclass(frozen=True, eq=False)
+class SelectProgram:
+    """min constant/scale-free linear'x + ½ x'Qx over binaries with Σx = count, times `scale`.
+
+    quadratic : (p, p), linear : (p,)   scaled;  count = p − keep
+    constant : f at the dense weights, unscaled
+    rounding : scaled bound on what forming the arrays and the constant rounded, for every feasible x
+    """
+
+    quadratic: FloatArray
+    linear: FloatArray
+    count: int
+    constant: float
+    scale: float
+    rounding: float
+
+    @staticmethod
+    def of(block: BlockProblem, upper: float) -> "SelectProgram":
+        """The program of a block; `upper` is the incumbent's objective. O(np²)."""
+        form, dense = block.form, block.dense_weights
+        gram = form.gram(np.arange(block.p))
+        norms = np.sqrt(np.maximum(gram.diagonal(), 0.0))
+        gram[np.diag_indices(block.p)] -= form.ridge
+        if form.hessian is not None:
+            gram = np.array(form.hessian)
+        quadratic = gram * dense[:, None] * dense
+        slope = form.gradient(dense)
+        linear = 0.5 * form.ridge * dense * dense - dense * slope
+        constant = form.value(dense)
+        rows = block.p if form.factor is None else form.factor.shape[0]
+        unit = HALF_ULP * (rows + block.p + 16)
+        move = np.abs(dense - form.centre)
+        reach = float(norms @ move)
+        largest = np.sort(np.abs(dense) * norms)[::-1][: block.p - block.keep]
+        lost = float(np.abs(dense) @ (np.abs(form.linear) + norms * reach)) + float(np.abs(linear).sum())
+        lost += float(largest.sum()) ** 2 + abs(form.constant) + float(np.abs(form.linear) @ move) + reach**2
+        scale = _scale(max(abs(upper - constant), 1e-9 * float(np.abs(quadratic).max(initial=0.0))))
+        return SelectProgram(
+            quadratic * scale, linear * scale, block.p - block.keep, constant, scale, unit * lost * scale
+        )
+
+    def inner(self, objective: float) -> float:
+        """An objective of the block in the program's units."""
+        return (objective - self.constant) * self.scale
+
+    def outer(self, bound: float) -> float:
+        """A bound of the program in the block's units, lowered by the program's rounding."""
+        return _lowered(self.constant + (bound - self.rounding) / self.scale)
+
+
+@dataclass(frozen=True, eq=False)
+class RefitProgram:
+    """min −slope'w + ½ w'Hw with at most keep entries not zero, times `scale`.
+
+    hessian : (p, p) with the ridge, slope : (p,)   scaled
+    constant : f(0), unscaled;  rounding : scaled bound on what the constant rounded
+    relative : relative error of the entries, |δH_ij| <= relative √(H_ii H_jj)
+    """
+
+    hessian: FloatArray
+    slope: FloatArray
+    keep: int
+    constant: float
+    scale: float
+    rounding: float
+    relative: float
+
+    @staticmethod
+    def of(block: BlockProblem, upper: float) -> "RefitProgram":
+        """The program of a block; `upper` is the incumbent's objective. O(np²)."""
+        form = block.form
+        hessian = form.gram(np.arange(block.p))
+        zero = np.zeros(block.p)
+        slope = -form.gradient(zero)
+        constant = form.value(zero)
+        rows = block.p if form.factor is None else form.factor.shape[0]
+        unit = HALF_ULP * (rows + block.p + 16)
+        reach = float(np.sqrt(np.maximum(hessian.diagonal(), 0.0)) @ np.abs(form.centre))
+        lost = abs(form.constant) + float(np.abs(form.linear) @ np.abs(form.centre)) + reach**2
+        scale = _scale(max(abs(upper - constant), 1e-12 * abs(constant)))
+        return RefitProgram(hessian * scale, slope * scale, block.keep, constant, scale, unit * lost * scale, unit)
+
+    def inner(self, objective: float) -> float:
+        """An objective of the block in the program's units."""
+        return (objective - self.constant) * self.scale
+
+    def outer(self, bound: float) -> float:
+        """A bound of the program in the block's units, lowered by the program's rounding."""
+        return _lowered(self.constant + (bound - self.rounding) / self.scale)
+
+
+def _scale(size: float) -> float:
+    """The power of two that brings `size` near TARGET; 1 where there is nothing to scale."""
+    if not size > 0.0 or not math.isfinite(size):
+        return 1.0
+    return 2.0 ** max(-900, min(900, round(math.log2(TARGET) - math.log2(size))))
+
+
+def _lowered(bound: float) -> float:
+    """The bound less the two roundings of computing it."""
+    return bound - 4.0 * HALF_ULP * abs(bound) if math.isfinite(bound) else bound

@@ -1,0 +1,59 @@
+"""What every way of computing sample gradients works on: the network as a function of its prunable tensors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from prunebench.core.arrays import IndexArray
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Samples
+from prunebench.curvature.network import PrunableNetwork
+
+Loss = Callable[[Any, Any], Any]
+"""Outputs and targets of s samples -> the loss of every sample, (s,)."""
+
+Parameters = dict[str, torch.Tensor]
+
+
+class GradientWork:
+    """The network's tensors on the device, and the loss of samples as a function of the prunable ones."""
+
+    def __init__(self, network: PrunableNetwork, loss: Loss, samples: Samples, device: torch.device) -> None:
+        self.network = network
+        self.model = network.model
+        self.loss = loss
+        self.samples = samples
+        self.device = device
+        # Detached: the model's own requires_grad and .grad stay as they are.
+        held = {name: item.detach().to(device) for name, item in self.model.named_parameters()}
+        self.prunable: Parameters = {name: held.pop(name) for name in network.names}
+        # Cloned: a forward pass may write into buffers.
+        buffers = {name: item.detach().to(device, copy=True) for name, item in self.model.named_buffers()}
+        self.fixed: Parameters = {**held, **buffers}
+
+    def batch(self, positions: IndexArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets of the samples at `positions`, on the device."""
+        inputs, targets = self.samples.batch(positions)
+        return inputs.to(self.device), targets.to(self.device)
+
+    def losses(self, prunable: Parameters, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """The losses (s,) of s samples with these prunable tensors in the network.
+
+        Raises
+        ------
+        InvalidInput   the loss is not one number a sample
+        """
+        outputs = torch.func.functional_call(self.model, {**prunable, **self.fixed}, (inputs,))
+        losses = self.loss(outputs, targets)
+        if not isinstance(losses, torch.Tensor) or losses.shape != (len(inputs),):
+            shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+            raise InvalidInput(
+                f"the loss of {len(inputs)} samples has shape {shape}; expected ({len(inputs)},), "
+                'one number a sample (reduction="none")'
+            )
+        return losses
+
+    def leaves(self) -> Parameters:
+        """The prunable tensors, recording for the backward pass."""
+        return {name: item.requires_grad_(True) for name, item in self.prunable.items()}

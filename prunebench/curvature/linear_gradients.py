@@ -1,0 +1,88 @@
+"""Per-sample gradients of chains of linear layers: one backward pass a chunk, then outer products.
+
+For y = x W' + b the gradient of sample i is the outer product of ∂loss_i/∂y_i and x_i (Goodfellow:
+Efficient per-example gradient computations, 2015). Written straight into the result, they cost one
+pass over its memory, where vmap makes temporaries of the same size and copies them.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from prunebench.core.arrays import IndexArray
+from prunebench.curvature.gradient_work import GradientWork
+from prunebench.curvature.network import PrunableNetwork
+
+NEUTRAL = (
+    torch.nn.Flatten,
+    torch.nn.Identity,
+    torch.nn.Dropout,
+    torch.nn.ReLU,
+    torch.nn.GELU,
+    torch.nn.Tanh,
+    torch.nn.Sigmoid,
+)
+"""Layers that treat every sample by itself and leave the outputs of the layer before untouched."""
+
+
+def applies(network: PrunableNetwork) -> bool:
+    """Whether the network is a chain of linear layers, each used once, whose weights are what is prunable."""
+    modules = [module for _, module in network.model.named_modules(remove_duplicate=False)]
+    linear = [module for module in modules if type(module) is torch.nn.Linear]
+    parameters = {id(module.weight) for module in linear}
+    return (
+        isinstance(network.model, torch.nn.Sequential)
+        and all(_is_plain(module) for module in modules)
+        and len(parameters) == len(linear)
+        and all(id(network.model.get_parameter(name)) in parameters for name in network.names)
+    )
+
+
+def fill(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[int]:
+    """Write the gradients of up to `chunk` samples at a time into the rows of `out`, (n, p); yields how many."""
+    prunable = work.leaves()
+    layers = work.network.layers
+    for start in range(0, positions.size, chunk):
+        inputs, targets = work.batch(positions[start : start + chunk])
+        seen: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        hooks = [_linear(work, layer.name).register_forward_hook(_note(seen, layer.name)) for layer in layers]
+        try:
+            with torch.enable_grad():
+                total = work.losses(prunable, inputs, targets).sum()
+        finally:
+            for hook in hooks:
+                hook.remove()
+        slopes = torch.autograd.grad(total, [seen[layer.name][1] for layer in layers], materialize_grads=True)
+        for layer, slope in zip(layers, slopes, strict=True):
+            rows = out[start : start + len(inputs), layer.start : layer.stop].view(len(inputs), *layer.shape)
+            _outer(slope, seen[layer.name][0].detach(), rows)
+        yield len(inputs)
+
+
+def _is_plain(module: torch.nn.Module) -> bool:
+    """One of the known types, and nothing that changes a linear layer's output before its slope is taken."""
+    known = type(module) in (torch.nn.Sequential, torch.nn.Linear, *NEUTRAL)
+    return known and not (getattr(module, "inplace", False) or module._forward_hooks or module._forward_pre_hooks)
+
+
+def _outer(slopes: torch.Tensor, inputs: torch.Tensor, rows: torch.Tensor) -> None:
+    """slopes (s, ..., o), inputs (s, ..., i) -> rows (s, o, i), summed over the axes between."""
+    if inputs.ndim == 2 and rows.device == inputs.device and rows.dtype == inputs.dtype:
+        torch.mul(slopes.unsqueeze(2), inputs.unsqueeze(1), out=rows)
+        return
+    count = len(rows)
+    slopes = slopes.reshape(count, -1, slopes.shape[-1])
+    inputs = inputs.reshape(count, -1, inputs.shape[-1])
+    rows.copy_(slopes.transpose(1, 2) @ inputs)
+
+
+def _linear(work: GradientWork, name: str) -> torch.nn.Module:
+    return work.model.get_submodule(name.rpartition(".")[0])
+
+
+def _note(seen: dict[str, tuple[torch.Tensor, torch.Tensor]], name: str) -> Any:
+    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        seen[name] = (inputs[0], output)
+
+    return hook
