@@ -1,0 +1,124 @@
+"""Swap descent from magnitude pruning: prunebench's kernels against a plain numpy search, in one run.
+
+The plain search forms H (and in mode refit its inverse on the support) and evaluates all k(p−k)
+swaps with numpy arrays at every step, the best one first; both sides follow the same rule, so they
+make about the same moves. Run with one BLAS thread:
+
+    OPENBLAS_NUM_THREADS=1 python benchmarks/swap.py
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+
+from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.solution import Budget, Recorder
+from prunebench.kernels.descent import SwapDescent
+
+T = TypeVar("T")
+REPEATS = 5
+
+
+def layered_block(n: int, p: int, density: float, mode: Mode) -> BlockProblem:
+    """Rank-one layer gradients with heavy-tailed weights, as a network's are."""
+    rng = np.random.default_rng(0)
+    width = int(np.sqrt(p))
+    inputs = np.maximum(rng.normal(size=(n, width)), 0.0)
+    errors = rng.normal(size=(n, -(-p // width))) * rng.random((n, 1))
+    factor = (errors[:, :, None] * inputs[:, None, :]).reshape(n, -1)[:, :p].astype(np.float32) / np.float32(np.sqrt(n))
+    ridge = 0.01 * float(np.mean(np.sum(factor.astype(np.float64) ** 2, axis=0)))
+    weights = 0.1 * rng.standard_t(4, size=p)
+    return BlockProblem(QuadraticForm(factor=factor, ridge=ridge, centre=weights), weights, round(density * p), mode)
+
+
+def plain_search(block: BlockProblem) -> tuple[np.ndarray, int]:
+    """Best-improvement swaps with numpy, the matrices formed once (select) or at every move (refit)."""
+    form, mask = block.form, block.incumbent.copy()
+    hessian = form.gram(np.arange(block.p))
+    slope = form.linear - form.product(form.centre)
+    moves = 0
+    while True:
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        if block.mode == "select":
+            weights = block.dense_weights
+            couplings = hessian * weights[:, None] * weights
+            half = 0.5 * couplings.diagonal()
+            fields = weights * slope + couplings[:, kept].sum(axis=1)
+            enter, leave = fields[pruned] + half[pruned], fields[kept] - half[kept]
+            change = enter[None, :] - leave[:, None] - couplings[np.ix_(kept, pruned)]
+            scale = np.abs(fields).max()
+        else:
+            inverse = np.linalg.inv(hessian[np.ix_(kept, kept)])
+            cross = inverse @ hessian[np.ix_(kept, pruned)]
+            refitted = -inverse @ slope[kept]
+            gradient = slope[pruned] + hessian[np.ix_(pruned, kept)] @ refitted
+            schur = hessian.diagonal()[pruned] - np.einsum("ij,ij->j", cross, hessian[np.ix_(kept, pruned)])
+            own = inverse.diagonal()[:, None]
+            numerator = refitted[:, None] ** 2 * schur - gradient**2 * own + 2 * gradient * refitted[:, None] * cross
+            change = 0.5 * numerator / (own * schur + cross**2)
+            scale = abs(float(slope[kept] @ refitted))
+        best = np.unravel_index(change.argmin(), change.shape)
+        if change[best] >= -1e-12 * scale:
+            return mask, moves
+        mask[kept[best[0]]], mask[pruned[best[1]]] = False, True
+        moves += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sizes", type=int, nargs="*", default=[64, 256, 1024], help="with n = p/4 samples")
+    parser.add_argument("--network", action="store_true", help="also p = 32,000, n = 1,000, ours alone")
+    chosen = parser.parse_args()
+    for mode in ("select", "refit"):
+        small = layered_block(8, 24, 0.5, mode)
+        SwapDescent(small).run(small.incumbent, Recorder(Budget()))
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "library default")
+    print(f"BLAS threads: {threads}; float32 factor; CPU seconds, best of {REPEATS}; everything compiled before")
+    print(
+        f"{'mode':>6} {'p':>6} {'n':>5} {'density':>7} {'f magnitude':>12} {'f plain':>12} {'f ours':>12} "
+        f"{'moves':>11} {'plain s':>9} {'ours s':>9} {'plain/ours':>10}"
+    )
+    cases = [(p, p // 4, True) for p in chosen.sizes] + ([(32_000, 1000, False)] if chosen.network else [])
+    for p, n, both in cases:
+        for density in (0.5, 0.1):
+            for mode in ("select", "refit"):
+                row(layered_block(n, p, density, mode), both)
+
+
+def best_of(run: Callable[[], T]) -> tuple[T, float]:
+    """The last result and the lowest processor time."""
+    best = float("inf")
+    for _ in range(REPEATS):
+        start = time.process_time()
+        result = run()
+        best = min(best, time.process_time() - start)
+        if best > 1.0:
+            break
+    return result, best
+
+
+def row(block: BlockProblem, both: bool) -> None:
+    factor = block.form.factor
+    assert factor is not None
+    result, ours = best_of(lambda: SwapDescent(replace(block)).run(block.incumbent, Recorder(Budget())))
+    before, mine = block.evaluate(block.incumbent), block.evaluate(result.mask)
+    head = f"{block.mode:>6} {block.p:6d} {factor.shape[0]:5d} {block.density:7.2f} {before:12.6g}"
+    if not both:
+        print(f"{head} {'-':>12} {mine:12.6g} {'-':>5}/{result.moves:<5d} {'-':>9} {ours:9.4f} {'-':>10}", flush=True)
+        return
+    (mask, moves), theirs = best_of(lambda: plain_search(block))
+    print(
+        f"{head} {block.evaluate(mask):12.6g} {mine:12.6g} {moves:5d}/{result.moves:<5d} "
+        f"{theirs:9.4f} {ours:9.4f} {theirs / ours:10.1f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The block in another ecosystem's words, and the way back."""

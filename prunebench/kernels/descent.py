@@ -1,0 +1,136 @@
+"""Swap descent for either mode and any size: the search of solver "swap" and every solver's polish.
+
+The local search of Combinatorial Brain Surgeon (Yu, Serra, Ramalingam, Zhe, ICML 2022), with the
+best swap out of all pairs instead of a window of candidates, every pruned weight a candidate
+whatever its sign, the ridge counted, no absolute acceptance threshold, and in mode refit the exact
+change of the refitted objective.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Recorder
+
+DENSE_SELECT_SIZE = 1024
+"""Up to this p the couplings are formed; above, working sets on the factor are faster and prove as much."""
+DENSE_REFIT_SIZE = 1024
+"""Up to this p the tableau of the whole block does the whole descent."""
+TABLEAU_SIZE = 2048
+"""Up to this p the tableau, 8p² bytes and O(p²) a move, completes what working sets have begun."""
+_Run = Callable[[BoolArray, Recorder, float], tuple[int, float, bool, str]]
+
+
+@dataclass(frozen=True)
+class DescentResult:
+    """Where a descent ended.
+
+    mask : bool (p,)           as many ones as the start, never worse than it
+    moves : int                weights exchanged
+    locally_optimal : bool     proved: no single swap improves the objective beyond rounding
+    evaluations : float        swaps looked at (a splice with its refit counts as one)
+    stop_reason : str          why it ended
+    """
+
+    mask: BoolArray
+    moves: int
+    locally_optimal: bool
+    evaluations: float
+    stop_reason: str
+
+
+class SwapDescent:
+    """Swap descent on one block; what its restarts share is computed once.
+
+    Select: dense couplings up to p = 1024 or where the form holds its hessian, else the factor.
+    Refit: splicing and exact working sets above p = 1024, one tableau up to p = 2048; in between, both.
+    """
+
+    def __init__(self, block: BlockProblem) -> None:
+        self.block = block
+        self._run: _Run = _path(block)
+
+    def run(self, mask: BoolArray, recorder: Recorder, spent: float = 0.0) -> DescentResult:
+        """Descend from `mask`, which stays as it is, until no swap improves or the budget runs out.
+
+        Parameters
+        ----------
+        mask : bool (p,)        keeps exactly `keep` weights
+        recorder : Recorder     its budget is respected; large blocks record their progress
+        spent : float           evaluations made before, counted towards the budget
+        """
+        out = np.array(mask, dtype=np.bool_)
+        moves, evaluations, optimal, reason = self._run(out, recorder, spent)
+        return DescentResult(out, moves, optimal, evaluations, reason)
+
+
+def swap_descent(block: BlockProblem, mask: BoolArray, recorder: Recorder) -> DescentResult:
+    """The descent from one mask: the polish that any solver can end with.
+
+    The result's objective is at most the start's, up to rounding. For several starts on one block
+    make one SwapDescent.
+    """
+    return SwapDescent(block).run(mask, recorder)
+
+
+def _path(block: BlockProblem) -> _Run:
+    """The search that fits the block's mode and size; numba is first imported here."""
+    if block.keep in (0, block.p):
+        return lambda *_: (0, 0.0, True, "there is nothing to swap")
+    if block.mode == "select":
+        if block.p <= DENSE_SELECT_SIZE or block.form.factor is None:
+            return _dense_select(block)
+        from prunebench.kernels.select_factor import SelectFactorSearch
+
+        return SelectFactorSearch(block).run
+    if block.p <= DENSE_REFIT_SIZE or (block.p <= TABLEAU_SIZE and block.form.factor is None):
+        return _dense_refit(block)
+    from prunebench.kernels.refit_factor import RefitFactorSearch
+
+    in_sets = RefitFactorSearch(block).run
+    return in_sets if block.p > TABLEAU_SIZE else _one_after_the_other(in_sets, _dense_refit(block))
+
+
+def _dense_select(block: BlockProblem) -> _Run:
+    from prunebench.kernels import select_kernel
+
+    qubo = block.to_qubo()
+    couplings, linear = qubo.couplings, np.array(qubo.linear)
+    size = np.abs(linear) + np.abs(couplings).sum(axis=1)
+    tolerance = 16.0 * float(np.finfo(np.float64).eps) * size
+
+    def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
+        left = recorder.budget.evaluations - spent
+        return select_kernel.descend(
+            couplings, linear, tolerance, mask, lambda tried: recorder.expired(spent + tried), left
+        )
+
+    return run
+
+
+def _dense_refit(block: BlockProblem) -> _Run:
+    from prunebench.kernels import refit_kernel
+
+    form = block.form
+    matrix = form.gram(np.arange(block.p))
+    scale = 1.0 / np.sqrt(matrix.diagonal())
+    matrix *= scale[:, None] * scale
+    slope = scale * (form.linear - form.product(form.centre))
+
+    def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
+        left = recorder.budget.evaluations - spent
+        return refit_kernel.descend(matrix, slope, mask, lambda tried: recorder.expired(spent + tried), left)
+
+    return run
+
+
+def _one_after_the_other(first: _Run, second: _Run) -> _Run:
+    def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
+        moves, evaluations, _, _ = first(mask, recorder, spent)
+        more, tried, optimal, reason = second(mask, recorder, spent + evaluations)
+        return moves + more, evaluations + tried, optimal, reason
+
+    return run

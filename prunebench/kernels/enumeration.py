@@ -1,0 +1,227 @@
+"""Compiled enumeration of all subsets of a given size, depth first, O(1) a subset.
+
+A subset is grown in rising order of its positions. What the chosen positions do to those after
+them is carried along (fields in mode select, a Schur complement in mode refit), and the last two
+positions are never chosen one by one: every pair is evaluated in closed form. No update is ever
+undone, so rounding does not add up over the subsets. (Chase sequences and revolving doors, Knuth
+7.2.1.3, touch all p fields at every subset.)
+
+State arrays live outside, so that a call can stop after a number of subsets and be continued.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from prunebench.core.arrays import FloatArray, IndexArray
+
+
+class SelectEnumeration:
+    """min over subsets R of size `chosen` of Σ_R linear + Σ_{i<j in R} couplings.
+
+    couplings : float64 (p, p), symmetric;  linear : float64 (p,)
+    """
+
+    def __init__(self, couplings: FloatArray, linear: FloatArray, chosen: int) -> None:
+        self._couplings = couplings
+        self._walk = Walk(chosen, linear)
+        self._fields = np.zeros((max(1, chosen - 1), linear.size))
+        self._fields[0] = linear
+
+    def advance(self, subsets: int) -> "Walk":
+        """Go through at least `subsets` more, or to the end."""
+        at = self._walk
+        if not at.finished:
+            at.done += int(
+                _advance_select(
+                    self._couplings,
+                    self._fields,
+                    at.values,
+                    at.level,
+                    at.next,
+                    at.subset,
+                    at.best,
+                    at.best_subset,
+                    subsets,
+                )
+            )
+        return at
+
+
+class RefitEnumeration:
+    """min over subsets R of size `chosen` of sign · v_R' (matrix_RR)⁻¹ v_R.
+
+    matrix : float64 (p, p), positive definite;  vector : float64 (p,);  sign : 1 or −1
+    """
+
+    def __init__(self, matrix: FloatArray, vector: FloatArray, chosen: int, sign: float) -> None:
+        self._sign = sign
+        self._walk = Walk(chosen, sign * vector**2 / matrix.diagonal())
+        self._matrices = np.zeros((max(1, chosen - 1), vector.size, vector.size))
+        self._vectors = np.zeros((max(1, chosen - 1), vector.size))
+        self._matrices[0], self._vectors[0] = matrix, vector
+
+    def advance(self, subsets: int) -> "Walk":
+        """Go through at least `subsets` more, or to the end."""
+        at = self._walk
+        if not at.finished:
+            at.done += int(
+                _advance_refit(
+                    self._matrices,
+                    self._vectors,
+                    at.values,
+                    self._sign,
+                    at.level,
+                    at.next,
+                    at.subset,
+                    at.best,
+                    at.best_subset,
+                    subsets,
+                )
+            )
+        return at
+
+
+class Walk:
+    """Where an enumeration stands.
+
+    chosen : the subsets' size;  singles : float64 (p,), the values of the subsets of size one, which
+    with size zero are settled here.
+    done : subsets gone through;  finished : whether those were all
+    lowest, subset_of_lowest : the best so far
+    """
+
+    def __init__(self, chosen: int, singles: FloatArray) -> None:
+        levels = max(1, chosen - 1)
+        self.done = 0
+        self.level: npt.NDArray[np.int64] = np.zeros(1, dtype=np.int64)
+        self.next: npt.NDArray[np.int64] = np.zeros(levels, dtype=np.int64)
+        self.subset: npt.NDArray[np.int64] = np.arange(chosen)
+        self.values: FloatArray = np.zeros(levels)
+        self.best: FloatArray = np.full(1, np.inf)
+        self.best_subset: npt.NDArray[np.int64] = np.arange(chosen)
+        if chosen < 2:
+            self.level[0] = -1
+            self.done = singles.size if chosen else 1
+            self.best[0] = singles.min() if chosen else 0.0
+            self.best_subset[:] = singles.argmin() if chosen else 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether all subsets were gone through."""
+        return bool(self.level[0] < 0)
+
+    @property
+    def lowest(self) -> float:
+        """The lowest value so far."""
+        return float(self.best[0])
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"})
+def _lowest_partner(fields: FloatArray, row: FloatArray, start: int) -> float:
+    lowest = np.inf
+    for b in range(start, fields.size):
+        lowest = min(lowest, fields[b] + row[b])
+    return lowest
+
+
+@njit(cache=True, nogil=True)
+def _advance_select(
+    couplings: FloatArray,
+    fields: FloatArray,
+    values: FloatArray,
+    level: IndexArray,
+    following: IndexArray,
+    subset: IndexArray,
+    best: FloatArray,
+    best_subset: IndexArray,
+    subsets: int,
+) -> int:
+    size, chosen = couplings.shape[0], subset.size
+    last, depth, done = chosen - 2, level[0], 0
+    while depth >= 0 and done < subsets:
+        start = following[depth]
+        if depth == last:
+            for a in range(start, size - 1):
+                base = values[depth] + fields[depth, a]
+                if base + _lowest_partner(fields[depth], couplings[a], a + 1) < best[0]:
+                    subset[chosen - 2] = a
+                    for b in range(a + 1, size):
+                        value = base + (fields[depth, b] + couplings[a, b])
+                        if value < best[0]:
+                            best[0] = value
+                            subset[chosen - 1] = b
+                            best_subset[:] = subset
+            done += (size - start) * (size - start - 1) // 2
+            depth -= 1
+        elif start > size - (chosen - depth):
+            depth -= 1
+        else:
+            following[depth] = following[depth + 1] = start + 1
+            subset[depth] = start
+            values[depth + 1] = values[depth] + fields[depth, start]
+            for j in range(start + 1, size):
+                fields[depth + 1, j] = fields[depth, j] + couplings[start, j]
+            depth += 1
+    level[0] = depth
+    return done
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"})
+def _best_partner(matrix: FloatArray, vector: FloatArray, a: int, sign: float) -> float:
+    lowest = np.inf
+    row, pivot, own = matrix[a], matrix[a, a], vector[a] / matrix[a, a]
+    for b in range(a + 1, vector.size):
+        rest = vector[b] - own * row[b]
+        lowest = min(lowest, sign * rest * rest / (matrix[b, b] - row[b] * row[b] / pivot))
+    return lowest
+
+
+@njit(cache=True, nogil=True)
+def _advance_refit(
+    matrices: FloatArray,
+    vectors: FloatArray,
+    values: FloatArray,
+    sign: float,
+    level: IndexArray,
+    following: IndexArray,
+    subset: IndexArray,
+    best: FloatArray,
+    best_subset: IndexArray,
+    subsets: int,
+) -> int:
+    size, chosen = vectors.shape[1], subset.size
+    last, depth, done = chosen - 2, level[0], 0
+    while depth >= 0 and done < subsets:
+        start = following[depth]
+        matrix, vector = matrices[depth], vectors[depth]
+        if depth == last:
+            for a in range(start, size - 1):
+                base = values[depth] + sign * vector[a] * vector[a] / matrix[a, a]
+                if base + _best_partner(matrix, vector, a, sign) < best[0]:
+                    subset[chosen - 2] = a
+                    for b in range(a + 1, size):
+                        rest = vector[b] - vector[a] / matrix[a, a] * matrix[a, b]
+                        schur = matrix[b, b] - matrix[a, b] * matrix[a, b] / matrix[a, a]
+                        value = base + sign * rest * rest / schur
+                        if value < best[0]:
+                            best[0] = value
+                            subset[chosen - 1] = b
+                            best_subset[:] = subset
+            done += (size - start) * (size - start - 1) // 2
+            depth -= 1
+        elif start > size - (chosen - depth):
+            depth -= 1
+        else:
+            following[depth] = following[depth + 1] = start + 1
+            subset[depth] = start
+            pivot = matrix[start, start]
+            values[depth + 1] = values[depth] + sign * vector[start] * vector[start] / pivot
+            for i in range(start + 1, size):
+                factor = matrix[start, i] / pivot
+                vectors[depth + 1, i] = vector[i] - factor * vector[start]
+                for j in range(start + 1, size):
+                    matrices[depth + 1, i, j] = matrix[i, j] - factor * matrix[start, j]
+            depth += 1
+    level[0] = depth
+    return done
