@@ -1,9 +1,11 @@
-"""The three linear systems of the problem layer: Cholesky on a support, push-through, symmetric factor."""
+"""The three linear systems of the problem layer: Cholesky on a support, push-through, symmetric factor.
+
+scipy.linalg is imported where it is used: it takes longer to load than all else that `import prunebench` needs.
+"""
 
 from collections.abc import Callable
 
 import numpy as np
-import scipy.linalg
 
 from prunebench.core.arrays import CHUNK_ELEMENTS, Factor, FloatArray, times
 from prunebench.core.errors import InvalidInput
@@ -26,6 +28,8 @@ def solve_on_support(curvature: FloatArray, ridge: FloatArray, slope: FloatArray
     ------
     InvalidInput   the matrix is not positive definite
     """
+    import scipy.linalg
+
     matrix = curvature.copy()
     matrix[np.diag_indices_from(matrix)] += ridge
     diagonal = matrix.diagonal()
@@ -82,6 +86,8 @@ def push_through(columns: Factor, ridge: FloatArray, linear: FloatArray, residua
 
 def _dual_preconditioner(columns: Factor, ridge: FloatArray) -> Callable[[FloatArray], FloatArray]:
     """The inverse of I + K, K formed in the factor's precision. (n,) -> (n,)"""
+    import scipy.linalg
+
     dtype = columns.dtype
     uniform = bool((ridge == ridge[0]).all())
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -167,6 +173,8 @@ def symmetric_factor(matrix: FloatArray) -> FloatArray:
     ------
     InvalidInput   an eigenvalue is negative beyond rounding
     """
+    import scipy.linalg
+
     values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
     largest = max(float(values[-1]), 0.0)
     rounding = matrix.shape[0] * np.finfo(np.float64).eps * largest
