@@ -167,6 +167,23 @@ def test_a_non_empty_out_is_refused_and_left_alone(capsys, tmp_path):
     assert "is not empty" in refused(capsys, "demo", "--out", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--ridge", "-1"], "ridge is -1.0"),
+        (["--ridge", "0"], "mode refit needs a positive ridge"),
+        (["--samples", "100000"], "calibration samples"),
+        (["--solver", "exhaustive"], "takes blocks of at most 2,048 weights"),
+        (["--coordinator", "ibcs"], "did you mean 'icbs'"),
+    ],
+)
+def test_a_request_that_cannot_be_met_leaves_no_run_directory(capsys, tmp_path, arguments, words):
+    out = tmp_path / "run"
+    line = refused(capsys, "prune", "digits-mlp", "--density", 0.1, *arguments, "--quiet", "--out", out)
+    assert words in line
+    assert not out.exists()
+
+
 def test_broken_files_are_refused(capsys, tmp_path, block_file):
     (tmp_path / "t.npz").write_bytes(block_file.read_bytes()[:100])
     assert "t.npz: not a readable block problem file" in refused(capsys, "solve", tmp_path / "t.npz")

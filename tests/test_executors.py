@@ -206,6 +206,21 @@ def test_ctrl_c_finishes_the_step_writes_the_checkpoint_and_says_how_to_resume(t
     assert mask_of(tmp_path / "run") == inline_mask
 
 
+def test_ctrl_c_in_a_one_shot_run_says_how_to_resume(tmp_path):
+    request = PruneRequest(
+        problem="digits-mlp", density=0.3, solver="swap", solver_options={"restarts": 10**9}, scope="layer", seed=1
+    )
+    child = start(request, tmp_path / "run")
+    for line in child.stdout:
+        if "quadratic form" in line:
+            time.sleep(1.0)
+            child.send_signal(signal.SIGINT)
+            break
+    child.wait(timeout=60)
+    assert "Resume with: prunebench resume" in child.stderr.read()
+    assert child.returncode != 0
+
+
 def test_a_finished_run_is_not_done_again(tmp_path):
     first = prune(REQUEST, out=tmp_path / "run")
     before = (tmp_path / "run" / "events.jsonl").stat().st_mtime_ns

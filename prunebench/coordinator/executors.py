@@ -17,11 +17,14 @@ from typing import Any
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.registry import require_packages
-from prunebench.core.solution import Budget, Solution
+from prunebench.core.solution import Budget, Progress, Solution
 from prunebench.core.solver import Solver, solve
 
 GRACE_SECONDS = 10.0
 """How long after its time limit a solver elsewhere may still answer before it is given up."""
+
+REPORT_SECONDS = 5.0
+"""A solve in this process tells its incumbent at most this often."""
 
 MOST_DEATHS = 3
 """A block whose worker died so often is given up: it probably kills its worker."""
@@ -44,10 +47,10 @@ class Job:
     """Threads for BLAS; one by default, so that sums are rounded alike wherever the job runs; None: as they are."""
 
 
-def run_job(job: Job) -> Solution:
+def run_job(job: Job, progress: Progress | None = None) -> Solution:
     """Solve one job: what is sent to workers."""
     with _blas_threads().limit(limits=job.blas_threads):
-        return solve(job.block, job.solver, budget=job.budget, seed=job.seed)
+        return solve(job.block, job.solver, budget=job.budget, seed=job.seed, progress=progress)
 
 
 class Inline:
@@ -56,8 +59,8 @@ class Inline:
     width = 1
 
     def answers(self, jobs: Sequence[Job], say: Say) -> list[Answer]:
-        """The answers to all jobs, in their order."""
-        return [(run_job(job), "") for job in jobs]
+        """The answers to all jobs, in their order; a long solve tells its incumbents."""
+        return [(run_job(job, _sparing(say)), "") for job in jobs]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -119,6 +122,20 @@ class Pooled:
 
 
 Workers = Inline | Pooled
+
+
+def _sparing(say: Say) -> Progress:
+    """Progress that speaks every REPORT_SECONDS at most."""
+    last = 0.0
+
+    def progress(seconds: float, objective: float, lower_bound: float) -> None:
+        nonlocal last
+        if seconds - last >= REPORT_SECONDS:
+            last = seconds
+            bound = f", lower bound {lower_bound:.6e}" if math.isfinite(lower_bound) else ""
+            say(f"  {seconds:.0f} s: objective {objective:.6e}{bound}")
+
+    return progress
 
 
 def make_workers(text: str | None) -> Workers:

@@ -18,11 +18,12 @@ from prunebench.coordinator.state import Coordinator, calibration_seed
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import MODES, Mode
-from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.core.errors import InvalidInput, SolverRefused, unknown_name
 from prunebench.core.masks import keep_count
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem, require_data
 from prunebench.core.solution import Budget
 from prunebench.core.solver import Solver, make_solver
+from prunebench.curvature.fisher import FisherOptions, network_form
 from prunebench.log.run_directory import RunDirectory, next_free
 
 if TYPE_CHECKING:
@@ -83,7 +84,11 @@ def prune(request: PruneRequest, *, out: Path | None = None, say: Say = lambda _
     run = RunDirectory.create(
         out or next_free(Path("runs"), f"{request.problem}-{request.solver}"), request.as_json(), request.seed
     )
-    return _execute(request, prepared, run, say)
+    try:
+        return _execute(request, prepared, run, say)
+    except InvalidInput:
+        run.remove_if_unused()
+        raise
 
 
 def resume(path: Path, *, say: Say = lambda _line: None) -> dict[str, Any]:
@@ -133,6 +138,7 @@ def _prepare(request: PruneRequest) -> _Prepared:
     require_data(problem)
     if request.scope == "layer" and not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {request.problem!r} has no layers; leave --scope at network")
+    option_tools.build(FisherOptions, request.curvature)
     icbs = option_tools.build(ICBSOptions, request.coordinator_options)
     mode = request.mode or ("select" if request.coordinator == "icbs" else preferred_mode(solver))
     return _Prepared(problem, solver, mode, icbs, make_workers(request.executor))
@@ -228,14 +234,23 @@ def _network_coordinator(
         return ICBS(
             landscape, request.density, prepared.mode, prepared.icbs, seed=request.seed, problem=request.problem
         )
-    from prunebench.curvature.fisher import FisherOptions, network_form
-
     curvature = option_tools.build(FisherOptions, request.curvature)
-    form = network_form(problem, network, curvature, np.random.default_rng(calibration_seed(request.seed)))
-    say(f"quadratic form from {curvature.samples} samples")
     layers = [Span(layer.name, layer.start, layer.stop) for layer in network.layers]
     spans = layers if request.scope == "layer" else [Span("network", 0, network.total)]
+    _require_size(prepared.solver, max(span.stop - span.start for span in spans))
+    form = network_form(problem, network, curvature, np.random.default_rng(calibration_seed(request.seed)))
+    say(f"quadratic form from {curvature.samples} samples")
     return OneShot(form, network.weights(), request.density, prepared.mode, spans, problem=request.problem)
+
+
+def _require_size(solver: Solver, size: int) -> None:
+    """Refuse a block that is too large before its gradients are computed."""
+    largest = getattr(solver, "max_size", None)
+    if largest is not None and size > largest:
+        raise SolverRefused(
+            f"solver {solver.name!r} takes blocks of at most {largest:,} weights and one-shot pruning needs {size:,}; "
+            f"use --coordinator icbs --block-size {min(largest, 64)}, --scope layer, or another solver"
+        )
 
 
 def _prune_block_set(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say: Say) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shlex
+import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -79,6 +80,11 @@ class RunDirectory:
         if held.get("format") != FORMAT:
             raise InvalidInput(f"{file}: format is {held.get('format')!r}; expected {FORMAT!r}")
         return RunDirectory(path, held["request"])
+
+    def remove_if_unused(self) -> None:
+        """Take the directory away again if nothing has happened in it: the request turned out to be wrong."""
+        if not self.events() and self.load_state() is None:
+            shutil.rmtree(self.path)
 
     def event(self, record: Mapping[str, Any]) -> None:
         """Append one line to events.jsonl and flush it."""
