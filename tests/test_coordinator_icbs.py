@@ -7,7 +7,7 @@ from prunebench import make_problem, make_solver
 from prunebench.coordinator import select
 from prunebench.coordinator.icbs import ICBS, ICBSOptions
 from prunebench.coordinator.landscape import FormLandscape
-from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, joint_change
+from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, half_of_swaps, joint_change
 from prunebench.core.errors import InvalidInput
 from prunebench.core.solver import solve
 from prunebench.testing.instances import BruteForce, all_masks, instance
@@ -141,6 +141,31 @@ def test_acceptance_by_true_loss_never_lets_the_acceptance_loss_rise():
     losses = [move.details["acceptance_loss"] for move in run(coordinator, make_solver("swap"))]
     assert (np.diff(losses) <= 0).all()
     assert losses[-1] < losses[0]
+
+
+def test_an_adaptive_trust_ridge_grows_after_a_broken_promise_and_falls_when_it_forbade_every_move():
+    options = ICBSOptions(**{**OPTIONS, "steps": 12, "samples": 8}, trust="adaptive", ridge=1e-6)
+    coordinator = ICBS(network(), 0.1, "select", options, seed=0)
+    ridges = [move.details["trust_ridge"] for move in run(coordinator, make_solver("swap"))]
+    assert max(ridges) > 1e-6
+    coordinator = ICBS(network(), 0.1, "select", options, seed=0)
+    coordinator._trust = 1e12
+    move = run(coordinator, make_solver("swap"))[0]
+    assert move.predicted_change == 0.0
+    assert coordinator._trust < 1e12
+
+
+def test_half_of_a_blocks_swaps_keeps_the_count_and_the_better_half_by_the_model():
+    rng = np.random.default_rng(4)
+    block = step_block(rng)
+    block.dense_weights = np.where(block.mask, block.weights, 1.0)
+    block.new_mask = ~block.mask
+    block.new_weights = np.where(block.new_mask, block.dense_weights, 0.0)
+    half = half_of_swaps(block, 0.1)
+    assert half.new_mask.sum() == block.mask.sum()
+    assert (half.new_mask != block.mask).sum() == 2
+    assert half.predicted == pytest.approx(joint_change([half], 0.1), rel=1e-12)
+    assert half_of_swaps(half, 0.1) is None
 
 
 def test_the_best_state_by_acceptance_loss_is_returned_whatever_is_accepted():

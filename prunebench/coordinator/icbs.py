@@ -17,7 +17,7 @@ import numpy.typing as npt
 from prunebench.coordinator import select
 from prunebench.coordinator.landscape import Landscape, View
 from prunebench.coordinator.state import Move, Task
-from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, joint_change
+from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, half_of_swaps, joint_change
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import Mode
 from prunebench.core.errors import InvalidInput, unknown_name
@@ -27,6 +27,8 @@ SELECTIONS = ("gradient", "magnitude", "wanda", "random", "cyclic", "coupling")
 INITS = ("magnitude", "gradient", "wanda", "random")
 TRUST_GROWTH, TRUST_DECAY, TRUST_LIMIT = 4.0, 2.0, 4.0**8
 POOR_RATIO, GOOD_RATIO = 0.25, 0.75
+SWAP_HALVINGS = 3
+"""How often the swaps of the last rejected block are halved before it is given up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,9 @@ class ICBSOptions:
 
     ridge: float = 1e-3
     """Trust ridge: the block's model adds ridge·‖movement‖²."""
+
+    trust: Literal["fixed", "adaptive"] = "fixed"
+    """Whether the ridge stays, or grows fourfold where the loss falls by less than a quarter of what was predicted."""
 
     select: str = "gradient"
     """How a block is picked: gradient, magnitude, wanda, random, cyclic or coupling."""
@@ -435,20 +440,25 @@ class ICBS:
             return proposed, first_change
         if self.options.accept == "model":
             return (proposed if predicted < 0.0 else []), first_change
-        trial = proposed
-        while trial:
-            if self._trial_loss < self._loss:
-                return trial, first_change
-            trial = trial[: len(trial) // 2]
-            if trial:
-                self._trial_loss = self.landscape.loss(self._moved(trial), self._acceptance)
-        return [], first_change
+        trial, halvings = proposed, 0
+        while self._trial_loss >= self._loss:
+            if len(trial) > 1:
+                trial = trial[: len(trial) // 2]
+            else:
+                halvings += 1
+                half = half_of_swaps(trial[0], self._trust) if self.mode == "select" else None
+                if half is None or halvings > SWAP_HALVINGS:
+                    return [], first_change
+                trial = [half]
+            self._trial_loss = self.landscape.loss(self._moved(trial), self._acceptance)
+        return trial, first_change
 
     def _adapt_trust(self, predicted: float, change: float) -> None:
         """Move less where the model promised too much, more where it kept its word."""
-        if self.options.accept != "true-loss" or predicted >= 0.0:
+        if self.options.trust == "fixed" or self.options.accept != "true-loss":
             return
-        ratio = change / predicted
+        # Where the ridge forbade every move it must fall again, or the search would stand still for ever.
+        ratio = change / predicted if predicted < 0.0 else 1.0
         if ratio < POOR_RATIO:
             self._trust = min(self._trust * TRUST_GROWTH, self.options.ridge * TRUST_LIMIT)
         elif ratio > GOOD_RATIO:

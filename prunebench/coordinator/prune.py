@@ -12,6 +12,7 @@ import numpy as np
 from prunebench.coordinator.executors import Workers, make_workers
 from prunebench.coordinator.icbs import ICBS, ICBSOptions
 from prunebench.coordinator.landscape import FormLandscape
+from prunebench.coordinator.multi_stage import MultiStage, MultiStageOptions, statistics_positions
 from prunebench.coordinator.one_shot import OneShot, Span
 from prunebench.coordinator.runner import Drive, Say, Validate, drive
 from prunebench.coordinator.state import Coordinator, calibration_seed
@@ -29,7 +30,8 @@ from prunebench.log.run_directory import RunDirectory, next_free
 if TYPE_CHECKING:
     from prunebench.curvature.network import PrunableNetwork
 
-COORDINATORS = ("one-shot", "icbs")
+COORDINATORS: Mapping[str, type | None] = {"one-shot": None, "icbs": ICBSOptions, "multi-stage": MultiStageOptions}
+"""The coordinators by name, with the class of their options."""
 SCOPES = ("network", "layer")
 
 
@@ -40,7 +42,7 @@ class PruneRequest:
     mode None means the solver's own: `preferred_mode` where it names one, else refit if it handles it.
     scope "network" solves the whole network as one block, "layer" one block a layer.
     `curvature` holds options of `prunebench.curvature.fisher.FisherOptions` by name (one-shot),
-    `coordinator_options` those of the coordinator (`ICBSOptions`). `seconds` limits the whole run,
+    `coordinator_options` those of the coordinator (`ICBSOptions`, `MultiStageOptions`). `seconds` limits the whole run,
     `block_seconds` each block. `executor` says where blocks are solved: inline, local:N, dask:ADDRESS.
     The network is judged on its validation samples every `validate_every` steps, for the log.
     """
@@ -116,7 +118,8 @@ class _Prepared:
     problem: Problem
     solver: Solver
     mode: Mode
-    icbs: ICBSOptions
+    options: Any
+    """Of the coordinator; None where it has none."""
     workers: Workers
 
 
@@ -130,7 +133,8 @@ def _prepare(request: PruneRequest) -> _Prepared:
         if value not in known:
             raise unknown_name(what, value, known)
     keep_count(request.density, 10**12)
-    if request.coordinator_options and request.coordinator != "icbs":
+    kind = COORDINATORS[request.coordinator]
+    if request.coordinator_options and kind is None:
         names = ", ".join(sorted(request.coordinator_options))
         raise InvalidInput(f"coordinator {request.coordinator!r} has no options, but {names} is given; leave it out")
     problem = make_problem(request.problem, request.problem_options)
@@ -139,9 +143,14 @@ def _prepare(request: PruneRequest) -> _Prepared:
     if request.scope == "layer" and not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {request.problem!r} has no layers; leave --scope at network")
     option_tools.build(FisherOptions, request.curvature)
-    icbs = option_tools.build(ICBSOptions, request.coordinator_options)
+    if request.coordinator == "multi-stage" and not isinstance(problem, NetworkProblem):
+        raise InvalidInput(
+            f"problem {request.problem!r} is no network, and its quadratic form is the same at every stage; "
+            "use --coordinator one-shot or icbs"
+        )
+    options = None if kind is None else option_tools.build(kind, request.coordinator_options)
     mode = request.mode or ("select" if request.coordinator == "icbs" else preferred_mode(solver))
-    return _Prepared(problem, solver, mode, icbs, make_workers(request.executor))
+    return _Prepared(problem, solver, mode, options, make_workers(request.executor))
 
 
 def preferred_mode(solver: Solver) -> Mode:
@@ -174,8 +183,8 @@ def _execute(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say:
         "seed": request.seed,
         "run": str(run.path),
     }
-    if request.coordinator == "icbs":
-        result["coordinator_options"] = option_tools.as_json(prepared.icbs)
+    if prepared.options is not None:
+        result["coordinator_options"] = option_tools.as_json(prepared.options)
     else:
         result["scope"] = request.scope
     run.finish(result)
@@ -199,7 +208,10 @@ def _prune_network(
     timings["build"] = perf_counter() - clock
 
     def validate(weights: FloatArray) -> Mapping[str, float]:
-        network.assign(weights)
+        if isinstance(coordinator, MultiStage):
+            coordinator.place(weights)
+        else:
+            network.assign(weights)
         return problem.evaluate(model)
 
     driven = drive(coordinator, prepared.solver, run, _drive(request, prepared, validate), say)
@@ -226,13 +238,21 @@ def _prune_network(
 def _network_coordinator(
     request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, network: "PrunableNetwork", say: Say
 ) -> Coordinator:
-    """The coordinator over a network: iCBS looks at it again and again, one-shot once."""
+    """The coordinator over a network: iCBS and multi-stage look at it again and again, one-shot once."""
     if request.coordinator == "icbs":
         from prunebench.curvature.landscape import NetworkLandscape
 
         landscape = NetworkLandscape(problem, network)
         return ICBS(
-            landscape, request.density, prepared.mode, prepared.icbs, seed=request.seed, problem=request.problem
+            landscape, request.density, prepared.mode, prepared.options, seed=request.seed, problem=request.problem
+        )
+    if request.coordinator == "multi-stage":
+        from prunebench.curvature.stages import StageNetwork
+
+        total = len(problem.calibration())
+        stages = StageNetwork(problem, network, statistics_positions(prepared.options, total, request.seed))
+        return MultiStage(
+            stages, total, request.density, prepared.mode, prepared.options, seed=request.seed, problem=request.problem
         )
     curvature = option_tools.build(FisherOptions, request.curvature)
     layers = [Span(layer.name, layer.start, layer.stop) for layer in network.layers]
@@ -262,7 +282,7 @@ def _prune_block_set(request: PruneRequest, prepared: _Prepared, run: RunDirecto
     if request.coordinator == "icbs":
         landscape = FormLandscape(block.form, block.dense_weights)
         coordinator = ICBS(
-            landscape, request.density, prepared.mode, prepared.icbs, seed=request.seed, problem=request.problem
+            landscape, request.density, prepared.mode, prepared.options, seed=request.seed, problem=request.problem
         )
     else:
         span = Span("block", 0, block.p)
@@ -286,14 +306,15 @@ def _prune_block_set(request: PruneRequest, prepared: _Prepared, run: RunDirecto
 
 
 def _drive(request: PruneRequest, prepared: _Prepared, validate: Validate | None) -> Drive:
-    stepwise = request.coordinator == "icbs"
+    stepwise = request.coordinator != "one-shot"
     return Drive(
         seed=request.seed,
         seconds=float("inf") if request.seconds is None else request.seconds,
         block_budget=Budget() if request.block_seconds is None else Budget(seconds=request.block_seconds),
         workers=prepared.workers,
         validate=validate,
-        validate_every=request.validate_every,
+        # every stage is logged with its accuracy
+        validate_every=request.validate_every or int(request.coordinator == "multi-stage"),
         finish_step=stepwise,
         blas_threads=1 if stepwise else None,
     )

@@ -4,6 +4,7 @@ The model of a step is E(D) = scale·g'D + 1/2 ‖A D‖² + ridge·‖D‖² wi
 current weights, g and A taken there; E = 0 for doing nothing (Rosenberg et al., arXiv 2411.17796, §3).
 """
 
+import copy
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -67,6 +68,29 @@ class StepBlock:
         """E of the block's movement without the curvature term: slope, ridge and trust ridge."""
         move = self.move
         return float(self.slope @ move) + 0.5 * float((self.ridge + 2.0 * trust) @ move**2)
+
+
+def half_of_swaps(block: StepBlock, trust: float) -> StepBlock | None:
+    """The block with only half of its swaps: those whose undoing would cost the model most; None if one is left.
+
+    For mode select, where undoing a swap means putting the weights back to where they stood.
+    """
+    removed = np.flatnonzero(block.mask & ~block.new_mask)
+    added = np.flatnonzero(~block.mask & block.new_mask)
+    if removed.size < 2:
+        return None
+    move = block.move
+    diagonal = np.einsum("ij,ij->j", block.factor, block.factor, dtype=np.float64) + block.ridge + 2.0 * trust
+    slope = block.slope + transposed_times(block.factor, block.image) + (block.ridge + 2.0 * trust) * move
+    undoing = 0.5 * diagonal * move**2 - slope * move
+    back = np.concatenate(
+        [group[np.argsort(undoing[group])[: group.size - removed.size // 2]] for group in (removed, added)]
+    )
+    half = copy.copy(block)
+    half.new_mask, half.new_weights = block.new_mask.copy(), block.new_weights.copy()
+    half.new_mask[back], half.new_weights[back] = block.mask[back], block.weights[back]
+    half.predicted = joint_change([half], trust)
+    return half
 
 
 def joint_change(blocks: list[StepBlock], trust: float) -> float:

@@ -1,0 +1,347 @@
+"""Multi-stage pruning: the density falls in stages, each from new gradients about the current weights.
+
+Benbaki et al.: Fast as CHITA, ICML 2023, algorithm 1 (CHITA++). Beyond the paper: every stage solves
+several models of its one set of gradients (ridge and scale of the linear term) and takes the one
+with the lowest true loss on samples that no model sees; after it, and at the end, the kept weights
+alone may be settled by steps of the same kind from more samples. Nothing is trained.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.coordinator import schedules
+from prunebench.coordinator.state import Move, Task
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
+from prunebench.core.masks import keep_count
+from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.solution import Solution
+from prunebench.curvature.fisher import fisher_form
+
+if TYPE_CHECKING:
+    from prunebench.curvature.stages import StageNetwork
+
+MOST_ROWS = 1000
+"""Gradient rows of a stage where the options leave them open."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MultiStageOptions:
+    """Options of multi-stage pruning.
+
+    Raises
+    ------
+    InvalidInput   a count, density or name that makes no sense; the message names it
+    """
+
+    stages: int = 15
+    """Stages, each with its own gradients."""
+
+    schedule: str = "geometric"
+    """How the density falls: polynomial, exponential, geometric, linear or constant."""
+
+    start_density: float | None = None
+    """Density of the first stage; none: the density asked for to the power of 0.3 (0.31 for 0.02)."""
+
+    samples: int | None = None
+    """Calibration samples of a stage; none: 8,000, or four fifths of all where there are fewer than 10,000."""
+
+    batch_size: int | None = None
+    """Samples whose mean gradient makes a row; none: as few as give at most 1,000 rows."""
+
+    ridges: tuple[float, ...] = (0.03, 1.0, 10.0)
+    """Ridges of the models tried, relative to the mean of the curvature's diagonal."""
+
+    gradient_scales: tuple[float, ...] = (0.0, 0.3, 1.0)
+    """Factors of the mean gradient in the models tried, one beside each ridge."""
+
+    held_out: int | None = None
+    """Calibration samples on which the true loss decides; none: 3,000, or a fifth of all."""
+
+    batch_norm_samples: int = 2000
+    """Calibration samples over which batch-norm statistics are re-estimated, where the network has them; 0: never."""
+
+    settle: int = 2
+    """Rounds after a stage in which only the kept weights move; mode refit, and not with many kept weights."""
+
+    settle_end: int = 10
+    """The same after the last stage; the rounds end when one does not lower the held-out loss."""
+
+    settle_size: int = 3000
+    """More kept weights than this are not settled."""
+
+    settle_samples: int = 5000
+    """Calibration samples of a settling round."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("stages", 1), ("settle", 0), ("settle_end", 0), ("settle_samples", 1)):
+            _require_whole(name, getattr(self, name), least)
+        for name, least in (("samples", 1), ("batch_size", 1), ("held_out", 1)):
+            if getattr(self, name) is not None:
+                _require_whole(name, getattr(self, name), least)
+        for name, least in (("batch_norm_samples", 0), ("settle_size", 0)):
+            _require_whole(name, getattr(self, name), least)
+        if self.schedule not in schedules.SCHEDULES:
+            raise unknown_name("schedule", self.schedule, schedules.SCHEDULES)
+        if self.start_density is not None and not 0.0 < self.start_density <= 1.0:
+            raise InvalidInput(f"coordinator multi-stage: start_density is {self.start_density}; choose above 0 to 1")
+        if not self.ridges or len(self.ridges) != len(self.gradient_scales):
+            raise InvalidInput(
+                f"coordinator multi-stage: there are {len(self.ridges)} ridges and {len(self.gradient_scales)} "
+                "gradient_scales; give as many of each, at least one"
+            )
+        for name in ("ridges", "gradient_scales"):
+            for value in getattr(self, name):
+                if not (np.isfinite(value) and value >= 0.0) or (name == "ridges" and value == 0.0):
+                    raise InvalidInput(f"coordinator multi-stage: {name} holds {value!r}; ridges are positive")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One look at the network: to prune it to `keep` weights, or to settle the kept ones."""
+
+    stage: int
+    kind: Literal["prune", "settle"]
+    keep: int
+
+
+class MultiStage:
+    """Ask for a step's candidate blocks, tell their answers, until the last density is reached and settled.
+
+    A checkpoint taken between steps continues to the same result: all random draws come from the
+    seed and the step's number.
+
+    Parameters
+    ----------
+    network : StageNetwork     gives gradients, true losses and batch-norm statistics
+    total : calibration samples there are
+    density : the part that is kept in the end, exactly round(density·p) weights
+    mode : "refit" (pruned weights may come back), or "select"
+    seed : of the samples drawn
+    problem : a name for messages
+    """
+
+    def __init__(
+        self,
+        network: "StageNetwork",
+        total: int,
+        density: float,
+        mode: Mode,
+        options: MultiStageOptions,
+        *,
+        seed: int,
+        problem: str = "",
+    ) -> None:
+        self.options, self.mode, self.problem = options, mode, problem
+        self._network, self._seed = network, seed
+        self.weights: FloatArray = network.network.weights()
+        self.mask: BoolArray = np.ones(self.weights.size, dtype=np.bool_)
+        self._samples, self._batch, self._held, self._pool = _division(options, total, seed)
+        self.steps = self._plan(density)
+        self._done = 0
+        self._asked: list[Task] = []
+        self._answers: dict[int, Solution] = {}
+        self._waiting: list[Task] = []
+        self._scores: list[tuple[float, float]] = []
+        self._loss = float("nan")
+        self._clock = 0.0
+
+    @property
+    def total_steps(self) -> int | None:
+        """Stages and settling rounds; fewer are made where settling stops helping."""
+        return len(self.steps)
+
+    def place(self, weights: FloatArray) -> None:
+        """Put weights into the network, its batch-norm statistics brought up to date."""
+        self._network.place(weights)
+
+    def best(self) -> tuple[BoolArray, FloatArray]:
+        """Mask and weights as they stand."""
+        return self.mask, self.weights
+
+    def ask(self, count: int = 1) -> list[Task]:
+        """Blocks of the step under way, one for each model tried; [] while the last are out and at the end."""
+        if self._done == len(self.steps):
+            return []
+        if not self._waiting and not self._asked:
+            self._begin(self.steps[self._done])
+        now, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._asked += now
+        return now
+
+    def tell(self, task: Task, solution: Solution | None) -> Move | None:
+        """Take an answer; with the last of a step, choose by the true loss.
+
+        Raises
+        ------
+        PrunebenchError   no model of the step was solved, or the loss is not finite with any of them
+        """
+        if solution is not None:
+            self._answers[task.position % len(self.options.ridges)] = solution
+        self._asked = [held for held in self._asked if held.position != task.position]
+        if self._asked or self._waiting:
+            return None
+        return self._finish(self.steps[self._done], task.block)
+
+    def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Mask, weights and how many steps are done."""
+        return {"mask": self.mask, "weights": self.weights}, {"done": self._done}
+
+    def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
+        """Continue after the steps that are done."""
+        self.mask = arrays["mask"].astype(np.bool_)
+        self.weights = arrays["weights"].astype(np.float64)
+        self._done = int(info["done"])
+        self._asked, self._waiting, self._answers = [], [], {}
+
+    def _plan(self, density: float) -> list[_Step]:
+        options, size = self.options, self.weights.size
+        first = options.start_density if options.start_density is not None else density**0.3
+        out: list[_Step] = []
+        stages = schedules.densities(options.schedule, first, density, options.stages)
+        for stage, part in enumerate(stages):
+            keep = keep_count(part, size)
+            out.append(_Step(stage, "prune", keep))
+            rounds = options.settle_end if stage == len(stages) - 1 else options.settle
+            if self.mode == "refit" and keep <= options.settle_size:
+                out += [_Step(stage, "settle", keep)] * rounds
+        return out
+
+    def _begin(self, step: _Step) -> None:
+        """Look at the network and make the step's tasks."""
+        self._clock = perf_counter()
+        self._answers = {}
+        self._network.place(self.weights)
+        self._loss = self._network.loss(self._held)
+        rng = np.random.default_rng(np.random.SeedSequence(entropy=self._seed, spawn_key=(0, self._done)))
+        settling = step.kind == "settle"
+        chosen = np.flatnonzero(self.mask) if settling else np.arange(self.weights.size)
+        if settling:
+            count, batch = min(self.options.settle_samples, self._pool.size), 1
+        else:
+            count, batch = self._samples, self._batch
+        positions = rng.choice(self._pool, count, replace=False)
+        # mini-batches keep the random order; single samples are read in theirs
+        positions = positions if batch > 1 else np.sort(positions)
+        rows = self._network.rows(positions, batch, chosen if settling else None)
+        gradient = rows.mean(axis=0, dtype=np.float64)
+        whole = fisher_form(rows, self.weights[chosen], ridge=1.0, batch_size=batch)
+        mean_diagonal = float(whole.ridge[0])
+        # over few weights there are more rows than unknowns, so the whole gradient counts
+        scales = (1.0,) * len(self.options.ridges) if settling else self.options.gradient_scales
+        self._scores = list(zip(self.options.ridges, scales, strict=True))
+        for number, (ridge, scale) in enumerate(self._scores):
+            form = whole.with_terms(ridge=ridge * mean_diagonal, linear=scale * gradient)
+            self._waiting.append(self._task(step, number, form, chosen))
+
+    def _task(self, step: _Step, number: int, form: QuadraticForm, chosen: IndexArray) -> Task:
+        ridge, scale = self._scores[number]
+        label = f"stage {step.stage + 1} {step.kind} ridge {ridge:g} scale {scale:g}"
+        block = BlockProblem(
+            form=form,
+            dense_weights=self.weights[chosen],
+            keep=step.keep,
+            mode=self.mode,
+            indices=chosen,
+            problem=f"{self.problem}/{label}" if self.problem else label,
+        )
+        return Task(self._done * len(self._scores) + number, label, block)
+
+    def _finish(self, step: _Step, block: BlockProblem) -> Move:
+        """Apply the answer with the lowest true loss on the held-out samples."""
+        losses: dict[int, float] = {}
+        for number, solution in sorted(self._answers.items()):
+            self._network.place(self._whole(block, solution))
+            losses[number] = self._network.loss(self._held)
+        finite = {number: loss for number, loss in losses.items() if np.isfinite(loss)}
+        if not finite:
+            raise PrunebenchError(
+                f"{block.name}: no model gives a finite loss; use larger ridges and smaller gradient_scales"
+            )
+        chosen = min(finite, key=lambda number: finite[number])
+        solution, loss = self._answers[chosen], finite[chosen]
+        accepted = step.kind == "prune" or loss < self._loss
+        before = self.mask.copy()
+        if accepted:
+            self.weights = self._whole(block, solution)
+            assert block.indices is not None
+            self.mask = np.zeros_like(self.mask)
+            self.mask[block.indices[solution.mask]] = True
+        self._done += 1
+        if step.kind == "settle" and not accepted:
+            self._skip_settling(step.stage)
+        ridge, scale = self._scores[chosen]
+        details = {
+            "stage": step.stage + 1,
+            "kind": step.kind,
+            "density": step.keep / self.weights.size,
+            "model_before": block.form.constant,
+            "model_after": solution.objective,
+            "true_before": self._loss,
+            "true_after": loss,
+            "true_change": loss - self._loss,
+            "held_out_losses": {self._label(number): value for number, value in losses.items()},
+            "ridge": ridge,
+            "gradient_scale": scale,
+            "came_back": int((self.mask & ~before).sum()),
+            "seconds": perf_counter() - self._clock,
+        }
+        return Move(accepted, solution.objective - block.form.constant, int((self.mask != before).sum()), details)
+
+    def _label(self, number: int) -> str:
+        ridge, scale = self._scores[number]
+        return f"ridge {ridge:g} scale {scale:g}"
+
+    def _skip_settling(self, stage: int) -> None:
+        """Leave out the stage's other settling rounds: the one before did not help."""
+        while self._done < len(self.steps) and self.steps[self._done] == _Step(
+            stage, "settle", self.steps[self._done].keep
+        ):
+            self._done += 1
+
+    def _whole(self, block: BlockProblem, solution: Solution) -> FloatArray:
+        out = np.zeros_like(self.weights)
+        assert block.indices is not None
+        out[block.indices] = solution.weights
+        return out
+
+
+def statistics_positions(options: MultiStageOptions, total: int, seed: int) -> IndexArray:
+    """The calibration samples over which batch-norm statistics are re-estimated: of the pool, not held out."""
+    pool = _division(options, total, seed)[3]
+    return pool[: min(options.batch_norm_samples, pool.size)]
+
+
+def _division(options: MultiStageOptions, total: int, seed: int) -> tuple[int, int, IndexArray, IndexArray]:
+    """Samples a stage, samples a row, held-out positions, and the positions gradients are drawn from.
+
+    Raises
+    ------
+    InvalidInput   there are fewer calibration samples than asked for
+    """
+    held = options.held_out if options.held_out is not None else min(3000, max(1, total // 5))
+    samples = options.samples if options.samples is not None else min(8000, total - held)
+    if held + samples > total or samples < 1:
+        raise InvalidInput(
+            f"coordinator multi-stage: {samples} samples and {held} held out are more than the {total} "
+            "calibration samples there are; take fewer"
+        )
+    batch = options.batch_size if options.batch_size is not None else -(-samples // MOST_ROWS)
+    if batch > samples:
+        raise InvalidInput(
+            f"coordinator multi-stage: batch_size is {batch} but samples is {samples}; take more samples"
+        )
+    rng = np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=(2,)))
+    order = rng.permutation(total).astype(np.int64)
+    return samples, batch, np.sort(order[:held]), order[held:]
+
+
+def _require_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidInput(f"coordinator multi-stage: {name} is {value!r}; choose a whole number from {least}")

@@ -1,0 +1,60 @@
+"""Density schedules: how the kept part falls from stage to stage to the density asked for."""
+
+from collections.abc import Callable, Mapping
+
+from prunebench.core.errors import InvalidInput, unknown_name
+
+Schedule = Callable[[float, float, int, int], float]
+"""First density, last density, stage (from 0), stages (at least 2) -> density of the stage."""
+
+
+def polynomial(first: float, last: float, stage: int, stages: int) -> float:
+    """The cubic of Zhu and Gupta: To prune, or not to prune, 2017: fast at first, slow at the end."""
+    return last + (first - last) * (1.0 - stage / (stages - 1)) ** 3
+
+
+def exponential(first: float, last: float, stage: int, stages: int) -> float:
+    """What remains to be pruned halves from stage to stage (the "exp" of CHITA's program)."""
+    whole = 2.0 ** (stages - 1)
+    return first + (last - first) * (whole / (whole - 1.0)) * (1.0 - 2.0 ** (-stage))
+
+
+def geometric(first: float, last: float, stage: int, stages: int) -> float:
+    """The same part of what is left goes at every stage (M-FAC)."""
+    return float(first * (last / first) ** (stage / (stages - 1)))
+
+
+def linear(first: float, last: float, stage: int, stages: int) -> float:
+    """As many weights at every stage."""
+    return first + (last - first) * stage / (stages - 1)
+
+
+def constant(first: float, last: float, stage: int, stages: int) -> float:
+    """The last density from the first stage on: later stages only look again."""
+    return last
+
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "polynomial": polynomial,
+    "exponential": exponential,
+    "geometric": geometric,
+    "linear": linear,
+    "constant": constant,
+}
+
+
+def densities(name: str, first: float, last: float, stages: int) -> list[float]:
+    """The densities of all stages; the last one is exactly `last`, and so is the only one of a single stage.
+
+    Raises
+    ------
+    UnknownName    no schedule of that name
+    InvalidInput   the first density is below the last
+    """
+    if name not in SCHEDULES:
+        raise unknown_name("schedule", name, SCHEDULES)
+    if first < last:
+        raise InvalidInput(f"the first density is {first}, below the last, {last}; choose {last} to 1")
+    if stages == 1:
+        return [last]
+    return [*(SCHEDULES[name](first, last, stage, stages) for stage in range(stages - 1)), last]
