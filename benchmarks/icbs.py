@@ -4,7 +4,8 @@
     python benchmarks/icbs.py --rows published strongest --density 0.1 --seeds 1
 
 Prints accuracy and cross-entropy (mean ± standard deviation over seeds), wall seconds of the
-coordinator, and the time split of a step. Needs the Fashion-MNIST data and the checkpoint.
+coordinator, the correlation of predicted and true change over the steps ("match"), and the time
+split of a step, with what logging and checkpoints add. Needs the Fashion-MNIST data and the checkpoint.
 """
 
 import argparse
@@ -14,6 +15,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from prunebench.coordinator.prune import PruneRequest, prune
 
@@ -84,7 +87,14 @@ def run(row: Row, density: float, seed: int) -> dict[str, Any]:
     for event in events:
         for phase, seconds in event.get("times", {}).items():
             split[phase] = split.get(phase, 0.0) + seconds / len(events)
-    return {**result, "split": split, "kept_exact": all(event["kept"] == result["kept"] for event in events)}
+    changes = np.array([[e["predicted_change"], e["true_change"]] for e in events if e["predicted_change"] < 0.0])
+    match = float(np.corrcoef(changes.T)[0, 1]) if len(changes) > 2 else float("nan")
+    return {
+        **result,
+        "split": split,
+        "match": match,
+        "kept_exact": all(event["kept"] == result["kept"] for event in events),
+    }
 
 
 def spread(values: list[float], form: str) -> str:
@@ -98,19 +108,26 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rows", nargs="+", default=[row.name for row in ROWS])
     arguments = parser.parse_args()
-    print(f"{'density':>7}  {'configuration':<18} {'accuracy %':>15} {'cross-entropy':>17} {'seconds':>8}  a step")
+    print(
+        f"{'density':>7}  {'configuration':<18} {'accuracy %':>15} {'cross-entropy':>17} "
+        f"{'seconds':>8} {'match':>6}  a step"
+    )
     for density in arguments.density:
         for row in (row for row in ROWS if row.name in arguments.rows):
             results = [run(row, density, seed) for seed in range(arguments.seeds)]
             accuracy = spread([100 * result["accuracy"] for result in results], ".2f")
             loss = spread([result["loss"] for result in results], ".4f")
             seconds = statistics.mean(result["timings"]["solve"] for result in results)
+            match = statistics.mean(result["match"] for result in results)
             split = results[0]["split"]
+            steps = max(1, results[0]["steps"])
+            split["log"] = results[0]["timings"]["solve"] / steps - sum(split.values())
             total = sum(split.values())
             phases = " ".join(f"{name} {value:.3f}" for name, value in split.items())
             exact = "" if all(result["kept_exact"] for result in results) else "  KEPT COUNT WRONG"
             print(
-                f"{density:>7}  {row.name:<18} {accuracy:>15} {loss:>17} {seconds:>8.1f}  {total:.3f}: {phases}{exact}",
+                f"{density:>7}  {row.name:<18} {accuracy:>15} {loss:>17} {seconds:>8.1f} {match:>6.2f}  "
+                f"{total:.3f}: {phases}{exact}",
                 flush=True,
             )
 

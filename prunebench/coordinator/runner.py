@@ -16,6 +16,9 @@ from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import Solver
 from prunebench.log.run_directory import RunDirectory, resume_line
 
+CHECKPOINT_SECONDS, CHECKPOINT_RATIO = 1.0, 50.0
+"""A checkpoint is written at most this often, and takes at most one part in this many of the time."""
+
 Say = Callable[[str], None]
 Validate = Callable[[FloatArray], Mapping[str, float]]
 
@@ -81,7 +84,9 @@ def drive(coordinator: Coordinator, solver: Solver, run: RunDirectory, how: Driv
                         log.step(coordinator, solver, move, how)
             if interrupted.is_set():
                 raise KeyboardInterrupt
+            log.save(coordinator)
     except KeyboardInterrupt:
+        log.save(coordinator)
         raise Interrupted(f"interrupted; the steps done are kept. Resume with: {resume_line(run.path)}") from None
     return {"solve_seconds": log.seconds, "steps": log.steps, **log.outcome}
 
@@ -96,6 +101,7 @@ class _Log:
         self._before = 0.0
         self._excluded = 0.0
         self._started = perf_counter()
+        self._next_save = 0.0
         self._tasks: list[dict[str, Any]] = []
 
     @property
@@ -148,10 +154,18 @@ class _Log:
             event["validation_seconds"] = perf_counter() - clock
             self._excluded += event["validation_seconds"]
         self.run.event(event)
+        if perf_counter() >= self._next_save:
+            self.save(coordinator)
+        self._report(coordinator, move, event)
+
+    def save(self, coordinator: Coordinator) -> None:
+        """Write the checkpoint; the next one is due when this one's cost is a small part of the time since."""
+        started = perf_counter()
         arrays, state = coordinator.state_dict()
         known = {"steps": self.steps, "seconds": self.seconds, "outcome": self.outcome}
         self.run.save_state(arrays, {**state, "run": known})
-        self._report(coordinator, move, event)
+        cost = perf_counter() - started
+        self._next_save = perf_counter() + max(CHECKPOINT_SECONDS, CHECKPOINT_RATIO * cost)
 
     def _report(self, coordinator: Coordinator, move: Move, event: dict[str, Any]) -> None:
         total = coordinator.total_steps
