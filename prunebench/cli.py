@@ -19,6 +19,8 @@ COMMANDS = {
     "problems": "list the problems, their options, and whether their data are there",
     "block": "cut one block problem out of a network into a file",
     "solve": "solve a block problem file",
+    "verify": "re-evaluate a solution's objective and bound independently of its solver",
+    "export": "hand a block to another ecosystem",
     "prune": "prune a whole network",
     "resume": "continue an interrupted run",
     "evaluate": "accuracy and loss of a network, dense or pruned",
@@ -85,7 +87,8 @@ def _run(given: list[str]) -> int:
             print(json.dumps(_jsonable(record), allow_nan=False))
     else:
         print(command.text(result))
-    return DONE
+    refuted = isinstance(result, dict) and result.get("verified") is False
+    return FAILED if refuted else DONE
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from prunebench.core import options as option_tools
 from prunebench.core.errors import InvalidInput, unknown_name
 
+Say = Callable[[str], None]
+
 
 def positive_int(text: str) -> int:
     """A whole number of at least 1."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from prunebench.commands.solvers import options_rows
 from prunebench.coordinator.icbs import ICBSOptions
+from prunebench.coordinator.multi_stage import MultiStageOptions
 from prunebench.coordinator.one_shot import OneShot
 
 
@@ -21,6 +22,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 "name": "icbs",
                 "summary": "Block coordinate descent over the network.",
                 "options": options_rows(ICBSOptions),
+            },
+            {
+                "name": "multi-stage",
+                "summary": "The density falls in stages, each from new gradients about the current weights.",
+                "options": options_rows(MultiStageOptions),
             },
         ]
     }

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.commands import arguments as shared
-from prunebench.coordinator.icbs import ICBSOptions
 from prunebench.coordinator.prune import COORDINATORS, SCOPES, PruneRequest, prune
+from prunebench.coordinator.schedules import SCHEDULES
 from prunebench.core.block import MODES
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.registry import PROBLEMS, SOLVERS
 
 ICBS_ARGUMENTS = ("init", "select", "block_size", "steps", "accept", "ablation")
+STAGE_ARGUMENTS = ("stages", "schedule")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     icbs.add_argument(
         "--validate-every", type=shared.positive_int, default=0, metavar="N", help="log accuracy every N steps"
     )
+    stages = parser.add_argument_group("coordinator multi-stage (all its options: 'prunebench coordinators')")
+    stages.add_argument("--stages", type=shared.positive_int, metavar="T", help="stages, each with new gradients")
+    stages.add_argument("--schedule", metavar="NAME", help=f"how the density falls: {', '.join(SCHEDULES)}")
     parser.add_argument("--time-limit", type=shared.seconds, metavar="SEC", help="seconds for all solving together")
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of everything random (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
@@ -48,8 +52,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.coordinator not in COORDINATORS:
         raise unknown_name("coordinator", arguments.coordinator, COORDINATORS)
     owners = {"solver": SOLVERS.get(arguments.solver), "problem": PROBLEMS.get(arguments.problem)}
-    if arguments.coordinator == "icbs":
-        owners["coordinator"] = ICBSOptions
+    kind = COORDINATORS[arguments.coordinator]
+    if kind is not None:
+        owners["coordinator"] = kind
     options = shared.split_options(arguments.option, owners)
     curvature, coordinator = shared.curvature(arguments), dict(options.get("coordinator", {}))
     if arguments.coordinator == "icbs":
@@ -57,7 +62,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             raise InvalidInput("--batch-size belongs to one-shot pruning; coordinator icbs takes one row a sample")
         coordinator |= curvature
         curvature = {}
-    named = {name: getattr(arguments, name) for name in ICBS_ARGUMENTS if getattr(arguments, name) is not None}
+    elif arguments.coordinator == "multi-stage":
+        coordinator |= _stage_curvature(curvature)
+        curvature = {}
+    named = {
+        name: getattr(arguments, name)
+        for name in (*ICBS_ARGUMENTS, *STAGE_ARGUMENTS)
+        if getattr(arguments, name) is not None
+    }
     coordinator |= named
     request = PruneRequest(
         problem=arguments.problem,
@@ -77,6 +89,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         seed=arguments.seed,
     )
     return prune(request, out=arguments.out, say=shared.teller(arguments))
+
+
+def _stage_curvature(curvature: dict[str, Any]) -> dict[str, Any]:
+    """Options of the curvature as those of the stages: one ridge or scale given is the only one tried."""
+    out = {key: value for key, value in curvature.items() if key in ("samples", "batch_size")}
+    if "ridge" in curvature or "gradient_scale" in curvature:
+        out["ridges"] = (curvature.get("ridge", 1.0),)
+        out["gradient_scales"] = (curvature.get("gradient_scale", 0.0),)
+    return out
 
 
 def text(result: dict[str, Any]) -> str:

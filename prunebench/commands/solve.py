@@ -1,13 +1,17 @@
 """Solve a block problem file with one solver and print what was found."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from prunebench.commands import arguments as shared
 from prunebench.core import options as option_tools
 from prunebench.core import solution_file
 from prunebench.core.block import MODES, BlockProblem
+from prunebench.core.bounds import Bound, lower_bound
 from prunebench.core.solution import Budget, Solution
 from prunebench.core.solver import make_solver, native_or_refit, solve
 
@@ -21,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-limit", type=shared.seconds, metavar="SEC", help="stop after this many seconds")
     parser.add_argument("--evaluations", type=shared.seconds, metavar="N", help="stop after this many evaluations")
     parser.add_argument("--gap", type=shared.seconds, default=0.0, help="stop at this proven relative gap")
+    parser.add_argument("--bound", action="store_true", help="attach a proven lower bound to a heuristic's answer")
+    parser.add_argument("--bound-time-limit", type=shared.seconds, default=60.0, metavar="SEC", help="default: 60")
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of the first repeat (default: 0)")
     parser.add_argument("--repeat", type=shared.positive_int, default=1, metavar="N", help="solve with N seeds in turn")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write the best repeat's solution here")
@@ -39,10 +45,13 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     evaluations = float("inf") if arguments.evaluations is None else arguments.evaluations
     budget = Budget(seconds=limit, evaluations=evaluations, gap=arguments.gap)
     say = shared.teller(arguments)
+    bound = _bound(block, arguments.bound_time_limit, say) if arguments.bound else None
     rows: list[dict[str, Any]] = []
     best: tuple[Solution, dict[str, Any]] | None = None
     for seed in range(arguments.seed, arguments.seed + arguments.repeat):
         solution = solve(block, solver, budget=budget, seed=seed)
+        if bound is not None:
+            solution = _with_bound(solution, bound)
         row = solution_file.as_json(
             block, solution, solver=arguments.solver, options=option_tools.as_json(solver), seed=seed
         )
@@ -54,6 +63,24 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.output and best is not None:
         solution_file.write(arguments.output, solution_file.with_arrays(best[1], best[0]))
     return rows
+
+
+def _bound(block: BlockProblem, seconds: float, say: shared.Say) -> Bound:
+    say(f"proving a lower bound, at most about {seconds:g} s")
+    found = lower_bound(block, seconds)
+    say(f"lower bound {found.value:.12g} ({found.method})")
+    return found
+
+
+def _with_bound(solution: Solution, bound: Bound) -> Solution:
+    """The solution with the better of its own bound and the one proved apart, and where it comes from."""
+    if bound.value <= solution.lower_bound:
+        return solution
+    value = min(bound.value, solution.objective)
+    details = {**solution.details, **bound.details, "bound_method": bound.method}
+    trace = np.array(solution.trace)
+    trace[-1, 2] = value
+    return replace(solution, lower_bound=value, details=details, trace=trace)
 
 
 def text(result: list[dict[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """Checks and float64 products that every array of the problem layer goes through."""
 
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
@@ -66,6 +67,16 @@ def require_finite(name: str, array: npt.NDArray[Any]) -> None:
                 f"{name} holds {array[where]} at position {where} ({count} such values seen); "
                 "all values must be finite: look for a diverged network or a broken file"
             )
+
+
+def is_mapped(array: npt.NDArray[Any]) -> bool:
+    """Whether the array's memory is a mapped file, so that it may be larger than the machine's memory."""
+    holder: Any = array
+    while isinstance(holder, np.ndarray):
+        if isinstance(holder, np.memmap):
+            return True
+        holder = holder.base
+    return isinstance(holder, mmap.mmap)
 
 
 def row_chunks(array: npt.NDArray[Any]) -> Iterator[slice]:

@@ -26,11 +26,15 @@ ITERATIONS = 80
 
 @dataclass(frozen=True, eq=False)
 class Shift:
-    """diagonal : s (p,);  value : θ, the relaxation's value (no proof: rounding is not subtracted); iterations."""
+    """diagonal : s (p,);  value : θ, the relaxation's value (no proof: rounding is not subtracted); iterations.
+
+    point : x (p,), the first moments of the primal solution: near the relaxation's optimum, Σx = count
+    """
 
     diagonal: FloatArray
     value: float
     iterations: int
+    point: FloatArray
 
 
 def plane_shift(
@@ -56,7 +60,9 @@ def plane_shift(
     primal = cone.uniform_point(count)
     gap = float(np.vdot(primal, dual))
     centring = 0.3
-    for iteration in range(1, ITERATIONS + 1):
+    iterations = 0
+    while iterations < ITERATIONS:
+        iterations += 1
         inverse = _inverse(lower)
         step = cone.direction(inverse, primal, centring * gap / p)
         if step is None:
@@ -80,7 +86,7 @@ def plane_shift(
         centring = 0.1 if shortest > 0.9 else 0.2 if shortest > 0.6 else 0.4 if shortest > 0.3 else 0.6
         if gap <= accuracy * max(upper - theta, 1e-9 * abs(upper)) or theta >= upper or stop():
             break
-    return Shift(shift, theta, iteration)
+    return Shift(shift, theta, iterations, 2.0 * cone.whole(primal)[0, 1:])
 
 
 def certified_shift(quadratic: FloatArray, shift: FloatArray) -> FloatArray:

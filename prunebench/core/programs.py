@@ -90,8 +90,11 @@ class RefitProgram:
     relative: float
 
     @staticmethod
-    def of(block: BlockProblem, upper: float) -> "RefitProgram":
-        """The program of a block; `upper` is the incumbent's objective. O(np²)."""
+    def of(block: BlockProblem, upper: float, reference: float | None = None) -> "RefitProgram":
+        """The program of a block, scaled by the distance of the incumbent's objective `upper` from `reference`.
+
+        The reference is f(0) by default. O(np²).
+        """
         form = block.form
         hessian = form.gram(np.arange(block.p))
         zero = np.zeros(block.p)
@@ -101,7 +104,8 @@ class RefitProgram:
         unit = HALF_ULP * (rows + block.p + 16)
         reach = float(np.sqrt(np.maximum(hessian.diagonal(), 0.0)) @ np.abs(form.centre))
         lost = abs(form.constant) + float(np.abs(form.linear) @ np.abs(form.centre)) + reach**2
-        scale = _scale(max(abs(upper - constant), 1e-12 * abs(constant)))
+        distance = abs(upper - (constant if reference is None else reference))
+        scale = _scale(max(distance, 1e-9 * abs(upper - constant), 1e-12 * abs(constant)))
         return RefitProgram(hessian * scale, slope * scale, block.keep, constant, scale, unit * lost * scale, unit)
 
     def inner(self, objective: float) -> float:

@@ -5,7 +5,8 @@
 with A the factor (n, p), g the linear term and w0 the centre.
 """
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +60,8 @@ class QuadraticForm:
     linear: FloatArray
     centre: FloatArray
     constant: float
+    derived: dict[str, Any] = field(repr=False)
+    """What was computed from the curvature without its ridge, by name; shared by `with_terms`."""
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class QuadraticForm:
             raise InvalidInput(f"constant has shape {number.shape}; expected a single number")
         require_finite("constant", number)
         set_field(self, "constant", float(number))
+        set_field(self, "derived", {})
 
     @property
     def p(self) -> int:
@@ -209,6 +213,32 @@ class QuadraticForm:
                 step = linalg.push_through(columns, ridge, linear, residual)
         weights[support] = self.centre[support] + step
         return weights
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but what can be derived again."""
+        return {**self.__dict__, "derived": {}}
+
+    def with_terms(self, *, ridge: npt.ArrayLike | None = None, linear: npt.ArrayLike | None = None) -> "QuadraticForm":
+        """The same curvature and centre with another ridge or linear term.
+
+        The factor is shared, not checked again, and so is what was derived from it: a path of ridges
+        costs one decomposition.
+
+        Parameters
+        ----------
+        ridge : float or (p,)     not negative; None leaves it
+        linear : float (p,)       None leaves it
+
+        Raises
+        ------
+        InvalidInput   NaN, a wrong shape, a negative ridge
+        """
+        out = copy.copy(self)
+        if ridge is not None:
+            object.__setattr__(out, "ridge", _checked_ridge(ridge, self.p))
+        if linear is not None:
+            object.__setattr__(out, "linear", vector("linear", linear, self.p))
+        return out
 
     def lower_bound(self) -> float:
         """A proven lower bound on f over all weights; -inf where the ridge is zero and nothing is proved.

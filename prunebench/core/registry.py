@@ -1,9 +1,10 @@
 """Finding solvers and problems: a folder scan, then entry points. Listing loads none of their libraries."""
 
 import importlib
-import importlib.util
+import importlib.machinery
 import pkgutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -95,10 +96,18 @@ def require_packages(owner: str, requires: tuple[str, ...], install: str) -> Non
 
 
 def _installed(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
+    """Whether a module can be found; unlike find_spec with a dotted name this imports no parent package."""
+    path: Sequence[str] | None = None
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        if depth == 1 and parts[0] in sys.modules:
+            spec = sys.modules[parts[0]].__spec__
+        else:
+            spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:depth]), path)
+        if spec is None:
+            return False
+        path = spec.submodule_search_locations or []
+    return True
 
 
 def _path(cls: type) -> str:

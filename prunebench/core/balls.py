@@ -1,0 +1,116 @@
+"""Midpoint-radius arithmetic on arrays: every result holds the exact one, whatever was rounded.
+
+Rump: Fast and parallel interval arithmetic, BIT 39 (1999); Higham, Accuracy and Stability of
+Numerical Algorithms, 2nd ed., (3.5), for products and sums in any order.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Union
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.core.arrays import Factor, FloatArray, row_chunks, times, transposed_times
+
+UNIT = 0.5 * float(np.finfo(np.float64).eps)
+TINY = float(np.finfo(np.float64).tiny)
+
+Operand = Union["Ball", npt.NDArray[np.float64], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Ball:
+    """All arrays within `rad` of `mid`, entry by entry; both float64 of one shape."""
+
+    mid: npt.NDArray[np.float64]
+    rad: npt.NDArray[np.float64]
+
+    @staticmethod
+    def of(value: Operand) -> "Ball":
+        """A ball as it is; exact numbers as a ball of radius zero."""
+        if isinstance(value, Ball):
+            return value
+        mid = np.asarray(value, dtype=np.float64)
+        return Ball(mid, np.zeros_like(mid))
+
+    @property
+    def size(self) -> npt.NDArray[np.float64]:
+        """The largest absolute value each entry can have."""
+        return np.asarray((np.abs(self.mid) + self.rad) * (1.0 + 4.0 * UNIT))
+
+    def __add__(self, other: Operand) -> "Ball":
+        """Entry by entry."""
+        right = Ball.of(other)
+        mid = self.mid + right.mid
+        return Ball(mid, _up(self.rad + right.rad + UNIT * np.abs(mid)))
+
+    def __neg__(self) -> "Ball":
+        """Exact."""
+        return Ball(-self.mid, self.rad)
+
+    def __sub__(self, other: Operand) -> "Ball":
+        """Entry by entry."""
+        return self + (-Ball.of(other))
+
+    def __mul__(self, other: Operand) -> "Ball":
+        """Entry by entry."""
+        right = Ball.of(other)
+        mid = self.mid * right.mid
+        rad = np.abs(self.mid) * right.rad + self.rad * (np.abs(right.mid) + right.rad) + UNIT * np.abs(mid)
+        return Ball(mid, _up(rad))
+
+    def over(self, divisor: FloatArray) -> "Ball":
+        """Divided by exact numbers that are not zero."""
+        mid = self.mid / divisor
+        return Ball(mid, _up(self.rad / np.abs(divisor) + UNIT * np.abs(mid)))
+
+    def total(self) -> "Ball":
+        """The sum of all entries."""
+        mid = math.fsum(self.mid)
+        rad = math.fsum(self.rad) + UNIT * abs(mid)
+        return Ball(np.float64(mid), _up(np.float64(rad)))  # type: ignore[arg-type]  # scalars are 0-d arrays here
+
+    def lower(self) -> npt.NDArray[np.float64]:
+        """The smallest values."""
+        return np.nextafter(self.mid - self.rad, -np.inf)
+
+    def upper(self) -> npt.NDArray[np.float64]:
+        """The largest values."""
+        return np.nextafter(self.mid + self.rad, np.inf)
+
+
+def image(matrix: Factor, vector: Operand) -> Ball:
+    """matrix @ vector. (n, p), (p,) -> (n,)"""
+    ball = Ball.of(vector)
+    share = _share(matrix.shape[1])
+    spread = times(np.abs(matrix), ball.rad + share * ball.size)
+    return Ball(times(matrix, ball.mid), _up(spread))
+
+
+def transposed_image(matrix: Factor, vector: Operand) -> Ball:
+    """matrix.T @ vector. (n, p), (n,) -> (p,)"""
+    ball = Ball.of(vector)
+    # row blocks are added up one after another: one more rounding for each block
+    share = _share(matrix.shape[0] + sum(1 for _ in row_chunks(matrix)))
+    spread = transposed_times(np.abs(matrix), ball.rad + share * ball.size)
+    return Ball(transposed_times(matrix, ball.mid), _up(spread))
+
+
+def largest_sum(ball: Ball, count: int) -> float:
+    """An upper end of the sum of the `count` largest entries."""
+    if count == 0:
+        return 0.0
+    ends = ball.upper()
+    chosen = np.partition(ends, ends.size - count)[ends.size - count :]
+    return math.nextafter(math.fsum(chosen), math.inf)
+
+
+def _share(terms: int) -> float:
+    """Relative error of a sum of products of that many terms, the radius' own included."""
+    return (terms + 8) * UNIT * 1.01
+
+
+def _up(radius: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """A radius raised by what computing it can have rounded off, underflow included."""
+    return np.asarray(radius * (1.0 + 1e-12) + TINY)

@@ -1,0 +1,223 @@
+"""Certificates: the numbers that let anyone derive a root bound again, and the derivation.
+
+A certificate names a formulation and gives its dual data; `derive` turns them into a bound with
+midpoint-radius arithmetic and verified Cholesky factorisations, using nothing of the solver that
+made them. Wrong numbers in a certificate can only give a weaker bound, never a wrong one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy.linalg import lapack
+
+from prunebench.core.arrays import FloatArray, vector
+from prunebench.core.balls import UNIT, Ball, image, largest_sum, transposed_image
+from prunebench.core.block import BlockProblem
+from prunebench.core.errors import InvalidInput
+
+SHIFT = "select: diagonal shift"
+SPLIT = "refit: diagonal split"
+LAGRANGIAN = "lagrangian dual"
+
+
+def certificate(
+    formulation: str, *, root_bound: float, bound: float, tolerance: float, nodes: int, **proof: Any
+) -> dict[str, Any]:
+    """A JSON-able certificate, in the block's own units.
+
+    formulation : SHIFT (proof: shift, point, price), SPLIT (proof: split, point), LAGRANGIAN (proof:
+                  dual), or another name, which proves nothing by itself
+    root_bound  : the bound of the relaxation that the proof stands for
+    bound       : what the search proved;  tolerance : objectives this close count as equal
+    nodes       : of the search tree
+    """
+    plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in proof.items()}
+    return {
+        "formulation": formulation,
+        "root_bound": root_bound,
+        "bound": bound,
+        "tolerance": tolerance,
+        "nodes": nodes,
+        **plain,
+    }
+
+
+def derive(block: BlockProblem, proof: Mapping[str, Any]) -> float:
+    """The root bound that a certificate's numbers prove; −inf where they prove nothing. O(p³) with a shift or split.
+
+    Raises
+    ------
+    InvalidInput   a number or array of the certificate is missing or mis-shaped
+    """
+    formulation = proof.get("formulation")
+    if formulation == SHIFT and block.mode == "select":
+        return shift_bound(
+            block, _held(proof, "shift", block.p), _held(proof, "point", block.p), float(proof.get("price", 0.0))
+        )
+    if formulation == SPLIT and block.mode == "refit":
+        return split_bound(block, _held(proof, "split", block.p), _held(proof, "point", block.p))
+    if formulation == LAGRANGIAN:
+        size = block.p if block.form.factor is None else block.form.factor.shape[0]
+        return lagrangian_bound(block, _held(proof, "dual", size))
+    return -np.inf
+
+
+def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price: float) -> float:
+    """The select relaxation with diagonal `shift`, linearised at `point` and minimised by the price of the count.
+
+    With x = 1 − m, w = (1 − x)·w̄ and F(x) = f(w) + ½ Σ (sᵢ − ρᵢw̄ᵢ²)(xᵢ² − xᵢ), which is f on binaries
+    and convex on the count's plane: f >= F(x) − ∇F'x + price·Σx + Σ min(0, ∇Fᵢ − price).
+    """
+    form, dense = block.form, block.dense_weights
+    shift = shift + _missing_convexity(block, shift)
+    left = Ball.of(np.ones(block.p)) - point
+    value, slope = _value_and_gradient(block, left * dense)
+    extra = Ball.of(shift) - Ball.of(form.ridge) * dense * dense
+    gradient = extra * (Ball.of(point) - 0.5) - slope * dense
+    start = value + (extra * (Ball.of(point) * point - point) * 0.5).total() - (gradient * point).total()
+    reduced = gradient - price
+    clipped = Ball.of(np.minimum(reduced.lower(), 0.0)).total()
+    bound = start + Ball.of(np.float64(price)) * np.float64(block.p - block.keep) + clipped
+    return float(bound.lower())
+
+
+def split_bound(block: BlockProblem, split: FloatArray, point: FloatArray) -> float:
+    """The perspective relaxation of mode refit with diagonal split Δ, from its dual at v = `point`.
+
+    f >= f(v) − ∇f'v + ½ ΣΔv² − ½ (sum of the keep largest (Δv − ∇f)²/Δ), valid for any v once
+    H − diag(Δ) is proved positive semidefinite; Δ is shrunk until it is.
+    """
+    if (split <= 0.0).any():
+        return -np.inf
+    factor = _convex_share(block, split)
+    if factor == 0.0:
+        return -np.inf
+    split = factor * split
+    value, slope = _value_and_gradient(block, Ball.of(point))
+    rest = Ball.of(split) * point - slope
+    gains = (rest * rest).over(split) * 0.5
+    start = value - (slope * point).total() + (Ball.of(split) * point * point).total() * 0.5
+    return float((start - largest_sum(gains, block.keep)).lower())
+
+
+def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
+    """Either mode, matrix-free: ½‖Ad‖² >= z'Ad − ½‖z‖², then every weight by itself and the count by ranking.
+
+    dual : z (n,) where the form holds a factor, else v (p,) with z'A replaced by v'C, C = A'A
+    """
+    form = block.form
+    ridge = Ball.of(form.ridge)
+    if form.factor is not None:
+        pull = transposed_image(form.factor, dual) + form.linear
+        paid = (Ball.of(dual) * dual).total() * 0.5
+    else:
+        assert form.hessian is not None
+        # half the ridge goes into the curvature, so that a hessian singular to rounding is provably convex
+        if not _is_convex(form.hessian + np.diag(0.5 * form.ridge), _entry_doubt(block)):
+            return -np.inf
+        ridge = ridge * 0.5
+        product = image(form.hessian, dual) + ridge * dual
+        pull = product + form.linear
+        paid = (product * dual).total() * 0.5
+    centre = Ball.of(form.centre)
+    pruned = ridge * centre * centre * 0.5 - pull * centre
+    if block.mode == "select":
+        move = Ball.of(block.dense_weights) - centre
+        gains = pruned - pull * move - ridge * move * move * 0.5
+    else:
+        if (ridge.mid <= 0.0).any():
+            return -np.inf
+        rest = ridge * centre - pull
+        gains = (rest * rest).over(ridge.mid) * (0.5 + 4.0 * UNIT)
+    bound = pruned.total() + form.constant - paid - largest_sum(gains, block.keep)
+    return float(bound.lower())
+
+
+def value_range(block: BlockProblem, weights: FloatArray) -> tuple[float, float]:
+    """An interval that holds f(weights) exactly."""
+    value, _ = _value_and_gradient(block, Ball.of(weights))
+    return float(value.lower()), float(value.upper())
+
+
+def _value_and_gradient(block: BlockProblem, weights: Ball) -> tuple[Ball, Ball]:
+    form = block.form
+    move = weights - form.centre
+    if form.hessian is not None:
+        product = image(form.hessian, move)
+        curved = (product * move).total()
+    else:
+        assert form.factor is not None
+        residual = image(form.factor, move)
+        product = transposed_image(form.factor, residual)
+        curved = (residual * residual).total()
+    ridge_part = move * form.ridge
+    value = (move * form.linear).total() + (curved + (ridge_part * move).total()) * 0.5 + form.constant
+    return value, product + ridge_part + form.linear
+
+
+def _missing_convexity(block: BlockProblem, shift: FloatArray) -> float:
+    """What must be added to every entry of `shift` before the relaxation is proved convex on the count's plane."""
+    dense = block.dense_weights
+    gram = block.form.gram(np.arange(block.p))
+    norms = np.sqrt(np.maximum(gram.diagonal(), 0.0))
+    gram[np.diag_indices(block.p)] -= block.form.ridge
+    matrix = gram * dense[:, None] * dense
+    matrix[np.diag_indices(block.p)] += shift
+    largest = float(np.linalg.norm(matrix))
+    doubt = _entry_doubt(block) * float((dense * norms) @ (dense * norms)) + 8.0 * UNIT * float(np.abs(shift).max())
+    normal = np.full(block.p, 1.0 / np.sqrt(block.p))
+    normal[0] += 1.0
+    normal /= np.linalg.norm(normal)
+    # the reflection of a symmetric matrix: Higham (2002), Lemma 19.3, applied from both sides
+    doubt += 40.0 * UNIT * (block.p + 4) * largest
+    half = matrix @ normal
+    update = 2.0 * (half - float(normal @ half) * normal)
+    rotated = (matrix - np.outer(normal, update) - np.outer(update, normal))[1:, 1:]
+    added, step = 0.0, 2.0 * doubt
+    for _ in range(60):
+        if _is_convex(rotated + added * np.eye(block.p - 1), doubt):
+            return added
+        added, step = added + step, 4.0 * step
+    raise InvalidInput(f"{block.name}: the certificate's shift does not make the block convex")
+
+
+def _convex_share(block: BlockProblem, split: FloatArray) -> float:
+    """The largest tried part of `split` that leaves H − diag(split) provably positive semidefinite; 0: none."""
+    gram = block.form.gram(np.arange(block.p))
+    unit = 1.0 / np.sqrt(gram.diagonal())
+    matrix = gram * unit[:, None] * unit
+    share = split * unit * unit
+    doubt = block.p * (_entry_doubt(block) + 8.0 * UNIT)
+    for factor in (1.0, 1.0 - 1e-12, 1.0 - 1e-10, 1.0 - 1e-8, 1.0 - 1e-6, 1.0 - 1e-4, 0.99, 0.9, 0.5, 0.1, 1e-2, 1e-3):
+        if _is_convex(matrix - np.diag(factor * share), doubt):
+            return factor
+    return 0.0
+
+
+def _entry_doubt(block: BlockProblem) -> float:
+    """Relative error of a curvature entry computed from the block's arrays: of √(H_ii H_jj)."""
+    rows = 0 if block.form.factor is None else block.form.factor.shape[0]
+    return (rows + 12) * UNIT * 1.01
+
+
+def _is_convex(matrix: FloatArray, doubt: float) -> bool:
+    """Whether every matrix within `doubt` of `matrix` (spectral norm) is proved positive semidefinite.
+
+    Rump: Verification of positive definiteness, BIT 46 (2006), Theorem 2.3.
+    """
+    size = matrix.shape[0]
+    if size == 0:
+        return True
+    trace = float(np.abs(matrix.diagonal()).sum())
+    lowered = matrix - (doubt + 2.0 * (size + 3) * UNIT * trace) * np.eye(size)
+    if not np.isfinite(lowered).all():
+        return False
+    _, info = lapack.dpotrf(lowered, lower=1, clean=0)
+    return bool(info == 0)
+
+
+def _held(proof: Mapping[str, Any], key: str, size: int) -> FloatArray:
+    if key not in proof:
+        raise InvalidInput(f"the certificate has no {key!r}; its formulation {proof.get('formulation')!r} needs it")
+    return vector(f"the certificate's {key}", np.asarray(proof[key], dtype=np.float64), size)

@@ -1,0 +1,300 @@
+"""The block problem in dimod's words, and the way back: BQM by three encodings, CQM, files, repair.
+
+Three ways to say Σ m = keep to a sampler that knows no constraints: `safe`, the quadratic penalty
+that provably makes every optimum feasible; `adaptive`, the smallest penalty that a short anneal
+still obeys; `lagrange`, a linear term μ Σ m and no penalty at all. The safe one buries the
+objective: its best sample is often worse than a greedy mask.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.errors import InvalidInput
+
+Draw = Callable[["Encoded"], BoolArray]
+"""Samples of an encoded block as masks, bool (s, p)."""
+
+Late = Callable[[], bool]
+
+ENCODINGS = ("adaptive", "lagrange", "safe")
+
+PENALTY_ROUNDS, MULTIPLIER_ROUNDS = 8, 20
+FEASIBLE_RANGE = (0.5, 0.98)
+"""The feasible share that the adaptive penalty is searched for: below, samples are lost; above, quality is."""
+COUNT_TOLERANCE = 0.005
+"""The median sample may miss `keep` by this part of p: the repair closes it."""
+MAX_DENSE = 8192
+"""Largest p that is written out as p²/2 couplings."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A quadratic function of the mask without constraints: offset + linear'm + Σ_{i<j} Jᵢⱼ mᵢ mⱼ.
+
+    linear : float64 (p,);  couplings : float64 (p, p), symmetric, zero diagonal;  offset : float
+    keep : how many ones the block wants;  penalty : weight of (Σ m − keep)²;  multiplier : of (Σ m − keep)
+    """
+
+    linear: FloatArray
+    couplings: FloatArray
+    offset: float
+    keep: int
+    penalty: float = 0.0
+    multiplier: float = 0.0
+
+    def with_penalty(self, weight: float) -> "Encoded":
+        """The same objective with `weight`·(Σ m − keep)² added: on feasible masks nothing changes."""
+        couplings = self.couplings + 2.0 * weight
+        np.fill_diagonal(couplings, 0.0)
+        linear = self.linear + weight * (1.0 - 2.0 * self.keep)
+        offset = self.offset + weight * self.keep**2
+        return replace(self, linear=linear, couplings=couplings, offset=offset, penalty=self.penalty + weight)
+
+    def with_multiplier(self, weight: float) -> "Encoded":
+        """The same objective with `weight`·(Σ m − keep) added: on feasible masks nothing changes."""
+        offset = self.offset - weight * self.keep
+        return replace(self, linear=self.linear + weight, offset=offset, multiplier=self.multiplier + weight)
+
+    def energies(self, masks: BoolArray) -> FloatArray:
+        """bool (s, p) -> float64 (s,)"""
+        chosen = np.asarray(masks, dtype=np.float64)
+        return np.asarray(
+            self.offset + chosen @ self.linear + 0.5 * np.einsum("sp,sp->s", chosen @ self.couplings, chosen)
+        )
+
+    def bqm(self) -> Any:
+        """A dimod.BinaryQuadraticModel over the variables 0 … p−1, 1 where the weight is kept."""
+        import dimod
+
+        model = dimod.BinaryQuadraticModel("BINARY")
+        model.add_linear_from_array(self.linear)  # type: ignore[arg-type]  # its annotation leaves arrays out
+        model.add_quadratic_from_dense(np.triu(self.couplings, 1))
+        model.offset = self.offset
+        return model
+
+
+def encode(block: BlockProblem, unit: float = 1.0) -> Encoded:
+    """The block's select objective, unconstrained, divided by `unit`.
+
+    Raises
+    ------
+    InvalidInput   more weights than can be written out as pairs
+    """
+    if block.p > MAX_DENSE:
+        raise InvalidInput(
+            f"{block.name} has {block.p} weights; a binary quadratic model writes out p²/2 couplings and is limited "
+            f"to {MAX_DENSE} here: choose a smaller block, or solver 'anneal', which needs none"
+        )
+    qubo = block.to_qubo()
+    return Encoded(qubo.linear / unit, qubo.couplings / unit, qubo.constant / unit, block.keep)
+
+
+def swap_unit(encoded: Encoded, rng: np.random.Generator, masks: int = 16, swaps: int = 64) -> float:
+    """The mean |change of energy| of random swaps at random masks; 1 where there is none."""
+    size, keep = encoded.linear.size, encoded.keep
+    if not 0 < keep < size:
+        return 1.0
+    changes = []
+    for _ in range(masks):
+        order = rng.permutation(size)
+        fields = encoded.linear + encoded.couplings[:, order[:keep]].sum(axis=1)
+        i, j = order[rng.integers(0, keep, swaps)], order[rng.integers(keep, size, swaps)]
+        changes.append(np.abs(fields[j] - fields[i] - encoded.couplings[i, j]))
+    mean = float(np.mean(changes))
+    return mean if mean > 0.0 else 1.0
+
+
+def safe_penalty(encoded: Encoded) -> float:
+    """A weight that makes every minimum feasible: no flip can gain more than max(|hᵢ| + Σⱼ |Jᵢⱼ|)."""
+    return float(np.max(np.abs(encoded.linear) + np.abs(encoded.couplings).sum(axis=1)))
+
+
+def flip_penalty(encoded: Encoded, mask: BoolArray) -> float:
+    """Twice the best gain of a single flip at a good feasible mask: where the adaptive search starts."""
+    fields = encoded.linear + encoded.couplings @ mask.astype(np.float64)
+    gain = float(np.max(np.where(mask, fields, -fields)))
+    floor = 1e-6 * safe_penalty(encoded)
+    return max(2.0 * gain, floor, np.finfo(np.float64).tiny)
+
+
+def _never() -> bool:
+    return False
+
+
+def search_penalty(encoded: Encoded, start: float, draw: Draw, late: Late = _never) -> tuple[Encoded, float, int]:
+    """The adaptive penalty: doubled or cut until FEASIBLE_RANGE of the samples are feasible.
+
+    encoded : without penalty;  start : first weight, from `flip_penalty`
+    draw : short samples;  late : says when to settle for what has been tried
+
+    Returns
+    -------
+    the encoding, its feasible share, and the rounds it took. If no weight lands in the range, the
+    smallest one tried that lies above it, else the largest tried.
+    """
+    low, high, weight = 0.0, np.inf, start
+    tried: dict[float, float] = {}
+    for _ in range(PENALTY_ROUNDS):
+        masks = draw(encoded.with_penalty(weight))
+        share = float(np.mean(masks.sum(axis=1) == encoded.keep)) if len(masks) else 0.0
+        tried[weight] = share
+        if FEASIBLE_RANGE[0] <= share <= FEASIBLE_RANGE[1] or late():
+            break
+        low, high = (max(low, weight), high) if share < FEASIBLE_RANGE[0] else (low, min(high, weight))
+        if high == np.inf:
+            weight = low * (4.0 if share > 0.0 else 8.0)
+        else:
+            weight = np.sqrt(low * high) if low > 0.0 else high / 8.0
+    inside = [w for w, s in tried.items() if FEASIBLE_RANGE[0] <= s <= FEASIBLE_RANGE[1]]
+    above = [w for w, s in tried.items() if s > FEASIBLE_RANGE[1]]
+    chosen = min(inside) if inside else min(above) if above else max(tried)
+    return encoded.with_penalty(chosen), tried[chosen], len(tried)
+
+
+def search_multiplier(encoded: Encoded, start: float, draw: Draw, late: Late = _never) -> tuple[Encoded, float, int]:
+    """The linear term: μ bracketed, then bisected, until the median sample keeps `keep` weights.
+
+    encoded : without penalty;  start : first step away from zero
+    draw : short samples;  late : says when to settle for what has been tried
+
+    Returns
+    -------
+    the encoding, its feasible share, and the rounds it took
+    """
+    low, high, step = -np.inf, np.inf, start
+    best: tuple[float, float, float] | None = None
+    weight, made = 0.0, 0
+    for _ in range(MULTIPLIER_ROUNDS):
+        made += 1
+        masks = draw(encoded.with_multiplier(weight))
+        counts = masks.sum(axis=1) if len(masks) else np.array([0])
+        median = float(np.median(counts))
+        share = float(np.mean(counts == encoded.keep))
+        off = abs(median - encoded.keep)
+        if best is None or (off, -share) < (best[1], -best[2]):
+            best = (weight, off, share)
+        if off <= max(0.5, COUNT_TOLERANCE * encoded.linear.size) or late():
+            break
+        low, high = (weight, high) if median > encoded.keep else (low, weight)
+        if np.isfinite(low) and np.isfinite(high):
+            weight = 0.5 * (low + high)
+        else:
+            weight, step = weight + (step if high == np.inf else -step), 4.0 * step
+    assert best is not None
+    return encoded.with_multiplier(best[0]), best[2], made
+
+
+def repair(encoded: Encoded, masks: BoolArray) -> BoolArray:
+    """Masks with exactly `keep` ones, by the best single flips; feasible ones stay as they are.
+
+    encoded : the objective without penalty;  masks : bool (s, p)
+    """
+    out = np.array(masks, dtype=np.bool_)
+    counts = out.sum(axis=1)
+    for row in np.flatnonzero(counts != encoded.keep):
+        mask = out[row]
+        fields = encoded.linear + encoded.couplings @ mask.astype(np.float64)
+        for _ in range(abs(int(counts[row]) - encoded.keep)):
+            if counts[row] < encoded.keep:
+                flip = int(np.argmin(np.where(mask, np.inf, fields)))
+                fields += encoded.couplings[flip]
+            else:
+                flip = int(np.argmax(np.where(mask, fields, -np.inf)))
+                fields -= encoded.couplings[flip]
+            mask[flip] = not mask[flip]
+    return out
+
+
+def to_cqm(block: BlockProblem, labels: str = "") -> Any:
+    """A dimod.ConstrainedQuadraticModel: the objective and the cardinality as one equality.
+
+    labels : with a prefix "m" the variables are called m0, m1, …, as the LP format wants; else 0, 1, …
+    """
+    import dimod
+
+    model = encode(block).bqm()
+    if labels:
+        model.relabel_variables({i: f"{labels}{i}" for i in range(block.p)}, inplace=True)
+    constrained = dimod.ConstrainedQuadraticModel.from_bqm(model)
+    constrained.add_constraint_from_iterable(
+        [(v, 1.0) for v in model.variables], "==", rhs=block.keep, label="cardinality"
+    )
+    return constrained
+
+
+def to_bqm(block: BlockProblem, encoding: str = "adaptive", seed: int = 0) -> Any:
+    """A dimod.BinaryQuadraticModel with Σ m = keep built in by `encoding`: safe, adaptive or lagrange.
+
+    Its energy on feasible masks is the block's objective. adaptive and lagrange are tuned by short
+    runs of dwave-samplers' simulated annealing with this seed.
+    """
+    from prunebench.forms.sampling import tuned
+
+    rng = np.random.default_rng(seed)
+    unit = swap_unit(encode(block), rng)
+    found = tuned(encode(block, unit), encoding, block.incumbent, rng)
+    plain = encode(block)
+    return plain.with_penalty(found.penalty * unit).with_multiplier(found.multiplier * unit).bqm()
+
+
+def sampler_of(given: Any) -> Any:
+    """A sampler out of an object, a class, a factory, or an import path "package.module:Class".
+
+    Raises
+    ------
+    InvalidInput   the path cannot be imported, or what it gives has neither `sample` nor `sample_cqm`
+    """
+    if isinstance(given, str):
+        module, _, attribute = given.partition(":")
+        if not attribute:
+            raise InvalidInput(f"sampler {given!r} is not an import path 'package.module:Class'")
+        try:
+            given = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise InvalidInput(f"sampler {given!r} cannot be imported: {error}") from error
+    is_sampler = not isinstance(given, type) and (hasattr(given, "sample") or hasattr(given, "sample_cqm"))
+    made = given if is_sampler or not callable(given) else given()
+    if not (hasattr(made, "sample") or hasattr(made, "sample_cqm")):
+        raise InvalidInput(f"sampler {type(made).__name__} has neither 'sample' nor 'sample_cqm'; pass a dimod sampler")
+    return made
+
+
+def _write_bqm(block: BlockProblem, path: Path) -> None:
+    with to_bqm(block).to_file() as source:
+        path.write_bytes(source.read())
+
+
+def _write_cqm(block: BlockProblem, path: Path) -> None:
+    with to_cqm(block).to_file() as source:
+        path.write_bytes(source.read())
+
+
+def _write_lp(block: BlockProblem, path: Path) -> None:
+    from dimod import lp
+
+    path.write_text(lp.dumps(to_cqm(block, labels="m")))
+
+
+def _write_coo(block: BlockProblem, path: Path) -> None:
+    # dimod's own writer rounds to six digits, which moves the optimum; its reader takes any number of them
+    model = to_bqm(block)
+    lines = ["# vartype=BINARY"]
+    lines += [f"{v} {v} {model.linear[v]!r}" for v in model.variables]
+    lines += [f"{min(u, v)} {max(u, v)} {bias!r}" for u, v, bias in model.iter_quadratic()]
+    path.write_text("\n".join(lines).replace("np.float64(", "").replace(")", "") + "\n")
+
+
+EXPORTS: dict[str, Callable[[BlockProblem, Path], None]] = {
+    "bqm": _write_bqm,
+    "cqm": _write_cqm,
+    "lp": _write_lp,
+    "coo": _write_coo,
+}
+"""Writers by format. bqm and coo carry the adaptive penalty (coo has no place for the constant)."""

@@ -1,0 +1,129 @@
+"""From samples to a solution: the share that was feasible, the best before and after repair, the pool."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Recorder, Solution, Status
+from prunebench.forms.dimod import Encoded, repair
+
+ALTERNATIVES = 16
+MERGE = 32
+REPAIRS = 256
+"""Infeasible samples of one batch that are repaired, the lowest energies first."""
+
+
+@dataclass
+class Pool:
+    """What one solve has seen of its samples.
+
+    block : BlockProblem;  encoded : the objective without penalty, divided by unit
+    keep_samples : how many of the lowest samples are kept whole
+    """
+
+    block: BlockProblem
+    encoded: Encoded
+    unit: float
+    recorder: Recorder
+    keep_samples: int | None = 0
+    reads: int = 0
+    feasible: int = 0
+    raw: float = np.inf
+    repaired: float = np.inf
+    batches: int = 0
+    _sets: list[Any] = field(default_factory=list)
+    _held: dict[bytes, tuple[float, BoolArray]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._start = self.block.evaluate(self.block.incumbent)
+        self.recorder.record(self._start)
+        self._held[self.block.incumbent.tobytes()] = (self._start / self.unit, self.block.incumbent)
+
+    def add(self, masks: BoolArray, samples: Any) -> None:
+        """Take in one batch: count it, judge its feasible samples, repair the others, keep the best.
+
+        masks : bool (s, p), the samples' rows;  samples : the SampleSet they come from
+        """
+        counts = np.asarray(samples.record.num_occurrences, dtype=np.int64)
+        good = masks.sum(axis=1) == self.block.keep
+        self.batches += 1
+        self.reads += int(counts.sum())
+        self.feasible += int(counts[good].sum())
+        if self.keep_samples != 0:
+            self._sets.append(samples if self.keep_samples is None else samples.truncate(self.keep_samples))
+            if len(self._sets) > MERGE:
+                self._sets = [self._merged()]
+        if good.any():
+            self.raw = min(self.raw, self._hold(masks[good]))
+            self.repaired = min(self.repaired, self.raw)
+        broken = masks[~good]
+        if len(broken):
+            order = np.argsort(self.encoded.energies(broken), kind="stable")[:REPAIRS]
+            lowest = np.unique(broken[order], axis=0)
+            self.repaired = min(self.repaired, self._hold(repair(self.encoded, lowest)))
+
+    def solution(self, status: Status, reason: str, timings: dict[str, float], details: dict[str, Any]) -> Solution:
+        """The best feasible or repaired sample, or the incumbent where none is better."""
+        ranked = sorted(self._held.values(), key=lambda pair: pair[0])
+        best = min((mask for _, mask in ranked[:2]), key=self.block.evaluate)
+        others = [mask for _, mask in ranked if mask is not best]
+        found: dict[str, Any] = {
+            "reads": self.reads,
+            "batches": self.batches,
+            "feasible_share": self.feasible / self.reads if self.reads else None,
+            "objective_raw": self.raw if np.isfinite(self.raw) else None,
+            "objective_repaired": self.repaired if np.isfinite(self.repaired) else None,
+        }
+        if self._sets:
+            found["sampleset"] = self._sampleset()
+        return Solution.from_mask(
+            self.block,
+            best,
+            status=status,
+            stop_reason=reason,
+            recorder=self.recorder,
+            timings=timings,
+            details={**found, **details},
+            alternatives=np.array(others[:ALTERNATIVES]) if others else None,
+        )
+
+    def _hold(self, masks: BoolArray) -> float:
+        """Keep the best of feasible masks. -> the best one's objective"""
+        energies: FloatArray = self.encoded.energies(masks)
+        order = np.argsort(energies, kind="stable")[: ALTERNATIVES + 1]
+        for row in order:
+            key = masks[row].tobytes()
+            if key not in self._held:
+                self._held[key] = (float(energies[row]), masks[row].copy())
+        if len(self._held) > 4 * ALTERNATIVES:
+            ranked = sorted(self._held.items(), key=lambda item: item[1][0])
+            self._held = dict(ranked[: ALTERNATIVES + 1])
+        objective = self.block.evaluate(masks[order[0]])
+        self.recorder.record(objective)
+        return objective
+
+    def _sampleset(self) -> dict[str, Any]:
+        """The kept samples as dimod's own JSON-able record, energies in units of `unit`, encoding included."""
+        import dimod
+
+        whole = self._merged()
+        make: Any = dimod.SampleSet.from_samples
+        plain = make(
+            (np.asarray(whole.record.sample), list(whole.variables)),
+            energy=np.asarray(whole.record.energy),
+            num_occurrences=np.asarray(whole.record.num_occurrences),
+            vartype=whole.vartype,
+        )
+        return dict(json.loads(json.dumps(plain.to_serializable())))
+
+    def _merged(self) -> Any:
+        """The sets kept so far as one, repeats counted together, the lowest `keep_samples` of them."""
+        import dimod
+
+        join: Any = dimod.concatenate
+        whole = join(self._sets).aggregate()
+        return whole if self.keep_samples is None else whole.truncate(self.keep_samples)

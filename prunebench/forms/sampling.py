@@ -1,0 +1,185 @@
+"""Running a dimod sampler on an encoded block: keywords checked, answers checked, penalties tuned."""
+
+import ast
+import threading
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
+from prunebench.forms.dimod import (
+    ENCODINGS,
+    Encoded,
+    flip_penalty,
+    safe_penalty,
+    sampler_of,
+    search_multiplier,
+    search_penalty,
+)
+
+TUNE_SWEEPS, TUNE_READS = 200, 20
+BETA_RANGE = (1.0 / 0.3, 1.0 / 1e-3)
+"""Inverse temperatures in units of a random swap's mean energy change; a library's own range is far off."""
+
+
+class SamplerFailed(PrunebenchError):
+    """A sampler raised, hung, or gave back what is no answer; the message names it and what it did."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """An encoding and how it was found: feasible share of the last short run, and how many runs."""
+
+    encoded: Encoded
+    share: float = float("nan")
+    rounds: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def penalty(self) -> float:
+        """The weight of (Σ m − keep)²."""
+        return self.encoded.penalty
+
+    @property
+    def multiplier(self) -> float:
+        """The weight of (Σ m − keep)."""
+        return self.encoded.multiplier
+
+
+def tuned(
+    encoded: Encoded,
+    encoding: str,
+    mask: BoolArray,
+    rng: np.random.Generator,
+    late: Callable[[], bool] = lambda: False,
+) -> Tuned:
+    """The encoding of that name, tuned by short anneals where it needs tuning.
+
+    encoded : without penalty, in units of a random swap;  mask : a good feasible mask
+    late : says when to settle for what has been tried
+
+    Raises
+    ------
+    InvalidInput   an unknown encoding
+    """
+    if encoding not in ENCODINGS:
+        raise unknown_name("encoding", encoding, ENCODINGS)
+    if encoding == "safe":
+        return Tuned(encoded.with_penalty(max(safe_penalty(encoded), np.finfo(np.float64).tiny)))
+    sampler = sampler_of("dwave.samplers:SimulatedAnnealingSampler")
+
+    def draw(trial: Encoded) -> BoolArray:
+        return masks_of(
+            sampler.sample(
+                trial.bqm(),
+                num_reads=TUNE_READS,
+                num_sweeps=TUNE_SWEEPS,
+                beta_range=BETA_RANGE,
+                seed=int(rng.integers(2**31)),
+            ),
+            trial.linear.size,
+        )
+
+    if encoding == "lagrange":
+        return Tuned(*search_multiplier(encoded, flip_penalty(encoded, mask), draw, late))
+    return Tuned(*search_penalty(encoded, flip_penalty(encoded, mask), draw, late))
+
+
+def keywords_of(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Sampler keywords out of texts like "num_sweeps=2000"; values are Python literals, else text.
+
+    Raises
+    ------
+    InvalidInput   a text without "="
+    """
+    out: dict[str, Any] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        if not sign or not name.strip():
+            raise InvalidInput(f"sampler keyword {text!r} is not of the form name=value")
+        try:
+            out[name.strip()] = ast.literal_eval(value.strip())
+        except (ValueError, SyntaxError):
+            out[name.strip()] = value.strip()
+    return out
+
+
+def require_keywords(sampler: Any, keywords: Mapping[str, Any], also: tuple[str, ...] = ()) -> None:
+    """Raise InvalidInput for a keyword that the sampler's `parameters` do not list; dimod drops it silently."""
+    known = {*getattr(sampler, "parameters", {}), *also}
+    for name in keywords:
+        if name not in known:
+            raise unknown_name(f"keyword of sampler {type(sampler).__name__}", name, known)
+
+
+def accepted(sampler: Any, keywords: Mapping[str, Any], also: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Those of our own default keywords that the sampler lists."""
+    known = {*getattr(sampler, "parameters", {}), *also}
+    return {name: value for name, value in keywords.items() if name in known}
+
+
+def ask(sampler: Any, method: str, model: Any, keywords: Mapping[str, Any], seconds: float) -> Any:
+    """The SampleSet of `sampler.method(model, **keywords)`, resolved.
+
+    A sampler that does not answer within `seconds` is left behind in its daemon thread.
+
+    Raises
+    ------
+    SamplerFailed   it raised or did not answer in time
+    """
+    name = type(sampler).__name__
+    answer: list[Any] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            with warnings.catch_warnings():
+                # a dropped keyword is an error here, not a warning: require_keywords has seen to it
+                warnings.simplefilter("ignore", UserWarning)
+                found = getattr(sampler, method)(model, **keywords)
+                if hasattr(found, "resolve"):
+                    found.resolve()
+            answer.append(found)
+        except Exception as error:
+            failure.append(error)
+
+    if seconds == np.inf:
+        run()
+    else:
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if thread.is_alive():
+            raise SamplerFailed(f"sampler {name} gave no answer within {seconds:.3g} s")
+    if failure:
+        raise SamplerFailed(f"sampler {name} raised {type(failure[0]).__name__}: {failure[0]}") from failure[0]
+    return answer[0]
+
+
+def masks_of(samples: Any, size: int, prefix: str = "") -> BoolArray:
+    """The samples as masks over the variables 0 … p−1, one row each, repeats by their count left out. -> bool (s, p)
+
+    Raises
+    ------
+    SamplerFailed   not a SampleSet, no samples, a variable missing, or values other than 0 and 1 (or −1 and 1)
+    """
+    record = getattr(samples, "record", None)
+    if record is None:
+        raise SamplerFailed(f"the sampler gave back {type(samples).__name__}, not a dimod.SampleSet")
+    if len(record) == 0:
+        raise SamplerFailed("the sampler gave back no samples")
+    places = {label: place for place, label in enumerate(samples.variables)}
+    wanted = [f"{prefix}{i}" if prefix else i for i in range(size)]
+    missing = [label for label in wanted if label not in places]
+    if missing:
+        raise SamplerFailed(f"the samples lack {len(missing)} of {size} variables, the first being {missing[0]!r}")
+    values: FloatArray = np.asarray(record.sample, dtype=np.float64)[:, [places[label] for label in wanted]]
+    low = -1.0 if str(samples.vartype.name) == "SPIN" else 0.0
+    if not np.isin(values, (low, 1.0)).all():
+        wrong = values[~np.isin(values, (low, 1.0))][0]
+        raise SamplerFailed(f"the samples hold the value {wrong}, which is neither {low:g} nor 1")
+    return np.asarray(values == 1.0)

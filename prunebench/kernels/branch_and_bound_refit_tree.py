@@ -1,0 +1,309 @@
+"""The refit tree's loop: prune, fix, round, branch; leaves what it did not finish as open nodes."""
+
+import numpy as np
+from numba import njit
+
+from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.kernels.branch_and_bound_refit import (
+    IN,
+    OUT,
+    TIED,
+    build,
+    change_pattern,
+    dual_bound,
+    legal,
+    pattern_point,
+    solve_node,
+)
+from prunebench.kernels.branch_and_bound_select import FREE, Pattern
+
+
+@njit(cache=True, nogil=True)
+def branching_variable(
+    pattern: Pattern,
+    sign: FloatArray,
+    fixed: Pattern,
+    inverse: FloatArray,
+    members: IndexArray,
+    size: int,
+    y: FloatArray,
+    tau: float,
+) -> int:
+    """The tied variable that would be dearest to prune, y²/S⁻¹, less the nearer it is to being kept; -1: none.
+
+    The first factor is the saliency of Optimal Brain Surgeon (Hassibi, Stork 1992, eq. 5) in the
+    node's system: how much the relaxation rises, to second order, where the weight goes to zero.
+    """
+    best = -1
+    score = -1.0
+    for a in range(size):
+        i = members[a]
+        if pattern[i] != TIED or fixed[i] != FREE:
+            continue
+        share = min(1.0, max(0.0, sign[i] * y[i] / tau))
+        if share < 1e-7 or share > 1.0 - 1e-7:
+            continue
+        worth = y[i] * y[i] * (1.0 - share) / (inverse[a, a] + 1e-300)
+        if worth > score:
+            score = worth
+            best = i
+    return best
+
+
+@njit(cache=True, nogil=True)
+def rounded_value(
+    matrix: FloatArray,
+    linear: FloatArray,
+    keep: int,
+    pattern: Pattern,
+    sign: FloatArray,
+    fixed: Pattern,
+    y: FloatArray,
+    inverse: FloatArray,
+    members: IndexArray,
+    size: int,
+    scratch: Pattern,
+) -> float:
+    """The mask of the largest shares and its value; `scratch` receives the mask as IN and OUT."""
+    p = linear.size
+    key = np.empty(p)
+    for i in range(p):
+        if pattern[i] == IN:
+            key[i] = -1e300 if fixed[i] == 1 else -1e200
+        elif pattern[i] == TIED:
+            key[i] = -sign[i] * y[i]
+        else:
+            key[i] = 1e300 if fixed[i] == 0 else 1e200
+    order = np.argsort(key, kind="mergesort")
+    scratch[:] = OUT
+    for a in range(keep):
+        scratch[order[a]] = IN
+    now = pattern.copy()
+    own = members.copy()
+    work = np.empty((p, p))
+    work[:size, :size] = inverse[:size, :size]
+    held = change_pattern(matrix, now, scratch, work, own, size)
+    if held != keep:
+        return np.inf
+    kept = np.zeros(held)
+    for a in range(held):
+        for b in range(held):
+            kept[a] += work[a, b] * linear[own[b]]
+    # the objective at these weights, not −½h'y: an inverse that has drifted must not flatter it
+    value = 0.0
+    for a in range(held):
+        row = matrix[own[a]]
+        slope = kept[a]
+        for b in range(held):
+            slope += row[own[b]] * kept[b]
+        value += kept[a] * (0.5 * slope - linear[own[a]])
+    return value
+
+
+@njit(cache=True, nogil=True)
+def explore(
+    matrix: FloatArray,
+    linear: FloatArray,
+    reach: FloatArray,
+    keep: int,
+    accuracy: float,
+    margin: float,
+    root_pattern: Pattern,
+    root_sign: FloatArray,
+    root_fixed: Pattern,
+    root_j: int,
+    root_target: int,
+    root_bound: float,
+    best_mask: Pattern,
+    best_value: float,
+    node_limit: int,
+    out_pattern: Pattern,
+    out_sign: FloatArray,
+    out_fixed: Pattern,
+    out_branch: IndexArray,
+    out_bound: FloatArray,
+) -> tuple[float, int, int]:
+    """Search below one open node, at most `node_limit` nodes.
+
+    matrix K (p, p), linear h (p,): the split-off form. A node is pruned once its safe bound is at
+    least best − margin. best_mask (IN or OUT) is overwritten when a better mask is found.
+    Returns (best value, nodes, how many open nodes were left in the out arrays).
+    """
+    p = linear.size
+    pattern = root_pattern.copy()
+    wanted = root_pattern.copy()
+    scratch = root_pattern.copy()
+    sign = root_sign.copy()
+    fixed = root_fixed.copy()
+    y = np.zeros(p)
+    rho = np.empty(p)
+    spread = np.zeros(p)
+    members = np.empty(p, np.int64)
+    inverse = np.empty((p, p))
+    stack_pattern = np.empty((p + 1, p), np.int8)
+    stack_sign = np.empty((p + 1, p))
+    stack_fixed = np.empty((p + 1, p), np.int8)
+    stack_members = np.empty((p + 1, p), np.int64)
+    stack_size = np.empty(p + 1, np.int64)
+    stack_j = np.empty(p + 1, np.int64)
+    stack_target = np.empty(p + 1, np.int64)
+    stack_bound = np.empty(p + 1)
+    stack_at = np.zeros(p + 2, np.int64)
+    packed = np.empty(1 << 16)
+    depth = 0
+    nodes = 0
+    handed_on = 0
+    size = build(matrix, pattern, inverse, members)
+    bound = root_bound
+    j = root_j
+    target = root_target
+    while True:
+        nodes += 1
+        cut = best_value - margin
+        pruned = bound >= cut
+        tied = 0
+        level = 0.0
+        if not pruned:
+            if j >= 0:
+                fixed[j] = target
+                wanted[:] = pattern
+                wanted[j] = IN if target == 1 else OUT
+                legal(keep, fixed, wanted, rho)
+                for i in range(p):
+                    if wanted[i] == TIED and pattern[i] != TIED:
+                        sign[i] = -1.0 if rho[i] < 0.0 else 1.0
+                size = change_pattern(matrix, pattern, wanted, inverse, members, size)
+            size, bound, level, _, tied = solve_node(
+                matrix,
+                linear,
+                reach,
+                keep,
+                fixed,
+                pattern,
+                sign,
+                inverse,
+                members,
+                size,
+                y,
+                rho,
+                spread,
+                wanted,
+                bound,
+                cut,
+                accuracy,
+                40,
+            )
+            pruned = bound >= cut
+        if not pruned and ((nodes & 15) == 1 or tied == 0):
+            found = rounded_value(matrix, linear, keep, pattern, sign, fixed, y, inverse, members, size, scratch)
+            if found < best_value:
+                best_value = found
+                best_mask[:] = scratch
+                cut = best_value - margin
+                pruned = bound >= cut
+        j = -1
+        if not pruned:
+            free = 0
+            kept = 0
+            for i in range(p):
+                free += fixed[i] == FREE
+                kept += fixed[i] == 1
+            if tied > 0:
+                j = branching_variable(pattern, sign, fixed, inverse, members, size, y, np.sqrt(level))
+            if j < 0:
+                for i in range(p):
+                    if fixed[i] == FREE and pattern[i] == TIED:
+                        j = i
+                        break
+            if j < 0:
+                for i in range(p):
+                    if fixed[i] == FREE and (
+                        j < 0 or abs(abs(rho[i]) - np.sqrt(level)) < abs(abs(rho[j]) - np.sqrt(level))
+                    ):
+                        j = i
+            if free == 0:
+                pruned = True
+        if not pruned:
+            current = dual_bound(linear, reach, keep, fixed, y, rho, level, accuracy)
+            for i in range(p):
+                if fixed[i] == FREE and i != j:
+                    reduced = 0.5 * (level - rho[i] * rho[i])
+                    if pattern[i] == OUT and current + reduced >= cut:
+                        fixed[i] = 0
+                    elif pattern[i] == IN and current - reduced >= cut:
+                        fixed[i] = 1
+            share = 0.0
+            if pattern[j] == IN:
+                share = 1.0
+            elif pattern[j] == TIED:
+                share = sign[j] * y[j] / np.sqrt(level)
+            first = 1 if share > 0.5 else 0
+            # a child whose count cannot be met holds no mask
+            free = 0
+            kept = 0
+            for i in range(p):
+                free += fixed[i] == FREE
+                kept += fixed[i] == 1
+            if kept + 1 > keep:
+                first = 0
+            if kept + free - 1 < keep:
+                first = 1
+            only = kept + 1 > keep or kept + free - 1 < keep
+            start = stack_at[depth]
+            if start + size * size > packed.size:
+                grown = np.empty(2 * packed.size + size * size)
+                grown[:start] = packed[:start]
+                packed = grown
+            at = start
+            for a in range(size):
+                for b in range(size):
+                    packed[at] = inverse[a, b]
+                    at += 1
+            stack_at[depth + 1] = at
+            stack_pattern[depth] = pattern
+            stack_sign[depth] = sign
+            stack_fixed[depth] = fixed
+            stack_members[depth] = members
+            stack_size[depth] = size
+            stack_j[depth] = j
+            stack_target[depth] = 1 - first
+            stack_bound[depth] = np.inf if only else bound
+            depth += 1
+            target = first
+            if nodes < node_limit:
+                continue
+            out_pattern[depth] = pattern
+            out_sign[depth] = sign
+            out_fixed[depth] = fixed
+            out_branch[depth, 0] = j
+            out_branch[depth, 1] = target
+            out_bound[depth] = bound
+            handed_on = 1
+            break
+        while depth > 0 and stack_bound[depth - 1] >= best_value - margin:
+            depth -= 1
+        if depth == 0 or nodes >= node_limit:
+            break
+        depth -= 1
+        pattern[:] = stack_pattern[depth]
+        sign[:] = stack_sign[depth]
+        fixed[:] = stack_fixed[depth]
+        members[:] = stack_members[depth]
+        size = stack_size[depth]
+        j = stack_j[depth]
+        target = stack_target[depth]
+        bound = stack_bound[depth]
+        at = stack_at[depth]
+        for a in range(size):
+            for b in range(size):
+                inverse[a, b] = packed[at]
+                at += 1
+        pattern_point(matrix, linear, keep, pattern, sign, inverse, members, size, y, rho, spread)
+    for a in range(depth):
+        out_pattern[a] = stack_pattern[a]
+        out_sign[a] = stack_sign[a]
+        out_fixed[a] = stack_fixed[a]
+        out_branch[a, 0] = stack_j[a]
+        out_branch[a, 1] = stack_target[a]
+        out_bound[a] = stack_bound[a]
+    return best_value, nodes, depth + handed_on

@@ -1,0 +1,266 @@
+"""The search around the compiled trees: a pool of open nodes by bound, dived into one after another.
+
+Each dive is depth first from the open node with the smallest bound and ends after a fixed number of
+nodes, what it left open goes back to the pool: the incumbent improves as fast as in a depth-first
+search while the pool's smallest bound, the proof, rises. With several threads each takes the next
+best node; the compiled dives run without the interpreter lock.
+"""
+
+import heapq
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.convexify import certified_shift, plane_shift
+from prunebench.core.perspective import RelaxedPoint, Split, best_split, certified_split
+from prunebench.core.programs import HALF_ULP, RefitProgram, SelectProgram
+from prunebench.kernels import branch_and_bound_refit as refit
+from prunebench.kernels import branch_and_bound_refit_tree as refit_tree
+from prunebench.kernels import branch_and_bound_select as select
+from prunebench.kernels import branch_and_bound_tree as select_tree
+
+Node = tuple[Any, ...]
+_explore_select: Any = select_tree.explore
+_explore_refit: Any = refit_tree.explore
+RELATIVE_TOLERANCE = 1e-10
+
+
+@dataclass
+class Dive:
+    """What one dive found: its best mask and value, how many nodes it took, what it left open."""
+
+    value: float
+    mask: BoolArray | None
+    nodes: int
+    left: list[tuple[float, Node]]
+
+
+class Tree(Protocol):
+    """One convexified program and its compiled dive. Values and bounds are in the program's units."""
+
+    margin: float
+    slack: float
+
+    def root(self) -> Node:
+        """The node with nothing fixed."""
+        ...
+
+    def dive(self, node: Node, best: float, limit: int) -> Dive:
+        """Search below a node."""
+        ...
+
+
+class SelectTree:
+    """Mode select: the program with its diagonal shift, proved convex on the count's plane."""
+
+    def __init__(self, program: SelectProgram, upper: float, stop: Callable[[], bool]) -> None:
+        found = plane_shift(program.quadratic, program.linear, program.count, upper, stop=stop)
+        self.shift = certified_shift(program.quadratic, found.diagonal)
+        self.count = program.count
+        p = program.linear.size
+        self.matrix = np.array(program.quadratic)
+        self.matrix[np.diag_indices(p)] += self.shift
+        self.linear = program.linear - 0.5 * self.shift
+        size = float(np.abs(self.linear).sum() + np.abs(self.matrix).sum() + np.abs(self.shift).sum())
+        self.slack = HALF_ULP * (p + 8) * size
+        self.margin = max(RELATIVE_TOLERANCE * abs(upper), 2.0 * self.slack)
+        self._point = _rounded_off(found.point, self.count)
+
+    def root(self) -> Node:
+        """A point near the root relaxation's optimum with nothing fixed."""
+        return self._point.copy(), np.full(self.linear.size, select.FREE, np.int8), -1, 0.0, -np.inf
+
+    def dive(self, node: Node, best: float, limit: int) -> Dive:
+        """Search below a node."""
+        p = self.linear.size
+        point, fixed = np.empty((p + 2, p)), np.empty((p + 2, p), np.int8)
+        branch, bound = np.empty((p + 2, 2), np.int64), np.empty(p + 2)
+        chosen = np.zeros(p)
+        value, nodes, left = _explore_select(
+            self.matrix, self.linear, self.count, self.slack, self.margin, *node, chosen, best, limit,
+            point, fixed, branch, bound,
+        )  # fmt: skip
+        opened = [
+            (float(bound[a]), (point[a].copy(), fixed[a].copy(), int(branch[a, 0]), float(branch[a, 1]), bound[a]))
+            for a in range(left)
+        ]
+        return Dive(value, chosen < 0.5 if value < best else None, nodes, opened)
+
+    def root_proof(self) -> tuple[FloatArray, float, float]:
+        """The root relaxation's point, the price of the count, and the safe bound there."""
+        p = self.linear.size
+        point, fixed, *_ = self.root()
+        members, inverse, gradient = np.empty(p, np.int64), np.empty((p + 1, p + 1)), np.empty(p)
+        select.gradient_at(self.matrix, self.linear, point, gradient)
+        size, price = select.start_members(self.matrix, gradient, point, fixed, inverse, members)
+        size, price, _ = select.refine(
+            self.matrix, self.linear, point, gradient, fixed, inverse, members, size, 1e-9, 10 * p + 50
+        )
+        self._point = point
+        return point, price, select.safe_bound(self.linear, point, gradient, price, fixed, self.count, self.slack)
+
+
+class RefitTree:
+    """Mode refit: the program with its diagonal split, proved convex, scaled so that the split is 1."""
+
+    def __init__(self, program: RefitProgram, upper: float, split: Split, delta: FloatArray) -> None:
+        root = 1.0 / np.sqrt(delta)
+        p = delta.size
+        self.delta, self.keep, self.split = delta, program.keep, split
+        matrix = np.array(program.hessian)
+        matrix[np.diag_indices(p)] -= delta
+        self.matrix = np.ascontiguousarray(matrix * root[:, None] * root)
+        self.linear = program.slope * root
+        self.reach = np.sqrt(self.matrix.diagonal() + 1.0)
+        self.accuracy = program.relative + HALF_ULP * (2 * p + 24)
+        span = float(self.reach @ np.abs(split.point.y))
+        self.slack = self.accuracy * (span**2 + 2.0 * float(np.abs(split.point.y) @ np.abs(self.linear)))
+        self.margin = max(RELATIVE_TOLERANCE * abs(upper + program.constant * program.scale), 2.0 * self.slack)
+
+    @staticmethod
+    def of(program: RefitProgram, upper: float, stop: Callable[[], bool]) -> "RefitTree | None":
+        """The tree with the best split; None where the curvature is not positive definite in floating point."""
+        split = best_split(program, upper, compiled_relaxation, accuracy=3e-2, stop=stop)
+        delta = None if split is None else certified_split(program, split.delta)
+        return None if split is None or delta is None else RefitTree(program, upper, split, delta)
+
+    def root(self) -> Node:
+        """The pattern of the largest |h| with nothing fixed."""
+        p = self.linear.size
+        pattern = np.full(p, refit.OUT, np.int8)
+        pattern[np.argsort(-np.abs(self.linear), kind="stable")[: self.keep]] = refit.IN
+        return pattern, np.where(self.linear < 0.0, -1.0, 1.0), np.full(p, select.FREE, np.int8), -1, 0, -np.inf
+
+    def dive(self, node: Node, best: float, limit: int) -> Dive:
+        """Search below a node."""
+        p = self.linear.size
+        pattern, sign = np.empty((p + 2, p), np.int8), np.empty((p + 2, p))
+        fixed, branch, bound = np.empty((p + 2, p), np.int8), np.empty((p + 2, 2), np.int64), np.empty(p + 2)
+        chosen = np.zeros(p, np.int8)
+        value, nodes, left = _explore_refit(
+            self.matrix, self.linear, self.reach, self.keep, self.accuracy, self.margin, *node, chosen, best, limit,
+            pattern, sign, fixed, branch, bound,
+        )  # fmt: skip
+        opened = [
+            (
+                float(bound[a]),
+                (pattern[a].copy(), sign[a].copy(), fixed[a].copy(), int(branch[a, 0]), int(branch[a, 1]), bound[a]),
+            )
+            for a in range(left)
+        ]
+        return Dive(value, chosen == refit.IN if value < best else None, nodes, opened)
+
+    def root_proof(self) -> tuple[FloatArray, float]:
+        """The root relaxation's point and the safe bound there."""
+        point = compiled_relaxation(self.matrix, self.linear, self.keep, None)
+        free = np.full(self.linear.size, select.FREE, np.int8)
+        bound = refit.dual_bound(
+            self.linear, self.reach, self.keep, free, point.y, point.rho, point.level**2, self.accuracy
+        )
+        return point.y / np.sqrt(self.delta), bound
+
+
+def _rounded_off(point: FloatArray, count: int) -> FloatArray:
+    """A point of the box with Σ = count whose entries near 0 and 1 are there: few are left fractional."""
+    clipped = np.clip(np.where(point < 0.02, 0.0, np.where(point > 0.98, 1.0, point)), 0.0, 1.0)
+    inner = (clipped > 0.0) & (clipped < 1.0)
+    left = count - float((clipped == 1.0).sum())
+    total = float(clipped[inner].sum())
+    if not inner.any() or not 0.0 < left < inner.sum() or not np.isfinite(total):
+        return np.full(point.size, count / point.size)
+    # towards 0 or towards 1 in proportion, so that every entry stays inside
+    if left <= total:
+        clipped[inner] *= left / total
+    else:
+        clipped[inner] = 1.0 - (1.0 - clipped[inner]) * (inner.sum() - left) / (inner.sum() - total)
+    return clipped
+
+
+def compiled_relaxation(
+    matrix: FloatArray, linear: FloatArray, keep: int, start: RelaxedPoint | None = None
+) -> RelaxedPoint:
+    """prunebench.core.perspective.relaxation, compiled and with rank-one updates."""
+    p = linear.size
+    matrix = np.ascontiguousarray(matrix)
+    pattern = np.full(p, refit.OUT, np.int8)
+    if start is None:
+        pattern[np.argsort(-np.abs(linear), kind="stable")[:keep]] = refit.IN
+        sign = np.where(linear < 0.0, -1.0, 1.0)
+    else:
+        pattern[start.tied], pattern[start.inside] = refit.TIED, refit.IN
+        sign = np.where(start.rho < 0.0, -1.0, 1.0)
+    members, inverse = np.empty(p, np.int64), np.empty((p, p))
+    y, rho, spread = np.zeros(p), np.empty(p), np.zeros(p)
+    size = refit.build(matrix, pattern, inverse, members)
+    free = np.full(p, select.FREE, np.int8)
+    reach = np.sqrt(matrix.diagonal() + 1.0)
+    _, bound, level, _, _ = refit.solve_node(
+        matrix, linear, reach, keep, free, pattern, sign, inverse, members, size,
+        y, rho, spread, pattern.copy(), -np.inf, np.inf, 0.0, 60 + 4 * p,
+    )  # fmt: skip
+    return RelaxedPoint(y, rho, float(np.sqrt(level)), pattern == refit.TIED, pattern == refit.IN, bound)
+
+
+@dataclass
+class Search:
+    """The pool. `value` and `mask` are the incumbent, `bound` what is proved; `reason` why it ended.
+
+    improved : called with each better mask, gives back its value after whatever polish it does
+    stop : called between dives with (value, bound, nodes), gives back a reason or ""
+    """
+
+    tree: Tree
+    value: float
+    mask: BoolArray
+    improved: Callable[[BoolArray, float], tuple[BoolArray, float]]
+    stop: Callable[[float, float, int], str]
+    threads: int = 1
+    nodes: int = 0
+    bound: float = -np.inf
+    reason: str = ""
+    _heap: list[tuple[float, int, Node]] = field(default_factory=list)
+    _count: int = 0
+
+    def run(self, limit: int) -> None:
+        """Search until the bound meets the incumbent or `stop` gives a reason."""
+        self._push(-np.inf, self.tree.root())
+        with ThreadPoolExecutor(self.threads) as pool:
+            running: dict[Future[Dive], float] = {}
+            while True:
+                while self._heap and len(running) < self.threads and not self.reason:
+                    start, _, node = heapq.heappop(self._heap)
+                    if start < self.value - self.tree.margin:
+                        running[pool.submit(self.tree.dive, node, self.value, limit)] = start
+                if not running:
+                    break
+                done, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    del running[future]
+                    self._take(future.result())
+                self._raise_bound(running.values())
+                self.reason = self.reason or self.stop(self.value, self.bound, self.nodes)
+        if not self._heap:
+            self.bound = self.value - self.tree.margin - self.tree.slack
+
+    def _take(self, dive: Dive) -> None:
+        self.nodes += dive.nodes
+        if dive.mask is not None and dive.value < self.value:
+            self.mask, self.value = self.improved(dive.mask, dive.value)
+        for bound, node in dive.left:
+            self._push(bound, node)
+
+    def _push(self, bound: float, node: Node) -> None:
+        if bound < self.value - self.tree.margin:
+            self._count += 1
+            heapq.heappush(self._heap, (bound, self._count, node))
+
+    def _raise_bound(self, running: Any) -> None:
+        while self._heap and self._heap[0][0] >= self.value - self.tree.margin:
+            heapq.heappop(self._heap)
+        lowest = min([*running, *([self._heap[0][0]] if self._heap else [])], default=np.inf)
+        proved = self.value - self.tree.margin - self.tree.slack
+        self.bound = max(self.bound, min(lowest, proved))

@@ -1,0 +1,79 @@
+"""The three products that support searches are made of, in the factor's own precision, streamed where it is large.
+
+A search needs no more digits than ranking takes; every objective is recomputed by the block in float64.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.core.arrays import Factor, FloatArray, is_mapped
+
+Real = npt.NDArray[Any]
+"""float32 or float64, as the factor is."""
+
+CHUNK_BYTES = 64 * 2**20
+"""Columns that are held at a time when the factor is streamed."""
+
+
+class Matrix(Protocol):
+    """A matrix A (n, p) with its products; `dtype` is the precision of what they give back."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    def gram(self) -> Real:
+        """A A'. (n, n)"""
+        ...
+
+    def times(self, right: Real) -> Real:
+        """A right. (p,) -> (n,)"""
+        ...
+
+    def transposed_times(self, left: Real) -> Real:
+        """A' left. (n,) -> (p,)"""
+        ...
+
+
+class FactorMatrix:
+    """A factor in memory, or memory-mapped and streamed, with its columns optionally scaled.
+
+    factor : float32 or float64 (n, p)
+    scale : (p,), what each column is multiplied by; None for one
+    """
+
+    def __init__(self, factor: Factor, scale: FloatArray | None = None) -> None:
+        self._factor = factor
+        self.shape: tuple[int, int] = (factor.shape[0], factor.shape[1])
+        self.dtype: np.dtype[Any] = factor.dtype
+        self._scale: Real | None = None if scale is None else scale.astype(factor.dtype)
+
+    def gram(self) -> Real:
+        """A A', column chunks added up. (n, n)"""
+        out = np.zeros((self.shape[0],) * 2, dtype=self.dtype)
+        for part in column_chunks(self._factor):
+            columns: Real = self._factor[:, part]
+            if self._scale is not None:
+                columns = columns * self._scale[part]
+            out += columns @ columns.T
+        return out
+
+    def times(self, right: Real) -> Real:
+        """A right. (p,) -> (n,)"""
+        narrow = right.astype(self.dtype, copy=False)
+        return np.asarray(self._factor @ (narrow if self._scale is None else narrow * self._scale))
+
+    def transposed_times(self, left: Real) -> Real:
+        """A' left. (n,) -> (p,)"""
+        out = left.astype(self.dtype, copy=False) @ self._factor
+        return np.asarray(out if self._scale is None else out * self._scale)
+
+
+def column_chunks(factor: Factor) -> Iterator[slice]:
+    """Slices over the columns; one for all where the factor is an ordinary array in memory."""
+    rows, size = factor.shape
+    step = max(1, CHUNK_BYTES // (rows * factor.itemsize)) if is_mapped(factor) else size
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))

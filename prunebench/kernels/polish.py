@@ -1,0 +1,54 @@
+"""The one local search that any solver can end with, reported apart so that nobody wins by a hidden one."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, frozen
+from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Recorder, Solution
+from prunebench.kernels.descent import SwapDescent
+
+
+def polish(block: BlockProblem, solution: Solution, recorder: Recorder) -> Solution:
+    """Swap descent from the solution's mask and from each of its alternatives.
+
+    Parameters
+    ----------
+    block : BlockProblem     the block that the solution is of
+    solution : Solution      any feasible solution
+    recorder : Recorder      of the solve; what is left of its budget bounds the polish
+
+    Returns
+    -------
+    Solution   the best mask reached, the other local optima as its alternatives, never worse than
+    `solution`; `details["objective_before_polish"]` and `timings["polish"]` say what the step did.
+    """
+    before = recorder.seconds
+    starts = [solution.mask, *(() if solution.alternatives is None else solution.alternatives)]
+    held: dict[bytes, tuple[float, BoolArray]] = {solution.mask.tobytes(): (solution.objective, solution.mask)}
+    moves = 0
+    descent = SwapDescent(block) if not recorder.expired() else None
+    for start in starts:
+        mask = start
+        if descent is not None and not recorder.expired():
+            result = descent.run(start, recorder)
+            mask, moves = result.mask, moves + result.moves
+        key = mask.tobytes()
+        if key not in held:
+            held[key] = (block.evaluate(mask), mask)
+    ranked = sorted(held.values(), key=lambda pair: pair[0])
+    objective, best = ranked[0]
+    recorder.record(objective)
+    weights = block.weights_of(best)
+    others = [mask for _, mask in ranked[1:]]
+    return replace(
+        solution,
+        mask=frozen(np.array(best)),
+        weights=frozen(weights),
+        objective=objective,
+        trace=frozen(recorder.table(objective, solution.lower_bound)),
+        timings={**solution.timings, "polish": recorder.seconds - before},
+        details={**solution.details, "objective_before_polish": solution.objective, "polish_moves": moves},
+        alternatives=np.array(others) if others else None,
+    )

@@ -1,0 +1,78 @@
+"""Projected gradient on masks in mode select, with an exact line search over every breakpoint.
+
+Projecting m − τF onto the masks with k ones, F the gradient of E, exchanges the kept weights of largest
+F with the pruned ones of smallest F, one pair at each breakpoint of τ. So the whole path is one nested
+sequence of swaps, and E along it follows from cumulative sums: the best breakpoint is found exactly.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, times, transposed_times
+from prunebench.core.block import BlockProblem
+
+PAIRS_AT_ONCE = 256
+ROUNDING = 1e-12
+
+
+class MaskDescent:
+    """Projected gradient steps on one block's masks."""
+
+    def __init__(self, block: BlockProblem) -> None:
+        self._root = block.form.square_root()
+        self._qubo = block.to_qubo()
+        self._scale = block.dense_weights
+        squares = block.form.diagonal() - block.form.ridge
+        self._own = self._scale**2 * squares
+
+    def run(self, mask: BoolArray, steps: int, stop: Callable[[int], str]) -> tuple[BoolArray, int]:
+        """Steps until none lowers E. bool (p,) -> bool (p,), and the steps made."""
+        held, made = mask.copy(), 0
+        while made < steps and not stop(made):
+            made += 1
+            if not self._step(held):
+                break
+        return held, made
+
+    def _step(self, mask: BoolArray) -> bool:
+        """The best breakpoint of the path from `mask`, applied in place; False if none lowers E."""
+        residual = times(self._root, np.where(mask, self._scale, 0.0))
+        inner = self._scale * transposed_times(self._root, residual)
+        # the change when one weight leaves or enters alone: it orders the pairs as the path meets them
+        fields = self._qubo.linear + inner - np.where(mask, self._own, 0.0)
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        leaving = kept[np.argsort(-fields[kept], kind="stable")]
+        entering = pruned[np.argsort(fields[pruned], kind="stable")]
+        count = min(leaving.size, entering.size)
+        worthwhile = int((fields[entering[:count]] < fields[leaving[:count]]).sum())
+        best, best_pairs, before = 0.0, 0, 0.0
+        tolerance = ROUNDING * float(np.abs(fields[mask]).sum())
+        path = residual.copy()
+        for first in range(0, worthwhile, PAIRS_AT_ONCE):
+            out, into = leaving[first : first + PAIRS_AT_ONCE], entering[first : first + PAIRS_AT_ONCE]
+            out, into = out[: worthwhile - first], into[: worthwhile - first]
+            changes, path = self._along(residual, path, out, into, before)
+            before = float(changes[-1][1])
+            lowest = int(np.argmin(changes[:, 0]))
+            if changes[lowest, 0] < best - tolerance:
+                best, best_pairs = float(changes[lowest, 0]), first + lowest + 1
+            elif first > 2 * best_pairs + PAIRS_AT_ONCE:
+                break
+        mask[leaving[:best_pairs]] = False
+        mask[entering[:best_pairs]] = True
+        return best_pairs > 0
+
+    def _along(
+        self, residual: FloatArray, path: FloatArray, out: IndexArray, into: IndexArray, before: float
+    ) -> tuple[FloatArray, FloatArray]:
+        """E minus E at the start after each pair, beside its linear part; and r after the last pair."""
+        steps = self._root[:, into] * self._scale[into] - self._root[:, out] * self._scale[out]
+        along = path[:, None] + np.cumsum(steps, axis=1, dtype=np.float64)
+        linear = before + np.cumsum(self._pure(into) - self._pure(out))
+        squares = np.einsum("ij,ij->j", along, along) - float(residual @ residual)
+        return np.column_stack((linear + 0.5 * squares, linear)), along[:, -1]
+
+    def _pure(self, chosen: IndexArray) -> FloatArray:
+        """What a weight adds to E beside ½‖r‖²."""
+        return np.asarray(self._qubo.linear[chosen] - 0.5 * self._own[chosen])

@@ -1,0 +1,127 @@
+"""Compiled loops of the subspace simulator. A state is float64 (N, 2): real and imaginary part, contiguous.
+
+In the reverse pass the state and its adjoint travel together as float64 (N, 4), so that one pair of
+row numbers fetches both.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Real = NDArray[np.float64]
+Whole = NDArray[np.int64]
+Table = NDArray[np.int32]
+
+
+@njit(cache=True)
+def enumerate_states(p: int, keep: int, count: int) -> Whole:
+    """All integers below 2^p with `keep` bits set, rising (Gosper's successor). -> int64 (count,)"""
+    states = np.empty(count, dtype=np.int64)
+    state = (1 << keep) - 1
+    for row in range(count):
+        states[row] = state
+        if state:
+            lowest = state & -state
+            carried = state + lowest
+            state = (((state ^ carried) >> 2) // lowest) | carried
+    return states
+
+
+@njit(cache=True)
+def pair_tables(states: Whole, pairs: Whole, count: int) -> tuple[Table, Table]:
+    """Rows with bit i set and j clear, and rows with the two exchanged, for every pair. -> two int32 (E, count)
+
+    Both lists rise with the remaining bits, so the t-th of one is the partner of the t-th of the other.
+    """
+    first = np.empty((pairs.shape[0], count), dtype=np.int32)
+    second = np.empty((pairs.shape[0], count), dtype=np.int32)
+    for e in range(pairs.shape[0]):
+        one, two = pairs[e, 0], pairs[e, 1]
+        a, b = 0, 0
+        for row in range(states.size):
+            difference = ((states[row] >> one) & 1) - ((states[row] >> two) & 1)
+            if difference > 0:
+                first[e, a] = row
+                a += 1
+            elif difference < 0:
+                second[e, b] = row
+                b += 1
+    return first, second
+
+
+@njit(cache=True, fastmath=True)
+def apply_phase(state: Real, energies: Real, gamma: float) -> None:
+    """state ← exp(−i·gamma·energies)·state, for the (N, 2) state or the (N, 4) state with its adjoint."""
+    for row in range(state.shape[0]):
+        c, s = np.cos(gamma * energies[row]), np.sin(gamma * energies[row])
+        for part in range(0, state.shape[1], 2):
+            re, im = state[row, part], state[row, part + 1]
+            state[row, part] = c * re + s * im
+            state[row, part + 1] = c * im - s * re
+
+
+@njit(cache=True, fastmath=True)
+def apply_pairs(state: Real, first: Table, second: Table, beta: float) -> None:
+    """state ← Π_e exp(−i·beta·X_e)·state, X_e exchanging the rows of pair table e, factors in table order."""
+    c, s = np.cos(beta), np.sin(beta)
+    for e in range(first.shape[0]):
+        for t in range(first.shape[1]):
+            a, b = first[e, t], second[e, t]
+            ar, ai, br, bi = state[a, 0], state[a, 1], state[b, 0], state[b, 1]
+            state[a, 0] = c * ar + s * bi
+            state[a, 1] = c * ai - s * br
+            state[b, 0] = c * br + s * ai
+            state[b, 1] = c * bi - s * ar
+
+
+@njit(cache=True, fastmath=True)
+def undo_pairs(both: Real, first: Table, second: Table, beta: float) -> float:
+    """Undo `apply_pairs` on the state and its adjoint; returns 2 Σ_e Im⟨adjoint|X_e|state⟩ on the way."""
+    c, s = np.cos(beta), np.sin(beta)
+    slope = 0.0
+    for e in range(first.shape[0] - 1, -1, -1):
+        for t in range(first.shape[1]):
+            a, b = first[e, t], second[e, t]
+            ar, ai, br, bi = both[a, 0], both[a, 1], both[b, 0], both[b, 1]
+            ur, ui, vr, vi = both[a, 2], both[a, 3], both[b, 2], both[b, 3]
+            slope += ur * bi - ui * br + vr * ai - vi * ar
+            both[a, 0] = c * ar - s * bi
+            both[a, 1] = c * ai + s * br
+            both[b, 0] = c * br - s * ai
+            both[b, 1] = c * bi + s * ar
+            both[a, 2] = c * ur - s * vi
+            both[a, 3] = c * ui + s * vr
+            both[b, 2] = c * vr - s * ui
+            both[b, 3] = c * vi + s * ur
+    return 2.0 * slope
+
+
+@njit(cache=True, fastmath=True)
+def apply_uniform(state: Real, beta: float) -> float:
+    """state ← exp(−i·beta·|D⟩⟨D|)·state with D the uniform superposition: rank one, one pass over the rows.
+
+    For the (N, 4) state with its adjoint, both are moved. Returns 2 Im⟨adjoint|D⟩⟨D|state⟩, 0 for a lone state.
+    """
+    rows = state.shape[0]
+    c, s = np.cos(beta) - 1.0, -np.sin(beta)
+    sums = np.zeros(4)
+    for row in range(rows):
+        for part in range(state.shape[1]):
+            sums[part] += state[row, part]
+    for part in range(0, state.shape[1], 2):
+        re, im = sums[part] / rows, sums[part + 1] / rows
+        add_re, add_im = c * re - s * im, c * im + s * re
+        for row in range(rows):
+            state[row, part] += add_re
+            state[row, part + 1] += add_im
+    slope: float = 2.0 * (sums[2] * sums[1] - sums[3] * sums[0]) / rows
+    return slope
+
+
+@njit(cache=True, fastmath=True)
+def phase_slope(both: Real, energies: Real) -> float:
+    """2 Im⟨adjoint|diag(energies)|state⟩."""
+    slope = 0.0
+    for row in range(both.shape[0]):
+        slope += energies[row] * (both[row, 2] * both[row, 1] - both[row, 3] * both[row, 0])
+    return 2.0 * slope

@@ -1,0 +1,63 @@
+"""The block's objective at many masks at once, up to the quadratic form's constant: the simulator's diagonal."""
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.quadratic import QuadraticForm
+
+CHUNK_ELEMENTS = 4_000_000
+
+
+def mask_values(block: BlockProblem, masks: BoolArray) -> FloatArray:
+    """f of each mask's weights less the form's constant, in either mode. bool (s, p) -> float64 (s,).
+
+    Sums squares about the centre instead of expanding them: values that differ in the last digits
+    of f keep their order. Cost 2·s·p·min(n, p), in mode refit also s·k³/3.
+    """
+    form = block.form
+    curvature = form.gram(np.arange(block.p)) if block.mode == "refit" else None
+    width = max(block.p, block.keep**2 if curvature is not None else 0, 1)
+    step = max(1, CHUNK_ELEMENTS // width)
+    out = np.empty(masks.shape[0])
+    for start in range(0, masks.shape[0], step):
+        rows = masks[start : start + step]
+        if curvature is None:
+            moves = np.where(rows, block.dense_weights, 0.0) - form.centre
+        else:
+            moves = _refitted_moves(form, curvature, rows)
+        out[start : start + step] = _values(form, moves)
+    return out
+
+
+def _values(form: QuadraticForm, moves: FloatArray) -> FloatArray:
+    """f − constant at centre + move. (s, p) -> (s,)"""
+    if form.hessian is not None:
+        squares = np.einsum("sp,sp->s", moves @ form.hessian, moves)
+    else:
+        assert form.factor is not None
+        residual = moves @ form.factor.T.astype(np.float64, copy=False)
+        squares = np.einsum("sn,sn->s", residual, residual)
+    return np.asarray(moves @ form.linear + 0.5 * (squares + (moves * moves) @ form.ridge))
+
+
+def _refitted_moves(form: QuadraticForm, curvature: FloatArray, masks: BoolArray) -> FloatArray:
+    """The refitted weights less the centre, for masks with equally many ones. (s, p) -> (s, p)
+
+    One batched solve, diagonally scaled; an error in the weights enters the value only in second order.
+    """
+    moves = np.where(masks, 0.0, -form.centre)
+    kept = int(masks[0].sum())
+    if kept == 0:
+        return moves
+    support: IndexArray = np.nonzero(masks)[1].reshape(-1, kept)
+    diagonal = np.diagonal(curvature)
+    scale = 1.0 / np.sqrt(np.where(diagonal > 0.0, diagonal, 1.0))
+    scaled = curvature * scale[:, None] * scale
+    scaled[np.diag_indices_from(scaled)] += 8.0 * kept * np.finfo(np.float64).eps
+    slopes = form.linear + moves @ curvature
+    right = np.take_along_axis(slopes * scale, support, axis=1)
+    systems = scaled[support[:, :, None], support[:, None, :]]
+    steps = np.linalg.solve(systems, -right[:, :, None])[:, :, 0] * scale[support]
+    np.put_along_axis(moves, support, steps, axis=1)
+    return moves

@@ -1,0 +1,23 @@
+"""A fixed number of exact exchange rounds on a large block in mode refit: a search's finish at a known cost."""
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Budget, Recorder
+from prunebench.kernels.refit_factor import RefitFactorSearch
+
+
+def improve(block: BlockProblem, mask: BoolArray, rounds: int, recorder: Recorder) -> BoolArray:
+    """At most `rounds` working sets on `mask`, which stays as it is. -> bool (p,), never worse.
+
+    Splicing (many exchanges at once) comes first where it helps, as in solver swap.
+    """
+    out = np.array(mask, dtype=np.bool_)
+    limit = Budget(seconds=recorder.remaining, evaluations=rounds * ROUND_EVALUATIONS)
+    RefitFactorSearch(block).run(out, Recorder(limit))
+    return out
+
+
+ROUND_EVALUATIONS = 256.0 * 256.0
+"""Swaps that one scan of a working set looks at."""

@@ -1,0 +1,259 @@
+"""Any sampler of the dimod family: by name, by import path, or as an object.
+
+dimod and dwave-samplers (D-Wave, Apache-2.0). The cardinality is built into the model by one of the
+encodings of prunebench.forms.dimod, or handed over as a constraint to a sampler that takes one.
+Never a library's own penalty, inverse temperatures or single read: each is orders of magnitude off
+on blocks of real networks.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Solution, Status
+from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.forms.dimod import ENCODINGS, MAX_DENSE, sampler_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class DimodSolver:
+    """Batches of reads of one sampler; infeasible samples repaired by single flips, both values kept.
+
+    Proves no bound. `details` holds the feasible share before repair, the best objective raw and
+    repaired, the penalty and how it was found, and the lowest samples whole. Without a limit on
+    seconds it makes one batch.
+    """
+
+    name: ClassVar[str] = ""
+    modes: ClassVar[frozenset[str]] = frozenset({"select"})
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers")
+    install: ClassVar[str] = "pip install dimod dwave-samplers"
+    max_size: ClassVar[int | None] = MAX_DENSE
+    reference: ClassVar[str] = "D-Wave Ocean: dimod and dwave-samplers, https://docs.dwavequantum.com"
+    extra_keywords: ClassVar[tuple[str, ...]] = ()
+
+    encoding: Literal["adaptive", "lagrange", "safe"] = "adaptive"
+    """How the cardinality enters: a tuned penalty, a tuned linear term, or the provably safe penalty."""
+
+    reads: int = 20
+    """Reads without a limit on seconds; with one, batches of as many as fit until it is used."""
+
+    keywords: tuple[str, ...] = ()
+    """Keywords of the sampler as name=value; an unknown one is an error."""
+
+    polish: bool = True
+    """End with the shared swap descent, reported apart."""
+
+    keep_samples: int | None = 100
+    """Lowest distinct samples kept whole in the details; none: all of them; 0: none of them."""
+
+    def make_sampler(self) -> Any:
+        """The dimod sampler object."""
+        raise NotImplementedError
+
+    def defaults(self, seed: int) -> dict[str, Any]:
+        """Keywords that are set unless the caller sets them; those the sampler does not list are left out."""
+        return {"seed": seed}
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Too many weights, or options out of range."""
+        if self.max_size is not None and block.p > self.max_size:
+            return f"at most {self.max_size} weights; set the block size to {self.max_size} or use solver 'anneal'"
+        if self.encoding not in ENCODINGS:
+            return f"encoding is {self.encoding!r}; choose one of {', '.join(ENCODINGS)}"
+        if self.reads < 1:
+            return f"reads is {self.reads}; choose at least 1"
+        return ""
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The best sample after repair and polish, or the incumbent where none is better.
+
+        Raises
+        ------
+        InvalidInput   a keyword that the sampler does not have
+        """
+        from prunebench.forms.sampler_run import SamplerRun
+        from prunebench.kernels.descent import swap_descent
+        from prunebench.kernels.polish import polish
+
+        recorder = Recorder(budget, progress)
+        run = SamplerRun(block, recorder, rng, self.keep_samples)
+        solution = run.solve(self, lambda: swap_descent(block, block.incumbent, Recorder(Budget())).mask)
+        return polish(block, solution, recorder) if self.polish else solution
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Annealer(DimodSolver):
+    """A sampler with sweeps and inverse temperatures."""
+
+    sweeps: int = 1000
+    """Sweeps a read."""
+
+    hot: float = 0.3
+    """First temperature, in units of the mean energy change of a random swap."""
+
+    cold: float = 1e-3
+    """Last temperature, in the same units."""
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Also a temperature range that is none."""
+        if not 0.0 < self.cold <= self.hot or self.sweeps < 1:
+            return f"sweeps is {self.sweeps}, cold {self.cold}, hot {self.hot}; choose 0 < cold <= hot and sweeps >= 1"
+        return DimodSolver.refuses(self, block)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Neal(_Annealer):
+    """dwave-samplers' simulated annealing by single flips (dwave-neal is its retired name)."""
+
+    name: ClassVar[str] = "neal"
+
+    def make_sampler(self) -> Any:
+        """SimulatedAnnealingSampler."""
+        return sampler_of("dwave.samplers:SimulatedAnnealingSampler")
+
+    def defaults(self, seed: int) -> dict[str, Any]:
+        """Reads, sweeps, the instance's temperatures and a seed."""
+        betas = (1.0 / self.hot, 1.0 / self.cold)
+        return {"num_sweeps": self.sweeps, "beta_range": betas, "seed": seed}
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class PathIntegral(_Annealer):
+    """dwave-samplers' path-integral quantum annealing, with a transverse field (its own default has none)."""
+
+    name: ClassVar[str] = "path-integral"
+
+    sweeps: int = 100
+    """Sweeps a read; one costs tens of classical sweeps."""
+
+    extra_keywords: ClassVar[tuple[str, ...]] = ("Hp_field", "Hd_field", "Gamma")
+
+    def make_sampler(self) -> Any:
+        """PathIntegralAnnealingSampler."""
+        return sampler_of("dwave.samplers:PathIntegralAnnealingSampler")
+
+    def defaults(self, seed: int) -> dict[str, Any]:
+        """A geometric rise of the problem field against a linear fall of the transverse one."""
+        return {
+            "num_sweeps": self.sweeps,
+            "num_sweeps_per_beta": 1,
+            "beta_schedule_type": "custom",
+            "Hp_field": np.geomspace(1.0 / self.hot, 1.0 / self.cold, self.sweeps),
+            "Hd_field": np.linspace(1.0, 0.0, self.sweeps),
+            "seed": seed,
+        }
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Tabu(DimodSolver):
+    """dwave-samplers' multi-start tabu search, stopped by restarts and not by the clock, so that seeds repeat."""
+
+    name: ClassVar[str] = "tabu"
+
+    restarts: int = 5
+    """Restarts of one read."""
+
+    def make_sampler(self) -> Any:
+        """TabuSampler."""
+        return sampler_of("dwave.samplers:TabuSampler")
+
+    def defaults(self, seed: int) -> dict[str, Any]:
+        """Moves that grow with p, a clock that never strikes, and a seed."""
+        return {
+            "num_restarts": self.restarts,
+            "coefficient_z_first": 100,
+            "coefficient_z_restart": 50,
+            "lower_bound_z": 1000,
+            "timeout": 2**31 - 1,
+            "seed": seed,
+        }
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class SteepestDescent(DimodSolver):
+    """dwave-samplers' steepest descent by single flips from random states."""
+
+    name: ClassVar[str] = "steepest-descent"
+
+    def make_sampler(self) -> Any:
+        """SteepestDescentSampler."""
+        return sampler_of("dwave.samplers:SteepestDescentSampler")
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class ExactDimod(DimodSolver):
+    """dimod's ExactSolver: every one of the 2^p masks, without any penalty. A test oracle."""
+
+    name: ClassVar[str] = "exact-dimod"
+    exact: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = False
+    max_size: ClassVar[int | None] = 16
+
+    def make_sampler(self) -> Any:
+        """ExactSolver."""
+        return sampler_of("dimod:ExactSolver")
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The optimum, proved by enumeration; the incumbent where the budget allows no enumeration."""
+        from prunebench.forms.dimod import encode
+        from prunebench.forms.sampled import Pool
+        from prunebench.forms.sampling import masks_of
+
+        recorder = Recorder(budget, progress)
+        plain = encode(block)
+        pool = Pool(block, plain, 1.0, recorder, self.keep_samples)
+        if (reason := recorder.expired()) or budget.evaluations < 2.0**block.p:
+            return pool.solution(Status.TIME_LIMIT, reason or "enumerating takes 2^p evaluations", {}, {})
+        samples = self.make_sampler().sample(plain.bqm())
+        pool.add(masks_of(samples, block.p), samples)
+        found = pool.solution(Status.FEASIBLE, f"enumerated all 2^{block.p} masks", {}, {})
+        size = abs(plain.offset) + np.abs(plain.linear).sum() + np.abs(plain.couplings).sum()
+        rounding = 16.0 * float(np.finfo(np.float64).eps) * float(size)
+        bound = found.objective - rounding
+        trace = recorder.table(found.objective, bound)
+        return replace(found, status=Status.OPTIMAL, lower_bound=bound, trace=trace)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class AnySampler(DimodSolver):
+    """Any dimod sampler, composite or CQM sampler: an object, a class, or an import path "package.module:Class"."""
+
+    name: ClassVar[str] = "dimod"
+    requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers")
+
+    sampler: Any = "dwave.samplers:SimulatedAnnealingSampler"
+    """The sampler object, its class or factory, or "package.module:Class"."""
+
+    def make_sampler(self) -> Any:
+        """The object itself, or what the class or factory makes."""
+        return sampler_of(self.sampler)
+
+    def defaults(self, seed: int) -> dict[str, Any]:
+        """What samplers of the family are known to list; those that this one does not are left out."""
+        betas = (1.0 / 0.3, 1.0 / 1e-3)
+        return {
+            "num_sweeps": 1000,
+            "beta_range": betas,
+            "beta_min": betas[0],
+            "beta_max": betas[1],
+            "num_restarts": 5,
+            "coefficient_z_first": 100,
+            "coefficient_z_restart": 50,
+            "lower_bound_z": 1000,
+            "seed": seed,
+        }

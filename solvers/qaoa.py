@@ -1,0 +1,393 @@
+"""QAOA on Qiskit's V2 samplers: state vector, Aer, noisy and fake devices, IBM Quantum.
+
+Farhi, Goldstone, Gutmann: A quantum approximate optimization algorithm, arXiv 1411.4028; Hadfield et al.,
+Algorithms 12 (2019) 34 (mixers that keep the number of ones); Brandao et al., arXiv 1812.04170 (fixed angles).
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.errors import InvalidInput
+from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
+from prunebench.core.solver import register
+from prunebench.forms import qiskit as forms
+from prunebench.forms.circuits import MIXERS, Ansatz, mixer_pairs
+from prunebench.kernels import qaoa_angles, qaoa_devices, qaoa_reference, subspace
+from prunebench.kernels.qaoa_optimizers import OPTIMIZERS, minimise
+from prunebench.kernels.qaoa_reduce import Part, assemble, eliminate
+from prunebench.kernels.qaoa_samples import (
+    Draws,
+    answer,
+    baselines,
+    best_of,
+    sample_statistics,
+    uniform_masks,
+)
+from prunebench.kernels.subspace_values import mask_values
+
+LOG = logging.getLogger("prunebench.qaoa")
+
+ENUMERABLE = 200_000
+"""Up to so many feasible masks the exact spread, exact gradients and the true optimum are computed alongside."""
+
+COUNTING_BASIS = ("cx", "rz", "sx", "x")
+"""Where nothing is transpiled for execution, gates are counted in this basis with all qubits connected."""
+
+_CIRCUITS: dict[tuple[Any, ...], tuple[Any, dict[str, int], Any]] = {}
+"""Transpiled circuits by shape and device, each with its cost and the device that keeps its key valid."""
+
+CACHED_CIRCUITS = 32
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Qaoa:
+    """Run a QAOA circuit on a sampler and answer with the best sampled mask.
+
+    Dicke start and a mixer that keeps the number of ones, or the penalty encoding of
+    qiskit-optimization as the baseline. On noisy simulators and hardware the default is one layer with
+    fixed angles and no classical loop. Proves nothing. Compare `probability_optimum` with
+    `probability_optimum_uniform` in the details before believing in an advantage.
+    """
+
+    name: ClassVar[str] = "qaoa"
+    modes: ClassVar[frozenset[str]] = frozenset({"select"})
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ("qiskit", "numba")
+    install: ClassVar[str] = "pip install 'qiskit>=2' numba"
+    max_size: ClassVar[int | None] = None
+    reference: ClassVar[str] = "Farhi et al. 2014, arXiv 1411.4028; Hadfield et al. 2019, arXiv 1709.03489"
+
+    sampler: Any = "statevector"
+    """Where circuits run: statevector, aer, noisy, fake:NAME, ibm, ibm:NAME, or a V2 sampler primitive."""
+    pass_manager: Any = None
+    """A pass manager that transpiles for the sampler; none makes a preset one for the sampler's backend."""
+    mixer: Literal["complete", "ring", "grover", "penalty"] = "complete"
+    """XY exchanges of all pairs, of neighbours on a ring, Grover's, or penalty: the baseline by qiskit-optimization."""
+    reps: int | None = None
+    """Layers; none takes 3 on exact simulators and 1 on noisy ones and hardware."""
+    start: Literal["ramp", "transfer", "interpolate"] | None = None
+    """First angles: ramp, transfer or interpolate; none takes ramp, and transfer on noisy simulators and hardware."""
+    optimizer: Literal["lbfgs", "cobyla", "spsa", "fixed"] | None = None
+    """The loop: lbfgs takes exact gradients from the subspace simulator, cobyla and spsa take samples from the
+    sampler; fixed keeps the first angles. None takes lbfgs, and fixed on noisy simulators and hardware."""
+    steps: int = 20
+    """Iterations of L-BFGS or SPSA, evaluations of COBYLA."""
+    shots: int = 1024
+    """Circuit executions for each sampling."""
+    penalty: float | None = None
+    """For the penalty mixer, its weight in spreads of the objective; none takes qiskit-optimization's default."""
+    level: int = 3
+    """Optimization level of the preset pass manager for devices, 0 to 3."""
+    timeout: float = 3600.0
+    """Seconds to wait for one job before giving up on the sampler."""
+    qubits: int = 0
+    """Solve a larger block through sub-blocks of at most this many weights; 0 takes the block whole."""
+    parts: int = 24
+    """How many sub-blocks are solved when the block is larger than `qubits`."""
+    recursion: int = 0
+    """Recursive QAOA: freeze the most decided weight until this many are free, then try all masks; 0 is off."""
+    polish: bool = False
+    """End with a swap descent from the best sample; the raw sample stays in the details."""
+    memory: float = 4.0
+    """Gigabytes that a local simulation may take; a block that needs more is refused."""
+
+    def refuses(self, block: BlockProblem) -> str:
+        """An option out of range, or more qubits than the simulator's memory holds."""
+        wrong = self._wrong_option()
+        if wrong:
+            return wrong
+        size = min(block.p, self.qubits) if self.qubits else block.p
+        largest = self._largest()
+        if largest is not None and size > largest:
+            return (
+                f"{size} qubits need {self._bytes(size) / 1e9:.3g} GB on sampler {self.sampler!r} where "
+                f"{self.memory:g} are allowed; use --block-size {largest}, the option qubits={min(largest, 12)} "
+                "to solve it through sub-blocks, or solver qaoa-subspace"
+            )
+        return ""
+
+    def plan(self, block: BlockProblem) -> dict[str, Any]:
+        """What would be submitted for this block, without submitting: qubits, layers, shots, gates, depth."""
+        device = self._device(block, np.random.default_rng(0))
+        _, cost = self._circuit(Ansatz(block.p, block.keep, self.mixer, self._reps), device)
+        return {"sampler": device.name, "kind": device.kind, "reps": self._reps, "shots": self.shots, **cost}
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The best sampled mask, or the incumbent where that is better."""
+        recorder = Recorder(budget, progress)
+        recorder.record(block.evaluate(block.incumbent))
+        reason = recorder.expired(0) or ("there is one feasible mask" if block.keep in (0, block.p) else "")
+        if reason:
+            return Solution.from_mask(
+                block, block.incumbent, status=Status.FEASIBLE, stop_reason=reason, recorder=recorder
+            )
+        if self.qubits and block.p > self.qubits:
+            return self._solve_through_parts(block, recorder, rng)
+        draws = self._search(block, recorder, rng, spent=0)
+        if qaoa_devices.kind_of(self.sampler) != "exact":
+            draws.details.update(baselines(block, self.shots, rng))
+        return answer(block, recorder, draws, polish=self.polish)
+
+    def _solve_through_parts(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator) -> Solution:
+        """Sub-blocks in turn, the other weights frozen; every accepted one improves the incumbent."""
+        spent, shots = 0, 0
+
+        def solve_part(part: BlockProblem) -> BoolArray:
+            nonlocal spent, shots
+            draws = self._search(part, recorder, rng, spent=spent)
+            spent, shots = spent + draws.evaluations, shots + draws.shots
+            best: BoolArray = best_of(part, np.concatenate([draws.masks, part.incumbent[None]]))[0][0]
+            return best
+
+        done = assemble(
+            block, self.qubits, self.parts,
+            solve_part=solve_part, accepted=recorder.record, rng=rng, stop=lambda: recorder.expired(spent),
+        )  # fmt: skip
+        details = {"parts": done.solved, "parts_improved": done.improved, "part_size": self.qubits}
+        reason = done.stopped or f"solved {done.solved} sub-blocks of {self.qubits} weights"
+        return answer(block, recorder, Draws(done.mask[None], shots, spent, reason, details), polish=self.polish)
+
+    def _search(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, *, spent: int) -> Draws:
+        """Samples of the block's circuit, or the one mask that recursion ends with."""
+        if block.keep in (0, block.p):
+            return Draws(block.incumbent[None], 0, 0, "there is one feasible mask")
+        if not (self.recursion and block.p > self.recursion):
+            return self._sample(block, recorder, rng, spent)
+        total, shots, why = 0, 0, ""
+
+        def kept_share(part: Part) -> FloatArray | None:
+            nonlocal total, shots, why
+            weights = np.where(part.base, block.dense_weights, 0.0)
+            draws = self._sample(part.restricted(weights), recorder, rng, spent + total)
+            total, shots = total + draws.evaluations, shots + draws.shots
+            why = recorder.expired(spent + total)
+            if why or not len(draws.masks):
+                why = why or "no feasible sample was drawn"
+                return None
+            return np.asarray(draws.masks.mean(axis=0))
+
+        part, frozen = eliminate(block, self.recursion, kept_share)
+        masks = block.incumbent[None]
+        if not why:
+            rest = subspace.feasible_space(part.free.size, part.keep, mixer_pairs(0, "none")).masks()
+            masks = best_of(block, part.expand(rest))[0][:1]
+        details = {"frozen": [list(step) for step in frozen]}
+        return Draws(masks, shots, total, why or f"froze {len(frozen)} weights, then tried all masks", details)
+
+    def _sample(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, spent: int) -> Draws:
+        """Build, transpile, find angles, run: the shots of the last circuit and all that was measured."""
+        device = self._device(block, rng)
+        values = self._exact_values(block)
+        reference = values if values is not None else mask_values(block, uniform_masks(block.p, block.keep, 4096, rng))
+        mean, deviation = float(reference.mean()), float(reference.std()) or 1.0
+        if self.mixer == "penalty":
+            return self._reference(block, device, deviation, recorder, rng, spent, values)
+        began = recorder.seconds
+        ansatz = Ansatz(block.p, block.keep, self.mixer, self._reps)
+        circuit, cost = self._circuit(ansatz, device)
+        fields, couplings, _ = forms.ising_coefficients(block)
+        transpiled = recorder.seconds
+        waits = {"queue": 0.0, "execute": 0.0}
+
+        def draw(angles: FloatArray) -> BoolArray | str:
+            named = ansatz.binding(fields / deviation, couplings / deviation, angles)
+            bound = [named[parameter.name] for parameter in circuit.parameters]
+            shots = qaoa_devices.run(device, circuit, bound, self.shots, self.timeout, recorder.expired)
+            if isinstance(shots, str):
+                return shots
+            waits["queue"] += shots.queue
+            waits["execute"] += shots.execute
+            return forms.masks_of_bits(shots.packed, block.p)
+
+        def sampled(angles: FloatArray) -> tuple[float, FloatArray | None]:
+            masks = draw(angles)
+            if isinstance(masks, str):
+                return float("inf"), None
+            feasible = masks[masks.sum(axis=1) == block.keep]
+            value = float(mask_values(block, feasible).mean()) if len(feasible) else mean
+            return (value - mean) / deviation, None
+
+        angles, evaluations, stopped = self._angles(block, values, mean, deviation, sampled, recorder, rng, spent)
+        optimized = recorder.seconds
+        last = draw(angles)
+        masks = np.empty((0, block.p), dtype=np.bool_) if isinstance(last, str) else last
+        feasible = masks[masks.sum(axis=1) == block.keep]
+        loop_samples = self._optimizer in ("cobyla", "spsa")
+        details: dict[str, Any] = {
+            "sampler": device.name,
+            "kind": device.kind,
+            "mixer": self.mixer,
+            "reps": self._reps,
+            "gammas": angles[: self._reps].tolist(),
+            "betas": angles[self._reps :].tolist(),
+            "angles_from": "samples" if loop_samples else "exact simulation" if evaluations else "fixed",
+            **cost,
+            **sample_statistics(block, masks, values),
+        }
+        timings = {
+            "transpile": transpiled - began,
+            "optimize": optimized - transpiled,
+            "queue": waits["queue"],
+            "execute": waits["execute"],
+        }
+        total = evaluations + (not isinstance(last, str))
+        reason = last if isinstance(last, str) else stopped or f"drew {len(masks)} samples after {total} evaluations"
+        shots = self.shots * (total if loop_samples else 1)
+        return Draws(feasible, shots, total, reason, details, timings)
+
+    def _angles(
+        self,
+        block: BlockProblem,
+        values: FloatArray | None,
+        mean: float,
+        deviation: float,
+        sampled: Callable[[FloatArray], tuple[float, FloatArray | None]],
+        recorder: Recorder,
+        rng: np.random.Generator,
+        spent: int,
+    ) -> tuple[FloatArray, int, str]:
+        """(angles, evaluations, "" or why it stopped early)."""
+        evaluations, stopped = 0, ""
+        objective = sampled
+        if self._optimizer == "lbfgs":
+            if values is None:
+                raise InvalidInput(
+                    f"{block.name}: exact gradients need at most {ENUMERABLE} feasible masks; "
+                    "use the option optimizer=fixed with start=transfer, or optimizer=spsa"
+                )
+            from prunebench.kernels.subspace_simulator import Simulator
+
+            space = subspace.feasible_space(block.p, block.keep, mixer_pairs(block.p, self.mixer))
+            objective = Simulator(space, (values - mean) / deviation, self.mixer == "grover").gradient
+
+        def improve(angles: FloatArray) -> FloatArray:
+            nonlocal evaluations, stopped
+            if self._optimizer == "fixed":
+                return angles
+            found = minimise(
+                objective, angles, method=self._optimizer, steps=self.steps,
+                units=qaoa_angles.units(block.p, self.mixer, angles.size // 2), rng=rng,
+                stop=lambda done: stopped or recorder.expired(spent + evaluations + done),
+            )  # fmt: skip
+            evaluations, stopped = evaluations + found.evaluations, found.stopped
+            return found.angles
+
+        start = self.start or ("ramp" if self._exact_device else "transfer")
+        first = qaoa_angles.first_angles(block.p, self.mixer, self._reps, start, improve)
+        return improve(first), evaluations, stopped
+
+    def _reference(
+        self,
+        block: BlockProblem,
+        device: qaoa_devices.Device,
+        deviation: float,
+        recorder: Recorder,
+        rng: np.random.Generator,
+        spent: int,
+        values: FloatArray | None,
+    ) -> Draws:
+        """qiskit-optimization's own path; with its default penalty on the objective as it is, else on a scaled one."""
+        program = forms.quadratic_program(block, 1.0 if self.penalty is None else 1.0 / deviation)
+        draws = qaoa_reference.solve_program(
+            program, block.keep, device,
+            penalty=self.penalty, reps=self._reps, steps=self.steps, shots=self.shots, rng=rng,
+            stop=lambda done: recorder.expired(spent + done),
+        )  # fmt: skip
+        measured = sample_statistics(block, draws.masks, values)
+        details = {"sampler": device.name, "kind": device.kind, "mixer": self.mixer, "reps": self._reps}
+        return Draws(
+            draws.masks, draws.shots, draws.evaluations, draws.stop_reason, {**details, **measured, **draws.details}
+        )
+
+    def _device(self, block: BlockProblem, rng: np.random.Generator) -> qaoa_devices.Device:
+        return qaoa_devices.open_device(self.sampler, self.pass_manager, block.p, self.level, rng)
+
+    def _circuit(self, ansatz: Ansatz, device: qaoa_devices.Device) -> tuple[Any, dict[str, int]]:
+        """The circuit of a shape, transpiled once for the device, and its cost; announced before it first runs."""
+        from qiskit.transpiler import generate_preset_pass_manager
+
+        named = isinstance(self.sampler, str) and self.pass_manager is None
+        key = (ansatz, self.sampler if named else (id(self.sampler), id(self.pass_manager)), self.level, device.qubits)
+        if key not in _CIRCUITS:
+            template = ansatz.template()
+            manager = device.pass_manager or generate_preset_pass_manager(
+                optimization_level=1, basis_gates=list(COUNTING_BASIS), seed_transpiler=0
+            )
+            try:
+                transpiled = manager.run(template)
+            except Exception as error:
+                lines = str(error).strip().splitlines() or [type(error).__name__]
+                raise InvalidInput(
+                    f"sampler {device.name!r} rejects the circuit of {ansatz.p} qubits: {lines[0][:300]}; "
+                    "take fewer layers, a smaller block, another mixer or another device"
+                ) from error
+            cost = {**qaoa_devices.cost_of(transpiled), "qubits": ansatz.p}
+            while len(_CIRCUITS) >= CACHED_CIRCUITS:
+                del _CIRCUITS[next(iter(_CIRCUITS))]
+            _CIRCUITS[key] = (transpiled if device.pass_manager else template, cost, (self.sampler, self.pass_manager))
+            if device.kind != "exact":
+                LOG.warning(
+                    "%s: %d two-qubit gates at depth %d on %d qubits, %d shots a circuit",
+                    device.name, cost["two_qubit_gates"], cost["depth"], ansatz.p, self.shots,
+                )  # fmt: skip
+        circuit, cost, _ = _CIRCUITS[key]
+        return circuit, cost
+
+    def _exact_values(self, block: BlockProblem) -> FloatArray | None:
+        """The values of all feasible masks in the simulator's order, where there are few enough."""
+        if block.p > subspace.MAX_BITS or subspace.state_count(block.p, block.keep) > ENUMERABLE:
+            return None
+        return mask_values(block, subspace.feasible_space(block.p, block.keep, mixer_pairs(0, "none")).masks())
+
+    @property
+    def _exact_device(self) -> bool:
+        return qaoa_devices.kind_of(self.sampler) == "exact"
+
+    @property
+    def _reps(self) -> int:
+        return self.reps if self.reps is not None else 3 if self._exact_device else 1
+
+    @property
+    def _optimizer(self) -> str:
+        return self.optimizer or ("lbfgs" if self._exact_device else "fixed")
+
+    def _bytes(self, p: int) -> float:
+        """Measured for the state vector, whose sampler labels every state; noisy simulators hold a density matrix."""
+        kind = qaoa_devices.kind_of(self.sampler)
+        if kind == "exact":
+            return 2.0**p * (5200.0 if self.sampler == "statevector" else 64.0)
+        return 16.0 * 4.0**p
+
+    def _largest(self) -> int | None:
+        """The largest block the memory holds, or None for hardware, which answers for itself."""
+        if qaoa_devices.kind_of(self.sampler) == "hardware" or not isinstance(self.sampler, str):
+            return None
+        return max((p for p in range(1, 40) if self._bytes(p) <= self.memory * 1e9), default=0)
+
+    def _wrong_option(self) -> str:
+        for option, known in (
+            ("mixer", (*MIXERS, "penalty")),
+            ("start", (None, *qaoa_angles.STARTS)),
+            ("optimizer", (None, *OPTIMIZERS)),
+        ):
+            if getattr(self, option) not in known:
+                listed = ", ".join(str(value) for value in known if value is not None)
+                return f"{option} is {getattr(self, option)!r}; choose one of {listed}"
+        least = {"reps": 1, "shots": 1, "parts": 1, "steps": 0, "qubits": 0, "recursion": 0, "level": 0, "timeout": 0}
+        for option, lowest in least.items():
+            value = getattr(self, option)
+            if value is not None and value < lowest:
+                return f"{option} is {value}; choose {lowest} or more"
+        if self.qubits == 1:
+            return "qubits is 1, which leaves nothing to exchange; choose 2 or more, or 0 for the whole block"
+        return ""

@@ -1,0 +1,234 @@
+"""QAOA simulated exactly in the feasible subspace: the C(p, keep) masks instead of 2^p states.
+
+Farhi, Goldstone, Gutmann: A quantum approximate optimization algorithm, arXiv 1411.4028; with mixers that
+keep the number of ones, Hadfield et al., Algorithms 12 (2019) 34, and Bärtschi, Eidenbenz, QCE 2020.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
+from prunebench.core.solver import register
+from prunebench.forms.circuits import MIXERS, mixer_pairs
+from prunebench.kernels import qaoa_angles, subspace
+from prunebench.kernels.qaoa_optimizers import OPTIMIZERS, minimise
+from prunebench.kernels.qaoa_reduce import Part, assemble, eliminate
+from prunebench.kernels.qaoa_samples import Draws, answer, best_of, state_statistics
+from prunebench.kernels.subspace_values import mask_values
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class QaoaSubspace:
+    """Prepare the QAOA state exactly, sample it, and answer with the best sampled mask.
+
+    A simulator of an algorithm, not a competitor: it values every feasible mask before it starts, so
+    enumeration would have been cheaper. It shows what an ideal quantum computer would sample. The
+    diagonal may be any value per mask, so refit problems work as well as select problems.
+
+    Cost N·(1 + pairs)·reps a state with N = C(p, keep), about three times that with its gradient.
+    Nothing is proved: the lower bound is −inf.
+    """
+
+    name: ClassVar[str] = "qaoa-subspace"
+    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ("numba",)
+    install: ClassVar[str] = "pip install numba"
+    max_size: ClassVar[int | None] = None
+    reference: ClassVar[str] = "Farhi et al. 2014, arXiv 1411.4028; Hadfield et al. 2019, arXiv 1709.03489"
+
+    mixer: Literal["complete", "ring", "grover"] = "complete"
+    """What moves amplitude between feasible masks: XY exchanges of all pairs, of neighbours on a ring, or Grover's."""
+    reps: int = 5
+    """Layers of the circuit."""
+    start: Literal["ramp", "transfer", "interpolate"] = "ramp"
+    """First angles: a linear ramp, fixed angles fitted on smaller blocks, or grown from one layer by interpolation."""
+    optimizer: Literal["lbfgs", "cobyla", "spsa", "fixed"] = "lbfgs"
+    """The classical loop: L-BFGS with exact gradients, COBYLA, SPSA, or fixed, which keeps the first angles."""
+    steps: int = 20
+    """Iterations of L-BFGS or SPSA, evaluations of COBYLA; a whole loop at each depth when interpolating."""
+    shots: int = 1000
+    """Samples drawn from the final state; the answer is the best of them."""
+    qubits: int = 0
+    """Solve a larger block through sub-blocks of at most this many weights; 0 takes the block whole."""
+    parts: int = 24
+    """How many sub-blocks are solved when the block is larger than `qubits`."""
+    recursion: int = 0
+    """Recursive QAOA: freeze the most decided weight until this many are free, then try all masks; 0 is off."""
+    polish: bool = False
+    """End with a swap descent from the best sample; the raw sample stays in the details."""
+    memory: float = 4.0
+    """Gigabytes that a simulation may take; a block that needs more is refused."""
+
+    def refuses(self, block: BlockProblem) -> str:
+        """An option out of range, or more feasible masks than the memory holds."""
+        wrong = self._wrong_option()
+        if wrong:
+            return wrong
+        size, keep = block.p, block.keep
+        if self.qubits and block.p > self.qubits:
+            size, keep = self.qubits, self.qubits // 2
+        needed = self._bytes(size, keep)
+        if size <= subspace.MAX_BITS and needed <= self.memory * 1e9:
+            return ""
+        share = keep / size
+        fitting = [p for p in range(2, subspace.MAX_BITS) if self._bytes(p, round(share * p)) <= self.memory * 1e9]
+        largest = max(fitting, default=0)
+        if largest == 0:
+            return f"memory is {self.memory:g} GB, too little for any block; raise it"
+        what = f"{size} weights with {keep} kept have {subspace.state_count(size, keep):.3g} feasible masks"
+        return (
+            f"{what}, {needed / 1e9:.3g} GB where {self.memory:g} are allowed (at most {subspace.MAX_BITS} weights); "
+            f"use --block-size {largest}, or the option qubits={min(largest, 12)} to solve it through sub-blocks"
+        )
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The best sampled mask, or the incumbent where that is better."""
+        recorder = Recorder(budget, progress)
+        recorder.record(block.evaluate(block.incumbent))
+        reason = recorder.expired(0) or ("there is one feasible mask" if block.keep in (0, block.p) else "")
+        if reason:
+            return Solution.from_mask(
+                block, block.incumbent, status=Status.FEASIBLE, stop_reason=reason, recorder=recorder
+            )
+        if self.qubits and block.p > self.qubits:
+            return self._solve_through_parts(block, recorder, rng)
+        draws = self._search(block, recorder, rng, spent=0)
+        return answer(block, recorder, draws, polish=self.polish)
+
+    def _solve_through_parts(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator) -> Solution:
+        """Sub-blocks in turn, the other weights frozen; every accepted one improves the incumbent."""
+        spent, shots = 0, 0
+
+        def solve_part(part: BlockProblem) -> BoolArray:
+            nonlocal spent, shots
+            draws = self._search(part, recorder, rng, spent=spent)
+            spent, shots = spent + draws.evaluations, shots + draws.shots
+            best: BoolArray = best_of(part, np.concatenate([draws.masks, part.incumbent[None]]))[0][0]
+            return best
+
+        done = assemble(
+            block, self.qubits, self.parts,
+            solve_part=solve_part, accepted=recorder.record, rng=rng, stop=lambda: recorder.expired(spent),
+        )  # fmt: skip
+        details = {"parts": done.solved, "parts_improved": done.improved, "part_size": self.qubits}
+        reason = done.stopped or f"solved {done.solved} sub-blocks of {self.qubits} weights"
+        draws = Draws(done.mask[None], shots, spent, reason, details)
+        return answer(block, recorder, draws, polish=self.polish)
+
+    def _search(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, *, spent: int) -> Draws:
+        """Samples of the block's final state, or the one mask that recursion ends with."""
+        if block.keep in (0, block.p):
+            return Draws(block.incumbent[None], 0, 0, "there is one feasible mask")
+        if not (self.recursion and block.p > self.recursion):
+            return self._sample(Part.whole(block), recorder, rng, spent)[0]
+        total, why = 0, ""
+
+        def kept_share(part: Part) -> FloatArray | None:
+            nonlocal total, why
+            why = recorder.expired(spent + total)
+            if why:
+                return None
+            draws, share = self._sample(part, recorder, rng, spent + total)
+            total += draws.evaluations
+            return share
+
+        part, frozen = eliminate(block, self.recursion, kept_share)
+        masks = part.block.incumbent[None]
+        if not why:
+            rest = subspace.feasible_space(part.free.size, part.keep, mixer_pairs(0, "none")).masks()
+            masks = best_of(block, part.expand(rest))[0][:1]
+        details = {"frozen": [list(step) for step in frozen]}
+        return Draws(masks, 0, total, why or f"froze {len(frozen)} weights, then tried all masks", details)
+
+    def _sample(self, part: Part, recorder: Recorder, rng: np.random.Generator, spent: int) -> tuple[Draws, FloatArray]:
+        """Samples of the state at the best angles found, and the exact probability that each free weight is kept."""
+        from prunebench.kernels.subspace_simulator import Simulator, spread
+
+        began = recorder.seconds
+        size = part.free.size
+        space = subspace.feasible_space(size, part.keep, mixer_pairs(size, self.mixer))
+        masks = space.masks()
+        values = mask_values(part.block, part.expand(masks))
+        mean, deviation = spread(values)
+        energies = (values - mean) / deviation
+        simulator = Simulator(space, energies, self.mixer == "grover")
+        built = recorder.seconds
+        angles, first, evaluations, stopped = self._angles(
+            simulator, size, rng, lambda done: recorder.expired(spent + done)
+        )
+        optimized = recorder.seconds
+        chances = simulator.probabilities(angles)
+        drawn = rng.choice(space.size, size=self.shots, p=chances)
+        scale = part.block.form.constant + mean
+        details: dict[str, Any] = {
+            "mixer": self.mixer,
+            "reps": self.reps,
+            "feasible_masks": space.size,
+            "gammas": angles[: self.reps].tolist(),
+            "betas": angles[self.reps :].tolist(),
+            "expectation": scale + deviation * float(energies @ chances),
+            "expectation_at_start": scale + deviation * simulator.expectation(first),
+            "uniform_mean": scale,
+            "most_probable_objective": part.block.form.constant + float(values[np.argmax(chances)]),
+            "uniform_best_objective": part.block.form.constant
+            + float(values[rng.integers(space.size, size=self.shots)].min()),
+            **state_statistics(energies, chances),
+        }
+        timings = {"build": built - began, "optimize": optimized - built, "sample": recorder.seconds - optimized}
+        reason = stopped or f"drew {self.shots} samples after {evaluations} evaluations"
+        draws = Draws(part.expand(masks[drawn]), self.shots, evaluations, reason, details, timings)
+        return draws, np.asarray(chances @ masks)
+
+    def _angles(
+        self, simulator: Any, size: int, rng: np.random.Generator, stop: Callable[[int], str]
+    ) -> tuple[FloatArray, FloatArray, int, str]:
+        """(best angles, first angles, evaluations, "" or why it stopped early)."""
+        evaluations, stopped = 0, ""
+
+        def objective(angles: FloatArray) -> tuple[float, FloatArray | None]:
+            if self.optimizer == "lbfgs":
+                value, gradient = simulator.gradient(angles)
+                return value, gradient
+            return simulator.expectation(angles), None
+
+        def improve(angles: FloatArray) -> FloatArray:
+            nonlocal evaluations, stopped
+            units = qaoa_angles.units(size, self.mixer, angles.size // 2)
+            found = minimise(
+                objective, angles, method=self.optimizer, steps=self.steps, units=units, rng=rng,
+                stop=lambda done: stopped or stop(evaluations + done),
+            )  # fmt: skip
+            evaluations, stopped = evaluations + found.evaluations, found.stopped
+            return found.angles
+
+        first = qaoa_angles.first_angles(size, self.mixer, self.reps, self.start, improve)
+        return improve(first), first, evaluations, stopped
+
+    def _bytes(self, p: int, keep: int) -> int:
+        factors = {"complete": p * (p - 1) // 2, "ring": p, "grover": 0}[self.mixer]
+        return subspace.memory_needed(p, keep, factors)
+
+    def _wrong_option(self) -> str:
+        for option, known in (
+            ("mixer", MIXERS),
+            ("start", qaoa_angles.STARTS),
+            ("optimizer", OPTIMIZERS),
+        ):
+            if getattr(self, option) not in known:
+                return f"{option} is {getattr(self, option)!r}; choose one of {', '.join(known)}"
+        for option, least in (("reps", 1), ("shots", 1), ("parts", 1), ("steps", 0), ("qubits", 0), ("recursion", 0)):
+            if getattr(self, option) < least:
+                return f"{option} is {getattr(self, option)}; choose {least} or more"
+        if self.qubits == 1:
+            return "qubits is 1, which leaves nothing to exchange; choose 2 or more, or 0 for the whole block"
+        return ""

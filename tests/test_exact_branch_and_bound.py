@@ -1,0 +1,161 @@
+"""Branch and bound: agreement with enumeration, honest statuses, and relaxations checked against HiGHS."""
+
+import numpy as np
+import pytest
+
+from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
+from prunebench.core.programs import RefitProgram, SelectProgram
+from prunebench.testing.instances import FAMILIES, instance
+
+
+def gradient_block(p, n, keep, mode, seed=0, ridge=1e-3):
+    """A block whose columns are correlated as sample gradients are: few directions, weights of all sizes."""
+    rng = np.random.default_rng(seed)
+    factor = rng.normal(size=(n, max(2, p // 3))) @ rng.normal(size=(max(2, p // 3), p)) / np.sqrt(n)
+    factor += 0.3 * rng.normal(size=(n, p)) * rng.gamma(1.0, size=p) / np.sqrt(n)
+    weights = rng.laplace(size=p)
+    form = QuadraticForm(factor=factor, ridge=ridge * float((factor**2).sum(0).mean()), centre=weights)
+    return BlockProblem(form, weights, keep, mode)
+
+
+def agree(block):
+    exact = solve(block, "branch-and-bound")
+    brute = solve(block, "exhaustive")
+    spread = abs(brute.objective) + abs(block.random_mean() - brute.objective)
+    assert exact.status is Status.OPTIMAL
+    assert abs(exact.objective - brute.objective) <= 1e-9 * spread
+    assert exact.lower_bound <= brute.objective + 1e-12 * spread
+
+
+@pytest.mark.parametrize("mode", ["select", "refit"])
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_it_agrees_with_enumeration_on_every_family(family, mode):
+    for seed in range(5):
+        for p, keep in ((5, 2), (9, 4), (12, 3), (12, 7)):
+            agree(instance(family, seed, mode, p=p, keep=keep))
+
+
+@pytest.mark.parametrize("mode", ["select", "refit"])
+def test_it_agrees_with_enumeration_on_structured_blocks_of_up_to_18_weights(mode):
+    for seed in range(10):
+        for p, keep in ((14, 7), (16, 3), (18, 9)):
+            agree(gradient_block(p, 4 + 3 * seed, keep, mode, seed))
+
+
+@pytest.mark.parametrize(("mode", "p"), [("select", 64), ("refit", 48)])
+def test_it_proves_blocks_far_beyond_enumeration(mode, p):
+    block = gradient_block(p, 128, p // 2, mode)
+    answer = solve(block, "branch-and-bound")
+    assert answer.status is Status.OPTIMAL
+    assert answer.objective <= solve(block, "swap").objective * (1 + 1e-12)
+    assert block.gap(answer.objective, answer.lower_bound) < 1e-8
+
+
+@pytest.mark.parametrize("mode", ["select", "refit"])
+def test_two_threads_prove_the_same_optimum(mode):
+    block = gradient_block(40, 20, 12, mode, seed=3)
+    one = solve(block, "branch-and-bound")
+    two = solve(block, "branch-and-bound", options={"threads": 2})
+    assert two.status is Status.OPTIMAL
+    assert two.objective == pytest.approx(one.objective, rel=1e-9)
+
+
+@pytest.mark.parametrize("mode", ["select", "refit"])
+def test_a_run_that_is_stopped_has_a_monotone_trace_and_a_valid_bound(mode):
+    block = gradient_block(96, 300, 20, mode, seed=1)
+    answer = solve(block, "branch-and-bound", budget=Budget(evaluations=500))
+    assert answer.status in (Status.TIME_LIMIT, Status.OPTIMAL)
+    assert np.isfinite(answer.lower_bound)
+    assert answer.lower_bound <= answer.objective
+    assert (np.diff(answer.trace[:, 1]) <= 0).all()
+    assert (answer.trace[1:, 2] >= answer.trace[:-1, 2]).all()
+
+
+def test_no_time_gives_the_incumbent_and_no_bound():
+    answer = solve(gradient_block(30, 10, 10, "select"), "branch-and-bound", budget=Budget(seconds=0.0))
+    assert answer.status is Status.TIME_LIMIT
+    assert answer.lower_bound == -np.inf
+
+
+def test_interruption_keeps_the_incumbent_and_the_bound_so_far():
+    def press_ctrl_c(_seconds, _objective, bound):
+        if np.isfinite(bound):
+            raise KeyboardInterrupt
+
+    block = gradient_block(40, 60, 12, "select")
+    answer = solve(block, "branch-and-bound", progress=press_ctrl_c)
+    assert answer.status is Status.INTERRUPTED
+    assert np.isfinite(answer.lower_bound)
+    assert int(answer.mask.sum()) == 12
+
+
+def test_indefinite_curvature_is_still_exact_in_mode_select():
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(9, 9))
+    matrix = matrix + matrix.T
+    matrix[np.diag_indices(9)] = np.abs(matrix.diagonal())
+    block = BlockProblem(QuadraticForm(hessian=matrix, centre=np.ones(9)), np.ones(9), 4, "select")
+    answer = solve(block, "branch-and-bound")
+    masks = [np.isin(np.arange(9), kept) for kept in _subsets(9, 4)]
+    assert answer.status is Status.OPTIMAL
+    assert answer.objective == pytest.approx(min(block.evaluate(mask) for mask in masks), rel=1e-9)
+
+
+def test_the_select_root_is_the_optimum_that_highs_finds():
+    from prunebench.kernels.branch_and_bound_search import SelectTree
+
+    block = gradient_block(40, 25, 16, "select")
+    upper = block.evaluate(block.incumbent)
+    program = SelectProgram.of(block, upper)
+    tree = SelectTree(program, program.inner(upper), lambda: False)
+    point, _, bound = tree.root_proof()
+    found = _quadratic(tree.matrix, tree.linear, np.zeros(40), np.ones(40), np.ones(40), float(program.count))
+    assert bound == pytest.approx(0.5 * point @ tree.matrix @ point + tree.linear @ point, rel=1e-6)
+    assert bound == pytest.approx(found, rel=1e-5, abs=1e-5)
+
+
+def test_the_refit_root_is_the_optimum_that_highs_finds():
+    """The perspective optimum is bounded by that of the box relaxation from below and by any mask from above."""
+    from prunebench.kernels.branch_and_bound_search import RefitTree
+
+    block = gradient_block(30, 45, 10, "refit")
+    upper = block.evaluate(block.incumbent)
+    program = RefitProgram.of(block, upper)
+    tree = RefitTree.of(program, program.inner(upper), lambda: False)
+    assert tree is not None
+    _, bound = tree.root_proof()
+    free = _quadratic(program.hessian, -program.slope, np.full(30, -np.inf), np.full(30, np.inf), None, 0.0)
+    assert free - 1e-6 * abs(free) <= bound <= program.inner(upper)
+
+
+def _quadratic(matrix, linear, lower, upper, row, level):
+    """min ½x'Mx + g'x over a box and one equality, by HiGHS."""
+    import highspy
+
+    size = linear.size
+    model = highspy.HighsModel()
+    model.lp_.num_col_, model.lp_.num_row_ = size, 0 if row is None else 1
+    model.lp_.col_cost_, model.lp_.col_lower_, model.lp_.col_upper_ = linear, lower, upper
+    model.lp_.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    if row is not None:
+        model.lp_.row_lower_ = model.lp_.row_upper_ = np.array([level])
+        model.lp_.a_matrix_.start_ = np.array([0, size])
+        model.lp_.a_matrix_.index_, model.lp_.a_matrix_.value_ = np.arange(size), row
+    columns = [np.arange(j, size) for j in range(size)]
+    model.hessian_.dim_ = size
+    model.hessian_.format_ = highspy.HessianFormat.kTriangular
+    model.hessian_.start_ = np.cumsum([0, *(c.size for c in columns)])
+    model.hessian_.index_ = np.concatenate(columns)
+    model.hessian_.value_ = np.concatenate([matrix[c, j] for j, c in enumerate(columns)])
+    highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    highs.passModel(model)
+    highs.run()
+    assert highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    return highs.getInfo().objective_function_value
+
+
+def _subsets(size, count):
+    from itertools import combinations
+
+    return combinations(range(size), count)

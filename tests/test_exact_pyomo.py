@@ -1,0 +1,78 @@
+"""The Pyomo form: the model is the block, files can be written, and a missing solver is one clear line."""
+
+import numpy as np
+import pytest
+
+from prunebench import BlockProblem, QuadraticForm, Status, solve
+from prunebench.core.errors import InvalidInput, MissingPackage
+from prunebench.forms import pyomo as forms
+
+
+def block_of(mode, p=8, keep=3, seed=0):
+    rng = np.random.default_rng(seed)
+    weights = rng.normal(size=p)
+    form = QuadraticForm(factor=rng.normal(size=(4, p)), ridge=0.1, centre=weights, constant=2.0)
+    return BlockProblem(form, weights, keep, mode)
+
+
+@pytest.mark.parametrize("formulation", ["miqp", "milp"])
+def test_the_select_models_objective_is_the_blocks_on_every_mask(formulation):
+    import pyomo.environ as pyo
+
+    block = block_of("select")
+    model = forms.build(block, formulation)
+    rng = np.random.default_rng(1)
+    for _ in range(10):
+        mask = np.isin(np.arange(8), rng.choice(8, 3, replace=False))
+        for i in range(8):
+            model.keep[i].set_value(int(mask[i]))
+        if formulation == "milp":
+            for i, j in model.pairs:
+                model.both[i, j].set_value(int(not mask[i] and not mask[j]))
+            assert all(abs(pyo.value(row.body) - pyo.value(row.lower or row.upper)) < 9 for row in model.links.values())
+        assert forms.unscaled(model, pyo.value(model.objective)) == pytest.approx(block.evaluate(mask), rel=1e-9)
+
+
+def test_the_refit_models_objective_is_the_blocks_at_refitted_weights():
+    import pyomo.environ as pyo
+
+    block = block_of("refit")
+    model = forms.build(block)
+    weights = block.weights_of(block.incumbent)
+    for i in range(8):
+        model.weight[i].set_value(float(weights[i]))
+    assert forms.unscaled(model, pyo.value(model.objective)) == pytest.approx(block.evaluate(block.incumbent), rel=1e-9)
+    assert all(pyo.value(row.body) <= 1e-9 for row in (model.above[i] for i in range(8)))
+
+
+def test_highs_through_pyomo_finds_the_optimum_in_mode_select():
+    block = block_of("select")
+    answer = solve(block, "pyomo", options={"solver": "highs"})
+    assert answer.objective == pytest.approx(solve(block, "exhaustive").objective, rel=1e-9)
+    assert answer.status is Status.FEASIBLE
+    assert answer.details["claimed_bound"] == pytest.approx(answer.objective, rel=1e-6)
+
+
+def test_the_linear_refit_models_claimed_bound_is_below_the_optimum():
+    block = block_of("refit")
+    answer = solve(block, "pyomo", options={"solver": "highs"})
+    best = solve(block, "exhaustive").objective
+    assert answer.objective >= best * (1 - 1e-9)
+    assert answer.details["claimed_bound"] <= best * (1 + 1e-6)
+
+
+def test_a_missing_solver_is_one_clear_line():
+    with pytest.raises(MissingPackage, match="Pyomo finds no solver 'nosuchsolver'"):
+        solve(block_of("select"), "pyomo", options={"solver": "nosuchsolver"})
+
+
+@pytest.mark.parametrize("suffix", [".lp", ".nl", ".mps"])
+def test_models_are_written_to_files(tmp_path, suffix):
+    target = tmp_path / f"block{suffix}"
+    forms.export(block_of("select"), target)
+    assert target.stat().st_size > 100
+
+
+def test_another_suffix_is_refused_with_the_known_ones(tmp_path):
+    with pytest.raises(InvalidInput, match=r"\.lp, \.nl, \.mps"):
+        forms.export(block_of("select"), tmp_path / "block.txt")

@@ -1,0 +1,86 @@
+"""prunebench verify: true solutions pass, every forged entry is named."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+
+from prunebench import BlockProblem, QuadraticForm, solve
+from prunebench.commands import verify
+from prunebench.core import solution_file
+from prunebench.core.errors import InvalidInput
+
+
+@pytest.fixture(params=["select", "refit"])
+def files(request, tmp_path):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=20)
+    form = QuadraticForm(factor=rng.normal(size=(9, 20)), ridge=0.05, centre=weights)
+    block = BlockProblem(form, weights, 8, request.param)
+    block.save(tmp_path / "block.npz")
+    solution = solve(block, "branch-and-bound")
+    summary = solution_file.as_json(block, solution, solver="branch-and-bound", options={}, seed=0)
+    solution_file.write(tmp_path / "solution.json", solution_file.with_arrays(summary, solution))
+    return tmp_path
+
+
+def verdict(folder, **changes):
+    path = folder / "solution.json"
+    if changes:
+        contents = json.loads(path.read_text())
+        contents.update(changes)
+        path.write_text(json.dumps(contents))
+    parser = argparse.ArgumentParser()
+    verify.add_arguments(parser)
+    return verify.run(parser.parse_args([str(path), str(folder / "block.npz")]))
+
+
+def test_a_true_solution_is_verified_by_its_own_certificate(files):
+    result = verdict(files)
+    assert result["verified"], result["faults"]
+    assert result["rests_on"].startswith("certificate")
+    assert result["derived_bound"] <= result["objective"]
+    assert verify.text(result).startswith("verified")
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_wrong_objective_is_named(files):
+    assert "objective" in verdict(files, objective=0.0)["faults"][0]
+
+
+def test_a_bound_above_the_objective_is_named(files):
+    assert any("above the objective" in fault for fault in verdict(files, lower_bound=1e9)["faults"])
+
+
+def test_optimal_without_a_bound_is_named(files):
+    assert any("without a bound" in fault for fault in verdict(files, lower_bound=None)["faults"])
+
+
+def test_optimal_with_a_gap_is_named(files):
+    assert any("leaves a gap" in fault for fault in verdict(files, lower_bound=-1e3)["faults"])
+
+
+def test_another_blocks_solution_is_named(files):
+    assert any("hashes differ" in fault for fault in verdict(files, block_hash="0")["faults"])
+
+
+def test_too_many_kept_weights_are_named(files):
+    assert any("keep" in fault for fault in verdict(files, mask=[1] * 20)["faults"])
+
+
+def test_a_mask_may_be_a_list_of_positions(files):
+    contents = json.loads((files / "solution.json").read_text())
+    kept = [i for i, value in enumerate(contents["mask"]) if value]
+    assert verdict(files, mask=kept)["verified"]
+
+
+def test_without_a_certificate_a_bound_is_found(files):
+    result = verdict(files, details={}, status="feasible", lower_bound=None)
+    assert result["verified"], result["faults"]
+    assert result["rests_on"].endswith("found here")
+
+
+def test_weights_of_the_wrong_length_are_refused(files):
+    with pytest.raises(InvalidInput, match="weights have shape"):
+        verdict(files, weights=[0.0])
