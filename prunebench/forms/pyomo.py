@@ -4,6 +4,7 @@ Pyomo is for reach, highspy for speed: the algebraic model of a block of 64 weig
 build than solver 'branch-and-bound' needs to prove it. pyomo is imported when a model is built.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +66,24 @@ def export(block: BlockProblem, path: Path | str, formulation: Formulation = "mi
     if target.suffix not in SUFFIXES:
         raise InvalidInput(f"{target}: the suffix is {target.suffix!r}; choose one of {', '.join(SUFFIXES)}")
     build(block, formulation).write(str(target), io_options={"symbolic_solver_labels": True})
+
+
+def _exporter(suffix: str) -> Callable[[BlockProblem, Path], None]:
+    """A writer of one format under any file name; Pyomo goes by the suffix."""
+
+    def write(block: BlockProblem, path: Path) -> None:
+        named = path.with_name(f".{path.name}{suffix}")
+        try:
+            export(block, named)
+            named.replace(path)
+        finally:
+            named.unlink(missing_ok=True)
+
+    return write
+
+
+EXPORTS: dict[str, Callable[[BlockProblem, Path], None]] = {"mps": _exporter(".mps"), "nl": _exporter(".nl")}
+"""Writers by format name: the block as a mixed-integer quadratic program."""
 
 
 def mask_of(model: Any, block: BlockProblem) -> BoolArray | None:
