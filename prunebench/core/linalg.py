@@ -34,12 +34,12 @@ def solve_on_support(curvature: FloatArray, ridge: FloatArray, slope: FloatArray
     matrix[np.diag_indices_from(matrix)] += ridge
     diagonal = matrix.diagonal()
     if (diagonal <= 0.0).any():
-        raise _singular()
+        raise singular()
     scale = 1.0 / np.sqrt(diagonal)
     try:
         factored = scipy.linalg.cho_factor(matrix * scale[:, None] * scale, check_finite=False)
     except scipy.linalg.LinAlgError as error:
-        raise _singular() from error
+        raise singular() from error
 
     def solve(right: FloatArray) -> FloatArray:
         return np.asarray(scale * scipy.linalg.cho_solve(factored, scale * right, check_finite=False))
@@ -73,7 +73,7 @@ def push_through(columns: Factor, ridge: FloatArray, linear: FloatArray, residua
     InvalidInput   a ridge of zero: with n < k the curvature alone is singular
     """
     if (ridge <= 0.0).any():
-        raise _singular()
+        raise singular()
     right = residual - times(columns, linear / ridge) if linear.any() else residual
     narrow = columns.dtype == np.float32
     steps = NARROW_STEPS if narrow else DUAL_STEPS
@@ -187,7 +187,8 @@ def symmetric_factor(matrix: FloatArray) -> FloatArray:
     return np.ascontiguousarray((vectors[:, held] * np.sqrt(values[held])).T)
 
 
-def _singular() -> InvalidInput:
+def singular() -> InvalidInput:
+    """The error for a curvature that no refit can be computed with."""
     return InvalidInput(
         "the curvature is singular on the kept weights and the ridge does not lift it; "
         "use a positive ridge, for example 1e-3 of the mean of the curvature's diagonal"

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core import linalg
+from prunebench.core import linalg, streaming
 from prunebench.core.arrays import (
     Factor,
     FloatArray,
     IndexArray,
     column_squares,
     frozen,
+    is_mapped,
     numeric,
     require_finite,
     times,
@@ -203,6 +204,14 @@ class QuadraticForm:
             step = linalg.solve_on_support(self.hessian[np.ix_(support, support)], ridge, slope)
         else:
             assert self.factor is not None
+            rows = self.factor.shape[0]
+            if support.size > rows and self._streamed(support.size):
+                residual = times(self.factor, outside)
+                if (ridge <= 0.0).any():
+                    raise linalg.singular()
+                step = streaming.step_on_support(self.factor, support, ridge, linear, residual)
+                weights[support] = self.centre[support] + step
+                return weights
             columns: Factor = self.factor if support.size == self.p else self.factor.take(support, axis=1)
             residual = self._residual_outside(support, outside, columns)
             if support.size <= columns.shape[0]:
@@ -265,6 +274,12 @@ class QuadraticForm:
             return self.hessian.diagonal().copy()
         assert self.factor is not None
         return column_squares(self.factor)
+
+    def _streamed(self, kept: int) -> bool:
+        """Whether a support of so many weights is too large to be copied out of a mapped factor."""
+        assert self.factor is not None
+        size = self.factor.shape[0] * kept * self.factor.itemsize
+        return size > streaming.COPY_BYTES and is_mapped(self.factor)
 
     def _residual_outside(self, support: IndexArray, outside: FloatArray, columns: Factor) -> FloatArray:
         """A times `outside`, which is -centre off the support and zero on it. -> (n,)

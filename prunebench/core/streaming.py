@@ -1,0 +1,48 @@
+"""The back-solve for a factor that is larger than memory: column chunks of a mapped file, never the whole support."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import scipy.linalg
+
+from prunebench.core.arrays import Factor, FloatArray, IndexArray
+
+CHUNK_BYTES = 64 * 2**20
+"""Columns, widened to float64, that are held at a time."""
+COPY_BYTES = 512 * 2**20
+"""A support of a mapped factor whose columns take more than this is streamed instead of copied."""
+
+
+def step_on_support(
+    factor: Factor, support: IndexArray, ridge: FloatArray, linear: FloatArray, residual: FloatArray
+) -> FloatArray:
+    """The step d that minimises linear'd + 1/2 ‖residual + A_S d‖² + 1/2 d' diag(ridge) d. -> float64 (k,)
+
+    As `linalg.push_through`, in two passes over the support's columns: I + A_S diag(1/ridge) A_S' is
+    added up in float64, so no refinement is needed.
+
+    Parameters
+    ----------
+    factor : float32 or float64 (n, p)    may be a mapped file
+    support : int64 (k,)                  rising, so that the file is read forwards
+    ridge : float64 (k,)                  positive
+    linear : float64 (k,);  residual : float64 (n,)
+    """
+    system = np.eye(factor.shape[0])
+    right = residual.copy()
+    for part, columns in _chunks(factor, support):
+        scaled = columns / np.sqrt(ridge[part])
+        system += scaled @ scaled.T
+        right -= columns @ (linear[part] / ridge[part])
+    dual = scipy.linalg.cho_solve(scipy.linalg.cho_factor(system, check_finite=False), right, check_finite=False)
+    out = np.empty(support.size)
+    for part, columns in _chunks(factor, support):
+        out[part] = -(linear[part] + dual @ columns) / ridge[part]
+    return out
+
+
+def _chunks(factor: Factor, support: IndexArray) -> Iterator[tuple[slice, FloatArray]]:
+    step = max(1, CHUNK_BYTES // (8 * factor.shape[0]))
+    for start in range(0, support.size, step):
+        part = slice(start, min(start + step, support.size))
+        yield part, factor[:, support[part]].astype(np.float64)

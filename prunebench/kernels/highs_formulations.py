@@ -1,0 +1,273 @@
+"""The block as mixed-integer linear programs for HiGHS; column j < p is 1 where weight j is kept.
+
+Each formulation has a model, says which rows a solution violates, and how far the objective of its
+relaxation may be wrong because rows and integers hold only to a tolerance.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.programs import RefitProgram, SelectProgram
+from prunebench.kernels.highs_model import FEASIBILITY, Model, Rows
+
+SAFETY = 4.0
+"""Rows and integers hold to FEASIBILITY; to first order the optimum moves by that times the rows' multipliers."""
+
+
+class Formulation(Protocol):
+    """A model whose optimum, plus `offset`, bounds the program's from below; tight once nothing is violated."""
+
+    model: Model
+    offset: float
+    slack: float
+    curved: bool
+
+    def violated(self, point: FloatArray, every: bool = False) -> Rows:
+        """Rows that cut off a point whose curved parts are too low; `every` tangent there, even if it holds."""
+        ...
+
+    def point_of(self, mask: BoolArray) -> FloatArray:
+        """All columns of a mask, for warm starts and for tangents that make it exact."""
+        ...
+
+
+class Pairs:
+    """Select: a product column for every pair, with the count times each variable (RLT) as equalities.
+
+    Fortet 1960, McCormick 1976; Adams, Sherali: A tight linearization and an algorithm for zero-one
+    quadratic programming problems, Management Science 32 (1986), for the strengthening. `plain`
+    leaves the strengthening out: the textbook model, kept as the yardstick.
+    """
+
+    curved = False
+
+    def __init__(self, program: SelectProgram, threads: int, plain: bool = False) -> None:
+        p = program.linear.size
+        keep = p - program.count
+        # x = 1 − m: f = Σg + ½ΣQ − (g + Q1)'m + ½ m'Qm, and mᵢ² = mᵢ
+        matrix = program.quadratic
+        rise = matrix.sum(axis=1)
+        self.first, self.second = np.triu_indices(p, 1)
+        couplings = matrix[self.first, self.second]
+        cost = np.concatenate([-(program.linear + rise) + 0.5 * matrix.diagonal(), couplings])
+        self.offset = float(program.linear.sum() + 0.5 * rise.sum())
+        self.slack = SAFETY * FEASIBILITY * float(np.abs(cost).sum())
+        count = couplings.size
+        self.model = Model(cost, np.zeros(p + count), np.ones(p + count), p, threads)
+        self.p = p
+        rows = Rows()
+        rows.add(range(p), np.ones(p), keep, keep)
+        for a in range(count):
+            i, j, y = int(self.first[a]), int(self.second[a]), p + a
+            if plain or couplings[a] > 0.0:
+                rows.add((y, i, j), (1.0, -1.0, -1.0), lower=-1.0)
+            if plain or couplings[a] < 0.0:
+                rows.add((y, i), (1.0, -1.0), upper=0.0)
+                rows.add((y, j), (1.0, -1.0), upper=0.0)
+        if not plain:
+            pair = np.zeros((p, p), dtype=np.int64)
+            pair[self.first, self.second] = p + np.arange(count)
+            pair += pair.T
+            for i in range(p):
+                others = [int(pair[i, j]) for j in range(p) if j != i]
+                rows.add([*others, i], [*np.ones(p - 1), 1.0 - keep], 0.0, 0.0)
+        self.model.add(rows)
+
+    def violated(self, point: FloatArray, every: bool = False) -> Rows:
+        """None: the model is exact at every binary point."""
+        return Rows()
+
+    def point_of(self, mask: BoolArray) -> FloatArray:
+        """The mask and its products."""
+        m = mask.astype(np.float64)
+        return np.concatenate([m, m[self.first] * m[self.second]])
+
+
+class Residuals:
+    """Select: columns r = √λ v'x for the eigenvectors of the shifted curvature, and s >= tangents of r².
+
+    Without a shift this is the residual A diag(w̄) x of the pruned weights; the diagonal `shift`
+    (QCR) raises the relaxation's bound and the rank.
+    """
+
+    curved = True
+
+    def __init__(self, program: SelectProgram, shift: FloatArray, upper: float, threads: int) -> None:
+        p = program.linear.size
+        matrix = np.array(program.quadratic)
+        matrix[np.diag_indices(p)] += shift
+        # on the plane of the count a multiple of 11' is a constant: it makes the matrix definite everywhere
+        centre = np.eye(p) - 1.0 / p
+        image = matrix @ np.full(p, program.count / p)
+        flat = centre @ matrix @ centre
+        values, vectors = np.linalg.eigh(0.5 * (flat + flat.T))
+        held = values > 1e-9 * max(float(values[-1]), 1e-300)
+        self.rays = (vectors[:, held] * np.sqrt(values[held])).T
+        lost = float(np.abs(values[~held]).sum()) * p
+        rank = int(held.sum())
+        base = np.full(p, program.count / p)
+        linear = program.linear - 0.5 * shift + centre @ image
+        self.offset = float(linear.sum()) + 0.5 * float(base @ image) - float(base @ (centre @ image))
+        self.slack = lost
+        self.p, self.rank = p, rank
+        # nothing better than the incumbent has a larger residual: the linear part is at least its smallest terms
+        least = float(np.sort(linear)[: program.count].sum()) + self.offset - float(linear.sum())
+        largest = float(np.sqrt(max(2.0 * (upper - least), 0.0))) * 1.001 + 1e-3
+        reach = np.minimum(np.abs(self.rays).sum(axis=1), largest)
+        cost = np.concatenate([-linear, np.zeros(rank), np.full(rank, 0.5)])
+        low = np.concatenate([np.zeros(p), -reach, np.zeros(rank)])
+        high = np.concatenate([np.ones(p), reach, reach**2])
+        # ‖r‖ <= largest, so no slope in x exceeds |linear| + largest·‖ray‖
+        slopes = np.abs(linear) + largest * np.sqrt((self.rays**2).sum(axis=0))
+        self.slack += SAFETY * FEASIBILITY * (rank + np.sqrt(rank) * largest + float(slopes.sum()))
+        self.model = Model(cost, low, high, p, threads)
+        rows = Rows()
+        rows.add(range(p), np.ones(p), p - program.count, p - program.count)
+        for k in range(rank):
+            # r = rays (1 − m), taken from the centred point: rays @ 1 = 0
+            rows.add([*range(p), p + k], [*self.rays[k], 1.0], 0.0, 0.0)
+        self.model.add(rows)
+
+    def violated(self, point: FloatArray, every: bool = False) -> Rows:
+        """Tangents of r² where s lies below the square."""
+        r, s = point[self.p : self.p + self.rank], point[self.p + self.rank :]
+        rows = Rows()
+        for k in np.flatnonzero(every | (s < r * r - 1e-7 * (1.0 + r * r))):
+            rows.add((self.p + self.rank + k, self.p + k), (1.0, -2.0 * r[k]), lower=-float(r[k] ** 2))
+        return rows
+
+    def point_of(self, mask: BoolArray) -> FloatArray:
+        """The mask, its residuals and their squares."""
+        m = mask.astype(np.float64)
+        r = -self.rays @ m
+        return np.concatenate([m, r, r * r])
+
+
+class Perspective:
+    """Refit: weights, tangents of w²/m for the split's share Δ, and of r² for the rest, |w| <= limit·m.
+
+    The residuals r are taken from the unconstrained optimum, where the objective is small: scaled by
+    the incumbent's distance from there, HiGHS' absolute tolerances mean something.
+
+    Günlük, Linderoth: Perspective reformulations of mixed integer nonlinear programs with indicator
+    variables, Math. Programming 124 (2010), eq. (6).
+    """
+
+    curved = True
+
+    def __init__(self, program: RefitProgram, split: FloatArray, upper: float, threads: int) -> None:
+        p = split.size
+        root = 1.0 / np.sqrt(split)
+        matrix = np.array(program.hessian)
+        matrix[np.diag_indices(p)] -= split
+        matrix = matrix * root[:, None] * root
+        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+        held = values > 1e-9 * max(float(values[-1]), 1e-300)
+        self.rays = (vectors[:, held] * np.sqrt(values[held])).T
+        self.linear = program.slope * root
+        whole = matrix + np.eye(p)
+        self.free = np.linalg.solve(whole, self.linear)
+        lowest = -0.5 * float(self.linear @ self.free)
+        room = max(upper - lowest, 0.0) * 1.001 + 1e-6 + 1e-12 * abs(lowest)
+        # everything no worse than the incumbent lies in the ellipsoid ½(y − free)'(K + 1)(y − free) <= room
+        self.limit = np.abs(self.free) + np.sqrt(2.0 * room * np.maximum(np.linalg.inv(whole).diagonal(), 0.0)) + 1e-6
+        self.matrix, self.p, self.rank = matrix, p, int(held.sum())
+        self.offset = 0.5 * float(self.free @ self.free) + lowest
+        reach = np.full(self.rank, np.sqrt(2.0 * room) + 1e-3)
+        cost = np.concatenate([np.zeros(p), -self.free, np.full(p, 0.5), np.zeros(self.rank), np.full(self.rank, 0.5)])
+        low = np.concatenate([np.zeros(p), -self.limit, np.zeros(p), -reach, np.zeros(self.rank)])
+        high = np.concatenate([np.ones(p), self.limit, self.limit**2, reach, reach**2])
+        slopes = np.abs(self.free) + self.limit + np.sqrt(2.0 * room) * np.sqrt((self.rays**2).sum(axis=0))
+        self.slack = (
+            SAFETY
+            * FEASIBILITY
+            * (p + self.rank + float(np.sqrt(2.0 * room * self.rank) + slopes.sum() + slopes @ self.limit))
+        )
+        self.slack += float(np.abs(values[~held]).sum()) * room
+        self.model = Model(cost, low, high, p, threads)
+        rows = Rows()
+        rows.add(range(p), np.ones(p), program.keep, program.keep)
+        for i in range(p):
+            rows.add((p + i, i), (1.0, -self.limit[i]), upper=0.0)
+            rows.add((p + i, i), (1.0, self.limit[i]), lower=0.0)
+        for k in range(self.rank):
+            at = -float(self.rays[k] @ self.free)
+            rows.add([*range(p, 2 * p), 3 * p + k], [*(-self.rays[k]), 1.0], at, at)
+        self.model.add(rows)
+
+    def violated(self, point: FloatArray, every: bool = False) -> Rows:
+        """Tangents of w²/m and of r² where their columns lie below them."""
+        p = self.p
+        m, y, t = point[:p], point[p : 2 * p], point[2 * p : 3 * p]
+        r, s = point[3 * p : 3 * p + self.rank], point[3 * p + self.rank :]
+        rows = Rows()
+        held = m > 1e-6
+        slope = np.divide(y, m, out=np.zeros(p), where=held)
+        for i in np.flatnonzero((every & held) | (t < slope * y - 1e-7 * (1.0 + slope * y))):
+            rows.add((2 * p + i, p + i, i), (1.0, -2.0 * slope[i], slope[i] ** 2), lower=0.0)
+        for k in np.flatnonzero(every | (s < r * r - 1e-7 * (1.0 + r * r))):
+            rows.add((3 * p + self.rank + k, 3 * p + k), (1.0, -2.0 * r[k]), lower=-float(r[k] ** 2))
+        return rows
+
+    def point_of(self, mask: BoolArray) -> FloatArray:
+        """The mask with its refitted weights."""
+        y = refitted(self.matrix, self.linear, mask)
+        r = self.rays @ (y - self.free)
+        return np.concatenate([mask.astype(np.float64), y, y * y, r, r * r])
+
+
+class MaskCuts:
+    """Refit: one column η above cuts in the mask alone, η >= −½v'Kv − Σ ½ρᵢ² mᵢ with v the weights of a mask.
+
+    Bertsimas, Van Parys: Sparse high-dimensional regression: exact scalable algorithms and phase
+    transitions, Annals of Statistics 48 (2020), §3, with the diagonal split in place of the ridge.
+    """
+
+    curved = True
+
+    def __init__(self, program: RefitProgram, split: FloatArray, threads: int) -> None:
+        p = split.size
+        root = 1.0 / np.sqrt(split)
+        matrix = np.array(program.hessian)
+        matrix[np.diag_indices(p)] -= split
+        self.matrix = matrix * root[:, None] * root
+        self.linear = program.slope * root
+        lowest = -0.5 * float(self.linear @ np.linalg.solve(self.matrix + np.eye(p), self.linear))
+        self.p, self.offset = p, 0.0
+        self.slack = SAFETY * FEASIBILITY * (1.0 + abs(lowest))
+        cost = np.append(np.zeros(p), 1.0)
+        low, high = np.append(np.zeros(p), 1.01 * lowest), np.append(np.ones(p), 1.0)
+        self.model = Model(cost, low, high, p, threads)
+        rows = Rows()
+        rows.add(range(p), np.ones(p), program.keep, program.keep)
+        self.model.add(rows)
+
+    def violated(self, point: FloatArray, every: bool = False) -> Rows:
+        """The cut of the weights that answer the point's m, fractional or not."""
+        m = np.clip(point[: self.p], 0.0, 1.0)
+        held = m > 1e-6
+        y = np.zeros(self.p)
+        system = self.matrix[np.ix_(held, held)] + np.diag(1.0 / m[held])
+        y[held] = np.linalg.solve(system, self.linear[held])
+        rho = self.linear - self.matrix @ y
+        self.slack = max(self.slack, SAFETY * FEASIBILITY * float(rho @ rho))
+        constant = -0.5 * float(y @ (self.linear - rho))
+        rows = Rows()
+        if every or point[self.p] < constant - 0.5 * float(rho**2 @ m) - 1e-7 * (1.0 + abs(constant)):
+            rows.add([*range(self.p), self.p], [*(0.5 * rho**2), 1.0], lower=constant)
+        return rows
+
+    def point_of(self, mask: BoolArray) -> FloatArray:
+        """The mask and its value."""
+        y = refitted(self.matrix, self.linear, mask)
+        return np.append(mask.astype(np.float64), -0.5 * float(self.linear @ y))
+
+
+def refitted(matrix: FloatArray, linear: FloatArray, mask: BoolArray) -> FloatArray:
+    """argmin ½ y'(matrix + 1)y − linear'y with y zero off the mask."""
+    kept = np.flatnonzero(mask)
+    y = np.zeros(linear.size)
+    y[kept] = np.linalg.solve(matrix[np.ix_(kept, kept)] + np.eye(kept.size), linear[kept])
+    return y

@@ -1,0 +1,165 @@
+"""One HiGHS model built from arrays, run in a thread so that Ctrl-C and time limits reach it.
+
+HiGHS refuses a Hessian beside integer columns, so every formulation here is linear and its curved
+rows are tangents, added where a solution violates them. highspy is imported when a model is made.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from prunebench.core.arrays import FloatArray
+
+FEASIBILITY = 1e-10
+"""Row and integrality tolerance handed to HiGHS; callers lower its bounds by what this allows."""
+
+
+@dataclass
+class Outcome:
+    """What a run found. bound: HiGHS' dual bound; points: improving integer solutions; finished: not interrupted."""
+
+    bound: float
+    points: list[FloatArray]
+    nodes: int
+    finished: bool
+    status: str
+
+
+@dataclass
+class Rows:
+    """Sparse rows lower <= Σ value·column <= upper, collected one by one."""
+
+    starts: list[int] = field(default_factory=list)
+    columns: list[int] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    lower: list[float] = field(default_factory=list)
+    upper: list[float] = field(default_factory=list)
+
+    def add(self, columns: Any, values: Any, lower: float = -np.inf, upper: float = np.inf) -> None:
+        """One row."""
+        self.starts.append(len(self.columns))
+        self.columns.extend(int(column) for column in columns)
+        self.values.extend(float(value) for value in values)
+        self.lower.append(lower)
+        self.upper.append(upper)
+
+
+class Model:
+    """Columns with costs and bounds, some of them binary; rows may be added between runs."""
+
+    def __init__(self, cost: FloatArray, lower: FloatArray, upper: FloatArray, binary: int, threads: int) -> None:
+        import highspy
+
+        self._highspy = highspy
+        self.binary = binary
+        self.highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]  # highspy's stubs are partial
+        for name, value in (
+            ("output_flag", False),
+            ("threads", threads),
+            ("primal_feasibility_tolerance", FEASIBILITY),
+            ("mip_feasibility_tolerance", FEASIBILITY),
+            ("mip_rel_gap", 1e-9),
+            ("mip_abs_gap", 1e-9),
+        ):
+            self.highs.setOptionValue(name, value)
+        lp = highspy.HighsLp()
+        lp.num_col_, lp.num_row_ = cost.size, 0
+        lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, lower, upper
+        lp.row_lower_ = lp.row_upper_ = np.empty(0)
+        lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+        lp.a_matrix_.start_ = np.zeros(1, np.int32)
+        lp.a_matrix_.index_, lp.a_matrix_.value_ = np.empty(0, np.int32), np.empty(0)
+        self.highs.passModel(lp)
+        self._integral = False
+
+    def add(self, rows: Rows) -> None:
+        """Append rows."""
+        if not rows.starts:
+            return
+        self.highs.addRows(
+            len(rows.starts),
+            np.array(rows.lower),
+            np.array(rows.upper),
+            len(rows.columns),
+            np.array(rows.starts, dtype=np.int32),
+            np.array(rows.columns, dtype=np.int32),
+            np.array(rows.values),
+        )
+
+    def relax(self, seconds: float) -> FloatArray | None:
+        """The optimum with the binaries continuous; None if it was not reached."""
+        self._set_integrality(False)
+        outcome = self._run(seconds, lambda: False, lambda _: None)
+        return np.array(self.highs.getSolution().col_value) if outcome.status == "Optimal" else None
+
+    def solve(
+        self,
+        seconds: float,
+        start: FloatArray | None,
+        stop: Callable[[], bool],
+        watch: Callable[[float], None],
+    ) -> Outcome:
+        """Branch and cut from `start`; `watch` sees the dual bound as it rises, `stop` ends the run early."""
+        self._set_integrality(True)
+        if start is not None:
+            solution = self._highspy.HighsSolution()
+            solution.col_value = start.tolist()
+            self.highs.setSolution(solution)
+        return self._run(seconds, stop, watch)
+
+    def _set_integrality(self, wanted: bool) -> None:
+        if wanted != self._integral:
+            kind = self._highspy.HighsVarType.kInteger if wanted else self._highspy.HighsVarType.kContinuous
+            chosen = np.arange(self.binary, dtype=np.int32)
+            self.highs.changeColsIntegrality(self.binary, chosen, np.full(self.binary, int(kind), dtype=np.uint8))
+            self._integral = wanted
+
+    def _run(self, seconds: float, stop: Callable[[], bool], watch: Callable[[float], None]) -> Outcome:
+        highs = self.highs
+        points: list[FloatArray] = []
+        interrupted = threading.Event()
+
+        def check(event: Any) -> None:
+            if interrupted.is_set() or stop():
+                event.data_in.user_interrupt = True
+
+        def log(event: Any) -> None:
+            watch(float(event.data_out.mip_dual_bound))
+
+        def improving(event: Any) -> None:
+            points.append(np.array(event.data_out.mip_solution))
+
+        pairs = (
+            (highs.cbMipInterrupt, check),
+            (highs.cbSimplexInterrupt, check),
+            (highs.cbMipLogging, log),
+            (highs.cbMipImprovingSolution, improving),
+        )
+        for callback, function in pairs:
+            callback += function
+        highs.setOptionValue("time_limit", float(highs.getRunTime() + min(max(seconds, 0.0), 1e7)))
+        worker = threading.Thread(target=highs.run, daemon=True)
+        worker.start()
+        try:
+            while worker.is_alive():
+                worker.join(0.05)
+        except KeyboardInterrupt:
+            interrupted.set()
+            worker.join()
+            raise
+        finally:
+            for callback, function in pairs:
+                callback -= function
+        status = highs.getModelStatus()
+        info = highs.getInfo()
+        finished = status == self._highspy.HighsModelStatus.kOptimal
+        if finished and self._integral:
+            points.append(np.array(highs.getSolution().col_value))
+        bound = float(info.mip_dual_bound) if self._integral else -np.inf
+        if status == self._highspy.HighsModelStatus.kInfeasible:
+            bound = -np.inf
+        nodes = int(getattr(info, "mip_node_count", 0)) if self._integral else 0
+        return Outcome(bound, points, nodes, finished, highs.modelStatusToString(status))

@@ -1,0 +1,220 @@
+"""Exact by HiGHS: linear formulations with lazily added tangents, since HiGHS refuses an MIQP.
+
+Huangfu, Hall: Parallelizing the dual revised simplex method, Math. Programming Computation 10
+(2018), for HiGHS; the formulations and their papers are in prunebench.kernels.highs_formulations.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.certificate import certificate
+from prunebench.core.convexify import certified_shift, plane_shift
+from prunebench.core.perspective import best_split
+from prunebench.core.programs import RefitProgram, SelectProgram
+from prunebench.core.solution import Solution, Status
+from prunebench.core.solver import Budget, Progress, Recorder, register
+
+MAX_SIZE = 256
+PAIRS_SIZE = 24
+LP_ROUNDS = 25
+FORMULATIONS = {
+    "select": ("pairs", "mccormick", "residuals", "shifted-residuals"),
+    "refit": ("perspective", "mask-cuts"),
+}
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class HiGHS:
+    """HiGHS proves blocks of up to some 64 weights; beyond that 'branch-and-bound' proves far more.
+
+    Kept for what HiGHS is: an independent, widely trusted solver behind the same certificate. Its
+    bounds are lowered by what its row and integer tolerances allow. Budgeted evaluations are nodes.
+    """
+
+    name: ClassVar[str] = "highs"
+    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
+    exact: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, ...]] = ("highspy", "numba")
+    install: ClassVar[str] = "pip install highspy numba"
+    max_size: ClassVar[int | None] = MAX_SIZE
+    reference: ClassVar[str] = "Huangfu, Hall 2018; Adams, Sherali 1986; Günlük, Linderoth 2010"
+
+    formulation: Literal["auto", "pairs", "mccormick", "residuals", "shifted-residuals", "perspective", "mask-cuts"] = (
+        "auto"
+    )
+    """select: pairs (default up to p = 24), residuals (beyond), shifted-residuals, mccormick (textbook);
+    refit: perspective (default), mask-cuts."""
+
+    threads: int = 1
+    """Threads HiGHS may use."""
+
+    gap: float = 1e-9
+    """Stop at this relative gap, beside the budget's."""
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Too many weights, or a formulation of the other mode."""
+        if self.threads < 1:
+            return f"threads is {self.threads}; choose at least 1"
+        if block.p > MAX_SIZE:
+            return f"it handles at most {MAX_SIZE} weights; use solver 'branch-and-bound', or smaller blocks"
+        if self.formulation != "auto" and self.formulation not in FORMULATIONS[block.mode]:
+            allowed = ", ".join(FORMULATIONS[block.mode])
+            return f"formulation {self.formulation!r} is not for mode {block.mode}; choose auto, {allowed}"
+        return ""
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """Swap descent for the incumbent, then rounds of branch and cut with tangents at what it finds."""
+        recorder = Recorder(budget, progress)
+        objective = block.evaluate(block.incumbent)
+        recorder.record(objective)
+        if block.keep in (0, block.p):
+            details = {"certificate": certificate(
+                "one mask", root_bound=objective, bound=objective, tolerance=0.0, nodes=0)}  # fmt: skip
+            return Solution.from_mask(
+                block, block.incumbent, status=Status.OPTIMAL, stop_reason="only one mask", recorder=recorder,
+                lower_bound=objective, details=details,
+            )  # fmt: skip
+        return _Run(self, block, recorder, objective).solve()
+
+
+class _Run:
+    """One solve: the incumbent, the bound, and the rounds between them."""
+
+    def __init__(self, options: HiGHS, block: BlockProblem, recorder: Recorder, objective: float) -> None:
+        self.options, self.block, self.recorder = options, block, recorder
+        self.mask: BoolArray = block.incumbent
+        self.objective, self.bound, self.tolerance = objective, -np.inf, 0.0
+        self.nodes, self.rounds, self.reason, self.formulation = 0, 0, "", options.formulation
+        self.root = -np.inf
+
+    def solve(self) -> Solution:
+        """Run to the end of the proof or of the budget, or to Ctrl-C."""
+        status = None
+        try:
+            self.reason = self.recorder.expired()
+            if not self.reason:
+                self._search()
+        except KeyboardInterrupt:
+            status, self.reason = Status.INTERRUPTED, "interrupted"
+        if status is None:
+            proved = self.bound >= self.objective - self.tolerance
+            expired = self.reason.startswith(("time limit", "evaluation limit"))
+            status = Status.OPTIMAL if proved else Status.TIME_LIMIT if expired else Status.FEASIBLE
+            self.reason = "proved optimal" if proved else self.reason
+        details: dict[str, Any] = {"nodes": self.nodes, "rounds": self.rounds, "formulation": self.formulation}
+        if np.isfinite(self.bound):
+            details["certificate"] = certificate(
+                f"highs: {self.formulation}",
+                root_bound=self.root, bound=self.bound, tolerance=self.tolerance, nodes=self.nodes,
+            )  # fmt: skip
+        return Solution.from_mask(
+            self.block, self.mask, status=status, stop_reason=self.reason, recorder=self.recorder,
+            lower_bound=self.bound, details=details,
+        )  # fmt: skip
+
+    def _search(self) -> None:
+        from prunebench.kernels.descent import swap_descent
+
+        block, recorder = self.block, self.recorder
+        self._offer(swap_descent(block, self.mask, recorder).mask)
+        program, formulation = self._formulated()
+        if formulation is None:
+            self.reason = "no bound: the curvature is not positive definite in floating point; raise the ridge"
+            return
+        self.tolerance = (2.0 * formulation.slack + 2.0 * program.rounding) / program.scale
+        self.tolerance += 1e-9 * min(abs(self.objective), abs(program.inner(self.objective)) / program.scale)
+        model = formulation.model
+        seen: set[bytes] = set()
+        if formulation.curved:
+            seen.add(self.mask.tobytes())
+            model.add(formulation.violated(formulation.point_of(self.mask), every=True))
+            for _ in range(LP_ROUNDS):
+                point = model.relax(recorder.remaining)
+                rows = formulation.violated(point) if point is not None else None
+                if rows is None or not rows.starts or recorder.expired():
+                    break
+                model.add(rows)
+
+        def watch(dual: float) -> None:
+            if np.isfinite(dual):
+                self._raise_bound(program.outer(dual + formulation.offset - formulation.slack))
+
+        while not self.reason:
+            self.rounds += 1
+            outcome = model.solve(
+                recorder.remaining, formulation.point_of(self.mask), lambda: bool(recorder.expired(self.nodes)), watch
+            )
+            self.nodes += outcome.nodes
+            watch(outcome.bound)
+            if self.rounds == 1:
+                self.root = self.bound
+            added = 0
+            for point in outcome.points:
+                mask = _mask_of(point, block)
+                self._offer(mask)
+                if formulation.curved and mask.tobytes() not in seen:
+                    seen.add(mask.tobytes())
+                    model.add(formulation.violated(formulation.point_of(mask), every=True))
+                    added += 1
+            if self.bound >= self.objective - self.tolerance:
+                return
+            self.reason = recorder.expired(self.nodes)
+            if not self.reason and not outcome.finished:
+                self.reason = f"HiGHS stopped: {outcome.status}"
+            if not self.reason and (not formulation.curved or not added):
+                self.reason = "HiGHS' tolerances leave this gap"
+
+    def _formulated(self) -> tuple[SelectProgram | RefitProgram, Any]:
+        from prunebench.kernels import highs_formulations as formulations
+
+        block, threads = self.block, self.options.threads
+        expired = lambda: bool(self.recorder.expired())  # noqa: E731  # passed on as a value
+        if block.mode == "select":
+            program = SelectProgram.of(block, self.objective)
+            if self.formulation == "auto":
+                self.formulation = "pairs" if block.p <= PAIRS_SIZE else "residuals"
+            if self.formulation in ("pairs", "mccormick"):
+                return program, formulations.Pairs(program, threads, plain=self.formulation == "mccormick")
+            shift: FloatArray = np.zeros(block.p)
+            if self.formulation == "shifted-residuals":
+                shift = plane_shift(
+                    program.quadratic, program.linear, program.count, program.inner(self.objective), stop=expired
+                ).diagonal
+            return program, formulations.Residuals(
+                program, certified_shift(program.quadratic, shift), program.inner(self.objective), threads
+            )
+        lowest = block.form.lower_bound()
+        refit = RefitProgram.of(block, self.objective, lowest if np.isfinite(lowest) else None)
+        self.formulation = "perspective" if self.formulation == "auto" else self.formulation
+        upper = refit.inner(self.objective)
+        split = best_split(refit, upper, stop=expired)
+        if split is None:
+            return refit, None
+        if self.formulation == "mask-cuts":
+            return refit, formulations.MaskCuts(refit, split.delta, threads)
+        return refit, formulations.Perspective(refit, split.delta, upper, threads)
+
+    def _raise_bound(self, bound: float) -> None:
+        self.bound = max(self.bound, min(bound, self.objective))
+        self.recorder.record(lower_bound=self.bound)
+
+    def _offer(self, mask: BoolArray) -> None:
+        objective = self.block.evaluate(mask)
+        if objective < self.objective:
+            self.mask, self.objective = mask, objective
+            self.recorder.record(objective)
+
+
+def _mask_of(point: FloatArray, block: BlockProblem) -> BoolArray:
+    """The mask of the `keep` largest binaries: HiGHS' integers hold only to a tolerance."""
+    mask = np.zeros(block.p, dtype=np.bool_)
+    mask[np.argsort(-point[: block.p], kind="stable")[: block.keep]] = True
+    return mask
