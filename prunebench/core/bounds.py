@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
 
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
@@ -129,6 +128,8 @@ class _Stopped(Exception):
 
 def _dual(block: BlockProblem, stop: Callable[[], bool]) -> FloatArray:
     """A good dual point: L-BFGS on the dual with the ranking smoothed less and less (Nesterov 2005, (2.5))."""
+    from scipy.optimize import minimize
+
     factor = block.form.square_root()
     dual = _Dual(block, factor)
     best = factor.astype(np.float64, copy=False) @ (block.weights_of(block.incumbent) - block.form.centre)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from scipy.linalg import lapack
 
+from prunebench.core import lapack
 from prunebench.core.arrays import FloatArray, vector
 from prunebench.core.balls import UNIT, Ball, image, largest_sum, transposed_image
 from prunebench.core.block import BlockProblem

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
 
+from prunebench.core import lapack
 from prunebench.core.arrays import FloatArray
 from prunebench.core.programs import HALF_ULP
 

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import lapack
 
+from prunebench.core import lapack
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.convexify import _cholesky, _inverse
 from prunebench.core.programs import HALF_ULP, RefitProgram

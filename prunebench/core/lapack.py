@@ -1,0 +1,32 @@
+"""The three LAPACK calls for positive definite matrices that the relaxations stand on.
+
+scipy.linalg is imported at the first call: it takes longer to load than all else that listing solvers needs.
+"""
+
+from typing import Any
+
+from prunebench.core.arrays import FloatArray
+
+
+def dpotrf(matrix: FloatArray, *, lower: int, clean: int) -> tuple[Any, int]:
+    """Cholesky factor, and 0 if the matrix is positive definite. (p, p) -> (p, p), info."""
+    from scipy.linalg import lapack
+
+    factor, info = lapack.dpotrf(matrix, lower=lower, clean=clean)
+    return factor, int(info)
+
+
+def dpotrs(factor: FloatArray, right: FloatArray, *, lower: int) -> tuple[Any, int]:
+    """Solution with a Cholesky factor. (p, p), (p,) or (p, r) -> like `right`, info."""
+    from scipy.linalg import lapack
+
+    solution, info = lapack.dpotrs(factor, right, lower=lower)
+    return solution, int(info)
+
+
+def dpotri(factor: FloatArray, *, lower: int) -> tuple[Any, int]:
+    """One triangle of the inverse from a Cholesky factor. (p, p) -> (p, p), info."""
+    from scipy.linalg import lapack
+
+    inverse, info = lapack.dpotri(factor, lower=lower)
+    return inverse, int(info)
