@@ -5,7 +5,8 @@ import pytest
 
 from prunebench import make_problem, make_solver
 from prunebench.coordinator import select
-from prunebench.coordinator.icbs import ICBS, ICBSOptions
+from prunebench.coordinator.icbs import ICBS
+from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.landscape import FormLandscape
 from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, half_of_swaps, joint_change
 from prunebench.core.errors import InvalidInput

@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from prunebench.commands.solvers import options_rows
-from prunebench.coordinator.icbs import ICBSOptions
+from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.multi_stage import MultiStageOptions
 from prunebench.coordinator.one_shot import OneShot
 

@@ -7,116 +7,22 @@ ridge that adapts, and tabu lists that cannot run dry.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prunebench.coordinator import select
+from prunebench.coordinator.accept import Rule, adapted_trust, judge
+from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.landscape import Landscape, View
 from prunebench.coordinator.state import Move, Task
-from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, half_of_swaps, joint_change
+from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, joint_change
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import Mode
-from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.core.errors import InvalidInput
 from prunebench.core.solution import Solution
-
-SELECTIONS = ("gradient", "magnitude", "wanda", "random", "cyclic", "coupling")
-INITS = ("magnitude", "gradient", "wanda", "random")
-TRUST_GROWTH, TRUST_DECAY, TRUST_LIMIT = 4.0, 2.0, 4.0**8
-POOR_RATIO, GOOD_RATIO = 0.25, 0.75
-SWAP_HALVINGS = 3
-"""How often the swaps of the last rejected block are halved before it is given up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ICBSOptions:
-    """Options of iCBS; the defaults for selection, fractions, scale and ridge are the published ones.
-
-    Raises
-    ------
-    InvalidInput   a count, fraction or name that makes no sense; the message names it
-    """
-
-    steps: int = 90
-    """Steps, each with one gradient pass."""
-
-    block_size: int = 1024
-    """Weights in a block."""
-
-    blocks_per_step: int = 1
-    """Disjoint blocks that share one gradient pass and may be solved side by side."""
-
-    samples: int = 200
-    """Fresh calibration samples a step, for scores, gradient and curvature."""
-
-    gradient_scale: float = 0.75
-    """Factor of the mean gradient in the block's model."""
-
-    ridge: float = 1e-3
-    """Trust ridge: the block's model adds ridge·‖movement‖²."""
-
-    trust: Literal["fixed", "adaptive"] = "fixed"
-    """Whether the ridge stays, or grows fourfold where the loss falls by less than a quarter of what was predicted."""
-
-    select: str = "gradient"
-    """How a block is picked: gradient, magnitude, wanda, random, cyclic or coupling."""
-
-    init: str = "magnitude"
-    """The score of the first mask: magnitude, gradient, wanda or random."""
-
-    init_scope: Literal["layer", "row", "network"] = "layer"
-    """Whether the first mask has one density per layer, per output row, or only in all."""
-
-    fixed_pruned: float = 0.42
-    """Of each layer's pruned weights the part, lowest scores first, that stays pruned for ever."""
-
-    fixed_kept: float = 0.35
-    """Of each layer's kept weights the part, highest scores first, that stays kept for ever."""
-
-    tabu: float = 0.4
-    """Of each group's candidates the part, most recently visited first, that waits."""
-
-    layers: Literal["log-size", "gain"] = "log-size"
-    """How layers are drawn: by the logarithm of their size, or by their recent gain a step."""
-
-    block_scope: Literal["layer", "network"] = "layer"
-    """Whether a block stays in one layer, or takes weights of all (per-layer density may then move)."""
-
-    accept: Literal["true-loss", "model", "none"] = "true-loss"
-    """When an answer is applied: if the loss on unseen samples falls, if the model says so, or always."""
-
-    accept_samples: int = 2000
-    """Calibration samples set apart for acceptance."""
-
-    conflict: float = 0.25
-    """Blocks that lose more than this part of their gain to the others of the step are solved again in turn."""
-
-    ablation: Literal["", "clip-negative"] = ""
-    """"clip-negative" drops negative QUBO entries, the fault of the released program, to show what it costs."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "block_size", "blocks_per_step", "samples", "accept_samples"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < (0 if name == "steps" else 1):
-                raise InvalidInput(f"coordinator icbs: {name} is {value!r}; choose a whole number from 1")
-        if self.block_size < 2:
-            raise InvalidInput("coordinator icbs: block_size is 1; a swap needs 2 weights")
-        for name in ("fixed_pruned", "fixed_kept", "tabu"):
-            value = getattr(self, name)
-            if not 0.0 <= value < 1.0:
-                raise InvalidInput(f"coordinator icbs: {name} is {value!r}; choose a number from 0 to below 1")
-        for name in ("gradient_scale", "ridge", "conflict"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value >= 0.0):
-                raise InvalidInput(f"coordinator icbs: {name} is {value!r}; choose a number that is not negative")
-        for what, value, known in (("selection", self.select, SELECTIONS), ("init score", self.init, INITS)):
-            if value not in known:
-                raise unknown_name(what, value, known)
-        if self.select == "coupling" and self.block_size > 1024:
-            raise InvalidInput("coordinator icbs: select=coupling takes blocks of at most 1024 weights")
 
 
 class ICBS:
@@ -393,8 +299,9 @@ class ICBS:
         proposed = [block for block in self._blocks if np.any(block.new_weights != block.weights)]
         proposed.sort(key=lambda block: block.predicted)
         predicted = joint_change(proposed, self._trust)
-        accepted, first_change = self._accept(proposed, predicted)
-        before = self._loss
+        rule = Rule(self.options.accept, halve_swaps=self.mode == "select")
+        verdict = judge(proposed, predicted, rule, self._loss_after, self._loss, self._trust)
+        accepted, before = verdict.accepted, self._loss
         changed = sum(int((block.new_mask != block.mask).sum()) for block in accepted)
         # A new array: the best state so far may be holding the old one.
         self._mask = self._mask.copy()
@@ -404,7 +311,7 @@ class ICBS:
         for block in self._blocks:
             self._last_seen[block.indices] = self.step
         if accepted:
-            self._loss = self._trial_loss
+            self._loss = verdict.loss
         if self._loss < self._best_loss:
             self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, self._loss
         fit_after = self.landscape.loss(self._weights, self._batch(self.step)) if accepted else self._fit_loss
@@ -415,7 +322,7 @@ class ICBS:
             "block_sizes": [int(block.indices.size) for block in self._blocks],
             "blocks_accepted": len(accepted),
             "predicted_each": [block.predicted for block in self._blocks],
-            "true_change": first_change,
+            "true_change": verdict.true_change,
             "fit_change": fit_after - self._fit_loss,
             "acceptance_loss": self._loss,
             "best_loss": self._best_loss,
@@ -425,44 +332,15 @@ class ICBS:
             },
             "times": self._times,
         }
-        self._adapt_trust(predicted, first_change)
+        if self.options.trust == "adaptive" and self.options.accept == "true-loss":
+            self._trust = adapted_trust(self._trust, self.options.ridge, predicted, verdict.true_change)
         self._blocks, self._waiting = [], []
         self.step += 1
         return Move(bool(accepted), predicted, changed, details)
 
-    def _accept(self, proposed: list[StepBlock], predicted: float) -> tuple[list[StepBlock], float]:
-        """The blocks to apply, and the true change of the acceptance loss when all proposed ones are applied."""
-        if not proposed:
-            return [], 0.0
-        self._trial_loss = self.landscape.loss(self._moved(proposed), self._acceptance)
-        first_change = self._trial_loss - self._loss
-        if self.options.accept == "none":
-            return proposed, first_change
-        if self.options.accept == "model":
-            return (proposed if predicted < 0.0 else []), first_change
-        trial, halvings = proposed, 0
-        while self._trial_loss >= self._loss:
-            if len(trial) > 1:
-                trial = trial[: len(trial) // 2]
-            else:
-                halvings += 1
-                half = half_of_swaps(trial[0], self._trust) if self.mode == "select" else None
-                if half is None or halvings > SWAP_HALVINGS:
-                    return [], first_change
-                trial = [half]
-            self._trial_loss = self.landscape.loss(self._moved(trial), self._acceptance)
-        return trial, first_change
-
-    def _adapt_trust(self, predicted: float, change: float) -> None:
-        """Move less where the model promised too much, more where it kept its word."""
-        if self.options.trust == "fixed" or self.options.accept != "true-loss":
-            return
-        # Where the ridge forbade every move it must fall again, or the search would stand still for ever.
-        ratio = change / predicted if predicted < 0.0 else 1.0
-        if ratio < POOR_RATIO:
-            self._trust = min(self._trust * TRUST_GROWTH, self.options.ridge * TRUST_LIMIT)
-        elif ratio > GOOD_RATIO:
-            self._trust = max(self._trust / TRUST_DECAY, self.options.ridge)
+    def _loss_after(self, blocks: list[StepBlock]) -> float:
+        """The acceptance loss with the movements of `blocks` applied."""
+        return self.landscape.loss(self._moved(blocks), self._acceptance)
 
     def _note_gains(self, before: float) -> None:
         """Half of a layer's gain is what this step brought, half what earlier ones did."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunebench.coordinator.executors import Workers, make_workers
-from prunebench.coordinator.icbs import ICBS, ICBSOptions
+from prunebench.coordinator.icbs import ICBS
+from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.landscape import FormLandscape
 from prunebench.coordinator.multi_stage import MultiStage, MultiStageOptions, statistics_positions
 from prunebench.coordinator.one_shot import OneShot, Span
