@@ -243,6 +243,7 @@ class QuadraticForm:
         InvalidInput   NaN, a wrong shape, a negative ridge
         """
         out = copy.copy(self)
+        object.__setattr__(out, "derived", self.derived)
         if ridge is not None:
             object.__setattr__(out, "ridge", _checked_ridge(ridge, self.p))
         if linear is not None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import numpy as np
-import scipy.linalg
 
 from prunebench.core.arrays import Factor, FloatArray, IndexArray
 
@@ -28,6 +27,8 @@ def step_on_support(
     ridge : float64 (k,)                  positive
     linear : float64 (k,);  residual : float64 (n,)
     """
+    import scipy.linalg
+
     system = np.eye(factor.shape[0])
     right = residual.copy()
     for part, columns in _chunks(factor, support):

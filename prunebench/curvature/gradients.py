@@ -4,9 +4,10 @@ Per-sample gradients by torch.func (vmap of grad), or as outer products for chai
 chunk by chunk into one float32 array; nothing of the size of the result is held twice.
 """
 
+import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,7 @@ def sample_gradients(
     device: str = "cpu",
     progress: Report | None = None,
     memory_limit: int | None = None,
+    out: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Gradients of the loss with respect to the prunable weights. float32 (n, p), n = len(positions)//batch_size.
 
@@ -69,6 +71,8 @@ def sample_gradients(
     device : where the gradients are computed; the model itself is not moved
     progress : called with (rows done, rows) after each chunk
     memory_limit : bytes that may be used; the machine's available memory if None
+    out : float32 (n, p), where the rows are written and then returned, for example a memory-mapped
+          file (`mapped_rows`) for more rows than fit in memory; a new array if None
 
     Raises
     ------
@@ -85,8 +89,15 @@ def sample_gradients(
     rows = _row_count(chosen.size, batch_size)
     chosen = chosen[: rows * batch_size]
     memory = gradient_memory(network, loss, samples, rows, batch_size=batch_size)
-    require_memory(memory, rows, network.total, memory_limit)
-    out = np.empty((rows, network.total), dtype=np.float32)
+    if out is None:
+        require_memory(memory, rows, network.total, memory_limit)
+        out = np.empty((rows, network.total), dtype=np.float32)
+    elif out.shape != (rows, network.total) or out.dtype != np.float32 or not out.flags.writeable:
+        raise InvalidInput(
+            f"out is {out.dtype} of shape {out.shape}; the gradients need a writeable float32 ({rows}, {network.total})"
+        )
+    else:
+        require_memory(replace(memory, result=0), rows, network.total, memory_limit)
     with evaluation_mode(network.model), torch.random.fork_rng(devices=[]):
         work = GradientWork(network, loss, samples, torch.device(device))
         held = torch.from_numpy(out)
@@ -103,6 +114,24 @@ def sample_gradients(
             if progress is not None:
                 progress(done, rows)
     return out
+
+
+def mapped_rows(path: Path | str, rows: int, weights: int) -> npt.NDArray[np.float32]:
+    """A new memory-mapped .npy file float32 (rows, weights): gradient rows that need not fit in memory.
+
+    Raises
+    ------
+    InvalidInput   the disk has no room for it
+    """
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    need, room = 4 * rows * weights, shutil.disk_usage(file.parent).free
+    if need > room:
+        raise InvalidInput(
+            f"{rows:,} rows of {weights:,} weights need {_mebibytes(need)} on disk and {_mebibytes(room)} are free "
+            f"in {str(file.parent)!r}; take fewer rows or another folder"
+        )
+    return np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(rows, weights))
 
 
 def gradient_memory(

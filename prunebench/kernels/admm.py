@@ -26,6 +26,8 @@ from prunebench.kernels.spectrum import Spectrum
 STEPS_PER_PENALTY = 3
 LARGE_CHANGE, SMALL_CHANGE = 0.1, 0.005
 """Shares of the support that changed in one step, above which the penalty rises fast or moderately."""
+LOWERING, LOWERINGS = 5.0, 6
+"""While the support has not left the start, the penalty is divided by this, so often at most (as in ALPS)."""
 TRACE_SHARE = 1e-3
 """A ridge below this part of the curvature's mean diagonal counts as this part when penalties are scaled."""
 
@@ -68,7 +70,7 @@ def search(
     centre: Real = (block.form.centre * scale).astype(dtype)
     linear: Real = (block.form.linear / scale).astype(dtype)
     rho = penalty * max(spectrum.ridge, TRACE_SHARE * spectrum.mean_diagonal)
-    support = start
+    support, moved, lowered = start, False, 0
     split = masked((block.dense_weights * scale).astype(dtype), support)
     multipliers = np.zeros(block.p, dtype=dtype)
     for step in range(max_steps):
@@ -81,7 +83,12 @@ def search(
         split = masked(pulled, support)
         multipliers += dtype(rho) * (weights - split)
         if step % STEPS_PER_PENALTY == STEPS_PER_PENALTY - 1:
+            moved = moved or not np.array_equal(support, start)
             changed = int((support & ~before).sum())
+            if changed == 0 and not moved and lowered < LOWERINGS:
+                # a penalty so high that the start was only confirmed says nothing about it
+                rho, lowered = rho / LOWERING, lowered + 1
+                continue
             if changed == 0:
                 return support, step + 1, True
             growth = SLOW if 2 * step < max_steps else FAST
