@@ -18,9 +18,11 @@ from prunebench.core.solution import Budget, Progress, Recorder, Solution, Statu
 from prunebench.core.solver import register
 from prunebench.forms import qiskit as forms
 from prunebench.forms.circuits import MIXERS, Ansatz, mixer_pairs
+from prunebench.forms.dimod import encode, repair
 from prunebench.kernels import qaoa_angles, qaoa_devices, qaoa_reference, subspace
 from prunebench.kernels.qaoa_optimizers import OPTIMIZERS, minimise
-from prunebench.kernels.qaoa_reduce import Part, assemble, eliminate
+from prunebench.kernels.qaoa_options import LEAST, wrong_option
+from prunebench.kernels.qaoa_reduce import Part, eliminate, through_parts
 from prunebench.kernels.qaoa_samples import (
     Draws,
     answer,
@@ -131,31 +133,13 @@ class Qaoa:
             return Solution.from_mask(
                 block, block.incumbent, status=Status.FEASIBLE, stop_reason=reason, recorder=recorder
             )
-        if self.qubits and block.p > self.qubits:
-            return self._solve_through_parts(block, recorder, rng)
-        draws = self._search(block, recorder, rng, spent=0)
+        draws = through_parts(
+            block, self.qubits, self.parts, recorder, rng,
+            lambda part, spent: self._search(part, recorder, rng, spent=spent),
+        )  # fmt: skip
         if qaoa_devices.kind_of(self.sampler) != "exact":
             draws.details.update(baselines(block, self.shots, rng))
         return answer(block, recorder, draws, polish=self.polish)
-
-    def _solve_through_parts(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator) -> Solution:
-        """Sub-blocks in turn, the other weights frozen; every accepted one improves the incumbent."""
-        spent, shots = 0, 0
-
-        def solve_part(part: BlockProblem) -> BoolArray:
-            nonlocal spent, shots
-            draws = self._search(part, recorder, rng, spent=spent)
-            spent, shots = spent + draws.evaluations, shots + draws.shots
-            best: BoolArray = best_of(part, np.concatenate([draws.masks, part.incumbent[None]]))[0][0]
-            return best
-
-        done = assemble(
-            block, self.qubits, self.parts,
-            solve_part=solve_part, accepted=recorder.record, rng=rng, stop=lambda: recorder.expired(spent),
-        )  # fmt: skip
-        details = {"parts": done.solved, "parts_improved": done.improved, "part_size": self.qubits}
-        reason = done.stopped or f"solved {done.solved} sub-blocks of {self.qubits} weights"
-        return answer(block, recorder, Draws(done.mask[None], shots, spent, reason, details), polish=self.polish)
 
     def _search(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, *, spent: int) -> Draws:
         """Samples of the block's circuit, or the one mask that recursion ends with."""
@@ -243,7 +227,8 @@ class Qaoa:
         total = evaluations + (not isinstance(last, str))
         reason = last if isinstance(last, str) else stopped or f"drew {len(masks)} samples after {total} evaluations"
         shots = self.shots * (total if loop_samples else 1)
-        return Draws(feasible, shots, total, reason, details, timings)
+        repaired = repair(encode(block), np.unique(masks[masks.sum(axis=1) != block.keep], axis=0))
+        return Draws(feasible, shots, total, reason, details, timings, repaired)
 
     def _angles(
         self,
@@ -375,19 +360,9 @@ class Qaoa:
         return max((p for p in range(1, 40) if self._bytes(p) <= self.memory * 1e9), default=0)
 
     def _wrong_option(self) -> str:
-        for option, known in (
-            ("mixer", (*MIXERS, "penalty")),
-            ("start", (None, *qaoa_angles.STARTS)),
-            ("optimizer", (None, *OPTIMIZERS)),
-        ):
-            if getattr(self, option) not in known:
-                listed = ", ".join(str(value) for value in known if value is not None)
-                return f"{option} is {getattr(self, option)!r}; choose one of {listed}"
-        least = {"reps": 1, "shots": 1, "parts": 1, "steps": 0, "qubits": 0, "recursion": 0, "level": 0, "timeout": 0}
-        for option, lowest in least.items():
-            value = getattr(self, option)
-            if value is not None and value < lowest:
-                return f"{option} is {value}; choose {lowest} or more"
-        if self.qubits == 1:
-            return "qubits is 1, which leaves nothing to exchange; choose 2 or more, or 0 for the whole block"
-        return ""
+        known = {
+            "mixer": (*MIXERS, "penalty"),
+            "start": (None, *qaoa_angles.STARTS),
+            "optimizer": (None, *OPTIMIZERS),
+        }
+        return wrong_option(self, known, {**LEAST, "level": 0, "timeout": 0})

@@ -10,16 +10,19 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
 from prunebench.core.solver import register
 from prunebench.forms.circuits import MIXERS, mixer_pairs
 from prunebench.kernels import qaoa_angles, subspace
 from prunebench.kernels.qaoa_optimizers import OPTIMIZERS, minimise
-from prunebench.kernels.qaoa_reduce import Part, assemble, eliminate
+from prunebench.kernels.qaoa_options import LEAST, wrong_option
+from prunebench.kernels.qaoa_reduce import Part, eliminate, through_parts
 from prunebench.kernels.qaoa_samples import Draws, answer, best_of, state_statistics
 from prunebench.kernels.subspace_values import mask_values
+
+ENERGIES = ("value", "rank")
 
 
 @register
@@ -46,6 +49,9 @@ class QaoaSubspace:
 
     mixer: Literal["complete", "ring", "grover"] = "complete"
     """What moves amplitude between feasible masks: XY exchanges of all pairs, of neighbours on a ring, or Grover's."""
+    energies: Literal["value", "rank"] = "value"
+    """The diagonal: value, the objective, as a device can do it; rank, the masks' ranks as normal quantiles, where
+    the optimum comes out more often, but which no circuit of practical size does."""
     reps: int = 5
     """Layers of the circuit."""
     start: Literal["ramp", "transfer", "interpolate"] = "ramp"
@@ -100,29 +106,10 @@ class QaoaSubspace:
             return Solution.from_mask(
                 block, block.incumbent, status=Status.FEASIBLE, stop_reason=reason, recorder=recorder
             )
-        if self.qubits and block.p > self.qubits:
-            return self._solve_through_parts(block, recorder, rng)
-        draws = self._search(block, recorder, rng, spent=0)
-        return answer(block, recorder, draws, polish=self.polish)
-
-    def _solve_through_parts(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator) -> Solution:
-        """Sub-blocks in turn, the other weights frozen; every accepted one improves the incumbent."""
-        spent, shots = 0, 0
-
-        def solve_part(part: BlockProblem) -> BoolArray:
-            nonlocal spent, shots
-            draws = self._search(part, recorder, rng, spent=spent)
-            spent, shots = spent + draws.evaluations, shots + draws.shots
-            best: BoolArray = best_of(part, np.concatenate([draws.masks, part.incumbent[None]]))[0][0]
-            return best
-
-        done = assemble(
-            block, self.qubits, self.parts,
-            solve_part=solve_part, accepted=recorder.record, rng=rng, stop=lambda: recorder.expired(spent),
+        draws = through_parts(
+            block, self.qubits, self.parts, recorder, rng,
+            lambda part, spent: self._search(part, recorder, rng, spent=spent),
         )  # fmt: skip
-        details = {"parts": done.solved, "parts_improved": done.improved, "part_size": self.qubits}
-        reason = done.stopped or f"solved {done.solved} sub-blocks of {self.qubits} weights"
-        draws = Draws(done.mask[None], shots, spent, reason, details)
         return answer(block, recorder, draws, polish=self.polish)
 
     def _search(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, *, spent: int) -> Draws:
@@ -152,7 +139,7 @@ class QaoaSubspace:
 
     def _sample(self, part: Part, recorder: Recorder, rng: np.random.Generator, spent: int) -> tuple[Draws, FloatArray]:
         """Samples of the state at the best angles found, and the exact probability that each free weight is kept."""
-        from prunebench.kernels.subspace_simulator import Simulator, spread
+        from prunebench.kernels.subspace_simulator import Simulator, gaussian_ranks, spread
 
         began = recorder.seconds
         size = part.free.size
@@ -161,7 +148,9 @@ class QaoaSubspace:
         values = mask_values(part.block, part.expand(masks))
         mean, deviation = spread(values)
         energies = (values - mean) / deviation
-        simulator = Simulator(space, energies, self.mixer == "grover")
+        simulator = Simulator(
+            space, gaussian_ranks(values) if self.energies == "rank" else energies, self.mixer == "grover"
+        )
         built = recorder.seconds
         angles, first, evaluations, stopped = self._angles(
             simulator, size, rng, lambda done: recorder.expired(spent + done)
@@ -172,12 +161,13 @@ class QaoaSubspace:
         scale = part.block.form.constant + mean
         details: dict[str, Any] = {
             "mixer": self.mixer,
+            "energies": self.energies,
             "reps": self.reps,
             "feasible_masks": space.size,
             "gammas": angles[: self.reps].tolist(),
             "betas": angles[self.reps :].tolist(),
             "expectation": scale + deviation * float(energies @ chances),
-            "expectation_at_start": scale + deviation * simulator.expectation(first),
+            "expectation_at_start": scale + deviation * float(energies @ simulator.probabilities(first)),
             "uniform_mean": scale,
             "most_probable_objective": part.block.form.constant + float(values[np.argmax(chances)]),
             "uniform_best_objective": part.block.form.constant
@@ -216,19 +206,8 @@ class QaoaSubspace:
 
     def _bytes(self, p: int, keep: int) -> int:
         factors = {"complete": p * (p - 1) // 2, "ring": p, "grover": 0}[self.mixer]
-        return subspace.memory_needed(p, keep, factors)
+        return subspace.memory_needed(p, keep, factors, self.reps)
 
     def _wrong_option(self) -> str:
-        for option, known in (
-            ("mixer", MIXERS),
-            ("start", qaoa_angles.STARTS),
-            ("optimizer", OPTIMIZERS),
-        ):
-            if getattr(self, option) not in known:
-                return f"{option} is {getattr(self, option)!r}; choose one of {', '.join(known)}"
-        for option, least in (("reps", 1), ("shots", 1), ("parts", 1), ("steps", 0), ("qubits", 0), ("recursion", 0)):
-            if getattr(self, option) < least:
-                return f"{option} is {getattr(self, option)}; choose {least} or more"
-        if self.qubits == 1:
-            return "qubits is 1, which leaves nothing to exchange; choose 2 or more, or 0 for the whole block"
-        return ""
+        known = {"mixer": MIXERS, "energies": ENERGIES, "start": qaoa_angles.STARTS, "optimizer": OPTIMIZERS}
+        return wrong_option(self, known, LEAST)

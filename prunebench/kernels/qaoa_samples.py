@@ -24,6 +24,7 @@ class Draws:
     """What one or several circuits gave.
 
     masks : bool (s, p)    feasible masks in the order they were drawn
+    repaired : bool (t, p) infeasible ones brought to the right count, or None
     shots : int            circuit executions, the infeasible ones included
     evaluations : int      objective values asked of the simulator or the device
     stop_reason : str
@@ -36,6 +37,7 @@ class Draws:
     stop_reason: str
     details: dict[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
+    repaired: BoolArray | None = None
 
 
 def state_statistics(energies: FloatArray, chances: FloatArray) -> dict[str, float]:
@@ -103,33 +105,38 @@ def best_of(block: BlockProblem, masks: BoolArray) -> tuple[BoolArray, FloatArra
 
 
 def answer(block: BlockProblem, recorder: Recorder, draws: Draws, *, polish: bool) -> Solution:
-    """The best sampled mask, polished by swap descent if asked, or the incumbent where that is better.
+    """The best sampled mask, repaired or polished by swap descent if that is better, or the incumbent.
 
-    The raw sampled result stands in the details whatever the answer is.
+    The raw, the repaired and the polished result stand apart in the details whatever the answer is.
     """
-    start = block.evaluate(block.incumbent)
     details: dict[str, Any] = {**draws.details, "shots": draws.shots, "evaluations": draws.evaluations}
     timings = dict(draws.timings)
-    chosen, best = block.incumbent, start
-    others = np.empty((0, block.p), dtype=np.bool_)
+    chosen, best, source = block.incumbent, block.evaluate(block.incumbent), "incumbent"
+
+    def offer(mask: BoolArray, kind: str) -> None:
+        nonlocal chosen, best, source
+        value = details[f"{kind}_objective"] = block.evaluate(mask)
+        if value < best:
+            chosen, best, source = mask, value, kind
+
+    others = samples = np.empty((0, block.p), dtype=np.bool_)
     if len(draws.masks):
         others, _ = best_of(block, draws.masks)
-        raw = others[0]
-        details["raw_objective"] = block.evaluate(raw)
-        details["samples_to_best"] = 1 + int(np.argmax((draws.masks == raw).all(axis=1)))
+        samples = others[:1]
+        offer(others[0], "raw")
+        details["samples_to_best"] = 1 + int(np.argmax((draws.masks == others[0]).all(axis=1)))
         details["distinct_masks"] = len(others)
-        if details["raw_objective"] < best:
-            chosen, best = raw, details["raw_objective"]
-        if polish:
-            from prunebench.kernels.descent import swap_descent
+    if draws.repaired is not None and len(draws.repaired):
+        repaired = best_of(block, draws.repaired)[0][:1]
+        samples = np.concatenate([samples, repaired])
+        offer(repaired[0], "repaired")
+    if polish and len(samples):
+        from prunebench.kernels.descent import swap_descent
 
-            before = recorder.seconds
-            polished = swap_descent(block, raw, recorder).mask
-            details["polished_objective"] = block.evaluate(polished)
-            timings["polish"] = recorder.seconds - before
-            if details["polished_objective"] < best:
-                chosen, best = polished, details["polished_objective"]
-    details["answer"] = "incumbent" if best == start else "sampled" if best == details["raw_objective"] else "polished"
+        before = recorder.seconds
+        offer(swap_descent(block, best_of(block, samples)[0][0], recorder).mask, "polished")
+        timings["polish"] = recorder.seconds - before
+    details["answer"] = source
     recorder.record(best)
     different = others[(others != chosen).any(axis=1)][:ALTERNATIVES]
     return Solution.from_mask(

@@ -59,9 +59,9 @@ def pair_count(p: int, keep: int) -> int:
     return math.comb(p - 2, keep - 1) if p >= 2 and keep >= 1 else 0
 
 
-def memory_needed(p: int, keep: int, factors: int) -> int:
-    """Bytes that a simulation takes at its peak: pair tables, two states, values and the masks while valuing them."""
-    return 8 * factors * pair_count(p, keep) + state_count(p, keep) * (8 * 12 + p)
+def memory_needed(p: int, keep: int, factors: int, layers: int = 1) -> int:
+    """Bytes at a simulation's peak: pair tables, two states, each layer's phases, values, masks while valuing them."""
+    return 8 * factors * pair_count(p, keep) + state_count(p, keep) * (8 * (12 + 2 * layers) + p)
 
 
 def largest_block(keep_share: float, factors_at: "dict[int, int]", limit: float) -> int:

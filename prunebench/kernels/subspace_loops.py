@@ -33,31 +33,40 @@ def pair_tables(states: Whole, pairs: Whole, count: int) -> tuple[Table, Table]:
 
     Both lists rise with the remaining bits, so the t-th of one is the partner of the t-th of the other.
     """
-    first = np.empty((pairs.shape[0], count), dtype=np.int32)
-    second = np.empty((pairs.shape[0], count), dtype=np.int32)
+    size = pairs.shape[0] * count
+    first = np.empty(size + 1, dtype=np.int32)
+    second = np.empty(size + 1, dtype=np.int32)
     for e in range(pairs.shape[0]):
         one, two = pairs[e, 0], pairs[e, 1]
-        a, b = 0, 0
+        a, b = e * count, e * count
         for row in range(states.size):
-            difference = ((states[row] >> one) & 1) - ((states[row] >> two) & 1)
-            if difference > 0:
-                first[e, a] = row
-                a += 1
-            elif difference < 0:
-                second[e, b] = row
-                b += 1
-    return first, second
+            # Without branches: a row that does not count is overwritten by the next, in the end by the next pair's.
+            left, right = (states[row] >> one) & 1, (states[row] >> two) & 1
+            first[a] = row
+            second[b] = row
+            a += left & (right ^ 1)
+            b += right & (left ^ 1)
+    return first[:size].reshape((pairs.shape[0], count)), second[:size].reshape((pairs.shape[0], count))
 
 
 @njit(cache=True, fastmath=True)
-def apply_phase(state: Real, energies: Real, gamma: float) -> None:
-    """state ← exp(−i·gamma·energies)·state, for the (N, 2) state or the (N, 4) state with its adjoint."""
+def phase_factors(energies: Real, gamma: float) -> Real:
+    """exp(−i·gamma·energies): real and imaginary part. -> float64 (N, 2)"""
+    factors = np.empty((energies.size, 2))
+    for row in range(energies.size):
+        factors[row, 0], factors[row, 1] = np.cos(gamma * energies[row]), -np.sin(gamma * energies[row])
+    return factors
+
+
+@njit(cache=True, fastmath=True)
+def turn(state: Real, factors: Real, sign: float) -> None:
+    """Multiply the (N, 2) or (N, 4) state by the factors, sign = 1, or by their conjugates, sign = −1."""
     for row in range(state.shape[0]):
-        c, s = np.cos(gamma * energies[row]), np.sin(gamma * energies[row])
+        c, s = factors[row, 0], sign * factors[row, 1]
         for part in range(0, state.shape[1], 2):
             re, im = state[row, part], state[row, part + 1]
-            state[row, part] = c * re + s * im
-            state[row, part + 1] = c * im - s * re
+            state[row, part] = c * re - s * im
+            state[row, part + 1] = c * im + s * re
 
 
 @njit(cache=True, fastmath=True)

@@ -32,6 +32,20 @@ def spread(values: FloatArray, feasible: npt.NDArray[np.bool_] | None = None) ->
     return mean, deviation if deviation > rounding else 1.0
 
 
+def gaussian_ranks(values: FloatArray) -> FloatArray:
+    """The values' ranks as quantiles of the normal distribution, scaled to spread 1. float64 (N,) -> float64 (N,).
+
+    Order is kept and ties stay ties. Ordinary energies of a block are skewed: the best masks lie close
+    to the mean and get phases close to the crowd's. Evenly stretched tails set them apart.
+    """
+    from scipy.special import ndtri
+
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    quantiles = (np.cumsum(counts) - 0.5 * counts) / values.size
+    scores = np.asarray(ndtri(quantiles)[place], dtype=np.float64)
+    return scores / (float(scores.std()) or 1.0)
+
+
 @dataclass(frozen=True, eq=False)
 class Simulator:
     """The QAOA circuit of one diagonal objective and one mixer, on a `Space`.
@@ -68,7 +82,8 @@ class Simulator:
         gammas, betas = np.split(np.asarray(angles, dtype=np.float64), 2)
         reps = gammas.size
         both = np.empty((self.space.size, 4))
-        both[:, :2] = self._forward(angles)
+        factors: list[FloatArray] = []
+        both[:, :2] = self._forward(angles, factors)
         both[:, 2:] = self.energies[:, None] * both[:, :2]
         value = float(np.einsum("nc,nc->", both[:, :2], both[:, 2:]))
         slopes = np.empty(2 * reps)
@@ -78,15 +93,19 @@ class Simulator:
             else:
                 slopes[reps + layer] = loops.undo_pairs(both, self.space.first, self.space.second, betas[layer])
             slopes[layer] = loops.phase_slope(both, self.energies)
-            loops.apply_phase(both, self.energies, -gammas[layer])
+            loops.turn(both, factors.pop(), -1.0)
         return value, slopes
 
-    def _forward(self, angles: FloatArray) -> FloatArray:
+    def _forward(self, angles: FloatArray, used: list[FloatArray] | None = None) -> FloatArray:
+        """The state as float64 (N, 2); appends each layer's phase factors to `used`, half a gradient's sines."""
         gammas, betas = np.split(np.asarray(angles, dtype=np.float64), 2)
         state = np.zeros((self.space.size, 2))
         state[:, 0] = self.space.size**-0.5
         for gamma, beta in zip(gammas, betas, strict=True):
-            loops.apply_phase(state, self.energies, gamma)
+            factors = loops.phase_factors(self.energies, gamma)
+            loops.turn(state, factors, 1.0)
+            if used is not None:
+                used.append(factors)
             if self.grover:
                 loops.apply_uniform(state, beta)
             else:

@@ -17,6 +17,7 @@ def mask_values(block: BlockProblem, masks: BoolArray) -> FloatArray:
     """
     form = block.form
     curvature = form.gram(np.arange(block.p)) if block.mode == "refit" else None
+    rows_to_square = _short_factor(form, masks.shape[0])
     width = max(block.p, block.keep**2 if curvature is not None else 0, 1)
     step = max(1, CHUNK_ELEMENTS // width)
     out = np.empty(masks.shape[0])
@@ -26,17 +27,26 @@ def mask_values(block: BlockProblem, masks: BoolArray) -> FloatArray:
             moves = np.where(rows, block.dense_weights, 0.0) - form.centre
         else:
             moves = _refitted_moves(form, curvature, rows)
-        out[start : start + step] = _values(form, moves)
+        out[start : start + step] = _values(form, rows_to_square, moves)
     return out
 
 
-def _values(form: QuadraticForm, moves: FloatArray) -> FloatArray:
+def _short_factor(form: QuadraticForm, count: int) -> FloatArray | None:
+    """R with ‖R u‖ = ‖factor · u‖, or None where the form holds a Hessian; p rows if that pays for `count` masks."""
+    if form.hessian is not None or form.factor is None:
+        return None
+    factor = form.factor.astype(np.float64, copy=False)
+    rows, p = factor.shape
+    return np.asarray(np.linalg.qr(factor, mode="r")) if rows > p and count > p else factor
+
+
+def _values(form: QuadraticForm, factor: FloatArray | None, moves: FloatArray) -> FloatArray:
     """f − constant at centre + move. (s, p) -> (s,)"""
-    if form.hessian is not None:
+    if factor is None:
+        assert form.hessian is not None
         squares = np.einsum("sp,sp->s", moves @ form.hessian, moves)
     else:
-        assert form.factor is not None
-        residual = moves @ form.factor.T.astype(np.float64, copy=False)
+        residual = moves @ factor.T
         squares = np.einsum("sn,sn->s", residual, residual)
     return np.asarray(moves @ form.linear + 0.5 * (squares + (moves * moves) @ form.ridge))
 
