@@ -1,11 +1,16 @@
 """Neural-network pruning as combinatorial optimization: any solver on the same block of weights."""
 
+from typing import TYPE_CHECKING, Any
+
 from prunebench.core.block import BlockProblem
 from prunebench.core.problem import make_problem
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import PROBLEMS, SOLVERS, register_problem, register_solver
 from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import Refit, Solver, make_solver, solve
+
+if TYPE_CHECKING:
+    from prunebench.sampler import PruneSampler
 
 __version__ = "0.1.0"
 
@@ -14,6 +19,7 @@ __all__ = [
     "SOLVERS",
     "BlockProblem",
     "Budget",
+    "PruneSampler",
     "QuadraticForm",
     "Refit",
     "Solution",
@@ -25,3 +31,12 @@ __all__ = [
     "register_solver",
     "solve",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """PruneSampler is a dimod class, and dimod is loaded only for those who ask for it."""
+    if name == "PruneSampler":
+        from prunebench.sampler import PruneSampler
+
+        return PruneSampler
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

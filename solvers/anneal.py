@@ -205,9 +205,9 @@ class _Search:
             energy, key = float(energies[row]) + self._constant, masks[row].tobytes()
             if key in self._pool:
                 continue
+            self._pool[key] = (energy, masks[row].copy())
             if energy < self.recorder.objective:
                 self.recorder.record(self.block.evaluate(masks[row]))
-            self._pool[key] = (energy, masks[row].copy())
         if len(self._pool) > 4 * ALTERNATIVES:
             ranked = sorted(self._pool.items(), key=lambda item: item[1][0])
             self._pool = dict(ranked[: ALTERNATIVES + 1])
@@ -253,7 +253,8 @@ def _seeds(rng: np.random.Generator, count: int) -> np.ndarray:
 def _compile() -> float:
     """Load or compile the kernels, before the clock of the solve starts. -> seconds it took"""
     started = perf_counter()
-    from prunebench.kernels.anneal_reads import warm
+    from prunebench.kernels import anneal_reads, polish
 
-    warm()
+    anneal_reads.warm()
+    polish.warm()
     return perf_counter() - started

@@ -35,6 +35,7 @@ class DimodSolver:
     max_size: ClassVar[int | None] = MAX_DENSE
     reference: ClassVar[str] = "D-Wave Ocean: dimod and dwave-samplers, https://docs.dwavequantum.com"
     extra_keywords: ClassVar[tuple[str, ...]] = ()
+    simulated: ClassVar[bool] = True
 
     encoding: Literal["adaptive", "lagrange", "safe"] = "adaptive"
     """How the cardinality enters: a tuned penalty, a tuned linear term, or the provably safe penalty."""
@@ -51,12 +52,22 @@ class DimodSolver:
     keep_samples: int | None = 100
     """Lowest distinct samples kept whole in the details; none: all of them; 0: none of them."""
 
+    patience: float = 3600.0
+    """Seconds after which a call without an answer is given up on; with a limit on seconds, 5 s after it."""
+
     def make_sampler(self) -> Any:
         """The dimod sampler object."""
         raise NotImplementedError
 
-    def defaults(self, seed: int) -> dict[str, Any]:
-        """Keywords that are set unless the caller sets them; those the sampler does not list are left out."""
+    def sampler_for(self, block: BlockProblem) -> Any:
+        """The sampler that takes this block: the same for all."""
+        return self.make_sampler()
+
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
+        """Keywords that are set unless the caller sets them; those the sampler does not list are left out.
+
+        effort : in (0, 1], the length of a read; first reads under a clock are short
+        """
         return {"seed": seed}
 
     def refuses(self, block: BlockProblem) -> str:
@@ -67,6 +78,8 @@ class DimodSolver:
             return f"encoding is {self.encoding!r}; choose one of {', '.join(ENCODINGS)}"
         if self.reads < 1:
             return f"reads is {self.reads}; choose at least 1"
+        if not self.patience > 0.0:
+            return f"patience is {self.patience}; choose a positive number of seconds"
         return ""
 
     def solve(
@@ -78,14 +91,9 @@ class DimodSolver:
         ------
         InvalidInput   a keyword that the sampler does not have
         """
-        from prunebench.forms.sampler_run import SamplerRun
-        from prunebench.kernels.descent import swap_descent
-        from prunebench.kernels.polish import polish
+        from prunebench.forms.sampler_run import sample_block
 
-        recorder = Recorder(budget, progress)
-        run = SamplerRun(block, recorder, rng, self.keep_samples)
-        solution = run.solve(self, lambda: swap_descent(block, block.incumbent, Recorder(Budget())).mask)
-        return polish(block, solution, recorder) if self.polish else solution
+        return sample_block(self, block, budget, rng, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,10 +127,10 @@ class Neal(_Annealer):
         """SimulatedAnnealingSampler."""
         return sampler_of("dwave.samplers:SimulatedAnnealingSampler")
 
-    def defaults(self, seed: int) -> dict[str, Any]:
-        """Reads, sweeps, the instance's temperatures and a seed."""
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
+        """Sweeps, the instance's temperatures and a seed."""
         betas = (1.0 / self.hot, 1.0 / self.cold)
-        return {"num_sweeps": self.sweeps, "beta_range": betas, "seed": seed}
+        return {"num_sweeps": _part(self.sweeps, effort), "beta_range": betas, "seed": seed}
 
 
 @register
@@ -141,14 +149,15 @@ class PathIntegral(_Annealer):
         """PathIntegralAnnealingSampler."""
         return sampler_of("dwave.samplers:PathIntegralAnnealingSampler")
 
-    def defaults(self, seed: int) -> dict[str, Any]:
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
         """A geometric rise of the problem field against a linear fall of the transverse one."""
+        sweeps = _part(self.sweeps, effort)
         return {
-            "num_sweeps": self.sweeps,
+            "num_sweeps": sweeps,
             "num_sweeps_per_beta": 1,
             "beta_schedule_type": "custom",
-            "Hp_field": np.geomspace(1.0 / self.hot, 1.0 / self.cold, self.sweeps),
-            "Hd_field": np.linspace(1.0, 0.0, self.sweeps),
+            "Hp_field": np.geomspace(1.0 / self.hot, 1.0 / self.cold, sweeps),
+            "Hd_field": np.linspace(1.0, 0.0, sweeps),
             "seed": seed,
         }
 
@@ -167,16 +176,9 @@ class Tabu(DimodSolver):
         """TabuSampler."""
         return sampler_of("dwave.samplers:TabuSampler")
 
-    def defaults(self, seed: int) -> dict[str, Any]:
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
         """Moves that grow with p, a clock that never strikes, and a seed."""
-        return {
-            "num_restarts": self.restarts,
-            "coefficient_z_first": 100,
-            "coefficient_z_restart": 50,
-            "lower_bound_z": 1000,
-            "timeout": 2**31 - 1,
-            "seed": seed,
-        }
+        return {**_tabu_moves(self.restarts, effort), "timeout": 2**31 - 1, "seed": seed}
 
 
 @register
@@ -193,10 +195,10 @@ class SteepestDescent(DimodSolver):
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class ExactDimod(DimodSolver):
+class Exact(DimodSolver):
     """dimod's ExactSolver: every one of the 2^p masks, without any penalty. A test oracle."""
 
-    name: ClassVar[str] = "exact-dimod"
+    name: ClassVar[str] = "exact"
     exact: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
     max_size: ClassVar[int | None] = 16
@@ -243,17 +245,25 @@ class AnySampler(DimodSolver):
         """The object itself, or what the class or factory makes."""
         return sampler_of(self.sampler)
 
-    def defaults(self, seed: int) -> dict[str, Any]:
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
         """What samplers of the family are known to list; those that this one does not are left out."""
         betas = (1.0 / 0.3, 1.0 / 1e-3)
         return {
-            "num_sweeps": 1000,
+            "num_sweeps": _part(1000, effort),
             "beta_range": betas,
             "beta_min": betas[0],
             "beta_max": betas[1],
-            "num_restarts": 5,
-            "coefficient_z_first": 100,
-            "coefficient_z_restart": 50,
-            "lower_bound_z": 1000,
+            **_tabu_moves(5, effort),
             "seed": seed,
         }
+
+
+def _part(sweeps: int, effort: float) -> int:
+    return max(1, round(sweeps * effort))
+
+
+def _tabu_moves(restarts: int, effort: float) -> dict[str, int]:
+    """Moves of one tabu read: 100 p at first and 50 p a restart, at least 1000."""
+    names = ("coefficient_z_first", "coefficient_z_restart", "lower_bound_z")
+    moves = {name: _part(count, effort) for name, count in zip(names, (100, 50, 1000), strict=True)}
+    return {"num_restarts": _part(restarts, effort), **moves}

@@ -5,7 +5,7 @@ embedding of minorminer's busclique, found once for each device and block size.
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -13,11 +13,13 @@ import numpy as np
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import PrunebenchError
 from prunebench.core.solution import Solution
-from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.solver import Budget, Progress, register
 
 NO_ACCESS = (
     "no access to D-Wave's Leap ({error}); set DWAVE_API_TOKEN or run 'dwave config create', or use solver 'dwave-mock'"
 )
+
+DEVICES = ("qpu", "hybrid-cqm", "hybrid-nl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +35,7 @@ class _Device:
     max_size: ClassVar[int | None] = None
     reference: ClassVar[str] = "D-Wave Ocean: dwave-system, https://docs.dwavequantum.com"
     extra_keywords: ClassVar[tuple[str, ...]] = ()
+    simulated: ClassVar[bool] = False
 
     encoding: Literal["adaptive", "lagrange", "safe"] = "lagrange"
     """How the cardinality enters; lagrange leaves the range of the couplings alone."""
@@ -41,7 +44,7 @@ class _Device:
     """Reads of one submission without a limit on seconds."""
 
     chain_strength: float | None = None
-    """Coupling inside a chain, relative to the largest coupling; none: uniform torque compensation."""
+    """Coupling inside a chain in units of the largest bias, in spin variables; none: uniform torque compensation."""
 
     keywords: tuple[str, ...] = ()
     """Keywords of the sampler as name=value; an unknown one is an error."""
@@ -52,6 +55,9 @@ class _Device:
     keep_samples: int | None = 100
     """Lowest distinct samples kept whole in the details; none: all of them; 0: none of them."""
 
+    patience: float = 3600.0
+    """Seconds after which a call without an answer is given up on; with a limit on seconds, 5 s after it."""
+
     def child(self) -> Any:
         """The annealer itself, without an embedding."""
         raise NotImplementedError
@@ -60,6 +66,10 @@ class _Device:
         """No access, or more weights than the largest clique that the device holds."""
         if self.reads < 1:
             return f"reads is {self.reads}; choose at least 1"
+        if self.chain_strength is not None and not self.chain_strength > 0.0:
+            return f"chain_strength is {self.chain_strength}; choose a positive one, or none"
+        if not self.patience > 0.0:
+            return f"patience is {self.patience}; choose a positive number of seconds"
         try:
             child = self.child()
         except ValueError as error:
@@ -71,53 +81,32 @@ class _Device:
             return f"the device holds at most {largest} fully coupled weights; set the block size to {largest} or less"
         return ""
 
-    def defaults(self, seed: int) -> dict[str, Any]:
-        """The chain strength, where one is set."""
-        return {} if self.chain_strength is None else {"chain_strength": self.chain_strength}
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
+        """The chain strength where one is set, and what the embedding did."""
+        found: dict[str, Any] = {"return_embedding": True}
+        if self.chain_strength is not None:
+            from dwave.embedding.chain_strength import scaled
 
-    def make_sampler(self) -> Any:
-        """The annealer; `solve` adds the embedding of the block's size."""
-        return self.child()
+            found["chain_strength"] = partial(scaled, prefactor=self.chain_strength)
+        return found
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
-        """The best sample after repair and polish, or the incumbent where none is better."""
-        from prunebench.forms.sampler_run import SamplerRun
-        from prunebench.kernels.descent import swap_descent
-        from prunebench.kernels.polish import polish
-
-        recorder = Recorder(budget, progress)
-        run = SamplerRun(block, recorder, rng, self.keep_samples)
-        solution = run.solve(
-            _Embedded(self, block.p), lambda: swap_descent(block, block.incumbent, Recorder(Budget())).mask
-        )
-        return polish(block, solution, recorder) if self.polish else solution
-
-
-class _Embedded:
-    """A device's settings with its sampler wrapped in the clique embedding of one block size."""
-
-    extra_keywords: ClassVar[tuple[str, ...]] = ()
-
-    def __init__(self, device: _Device, size: int) -> None:
-        self._device, self._size = device, size
-        self.encoding, self.reads = device.encoding, device.reads
-        self.keywords, self.polish = device.keywords, device.polish
-
-    def defaults(self, seed: int) -> dict[str, Any]:
-        """The device's."""
-        return self._device.defaults(seed)
-
-    def make_sampler(self) -> Any:
-        """The embedded annealer; a hybrid solver needs no embedding."""
-        child = self._device.make_sampler()
+    def sampler_for(self, block: BlockProblem) -> Any:
+        """The annealer in the clique embedding of the block's size; a hybrid solver needs none."""
+        child = self.child()
         if not hasattr(child, "to_networkx_graph"):
             return child
         from dwave.system import FixedEmbeddingComposite
 
         composite: Any = FixedEmbeddingComposite
-        return composite(child, _embedding(child, self._size))
+        return composite(child, _embedding(child, block.p))
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The best sample after repair and polish, or the incumbent where none is better."""
+        from prunebench.forms.sampler_run import sample_block
+
+        return sample_block(self, block, budget, rng, progress)
 
 
 @register
@@ -127,15 +116,25 @@ class DWave(_Device):
 
     name: ClassVar[str] = "dwave"
 
-    device: Literal["qpu", "hybrid-cqm"] = "qpu"
-    """The annealer itself, or the hybrid solver that takes the cardinality as a constraint."""
+    device: Literal["qpu", "hybrid-cqm", "hybrid-nl"] = "qpu"
+    """The annealer itself, or a hybrid solver: the cardinality as a constraint, or as the size of a set."""
 
     def child(self) -> Any:
-        """DWaveSampler or LeapHybridCQMSampler; raises ValueError without a token."""
+        """DWaveSampler or one of Leap's hybrid solvers; raises ValueError without a token."""
         import dwave.system as system
 
+        from prunebench.forms.nonlinear import BlockSampler
+
+        if self.device == "hybrid-nl":
+            return BlockSampler(_connected(system.LeapHybridNLSampler))
         make: Any = system.DWaveSampler if self.device == "qpu" else system.LeapHybridCQMSampler
-        return make()
+        return _connected(make)
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Also a device that is none."""
+        if self.device not in DEVICES:
+            return f"device is {self.device!r}; choose one of {', '.join(DEVICES)}"
+        return _Device.refuses(self, block)
 
 
 @register
@@ -144,6 +143,7 @@ class DWaveMock(_Device):
     """dwave-system's mock annealer: real topology, embedding and chains; its samples and times are not physics."""
 
     name: ClassVar[str] = "dwave-mock"
+    simulated: ClassVar[bool] = True
 
     topology: Literal["chimera", "pegasus", "zephyr"] = "pegasus"
     """The device's graph."""
@@ -158,6 +158,12 @@ class DWaveMock(_Device):
     def refuses(self, block: BlockProblem) -> str:
         """Also a size of the topology below 2."""
         return f"rows is {self.rows}; choose at least 2" if self.rows < 2 else _Device.refuses(self, block)
+
+
+@lru_cache(maxsize=8)
+def _connected(make: Any) -> Any:
+    """One connection for all blocks; a failure is not remembered."""
+    return make()
 
 
 @lru_cache(maxsize=8)

@@ -3,12 +3,16 @@
 import json
 import subprocess
 import sys
+import threading
 import unittest
+from time import perf_counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
+from prunebench.cli import main
 from prunebench.core.errors import InvalidInput, SolverRefused, UnknownName
 from prunebench.testing.instances import BruteForce, all_masks, instance
 
@@ -18,10 +22,11 @@ from dimod.serialization import coo  # noqa: E402
 from dimod.testing import assert_sampler_api, load_sampler_bqm_tests  # noqa: E402
 
 from prunebench.forms import dimod as forms  # noqa: E402
-from prunebench.forms import graph  # noqa: E402
+from prunebench.forms import graph, sampler_run  # noqa: E402
+from prunebench.forms.sampling import tuned  # noqa: E402
 from prunebench.sampler import PruneSampler  # noqa: E402
 
-NAMES = ("anneal", "neal", "tabu", "steepest-descent", "path-integral", "exact-dimod")
+NAMES = ("anneal", "neal", "tabu", "steepest-descent", "path-integral", "exact")
 
 
 @load_sampler_bqm_tests(PruneSampler)
@@ -128,6 +133,158 @@ def test_a_broken_sampler_never_loses_the_run(fault):
     assert ("sampler_failure" in found.details) == (fault != "infeasible")
 
 
+def test_samples_of_another_vartype_are_read_as_spins():
+    class Spins(_Bad):
+        def sample(self, bqm, num_reads=1):
+            return dimod.ExactSolver().sample(bqm).change_vartype("SPIN", inplace=False)
+
+    block = instance("gaussian", 1, "select")
+    found = solve(block, make_solver("dimod", {"sampler": Spins("")}))
+    assert found.objective == pytest.approx(BruteForce.of(block).objective)
+
+
+def test_a_sampler_that_hangs_is_given_up_on(monkeypatch):
+    monkeypatch.setattr(sampler_run, "GRACE_SECONDS", 0.2)
+    block = instance("gaussian", 1, "select")
+    release = threading.Event()
+
+    class Hangs(_Bad):
+        def sample(self, bqm, num_reads=1):
+            release.wait(30.0)
+
+    for options, budget in (({}, Budget(seconds=0.2)), ({"patience": 0.2}, None)):
+        started = perf_counter()
+        found = solve(block, make_solver("dimod", {"sampler": Hangs(""), **options}), budget=budget)
+        assert "no answer within" in found.details["sampler_failure"]
+        assert perf_counter() - started < 10.0
+    release.set()
+
+
+def test_a_sampler_without_a_seed_is_said_to_be_unseeded():
+    found = solve(instance("gaussian", 1, "select"), make_solver("dimod", {"sampler": _Bad("infeasible")}))
+    assert found.details["seeded"] is False
+
+
+def test_a_sampler_that_cannot_be_made_is_a_clear_error():
+    def factory():
+        raise RuntimeError("no licence")
+
+    with pytest.raises(InvalidInput, match="no licence"):
+        solve(instance("gaussian", 1, "select"), make_solver("dimod", {"sampler": factory}))
+
+
+class _Hybrid:
+    """What prunebench uses of LeapHybridCQMSampler, solved by enumeration."""
+
+    def __init__(self):
+        self.parameters = {"time_limit": [], "label": []}
+        self.properties = {"minimum_time_limit_s": 5.0}
+
+    def min_time_limit(self, cqm):
+        return 5.0
+
+    def sample_cqm(self, cqm, time_limit=None, **keywords):
+        self.asked = time_limit
+        found = dimod.ExactCQMSolver().sample_cqm(cqm)
+        found.info["timing"] = {"run_time": 5e6, "charge_time": 5e6, "qpu_access_time": 3e4}
+        return found
+
+
+class _HybridSet:
+    """What prunebench uses of LeapHybridNLSampler: fills in the states that it is given."""
+
+    def __init__(self, masks):
+        self.masks = masks
+        self.parameters = {"time_limit": []}
+
+    def estimated_min_time_limit(self, model):
+        return 5.0
+
+    def sample(self, model, time_limit=None):
+        self.asked = time_limit
+        (kept,) = model.iter_decisions()
+        with model.lock():
+            model.states.resize(len(self.masks))
+            for row, mask in enumerate(self.masks):
+                kept.set_state(row, np.flatnonzero(mask))
+        return SimpleNamespace(result=lambda: SimpleNamespace(model=model, info={"timing": {"run_time": 5e6}}))
+
+
+def _leap(monkeypatch, name, child):
+    system = pytest.importorskip("dwave.system")
+    monkeypatch.setattr(system, name, lambda: child)
+    return "hybrid-cqm" if "CQM" in name else "hybrid-nl"
+
+
+@pytest.mark.parametrize(("seconds", "limit"), [(float("inf"), 5.0), (60.0, 57.0)])
+def test_the_hybrid_solver_gets_the_cardinality_and_a_time_limit(monkeypatch, seconds, limit):
+    block, child = instance("gaussian", 1, "select"), _Hybrid()
+    device = _leap(monkeypatch, "LeapHybridCQMSampler", child)
+    found = solve(block, "dwave", options={"device": device, "polish": False}, budget=Budget(seconds=seconds))
+    assert found.objective == pytest.approx(BruteForce.of(block).objective)
+    assert found.timings["run"] == 5.0
+    assert found.details["timing_simulated"] is False
+    assert limit <= child.asked <= max(limit, seconds)
+
+
+def test_a_budget_below_the_hybrid_solvers_minimum_submits_nothing(monkeypatch):
+    block, child = instance("gaussian", 1, "select"), _Hybrid()
+    device = _leap(monkeypatch, "LeapHybridCQMSampler", child)
+    found = solve(block, "dwave", options={"device": device}, budget=Budget(seconds=1.0))
+    assert not hasattr(child, "asked")
+    assert found.objective <= block.evaluate(block.incumbent)
+
+
+def test_a_cqm_sampler_is_taken_by_object():
+    block = instance("gaussian", 1, "select")
+    found = solve(block, make_solver("dimod", {"sampler": dimod.ExactCQMSolver(), "polish": False}))
+    assert found.details["encoding"] == "constraint"
+    assert found.objective == pytest.approx(BruteForce.of(block).objective)
+
+
+@pytest.mark.parametrize("held", ["factor", "hessian"])
+def test_the_nonlinear_model_evaluates_to_the_blocks_objective(held):
+    pytest.importorskip("dwave.optimization")
+    from prunebench.forms.nonlinear import to_nonlinear
+
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(5, 8))
+    given = {"factor": factor} if held == "factor" else {"hessian": factor.T @ factor}
+    form = QuadraticForm(**given, ridge=0.1, centre=np.ones(8), linear=rng.normal(size=8))
+    block = BlockProblem(form, rng.normal(size=8), 3, "select")
+    masks, model = list(all_masks(8, 3)), to_nonlinear(block)
+    (kept,) = model.iter_decisions()
+    with model.lock():
+        model.states.resize(len(masks))
+        for row, mask in enumerate(masks):
+            kept.set_state(row, np.flatnonzero(mask))
+            value = float(model.objective.state(row)) + block.to_qubo().constant
+            assert value == pytest.approx(block.evaluate(mask))
+
+
+def test_the_nonlinear_hybrid_solvers_states_become_masks(monkeypatch):
+    pytest.importorskip("dwave.optimization")
+    block = instance("gaussian", 1, "select")
+    child = _HybridSet(list(all_masks(block.p, block.keep)))
+    device = _leap(monkeypatch, "LeapHybridNLSampler", child)
+    found = solve(block, "dwave", options={"device": device, "polish": False})
+    assert child.asked == 5.0
+    assert found.details["feasible_share"] == 1.0
+    assert found.objective == pytest.approx(BruteForce.of(block).objective)
+
+
+def test_the_chain_strength_is_relative_to_the_largest_bias_in_spin_variables():
+    pytest.importorskip("dwave.system")
+    block = instance("gaussian", 1, "select")
+    options = {"encoding": "safe", "polish": False}
+    one, two = (solve(block, "dwave-mock", options={**options, "chain_strength": c}, seed=1) for c in (1.0, 2.0))
+    encoded = forms.encode(block)
+    spins = encoded.with_penalty(forms.safe_penalty(encoded)).bqm().spin
+    largest = max(map(abs, [*spins.linear.values(), *spins.quadratic.values()]))
+    assert one.details["chain_strength"] == pytest.approx(largest)
+    assert two.details["chain_strength"] == pytest.approx(2.0 * largest)
+
+
 def test_a_wrong_sampler_keyword_is_an_error_with_the_nearest_match():
     with pytest.raises(UnknownName, match="num_sweeps"):
         solve(instance("gaussian", 1, "select"), "neal", options={"keywords": ("num_sweep=3",)})
@@ -136,7 +293,18 @@ def test_a_wrong_sampler_keyword_is_an_error_with_the_nearest_match():
 def test_the_mock_annealer_is_reached_by_changing_one_word():
     pytest.importorskip("dwave.system")
     found = solve(instance("gaussian", 1, "select"), "dwave-mock", seed=1)
-    assert {"programming", "sampling"} <= set(found.timings)
+    assert {"queue", "programming", "sampling"} <= set(found.timings)
+    assert found.details["timing_simulated"] is True
+    assert 0.0 <= found.details["chain_break_fraction"] <= 1.0
+
+
+def test_blocks_of_one_size_share_their_embedding(monkeypatch):
+    busclique = pytest.importorskip("minorminer.busclique")
+    found, made = busclique.find_clique_embedding, []
+    monkeypatch.setattr(busclique, "find_clique_embedding", lambda *given: made.append(given[0]) or found(*given))
+    for seed in range(3):
+        solve(instance("gaussian", seed, "select", p=11, keep=4), "dwave-mock", options={"rows": 3})
+    assert made == [11]
 
 
 def test_the_device_refuses_more_than_its_largest_clique_and_names_the_size():
@@ -162,6 +330,32 @@ def test_the_graph_splits_two_uncoupled_halves():
     block = BlockProblem(QuadraticForm(hessian=hessian, ridge=0.1, centre=np.ones(8)), np.ones(8), 4, "select")
     found = json.loads(json.dumps(graph.describe(block)))
     assert sorted(map(sorted, found["communities"])) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_the_command_line_shows_the_graph_when_asked(tmp_path, capsys):
+    command = ["block", "planted", "--size", "12", "--density", "0.5", "-o", str(tmp_path / "b.npz"), "--quiet"]
+    assert main([*command, "--graph", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["graph"]
+    assert found["nodes"] == 12
+    assert sum(map(len, found["communities"])) == 12
+    assert main([*command, "--graph"]) == 0
+    assert "communities: " in capsys.readouterr().out
+
+
+def test_whether_a_block_embeds_is_told_by_its_size():
+    pytest.importorskip("dwave.system")
+    small = graph.describe(instance("gaussian", 1, "select"))
+    assert small["embeds"] is True
+    large = graph.describe(instance("gaussian", 1, "select", p=small["largest_clique"] + 1, keep=9))
+    assert large["embeds"] is False
+
+
+@pytest.mark.parametrize("encoding", ["adaptive", "lagrange"])
+def test_tuning_stops_when_its_time_is_over(encoding):
+    block = instance("gaussian", 1, "select")
+    left = iter([1e-9] * 100)
+    found = tuned(forms.encode(block), encoding, block.incumbent, np.random.default_rng(0), lambda: next(left))
+    assert found.rounds == 0
 
 
 def test_a_budget_of_no_seconds_gives_the_incumbent():

@@ -64,6 +64,20 @@ def test_importing_and_listing_load_no_heavy_library(code):
     assert loaded.isdisjoint(HEAVY), loaded.intersection(HEAVY)
 
 
+def test_the_dimod_sampler_is_there_and_loaded_only_when_asked_for():
+    code = "import sys, prunebench; print('PruneSampler' in prunebench.__all__, 'dimod' in sys.modules, "
+    code += "prunebench.PruneSampler.__name__, 'dimod' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd="/")
+    assert done.stdout.split() == ["True", "False", "PruneSampler", "True"]
+
+
+def test_an_unknown_name_of_the_package_is_an_attribute_error():
+    import prunebench
+
+    with pytest.raises(AttributeError, match="no_such"):
+        _ = prunebench.no_such
+
+
 def test_the_version_is_the_packages():
     import prunebench
 

@@ -1,4 +1,4 @@
-"""Cut one block problem out of a network and write it to a file."""
+"""Cut one block problem out of a network, write it to a file, and show its graph of couplings."""
 
 import argparse
 from pathlib import Path
@@ -16,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--density", type=shared.density, required=True, metavar="D", help="the part that is kept")
     parser.add_argument(
         "--select", default="random", metavar="SCORE", help="random, row, or a score: the P highest (default: random)"
+    )
+    parser.add_argument(
+        "--graph",
+        action="store_true",
+        help="also the coupling graph: communities, and whether an annealer holds it",
     )
     parser.add_argument("--mode", choices=MODES, default="select", help="default: select")
     shared.add_curvature(parser)
@@ -39,7 +44,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     block.save(arguments.output)
     form = block.form
-    return {
+    result: dict[str, Any] = {
         "problem": block.problem,
         "file": str(arguments.output),
         "p": block.p,
@@ -51,15 +56,23 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "incumbent_objective": block.evaluate(block.incumbent),
         "block_hash": block.hash,
     }
+    if arguments.graph:
+        from prunebench.forms import graph
+
+        result["graph"] = graph.describe(block)
+    return result
 
 
 def text(result: dict[str, Any]) -> str:
     """What was written."""
-    return "\n".join(
-        [
-            f"wrote {result['file']}: {result['p']} weights of {result['problem']}, keep {result['keep']}, "
-            f"mode {result['mode']}, {result['held']} with {result['rows']} rows",
-            f"magnitude pruning costs {result['incumbent_objective']:.6g}, a random mask {result['random_mean']:.6g}",
-            f"hash {result['block_hash']}",
-        ]
-    )
+    lines = [
+        f"wrote {result['file']}: {result['p']} weights of {result['problem']}, keep {result['keep']}, "
+        f"mode {result['mode']}, {result['held']} with {result['rows']} rows",
+        f"magnitude pruning costs {result['incumbent_objective']:.6g}, a random mask {result['random_mean']:.6g}",
+        f"hash {result['block_hash']}",
+    ]
+    if "graph" in result:
+        from prunebench.forms import graph
+
+        lines.append(graph.text(result["graph"]))
+    return "\n".join(lines)

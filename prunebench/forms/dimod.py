@@ -132,26 +132,30 @@ def search_penalty(encoded: Encoded, start: float, draw: Draw, late: Late = _nev
     """The adaptive penalty: doubled or cut until FEASIBLE_RANGE of the samples are feasible.
 
     encoded : without penalty;  start : first weight, from `flip_penalty`
-    draw : short samples;  late : says when to settle for what has been tried
+    draw : short samples;  late : says, before each draw, whether to settle for what has been tried
 
     Returns
     -------
     the encoding, its feasible share, and the rounds it took. If no weight lands in the range, the
-    smallest one tried that lies above it, else the largest tried.
+    smallest one tried that lies above it, else the largest tried; `start` where none was tried.
     """
     low, high, weight = 0.0, np.inf, start
     tried: dict[float, float] = {}
     for _ in range(PENALTY_ROUNDS):
+        if late():
+            break
         masks = draw(encoded.with_penalty(weight))
         share = float(np.mean(masks.sum(axis=1) == encoded.keep)) if len(masks) else 0.0
         tried[weight] = share
-        if FEASIBLE_RANGE[0] <= share <= FEASIBLE_RANGE[1] or late():
+        if FEASIBLE_RANGE[0] <= share <= FEASIBLE_RANGE[1]:
             break
         low, high = (max(low, weight), high) if share < FEASIBLE_RANGE[0] else (low, min(high, weight))
         if high == np.inf:
             weight = low * (4.0 if share > 0.0 else 8.0)
         else:
             weight = np.sqrt(low * high) if low > 0.0 else high / 8.0
+    if not tried:
+        return encoded.with_penalty(start), float("nan"), 0
     inside = [w for w, s in tried.items() if FEASIBLE_RANGE[0] <= s <= FEASIBLE_RANGE[1]]
     above = [w for w, s in tried.items() if s > FEASIBLE_RANGE[1]]
     chosen = min(inside) if inside else min(above) if above else max(tried)
@@ -162,16 +166,18 @@ def search_multiplier(encoded: Encoded, start: float, draw: Draw, late: Late = _
     """The linear term: μ bracketed, then bisected, until the median sample keeps `keep` weights.
 
     encoded : without penalty;  start : first step away from zero
-    draw : short samples;  late : says when to settle for what has been tried
+    draw : short samples;  late : says, before each draw, whether to settle for what has been tried
 
     Returns
     -------
-    the encoding, its feasible share, and the rounds it took
+    the encoding, its feasible share, and the rounds it took; no multiplier where none was tried
     """
     low, high, step = -np.inf, np.inf, start
     best: tuple[float, float, float] | None = None
     weight, made = 0.0, 0
     for _ in range(MULTIPLIER_ROUNDS):
+        if late():
+            break
         made += 1
         masks = draw(encoded.with_multiplier(weight))
         counts = masks.sum(axis=1) if len(masks) else np.array([0])
@@ -180,14 +186,15 @@ def search_multiplier(encoded: Encoded, start: float, draw: Draw, late: Late = _
         off = abs(median - encoded.keep)
         if best is None or (off, -share) < (best[1], -best[2]):
             best = (weight, off, share)
-        if off <= max(0.5, COUNT_TOLERANCE * encoded.linear.size) or late():
+        if off <= max(0.5, COUNT_TOLERANCE * encoded.linear.size):
             break
         low, high = (weight, high) if median > encoded.keep else (low, weight)
         if np.isfinite(low) and np.isfinite(high):
             weight = 0.5 * (low + high)
         else:
             weight, step = weight + (step if high == np.inf else -step), 4.0 * step
-    assert best is not None
+    if best is None:
+        return encoded, float("nan"), 0
     return encoded.with_multiplier(best[0]), best[2], made
 
 
@@ -249,7 +256,7 @@ def sampler_of(given: Any) -> Any:
 
     Raises
     ------
-    InvalidInput   the path cannot be imported, or what it gives has neither `sample` nor `sample_cqm`
+    InvalidInput   the path cannot be imported, the factory raises, or what it gives is no sampler
     """
     if isinstance(given, str):
         module, _, attribute = given.partition(":")
@@ -260,7 +267,10 @@ def sampler_of(given: Any) -> Any:
         except (ImportError, AttributeError) as error:
             raise InvalidInput(f"sampler {given!r} cannot be imported: {error}") from error
     is_sampler = not isinstance(given, type) and (hasattr(given, "sample") or hasattr(given, "sample_cqm"))
-    made = given if is_sampler or not callable(given) else given()
+    try:
+        made = given if is_sampler or not callable(given) else given()
+    except Exception as error:
+        raise InvalidInput(f"sampler {given!r} cannot be made: {type(error).__name__}: {error}") from error
     if not (hasattr(made, "sample") or hasattr(made, "sample_cqm")):
         raise InvalidInput(f"sampler {type(made).__name__} has neither 'sample' nor 'sample_cqm'; pass a dimod sampler")
     return made

@@ -8,7 +8,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 
 TOPOLOGIES = ("chimera", "pegasus", "zephyr")
-SIZES = {"chimera": (16,), "pegasus": (16,), "zephyr": (12,)}
+SIZES: dict[str, tuple[int, ...]] = {"chimera": (16,), "pegasus": (16,), "zephyr": (12,)}
 MAX_NODES = 2048
 
 
@@ -56,11 +56,11 @@ def largest_clique(topology: str) -> int | None:
     if topology not in TOPOLOGIES:
         raise InvalidInput(f"topology is {topology!r}; choose one of {', '.join(TOPOLOGIES)}")
     try:
-        import dwave_networkx
+        import dwave.graphs
         from minorminer.busclique import busgraph_cache
     except ImportError:
         return None
-    target = getattr(dwave_networkx, f"{topology}_graph")(*SIZES[topology])
+    target = getattr(dwave.graphs, f"{topology}_graph")(*SIZES[topology])
     return len(busgraph_cache(target).largest_clique())
 
 
@@ -83,15 +83,15 @@ def describe(block: BlockProblem, threshold: float = 0.1, topology: str = "pegas
     }
 
 
-def text(block: BlockProblem, threshold: float = 0.1, topology: str = "pegasus") -> str:
-    """`describe` for people."""
-    found = describe(block, threshold, topology)
+def text(found: dict[str, Any]) -> str:
+    """What `describe` found, for people."""
     sizes = ", ".join(str(len(group)) for group in found["communities"][:10])
     if found["embeds"] is None:
-        fits = f"not checked for {topology}: pip install dwave-system"
+        fits = f"not checked for {found['topology']}: pip install dwave-system"
     else:
-        fits = f"{'fits' if found['embeds'] else 'does not fit'} {topology} (at most {found['largest_clique']} weights)"
+        verb = "fits" if found["embeds"] else "does not fit"
+        fits = f"{verb} {found['topology']} (at most {found['largest_clique']} fully coupled weights)"
     return (
-        f"{found['nodes']} weights, {found['edges']} couplings above {threshold:g} of the largest\n"
-        f"{len(found['communities'])} communities, sizes {sizes}\nembedding: {fits}"
+        f"graph: {found['nodes']} weights, {found['edges']} couplings above {found['threshold']:g} of the largest\n"
+        f"communities: {len(found['communities'])}, sizes {sizes}\nembedding: {fits}"
     )

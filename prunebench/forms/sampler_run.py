@@ -1,35 +1,43 @@
 """A sampler inside a time budget: tune the encoding, sample in batches, keep build, tuning and device times apart."""
 
 import math
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Recorder, Solution, Status
+from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
 from prunebench.forms.dimod import encode, swap_unit, to_cqm
 from prunebench.forms.sampled import Pool
 from prunebench.forms.sampling import SamplerFailed, accepted, ask, keywords_of, masks_of, require_keywords, tuned
 
-SEARCH_SHARE = 0.97
-"""Share of the seconds that sampling uses when a polish follows."""
+SEARCH_SHARE = 0.95
+"""Share of the seconds that tuning and sampling use when a polish follows."""
+TUNE_SHARE = 0.4
+"""Share of them that goes into the search for a penalty, at most."""
 BATCH_SECONDS = 0.5
+SHORT, GROWTH, LONGEST = 1.0 / 64.0, 4.0, 0.25
+"""With a clock the first read is this short; reads grow while one takes at most a quarter of the time left."""
 GRACE_SECONDS = 5.0
 """A sampler may overrun the time that is left by this much before it is given up on."""
-DEVICE_TIMES = {"programming": "qpu_programming_time", "sampling": "qpu_sampling_time", "access": "qpu_access_time"}
-"""Phases by the key, in microseconds, under which a D-Wave device reports them."""
-
-GoodMask = Callable[[], BoolArray]
+DEVICE_TIMES = {
+    "programming": "qpu_programming_time",
+    "sampling": "qpu_sampling_time",
+    "access": "qpu_access_time",
+    "run": "run_time",
+    "charge": "charge_time",
+}
+"""Phases by the key, in microseconds, under which a D-Wave device or hybrid solver reports them."""
 
 
 class Settings(Protocol):
     """What a run needs to know of a solver."""
 
     extra_keywords: ClassVar[tuple[str, ...]]
+    simulated: ClassVar[bool]
 
     @property
     def encoding(self) -> Any:
@@ -51,13 +59,53 @@ class Settings(Protocol):
         """Whether a polish follows, and time is kept for it."""
         ...
 
-    def make_sampler(self) -> Any:
-        """The dimod sampler object."""
+    @property
+    def keep_samples(self) -> int | None:
+        """How many of the lowest samples are kept whole."""
         ...
 
-    def defaults(self, seed: int) -> dict[str, Any]:
-        """Keywords that are set unless the caller sets them."""
+    @property
+    def patience(self) -> float:
+        """Seconds after which a call without an answer is given up on, where no budget says so."""
         ...
+
+    def sampler_for(self, block: BlockProblem) -> Any:
+        """The sampler, ready for the block."""
+        ...
+
+    def defaults(self, seed: int, effort: float) -> dict[str, Any]:
+        """Keywords that are set unless the caller sets them; effort, in (0, 1], is the length of a read."""
+        ...
+
+
+def sample_block(
+    solver: Settings, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None
+) -> Solution:
+    """Run a sampler on a block: the best sample after repair and polish, or the incumbent where none is better.
+
+    Loading libraries and kernels is reported as `timings["load"]` and is not part of the budget.
+
+    Raises
+    ------
+    InvalidInput   a keyword that the sampler does not have, or a sampler that cannot be made
+    """
+    from prunebench.kernels.polish import polish, warm
+
+    started = perf_counter()
+    sampler = None
+    if 0 < block.keep < block.p and budget.seconds > 0.0:
+        warm()
+        _warm_tuning()
+        sampler = solver.sampler_for(block)
+        require_keywords(sampler, keywords_of(solver.keywords), solver.extra_keywords)
+    loading = perf_counter() - started
+    recorder = Recorder(budget, progress)
+    run = SamplerRun(block, recorder, rng, solver.keep_samples)
+    run.device["load"] = loading
+    solution = run.solve(solver, sampler)
+    if not solver.polish or solution.status is Status.INTERRUPTED:
+        return solution
+    return polish(block, solution, recorder)
 
 
 class SamplerRun:
@@ -72,7 +120,7 @@ class SamplerRun:
         self._block, self._recorder, self._rng = block, recorder, rng
         self.details: dict[str, Any] = {}
         self.device: dict[str, float] = {}
-        """Seconds that a device reports about itself: programming, sampling, access."""
+        """Seconds that a device reports about itself: programming, sampling, access; and queue, the rest of a call."""
         self._build, self._tune, self._decode, self._sample = 0.0, 0.0, 0.0, 0.0
         plain = encode(block)
         unit = swap_unit(plain, np.random.default_rng(rng.integers(2**63)))
@@ -80,18 +128,14 @@ class SamplerRun:
         self.pool = Pool(block, self._plain, unit, recorder, keep_samples)
         self._build = recorder.seconds
 
-    def solve(self, solver: Settings, good_mask: GoodMask) -> Solution:
+    def solve(self, solver: Settings, sampler: Any) -> Solution:
         """The best sample after repair, or the incumbent where none is better.
 
-        good_mask : gives a swap-local optimum; the scale of the penalty is read off it, and nothing else
-
-        Raises
-        ------
-        InvalidInput   a keyword that the sampler does not have
+        sampler : with `sample`, `sample_cqm` or `sample_block`; None where there is nothing to sample
         """
         status = Status.FEASIBLE
         try:
-            reason = self._go(solver, good_mask)
+            reason = self._go(solver, sampler)
         except KeyboardInterrupt:
             status, reason = Status.INTERRUPTED, "interrupted"
         if reason.startswith("time limit"):
@@ -99,47 +143,69 @@ class SamplerRun:
         timings = {"build": self._build, "tune": self._tune, "solve": self._sample, "decode": self._decode}
         return self.pool.solution(status, reason, {**timings, **self.device}, self.details)
 
-    def _go(self, solver: Settings, good_mask: GoodMask) -> str:
+    def _go(self, solver: Settings, sampler: Any) -> str:
         """Sample until the budget is used. -> why it stopped"""
         budget = self._recorder.budget
         if self._block.keep in (0, self._block.p):
             return "there is one feasible mask"
-        if reason := self._recorder.expired():
-            return reason
-        sampler = solver.make_sampler()
-        keywords = keywords_of(solver.keywords)
-        require_keywords(sampler, keywords, solver.extra_keywords)
+        if (reason := self._recorder.expired()) or sampler is None:
+            return reason or f"time limit of {budget.seconds:g} s"
         seconds = budget.seconds * (SEARCH_SHARE if solver.polish else 1.0)
         self.details["sampler"] = f"{type(sampler).__module__}.{type(sampler).__qualname__}"
+        self.details["seeded"] = "seed" in {*getattr(sampler, "parameters", {}), *solver.extra_keywords}
         try:
-            model, method = self._model(sampler, solver.encoding, good_mask, seconds)
-            timed = seconds < math.inf
-            count = 1 if timed else solver.reads
-            while True:
-                count = int(min(count, budget.evaluations - self.pool.reads))
-                before = self._recorder.seconds
-                self._batch((sampler, method, model), solver, keywords, count, max(0.0, seconds - before))
-                if not timed or self.pool.reads >= budget.evaluations:
-                    return f"finished {self.pool.reads} reads"
-                one = max(1e-6, (self._recorder.seconds - before) / count)
-                left = seconds - self._recorder.seconds
-                count = int(min(BATCH_SECONDS, 0.5 * left, 4 * count * one) / one) or 1
-                if left < one:
-                    return f"time limit of {budget.seconds:g} s"
+            model, method = self._model(sampler, solver.encoding, seconds)
+            return self._batches((sampler, method, model), solver, seconds)
         except SamplerFailed as error:
             self.details["sampler_failure"] = str(error)
             return f"{error}; the best of {self.pool.reads} earlier reads and the start is kept"
 
-    def _model(self, sampler: Any, encoding: str, good_mask: GoodMask, seconds: float) -> tuple[Any, str]:
+    def _batches(self, call: tuple[Any, str, Any], solver: Settings, seconds: float) -> str:
+        """Ask for reads until a limit is met. -> which one"""
+        recorder, budget = self._recorder, self._recorder.budget
+        given = keywords_of(solver.keywords)
+        limits = self._time_limit(call, given, seconds - recorder.seconds)
+        if limits is None:
+            return f"time limit of {budget.seconds:g} s is below the shortest run that the sampler accepts"
+        timed = seconds < math.inf
+        effort, count = (SHORT, 1) if timed else (1.0, solver.reads)
+        while True:
+            count = int(min(count, budget.evaluations - self.pool.reads))
+            before = recorder.seconds
+            if count < 1:
+                return f"finished {self.pool.reads} reads"
+            ours = {**solver.defaults(int(self._rng.integers(2**31)), effort), "num_reads": count, **limits}
+            keywords = {**accepted(call[0], ours, solver.extra_keywords), **given}
+            patience = max(0.0, seconds - before) + GRACE_SECONDS if timed else solver.patience
+            self._batch(call, keywords, patience, solver.simulated)
+            if not timed or limits:
+                return f"finished {self.pool.reads} reads"
+            one = max(1e-6, (recorder.seconds - before) / count)
+            left = seconds - recorder.seconds
+            if left < one:
+                return f"time limit of {budget.seconds:g} s"
+            if effort < 1.0 and GROWTH * one < LONGEST * left:
+                effort = min(1.0, GROWTH * effort)
+            else:
+                count = int(min(BATCH_SECONDS, 0.5 * left, 4 * count * one) / one) or 1
+
+    def _model(self, sampler: Any, encoding: str, seconds: float) -> tuple[Any, str]:
         """The model to hand over and the method that takes it."""
         before = perf_counter()
-        if not hasattr(sampler, "sample") and hasattr(sampler, "sample_cqm"):
+        model: Any = self._block
+        if hasattr(sampler, "sample_block") or not hasattr(sampler, "sample"):
             self.details["encoding"] = "constraint"
-            model, method = to_cqm(self._block), "sample_cqm"
+            method = "sample_block" if hasattr(sampler, "sample_block") else "sample_cqm"
+            if method == "sample_cqm":
+                model = to_cqm(self._block)
         else:
-            # half of the time at most goes into the search for the penalty
-            late = partial(_after, self._recorder, 0.5 * seconds)
-            found = tuned(self._plain, encoding, good_mask(), self._rng, late)
+            from prunebench.kernels.descent import swap_descent
+
+            end = self._recorder.seconds + TUNE_SHARE * (seconds - self._recorder.seconds)
+            # the scale of the penalty is read off a swap-local optimum; its mask is not kept
+            brief = Recorder(Budget(seconds=0.25 * max(0.0, end - self._recorder.seconds)))
+            good = swap_descent(self._block, self._block.incumbent, brief).mask
+            found = tuned(self._plain, encoding, good, self._rng, lambda: end - self._recorder.seconds)
             self.details |= {
                 "encoding": encoding,
                 "penalty": found.penalty * self.pool.unit,
@@ -150,31 +216,55 @@ class SamplerRun:
         self._tune = perf_counter() - before
         return model, method
 
-    def _batch(
-        self, call: tuple[Any, str, Any], solver: Settings, given: Mapping[str, Any], count: int, left: float
-    ) -> None:
+    @staticmethod
+    def _time_limit(call: tuple[Any, str, Any], given: Mapping[str, Any], left: float) -> dict[str, float] | None:
+        """The `time_limit` of a sampler that takes one: what is left, at least its minimum. None: that is too long."""
         sampler, method, model = call
-        seed = int(self._rng.integers(2**31))
-        defaults = {**solver.defaults(seed), "num_reads": count}
-        keywords = {**accepted(sampler, defaults, solver.extra_keywords), **given}
+        if method == "sample" or "time_limit" not in getattr(sampler, "parameters", {}):
+            return {}
+        least = float(sampler.min_time_limit(model)) if hasattr(sampler, "min_time_limit") else 0.0
+        if "time_limit" in given:
+            return {"time_limit": given["time_limit"]}
+        if left < least:
+            return None
+        return {"time_limit": least if left == math.inf else left}
+
+    def _batch(self, call: tuple[Any, str, Any], keywords: Mapping[str, Any], patience: float, simulated: bool) -> None:
+        sampler, method, model = call
         before = perf_counter()
-        samples = ask(sampler, method, model, keywords, left + GRACE_SECONDS)
+        samples = ask(sampler, method, model, keywords, patience)
         after = perf_counter()
         masks = masks_of(samples, self._block.p)
         self.pool.add(masks, samples)
         self._sample += after - before
         self._decode += perf_counter() - after
-        self._note(samples.info.get("timing", {}))
+        self._note(samples, after - before, simulated)
 
-    def _note(self, timing: Mapping[str, Any]) -> None:
-        """Add up what a device says about its own time, in seconds; keep a simulator's raw numbers."""
+    def _note(self, samples: Any, wall: float, simulated: bool) -> None:
+        """Add up what a device says about its own time, in seconds; keep chain breaks and raw numbers."""
+        timing = samples.info.get("timing", {})
         raw = {key: float(value) for key, value in timing.items() if isinstance(value, (int, float, np.number))}
-        for phase, key in DEVICE_TIMES.items():
-            if key in raw:
-                self.device[phase] = self.device.get(phase, 0.0) + raw[key] * 1e-6
         if raw:
             self.details["sampler_timing"] = raw
+        told = {phase: raw[key] * 1e-6 for phase, key in DEVICE_TIMES.items() if key in raw}
+        if told:
+            self.details["timing_simulated"] = simulated
+            told["queue"] = max(0.0, wall - max(told.get("access", 0.0), told.get("run", 0.0)))
+        for phase, seconds in told.items():
+            self.device[phase] = self.device.get(phase, 0.0) + seconds
+        if "chain_break_fraction" in (samples.record.dtype.names or ()):
+            broken = float(np.average(samples.record.chain_break_fraction, weights=samples.record.num_occurrences))
+            earlier = self.details.get("chain_break_fraction", 0.0)
+            self.details["chain_break_fraction"] = earlier + (broken - earlier) / self.pool.batches
+        if "chain_strength" in (context := samples.info.get("embedding_context", {})):
+            self.details["chain_strength"] = float(context["chain_strength"]) * self.pool.unit
 
 
-def _after(recorder: Recorder, seconds: float) -> bool:
-    return recorder.seconds >= seconds
+@lru_cache(maxsize=1)
+def _warm_tuning() -> None:
+    """Load dimod's and dwave-samplers' libraries on a problem of two weights."""
+    from prunebench.core.quadratic import QuadraticForm
+
+    form = QuadraticForm(hessian=np.eye(2), ridge=0.1, centre=np.ones(2))
+    block = BlockProblem(form, np.ones(2), 1, "select")
+    tuned(encode(block), "adaptive", block.incumbent, np.random.default_rng(0))

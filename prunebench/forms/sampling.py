@@ -1,10 +1,12 @@
 """Running a dimod sampler on an encoded block: keywords checked, answers checked, penalties tuned."""
 
 import ast
+import math
 import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,9 @@ from prunebench.forms.dimod import (
 )
 
 TUNE_SWEEPS, TUNE_READS = 200, 20
+FEWEST_SWEEPS, FEWEST_READS = 20, 4
+TUNE_ROUNDS = 4
+"""Rounds that a search for a penalty is expected to take."""
 BETA_RANGE = (1.0 / 0.3, 1.0 / 1e-3)
 """Inverse temperatures in units of a random swap's mean energy change; a library's own range is far off."""
 
@@ -55,12 +60,12 @@ def tuned(
     encoding: str,
     mask: BoolArray,
     rng: np.random.Generator,
-    late: Callable[[], bool] = lambda: False,
+    left: Callable[[], float] = lambda: math.inf,
 ) -> Tuned:
     """The encoding of that name, tuned by short anneals where it needs tuning.
 
     encoded : without penalty, in units of a random swap;  mask : a good feasible mask
-    late : says when to settle for what has been tried
+    left : seconds left for tuning; the short anneals are sized to fit, after two that measure
 
     Raises
     ------
@@ -70,23 +75,65 @@ def tuned(
         raise unknown_name("encoding", encoding, ENCODINGS)
     if encoding == "safe":
         return Tuned(encoded.with_penalty(max(safe_penalty(encoded), np.finfo(np.float64).tiny)))
-    sampler = sampler_of("dwave.samplers:SimulatedAnnealingSampler")
-
-    def draw(trial: Encoded) -> BoolArray:
-        return masks_of(
-            sampler.sample(
-                trial.bqm(),
-                num_reads=TUNE_READS,
-                num_sweeps=TUNE_SWEEPS,
-                beta_range=BETA_RANGE,
-                seed=int(rng.integers(2**31)),
-            ),
-            trial.linear.size,
-        )
-
+    start = flip_penalty(encoded, mask)
+    first = encoded if encoding == "lagrange" else encoded.with_penalty(start)
+    short = _ShortAnneals(first, rng, left)
     if encoding == "lagrange":
-        return Tuned(*search_multiplier(encoded, flip_penalty(encoded, mask), draw, late))
-    return Tuned(*search_penalty(encoded, flip_penalty(encoded, mask), draw, late))
+        return Tuned(*search_multiplier(encoded, start, short.draw, short.late))
+    return Tuned(*search_penalty(encoded, start, short.draw, short.late))
+
+
+class _ShortAnneals:
+    """Samples for tuning: 20 anneals of 200 sweeps a round, fewer and shorter ones where the clock asks for it."""
+
+    def __init__(self, first: Encoded, rng: np.random.Generator, left: Callable[[], float]) -> None:
+        self._sampler = sampler_of("dwave.samplers:SimulatedAnnealingSampler")
+        self._rng, self._left = rng, left
+        self._reads, self._sweeps, self._round = TUNE_READS, TUNE_SWEEPS, 0.0
+        if left() < math.inf:
+            self._fit(first, left())
+
+    def draw(self, trial: Encoded) -> BoolArray:
+        """The samples of one round."""
+        before, left = perf_counter(), self._left()
+        masks = self._run(trial, self._reads, self._sweeps)
+        spent = perf_counter() - before
+        self._round = max(0.5 * self._round, spent)
+        if spent > left / (TUNE_ROUNDS - 1):
+            self._reads = max(FEWEST_READS, self._reads // 2)
+            self._sweeps = max(FEWEST_SWEEPS, self._sweeps // 2)
+        return masks
+
+    def late(self) -> bool:
+        """Whether another round would not fit."""
+        return self._left() <= self._round
+
+    def _fit(self, trial: Encoded, seconds: float) -> None:
+        # two runs tell the fixed cost of a call from that of a sweep
+        began = perf_counter()
+        self._run(trial, 1, 1)
+        fixed = perf_counter() - began
+        if fixed > seconds / TUNE_ROUNDS:
+            self._round = math.inf
+            return
+        work = FEWEST_READS * FEWEST_SWEEPS // 4
+        self._run(trial, 1, work)
+        one = max(1e-9, perf_counter() - began - 2.0 * fixed) / work
+        affordable = max(0.0, seconds / TUNE_ROUNDS - fixed) / one
+        share = math.sqrt(min(1.0, affordable / (TUNE_READS * TUNE_SWEEPS)))
+        self._reads = max(FEWEST_READS, int(TUNE_READS * share))
+        self._sweeps = max(FEWEST_SWEEPS, int(TUNE_SWEEPS * share))
+        self._round = fixed + one * self._reads * self._sweeps
+
+    def _run(self, trial: Encoded, reads: int, sweeps: int) -> BoolArray:
+        samples = self._sampler.sample(
+            trial.bqm(),
+            num_reads=reads,
+            num_sweeps=sweeps,
+            beta_range=BETA_RANGE,
+            seed=int(self._rng.integers(2**31)),
+        )
+        return masks_of(samples, trial.linear.size)
 
 
 def keywords_of(texts: tuple[str, ...]) -> dict[str, Any]:

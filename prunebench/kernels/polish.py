@@ -1,17 +1,19 @@
 """The one local search that any solver can end with, reported apart so that nobody wins by a hidden one."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, frozen
 from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Recorder, Solution
+from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.solution import Budget, Recorder, Solution
 from prunebench.kernels.descent import SwapDescent
 
 
 def polish(block: BlockProblem, solution: Solution, recorder: Recorder) -> Solution:
-    """Swap descent from the solution's mask and from each of its alternatives.
+    """Swap descent from the solution's mask, from the block's incumbent, and from each of the alternatives.
 
     Parameters
     ----------
@@ -25,7 +27,7 @@ def polish(block: BlockProblem, solution: Solution, recorder: Recorder) -> Solut
     `solution`; `details["objective_before_polish"]` and `timings["polish"]` say what the step did.
     """
     before = recorder.seconds
-    starts = [solution.mask, *(() if solution.alternatives is None else solution.alternatives)]
+    starts = [solution.mask, block.incumbent, *(() if solution.alternatives is None else solution.alternatives)]
     held: dict[bytes, tuple[float, BoolArray]] = {solution.mask.tobytes(): (solution.objective, solution.mask)}
     moves = 0
     descent = SwapDescent(block) if not recorder.expired() else None
@@ -52,3 +54,15 @@ def polish(block: BlockProblem, solution: Solution, recorder: Recorder) -> Solut
         details={**solution.details, "objective_before_polish": solution.objective, "polish_moves": moves},
         alternatives=np.array(others) if others else None,
     )
+
+
+@lru_cache(maxsize=1)
+def warm() -> None:
+    """Compile the select descents, or load them from numba's cache, on a block of three weights."""
+    from prunebench.kernels.select_factor import SelectFactorSearch
+
+    form = QuadraticForm(factor=np.ones((1, 3)), ridge=0.1, centre=np.ones(3))
+    block = BlockProblem(form, np.array([1.0, 2.0, 3.0]), 1, "select")
+    start = np.array([True, False, False])
+    SwapDescent(block).run(start, Recorder(Budget()))
+    SelectFactorSearch(block).run(start, Recorder(Budget()), 0.0)
