@@ -155,6 +155,11 @@ class DWaveMock(_Device):
         """MockDWaveSampler of that topology."""
         return _mock(self.topology, self.rows)
 
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
+        """As for a device; the mock's stand-in sampler gets the seed that no device takes."""
+        self.child().substitute_kwargs = {"seed": seed}
+        return _Device.defaults(self, seed, effort)
+
     def refuses(self, block: BlockProblem) -> str:
         """Also a size of the topology below 2."""
         return f"rows is {self.rows}; choose at least 2" if self.rows < 2 else _Device.refuses(self, block)
