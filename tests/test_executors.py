@@ -167,9 +167,20 @@ CHILD = """
 """
 
 
+def _listen_to_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(request, out):
     command = [sys.executable, "-c", textwrap.dedent(CHILD), json.dumps(request.as_json()), str(out)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A shell that runs the tests in the background has Ctrl-C ignored, and the child would inherit that.
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_listen_to_interrupts,
+    )
 
 
 @pytest.mark.parametrize("after", ["dense accuracy", "step 1/", "step 3/", "step 4/"])
