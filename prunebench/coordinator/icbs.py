@@ -3,7 +3,7 @@
 Rosenberg et al.: Scalable iterative pruning of large language and vision models using block
 coordinate descent, arXiv 2411.17796 (2024). Beyond the paper: several blocks a step, kept weights
 re-optimised (mode refit), acceptance by the true loss on samples the model did not see, a trust
-ridge that adapts, and tabu lists that cannot run dry.
+ridge that can adapt, and tabu lists that cannot run dry.
 """
 
 from collections.abc import Mapping
