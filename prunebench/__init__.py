@@ -10,6 +10,7 @@ from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import Refit, Solver, make_solver, solve
 
 if TYPE_CHECKING:
+    from prunebench.comparison.run import compare
     from prunebench.sampler import PruneSampler
 
 __version__ = "0.1.0"
@@ -25,6 +26,7 @@ __all__ = [
     "Solution",
     "Solver",
     "Status",
+    "compare",
     "make_problem",
     "make_solver",
     "register_problem",
@@ -34,7 +36,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """PruneSampler is a dimod class, and dimod is loaded only for those who ask for it."""
+    """Names whose modules are loaded only for those who ask: dimod for PruneSampler, pandas and the rest for compare."""
+    if name == "compare":
+        from prunebench.comparison.run import compare
+
+        return compare
     if name == "PruneSampler":
         from prunebench.sampler import PruneSampler
 

@@ -12,7 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
@@ -30,9 +30,7 @@ MOST_DEATHS = 3
 """A block whose worker died so often is given up: it probably kills its worker."""
 
 Say = Callable[[str], None]
-
-Answer = tuple[Solution | None, str]
-"""A solution, or None and the reason why there is none."""
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,30 @@ def run_job(job: Job, progress: Progress | None = None) -> Solution:
         return solve(job.block, job.solver, budget=job.budget, seed=job.seed, progress=progress)
 
 
+Result_co = TypeVar("Result_co", covariant=True)
+
+
+class Work(Protocol[Result_co]):
+    """What is done with a job; by default it is solved."""
+
+    def __call__(self, job: Job, progress: Progress | None = None) -> Result_co:
+        """The result of one job."""
+        ...
+
+
 class Inline:
     """Solve in this process, one after the other; only Ctrl-C stops a solver that ignores its limit."""
 
     width = 1
 
-    def answers(self, jobs: Sequence[Job], say: Say) -> list[Answer]:
+    def answers(
+        self,
+        jobs: Sequence[Job],
+        say: Say,
+        work: Work[Result] = run_job,  # type: ignore[assignment]  # mypy cannot tie a default to a type variable
+    ) -> list[tuple[Result | None, str]]:
         """The answers to all jobs, in their order; a long solve tells its incumbents."""
-        return [(run_job(job, _sparing(say)), "") for job in jobs]
+        return [(work(job, _sparing(say)), "") for job in jobs]
 
     def close(self) -> None:
         """Nothing is held."""
@@ -83,14 +97,19 @@ class Pooled:
         self._make, self._stop = make, stop
         self._pool: Executor | None = None
 
-    def answers(self, jobs: Sequence[Job], say: Say) -> list[Answer]:
+    def answers(
+        self,
+        jobs: Sequence[Job],
+        say: Say,
+        work: Work[Result] = run_job,  # type: ignore[assignment]  # mypy cannot tie a default to a type variable
+    ) -> list[tuple[Result | None, str]]:
         """The answers to all jobs, in their order, whatever the order of completion."""
-        held: dict[int, Answer] = {}
+        held: dict[int, tuple[Result | None, str]] = {}
         deaths = 0
         while len(held) < len(jobs):
             if self._pool is None:
                 self._pool = self._make()
-            waiting = {i: self._pool.submit(run_job, job) for i, job in enumerate(jobs) if i not in held}
+            waiting = {i: self._pool.submit(work, job) for i, job in enumerate(jobs) if i not in held}
             rounds = math.ceil(len(waiting) / self.width)
             try:
                 for i, future in waiting.items():
@@ -116,7 +135,7 @@ class Pooled:
             self._pool = None
 
     @staticmethod
-    def _answer(future: "Future[Solution]", job: Job, rounds: int) -> Answer:
+    def _answer(future: "Future[Any]", job: Job, rounds: int) -> tuple[Any, str]:
         limit = job.budget.seconds * rounds + GRACE_SECONDS
         return future.result(timeout=None if math.isinf(limit) else limit), ""
 

@@ -8,13 +8,16 @@ import shutil
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.errors import InvalidInput
 from prunebench.core.solution_file import plain
+
+if TYPE_CHECKING:
+    import pandas
 
 FORMAT = "prunebench.run/1"
 LIBRARIES = ("prunebench", "numpy", "scipy", "numba", "torch")
@@ -55,7 +58,7 @@ class RunDirectory:
                 "machine": {
                     "python": platform.python_version(),
                     "system": platform.platform(),
-                    "processor": platform.processor() or platform.machine(),
+                    "processor": _processor(),
                     "cores": os.cpu_count(),
                 },
             },
@@ -137,11 +140,14 @@ class RunDirectory:
         """Write result.json and the events as results.parquet."""
         import pandas
 
-        self._write_json("result.json", plain(result))
-        table = pandas.json_normalize(self.events())
+        self.finish_table(pandas.json_normalize(self.events()), result)
+
+    def finish_table(self, table: "pandas.DataFrame", result: Mapping[str, Any]) -> None:
+        """Write a table as results.parquet, then result.json, which marks the run as finished."""
         temporary = self.path / ".results.parquet.tmp"
         table.to_parquet(temporary, index=False)
         temporary.replace(self.path / "results.parquet")
+        self._write_json("result.json", plain(result))
 
     def result(self) -> dict[str, Any] | None:
         """What `finish` wrote, or None while the run is not done."""
@@ -169,6 +175,16 @@ def next_free(parent: Path, stem: str) -> Path:
     while (parent / f"{stem}-{number:03d}").exists():
         number += 1
     return parent / f"{stem}-{number:03d}"
+
+
+def _processor() -> str:
+    """The processor's model where the system tells it: times mean nothing without."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str:

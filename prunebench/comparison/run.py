@@ -1,0 +1,290 @@
+"""Run a comparison: every solver on the same blocks, each cell once, resumable."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from prunebench.comparison import table
+from prunebench.comparison.blocks import Entry, cut_all, given, load_given
+from prunebench.comparison.cache import AnswerCache, code_version
+from prunebench.comparison.request import CompareRequest, SolverChoice, with_baselines
+from prunebench.comparison.true_loss import TrueLoss
+from prunebench.comparison.work import Outcome, attempt
+from prunebench.coordinator.executors import Job, Workers, make_workers
+from prunebench.core.block import BlockProblem
+from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage, SolverRefused
+from prunebench.core.options import as_json
+from prunebench.core.problem import NetworkProblem, Problem, make_problem, require_data
+from prunebench.core.registry import PROBLEMS
+from prunebench.core.solution import Budget
+from prunebench.core.solution_file import finite
+from prunebench.core.solver import Solver, make_solver, native_or_refit
+from prunebench.log.run_directory import RunDirectory, next_free, resume_line
+
+if TYPE_CHECKING:
+    import pandas
+
+Say = Callable[[str], None]
+
+TOLD_SECONDS = 2.0
+"""Progress is told at most this often."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One solver on one block with one seed."""
+
+    entry: Entry
+    choice: SolverChoice
+    solver: Solver | None
+    seed: int
+    missing: str = ""
+    """Why the solver cannot be made, where it cannot."""
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What tells this cell from all others of the comparison."""
+        return (self.entry.block.hash, self.choice.label, self.seed)
+
+
+def compare(
+    problem: "str | Problem | Sequence[BlockProblem]",
+    solvers: "Sequence[str | SolverChoice | Solver]" = (),
+    *,
+    out: Path | str | None = None,
+    say: Say = lambda _line: None,
+    **wanted: Any,
+) -> "pandas.DataFrame":
+    """Let solvers compete for the same blocks and return one table.
+
+    Parameters
+    ----------
+    problem : registered name (with `problem_options`), a registered problem object, or block problems
+    solvers : names ("anneal", "anneal:sweeps=50"), `SolverChoice`s or solver objects; random sampling,
+              greedy elimination and multi-start swap descent are added
+    out : the run directory; by default runs/compare-PROBLEM-NNN below the working directory
+    say : called with one line of progress at a time
+    wanted : the other fields of `prunebench.comparison.request.CompareRequest`: sizes, densities, blocks,
+             seeds, select, mode, curvature, time_limit, target, executor, true_loss, cache, seed
+
+    Returns
+    -------
+    DataFrame   a row for each block, solver and seed (`prunebench.comparison.table.COLUMNS`); its
+                `attrs["directory"]` names the run directory, `attrs["skipped"]` counts rows without an answer
+
+    Raises
+    ------
+    InvalidInput   before any work is done, where the request is wrong
+    Interrupted    Ctrl-C; the message says how to resume
+    """
+    blocks = None
+    options = dict(wanted.pop("problem_options", {}))
+    if isinstance(problem, str):
+        name = problem
+    elif isinstance(problem, Sequence):
+        name, blocks = "", list(cast("Sequence[BlockProblem]", problem))
+        if not blocks:
+            raise InvalidInput("there are no blocks to compare on; give at least one")
+        wanted |= {"sizes": tuple(sorted({block.p for block in blocks})), "blocks": len(blocks), "true_loss": False}
+        wanted.setdefault("mode", blocks[0].mode)
+    else:
+        name, options = problem.name, as_json(problem)
+        PROBLEMS.get(name)
+    for key in ("sizes", "densities"):
+        if key in wanted:
+            wanted[key] = tuple(wanted[key])
+    request = CompareRequest(problem=name, solvers=with_baselines(solvers), problem_options=options, **wanted)
+    checked = _check(request)
+    folder = Path(out) if out is not None else next_free(Path("runs"), f"compare-{name or 'blocks'}")
+    run = RunDirectory.create(folder, request.as_json(), request.seed)
+    try:
+        entries = _entries(request, run, say, blocks)
+        return _execute(request, run, entries, checked, say)
+    except InvalidInput:
+        run.remove_if_unused()
+        raise
+
+
+def resume(path: Path, *, say: Say = lambda _line: None) -> "pandas.DataFrame":
+    """Continue an interrupted comparison; what is solved is not solved again. A finished one gives its table.
+
+    Raises
+    ------
+    InvalidInput   not a comparison's run directory
+    """
+    run = RunDirectory.open(path)
+    request = CompareRequest.from_json(run.request, str(path))
+    if run.result() is not None:
+        say(f"{path} is finished; nothing is left to do")
+        return table.read(path)
+    return _execute(request, run, _entries(request, run, say, None), _check(request), say)
+
+
+def _check(request: CompareRequest) -> Workers:
+    """Refuse what can be refused before any work: unknown names and options, missing data, a wrong executor."""
+    for choice in request.solvers:
+        try:
+            make_solver(choice.name, choice.options)
+        except MissingPackage:
+            continue
+    if request.problem:
+        require_data(make_problem(request.problem, request.problem_options))
+    return make_workers(request.executor)
+
+
+def _entries(
+    request: CompareRequest, run: RunDirectory, say: Say, blocks: Sequence[BlockProblem] | None
+) -> list[Entry]:
+    folder = run.path / "blocks"
+    if blocks is not None:
+        return given(blocks, folder)
+    return cut_all(request, folder, say) if request.problem else load_given(folder)
+
+
+def _cells(request: CompareRequest, entries: Sequence[Entry]) -> Iterator[Cell]:
+    """Block by block, seed by seed, so that an unfinished comparison has whole blocks to show."""
+    made: list[tuple[SolverChoice, Solver | None, str]] = []
+    for choice in request.solvers:
+        try:
+            made.append((choice, make_solver(choice.name, choice.options), ""))
+        except MissingPackage as error:
+            made.append((choice, None, str(error)))
+    for entry in entries:
+        for seed in range(request.seeds):
+            for choice, solver, missing in made:
+                if seed and (solver is None or not solver.stochastic):
+                    continue
+                yield Cell(entry, choice, solver, seed, missing)
+
+
+def _execute(
+    request: CompareRequest, run: RunDirectory, entries: Sequence[Entry], workers: Workers, say: Say
+) -> "pandas.DataFrame":
+    cells = list(_cells(request, entries))
+    done = {(row["block_hash"], row["solver"], row["seed"]) for row in run.events()}
+    waiting = [cell for cell in cells if cell.key not in done]
+    say(f"{len(cells)} solves on {len(entries)} blocks, {len(cells) - len(waiting)} of them done before")
+    cache = AnswerCache.of_user() if request.cache else AnswerCache(None)
+    judge = _judge(request)
+    began = told = perf_counter()
+    finished = 0
+    try:
+        queue = iter(waiting)
+        while batch := list(islice(queue, max(1, workers.width))):
+            for cell, outcome, cached in _solve(batch, request, workers, cache, say):
+                run.event(_row(request, cell, outcome, cached, judge))
+                finished += 1
+            if perf_counter() - told >= TOLD_SECONDS:
+                told = perf_counter()
+                rest = (told - began) / finished * (len(waiting) - finished)
+                last = batch[-1]
+                say(
+                    f"{len(cells) - len(waiting) + finished}/{len(cells)}  block {last.entry.index} "
+                    f"(p={last.entry.block.p}, keep={last.entry.block.keep})  {last.choice.label}  "
+                    f"about {rest:.0f} s left"
+                )
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; the {len(done) + finished} solves done are kept. Resume with: {resume_line(run.path)}"
+        ) from None
+    finally:
+        workers.close()
+    rows = run.events()
+    frame = table.finished(rows, request.time_limit, request.target)
+    run.finish_table(frame, {"kind": "compare", "rows": len(rows), "seconds": perf_counter() - began})
+    return table.read(run.path)
+
+
+def _solve(
+    batch: Sequence[Cell], request: CompareRequest, workers: Workers, cache: AnswerCache, say: Say
+) -> Iterator[tuple[Cell, Outcome, bool]]:
+    """The outcomes of some cells, in their order: refused at once, from the cache, or solved."""
+    held: dict[int, tuple[Outcome, bool]] = {}
+    keys: dict[int, str] = {}
+    for i, cell in enumerate(batch):
+        reason = cell.missing or _refusal(cell)
+        if reason or cell.solver is None:
+            held[i] = Outcome(None, reason), False
+            continue
+        keys[i] = cache.key(cell.entry.block, cell.solver, cell.seed, request.time_limit)
+        answer = cache.get(keys[i], cell.entry.block)
+        if answer is not None:
+            held[i] = answer, True
+    rest = [i for i in range(len(batch)) if i not in held]
+    budget = Budget(seconds=request.time_limit)
+    jobs = [Job(batch[i].entry.block, s, budget, batch[i].seed) for i in rest if (s := batch[i].solver) is not None]
+    for i, (outcome, reason) in zip(rest, workers.answers(jobs, say, attempt), strict=True):
+        held[i] = (outcome if outcome is not None else Outcome(None, f"failed: {reason}")), False
+        cache.put(keys[i], batch[i].entry.block, held[i][0])
+    for i, cell in enumerate(batch):
+        yield cell, *held[i]
+
+
+def _refusal(cell: Cell) -> str:
+    """Why a solver does not take a block, "" if it does; asked here so that no worker is bothered."""
+    assert cell.solver is not None
+    try:
+        native_or_refit(cell.solver, cell.entry.block)
+    except SolverRefused as error:
+        return str(error).split("): ", 1)[-1]
+    return ""
+
+
+def _judge(request: CompareRequest) -> Callable[[BlockProblem, np.ndarray], float] | None:
+    """How an answer's true change of loss is measured; None where there is no network or it is not wanted."""
+    if not request.true_loss or not request.problem:
+        return None
+    problem = make_problem(request.problem, request.problem_options)
+    return TrueLoss(problem).change if isinstance(problem, NetworkProblem) else None
+
+
+def _row(
+    request: CompareRequest,
+    cell: Cell,
+    outcome: Outcome,
+    cached: bool,
+    judge: Callable[[BlockProblem, np.ndarray], float] | None,
+) -> dict[str, Any]:
+    """One row, before the measures that need the other rows."""
+    block, solution = cell.entry.block, outcome.solution
+    row: dict[str, Any] = {
+        "problem": request.problem or block.problem,
+        "select": request.select if request.problem else "",
+        **cell.entry.facts,
+        "solver": cell.choice.label,
+        "solver_name": cell.choice.name,
+        "options": table.json_text(as_json(cell.solver) if cell.solver is not None else cell.choice.options),
+        "stochastic": bool(getattr(cell.solver, "stochastic", False)),
+        "seed": cell.seed,
+        "time_limit": request.time_limit,
+        "version": code_version(type(cell.solver)) if cell.solver is not None else "",
+        "skipped": outcome.skipped,
+        "cached": cached,
+    }
+    if solution is None:
+        return row
+    timings: Mapping[str, float] = solution.timings
+    seconds = timings.get("total", math.nan)
+    share = solution.details.get("feasible_share")
+    return row | {
+        "status": str(solution.status),
+        "stop_reason": solution.stop_reason,
+        "objective": solution.objective,
+        "lower_bound": finite(solution.lower_bound),
+        "seconds": seconds,
+        "cpu_seconds": outcome.cpu_seconds,
+        **{phase: timings.get(phase, 0.0) for phase in table.PHASES},
+        "feasible_before_repair": share,
+        "model_change": solution.objective - cell.entry.facts["start_objective"],
+        "true_change": None if judge is None else judge(block, solution.weights),
+        "mask": np.packbits(solution.mask).tobytes().hex(),
+        "trace_seconds": solution.trace[:, 0],
+        "trace_objective": solution.trace[:, 1],
+        "trace_bound": solution.trace[:, 2],
+    }

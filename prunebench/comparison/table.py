@@ -1,0 +1,163 @@
+"""From rows to the table: the measures that need all answers to a block, and a summary by solver."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prunebench import measures
+from prunebench.core.errors import InvalidInput
+from prunebench.core.solution_file import plain
+
+if TYPE_CHECKING:
+    import pandas
+
+PHASES = ("build", "queue", "solve", "decode", "refit", "polish")
+"""Seconds by phase, as far as a solver tells them apart."""
+
+COLUMNS = (
+    "problem", "select", "density", "p", "n", "keep", "mode", "block_seed", "block_index", "block_hash",
+    "solver", "solver_name", "options", "stochastic", "seed", "time_limit", "version", "skipped", "cached",
+    "status", "stop_reason", "objective", "lower_bound", "best_bound", "best_objective", "worst_objective",
+    "start_objective", "random_mean", "gap", "gap_to", "gap_to_best", "relative_gap", "approximation_ratio",
+    "success", "time_to_target", "primal_integral", "seconds", "cpu_seconds", *PHASES, "feasible_before_repair",
+    "model_change", "true_change", "mask", "trace_seconds", "trace_objective", "trace_bound",
+)  # fmt: skip
+"""The columns of a comparison, in order; `prunebench.measures.GLOSSARY` defines the measures."""
+
+LISTS = ("trace_seconds", "trace_objective", "trace_bound")
+TEXTS = (
+    "problem", "select", "mode", "block_hash", "solver", "solver_name", "options", "version", "skipped",
+    "status", "stop_reason", "gap_to", "mask",
+)  # fmt: skip
+
+FILE = "results.parquet"
+
+
+def finished(rows: Sequence[Mapping[str, Any]], time_limit: float, target: float) -> "pandas.DataFrame":
+    """The table of all rows with every measure computed, block by block."""
+    import pandas
+
+    by_block: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        by_block.setdefault(row["block_hash"], []).append(dict(row))
+    done: list[dict[str, Any]] = []
+    for group in by_block.values():
+        _measure(group, time_limit, target)
+        done += group
+    frame = pandas.DataFrame(done, columns=list(COLUMNS))
+    for column in TEXTS:
+        frame[column] = frame[column].fillna("").astype(str)
+    numbers = [name for name in COLUMNS if name not in (*TEXTS, *LISTS, "stochastic", "cached", "success")]
+    for column in numbers:
+        frame[column] = pandas.to_numeric(frame[column])
+    for column in LISTS:
+        frame[column] = [list(item) if isinstance(item, (list, np.ndarray)) else [] for item in frame[column]]
+    frame["success"] = frame["success"].fillna(False).astype(bool)
+    return frame
+
+
+def read(directory: Path | str) -> "pandas.DataFrame":
+    """The table of a comparison's run directory; of an unfinished one, what is solved so far.
+
+    Raises
+    ------
+    InvalidInput   the directory holds no comparison, or its table cannot be read
+    """
+    import pandas
+
+    from prunebench.log.run_directory import RunDirectory
+
+    path = Path(directory)
+    run = RunDirectory.open(path)
+    if run.request.get("kind") != "compare":
+        raise InvalidInput(f"{path} holds no comparison; 'prunebench compare … --out DIR' makes one")
+    file = path / FILE
+    if file.is_file():
+        try:
+            frame = pandas.read_parquet(file)
+        except Exception as error:
+            raise InvalidInput(f"{file} cannot be read ({error}); remove it and run 'prunebench resume'") from error
+    else:
+        frame = finished(run.events(), run.request["time_limit"], run.request["target"])
+    frame.attrs["directory"] = str(path)
+    frame.attrs["skipped"] = int((frame["skipped"] != "").sum())
+    return frame
+
+
+def summary(frame: "pandas.DataFrame") -> "pandas.DataFrame":
+    """One row a size, density and solver: means with 95 % intervals, success, time to solution.
+
+    Columns: p, density, solver, runs, skipped, gap, gap_lower, gap_upper, gap_to, optimal (runs proved), success,
+    success_lower, success_upper, time_to_solution (median over blocks), primal_integral, seconds, reason.
+    """
+    import pandas
+
+    out = []
+    for (p, density, solver), part in frame.groupby(["p", "density", "solver"], sort=False):
+        solved = part[part["skipped"] == ""]
+        row = {"p": p, "density": density, "solver": solver, "runs": len(solved), "skipped": len(part) - len(solved)}
+        if len(solved):
+            interval = measures.mean_interval(solved["gap"])
+            share = measures.share_interval(int(solved["success"].sum()), len(solved))
+            row |= {
+                "gap": interval.value,
+                "gap_lower": interval.lower,
+                "gap_upper": interval.upper,
+                "gap_to": "bound" if (solved["gap_to"] == "bound").all() else "best",
+                "optimal": int((solved["status"] == "optimal").sum()),
+                "success": share.value,
+                "success_lower": share.lower,
+                "success_upper": share.upper,
+                "time_to_solution": _median_time_to_solution(solved),
+                "primal_integral": float(solved["primal_integral"].mean()),
+                "seconds": float(solved["seconds"].mean()),
+            }
+        row["reason"] = next((text for text in part["skipped"] if text), "")
+        out.append(row)
+    return pandas.DataFrame(out)
+
+
+def json_text(value: Any) -> str:
+    """A value as JSON on one line."""
+    return json.dumps(plain(value), sort_keys=True)
+
+
+def _median_time_to_solution(solved: "pandas.DataFrame") -> float:
+    times = []
+    for _, part in solved.groupby("block_hash"):
+        seconds = np.minimum(part["seconds"], part["time_to_target"])
+        times.append(measures.time_to_solution(float(seconds.mean()), float(part["success"].mean())))
+    return float(np.median(times))
+
+
+def _measure(group: list[dict[str, Any]], time_limit: float, target: float) -> None:
+    """Fill in, for all answers to one block, the measures that compare them."""
+    solved = [row for row in group if not row["skipped"]]
+    if not solved:
+        return
+    best = min(row["objective"] for row in solved)
+    bounds = [row["lower_bound"] for row in solved if row.get("lower_bound") is not None]
+    bound = max(bounds, default=-math.inf)
+    mean = solved[0]["random_mean"]
+    # A bound that says less than "no better than twice the way from a random mask" is of no use as a scale.
+    useful = math.isfinite(bound) and float(measures.gap(best, bound, mean)) <= 1.0
+    for row in solved:
+        objective, seconds = row["objective"], np.asarray(row["trace_seconds"], dtype=np.float64)
+        over_time = measures.gap(row["trace_objective"], best, mean)
+        row["best_objective"] = best
+        row["best_bound"] = bound if math.isfinite(bound) else None
+        row["gap"] = float(measures.gap(objective, bound if useful else best, mean))
+        row["gap_to"] = "bound" if useful else "best"
+        row["gap_to_best"] = float(measures.gap(objective, best, mean))
+        row["relative_gap"] = measures.relative_gap(objective, bound)
+        worst = row["worst_objective"]
+        row["approximation_ratio"] = measures.approximation_ratio(
+            objective, best, math.nan if worst is None else float(worst)
+        )
+        row["success"] = row["gap_to_best"] <= target
+        row["time_to_target"] = measures.time_to_target(seconds, over_time, target)
+        row["primal_integral"] = measures.primal_integral(seconds, over_time, time_limit)

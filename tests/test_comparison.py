@@ -1,0 +1,350 @@
+"""Comparisons: identical blocks, every cell once, resumable, cached; measures and QOBLIB's format."""
+
+import csv
+import json
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import prunebench
+from prunebench import Status, measures
+from prunebench.cli import main
+from prunebench.comparison import qoblib, table
+from prunebench.comparison.blocks import worst_objective
+from prunebench.comparison.request import BASELINES, CompareRequest, SolverChoice
+from prunebench.comparison.run import resume
+from prunebench.core.errors import Interrupted, InvalidInput, UnknownName
+from prunebench.core.registry import SOLVERS
+from prunebench.core.solution import Solution
+from prunebench.testing.instances import BruteForce, all_masks, instance
+
+CALLS: list[tuple[str, str, int]] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """Gives the incumbent, counts its calls, and does what `behaviour` says."""
+
+    name: ClassVar[str] = "counting"
+    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ()
+    max_size: ClassVar[int | None] = None
+    reference: ClassVar[str] = "this test"
+
+    behaviour: str = "answer"
+
+    def refuses(self, block):
+        return "it takes no blocks at all; use another solver" if self.behaviour == "refuse" else ""
+
+    def solve(self, block, budget, rng, progress=None):
+        draw = int(rng.integers(1 << 30))
+        if block.p > 8:
+            CALLS.append((block.hash, self.behaviour, draw))
+            if self.behaviour == "raise":
+                raise RuntimeError("the device is on fire")
+            if self.behaviour == "interrupt" and len([c for c in CALLS if c[1] == "interrupt"]) == 3:
+                raise KeyboardInterrupt
+        return Solution.from_mask(block, block.incumbent, status=Status.FEASIBLE, stop_reason="kept the incumbent")
+
+
+@pytest.fixture
+def counting(monkeypatch, tmp_path):
+    SOLVERS.names()
+    monkeypatch.setitem(SOLVERS._classes, "counting", Counting)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    CALLS.clear()
+
+
+def blocks(count, p=12, mode="select"):
+    return [instance("gaussian", seed, mode, p=p, keep=p // 2) for seed in range(count)]
+
+
+def test_rows_are_complete_and_on_identical_blocks(tmp_path):
+    frame = prunebench.compare(
+        "digits-mlp", ["branch-and-bound", "anneal"], out=tmp_path / "c", sizes=(12, 16), densities=(0.25, 0.5),
+        blocks=2, seeds=2, time_limit=0.3, select="row", curvature={"samples": 200},
+    )  # fmt: skip
+    assert list(frame.columns) == list(table.COLUMNS)
+    assert set(frame["solver"]) == {*BASELINES, "branch-and-bound", "anneal"}
+    grid = frame.groupby(["p", "density", "block_index"])
+    assert len(grid) == 8
+    for _, rows in grid:
+        assert rows["block_hash"].nunique() == 1
+        assert sorted(rows[rows["solver"] == "anneal"]["seed"]) == [0, 1]
+        assert list(rows[rows["solver"] == "greedy"]["seed"]) == [0]
+        assert np.isfinite(rows["true_change"]).all()
+        proved = rows[rows["status"] == "optimal"]
+        assert len(proved) == 1
+        assert proved["gap"].iloc[0] == pytest.approx(0.0, abs=1e-9)
+        assert (rows["gap_to"] == "bound").all()
+    for _, row in frame.iterrows():
+        block = prunebench.BlockProblem.load(
+            tmp_path / "c" / "blocks" / f"{row['p']}-{row['block_index'] // 2 % 2}-{row['density']:g}.npz"
+        )
+        mask = np.unpackbits(np.frombuffer(bytes.fromhex(row["mask"]), dtype=np.uint8))[: block.p].astype(bool)
+        assert block.hash == row["block_hash"]
+        assert block.evaluate(mask) == pytest.approx(row["objective"], rel=1e-12)
+        assert block.gap(row["objective"], row["best_bound"]) == pytest.approx(row["gap"], abs=1e-12)
+        assert row["trace_objective"][-1] == pytest.approx(row["objective"])
+    again = table.read(tmp_path / "c")
+    assert len(again) == len(frame)
+
+
+def test_true_change_is_the_networks_own(tmp_path):
+    frame = prunebench.compare(
+        "digits-mlp", ["magnitude"], out=tmp_path / "c", sizes=(16,), blocks=1, seeds=1, time_limit=0.2,
+        curvature={"samples": 200},
+    )  # fmt: skip
+    by_solver = frame.set_index("solver")["true_change"]
+    assert by_solver["magnitude"] == pytest.approx(0.0, abs=1e-12)
+    assert by_solver["swap"] != 0.0
+
+
+def test_interrupted_and_resumed_without_solving_anything_twice(counting, tmp_path):
+    out = tmp_path / "c"
+    with pytest.raises(Interrupted, match=r"prunebench resume .*/c"):
+        prunebench.compare(
+            blocks(3), ["counting:behaviour=interrupt", "counting"], out=out, seeds=2, time_limit=0.2, cache=False
+        )
+    half = table.read(out)
+    assert 0 < len(half) < 3 * (2 * 2 + 2 * 2 + 1)
+    before = len(CALLS)
+    done = half[half["solver_name"] == "counting"]
+    frame = resume(out)
+    solved_again = {(digest, kind) for digest, kind, _ in CALLS[before:]}
+    finished = {(row["block_hash"], "interrupt" if "interrupt" in row["solver"] else "answer", row["seed"])
+                for _, row in done.iterrows()}  # fmt: skip
+    assert len(CALLS) - before == 12 - len(done)
+    assert len({(digest, kind, draw) for digest, kind, draw in CALLS[before:]}) == len(CALLS) - before
+    assert solved_again
+    assert finished
+    assert not frame.duplicated(["block_hash", "solver", "seed"]).any()
+    assert len(frame) == 3 * (2 * 2 + 2 * 2 + 1)
+    assert len(resume(out)) == len(frame)
+
+
+def test_the_cache_answers_what_was_solved_before(counting, tmp_path):
+    first = prunebench.compare(blocks(2), ["counting"], out=tmp_path / "a", seeds=2, time_limit=0.2)
+    calls = len(CALLS)
+    second = prunebench.compare(blocks(2), ["counting"], out=tmp_path / "b", seeds=2, time_limit=0.2)
+    assert len(CALLS) == calls
+    assert second["cached"].all()
+    assert not first["cached"].any()
+    assert second["objective"].equals(first["objective"])
+    assert second["seconds"].equals(first["seconds"])
+    prunebench.compare(blocks(2), ["counting"], out=tmp_path / "c", seeds=2, time_limit=0.3)
+    assert len(CALLS) == 2 * calls
+    prunebench.compare(blocks(2), ["counting"], out=tmp_path / "d", seeds=2, time_limit=0.2, cache=False)
+    assert len(CALLS) == 3 * calls
+
+
+def test_a_solver_that_refuses_or_breaks_does_not_end_the_comparison(counting, tmp_path):
+    frame = prunebench.compare(
+        blocks(2), ["counting:behaviour=refuse", "counting:behaviour=raise", "exhaustive"],
+        out=tmp_path / "c", seeds=1, time_limit=0.5,
+    )  # fmt: skip
+    reasons = frame.set_index("solver")["skipped"]
+    assert (reasons["counting (behaviour=refuse)"] == "it takes no blocks at all; use another solver").all()
+    assert (reasons["counting (behaviour=raise)"] == "failed: RuntimeError: the device is on fire").all()
+    assert (reasons["exhaustive"] == "").all()
+    assert frame.attrs["skipped"] == 4
+    summary = table.summary(frame).set_index("solver")
+    assert summary.loc["counting (behaviour=raise)", "skipped"] == 2
+    assert summary.loc["exhaustive", "optimal"] == 2
+
+
+def test_worker_processes_give_the_same_answers(tmp_path):
+    wanted = {"seeds": 1, "time_limit": 5.0, "cache": False}
+    inline = prunebench.compare(blocks(2), ["exhaustive"], out=tmp_path / "a", **wanted)
+    pooled = prunebench.compare(blocks(2), ["exhaustive"], out=tmp_path / "b", executor="local:2", **wanted)
+    assert list(pooled["objective"]) == list(inline["objective"])
+    assert list(pooled["mask"]) == list(inline["mask"])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"solvers": ["aneal"]}, "did you mean 'anneal'"),
+        ({"solvers": ["anneal:sweps=5"]}, "did you mean 'sweeps'"),
+        ({"solvers": ["anneal:sweeps"]}, "NAME:OPTION=VALUE"),
+        ({"solvers": ["swap", "swap"]}, "asked for twice"),
+        ({"solvers": ["swap"], "time_limit": math.inf}, "finite limit"),
+        ({"solvers": ["swap"], "densities": (1.5,)}, "density"),
+        ({"solvers": ["swap"], "executor": "local:none"}, "local:2"),
+        ({"solvers": ["swap"], "sizes": (10**7,)}, "2368 prunable weights"),
+        ({"solvers": ["swap"], "seeds": 0}, "at least 1"),
+    ],
+)
+def test_wrong_requests_are_refused_before_any_work(tmp_path, wanted, message):
+    out = tmp_path / "c"
+    with pytest.raises(InvalidInput, match=message):
+        prunebench.compare("digits-mlp", out=out, **wanted)
+    assert not out.exists()
+
+
+def test_the_same_block_twice_is_refused(tmp_path):
+    with pytest.raises(InvalidInput, match="are the same"):
+        prunebench.compare(blocks(1) * 2, ["swap"], out=tmp_path / "c")
+
+
+def test_solver_objects_need_a_registered_class(tmp_path):
+    with pytest.raises(InvalidInput, match="register_solver"):
+        prunebench.compare(blocks(1), [Counting()], out=tmp_path / "c")
+    choice = SolverChoice.of(prunebench.make_solver("anneal", {"sweeps": 7}))
+    assert choice == SolverChoice("anneal", {"sweeps": 7})
+
+
+def test_request_round_trips_through_json():
+    request = CompareRequest(problem="digits-mlp", solvers=(SolverChoice("anneal", {"sweeps": "5"}),), sizes=(8, 16))
+    assert CompareRequest.from_json(json.loads(json.dumps(request.as_json())), "here") == request
+    with pytest.raises(InvalidInput, match="unknown to this version"):
+        CompareRequest.from_json({**request.as_json(), "colour": 1}, "here")
+
+
+def test_qoblib_export_has_the_librarys_columns(tmp_path):
+    frame = prunebench.compare(blocks(2), ["exhaustive"], out=tmp_path / "c", seeds=2, time_limit=0.5)
+    code = main(["export", str(tmp_path / "c"), "--format", "qoblib", "-o", str(tmp_path / "q"), "--submitter", "N. N.",
+                 "--affiliation", "Nowhere", "--json"])  # fmt: skip
+    assert code == 0
+    folders = sorted((tmp_path / "q").glob("*/*"))
+    assert len(folders) == len(frame.groupby(["solver", "block_hash"]))
+    for folder in folders:
+        with (folder / f"{folder.name}_summary.csv").open(newline="") as stream:
+            (row,) = csv.DictReader(stream)
+        assert tuple(row) == qoblib.COLUMNS
+        assert len(row) == 30
+        assert row["Problem"] == folder.name
+        runs = json.loads((folder / f"{folder.name}_objective_time_series.json").read_text())
+        assert len(runs) == int(row["# Runs"])
+        for run in runs:
+            assert all(a["Incumbent"] > b["Incumbent"] and a["Time"] <= b["Time"] for a, b in pairwise(run))
+        bits = (folder / f"{folder.name}_solution.txt").read_text().split()
+        assert sum(map(int, bits)) == 6
+        assert len(bits) == int(row["# Binary Variables"])
+        assert float(row["Best Objective Value"]) == pytest.approx(min(run[-1]["Incumbent"] for run in runs))
+
+
+def test_export_needs_a_submitter_and_a_comparison(tmp_path, capsys):
+    arguments = ["export", str(tmp_path), "--format", "qoblib", "-o", str(tmp_path / "q")]
+    assert main(arguments) == 2
+    assert "--submitter" in capsys.readouterr().err
+    assert main([*arguments, "--submitter", "N", "--affiliation", "M"]) == 2
+    assert "run.json is missing" in capsys.readouterr().err
+
+
+def test_unfinished_comparison_is_read_from_its_events(counting, tmp_path):
+    with pytest.raises(Interrupted):
+        prunebench.compare(blocks(3), ["counting:behaviour=interrupt"], out=tmp_path / "c", seeds=2, cache=False)
+    frame = table.read(tmp_path / "c")
+    assert np.isfinite(frame["gap"]).all()
+    with pytest.raises(InvalidInput, match="unfinished"):
+        qoblib.export(tmp_path / "c", tmp_path / "q", submitter="N", affiliation="M")
+
+
+def test_unknown_solver_is_named():
+    with pytest.raises(UnknownName, match="counting"):
+        prunebench.compare(blocks(1), ["counting"])
+
+
+@pytest.mark.parametrize("mode", ["select", "refit"])
+def test_worst_objective_is_brute_forces(mode):
+    block = instance("cancelling-pairs", 2, mode, p=9, keep=4)
+    assert worst_objective(block) == pytest.approx(BruteForce.of(block).worst, rel=1e-12)
+
+
+@pytest.mark.parametrize("direction", ["backward", "forward"])
+def test_greedy_changes_the_cheapest_weight_each_time(direction):
+    for seed in range(4):
+        block = instance("gaussian", seed, "select", p=9, keep=4)
+        form, weights = block.form, block.dense_weights
+        mask = np.full(9, direction == "backward")
+        while int(mask.sum()) != 4:
+            trials = []
+            for i in np.flatnonzero(mask == (direction == "backward")):
+                trial = mask.copy()
+                trial[i] = not trial[i]
+                trials.append((form.value(np.where(trial, weights, 0.0)), trial))
+            mask = min(trials, key=lambda pair: pair[0])[1]
+        answer = prunebench.solve(block, "greedy", options={"direction": direction})
+        assert np.array_equal(answer.mask, mask)
+
+
+def test_greedy_on_the_factor_agrees_with_the_matrix():
+    rng = np.random.default_rng(0)
+    factor, weights = rng.normal(size=(40, 2200)) / 7.0, rng.normal(size=2200)
+    wide = prunebench.BlockProblem(
+        prunebench.QuadraticForm(factor=factor, ridge=0.1, centre=weights), weights, 2180, "select"
+    )
+    dense = prunebench.BlockProblem(
+        prunebench.QuadraticForm(hessian=factor.T @ factor, ridge=0.1, centre=weights), weights, 2180, "select"
+    )
+    assert np.array_equal(prunebench.solve(wide, "greedy").mask, prunebench.solve(dense, "greedy").mask)
+
+
+def test_random_sampling_is_uniform_and_keeps_its_best():
+    block = instance("gaussian", 3, "select", p=6, keep=3)
+    values = sorted(block.evaluate(mask) for mask in all_masks(6, 3))
+    assert prunebench.solve(block, "random", options={"samples": 500}).objective == pytest.approx(values[0])
+    means = [
+        prunebench.solve(block, "random", options={"samples": 1}, seed=s).details["best_sample"] for s in range(800)
+    ]
+    spread = np.std(values) / math.sqrt(800)
+    assert abs(np.mean(means) - block.random_mean()) < 4 * spread
+
+
+class TestMeasures:
+    def test_gap(self):
+        assert list(measures.gap([1.0, 2.0, 3.0, 0.5], 1.0, 3.0)) == [0.0, 0.5, 1.0, 0.0]
+        assert math.isinf(measures.gap(1.0, -math.inf, 3.0))
+        assert float(measures.gap(1.0, 1.0, 1.0)) == 0.0
+
+    def test_primal_integral_of_a_step(self):
+        assert measures.primal_integral([1.0, 2.0], [0.5, 0.0], 4.0) == pytest.approx((1.0 + 0.5) / 4.0)
+        assert measures.primal_integral([], [], 4.0) == 1.0
+        assert measures.primal_integral([0.0, 5.0], [0.2, 0.0], 4.0) == pytest.approx(0.2)
+        with pytest.raises(InvalidInput, match="finite"):
+            measures.primal_integral([0.0], [0.2], math.inf)
+
+    def test_time_to_target_and_solution(self):
+        assert measures.time_to_target([0.1, 0.4, 0.9], [0.3, 1e-3, 0.0]) == 0.4
+        assert math.isinf(measures.time_to_target([0.1], [0.3]))
+        assert measures.time_to_solution(2.0, 0.5) == pytest.approx(2.0 * math.log(0.01) / math.log(0.5))
+        assert measures.time_to_solution(2.0, 1.0) == 2.0
+        assert math.isinf(measures.time_to_solution(2.0, 0.0))
+        with pytest.raises(InvalidInput, match="0 to 1"):
+            measures.time_to_solution(2.0, 1.5)
+
+    def test_intervals(self):
+        interval = measures.mean_interval([1.0, 2.0, 3.0, math.inf])
+        assert (interval.value, interval.upper - 2.0) == (2.0, pytest.approx(4.302652729911275 / math.sqrt(3)))
+        share = measures.share_interval(8, 10)
+        assert (share.lower, share.upper) == (pytest.approx(0.4901625), pytest.approx(0.9433178))
+        assert measures.share_interval(10, 10).upper == pytest.approx(1.0)
+
+    def test_performance_profile(self):
+        factors, shares = measures.performance_profile({"a": [1.0, 2.0, math.inf], "b": [2.0, 2.0, math.inf]})
+        assert list(factors) == [1.0, 2.0]
+        assert list(shares["a"]) == [pytest.approx(2 / 3), pytest.approx(2 / 3)]
+        assert list(shares["b"]) == [pytest.approx(1 / 3), pytest.approx(2 / 3)]
+        with pytest.raises(InvalidInput, match="the same for all"):
+            measures.performance_profile({})
+
+    def test_curve_is_a_step_function(self):
+        assert list(measures.curve([1.0, 2.0], [5.0, 3.0], [0.5, 1.0, 1.5, 9.0], before=8.0)) == [8.0, 5.0, 5.0, 3.0]
+
+    def test_approximation_ratio(self):
+        assert measures.approximation_ratio(1.0, 1.0, 3.0) == 1.0
+        assert measures.approximation_ratio(2.0, 1.0, 3.0) == 0.5
+        assert math.isnan(measures.approximation_ratio(2.0, 1.0, math.nan))
+
+    def test_every_measure_in_the_glossary_is_a_column_or_a_figure(self):
+        columns = {name.replace("_", " ") for name in table.COLUMNS}
+        elsewhere = {"anytime curve", "performance profile", "confidence interval", "success probability",
+                     "time to solution", "feasibility rate"}  # fmt: skip
+        assert set(measures.GLOSSARY) - columns == elsewhere
