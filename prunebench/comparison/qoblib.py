@@ -77,7 +77,7 @@ def export(directory: Path, out: Path, *, submitter: str, affiliation: str, refe
         folder = out / re.sub(r"[^A-Za-z0-9_.-]+", "_", str(label)).strip("_") / name
         folder.mkdir(parents=True)
         _write_summary(folder / f"{name}_summary.csv", {**common, "Problem": name, **_row(rows, block)})
-        best = rows.loc[rows["objective"].idxmin()]
+        best = rows.sort_values("objective").iloc[0]
         (folder / f"{name}_solution.txt").write_text("\n".join(_bits(best["mask"], block.p)) + "\n", encoding="utf-8")
         series = [_series(row["trace_seconds"], row["trace_objective"]) for _, row in rows.iterrows()]
         (folder / f"{name}_objective_time_series.json").write_text(json.dumps(series) + "\n", encoding="utf-8")
