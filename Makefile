@@ -6,26 +6,35 @@ VENV ?= .venv
 PIP_ARGS ?=
 
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# The demonstration needs no development tools, and is quicker to install without.
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALL = $(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable
 
 .PHONY: demo test lint clean
 
-demo: $(STAMP)
+demo: $(INSTALLED)
 	$(BIN)/prunebench demo
 
-test: $(STAMP) lint
+test: $(INSTALLED_DEV) lint
 	$(BIN)/python -m pytest
 
-lint: $(STAMP)
+lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-$(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --constraint constraints.txt --editable '.[dev]'
-	touch $(STAMP)
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) .
+	touch $@
+
+$(INSTALLED_DEV): pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) '.[dev]'
+	touch $@ $(INSTALLED)
 
 clean:
 	rm -rf $(VENV) build *.egg-info

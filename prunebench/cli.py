@@ -22,6 +22,8 @@ COMMANDS = {
     "verify": "re-evaluate a solution's objective and bound independently of its solver",
     "export": "hand a block to another ecosystem",
     "prune": "prune a whole network",
+    "compare": "let solvers compete for the same blocks",
+    "report": "one self-contained page with every figure of runs and comparisons",
     "resume": "continue an interrupted run",
     "evaluate": "accuracy and loss of a network, dense or pruned",
 }

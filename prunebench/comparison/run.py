@@ -167,6 +167,8 @@ def _execute(
     request: CompareRequest, run: RunDirectory, entries: Sequence[Entry], workers: Workers, say: Say
 ) -> "pandas.DataFrame":
     cells = list(_cells(request, entries))
+    # A killed run may have left half a line, to which the next one would be appended.
+    run.truncate_events(len(run.events()))
     done = {(row["block_hash"], row["solver"], row["seed"]) for row in run.events()}
     waiting = [cell for cell in cells if cell.key not in done]
     say(f"{len(cells)} solves on {len(entries)} blocks, {len(cells) - len(waiting)} of them done before")

@@ -1,0 +1,124 @@
+"""Let solvers compete for the same blocks: blocks × solvers × densities × sizes × seeds, one table, one report."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench.commands import arguments as shared
+from prunebench.comparison import table
+from prunebench.comparison.request import BASELINES, SolverChoice
+from prunebench.comparison.run import compare
+from prunebench.core.block import MODES
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import make_problem
+
+if TYPE_CHECKING:
+    import pandas
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The problem, the solvers, and the grid of blocks."""
+    parser.add_argument("problem", metavar="PROBLEM", help="a registered problem")
+    parser.add_argument(
+        "--solver",
+        action="append",
+        default=[],
+        metavar="NAME[:OPTION=VALUE,…]",
+        help=f"repeatable; {', '.join(BASELINES)} are always added",
+    )
+    parser.add_argument("--size", type=shared.positive_int, nargs="+", default=[64], metavar="P", help="default: 64")
+    parser.add_argument("--density", type=shared.density, nargs="+", default=[0.5], metavar="D", help="default: 0.5")
+    parser.add_argument("--blocks", type=shared.positive_int, default=3, metavar="N", help="blocks a size (default: 3)")
+    parser.add_argument(
+        "--seeds", type=shared.positive_int, default=3, metavar="N", help="runs of each stochastic solver (default: 3)"
+    )
+    parser.add_argument(
+        "--select", default="random", metavar="SCORE", help="how blocks are cut: random, row, or a score"
+    )
+    parser.add_argument("--mode", choices=MODES, default="select", help="default: select")
+    shared.add_options(parser, "the problem")
+    shared.add_curvature(parser)
+    parser.add_argument("--time-limit", type=shared.seconds, default=5.0, metavar="SEC", help="each solve (default: 5)")
+    parser.add_argument("--target", type=float, default=1e-3, metavar="GAP", help="gap that counts as success (1e-3)")
+    parser.add_argument("--executor", metavar="WHERE", help="inline, local:N or dask:ADDRESS (default: inline)")
+    parser.add_argument("--no-true-loss", action="store_true", help="do not measure the network's own loss")
+    parser.add_argument("--no-cache", action="store_true", help="solve anew what was solved in an earlier comparison")
+    parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of the blocks (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare, write the table and the report, return the summary."""
+    options = shared.pairs(arguments.option)
+    make_problem(arguments.problem, options)
+    if not arguments.solver:
+        raise InvalidInput("name at least one solver: --solver anneal --solver branch-and-bound")
+    frame = compare(
+        arguments.problem,
+        [SolverChoice.parse(text) for text in arguments.solver],
+        problem_options=options,
+        out=arguments.out,
+        say=shared.teller(arguments),
+        sizes=tuple(arguments.size),
+        densities=tuple(arguments.density),
+        blocks=arguments.blocks,
+        seeds=arguments.seeds,
+        select=arguments.select,
+        mode=arguments.mode,
+        curvature=shared.curvature(arguments),
+        time_limit=arguments.time_limit,
+        target=arguments.target,
+        executor=arguments.executor,
+        true_loss=not arguments.no_true_loss,
+        cache=not arguments.no_cache,
+        seed=arguments.seed,
+    )
+    return finished(frame)
+
+
+def finished(frame: "pandas.DataFrame") -> dict[str, Any]:
+    """Write the report beside the table; the summary as JSON-able values."""
+    from prunebench.report import write_report
+
+    directory = Path(frame.attrs["directory"])
+    page = write_report([directory], directory / "report.html")
+    rows = table.summary(frame).to_dict("records")
+    return {
+        "run": str(directory),
+        "table": str(directory / table.FILE),
+        "report": str(page),
+        "rows": len(frame),
+        "cached": int(frame["cached"].sum()),
+        "summary": rows,
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """The summary as a table."""
+    lines = [
+        f"{'p':>5} {'density':>7}  {'solver':<28} {'runs':>4} {'gap (95 % interval)':>30} {'proved':>6} {'success':>7} "
+        f"{'TTS99':>9} {'integral':>8} {'seconds':>8}"
+    ]
+    for row in result["summary"]:
+        head = f"{row['p']:>5} {row['density']:>7g}  {row['solver']:<28} {row['runs']:>4}"
+        if not row["runs"]:
+            lines.append(f"{head} skipped: {row['reason']}")
+            continue
+        mark = "" if row["gap_to"] == "bound" else "*"
+        spread = "" if row["gap_lower"] != row["gap_lower"] else f" [{row['gap_lower']:.1e}, {row['gap_upper']:.1e}]"
+        shown = f"{row['gap']:.1e}{mark}{spread}"
+        lines.append(
+            f"{head} {shown:>30} {int(row['optimal']):>6} {row['success']:>7.2f} "
+            f"{_seconds(row['time_to_solution']):>9} {row['primal_integral']:>8.4f} {row['seconds']:>8.3f}"
+        )
+    lines += [
+        "",
+        "gap: to the best bound proved by any solver (* to the best objective); 0 optimal, 1 a random mask.",
+        f"table   {result['table']} ({result['rows']} rows, {result['cached']} of them from the cache)",
+        f"report  {result['report']}",
+    ]
+    return "\n".join(lines)
+
+
+def _seconds(value: float) -> str:
+    return "never" if value == float("inf") else f"{value:.3g} s"

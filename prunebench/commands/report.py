@@ -1,0 +1,56 @@
+"""Write one self-contained HTML page about runs and comparisons, and their figures for print."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from prunebench.commands import arguments as shared
+from prunebench.report.gather import gather
+
+FORMATS = ("svg", "pdf", "png")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The directories, and where to write."""
+    parser.add_argument(
+        "directories", type=Path, nargs="+", metavar="DIR", help="a run directory, a comparison, or a folder of such"
+    )
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE.html", help="default: report.html in the first DIR")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="also write every figure into this folder")
+    parser.add_argument("--format", choices=FORMATS, default="svg", help="of the figures (default: svg)")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Read everything, write the page and, if asked for, the figures."""
+    from prunebench.report.page import write
+
+    out: Path = arguments.out or arguments.directories[0] / "report.html"
+    say = shared.teller(arguments)
+    material = gather(arguments.directories)
+    shared.require_folder(out)
+    for path, reason in material.unreadable:
+        say(f"{path} could not be read: {reason}")
+    figures: list[Path] = []
+    if arguments.figures is not None:
+        from prunebench import plot
+
+        figures = plot.save_all(material, arguments.figures, arguments.format)
+    return {
+        "report": str(write(material, out)),
+        "comparisons": len(material.comparisons),
+        "runs": len(material.runs),
+        "unreadable": [{"directory": str(path), "reason": reason} for path, reason in material.unreadable],
+        "figures": [str(file) for file in figures],
+    }
+
+
+def text(result: dict[str, Any]) -> str:
+    """Where everything is."""
+    lines = [
+        f"report       {result['report']}",
+        f"comparisons  {result['comparisons']}",
+        f"runs         {result['runs']}",
+    ]
+    if result["figures"]:
+        lines.append(f"figures      {len(result['figures'])} in {Path(result['figures'][0]).parent}")
+    return "\n".join(lines)

@@ -1,0 +1,217 @@
+"""Read run directories and comparisons into plain records, and say of each that cannot be read why not."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prunebench.core.errors import InvalidInput
+from prunebench.log.run_directory import RunDirectory
+
+if TYPE_CHECKING:
+    import pandas
+
+DEEPEST = 4
+"""Folders are searched for run directories to this depth."""
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What every run directory says of itself: run.json."""
+
+    path: Path
+    request: Mapping[str, Any]
+    seed: int
+    versions: Mapping[str, str]
+    machine: Mapping[str, Any]
+    finished: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A comparison: its table, a row for each block, solver and seed."""
+
+    source: Source
+    frame: "pandas.DataFrame"
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A pruning run: its events, its result (None while it is not finished), and its layers' sizes and kept counts."""
+
+    source: Source
+    events: tuple[Mapping[str, Any], ...]
+    result: Mapping[str, Any] | None
+    layers: Mapping[str, tuple[int, int]]
+    """By layer (kept, size), from the mask; empty while there is none."""
+
+    @property
+    def problem(self) -> str:
+        """The problem's name."""
+        return str(self.source.request["problem"])
+
+    @property
+    def density(self) -> float:
+        """The density asked for."""
+        return float(self.source.request["density"])
+
+    @property
+    def coordinator(self) -> str:
+        """The coordinator's name."""
+        return str(self.source.request["coordinator"])
+
+    @property
+    def solver(self) -> str:
+        """The solver with the options that were given, as comparisons label it."""
+        given = ", ".join(f"{key}={value}" for key, value in sorted(self.source.request["solver_options"].items()))
+        name = str(self.source.request["solver"])
+        return f"{name} ({given})" if given else name
+
+
+@dataclass(frozen=True)
+class Material:
+    """All that a report is about. `unreadable` holds (path, reason)."""
+
+    comparisons: tuple[Comparison, ...] = ()
+    runs: tuple[Run, ...] = ()
+    unreadable: tuple[tuple[Path, str], ...] = ()
+    directories: tuple[Path, ...] = ()
+
+    @property
+    def solvers(self) -> tuple[str, ...]:
+        """The labels of all solvers, sorted."""
+        names: set[str] = {run.solver for run in self.runs}
+        for comparison in self.comparisons:
+            names |= set(comparison.frame["solver"])
+        return tuple(sorted(names))
+
+
+def gather(directories: Sequence[Path | str]) -> Material:
+    """Load every run directory and comparison among and below the directories.
+
+    Raises
+    ------
+    InvalidInput   a directory does not exist, or there is nothing to report in any of them
+    """
+    given = [Path(directory) for directory in directories]
+    if not given:
+        raise InvalidInput("no directory is given; name a run directory, or a folder that holds some")
+    found: dict[Path, Path] = {}
+    for path in given:
+        if not path.exists():
+            raise InvalidInput(f"{path}: there is no such directory; 'prunebench prune' and 'compare' make some")
+        if not path.is_dir():
+            raise InvalidInput(f"{path} is a file; give the run directory that it lies in")
+        for folder in _run_directories(path, DEEPEST):
+            found.setdefault(folder.resolve(), folder)
+    comparisons: list[Comparison] = []
+    runs: list[Run] = []
+    unreadable: list[tuple[Path, str]] = []
+    for folder in found.values():
+        try:
+            read = _load(folder)
+        except (InvalidInput, OSError, KeyError, ValueError, TypeError) as error:
+            reason = f"{error.args[0]} is missing in it" if isinstance(error, KeyError) else str(error)
+            unreadable.append((folder, reason))
+            continue
+        if isinstance(read, Comparison):
+            comparisons.append(read)
+        else:
+            runs.append(read)
+    if not comparisons and not runs:
+        names = ", ".join(str(path) for path in given)
+        why = "; ".join(f"{path}: {reason}" for path, reason in unreadable)
+        raise InvalidInput(
+            f"nothing to report in {names}: "
+            + (
+                why
+                or "no run directory is in there; 'prunebench prune … --out DIR' or 'prunebench compare …' makes one"
+            )
+        )
+    return Material(tuple(comparisons), tuple(runs), tuple(unreadable), tuple(given))
+
+
+def of_frame(frame: "pandas.DataFrame") -> Material:
+    """A comparison's table alone, as `prunebench.compare` returns it.
+
+    Raises
+    ------
+    InvalidInput   columns are missing, or there is no row
+    """
+    _check_columns(frame, "the table")
+    directory = frame.attrs.get("directory")
+    if directory and (Path(directory) / "run.json").is_file():
+        source = _source(RunDirectory.open(Path(directory)))
+    else:
+        source = Source(Path(directory or "table"), {"kind": "compare"}, 0, {}, {}, finished=True)
+    return Material((Comparison(source, frame),))
+
+
+def _run_directories(path: Path, depth: int) -> Iterable[Path]:
+    if (path / "run.json").is_file():
+        yield path
+        return
+    if depth:
+        for child in sorted(path.iterdir()):
+            if child.is_dir() and not child.name.startswith("."):
+                yield from _run_directories(child, depth - 1)
+
+
+def _load(folder: Path) -> Comparison | Run:
+    from prunebench.comparison import table
+
+    run = RunDirectory.open(folder)
+    source = _source(run)
+    if run.request.get("kind") == "compare":
+        frame = table.read(folder)
+        _check_columns(frame, str(folder))
+        return Comparison(source, frame)
+    events = tuple(run.events())
+    result = run.result()
+    if not events and result is None:
+        raise InvalidInput("nothing has happened in it yet: there is neither an event nor a result")
+    loaded = Run(source, events, result, _layers(folder))
+    # Read once here, so that a directory without them is named as unreadable and not found out while drawing.
+    _ = (loaded.problem, loaded.density, loaded.coordinator, loaded.solver)
+    return loaded
+
+
+def _source(run: RunDirectory) -> Source:
+    held = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+    return Source(
+        path=run.path,
+        request=held["request"],
+        seed=int(held.get("seed", 0)),
+        versions=held.get("versions", {}),
+        machine=held.get("machine", {}),
+        finished=run.result() is not None,
+    )
+
+
+def _layers(folder: Path) -> dict[str, tuple[int, int]]:
+    file = folder / "mask.safetensors"
+    if not file.is_file():
+        return {}
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        masks = load_file(file)
+    except SafetensorError as error:
+        raise InvalidInput(f"{file} cannot be read: {error}") from error
+    # The network's own order, which result.json keeps and the tensor file does not.
+    result = RunDirectory(folder, {}).result() or {}
+    order = [name for name in result.get("kept_per_layer", {}) if name in masks]
+    order += [name for name in masks if name not in order]
+    return {name: (int(masks[name].sum()), int(masks[name].size)) for name in order}
+
+
+def _check_columns(frame: "pandas.DataFrame", source: str) -> None:
+    from prunebench.comparison.table import COLUMNS
+
+    missing = [name for name in COLUMNS if name not in frame.columns]
+    if missing:
+        raise InvalidInput(f"{source}: the table has no column {', '.join(missing)}; it is not a comparison's")
+    if frame.empty:
+        raise InvalidInput(f"{source}: the table has no row yet")

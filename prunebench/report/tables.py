@@ -1,0 +1,184 @@
+"""The tables of a report: summaries, every answer, the runs, what was skipped."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prunebench.report.gather import Comparison, Run
+from prunebench.report.runs import finish_seconds
+
+MOST_ROWS = 2000
+"""Longer tables are cut here and say where the rest is."""
+
+LAST = 1e308
+"""What is not known is sorted after everything else; HTML has no word for infinity."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows, and the number it is sorted by (None: by its text)."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A sortable table. `terms` gives for a column the glossary term it links to."""
+
+    id: str
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    terms: tuple[str, ...] = ()
+
+
+def number(value: Any, digits: int = 4, mark: str = "") -> Cell:
+    """A number with so many significant digits; "none" where there is none, "never" where it is infinite."""
+    held = math.nan if value is None else float(value)
+    if math.isnan(held):
+        return Cell("–", LAST)
+    if math.isinf(held):
+        return Cell("never" if held > 0 else "none", math.copysign(LAST / 2, held))
+    return Cell(f"{held:.{digits}g}{mark}", held)
+
+
+def count(value: Any) -> Cell:
+    """A whole number."""
+    return Cell(f"{int(value):,}", float(value))
+
+
+def percent(value: Any) -> Cell:
+    """A share as a percentage."""
+    return number(None) if value is None else Cell(f"{100 * float(value):.2f} %", float(value))
+
+
+def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
+    """One table a comparison: each solver at each size and density."""
+    from prunebench.comparison import table
+
+    out = []
+    for index, comparison in enumerate(comparisons):
+        rows = []
+        for row in table.summary(comparison.frame).to_dict("records"):
+            head = (count(row["p"]), number(row["density"]), Cell(row["solver"]), count(row["runs"]))
+            if not row["runs"]:
+                dash = number(None)
+                rows.append((*head, *([dash] * 6), Cell(f"skipped: {row['reason']}")))
+                continue
+            gap = number(row["gap"], 3, "" if row["gap_to"] == "bound" else "*")
+            spread = "" if math.isnan(row["gap_lower"]) else f" [{row['gap_lower']:.2g}, {row['gap_upper']:.2g}]"
+            success = Cell(
+                f"{100 * row['success']:.0f} % [{100 * row['success_lower']:.0f}, {100 * row['success_upper']:.0f}]",
+                row["success"],
+            )
+            skipped = f"{int(row['skipped'])} skipped" if row["skipped"] else ""
+            rows.append(
+                (
+                    *head, Cell(gap.text + spread, gap.value), count(row["optimal"]), success,
+                    number(row["time_to_solution"], 3), number(row["primal_integral"], 3), number(row["seconds"], 3),
+                    Cell(skipped),
+                )
+            )  # fmt: skip
+        out.append(
+            Table(
+                f"summary-{index}", f"Solvers compared: {comparison.source.path.name}",
+                "Means over blocks and seeds with 95 % intervals. * gap to the best known, for want of a useful bound.",
+                ("p", "density", "solver", "runs", "gap", "proved", "success", "TTS 99 % (s)", "primal integral",
+                 "seconds", "remarks"),
+                tuple(rows), ("gap", "success probability", "time to solution", "primal integral"),
+            )
+        )  # fmt: skip
+    return out
+
+
+def every_answer(comparisons: Sequence[Comparison]) -> list[Table]:
+    """One table a comparison: each answer with bound, gap, seconds and status."""
+    out = []
+    for index, comparison in enumerate(comparisons):
+        solved = comparison.frame[comparison.frame["skipped"] == ""]
+        rows = tuple(
+            (
+                count(row["p"]), number(row["density"]), Cell(str(row["block_hash"])[:8]), Cell(row["solver"]),
+                count(row["seed"]), number(row["objective"], 7), number(row["lower_bound"], 7),
+                number(row["gap"], 3, "" if row["gap_to"] == "bound" else "*"), number(row["relative_gap"], 3),
+                number(row["approximation_ratio"], 5), number(row["seconds"], 3), Cell(row["status"]),
+                Cell(row["stop_reason"]), Cell("cache" if row["cached"] else ""),
+            )
+            for row in solved.head(MOST_ROWS).to_dict("records")
+        )  # fmt: skip
+        cut = f" The first {MOST_ROWS:,} of {len(solved):,}; all are in the results.parquet of the comparison."
+        out.append(
+            Table(
+                f"answers-{index}", f"Every answer: {comparison.source.path.name}",
+                "One row for each block, solver and seed. Rows with the same block have the identical problem. "
+                "Objectives are recomputed by the block, not taken from the solver."
+                + (cut if len(solved) > MOST_ROWS else ""),
+                ("p", "density", "block", "solver", "seed", "objective", "lower bound", "gap", "relative gap",
+                 "approximation ratio", "seconds", "status", "why it stopped", "from"),
+                rows, ("gap", "relative gap", "approximation ratio"),
+            )
+        )  # fmt: skip
+    return out
+
+
+def pruning(runs: Sequence[Run]) -> list[Table]:
+    """One table of all pruning runs; unfinished ones with what their events say."""
+    if not runs:
+        return []
+    rows: list[tuple[Cell, ...]] = []
+    for run in runs:
+        result = run.result or {}
+        kept = result.get("kept", run.events[-1].get("kept") if run.events else None)
+        status = "finished" if run.source.finished else f"unfinished after {len(run.events)} steps"
+        loss = result.get("loss")
+        accuracy = result.get("accuracy")
+        if not run.source.finished:
+            last: Mapping[str, float] = next(
+                (event["validation"] for event in reversed(run.events) if event.get("validation")), {}
+            )
+            accuracy, loss = last.get("accuracy"), last.get("loss")
+        seconds = finish_seconds(run) if run.source.finished else float(run.events[-1]["time"])
+        rows.append(
+            (
+                Cell(run.problem), Cell(run.coordinator), Cell(run.solver), number(run.density),
+                number(None) if kept is None else count(kept),
+                number(None) if accuracy is None else percent(accuracy),
+                number(None) if result.get("dense_accuracy") is None else percent(result["dense_accuracy"]),
+                number(loss), number(result.get("perplexity")), number(seconds, 3), count(run.source.seed),
+                Cell(status), Cell(str(run.source.path)),
+            )
+        )  # fmt: skip
+    columns: tuple[str, ...] = (
+               "problem", "coordinator", "solver", "density", "kept", "accuracy", "dense accuracy", "loss",
+               "perplexity", "seconds", "seed", "status", "directory")  # fmt: skip
+    perplexed = any(row[8].text != "–" for row in rows)
+    if not perplexed:
+        columns = (*columns[:8], *columns[9:])
+        rows = [(*row[:8], *row[9:]) for row in rows]
+    return [
+        Table(
+            "runs", "Networks pruned", "Each pruning run with what its network reaches on the validation samples.",
+            columns, tuple(rows), ("accuracy", "density", "seconds of a run"),
+        )
+    ]  # fmt: skip
+
+
+def skipped(comparisons: Sequence[Comparison]) -> Table | None:
+    """What was left out and why, grouped by solver and reason; None where nothing was."""
+    rows = []
+    for comparison in comparisons:
+        left = comparison.frame[comparison.frame["skipped"] != ""]
+        for (solver, reason), part in left.groupby(["solver", "skipped"], sort=False):
+            sizes = ", ".join(f"{int(p):,}" for p in sorted(set(part["p"])))
+            where = str(comparison.source.path.name)
+            rows.append((Cell(str(solver)), Cell(str(reason)), Cell(sizes), count(len(part)), Cell(where)))
+    if not rows:
+        return None
+    return Table(
+        "skipped", "What was skipped and why",
+        "Solves that were asked for and not done. A solver that does not take a block says why.",
+        ("solver", "reason", "block sizes", "solves", "comparison"), tuple(rows),
+    )  # fmt: skip
