@@ -7,6 +7,10 @@ The optimum is known by valuing every feasible mask. "uniform" is the same numbe
 feasible masks: a ratio means nothing without it. P is the exact probability of an optimum in one
 sample (geometric mean), "x uniform" how many times that is what guessing gives. One thread
 (OMP_NUM_THREADS=1), float64; block families as in qaoa_blocks.py.
+
+Plain QAOA has one γ and one β a layer and lowers the mean. The default of qaoa-subspace adds one angle
+for each weight and layer and lowers the Gibbs objective. "weight, empty" is its control: the same loop
+on the same circuit without the objective in it. Where that does as well, the gain is the loop's.
 """
 
 import argparse
@@ -19,12 +23,22 @@ from prunebench import Budget, solve
 from prunebench.forms.circuits import Ansatz, mixer_pairs
 from prunebench.forms.qiskit import ising_coefficients, masks_of_bits
 from prunebench.kernels import qaoa_angles, subspace
+from prunebench.kernels.qaoa_objectives import objective
 from prunebench.kernels.qaoa_optimizers import minimise
 from prunebench.kernels.qaoa_samples import state_statistics
 from prunebench.kernels.subspace_simulator import Simulator, spread
 from prunebench.kernels.subspace_values import mask_values
 
 LAYERS, STEPS = 5, 20
+PLAIN = {"angles": "layer", "objective": "mean"}
+VARIANTS = {
+    "weight": {},
+    "weight, mean": {"objective": "mean"},
+    "weight, empty": None,
+    "layer": {"angles": "layer"},
+    "layer, mean": PLAIN,
+    "layer, rank": {**PLAIN, "energies": "rank"},
+}
 PENALTY = 0.3
 """Weight of (Σm − keep)² in spreads of the objective; larger ones only make it worse."""
 
@@ -67,29 +81,50 @@ def penalty_run(problem, reps):
     return statistics | {"feasible": share}, time.perf_counter() - began
 
 
+def empty_run(problem):
+    """(statistics, seconds): angles for the weights fitted to the objective by circuits that do not hold it."""
+    began = time.perf_counter()
+    p = problem.p
+    space = subspace.feasible_space(p, problem.keep, mixer_pairs(p, "complete"))
+    values = mask_values(problem, space.masks())
+    mean, deviation = spread(values)
+    energies = (values - mean) / deviation
+    simulator, aim = Simulator(space, np.zeros(space.size), weighted=True), objective("gibbs", energies)
+    found = minimise(
+        lambda angles: simulator.gradient(angles, aim),
+        qaoa_angles.with_weights(qaoa_angles.ramp(p, "complete", LAYERS), p), method="lbfgs", steps=STEPS,
+        units=qaoa_angles.weighted_units(p, "complete", LAYERS), rng=np.random.default_rng(0), stop=lambda _: "",
+    )  # fmt: skip
+    return state_statistics(energies, simulator.probabilities(found.angles)), time.perf_counter() - began
+
+
 def mixers(sizes, seeds, layers):
     print(f"\nMixers and layers; ramp, at most {STEPS} gradient steps, {len(FAMILIES) * len(seeds)} blocks a row")
-    print(" p keep  mixer     layers  ratio  uniform  feasible      P %  x uniform  seconds")
+    print("plain QAOA (one γ and one β a layer, the mean lowered); last rows of a size: qaoa-subspace as it comes")
+    print(" p keep  mixer     layers  ratio  uniform  feasible      P %  x uniform  seconds  CPU s (medians)")
     for p, keep in sizes:
         problems = [block(family, p, keep, seed) for family in FAMILIES for seed in seeds]
-        for mixer in ("complete", "ring", "grover", "penalty"):
+        for mixer in ("complete", "ring", "grover", "penalty", "default"):
             for reps in layers:
                 rows = []
                 for problem in problems:
+                    processor = time.process_time()
                     if mixer == "penalty":
                         details, seconds = penalty_run(problem, reps)
                     else:
-                        solution = solve(problem, "qaoa-subspace", options={"mixer": mixer, "reps": reps})
+                        options = {"reps": reps} if mixer == "default" else {"mixer": mixer, "reps": reps, **PLAIN}
+                        solution = solve(problem, "qaoa-subspace", options=options)
                         details, seconds = solution.details, solution.timings["total"]
                     rows.append((
                         details["approximation_ratio"], details["approximation_ratio_uniform"],
-                        details.get("feasible", 1.0), details["probability_optimum"], details["enhancement"], seconds,
+                        details.get("feasible", 1.0), details["probability_optimum"], details["enhancement"],
+                        seconds, time.process_time() - processor,
                     ))  # fmt: skip
-                ratio, uniform, share, chance, gain, seconds = np.array(rows).T
+                ratio, uniform, share, chance, gain, seconds, processor = np.array(rows).T
                 print(
                     f"{p:2} {keep:4}  {mixer:9} {reps:6}  {ratio.mean():.3f}  {uniform.mean():7.3f}"
                     f"  {share.mean():8.3f}  {100 * geometric(chance):7.3f}  {geometric(gain):9.1f}"
-                    f"  {np.median(seconds):7.3f}",
+                    f"  {np.median(seconds):7.3f}  {np.median(processor):5.3f}",
                     flush=True,
                 )
 
@@ -97,30 +132,35 @@ def mixers(sizes, seeds, layers):
 def headline(seeds):
     span = f"seeds {seeds[0]}..{seeds[-1]}"
     print(f"\np 16, keep 8, complete, {LAYERS} layers, ramp, at most {STEPS} gradient steps, {span}")
-    print("energies  family   ratio  uniform   P % mean   geometric   least   x uniform   seconds   CPU s (medians)")
-    for energies in ("value", "rank"):
-        ratios = []
+    print(
+        "angles         family   ratio  uniform   P % mean   geometric   least   x uniform   seconds   CPU s (medians)"
+    )
+    for name, options in VARIANTS.items():
+        ratios, with_gradient = [], []
         for family in FAMILIES:
-            found, processor = [], []
+            rows = []
             for problem in [block(family, 16, 8, seed) for seed in seeds]:
                 began = time.process_time()
-                found.append(solve(problem, "qaoa-subspace", options={"energies": energies}))
-                processor.append(time.process_time() - began)
-            ratio, uniform, chance, gain = (
-                np.array([solution.details[key] for solution in found])
-                for key in (
-                    "approximation_ratio", "approximation_ratio_uniform", "probability_optimum", "enhancement",
-                )
-            )  # fmt: skip
+                if options is None:
+                    details, seconds = empty_run(problem)
+                else:
+                    solution = solve(problem, "qaoa-subspace", options=options)
+                    details, seconds = solution.details, solution.timings["total"]
+                rows.append((
+                    details["approximation_ratio"], details["approximation_ratio_uniform"],
+                    details["probability_optimum"], details["enhancement"], seconds, time.process_time() - began,
+                ))  # fmt: skip
+            ratio, uniform, chance, gain, seconds, processor = np.array(rows).T
             ratios.extend(ratio)
-            seconds = np.median([solution.timings["total"] for solution in found])
+            if family != "z":
+                with_gradient.extend(chance)
             print(
-                f"{energies:8}  {family:6}  {ratio.mean():.3f}  {uniform.mean():7.3f}  {100 * chance.mean():9.2f}"
+                f"{name:13}  {family:6}  {ratio.mean():.3f}  {uniform.mean():7.3f}  {100 * chance.mean():9.2f}"
                 f"  {100 * geometric(chance):10.2f}  {100 * chance.min():6.2f}"
-                f"  {geometric(gain):10.0f}  {seconds:8.3f}  {np.median(processor):6.3f}",
+                f"  {geometric(gain):10.0f}  {np.median(seconds):8.3f}  {np.median(processor):6.3f}",
                 flush=True,
             )
-        print(f"{energies:8}  all     {np.mean(ratios):.4f}")
+        print(f"{name:13}  all     {np.mean(ratios):.4f}   t and e: P {100 * np.mean(with_gradient):.2f} %")
 
 
 def speed(p, keep, layers, repeats):

@@ -53,7 +53,7 @@ def main():
         run(solver, {}, 1, 0)
     row("magnitude", [run("swap", {}, 0, seed) for seed in seeds])
     seconds = row("qaoa-subspace", [run("qaoa-subspace", {}, steps, seed) for seed in seeds])
-    row("qaoa-subspace, rank energies", [run("qaoa-subspace", {"energies": "rank"}, steps, seed) for seed in seeds])
+    row("qaoa-subspace, angles=layer", [run("qaoa-subspace", {"angles": "layer"}, steps, seed) for seed in seeds])
     for solver in ("exhaustive", "anneal", "swap"):
         row(solver, [run(solver, {}, steps, seed) for seed in seeds])
     for solver in ("exhaustive", "anneal"):

@@ -4,9 +4,9 @@ Farhi, Goldstone, Gutmann: A quantum approximate optimization algorithm, arXiv 1
 Algorithms 12 (2019) 34 (mixers that keep the number of ones); Brandao et al., arXiv 1812.04170 (fixed angles).
 """
 
-import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,8 +19,10 @@ from prunebench.core.solver import register
 from prunebench.forms import qiskit as forms
 from prunebench.forms.circuits import MIXERS, Ansatz, mixer_pairs
 from prunebench.forms.dimod import encode, repair
-from prunebench.kernels import qaoa_angles, qaoa_devices, qaoa_reference, subspace
-from prunebench.kernels.qaoa_optimizers import OPTIMIZERS, minimise
+from prunebench.kernels import qaoa_angles, qaoa_devices, qaoa_reference, qaoa_transpile, subspace
+from prunebench.kernels.qaoa_fit import ANGLES, Fit, fit_angles, weighted_by
+from prunebench.kernels.qaoa_objectives import OBJECTIVES, objective, of_samples
+from prunebench.kernels.qaoa_optimizers import OPTIMIZERS, Objective
 from prunebench.kernels.qaoa_options import LEAST, wrong_option
 from prunebench.kernels.qaoa_reduce import Part, eliminate, through_parts
 from prunebench.kernels.qaoa_samples import (
@@ -33,18 +35,8 @@ from prunebench.kernels.qaoa_samples import (
 )
 from prunebench.kernels.subspace_values import mask_values
 
-LOG = logging.getLogger("prunebench.qaoa")
-
 ENUMERABLE = 200_000
 """Up to so many feasible masks the exact spread, exact gradients and the true optimum are computed alongside."""
-
-COUNTING_BASIS = ("cx", "rz", "sx", "x")
-"""Where nothing is transpiled for execution, gates are counted in this basis with all qubits connected."""
-
-_CIRCUITS: dict[tuple[Any, ...], tuple[Any, dict[str, int], Any]] = {}
-"""Transpiled circuits by shape and device, each with its cost and the device that keeps its key valid."""
-
-CACHED_CIRCUITS = 32
 
 
 @register
@@ -75,6 +67,11 @@ class Qaoa:
     """XY exchanges of all pairs, of neighbours on a ring, Grover's, or penalty: the baseline by qiskit-optimization."""
     reps: int | None = None
     """Layers; none takes 3 on exact simulators and 1 on noisy ones and hardware."""
+    angles: Literal["weight", "layer"] | None = None
+    """layer, one γ and one β a layer; weight, besides those one angle for each weight in each layer, at no gate.
+    None takes weight where L-BFGS fits them, else layer."""
+    objective: Literal["gibbs", "mean", "cvar"] = "gibbs"
+    """What the loop lowers: the Gibbs objective, which looks at the low end, the mean, or the best quarter's mean."""
     start: Literal["ramp", "transfer", "interpolate"] | None = None
     """First angles: ramp, transfer or interpolate; none takes ramp, and transfer on noisy simulators and hardware."""
     optimizer: Literal["lbfgs", "cobyla", "spsa", "fixed"] | None = None
@@ -184,9 +181,12 @@ class Qaoa:
         waits = {"queue": 0.0, "execute": 0.0}
 
         def draw(angles: FloatArray) -> BoolArray | str:
-            named = ansatz.binding(fields / deviation, couplings / deviation, angles)
-            bound = [named[parameter.name] for parameter in circuit.parameters]
-            shots = qaoa_devices.run(device, circuit, bound, self.shots, self.timeout, recorder.expired)
+            depth = min(self._reps, angles.size // 2)
+            shape = replace(ansatz, reps=depth)
+            ran = circuit if depth == self._reps else self._circuit(shape, device)[0]
+            named = shape.binding(fields / deviation, couplings / deviation, angles)
+            bound = [named[parameter.name] for parameter in ran.parameters]
+            shots = qaoa_devices.run(device, ran, bound, self.shots, self.timeout, recorder.expired)
             if isinstance(shots, str):
                 return shots
             waits["queue"] += shots.queue
@@ -198,10 +198,13 @@ class Qaoa:
             if isinstance(masks, str):
                 return float("inf"), None
             feasible = masks[masks.sum(axis=1) == block.keep]
-            value = float(mask_values(block, feasible).mean()) if len(feasible) else mean
-            return (value - mean) / deviation, None
+            if not len(feasible):
+                return 0.0, None
+            return of_samples(self.objective, (mask_values(block, feasible) - mean) / deviation), None
 
-        angles, evaluations, stopped = self._angles(block, values, mean, deviation, sampled, recorder, rng, spent)
+        energies = None if values is None else (values - mean) / deviation
+        fit = self._fit(block, energies, sampled, rng, lambda done: recorder.expired(spent + done))
+        angles, evaluations, stopped = fit.angles, fit.evaluations, fit.stopped
         optimized = recorder.seconds
         last = draw(angles)
         masks = np.empty((0, block.p), dtype=np.bool_) if isinstance(last, str) else last
@@ -211,9 +214,12 @@ class Qaoa:
             "sampler": device.name,
             "kind": device.kind,
             "mixer": self.mixer,
+            "angles": "weight" if self._weighted else "layer",
+            "objective": self.objective,
             "reps": self._reps,
             "gammas": angles[: self._reps].tolist(),
-            "betas": angles[self._reps :].tolist(),
+            "betas": angles[self._reps : 2 * self._reps].tolist(),
+            "weight_angles": angles[2 * self._reps :].reshape(-1, block.p).tolist(),
             "angles_from": "samples" if loop_samples else "exact simulation" if evaluations else "fixed",
             **cost,
             **sample_statistics(block, masks, values),
@@ -230,22 +236,17 @@ class Qaoa:
         repaired = repair(encode(block), np.unique(masks[masks.sum(axis=1) != block.keep], axis=0))
         return Draws(feasible, shots, total, reason, details, timings, repaired)
 
-    def _angles(
-        self,
-        block: BlockProblem,
-        values: FloatArray | None,
-        mean: float,
-        deviation: float,
-        sampled: Callable[[FloatArray], tuple[float, FloatArray | None]],
-        recorder: Recorder,
-        rng: np.random.Generator,
-        spent: int,
-    ) -> tuple[FloatArray, int, str]:
-        """(angles, evaluations, "" or why it stopped early)."""
-        evaluations, stopped = 0, ""
-        objective = sampled
+    def _fit(
+        self, block: BlockProblem, energies: FloatArray | None, sampled: Objective,
+        rng: np.random.Generator, stop: Callable[[int], str],
+    ) -> Fit:  # fmt: skip
+        """By exact gradients of the simulator, which needs all energies (N,), or by sampled values."""
+
+        def lowered(weighted: bool) -> Objective:
+            return sampled
+
         if self._optimizer == "lbfgs":
-            if values is None:
+            if energies is None:
                 raise InvalidInput(
                     f"{block.name}: exact gradients need at most {ENUMERABLE} feasible masks; "
                     "use the option optimizer=fixed with start=transfer, or optimizer=spsa"
@@ -253,23 +254,17 @@ class Qaoa:
             from prunebench.kernels.subspace_simulator import Simulator
 
             space = subspace.feasible_space(block.p, block.keep, mixer_pairs(block.p, self.mixer))
-            objective = Simulator(space, (values - mean) / deviation, self.mixer == "grover").gradient
+            simulator = Simulator(space, energies, self.mixer == "grover")
+            aim = objective(self.objective, energies)
 
-        def improve(angles: FloatArray) -> FloatArray:
-            nonlocal evaluations, stopped
-            if self._optimizer == "fixed":
-                return angles
-            found = minimise(
-                objective, angles, method=self._optimizer, steps=self.steps,
-                units=qaoa_angles.units(block.p, self.mixer, angles.size // 2), rng=rng,
-                stop=lambda done: stopped or recorder.expired(spent + evaluations + done),
-            )  # fmt: skip
-            evaluations, stopped = evaluations + found.evaluations, found.stopped
-            return found.angles
+            def lowered(weighted: bool) -> Objective:
+                return partial(replace(simulator, weighted=weighted).gradient, objective=aim)
 
-        start = self.start or ("ramp" if self._exact_device else "transfer")
-        first = qaoa_angles.first_angles(block.p, self.mixer, self._reps, start, improve)
-        return improve(first), evaluations, stopped
+        return fit_angles(
+            lowered, block.p, mixer=self.mixer, reps=self._reps,
+            start=self.start or ("ramp" if self._exact_device else "transfer"), optimizer=self._optimizer,
+            weighted=self._weighted, steps=self.steps, rng=rng, stop=stop,
+        )  # fmt: skip
 
     def _reference(
         self,
@@ -298,35 +293,9 @@ class Qaoa:
         return qaoa_devices.open_device(self.sampler, self.pass_manager, block.p, self.level, rng)
 
     def _circuit(self, ansatz: Ansatz, device: qaoa_devices.Device) -> tuple[Any, dict[str, int]]:
-        """The circuit of a shape, transpiled once for the device, and its cost; announced before it first runs."""
-        from qiskit.transpiler import generate_preset_pass_manager
-
-        named = isinstance(self.sampler, str) and self.pass_manager is None
-        key = (ansatz, self.sampler if named else (id(self.sampler), id(self.pass_manager)), self.level, device.qubits)
-        if key not in _CIRCUITS:
-            template = ansatz.template()
-            manager = device.pass_manager or generate_preset_pass_manager(
-                optimization_level=1, basis_gates=list(COUNTING_BASIS), seed_transpiler=0
-            )
-            try:
-                transpiled = manager.run(template)
-            except Exception as error:
-                lines = str(error).strip().splitlines() or [type(error).__name__]
-                raise InvalidInput(
-                    f"sampler {device.name!r} rejects the circuit of {ansatz.p} qubits: {lines[0][:300]}; "
-                    "take fewer layers, a smaller block, another mixer or another device"
-                ) from error
-            cost = {**qaoa_devices.cost_of(transpiled), "qubits": ansatz.p}
-            while len(_CIRCUITS) >= CACHED_CIRCUITS:
-                del _CIRCUITS[next(iter(_CIRCUITS))]
-            _CIRCUITS[key] = (transpiled if device.pass_manager else template, cost, (self.sampler, self.pass_manager))
-            if device.kind != "exact":
-                LOG.warning(
-                    "%s: %d two-qubit gates at depth %d on %d qubits, %d shots a circuit",
-                    device.name, cost["two_qubit_gates"], cost["depth"], ansatz.p, self.shots,
-                )  # fmt: skip
-        circuit, cost, _ = _CIRCUITS[key]
-        return circuit, cost
+        return qaoa_transpile.transpiled(
+            ansatz, device, self.sampler, self.pass_manager, level=self.level, shots=self.shots
+        )
 
     def _exact_values(self, block: BlockProblem) -> FloatArray | None:
         """The values of all feasible masks in the simulator's order, where there are few enough."""
@@ -346,6 +315,10 @@ class Qaoa:
     def _optimizer(self) -> str:
         return self.optimizer or ("lbfgs" if self._exact_device else "fixed")
 
+    @property
+    def _weighted(self) -> bool:
+        return weighted_by(self.angles, self._optimizer)
+
     def _bytes(self, p: int) -> float:
         """Measured for the state vector, whose sampler labels every state; noisy simulators hold a density matrix."""
         kind = qaoa_devices.kind_of(self.sampler)
@@ -364,5 +337,7 @@ class Qaoa:
             "mixer": (*MIXERS, "penalty"),
             "start": (None, *qaoa_angles.STARTS),
             "optimizer": (None, *OPTIMIZERS),
+            "angles": ANGLES,
+            "objective": OBJECTIVES,
         }
         return wrong_option(self, known, {**LEAST, "level": 0, "timeout": 0})

@@ -5,8 +5,8 @@ keep the number of ones, Hadfield et al., Algorithms 12 (2019) 34, and Bärtschi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -16,11 +16,16 @@ from prunebench.core.solution import Budget, Progress, Recorder, Solution, Statu
 from prunebench.core.solver import register
 from prunebench.forms.circuits import MIXERS, mixer_pairs
 from prunebench.kernels import qaoa_angles, subspace
-from prunebench.kernels.qaoa_optimizers import OPTIMIZERS, minimise
+from prunebench.kernels.qaoa_fit import ANGLES, Fit, fit_angles, weighted_by
+from prunebench.kernels.qaoa_objectives import OBJECTIVES, objective
+from prunebench.kernels.qaoa_optimizers import OPTIMIZERS, Objective
 from prunebench.kernels.qaoa_options import LEAST, wrong_option
 from prunebench.kernels.qaoa_reduce import Part, eliminate, through_parts
 from prunebench.kernels.qaoa_samples import Draws, answer, best_of, state_statistics
 from prunebench.kernels.subspace_values import mask_values
+
+if TYPE_CHECKING:
+    from prunebench.kernels.subspace_simulator import Simulator
 
 ENERGIES = ("value", "rank")
 
@@ -33,6 +38,10 @@ class QaoaSubspace:
     A simulator of an algorithm, not a competitor: it values every feasible mask before it starts, so
     enumeration would have been cheaper. It shows what an ideal quantum computer would sample. The
     diagonal may be any value per mask, so refit problems work as well as select problems.
+
+    By default every weight has a phase angle of its own in each layer, as circuits can have at no gate.
+    Then the loop does most of the work: fitted in the same way, such angles alone, without the objective
+    in the circuit, do as well. `angles=layer` is plain QAOA.
 
     Cost N·(1 + pairs)·reps a state with N = C(p, keep), about three times that with its gradient.
     Nothing is proved: the lower bound is −inf.
@@ -52,6 +61,11 @@ class QaoaSubspace:
     energies: Literal["value", "rank"] = "value"
     """The diagonal: value, the objective, as a device can do it; rank, the masks' ranks as normal quantiles, where
     the optimum comes out more often, but which no circuit of practical size does."""
+    angles: Literal["weight", "layer"] | None = None
+    """layer, one γ and one β a layer; weight, besides those one angle for each weight in each layer. None takes
+    weight where L-BFGS fits them, else layer."""
+    objective: Literal["gibbs", "mean", "cvar"] = "gibbs"
+    """What the loop lowers: the Gibbs objective, which looks at the low end, the mean, or the best quarter's mean."""
     reps: int = 5
     """Layers of the circuit."""
     start: Literal["ramp", "transfer", "interpolate"] = "ramp"
@@ -152,22 +166,24 @@ class QaoaSubspace:
             space, gaussian_ranks(values) if self.energies == "rank" else energies, self.mixer == "grover"
         )
         built = recorder.seconds
-        angles, first, evaluations, stopped = self._angles(
-            simulator, size, rng, lambda done: recorder.expired(spent + done)
-        )
+        fit = self._fit(simulator, size, rng, lambda done: recorder.expired(spent + done))
+        angles = fit.angles
         optimized = recorder.seconds
-        chances = simulator.probabilities(angles)
+        chances = replace(simulator, weighted=self._weighted).probabilities(angles)
         drawn = rng.choice(space.size, size=self.shots, p=chances)
         scale = part.block.form.constant + mean
         details: dict[str, Any] = {
             "mixer": self.mixer,
             "energies": self.energies,
+            "angles": "weight" if self._weighted else "layer",
+            "objective": self.objective,
             "reps": self.reps,
             "feasible_masks": space.size,
             "gammas": angles[: self.reps].tolist(),
-            "betas": angles[self.reps :].tolist(),
+            "betas": angles[self.reps : 2 * self.reps].tolist(),
+            "weight_angles": angles[2 * self.reps :].reshape(-1, size).tolist(),
             "expectation": scale + deviation * float(energies @ chances),
-            "expectation_at_start": scale + deviation * float(energies @ simulator.probabilities(first)),
+            "expectation_at_start": scale + deviation * float(energies @ simulator.probabilities(fit.first)),
             "uniform_mean": scale,
             "most_probable_objective": part.block.form.constant + float(values[np.argmax(chances)]),
             "uniform_best_objective": part.block.form.constant
@@ -175,39 +191,39 @@ class QaoaSubspace:
             **state_statistics(energies, chances),
         }
         timings = {"build": built - began, "optimize": optimized - built, "sample": recorder.seconds - optimized}
-        reason = stopped or f"drew {self.shots} samples after {evaluations} evaluations"
-        draws = Draws(part.expand(masks[drawn]), self.shots, evaluations, reason, details, timings)
+        reason = fit.stopped or f"drew {self.shots} samples after {fit.evaluations} evaluations"
+        draws = Draws(part.expand(masks[drawn]), self.shots, fit.evaluations, reason, details, timings)
         return draws, np.asarray(chances @ masks)
 
-    def _angles(
-        self, simulator: Any, size: int, rng: np.random.Generator, stop: Callable[[int], str]
-    ) -> tuple[FloatArray, FloatArray, int, str]:
-        """(best angles, first angles, evaluations, "" or why it stopped early)."""
-        evaluations, stopped = 0, ""
+    def _fit(self, simulator: "Simulator", size: int, rng: np.random.Generator, stop: Callable[[int], str]) -> Fit:
+        aim = objective(self.objective, simulator.energies)
 
-        def objective(angles: FloatArray) -> tuple[float, FloatArray | None]:
+        def lowered(weighted: bool) -> Objective:
+            circuit = replace(simulator, weighted=weighted)
             if self.optimizer == "lbfgs":
-                value, gradient = simulator.gradient(angles)
-                return value, gradient
-            return simulator.expectation(angles), None
+                return lambda angles: circuit.gradient(angles, aim)
+            return lambda angles: (circuit.expectation(angles, aim), None)
 
-        def improve(angles: FloatArray) -> FloatArray:
-            nonlocal evaluations, stopped
-            units = qaoa_angles.units(size, self.mixer, angles.size // 2)
-            found = minimise(
-                objective, angles, method=self.optimizer, steps=self.steps, units=units, rng=rng,
-                stop=lambda done: stopped or stop(evaluations + done),
-            )  # fmt: skip
-            evaluations, stopped = evaluations + found.evaluations, found.stopped
-            return found.angles
+        return fit_angles(
+            lowered, size, mixer=self.mixer, reps=self.reps, start=self.start, optimizer=self.optimizer,
+            weighted=self._weighted, steps=self.steps, rng=rng, stop=stop,
+        )  # fmt: skip
 
-        first = qaoa_angles.first_angles(size, self.mixer, self.reps, self.start, improve)
-        return improve(first), first, evaluations, stopped
+    @property
+    def _weighted(self) -> bool:
+        return weighted_by(self.angles, self.optimizer)
 
     def _bytes(self, p: int, keep: int) -> int:
         factors = {"complete": p * (p - 1) // 2, "ring": p, "grover": 0}[self.mixer]
         return subspace.memory_needed(p, keep, factors, self.reps)
 
     def _wrong_option(self) -> str:
-        known = {"mixer": MIXERS, "energies": ENERGIES, "start": qaoa_angles.STARTS, "optimizer": OPTIMIZERS}
+        known = {
+            "mixer": MIXERS,
+            "energies": ENERGIES,
+            "angles": ANGLES,
+            "objective": OBJECTIVES,
+            "start": qaoa_angles.STARTS,
+            "optimizer": OPTIMIZERS,
+        }
         return wrong_option(self, known, LEAST)

@@ -67,6 +67,26 @@ def test_the_circuit_and_the_subspace_simulator_give_one_state(mixer, p, keep):
     assert np.abs(theirs[space.states] * overlap.conj() / abs(overlap) - ours).max() < 1e-12
 
 
+def test_angles_for_the_weights_give_circuit_and_simulator_one_state():
+    from qiskit.quantum_info import Statevector
+
+    rng = np.random.default_rng(0)
+    fields, couplings = rng.normal(size=6), np.triu(rng.normal(size=(6, 6)), 1)
+    angles = rng.normal(size=2 * (2 + 6))
+    space = subspace.feasible_space(6, 3, mixer_pairs(6, "complete"))
+    spins = 1.0 - 2.0 * space.masks()
+    energies = spins @ fields + np.einsum("sp,sp->s", spins @ couplings, spins)
+    ours = Simulator(space, energies, weighted=True).state(angles)
+
+    ansatz = Ansatz(6, 3, "complete", 2)
+    circuit = ansatz.template()
+    circuit.remove_final_measurements()
+    values = ansatz.binding(fields, couplings, angles)
+    theirs = Statevector(circuit.assign_parameters([values[name.name] for name in circuit.parameters])).data
+    overlap = np.vdot(ours, theirs[space.states])
+    assert np.abs(theirs[space.states] * overlap.conj() / abs(overlap) - ours).max() < 1e-12
+
+
 def test_the_free_angle_circuit_equals_the_template():
     from qiskit.quantum_info import Statevector
 

@@ -295,6 +295,23 @@ def test_a_loop_on_samples_counts_all_its_shots(optimizer):
     assert details["shots"] == 200 * len(sampler.jobs) == 200 * details["evaluations"]
 
 
+def test_interpolation_on_samples_runs_circuits_of_every_depth():
+    sampler = Remote()
+    solve(random_block(), qaoa(sampler, optimizer="cobyla", start="interpolate", reps=2, steps=8))
+    sizes = [len(circuit.parameters) for ((circuit, _),), _ in sampler.jobs]
+    assert sorted(set(sizes)) == [22, 44]
+    assert sizes == sorted(sizes)
+
+
+def test_the_circuit_samples_what_the_simulator_predicts_for_the_same_fit():
+    block, options = random_block(8, 4, seed=2), {"reps": 2, "shots": 4000}
+    drawn = solve(block, "qaoa", options=options).details
+    exact = solve(block, "qaoa-subspace", options=options).details
+    assert drawn["weight_angles"] == exact["weight_angles"]
+    assert drawn["probability_optimum"] == pytest.approx(exact["probability_optimum"], abs=0.05)
+    assert exact["probability_optimum"] > 0.2
+
+
 def test_the_loop_on_samples_obeys_the_evaluation_budget():
     sampler = Remote()
     solve(random_block(), qaoa(sampler, optimizer="spsa", steps=50), budget=Budget(evaluations=5))

@@ -4,6 +4,7 @@ import itertools
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
 from prunebench.core.errors import InvalidInput, SolverRefused
 from prunebench.forms.circuits import mixer_pairs
 from prunebench.kernels import qaoa_angles, subspace
+from prunebench.kernels.qaoa_objectives import OBJECTIVES, objective, of_samples
 from prunebench.kernels.qaoa_optimizers import minimise
 from prunebench.kernels.qaoa_reduce import Part, eliminate
 from prunebench.kernels.qaoa_samples import state_statistics, uniform_masks
@@ -73,6 +75,46 @@ def test_the_adjoint_gradient_equals_central_differences(mixer, reps):
     differences = [(sim.expectation(angles + e) - sim.expectation(angles - e)) / 2e-5 for e in step]
     assert value == pytest.approx(sim.expectation(angles), abs=1e-13)
     assert gradient == pytest.approx(np.array(differences), abs=1e-8)
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_the_gradient_of_every_objective_equals_central_differences(mixer, weighted, name):
+    sim = replace(simulator(7, 3, mixer), weighted=weighted)
+    aim = objective(name, sim.energies)
+    angles = np.random.default_rng(2).normal(size=2 * (2 + 7 * weighted))
+    value, gradient = sim.gradient(angles, aim)
+    step = 1e-5 * np.eye(angles.size)
+    differences = [(sim.expectation(angles + e, aim) - sim.expectation(angles - e, aim)) / 2e-5 for e in step]
+    assert value == pytest.approx(sim.expectation(angles, aim), abs=1e-13)
+    assert gradient == pytest.approx(np.array(differences), abs=1e-7)
+
+
+@pytest.mark.parametrize("p", [7, 8, 17])
+def test_the_weights_own_angles_are_added_to_the_phase_of_the_masks_that_keep_them(p):
+    sim = simulator(p, 3, "ring")
+    shifts = np.random.default_rng(p).normal(size=p)
+    shifted = Simulator(sim.space, 0.7 * sim.energies + sim.space.masks() @ shifts)
+    own = replace(sim, weighted=True).state(np.concatenate([[0.7, -0.4], shifts]))
+    assert np.abs(own - shifted.state(np.array([1.0, -0.4]))).max() < 1e-14
+
+
+def test_weights_angles_of_zero_change_nothing():
+    sim, angles = simulator(8, 4, "complete"), np.linspace(-1.0, 1.0, 6)
+    own = replace(sim, weighted=True).state(qaoa_angles.with_weights(angles, 8))
+    assert np.abs(own - sim.state(angles)).max() < 1e-14
+
+
+def test_the_objectives_of_known_samples():
+    energies = np.array([-2.0, -1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0])
+    assert of_samples("mean", energies) == pytest.approx(0.0)
+    assert of_samples("cvar", energies) == pytest.approx(-1.5)
+    assert of_samples("gibbs", energies) == pytest.approx(-0.5 * np.log(np.mean(np.exp(-2.0 * energies))))
+
+
+def test_the_best_quarter_counts_a_sample_on_its_edge_in_part():
+    assert of_samples("cvar", np.array([3.0, 0.0, 9.0, 9.0, 9.0, 9.0])) == pytest.approx((0.0 / 6 + 3.0 / 12) / 0.25)
 
 
 @pytest.mark.parametrize("mixer", MIXERS)
@@ -206,6 +248,28 @@ def test_optimized_angles_enhance_the_optimum_over_uniform_sampling():
     assert details["approximation_ratio"] > 0.9 > details["approximation_ratio_uniform"]
 
 
+def test_angles_for_the_weights_raise_ratio_and_chance_over_plain_layers():
+    block = random_block(12, 6, seed=2)
+    own, plain = (solve(block, "qaoa-subspace", options={"angles": name}).details for name in ("weight", "layer"))
+    assert own["approximation_ratio"] > max(plain["approximation_ratio"], 0.95)
+    assert own["probability_optimum"] > max(plain["probability_optimum"], 0.1)
+    assert np.shape(own["weight_angles"]) == (5, 12)
+    assert plain["weight_angles"] == []
+    assert own["expectation_at_start"] == plain["expectation_at_start"]
+
+
+@pytest.mark.parametrize(("optimizer", "angles"), [("lbfgs", "weight"), ("spsa", "layer"), ("fixed", "layer")])
+def test_only_exact_gradients_fit_angles_for_the_weights_unless_told(optimizer, angles):
+    details = solve(random_block(), "qaoa-subspace", options={"optimizer": optimizer, "steps": 2}).details
+    assert details["angles"] == angles
+
+
+def test_fixed_angles_ask_for_no_value():
+    solution = solve(random_block(), "qaoa-subspace", options={"optimizer": "fixed"})
+    assert solution.details["evaluations"] == 0
+    assert solution.details["expectation"] == solution.details["expectation_at_start"]
+
+
 def test_expectation_most_probable_and_best_sampled_are_reported_apart():
     details = solve(random_block(10, 5, seed=2), "qaoa-subspace").details
     assert details["raw_objective"] <= details["most_probable_objective"]
@@ -238,9 +302,10 @@ def test_a_block_too_large_is_refused_with_the_block_size_to_set():
         solve(random_block(40, 20), "qaoa-subspace")
 
 
-@pytest.mark.parametrize("option", [{"reps": 0}, {"mixer": "x"}, {"optimizer": "adam"}, {"shots": 0}, {"qubits": 1}])
+@pytest.mark.parametrize("option", [{"reps": 0}, {"mixer": "x"}, {"optimizer": "adam"}, {"shots": 0}, {"qubits": 1},
+                                    {"angles": "all"}, {"objective": "best"}])  # fmt: skip
 def test_an_option_out_of_range_is_refused_with_what_to_choose(option):
-    with pytest.raises(InvalidInput, match="choose"):
+    with pytest.raises(InvalidInput, match=r"choose|expected"):
         solve(random_block(), make_solver("qaoa-subspace", option))
 
 

@@ -84,11 +84,16 @@ class Ansatz:
         ----------
         fields : float64 (p,)         aᵢ of e = Σ aᵢ Zᵢ + Σ_{i<j} bᵢⱼ Zᵢ Zⱼ
         couplings : float64 (p, p)    bᵢⱼ above the diagonal
-        angles : float64 (2·reps,)    the γ, then the β
+        angles : float64 (2·reps,)    the γ, then the β; or (2·reps + reps·p,): then the φ, layer by layer,
+                                      which add exp(−i Σ φᵢ mᵢ) to a layer's phase and no gate to the circuit
         """
-        gammas, betas = np.split(np.asarray(angles, dtype=np.float64), 2)
+        given = np.asarray(angles, dtype=np.float64)
+        gammas, betas, own = np.split(given, [self.reps, 2 * self.reps])
         coefficients = np.concatenate([fields, couplings[np.triu_indices(self.p, 1)]])
-        phases = (2.0 * gammas[:, None] * coefficients).ravel()
+        turns = 2.0 * gammas[:, None] * coefficients
+        # m = (1 − Z)/2, so that φ·m is −φ/2·Z up to a global phase.
+        turns[:, : self.p] -= own.reshape(-1, self.p) if own.size else 0.0
+        phases = turns.ravel()
         named = {f"phase[{t}]": float(value) for t, value in enumerate(phases)}
         return named | {f"beta[{layer}]": float(value) for layer, value in enumerate(betas)}
 
