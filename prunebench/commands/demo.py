@@ -53,7 +53,7 @@ FAMILIES = (
         "block_size": 256, "blocks_per_step": 2, "steps": 30, "samples": 500, "block_scope": "network"
     }, "refit"),
 )  # fmt: skip
-BLOCK_SECONDS = 0.25
+BLOCK_SECONDS = 0.1
 
 BASELINES = ("magnitude", "admm")
 BASELINE_DENSITIES = (0.05, 0.1, 0.2, 0.4)
