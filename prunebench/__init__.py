@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from prunebench.core.block import BlockProblem
 from prunebench.core.problem import make_problem
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.quota import Quota
 from prunebench.core.registry import PROBLEMS, SOLVERS, register_problem, register_solver
 from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import Refit, Solver, make_solver, solve
@@ -22,6 +23,7 @@ __all__ = [
     "Budget",
     "PruneSampler",
     "QuadraticForm",
+    "Quota",
     "Refit",
     "Solution",
     "Solver",
@@ -36,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Names whose modules are loaded only for those who ask: dimod for PruneSampler, pandas and the rest for compare."""
+    """Names whose modules are loaded only for those who ask: dimod with PruneSampler, much more with compare."""
     if name == "compare":
         from prunebench.comparison.run import compare
 

@@ -21,11 +21,12 @@ COMMANDS = {
     "solve": "solve a block problem file",
     "verify": "re-evaluate a solution's objective and bound independently of its solver",
     "export": "hand a block to another ecosystem",
+    "export-model": "write a pruned network as a Hugging Face folder",
     "prune": "prune a whole network",
     "compare": "let solvers compete for the same blocks",
     "report": "one self-contained page with every figure of runs and comparisons",
     "resume": "continue an interrupted run",
-    "evaluate": "accuracy and loss of a network, dense or pruned",
+    "evaluate": "accuracy or perplexity, and loss, of a network, dense or pruned",
 }
 
 DONE, FAILED, WRONG_REQUEST = 0, 1, 2
@@ -76,7 +77,7 @@ def _run(given: list[str]) -> int:
         top.error(f"the first argument must be a command, not {name}")
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
-    command = importlib.import_module(f"prunebench.commands.{name}")
+    command = importlib.import_module(f"prunebench.commands.{name.replace('-', '_')}")
     parser = _Parser(prog=f"prunebench {name}", description=command.__doc__)
     command.add_arguments(parser)
     _add_common(parser)

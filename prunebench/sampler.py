@@ -85,6 +85,8 @@ def _masks(
     linear[:size] = vectors.linear_biases
     np.add.at(couplings, (vectors.quadratic.row_indices, vectors.quadratic.col_indices), vectors.quadratic.biases)
     couplings += couplings.T
+    if not (np.isfinite(linear).all() and np.isfinite(couplings).all()):
+        raise InvalidInput("the model holds a bias that is nan or infinite; all biases must be finite")
     seeds = rng.integers(1, 2**63, size=reads + 1, dtype=np.uint64)
     source = DenseReads(couplings, linear, keep).measure(seeds[0])
     hot, cold, sweeps = schedule

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core.arrays import FloatArray, column_squares, vector
+from prunebench.core.arrays import FloatArray, vector
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.quadratic import QuadraticForm
 
@@ -72,12 +72,7 @@ def wanda(form: QuadraticForm, dense_weights: FloatArray, _rng: np.random.Genera
     On a layer-input form, |w_j|·‖X_j‖₂/√n: the score of Sun et al., A Simple and Effective Pruning
     Approach for Large Language Models, ICLR 2024, eq. 1, up to the common factor √n.
     """
-    if form.hessian is not None:
-        diagonal = form.hessian.diagonal()
-    else:
-        assert form.factor is not None
-        diagonal = column_squares(form.factor)
-    return np.abs(dense_weights) * np.sqrt(np.maximum(diagonal, 0.0))
+    return np.abs(dense_weights) * np.sqrt(np.maximum(form.curvature_diagonal(), 0.0))
 
 
 def random(form: QuadraticForm, _dense_weights: FloatArray, rng: np.random.Generator | None) -> FloatArray:

@@ -39,6 +39,7 @@ class Admm:
     preferred_mode: ClassVar[Mode] = "refit"
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install prunebench"
     max_size: ClassVar[int | None] = None

@@ -1,4 +1,4 @@
-"""Simulated annealing by swaps: every state keeps exactly `keep` weights, so no penalty is needed.
+"""Simulated annealing by swaps: every state keeps the count, or a quota, exactly, so no penalty is needed.
 
 Kirkpatrick, Gelatt, Vecchi: Optimization by Simulated Annealing, Science 220, 1983; the move is
 Kawasaki's spin exchange (Phys. Rev. 145, 1966). Temperatures run geometrically over a range in
@@ -24,14 +24,20 @@ if TYPE_CHECKING:
 
 READS = 32
 """Reads where neither the caller nor the budget sets a limit."""
-MAX_BATCH = 64
+BATCH = 4
+"""Reads of one batch; more from random masks would take the time from those that start at the best one."""
 BATCH_SECONDS = 0.05
 """A batch grows until it takes this long: short enough for the clock, long enough to outweigh its overhead."""
-WARM_BATCH = 4
-"""Reads of one batch that start from the best mask so far; three batches of four do."""
 WARM_RANGE = (1e-3, 0.5)
-"""Their first temperature, log-uniform in units of `hot`: blocks whose best masks lie near the start need it."""
-FIRST_SHARE = 0.05
+"""First temperature of reads from the best mask so far, log-uniform in units of `hot`: some need to stay near it."""
+STALLED = 4
+"""After so many batches in a row without a better mask, every second batch kicks the best one."""
+KICK_RANGE = (0.15, 5.0)
+"""First temperature of a kick, log-uniform in units of `hot`: far enough to leave the basin."""
+KICK_SHARES = (0.1, 0.3)
+"""Sweeps of a kick, as a part of a read's: many short ones find more than a few long ones."""
+FROZEN_SHARE = 0.05
+"""Share of a read's sweeps at temperature zero: where good masks lie closer together than `cold`, a read must end."""
 READS_PER_MASK = 10
 """Once each feasible mask could have been the end of this many reads, more are pointless."""
 SEARCH_SHARE = 0.98
@@ -44,16 +50,18 @@ ALTERNATIVES = 16
 class Anneal:
     """Many short swap anneals, one batch in four from random masks, the others from the best mask so far.
 
-    Proves no bound. A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor
-    both cost O(n) and nothing of size p² is formed. The budget counts proposals as evaluations.
-    Without a limit on seconds, evaluations or reads it makes 32 reads. Equal seeds give equal
-    answers whatever the threads, unless the seconds run out.
+    Where several batches bring nothing, every second one starts hotter and is shorter. Proves no
+    bound. A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost
+    O(n) and nothing of size p² is formed. The budget counts proposals as evaluations. Without a
+    limit on seconds, evaluations or reads it makes 32 reads. Equal seeds give equal answers
+    whatever the threads, unless the seconds run out.
     """
 
     name: ClassVar[str] = "anneal"
     modes: ClassVar[frozenset[str]] = frozenset({"select"})
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = True
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install prunebench"
     max_size: ClassVar[int | None] = None
@@ -98,7 +106,7 @@ class Anneal:
         self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
     ) -> Solution:
         """The best mask of all reads, polished if asked for, or the incumbent where nothing beats it."""
-        compiling = _compile() if 0 < block.keep < block.p and budget.seconds > 0.0 else 0.0
+        compiling = _compile(block.quota is not None) if not block.settled and budget.seconds > 0.0 else 0.0
         recorder = Recorder(budget, progress)
         search = _Search(self, block, recorder)
         status = Status.FEASIBLE
@@ -128,6 +136,7 @@ class _Search:
     build: float = 0.0
     details: dict[str, float] = field(default_factory=dict)
     _pool: dict[bytes, tuple[float, BoolArray]] = field(default_factory=dict)
+    _stalled: int = 0
 
     def __post_init__(self) -> None:
         start = self.block.evaluate(self.block.incumbent)
@@ -138,7 +147,7 @@ class _Search:
     def go(self, rng: np.random.Generator) -> str:
         """Read in batches until a limit is met. -> which one"""
         block, recorder, options = self.block, self.recorder, self.options
-        if block.keep in (0, block.p):
+        if block.settled:
             return "there is one feasible mask"
         if reason := recorder.expired():
             return reason
@@ -152,24 +161,26 @@ class _Search:
         sweeps = self._affordable_sweeps(source, seconds)
         if sweeps == 0:
             return "the budget ended before a sweep"
-        schedule = source.unit * np.geomspace(options.hot, options.cold, sweeps)
         self.details["sweeps"] = sweeps
         stop = partial(_after, recorder, seconds)
         timed, batch, turn = seconds < math.inf, options.threads, 0
         while self.reads < limit:
             # without a clock the batches are fixed, so that equal seeds give equal answers
-            wanted = (min(batch, max(WARM_BATCH, options.threads)) if turn % 4 < 3 else batch) if timed else WARM_BATCH
-            count = int(min(wanted, limit - self.reads, self._affordable_reads(sweeps)))
+            wanted = batch if timed else BATCH
+            kick = options.reads is None and limit > READS and self._stalled >= STALLED and turn % 4 in (1, 2)
+            start, temperatures = self._plan(source.unit, sweeps, rng, turn, kick)
+            if kick:
+                wanted = wanted * sweeps // temperatures.size
+            count = int(min(wanted, limit - self.reads, self._affordable_reads(temperatures.size)))
             if count == 0:
                 return f"evaluation limit of {recorder.budget.evaluations:g}"
             before = perf_counter()
-            start, temperatures = (None, schedule) if turn % 4 == 3 else self._warm(source.unit, sweeps, rng, turn)
             self._add(*in_threads(source, _seeds(rng, count), temperatures, stop, options.threads, start))
             turn += 1
-            self.evaluations += float(count * sweeps * block.p)
+            self.evaluations += float(count * temperatures.size * block.p)
             if stop():
                 return f"time limit of {recorder.budget.seconds:g} s"
-            if count == batch or not timed:
+            if not kick:
                 batch = self._next_batch(batch, perf_counter() - before, seconds - recorder.seconds)
         return why
 
@@ -190,31 +201,44 @@ class _Search:
             alternatives=np.array(others[:ALTERNATIVES]) if others else None,
         )
 
-    def _warm(self, unit: float, sweeps: int, rng: np.random.Generator, turn: int) -> tuple[BoolArray, FloatArray]:
-        """The best mask so far and a schedule that starts at a random, lower temperature."""
+    def _plan(
+        self, unit: float, sweeps: int, rng: np.random.Generator, turn: int, kick: bool
+    ) -> tuple[BoolArray | None, FloatArray]:
+        """Where the batch starts, None for random masks, and its temperatures.
+
+        In three batches of four the best mask so far, from a random, lower temperature; in a kick
+        from a higher one, with fewer sweeps.
+        """
+        if turn == 0:
+            # nothing of the incumbent's basin may get lost: random masks rarely find it again
+            return self.block.incumbent, np.zeros(sweeps)
+        if turn % 4 == 3:
+            return None, _schedule(unit, self.options.hot, self.options.cold, sweeps)
         _, best = min(self._pool.values(), key=lambda pair: pair[0])
-        low, high = WARM_RANGE
-        # the first batch starts at the incumbent and must not forget it: random masks rarely find its basin again
-        share = FIRST_SHARE if turn == 0 else math.exp(rng.uniform(math.log(low), math.log(high)))
-        hot = self.options.hot * share
-        return best, unit * np.geomspace(hot, min(self.options.cold, hot / 30.0), sweeps)
+        low, high = KICK_RANGE if kick else WARM_RANGE
+        hot = self.options.hot * math.exp(rng.uniform(math.log(low), math.log(high)))
+        if kick:
+            sweeps = max(1, int(sweeps * rng.choice(KICK_SHARES)))
+        return best, _schedule(unit, hot, min(self.options.cold, hot / 30.0), sweeps)
 
     def _add(self, masks: BoolArray, energies: FloatArray) -> None:
         self.reads += energies.size
+        self._stalled += 1
         for row in np.argsort(energies, kind="stable")[: ALTERNATIVES + 1]:
             energy, key = float(energies[row]) + self._constant, masks[row].tobytes()
             if key in self._pool:
                 continue
             self._pool[key] = (energy, masks[row].copy())
             if energy < self.recorder.objective:
-                self.recorder.record(self.block.evaluate(masks[row]))
+                # energies rank to rounding only: the block says whether this is progress
+                self._stalled *= not self.recorder.record(self.block.evaluate(masks[row]))
         if len(self._pool) > 4 * ALTERNATIVES:
             ranked = sorted(self._pool.items(), key=lambda item: item[1][0])
             self._pool = dict(ranked[: ALTERNATIVES + 1])
 
     def _read_limit(self) -> tuple[float, str]:
         options, budget = self.options, self.recorder.budget
-        enough = READS_PER_MASK * math.comb(self.block.p, self.block.keep) if self.block.p <= 64 else math.inf
+        enough = READS_PER_MASK * self.block.mask_count if self.block.p <= 64 else math.inf
         if options.reads is not None:
             return options.reads, f"finished {options.reads} reads"
         limit = math.inf if min(budget.seconds, budget.evaluations) < math.inf else READS
@@ -238,8 +262,14 @@ class _Search:
     def _next_batch(self, batch: int, seconds: float, left: float) -> int:
         """Twice as many, as long as a batch stays short and leaves time for another."""
         if 2.0 * seconds < min(BATCH_SECONDS, left / 4.0):
-            return min(2 * batch, MAX_BATCH * self.options.threads)
+            return min(2 * batch, max(BATCH, self.options.threads))
         return max(self.options.threads, batch // 2) if seconds > min(BATCH_SECONDS, left) else batch
+
+
+def _schedule(unit: float, hot: float, cold: float, sweeps: int) -> FloatArray:
+    """Temperatures from `hot` to `cold`, geometrically, then zero. -> float64 (sweeps,)"""
+    frozen = int(FROZEN_SHARE * sweeps)
+    return unit * np.concatenate([np.geomspace(hot, cold, sweeps - frozen), np.zeros(frozen)])
 
 
 def _after(recorder: Recorder, seconds: float) -> bool:
@@ -250,11 +280,13 @@ def _seeds(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.integers(1, 2**63, size=count, dtype=np.uint64)
 
 
-def _compile() -> float:
+def _compile(groups: bool) -> float:
     """Load or compile the kernels, before the clock of the solve starts. -> seconds it took"""
     started = perf_counter()
     from prunebench.kernels import anneal_reads, polish
 
     anneal_reads.warm()
+    if groups:
+        anneal_reads.warm_groups()
     polish.warm()
     return perf_counter() - started

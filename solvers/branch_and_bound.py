@@ -4,7 +4,8 @@ Select: convex quadratic relaxations after the best diagonal shift (Billionnet, 
 Discrete Appl. Math. 157, 2009). Refit: perspective relaxations after the best diagonal split
 (Pilanci, Wainwright, El Ghaoui, Math. Programming 151, 2015). Both walk from a parent's optimum to
 its child's by rank-one updates, branch on the variable whose fixing raises the bound most to second
-order, and fix others by their reduced costs.
+order, and fix others by their reduced costs. A quota in mode select becomes an exact penalty: any
+mask that breaks it costs more than the incumbent, by the bound that holds without it.
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from prunebench.core.solver import Budget, Progress, Recorder, register
 
 MAX_SIZE = 1024
 WORK_OF_A_DIVE = 4e7
+PENALTY, LEAST_PENALTY = 5.0, 1e-3
+"""The weight of a group's penalty in units of the gap without it, of which half would do, and at least so much."""
 
 
 @register
@@ -36,6 +39,7 @@ class BranchAndBound:
     modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
     exact: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("numba",)
     install: ClassVar[str] = "pip install numba"
     max_size: ClassVar[int | None] = MAX_SIZE
@@ -45,11 +49,15 @@ class BranchAndBound:
     """Dives that run at once; with more than one the order of the search depends on the machine."""
 
     def refuses(self, block: BlockProblem) -> str:
-        """More weights than its dense relaxations can hold, or no thread to run on."""
+        """More weights than its dense relaxations can hold, a quota in mode refit, or no thread to run on."""
         if self.threads < 1:
             return f"threads is {self.threads}; choose at least 1"
         if block.p > MAX_SIZE:
             return f"it handles at most {MAX_SIZE} weights; use solver 'swap' with --bound, or smaller blocks"
+        if block.quota is not None and block.mode == "refit":
+            return (
+                "in mode refit it takes no quota; choose solver 'highs' (a few dozen weights), 'exhaustive' or 'swap'"
+            )
         return ""
 
     def solve(
@@ -60,7 +68,7 @@ class BranchAndBound:
         mask = block.incumbent
         objective = block.evaluate(mask)
         recorder.record(objective)
-        if block.keep in (0, block.p):
+        if block.settled:
             recorder.record(lower_bound=objective)
             return Solution.from_mask(
                 block, mask, status=Status.OPTIMAL, stop_reason="only one mask", recorder=recorder,
@@ -128,8 +136,16 @@ class _Run:
         if isinstance(program, SelectProgram):
             tree = SelectTree(program, upper, expired)
             point, price, root = tree.root_proof()
+            formulation = "select: diagonal shift"
+            if block.quota is not None:
+                self.bound = max(self.bound, min(program.outer(root), self.objective))
+                # a mask that breaks the quota costs root + 2·weight at least: more than the incumbent
+                program = program.within(block.quota, PENALTY * max(upper - root, 0.0) + LEAST_PENALTY)
+                tree = SelectTree(program, upper, expired)
+                point, price, root = tree.root_proof()
+                formulation = "select: diagonal shift with group penalties"
             proof: dict[str, Any] = {
-                "formulation": "select: diagonal shift",
+                "formulation": formulation,
                 "shift": tree.shift / program.scale, "point": point, "price": price / program.scale,
             }  # fmt: skip
         else:

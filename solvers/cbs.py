@@ -31,6 +31,7 @@ class Cbs:
     preferred_mode: ClassVar[Mode] = "refit"
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install prunebench"
     max_size: ClassVar[int | None] = None

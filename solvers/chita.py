@@ -30,6 +30,7 @@ class Chita:
     preferred_mode: ClassVar[Mode] = "refit"
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install prunebench"
     max_size: ClassVar[int | None] = None
@@ -65,10 +66,10 @@ class Chita:
         form = block.form
         mask = block.incumbent
         if block.start_mask is None:
-            mask = iht.first_support(form, block.dense_weights, block.keep)
-        start = iht.Descent(form, block.keep).at(np.where(mask, block.dense_weights, 0.0), mask)
+            mask = iht.first_support(form, block.dense_weights, block.keeping)
+        start = iht.Descent(form, block.keeping).at(np.where(mask, block.dense_weights, 0.0), mask)
         try:
-            point, made = iht.with_active_set(form, start, block.keep, self.steps, self.active, recorder.expired)
+            point, made = iht.with_active_set(form, start, block.keeping, self.steps, self.active, recorder.expired)
             best.offer(point.mask, "iht", None if self.back_solve else point.weights)
         except KeyboardInterrupt:
             if not best.source:

@@ -28,6 +28,7 @@ class ChitaBso:
     preferred_mode: ClassVar[Mode] = "refit"
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install prunebench"
     max_size: ClassVar[int | None] = None
@@ -46,5 +47,5 @@ class ChitaBso:
         if moved and not settled(block) and not best.expired():
             from prunebench.kernels import iht
 
-            best.offer(iht.first_support(block.form, block.dense_weights, block.keep), "first step")
+            best.offer(iht.first_support(block.form, block.dense_weights, block.keeping), "first step")
         return best.solution("back-solved")

@@ -14,7 +14,7 @@ import numpy as np
 from prunebench.core.block import BlockProblem
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
-from prunebench.forms.dimod import ENCODINGS, MAX_DENSE, sampler_of
+from prunebench.forms.dimod import ENCODINGS, LAGRANGE_QUOTA, MAX_DENSE, sampler_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class DimodSolver:
     modes: ClassVar[frozenset[str]] = frozenset({"select"})
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = True
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers")
     install: ClassVar[str] = "pip install dimod dwave-samplers"
     max_size: ClassVar[int | None] = MAX_DENSE
@@ -76,6 +77,8 @@ class DimodSolver:
             return f"at most {self.max_size} weights; set the block size to {self.max_size} or use solver 'anneal'"
         if self.encoding not in ENCODINGS:
             return f"encoding is {self.encoding!r}; choose one of {', '.join(ENCODINGS)}"
+        if block.quota is not None and self.encoding == "lagrange":
+            return LAGRANGE_QUOTA
         if self.reads < 1:
             return f"reads is {self.reads}; choose at least 1"
         if not self.patience > 0.0:

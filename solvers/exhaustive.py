@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 
 if TYPE_CHECKING:
-    from prunebench.kernels.enumeration import RefitEnumeration, SelectEnumeration
+    from prunebench.kernels.enumeration import Ranges, RefitEnumeration, SelectEnumeration
 
     _Made = tuple[SelectEnumeration | RefitEnumeration, float, float]
 
@@ -29,7 +29,7 @@ CHUNK = 5_000_000
 @register
 @dataclass(frozen=True, kw_only=True)
 class Exhaustive:
-    """Evaluate every mask with `keep` ones.
+    """Evaluate every feasible mask: all with `keep` ones, or the product of a quota's combinations.
 
     Solves both modes exactly; time grows as C(p, keep), O(1) a mask. Where fewer weights are pruned
     than kept the pruned sets are enumerated. The lower bound is the best value less what rounding
@@ -40,6 +40,7 @@ class Exhaustive:
     modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
     exact: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     max_size: ClassVar[int | None] = 2048
     reference: ClassVar[str] = "Knuth, The Art of Computer Programming 4A, 7.2.1.3"
@@ -48,10 +49,10 @@ class Exhaustive:
         """More weights or masks than can be gone through."""
         if self.max_size is not None and block.p > self.max_size:
             return f"it takes at most {self.max_size} weights; choose a smaller block or solver 'swap'"
-        count, limit = math.comb(block.p, block.keep), MASK_LIMIT[block.mode]
+        count, limit = block.mask_count, MASK_LIMIT[block.mode]
         if count > limit:
             return (
-                f"there are {count:.3g} masks and mode {block.mode} takes at most {limit:.3g}; "
+                f"there are {_rounded(count)} masks and mode {block.mode} takes at most {limit:.3g}; "
                 "choose a smaller block, a keep count nearer 0 or p, or solver 'swap'"
             )
         return ""
@@ -64,7 +65,7 @@ class Exhaustive:
         best = block.incumbent
         bound = block.form.lower_bound()
         recorder.record(block.evaluate(best), bound)
-        status, total, done = Status.OPTIMAL, math.comb(block.p, block.keep), 0
+        status, total, done = Status.OPTIMAL, block.mask_count, 0
         reason = recorder.expired()
         try:
             if not reason:
@@ -103,41 +104,58 @@ class _Enumeration:
     def __init__(self, block: BlockProblem) -> None:
         self._kept = block.keep * 2 <= block.p
         self._size = block.p
-        chosen = block.keep if self._kept else block.p - block.keep
-        made = _select(block, chosen, self._kept) if block.mode == "select" else _refit(block, chosen, self._kept)
+        self._order = np.arange(block.p) if block.quota is None else block.quota.order
+        made = (_select if block.mode == "select" else _refit)(block, self._kept, self._order)
         self._walk, self._base, self._factor = made
 
     def advance(self, masks: int) -> tuple[BoolArray, float, int, bool]:
         """Go on for at least `masks`. -> best mask, its value, masks gone through, whether those were all"""
         at = self._walk.advance(masks)
         mask = np.full(self._size, not self._kept)
-        mask[at.best_subset] = self._kept
+        mask[self._order[at.best_subset]] = self._kept
         return mask, self._base + self._factor * at.lowest, at.done, at.finished
 
 
-def _select(block: BlockProblem, chosen: int, kept: bool) -> "_Made":
+def _select(block: BlockProblem, kept: bool, order: IndexArray) -> "_Made":
     from prunebench.kernels.enumeration import SelectEnumeration
 
     qubo = block.to_qubo()
-    couplings = qubo.couplings
-    if kept:
-        return SelectEnumeration(couplings, np.array(qubo.linear), chosen), qubo.constant, 1.0
-    # from the dense point, where the gradient is known without cancellation
-    form, dense = block.form, block.dense_weights
-    change = 0.5 * dense**2 * form.diagonal() - dense * form.gradient(dense)
-    return SelectEnumeration(couplings, change, chosen), form.value(dense), 1.0
+    linear, base = np.array(qubo.linear), qubo.constant
+    if not kept:
+        # from the dense point, where the gradient is known without cancellation
+        form, dense = block.form, block.dense_weights
+        linear, base = 0.5 * dense**2 * form.diagonal() - dense * form.gradient(dense), form.value(dense)
+    couplings = qubo.couplings if block.quota is None else qubo.couplings[np.ix_(order, order)]
+    return SelectEnumeration(couplings, linear[order], *_levels(block, kept)), base, 1.0
 
 
-def _refit(block: BlockProblem, chosen: int, kept: bool) -> "_Made":
+def _refit(block: BlockProblem, kept: bool, order: IndexArray) -> "_Made":
     from prunebench.kernels.enumeration import RefitEnumeration
 
     matrix, slope = _scaled(block)
+    matrix, slope = matrix[np.ix_(order, order)], slope[order]
+    chosen, ranges = _levels(block, kept)
     if kept:
-        return RefitEnumeration(matrix, slope, chosen, -1.0), block.form.value(np.zeros(block.p)), 0.5
+        return RefitEnumeration(matrix, slope, chosen, -1.0, ranges), block.form.value(np.zeros(block.p)), 0.5
     # dropping the set R from the full refit costs w_R' (P_RR)⁻¹ w_R / 2 with P the inverse of the matrix
     inverse = np.linalg.inv(matrix)
     everything = block.form.value(block.form.refit(np.ones(block.p, dtype=np.bool_)))
-    return RefitEnumeration(0.5 * (inverse + inverse.T), inverse @ slope, chosen, 1.0), everything, 0.5
+    return RefitEnumeration(0.5 * (inverse + inverse.T), inverse @ slope, chosen, 1.0, ranges), everything, 0.5
+
+
+def _levels(block: BlockProblem, kept: bool) -> "tuple[int, Ranges | None]":
+    """How many positions are chosen, and with a quota where each of them may lie."""
+    from prunebench.kernels.enumeration import Ranges
+
+    chosen, quota = block.keep if kept else block.p - block.keep, block.quota
+    if quota is None:
+        return chosen, None
+    return chosen, Ranges(quota.sizes, quota.counts if kept else quota.sizes - quota.counts)
+
+
+def _rounded(count: int) -> str:
+    """A count to three digits, also where it is too large for a float."""
+    return f"{count:.3g}" if count < 10**300 else f"about 1e{round(count.bit_length() * math.log10(2.0))}"
 
 
 def _scaled(block: BlockProblem) -> tuple[FloatArray, FloatArray]:

@@ -40,6 +40,7 @@ class HiGHS:
     modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
     exact: ClassVar[bool] = True
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("highspy", "numba")
     install: ClassVar[str] = "pip install highspy numba"
     max_size: ClassVar[int | None] = MAX_SIZE
@@ -75,7 +76,7 @@ class HiGHS:
         recorder = Recorder(budget, progress)
         objective = block.evaluate(block.incumbent)
         recorder.record(objective)
-        if block.keep in (0, block.p):
+        if block.settled:
             details = {"certificate": certificate(
                 "one mask", root_bound=objective, bound=objective, tolerance=0.0, nodes=0)}  # fmt: skip
             return Solution.from_mask(
@@ -182,14 +183,14 @@ class _Run:
             if self.formulation == "auto":
                 self.formulation = "pairs" if block.p <= PAIRS_SIZE else "residuals"
             if self.formulation in ("pairs", "mccormick"):
-                return program, formulations.Pairs(program, threads, plain=self.formulation == "mccormick")
+                return program, formulations.Pairs(program, threads, self.formulation == "mccormick", block.quota)
             shift: FloatArray = np.zeros(block.p)
             if self.formulation == "shifted-residuals":
                 shift = plane_shift(
                     program.quadratic, program.linear, program.count, program.inner(self.objective), stop=expired
                 ).diagonal
             return program, formulations.Residuals(
-                program, certified_shift(program.quadratic, shift), program.inner(self.objective), threads
+                program, certified_shift(program.quadratic, shift), program.inner(self.objective), threads, block.quota
             )
         lowest = block.form.lower_bound()
         refit = RefitProgram.of(block, self.objective, lowest if np.isfinite(lowest) else None)
@@ -199,8 +200,8 @@ class _Run:
         if split is None:
             return refit, None
         if self.formulation == "mask-cuts":
-            return refit, formulations.MaskCuts(refit, split.delta, threads)
-        return refit, formulations.Perspective(refit, split.delta, upper, threads)
+            return refit, formulations.MaskCuts(refit, split.delta, threads, block.quota)
+        return refit, formulations.Perspective(refit, split.delta, upper, threads, block.quota)
 
     def _raise_bound(self, bound: float) -> None:
         self.bound = max(self.bound, min(bound, self.objective))
@@ -214,7 +215,5 @@ class _Run:
 
 
 def _mask_of(point: FloatArray, block: BlockProblem) -> BoolArray:
-    """The mask of the `keep` largest binaries: HiGHS' integers hold only to a tolerance."""
-    mask = np.zeros(block.p, dtype=np.bool_)
-    mask[np.argsort(-point[: block.p], kind="stable")[: block.keep]] = True
-    return mask
+    """The mask of the largest binaries: HiGHS' integers hold only to a tolerance."""
+    return block.top_mask(point[: block.p])

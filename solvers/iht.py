@@ -33,6 +33,7 @@ class Iht:
     preferred_mode: ClassVar[Mode] = "refit"
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install prunebench"
     max_size: ClassVar[int | None] = None
@@ -86,7 +87,7 @@ class Iht:
     def _refit(self, best: Candidates) -> dict[str, object]:
         from prunebench.kernels import iht
 
-        form, keep = best.block.form, best.block.keep
+        form, keep = best.block.form, best.block.keeping
         whole = iht.Descent(form, keep)
         weights: FloatArray = np.where(best.mask, best.block.dense_weights, 0.0)
         taken: list[int] = []

@@ -10,7 +10,6 @@ from typing import ClassVar
 import numpy as np
 
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.masks import top_mask
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 from prunebench.scores import SCORES, score
@@ -31,6 +30,8 @@ class Magnitude:
     preferred_mode: ClassVar[Mode] = "select"
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = True
+    quotas: ClassVar[bool] = True
+    whole_layers: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     max_size: ClassVar[int | None] = None
     reference: ClassVar[str] = "Le Cun, Denker, Solla: Optimal Brain Damage, NeurIPS 1989"
@@ -51,7 +52,7 @@ class Magnitude:
     ) -> Solution:
         """The ranked mask, or the start mask where that is better."""
         recorder = Recorder(budget, progress)
-        mask = top_mask(score(self.score, block.form, block.dense_weights, rng), block.keep)
+        mask = block.top_mask(score(self.score, block.form, block.dense_weights, rng))
         reason = "ranked all weights"
         if block.start_mask is not None:
             start = block.evaluate(block.start_mask)

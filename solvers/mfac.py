@@ -29,6 +29,7 @@ class Mfac:
     preferred_mode: ClassVar[Mode] = "refit"
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install prunebench"
     max_size: ClassVar[int | None] = None
@@ -74,7 +75,7 @@ class Mfac:
             return obs.saliency(weights, diagonal)
 
         rounds = self.rounds if block.mode == "refit" else 1
-        mask = obs.prune_in_rounds(block.p, block.keep, rounds, costs, recorder.expired)
+        mask = obs.prune_in_rounds(block.p, block.keep, rounds, costs, recorder.expired, quota=block.quota)
         own = self.update == "published" and block.mode == "refit"
         best.offer(mask, "mfac", obs.single_update(form, weights, diagonal, mask) if own else None)
         return best.solution("ranked all weights")

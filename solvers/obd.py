@@ -9,7 +9,6 @@ from typing import ClassVar
 import numpy as np
 
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.masks import top_mask
 from prunebench.core.solution import Budget, Progress, Recorder, Solution
 from prunebench.core.solver import register
 from prunebench.kernels.candidates import Candidates
@@ -29,6 +28,7 @@ class Obd:
     preferred_mode: ClassVar[Mode] = "select"
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install prunebench"
     max_size: ClassVar[int | None] = None
@@ -43,5 +43,5 @@ class Obd:
     ) -> Solution:
         """The ranked mask, or a given start where that is better."""
         best = Candidates(block, Recorder(budget, progress), published=True)
-        best.offer(top_mask(score("obd", block.form, block.dense_weights), block.keep), "obd")
+        best.offer(block.top_mask(score("obd", block.form, block.dense_weights)), "obd")
         return best.solution("ranked all weights")

@@ -37,6 +37,7 @@ class Obs:
     preferred_mode: ClassVar[Mode] = "refit"
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install prunebench"
     max_size: ClassVar[int | None] = None
@@ -87,7 +88,12 @@ class Obs:
             return _one_by_one(block)
         costs = _MfacCosts(block, self.rows) if self.estimate == "mfac" else _ExactCosts(block)
         return obs.prune_in_rounds(
-            block.p, block.keep, self.rounds, costs, lambda made: best.recorder.expired(best.evaluations + made)
+            block.p,
+            block.keep,
+            self.rounds,
+            costs,
+            lambda made: best.recorder.expired(best.evaluations + made),
+            quota=block.quota,
         )
 
     def _swap(self, best: Candidates) -> bool:
@@ -138,5 +144,5 @@ def _one_by_one(block: BlockProblem) -> BoolArray:
     matrix = form.gram(np.arange(block.p))
     scale = 1.0 / np.sqrt(matrix.diagonal())
     slope = scale * (form.linear - form.product(form.centre))
-    mask, _ = obs_kernel.drop_one_by_one(matrix * scale[:, None] * scale, slope, block.keep, block.p)
+    mask, _ = obs_kernel.drop_one_by_one(matrix * scale[:, None] * scale, slope, block.keep, block.p, block.quota)
     return mask

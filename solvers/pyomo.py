@@ -45,6 +45,7 @@ class Pyomo:
     modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ("pyomo",)
     install: ClassVar[str] = "pip install pyomo"
     max_size: ClassVar[int | None] = MAX_SIZE
@@ -76,7 +77,7 @@ class Pyomo:
         mask, objective = block.incumbent, block.evaluate(block.incumbent)
         recorder.record(objective)
         expired = recorder.expired()
-        if block.keep in (0, block.p) or expired:
+        if block.settled or expired:
             status = Status.TIME_LIMIT if expired else Status.FEASIBLE
             return Solution.from_mask(
                 block, mask, status=status, stop_reason=expired or "only one mask", recorder=recorder

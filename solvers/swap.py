@@ -14,7 +14,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.masks import top_mask
+from prunebench.core.quota import Quota
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 from prunebench.kernels.descent import DescentResult, SwapDescent
@@ -42,6 +42,7 @@ class Swap:
     modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = True
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     max_size: ClassVar[int | None] = None
     reference: ClassVar[str] = "Yu, Serra, Ramalingam, Zhe: The Combinatorial Brain Surgeon, ICML 2022"
@@ -93,9 +94,8 @@ class _Search:
 
     def go(self, restarts: int, rng: np.random.Generator) -> str:
         """Make that many descents. -> why it was cut short, or "" """
-        keep, size = self._block.keep, self._block.p
-        exchangeable = min(keep, size - keep)
-        if exchangeable == 0:
+        size = self._block.p
+        if self._block.settled:
             return ""
         starts = self._ranked_starts(min(restarts, 3))
         descent = SwapDescent(self._block)
@@ -103,9 +103,9 @@ class _Search:
             if number < len(starts):
                 mask = starts[number]
             elif (number - len(starts)) % 2 == 0:
-                mask = _perturbed(self._best().mask, max(1, round(PERTURBED_SHARE * exchangeable)), rng)
+                mask = _perturbed(self._best().mask, self._block.quota, rng)
             else:
-                mask = top_mask(rng.random(size), keep)
+                mask = self._block.top_mask(rng.random(size))
             self._add(descent.run(mask, self._recorder, self.evaluations))
             if reason := self._recorder.expired(self.evaluations):
                 return reason
@@ -137,7 +137,7 @@ class _Search:
         for name in SCORES:
             if name == "random" or (name == "gradient" and not block.form.linear.any()):
                 continue
-            mask = top_mask(score(name, block.form, block.dense_weights), block.keep)
+            mask = block.top_mask(score(name, block.form, block.dense_weights))
             if mask.tobytes() not in masks and not self._recorder.expired():
                 masks[mask.tobytes()] = _Optimum(block.evaluate(mask), mask, False)
         ranked = sorted(masks.values(), key=_objective)
@@ -173,9 +173,17 @@ def _restarts(size: int) -> int:
     return FEW_RESTARTS if size <= FEW_RESTARTS_SIZE else 1
 
 
-def _perturbed(mask: BoolArray, exchanges: int, rng: np.random.Generator) -> BoolArray:
-    """`mask` with that many random weights exchanged."""
+def _perturbed(mask: BoolArray, quota: Quota | None, rng: np.random.Generator) -> BoolArray:
+    """`mask` with a share of its exchangeable weights exchanged at random, within groups where there is a quota."""
     out = mask.copy()
-    out[rng.choice(np.flatnonzero(mask), exchanges, replace=False)] = False
-    out[rng.choice(np.flatnonzero(~mask), exchanges, replace=False)] = True
+    if quota is None:
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        exchanges = max(1, round(PERTURBED_SHARE * min(kept.size, pruned.size)))
+        leaving, entering = rng.choice(kept, exchanges, replace=False), rng.choice(pruned, exchanges, replace=False)
+    else:
+        kept, pruned = quota.exchanges(mask, rng.random(mask.size), rng.random(mask.size))
+        pairs = rng.choice(kept.size, max(1, round(PERTURBED_SHARE * kept.size)), replace=False)
+        leaving, entering = kept[pairs], pruned[pairs]
+    out[leaving] = False
+    out[entering] = True
     return out

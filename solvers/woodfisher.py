@@ -11,7 +11,6 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.masks import top_mask
 from prunebench.core.solution import Budget, Progress, Recorder, Solution
 from prunebench.core.solver import register
 from prunebench.kernels.candidates import Candidates, settled
@@ -31,6 +30,7 @@ class WoodFisher:
     preferred_mode: ClassVar[Mode] = "refit"
     exact: ClassVar[bool] = False
     stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
     requires: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install prunebench"
     max_size: ClassVar[int | None] = None
@@ -62,7 +62,7 @@ class WoodFisher:
             return best.solution("there was nothing to rank")
         form, dense = block.form, block.dense_weights
         diagonal = obs.block_inverse_diagonal(form, self.block_size) if self.block_size else obs.inverse_diagonal(form)
-        mask = top_mask(obs.saliency(dense, diagonal), block.keep)
+        mask = block.top_mask(obs.saliency(dense, diagonal))
         weights = None
         if self.update == "published" and block.mode == "refit":
             weights = obs.single_update(form, dense, diagonal, mask)

@@ -1,7 +1,10 @@
 """Shared by all tests: a cache of their own, and what happens to tests whose data are not there."""
 
+import importlib.util
+import json
 import os
 
+import numpy as np
 import pytest
 
 from prunebench import make_problem
@@ -39,3 +42,73 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def torchvision_imports():
+    """Transformers and timm import torchvision where it is installed, and that must succeed.
+
+    PyPI's torchvision is built against PyPI's CUDA build of torch. Beside the CPU build of torch from
+    PyTorch's own index its compiled operators do not load, and its import fails where it describes
+    two of them that no test here calls. Declaring these two lets the import go through; where the
+    builds match, nothing is declared.
+    """
+    import torch
+
+    if importlib.util.find_spec("torchvision") is None:
+        yield
+        return
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "operator torchvision::nms does not exist" not in str(error):
+            raise
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        import torchvision  # noqa: F401
+
+        yield library  # held, or the declarations would go with it
+        return
+    yield
+
+
+@pytest.fixture(scope="session")
+def tiny_mistral(torchvision_imports, tmp_path_factory):
+    """A folder with a randomly initialised Mistral (grouped-query attention, sliding window), its tokenizer, a text."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import MistralConfig, MistralForCausalLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("tiny-mistral")
+    words = [f"w{number}" for number in range(45)]
+    vocabulary = {word: place for place, word in enumerate(["<s>", "</s>", "<unk>", *words])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>", model_max_length=64
+    )
+    fast.save_pretrained(folder)
+    config = MistralConfig(
+        vocab_size=48,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=64,
+        sliding_window=8,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MistralForCausalLM(config)
+        # Larger than the usual start, so that what is pruned can be felt.
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    rng = np.random.default_rng(0)
+    documents = [" ".join(rng.choice(words, size=int(rng.integers(20, 60)))) for _ in range(120)]
+    (folder / "text.json").write_text(json.dumps(documents))
+    return folder

@@ -14,6 +14,8 @@ import pytest
 from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
 from prunebench.cli import main
 from prunebench.core.errors import InvalidInput, SolverRefused, UnknownName
+from prunebench.core.solution import Recorder
+from prunebench.kernels.descent import swap_descent
 from prunebench.testing.instances import BruteForce, all_masks, instance
 
 dimod = pytest.importorskip("dimod")
@@ -46,6 +48,12 @@ def test_prune_sampler_refuses_an_unknown_keyword():
         PruneSampler().sample(dimod.BQM("BINARY"), num_read=3)
 
 
+def test_prune_sampler_refuses_a_bias_that_is_no_number():
+    model = dimod.BQM({0: float("nan"), 1: 1.0}, {(0, 1): 1.0}, 0.0, "BINARY")
+    with pytest.raises(InvalidInput, match="nan or infinite"):
+        PruneSampler().sample(model, cardinality=1)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_finds_the_optimum_of_a_small_block(name):
     block = instance("gaussian", 1, "select")
@@ -63,6 +71,27 @@ def test_threads_do_not_change_the_answer():
     block = instance("gaussian", 3, "select", p=12, keep=6)
     one, two = (solve(block, "anneal", options={"threads": n, "reads": 8}, seed=1) for n in (1, 2))
     assert np.array_equal(one.mask, two.mask)
+
+
+@pytest.mark.parametrize("couplings", ["dense", "factor"])
+def test_even_reads_that_never_cool_end_where_no_swap_improves(couplings):
+    block = instance("gaussian", 3, "select", p=12, keep=6)
+    options = {"hot": 100.0, "cold": 100.0, "reads": 16, "polish": False, "couplings": couplings}
+    found = solve(block, "anneal", options=options, seed=1)
+    ends = [found.mask, *found.alternatives]
+    moves = [swap_descent(block, end, Recorder(Budget())).moves for end in ends if (end != block.incumbent).any()]
+    assert len(moves) > 1
+    assert max(moves) == 0
+
+
+def test_reads_become_shorter_where_nothing_improves_and_stay_in_the_budget():
+    block = instance("gaussian", 3, "select", p=12, keep=6)
+    budget = Budget(evaluations=1_000_000)
+    one, two = (solve(block, "anneal", budget=budget, seed=1) for _ in range(2))
+    assert one.details["reads"] > one.details["evaluations"] / (one.details["sweeps"] * block.p)
+    assert one.details["evaluations"] <= budget.evaluations
+    assert np.array_equal(one.mask, two.mask)
+    assert one.details["reads"] == two.details["reads"]
 
 
 @pytest.mark.parametrize("encoding", ["with_penalty", "with_multiplier"])

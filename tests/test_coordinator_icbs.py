@@ -132,7 +132,7 @@ def test_the_block_model_is_the_taylor_model_of_the_loss_on_its_batch():
     from prunebench.curvature.gradients import sample_gradients
 
     landscape.network.assign(weights)
-    rows = sample_gradients(landscape.network, landscape._loss, landscape._calibration, positions)
+    rows = sample_gradients(landscape.network, landscape.loss_of, landscape.calibration, positions)
     assert np.allclose(view.factor(indices), rows[:, indices] / np.sqrt(40), rtol=1e-3, atol=1e-6)
     assert np.allclose(view.gradient, rows.mean(axis=0, dtype=np.float64), rtol=1e-3, atol=1e-6)
 

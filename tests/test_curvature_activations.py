@@ -84,7 +84,8 @@ def test_the_model_and_the_global_random_state_are_left_as_they_were(model, samp
 
 
 def test_a_layer_that_is_not_linear_is_refused(model, samples):
-    with pytest.raises(InvalidInput, match=r"'1' is a ReLU; layer-input forms are for torch\.nn\.Linear only"):
+    message = r"'1' is a ReLU; layer-input forms are for torch\.nn\.Linear and torch\.nn\.Conv2d only"
+    with pytest.raises(InvalidInput, match=message):
         layer_inputs(model, "1", samples, [0])
 
 

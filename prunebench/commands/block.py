@@ -6,14 +6,21 @@ from typing import Any
 
 from prunebench.commands import arguments as shared
 from prunebench.coordinator.cut import cut_block
+from prunebench.coordinator.quotas import pattern
 from prunebench.core.block import MODES
+from prunebench.core.errors import InvalidInput
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The problem, the block's size and density, and which weights it takes."""
     parser.add_argument("problem", metavar="PROBLEM", help="a registered problem")
     parser.add_argument("--size", type=shared.positive_int, required=True, metavar="P", help="weights in the block")
-    parser.add_argument("--density", type=shared.density, required=True, metavar="D", help="the part that is kept")
+    parser.add_argument(
+        "--density", type=shared.density, metavar="D", help="the part that is kept; a quota N:M says it by itself"
+    )
+    parser.add_argument(
+        "--quota", metavar="KIND", help="layer or row (each keeps the same part), or N:M as in 2:4 (default: none)"
+    )
     parser.add_argument(
         "--select", default="random", metavar="SCORE", help="random, row, or a score: the P highest (default: random)"
     )
@@ -32,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Cut, write, describe."""
     shared.require_folder(arguments.output)
+    if arguments.density is None and pattern(arguments.quota) is None:
+        raise InvalidInput("--density is missing: give the part that is kept, or a --quota N:M")
     block = cut_block(
         arguments.problem,
         size=arguments.size,
@@ -41,6 +50,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         curvature=shared.curvature(arguments),
         seed=arguments.seed,
         options=shared.pairs(arguments.option),
+        quota=arguments.quota,
     )
     block.save(arguments.output)
     form = block.form
@@ -49,6 +59,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "file": str(arguments.output),
         "p": block.p,
         "keep": block.keep,
+        "quota_groups": None if block.quota is None else int(block.quota.counts.size),
         "mode": block.mode,
         "held": "factor" if form.factor is not None else "hessian",
         "rows": int(form.factor.shape[0]) if form.factor is not None else block.p,
@@ -65,8 +76,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     """What was written."""
+    groups = f" ({result['quota_groups']} groups with counts of their own)" if result["quota_groups"] else ""
     lines = [
-        f"wrote {result['file']}: {result['p']} weights of {result['problem']}, keep {result['keep']}, "
+        f"wrote {result['file']}: {result['p']} weights of {result['problem']}, keep {result['keep']}{groups}, "
         f"mode {result['mode']}, {result['held']} with {result['rows']} rows",
         f"magnitude pruning costs {result['incumbent_objective']:.6g}, a random mask {result['random_mean']:.6g}",
         f"hash {result['block_hash']}",

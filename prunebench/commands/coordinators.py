@@ -5,6 +5,7 @@ from typing import Any
 
 from prunebench.commands.solvers import options_rows
 from prunebench.coordinator.icbs_options import ICBSOptions
+from prunebench.coordinator.layer_wise_options import LayerWiseOptions
 from prunebench.coordinator.multi_stage import MultiStageOptions
 from prunebench.coordinator.one_shot import OneShot
 
@@ -27,6 +28,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 "name": "multi-stage",
                 "summary": "The density falls in stages, each from new gradients about the current weights.",
                 "options": options_rows(MultiStageOptions),
+            },
+            {
+                "name": "layer-wise",
+                "summary": "Layer by layer from the Gram matrix of each layer's inputs; no backward pass.",
+                "options": options_rows(LayerWiseOptions),
             },
         ]
     }

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.format not in FORMATS:
         raise unknown_name("format", arguments.format, (*FORMATS, QOBLIB))
     shared.require_folder(arguments.output)
-    block = BlockProblem.load(arguments.file)
+    block = BlockProblem.load(arguments.file).plain()
     exports = importlib.import_module(FORMATS[arguments.format]).EXPORTS
     exports[arguments.format](block, arguments.output)
     size = arguments.output.stat().st_size

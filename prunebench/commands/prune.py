@@ -13,6 +13,7 @@ from prunebench.core.registry import PROBLEMS, SOLVERS
 
 ICBS_ARGUMENTS = ("init", "select", "block_size", "steps", "accept", "ablation")
 STAGE_ARGUMENTS = ("stages", "schedule")
+LAYER_ARGUMENTS = ("quota", "target")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stages = parser.add_argument_group("coordinator multi-stage (all its options: 'prunebench coordinators')")
     stages.add_argument("--stages", type=shared.positive_int, metavar="T", help="stages, each with new gradients")
     stages.add_argument("--schedule", metavar="NAME", help=f"how the density falls: {', '.join(SCHEDULES)}")
+    layers = parser.add_argument_group("coordinator layer-wise (all its options: 'prunebench coordinators')")
+    layers.add_argument("--quota", metavar="UNIT", help="what holds the density: row, layer, or N:M such as 2:4")
+    layers.add_argument("--target", metavar="WHAT", help="a layer's own outputs (own) or the dense network's (dense)")
     parser.add_argument("--time-limit", type=shared.seconds, metavar="SEC", help="seconds for all solving together")
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of everything random (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
@@ -65,9 +69,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     elif arguments.coordinator == "multi-stage":
         coordinator |= _stage_curvature(curvature)
         curvature = {}
+    elif arguments.coordinator == "layer-wise":
+        for name in ("batch_size", "gradient_scale"):
+            if name in curvature:
+                raise InvalidInput(
+                    f"--{name.replace('_', '-')} belongs to gradients; coordinator layer-wise computes none"
+                )
+        coordinator |= curvature
+        curvature = {}
     named = {
         name: getattr(arguments, name)
-        for name in (*ICBS_ARGUMENTS, *STAGE_ARGUMENTS)
+        for name in (*ICBS_ARGUMENTS, *STAGE_ARGUMENTS, *LAYER_ARGUMENTS)
         if getattr(arguments, name) is not None
     }
     coordinator |= named
@@ -108,8 +120,9 @@ def text(result: dict[str, Any]) -> str:
         f"mode {result['mode']}, {where}",
         f"kept         {result['kept']:,} of {result['total']:,} (density {result['kept'] / result['total']:.4f})",
     ]
-    if result["accuracy"] is not None:
-        lines.append(f"accuracy     {result['accuracy']:.4f} (dense {result['dense_accuracy']:.4f})")
+    for measure in ("accuracy", "perplexity"):
+        if result.get(measure) is not None:
+            lines.append(f"{measure:<12} {result[measure]:.4f} (dense {result['dense_' + measure]:.4f})")
     lines += [
         f"loss         {result['loss']:.6g} (dense {result['dense_loss']:.6g})",
         f"objective    {result['objective']:.8g}",

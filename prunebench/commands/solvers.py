@@ -24,13 +24,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     """A table; with a name, that solver's options and their documentation."""
-    lines = [f"{'solver':<22} {'modes':<14} {'exact':<6} {'bound':<6} {'stochastic':<11} {'largest p':<10} available"]
+    facts = f"{'exact':<6} {'bound':<6} {'stochastic':<11} {'quotas':<7} {'largest p':<10}"
+    lines = [f"{'solver':<22} {'modes':<14} {facts} available"]
     for row in result["solvers"]:
         largest = f"{row['max_size']:,}" if row["max_size"] else "-"
         available = "yes" if row["available"] else f"no: {row['install']}"
         lines.append(
             f"{row['name']:<22} {'+'.join(row['modes']):<14} {_yes(row['exact']):<6} {_yes(row['bound']):<6} "
-            f"{_yes(row['stochastic']):<11} {largest:<10} {available}"
+            f"{_yes(row['stochastic']):<11} {_yes(row['quotas']):<7} {largest:<10} {available}"
         )
     for row in result["solvers"]:
         lines += ["", f"{row['name']}: {row['summary']}"]
@@ -53,6 +54,7 @@ def _describe(cls: type[Any]) -> dict[str, Any]:
         "exact": cls.exact,
         "bound": bool(getattr(cls, "bound", cls.exact)),
         "stochastic": cls.stochastic,
+        "quotas": bool(getattr(cls, "quotas", False)),
         "max_size": cls.max_size,
         "reference": cls.reference,
         "requires": list(requires),

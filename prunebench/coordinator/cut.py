@@ -1,19 +1,21 @@
 """Cut one block problem out of a trained network, everything else held at its dense weights."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from prunebench.coordinator.quotas import fan_in, keep_within, of_block, pattern, whole_groups
 from prunebench.coordinator.state import calibration_seed
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput, unknown_name
-from prunebench.core.masks import keep_count, top_mask
+from prunebench.core.masks import top_mask
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem, require_data, spread
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.quota import Quota
 from prunebench.scores import SCORES, score
 
 SLICE_BYTES = 256 * 2**20
@@ -31,6 +33,7 @@ def cut_block(
     curvature: Mapping[str, Any] | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    quota: str | None = None,
 ) -> BlockProblem:
     """A block problem of `size` weights out of a problem.
 
@@ -44,34 +47,50 @@ def cut_block(
     mode : "select" | "refit"
     curvature : options of FisherOptions by name; its ridge is relative to the block's own mean curvature
     seed : fixes the weights drawn and the calibration samples
+    quota : none, "layer" or "row" (every layer or output row of the block keeps the same share), or
+            "N:M" (the block is made of whole groups of M consecutive weights along the inputs, each
+            keeping N; density and keep may then be left out)
 
     Raises
     ------
-    InvalidInput   a size above the network's, an unknown selection, missing data
+    InvalidInput   a size above the network's, an unknown selection or quota, missing data
     """
     chosen = make_problem(problem, options)
     if size < 1:
         raise InvalidInput(f"size is {size}; a block has at least one weight")
-    if (keep is None) == (density is None):
-        raise InvalidInput("give either density or keep")
-    count = keep if keep is not None else keep_count(density or 0.0, size, "the block")
+    count = keep_within(quota, size, density, keep)
     if select not in ("random", "row") and select not in SCORES:
         raise unknown_name("selection", select, ["random", "row", *SCORES])
     require_data(chosen)
     rng = np.random.default_rng([seed, 2])
     if isinstance(chosen, NetworkProblem):
-        return _from_network(chosen, size, count, select, mode, curvature or {}, seed, rng)
+        return _from_network(chosen, size, count, select, mode, curvature or {}, seed, rng, quota)
     if isinstance(chosen, BlockSetProblem):
-        return _from_block_set(chosen, size, count, select, mode, seed, rng)
+        return _from_block_set(chosen, size, count, select, mode, seed, rng, quota)
     raise InvalidInput(f"problem {chosen.name!r} is neither a network nor a set of blocks")
 
 
 def _from_block_set(
-    problem: BlockSetProblem, size: int, keep: int, select: str, mode: Mode, seed: int, rng: np.random.Generator
+    problem: BlockSetProblem,
+    size: int,
+    keep: int,
+    select: str,
+    mode: Mode,
+    seed: int,
+    rng: np.random.Generator,
+    quota: str | None,
 ) -> BlockProblem:
     whole = problem.block(0.5, mode, seed)
     _require_size(problem.name, size, whole.p)
-    if select == "random":
+    held = pattern(quota)
+    if quota is not None and held is None:
+        raise InvalidInput(f"{problem.name} is a set of blocks without layers and rows; choose a quota N:M, or none")
+    if held is not None:
+        starts = np.arange(0, whole.p // held[1] * held[1], held[1])
+        indices = _groups(
+            starts, held[1], size, select, rng, lambda: score(select, whole.form, whole.dense_weights, rng)
+        )
+    elif select == "random":
         indices = spread(whole.p, size, rng)
     elif select == "row":
         indices = _consecutive(whole.p, size, rng)
@@ -84,6 +103,7 @@ def _from_block_set(
         mode=mode,
         indices=indices,
         problem=problem.name,
+        quota=None if held is None else Quota.n_m(size, *held),
     )
 
 
@@ -96,9 +116,11 @@ def _from_network(
     curvature: Mapping[str, Any],
     seed: int,
     rng: np.random.Generator,
+    quota: str | None,
 ) -> BlockProblem:
     from prunebench.curvature.fisher import FisherOptions, fisher_form
     from prunebench.curvature.network import PrunableNetwork
+    from prunebench.curvature.samples import row_weight
 
     options = option_tools.build(FisherOptions, curvature)
     network = PrunableNetwork(problem.model(), problem.prunable())
@@ -114,7 +136,12 @@ def _from_network(
     def gradients() -> Iterator[npt.NDArray[np.float32]]:
         return _gradient_slices(problem, network, positions, options.batch_size)
 
-    if select == "random":
+    if (held := pattern(quota)) is not None:
+        indices = _groups(
+            whole_groups(network.layers, held[1]), held[1], size, select, rng,
+            lambda: _scores(select, gradients(), weights, options.batch_size, rng),
+        )  # fmt: skip
+    elif select == "random":
         indices = spread(network.total, size, rng)
     elif select == "row":
         indices = _row(network.layers, network.total, size, rng)
@@ -127,6 +154,7 @@ def _from_network(
         ridge=options.ridge,
         batch_size=options.batch_size,
         gradient_scale=options.gradient_scale,
+        row_weight=row_weight(calibration),
     )
     return BlockProblem(
         form=form,
@@ -136,6 +164,7 @@ def _from_network(
         indices=indices,
         layer=network.layer_names(indices),
         problem=problem.name,
+        quota=of_block(quota, network.layers, indices, keep),
     )
 
 
@@ -177,11 +206,35 @@ def _row(layers: Any, total: int, size: int, rng: np.random.Generator) -> IndexA
     """Consecutive weights that begin with a random row of a layer chosen by its size."""
     at = int(rng.integers(total))
     layer = next(layer for layer in layers if layer.start <= at < layer.stop)
-    fan_in = max(1, (layer.stop - layer.start) // layer.shape[0])
-    start = layer.start + (at - layer.start) // fan_in * fan_in
-    offset = int(rng.integers(max(1, fan_in - size + 1)))
+    length = fan_in(layer)
+    start = layer.start + (at - layer.start) // length * length
+    offset = int(rng.integers(max(1, length - size + 1)))
     start = min(start + offset, total - size)
     return np.arange(start, start + size, dtype=np.int64)
+
+
+def _groups(
+    starts: IndexArray,
+    group: int,
+    size: int,
+    select: str,
+    rng: np.random.Generator,
+    scores: Callable[[], FloatArray],
+) -> IndexArray:
+    """`size` weights in whole groups: random ones, consecutive ones, or those of the largest total score."""
+    count = size // group
+    if count > starts.size:
+        raise InvalidInput(
+            f"size is {size} but whole groups of {group} hold {starts.size * group} weights; choose at most that"
+        )
+    if select == "random":
+        chosen = spread(starts.size, count, rng)
+    elif select == "row":
+        chosen = _consecutive(starts.size, count, rng)
+    else:
+        totals = scores()[starts[:, None] + np.arange(group)].sum(axis=1)
+        chosen = np.flatnonzero(top_mask(totals, count))
+    return np.asarray((starts[chosen][:, None] + np.arange(group)).ravel(), dtype=np.int64)
 
 
 def _consecutive(total: int, size: int, rng: np.random.Generator) -> IndexArray:

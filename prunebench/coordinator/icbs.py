@@ -178,32 +178,34 @@ class ICBS:
     def _open_step(self) -> None:
         self._times, self._started = {}, perf_counter()
         view = self.landscape.look(self._weights, self._batch(self.step))
-        self._fit_loss = view.loss
+        scores = self._selection_scores(view)
         self._lap("gradients")
-        chosen = self._choose_blocks(view)
+        chosen = self._choose_blocks(view, scores)
         self._lap("select")
         scale = self.options.gradient_scale if self.landscape.samples else 1.0
-        for label, indices in chosen:
+        factors = view.factors([indices for _, indices in chosen])
+        self._lap("gradients")
+        for (label, indices), factor in zip(chosen, factors, strict=True):
             self._blocks.append(
                 StepBlock(
                     label=label,
                     indices=indices,
-                    factor=view.factor(indices),
-                    slope=scale * view.gradient[indices],
+                    factor=factor,
+                    slope=scale * view.slope(indices),
                     ridge=view.ridge(indices),
                     dense_weights=self._dense[indices],
                     weights=self._weights[indices],
                     mask=self._mask[indices],
                 )
             )
+        self._fit_loss = view.loss
         self._waiting = [self._task(position, None) for position in range(len(self._blocks))]
         self._expected, self._outcomes, self._again = len(self._waiting), {}, []
         self._lap("build")
 
-    def _choose_blocks(self, view: View) -> list[tuple[str, IndexArray]]:
+    def _choose_blocks(self, view: View, scores: FloatArray) -> list[tuple[str, IndexArray]]:
         """The step's disjoint blocks with their labels."""
         options, layers = self.options, self.landscape.layers
-        scores = self._selection_scores(view)
         barred = self._fixed.copy()
         rng = self._rng(self.step, "layers")
         everything = np.arange(self._dense.size)

@@ -61,6 +61,14 @@ class View(Protocol):
         """The columns of the curvature's factor for `indices`: sample gradients over sqrt(rows). (n, b)."""
         ...
 
+    def factors(self, blocks: Sequence[IndexArray]) -> list[Factor]:
+        """The same for several disjoint blocks, their rows common to all."""
+        ...
+
+    def slope(self, indices: IndexArray) -> FloatArray:
+        """The mean gradient of the weights in a block. float64 (b,)."""
+        ...
+
     def ridge(self, indices: IndexArray) -> FloatArray:
         """The diagonal that belongs to the loss itself: zero for a network. float64 (b,)."""
         ...
@@ -132,6 +140,14 @@ class FormView:
     def factor(self, indices: IndexArray) -> Factor:
         """Columns of the form's factor."""
         return self._root[:, indices]
+
+    def factors(self, blocks: Sequence[IndexArray]) -> list[Factor]:
+        """The same for several blocks."""
+        return [self.factor(indices) for indices in blocks]
+
+    def slope(self, indices: IndexArray) -> FloatArray:
+        """The gradient of the form."""
+        return np.asarray(self.gradient[indices])
 
     def ridge(self, indices: IndexArray) -> FloatArray:
         """The form's ridge."""

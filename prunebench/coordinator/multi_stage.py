@@ -231,7 +231,9 @@ class MultiStage:
         positions = positions if batch > 1 else np.sort(positions)
         rows = self._network.rows(positions, batch, chosen if settling else None)
         gradient = rows.mean(axis=0, dtype=np.float64)
-        whole = fisher_form(rows, self.weights[chosen], ridge=1.0, batch_size=batch)
+        whole = fisher_form(
+            rows, self.weights[chosen], ridge=1.0, batch_size=batch, row_weight=self._network.row_weight
+        )
         mean_diagonal = float(whole.ridge[0])
         # over few weights there are more rows than unknowns, so the whole gradient counts
         scales = (1.0,) * len(self.options.ridges) if settling else self.options.gradient_scales

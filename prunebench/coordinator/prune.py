@@ -13,6 +13,8 @@ from prunebench.coordinator.executors import Workers, make_workers
 from prunebench.coordinator.icbs import ICBS
 from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.landscape import FormLandscape
+from prunebench.coordinator.layer_wise import LayerWise, require_fit
+from prunebench.coordinator.layer_wise_options import LayerWiseOptions
 from prunebench.coordinator.multi_stage import MultiStage, MultiStageOptions, statistics_positions
 from prunebench.coordinator.one_shot import OneShot, Span
 from prunebench.coordinator.runner import Drive, Say, Validate, drive
@@ -22,7 +24,7 @@ from prunebench.core.arrays import FloatArray
 from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput, SolverRefused, unknown_name
 from prunebench.core.masks import keep_count
-from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem, require_data
+from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem, require_data, spread
 from prunebench.core.solution import Budget
 from prunebench.core.solver import Solver, make_solver
 from prunebench.curvature.fisher import FisherOptions, network_form
@@ -31,7 +33,12 @@ from prunebench.log.run_directory import RunDirectory, next_free
 if TYPE_CHECKING:
     from prunebench.curvature.network import PrunableNetwork
 
-COORDINATORS: Mapping[str, type | None] = {"one-shot": None, "icbs": ICBSOptions, "multi-stage": MultiStageOptions}
+COORDINATORS: Mapping[str, type | None] = {
+    "one-shot": None,
+    "icbs": ICBSOptions,
+    "multi-stage": MultiStageOptions,
+    "layer-wise": LayerWiseOptions,
+}
 """The coordinators by name, with the class of their options."""
 SCOPES = ("network", "layer")
 
@@ -43,8 +50,9 @@ class PruneRequest:
     mode None means the solver's own: `preferred_mode` where it names one, else refit if it handles it.
     scope "network" solves the whole network as one block, "layer" one block a layer.
     `curvature` holds options of `prunebench.curvature.fisher.FisherOptions` by name (one-shot),
-    `coordinator_options` those of the coordinator (`ICBSOptions`, `MultiStageOptions`). `seconds` limits the whole run,
-    `block_seconds` each block. `executor` says where blocks are solved: inline, local:N, dask:ADDRESS.
+    `coordinator_options` those of the coordinator (`ICBSOptions`, `MultiStageOptions`, `LayerWiseOptions`).
+    `seconds` limits the whole run, `block_seconds` each block. `executor` says where blocks are solved:
+    inline, local:N, dask:ADDRESS.
     The network is judged on its validation samples every `validate_every` steps, for the log.
     """
 
@@ -149,7 +157,13 @@ def _prepare(request: PruneRequest) -> _Prepared:
             f"problem {request.problem!r} is no network, and its quadratic form is the same at every stage; "
             "use --coordinator one-shot or icbs"
         )
+    if request.coordinator == "layer-wise" and not isinstance(problem, NetworkProblem):
+        raise InvalidInput(
+            f"problem {request.problem!r} is no network and has no layers; use --coordinator one-shot or icbs"
+        )
     options = None if kind is None else option_tools.build(kind, request.coordinator_options)
+    if isinstance(options, LayerWiseOptions):
+        options.require_density(request.density)
     mode = request.mode or ("select" if request.coordinator == "icbs" else preferred_mode(solver))
     return _Prepared(problem, solver, mode, options, make_workers(request.executor))
 
@@ -202,7 +216,8 @@ def _prune_network(
     network = PrunableNetwork(model, problem.prunable())
     dense = problem.evaluate(model)
     timings = {"load": perf_counter() - clock}
-    say(f"{request.problem}: {network.total} prunable weights, dense accuracy {dense['accuracy']:.4f}")
+    measures = ", ".join(f"{name} {value:.4f}" for name, value in dense.items())
+    say(f"{request.problem}: {network.total} prunable weights, dense {measures}")
 
     clock = perf_counter()
     coordinator = _network_coordinator(request, prepared, problem, network, say)
@@ -255,6 +270,8 @@ def _network_coordinator(
         return MultiStage(
             stages, total, request.density, prepared.mode, prepared.options, seed=request.seed, problem=request.problem
         )
+    if request.coordinator == "layer-wise":
+        return _layer_wise(request, prepared, problem, network, say)
     curvature = option_tools.build(FisherOptions, request.curvature)
     layers = [Span(layer.name, layer.start, layer.stop) for layer in network.layers]
     spans = layers if request.scope == "layer" else [Span("network", 0, network.total)]
@@ -262,6 +279,36 @@ def _network_coordinator(
     form = network_form(problem, network, curvature, np.random.default_rng(calibration_seed(request.seed)))
     say(f"quadratic form from {curvature.samples} samples")
     return OneShot(form, network.weights(), request.density, prepared.mode, spans, problem=request.problem)
+
+
+def _layer_wise(
+    request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, network: "PrunableNetwork", say: Say
+) -> LayerWise:
+    from prunebench.curvature.staged import StagedNetwork
+
+    options: LayerWiseOptions = prepared.options
+    require_fit(prepared.solver, network.layers, options)
+    calibration = problem.calibration()
+    if options.samples > len(calibration):
+        raise InvalidInput(
+            f"coordinator layer-wise: samples is {options.samples} but {problem.name} has {len(calibration)} "
+            "calibration samples; ask for fewer"
+        )
+    rng = np.random.default_rng(calibration_seed(request.seed))
+    positions = spread(len(calibration), options.samples, rng)
+    stages = StagedNetwork(network, calibration, positions, dense=options.target == "dense")
+    how = f"{stages.blocks} blocks run by themselves" if stages.blocks else "the network run from its inputs each time"
+    say(f"{len(network.layers)} layers with {len(stages.groups)} different inputs, {how}")
+    return LayerWise(
+        stages,
+        network.layers,
+        network.weights(),
+        request.density,
+        prepared.mode,
+        options,
+        whole_layers=getattr(prepared.solver, "whole_layers", False),
+        problem=request.problem,
+    )
 
 
 def _require_size(solver: Solver, size: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.arrays import Factor, FloatArray, row_chunks, times, transposed_times
+from prunebench.core.quota import Keeping, Quota
 
 UNIT = 0.5 * float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)
@@ -97,12 +98,15 @@ def transposed_image(matrix: Factor, vector: Operand) -> Ball:
     return Ball(transposed_times(matrix, ball.mid), _up(spread))
 
 
-def largest_sum(ball: Ball, count: int) -> float:
-    """An upper end of the sum of the `count` largest entries."""
+def largest_sum(ball: Ball, count: Keeping) -> float:
+    """An upper end of the sum of the `count` largest entries, or of each group's largest in a quota."""
     if count == 0:
         return 0.0
     ends = ball.upper()
-    chosen = np.partition(ends, ends.size - count)[ends.size - count :]
+    if isinstance(count, Quota):
+        chosen = ends[count.top_mask(ends)]
+    else:
+        chosen = np.partition(ends, ends.size - count)[ends.size - count :]
     return math.nextafter(math.fsum(chosen), math.inf)
 
 

@@ -1,6 +1,7 @@
 """The block problem: what every solver gets, and all it gets."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,9 +14,10 @@ import numpy.typing as npt
 from prunebench.core import block_file
 from prunebench.core.arrays import BoolArray, FloatArray, frozen, numeric, vector
 from prunebench.core.errors import InvalidInput
-from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.qubo import Qubo
+from prunebench.core.quota import Keeping, Quota, top
+from prunebench.core.rows import RowsForm, RowsQubo
 
 Mode = Literal["select", "refit"]
 MODES: tuple[Mode, ...] = ("select", "refit")
@@ -35,11 +37,14 @@ class BlockProblem:
     indices : int64 (p,), optional  the block's positions among the network's prunable weights
     layer : str (p,), optional      the layer each weight belongs to
     problem : str                   where the block comes from; used in messages
+    quota : Quota or ((indices, count), …), optional
+                                    how many weights each group of a partition keeps, `keep` in all;
+                                    stored as a Quota, or as None where there is one group
 
     Raises
     ------
-    InvalidInput   wrong shapes, NaN, a keep count out of range, an infeasible start mask, or a
-                   refit problem whose ridge leaves the curvature singular
+    InvalidInput   wrong shapes, NaN, a keep count out of range, a quota that does not fit, an
+                   infeasible start mask, or a refit problem whose ridge leaves the curvature singular
     """
 
     form: QuadraticForm
@@ -50,6 +55,7 @@ class BlockProblem:
     indices: npt.NDArray[np.int64] | None = None
     layer: npt.NDArray[np.str_] | None = None
     problem: str = ""
+    quota: Quota | None = None
 
     def __post_init__(self) -> None:
         size = self.form.p
@@ -69,6 +75,8 @@ class BlockProblem:
             )
         if self.mode not in MODES:
             raise InvalidInput(f"{self.name}: mode is {self.mode!r}; choose one of {', '.join(MODES)}")
+        if self.quota is not None:
+            set_field(self, "quota", self._checked_quota(self.quota))
         if self.start_mask is not None:
             set_field(self, "start_mask", frozen(self._checked_mask(self.start_mask, "start_mask")))
         if self.indices is not None:
@@ -107,7 +115,26 @@ class BlockProblem:
         """The mask every search starts from: `start_mask`, else magnitude pruning. bool (p,)."""
         if self.start_mask is not None:
             return self.start_mask
-        return cast(BoolArray, frozen(top_mask(np.abs(self.dense_weights), self.keep)))
+        return cast(BoolArray, frozen(self.top_mask(np.abs(self.dense_weights))))
+
+    @property
+    def settled(self) -> bool:
+        """Whether only one mask is feasible."""
+        return self.keep in (0, self.p) or (self.quota is not None and self.quota.settled)
+
+    @property
+    def keeping(self) -> Keeping:
+        """The quota where there is one, else `keep`."""
+        return self.keep if self.quota is None else self.quota
+
+    @property
+    def mask_count(self) -> int:
+        """How many masks are feasible, exactly."""
+        return math.comb(self.p, self.keep) if self.quota is None else self.quota.mask_count
+
+    def top_mask(self, scores: FloatArray) -> BoolArray:
+        """The feasible mask of the highest scores, within groups where there is a quota. (p,) -> bool (p,)"""
+        return top(scores, self.keeping)
 
     @cached_property
     def hash(self) -> str:
@@ -148,6 +175,8 @@ class BlockProblem:
                 raise InvalidInput(
                     f"{self.name}: {int(support.sum())} weights are not zero but keep is {self.keep}; prune the rest"
                 )
+            if self.quota is not None and (self.quota.kept_of(support) > self.quota.counts).any():
+                raise InvalidInput(f"{self.name}: the weights {self.quota.violation(support)}; prune the rest")
             kept = support
         else:
             kept = self._checked_mask(mask, "mask")
@@ -162,8 +191,8 @@ class BlockProblem:
         return self._qubo
 
     def random_mean(self) -> float:
-        """The expected f(m·dense_weights) over uniformly random masks with `keep` ones: the gap's scale."""
-        return self._qubo.random_mean(self.keep)
+        """The expected f(m·dense_weights) over uniformly random feasible masks: the gap's scale."""
+        return self._qubo.random_mean(self.keeping)
 
     def gap(self, objective: float, lower_bound: float) -> float:
         """(objective − lower bound)/(random mean − lower bound): 0 is proved optimal, 1 is a random mask.
@@ -186,10 +215,21 @@ class BlockProblem:
         """The same block with `mask` as its incumbent."""
         return replace(self, start_mask=np.asarray(mask))
 
+    def plain(self) -> "BlockProblem":
+        """The same block with one Hessian of all weights, where its form is that of a whole layer (`RowsForm`).
+
+        Raises
+        ------
+        InvalidInput   the layer is too large for that
+        """
+        return replace(self, form=self.form.plain()) if isinstance(self.form, RowsForm) else self
+
     def contents(self) -> dict[str, Any]:
         """The arrays of the block problem file, by key."""
         form = self.form
         curvature: dict[str, Any] = {"factor": form.factor} if form.factor is not None else {"hessian": form.hessian}
+        if isinstance(form, RowsForm):
+            curvature = {"hessian": form.shared, "rows": np.int64(form.rows)}
         optional = {"start_mask": self.start_mask, "indices": self.indices, "layer": self.layer}
         return {
             **curvature,
@@ -201,6 +241,7 @@ class BlockProblem:
             "keep": np.int64(self.keep),
             "mode": np.str_(self.mode),
             **{key: value for key, value in optional.items() if value is not None},
+            **({} if self.quota is None else {"quota_group": self.quota.group, "quota_counts": self.quota.counts}),
             "problem": np.str_(self.problem),
         }
 
@@ -222,14 +263,11 @@ class BlockProblem:
     def from_contents(contents: Mapping[str, Any], source: str) -> "BlockProblem":
         """The block problem of arrays by key, as `contents` gives them; `source` names them in errors."""
         try:
-            form = QuadraticForm(
-                factor=contents.get("factor"),
-                hessian=contents.get("hessian"),
-                ridge=contents["ridge"],
-                linear=contents["linear"],
-                centre=contents["centre"],
-                constant=contents["constant"],
-            )
+            terms = {name: contents[name] for name in ("ridge", "linear", "centre", "constant")}
+            if "rows" in contents:
+                form: QuadraticForm = RowsForm(shared=contents["hessian"], rows=int(contents["rows"]), **terms)
+            else:
+                form = QuadraticForm(factor=contents.get("factor"), hessian=contents.get("hessian"), **terms)
             return BlockProblem(
                 form=form,
                 dense_weights=contents["dense_weights"],
@@ -239,12 +277,15 @@ class BlockProblem:
                 indices=contents.get("indices"),
                 layer=contents.get("layer"),
                 problem=str(contents.get("problem", "")),
+                quota=Quota(contents["quota_group"], contents["quota_counts"]) if "quota_group" in contents else None,
             )
         except InvalidInput as error:
             raise InvalidInput(f"{source}: {error}") from error
 
     @cached_property
     def _qubo(self) -> Qubo:
+        if isinstance(self.form, RowsForm):
+            return RowsQubo.of(self.form, self.dense_weights)
         return Qubo.from_form(self.form, self.dense_weights)
 
     def _checked_mask(self, mask: npt.ArrayLike, what: str) -> BoolArray:
@@ -256,7 +297,22 @@ class BlockProblem:
         kept = int(array.sum())
         if kept != self.keep:
             raise InvalidInput(f"{self.name}: {what} keeps {kept} weights; it must keep exactly {self.keep}")
+        if self.quota is not None and (violation := self.quota.violation(array)):
+            raise InvalidInput(f"{self.name}: {what} {violation}")
         return array.copy()
+
+    def _checked_quota(self, quota: Any) -> Quota | None:
+        try:
+            checked = quota if isinstance(quota, Quota) else Quota.of(self.p, quota)
+        except InvalidInput as error:
+            raise InvalidInput(f"{self.name}: {error}") from error
+        if checked.p != self.p:
+            raise InvalidInput(f"{self.name}: the quota is over {checked.p} weights; the block has {self.p}")
+        if checked.keep != self.keep:
+            raise InvalidInput(
+                f"{self.name}: keep is {self.keep} but the quota's counts add up to {checked.keep}; make them agree"
+            )
+        return checked if checked.counts.size > 1 else None
 
     def _require_unique_refit(self) -> None:
         """Refuse a refit whose minimiser is not unique on every support."""

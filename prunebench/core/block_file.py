@@ -14,8 +14,8 @@ from prunebench.core.errors import InvalidInput
 
 FORMAT = "prunebench.block/1"
 REQUIRED = ("ridge", "linear", "centre", "constant", "dense_weights", "keep", "mode")
-OPTIONAL = ("factor", "hessian", "start_mask", "indices", "layer", "problem")
-PROBLEM_KEYS = ("factor", "hessian", *REQUIRED, "start_mask")
+OPTIONAL = ("factor", "hessian", "start_mask", "indices", "layer", "problem", "quota_group", "quota_counts", "rows")
+PROBLEM_KEYS = ("factor", "hessian", *REQUIRED, "start_mask", "quota_group", "quota_counts", "rows")
 """The keys that define the problem a solver sees; the rest is provenance."""
 
 
@@ -68,4 +68,6 @@ def read(path: Path) -> dict[str, Any]:
         raise InvalidInput(f"{path}: the key {missing[0]!r} is missing; a block problem needs {', '.join(REQUIRED)}")
     if ("factor" in contents) == ("hessian" in contents):
         raise InvalidInput(f"{path}: the curvature must stand once, as 'factor' (n, p) or as 'hessian' (p, p)")
+    if ("quota_group" in contents) != ("quota_counts" in contents):
+        raise InvalidInput(f"{path}: a quota needs both 'quota_group' (p,) and 'quota_counts' (groups,)")
     return contents

@@ -3,7 +3,8 @@
 Small blocks get the semidefinite-strength root relaxation of branch and bound; large ones the
 Lagrangian dual of the factor (mathematics, §3), which needs two products with it a step. Either way
 the number that is given back is derived with interval arithmetic from the dual data found, so a
-search that stops early or rounds badly can only make it weaker.
+search that stops early or rounds badly can only make it weaker. A quota's masks are among those of
+its count, so every bound for the count holds; the dual and the split also rank within the groups.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,8 @@ from prunebench.core.convexify import plane_shift
 from prunebench.core.errors import InvalidInput
 from prunebench.core.perspective import best_split
 from prunebench.core.programs import RefitProgram, SelectProgram
+from prunebench.core.quota import Keeping, Quota, top
+from prunebench.core.rows import RowsForm
 
 DENSE_SIZE = 600
 """Up to this p the dense relaxation is solved: O(p³) an iteration, some forty of them."""
@@ -43,15 +46,19 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
     """The best bound found in about `seconds`, in the block's own units.
 
     Small blocks (p <= 600): the diagonal shift (select) or split (refit) that maximises the root
-    relaxation. Larger ones: the Lagrangian dual, O(np) a step and nothing of size p² or n².
+    relaxation. Larger ones: the Lagrangian dual, O(np) a step and nothing of size p² or n². A whole layer
+    (`RowsForm`): the unconstrained minimum only.
     """
     started = perf_counter()
+    if isinstance(block.form, RowsForm):
+        # the relaxations read one Hessian of size p, which a layer's form does not hold
+        return Bound(block.form.lower_bound(), "unconstrained minimum", {"seconds": perf_counter() - started})
 
     def stop() -> bool:
         return perf_counter() - started > seconds
 
-    if block.keep in (0, block.p):
-        low, _ = value_range(block, block.weights_of(np.full(block.p, block.keep > 0)))
+    if block.settled:
+        low, _ = value_range(block, block.weights_of(block.incumbent))
         if block.mode == "select" or block.keep == 0:
             return Bound(low, "one mask", {"seconds": perf_counter() - started})
     found: list[tuple[float, dict[str, Any]]] = []
@@ -59,7 +66,7 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
         proof = _shift(block, stop) if block.mode == "select" else _split(block, stop)
         if proof:
             found.append((derive(block, proof), proof))
-    if not found or not np.isfinite(found[0][0]):
+    if not found or not np.isfinite(found[0][0]) or block.quota is not None:
         proof = {"formulation": LAGRANGIAN, "dual": _dual(block, stop)}
         found.append((derive(block, proof), proof))
     if _is_semidefinite(block):
@@ -180,13 +187,13 @@ class _Dual:
         form = self.form
         pull = self._pull(dual)
         gains = self._gains(pull)
-        share = _capped_share(gains, self.block.keep, smoothing)
-        top = float(np.partition(gains, gains.size - self.block.keep)[gains.size - self.block.keep :].sum())
+        share = _capped_share(gains, self.block.keeping, smoothing)
+        best = float(gains[self.block.top_mask(gains)].sum())
         base = form.constant - 0.5 * float(dual @ dual) + float((0.5 * form.ridge * form.centre - pull) @ form.centre)
         smooth = base - float(share @ gains) + 0.5 * smoothing * float(share @ share)
         move = self._weights(pull, share) - form.centre
         slope = np.asarray(self.factor @ move.astype(self.factor.dtype), dtype=np.float64) - dual
-        return smooth, slope, base - top
+        return smooth, slope, base - best
 
     def gains(self, dual: FloatArray) -> FloatArray:
         """What keeping each weight saves at z."""
@@ -195,7 +202,7 @@ class _Dual:
     def weights(self, dual: FloatArray) -> FloatArray:
         """The weights that answer z, the best `keep` of them kept."""
         pull = self._pull(dual)
-        return self._weights(pull, _capped_share(self._gains(pull), self.block.keep, 0.0))
+        return self._weights(pull, _capped_share(self._gains(pull), self.block.keeping, 0.0))
 
     def _pull(self, dual: FloatArray) -> FloatArray:
         return np.asarray(dual.astype(self.factor.dtype) @ self.factor, dtype=np.float64) + self.form.linear
@@ -214,17 +221,31 @@ class _Dual:
         return np.asarray(share * (self.form.centre - pull / self.form.ridge))
 
 
-def _capped_share(gains: FloatArray, keep: int, smoothing: float) -> FloatArray:
+def _capped_share(gains: FloatArray, keeping: Keeping, smoothing: float) -> FloatArray:
     """argmax of share'gains − ½ smoothing ‖share‖² over 0 <= share <= 1, Σ = keep, by bisection on the price."""
-    if smoothing <= 0.0 or keep in (0, gains.size):
-        share = np.zeros(gains.size)
-        share[np.argsort(-gains, kind="stable")[:keep]] = 1.0
-        return share
+    if isinstance(keeping, Quota):
+        return _capped_shares(gains, keeping, smoothing)
+    if smoothing <= 0.0 or keeping in (0, gains.size):
+        return top(gains, keeping).astype(np.float64)
     low, high = float(gains.min()) - smoothing, float(gains.max())
     for _ in range(60):
         price = 0.5 * (low + high)
-        if float(np.clip((gains - price) / smoothing, 0.0, 1.0).sum()) > keep:
+        if float(np.clip((gains - price) / smoothing, 0.0, 1.0).sum()) > keeping:
             low = price
         else:
             high = price
     return np.clip((gains - 0.5 * (low + high)) / smoothing, 0.0, 1.0)
+
+
+def _capped_shares(gains: FloatArray, quota: Quota, smoothing: float) -> FloatArray:
+    """The same with a price for every group."""
+    if smoothing <= 0.0:
+        return quota.top_mask(gains).astype(np.float64)
+    low = np.full(quota.counts.size, float(gains.min()) - smoothing)
+    high = np.full(quota.counts.size, float(gains.max()))
+    for _ in range(60):
+        price = 0.5 * (low + high)
+        share = np.clip((gains - price[quota.group]) / smoothing, 0.0, 1.0)
+        above = np.bincount(quota.group, share) > quota.counts
+        low, high = np.where(above, price, low), np.where(above, high, price)
+    return np.asarray(np.clip((gains - 0.5 * (low + high)[quota.group]) / smoothing, 0.0, 1.0))

@@ -85,8 +85,8 @@ def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price
 def split_bound(block: BlockProblem, split: FloatArray, point: FloatArray) -> float:
     """The perspective relaxation of mode refit with diagonal split Δ, from its dual at v = `point`.
 
-    f >= f(v) − ∇f'v + ½ ΣΔv² − ½ (sum of the keep largest (Δv − ∇f)²/Δ), valid for any v once
-    H − diag(Δ) is proved positive semidefinite; Δ is shrunk until it is.
+    f >= f(v) − ∇f'v + ½ ΣΔv² − ½ (sum of the keep largest (Δv − ∇f)²/Δ; with a quota, of every group's),
+    valid for any v once H − diag(Δ) is proved positive semidefinite; Δ is shrunk until it is.
     """
     if (split <= 0.0).any():
         return -np.inf
@@ -98,7 +98,7 @@ def split_bound(block: BlockProblem, split: FloatArray, point: FloatArray) -> fl
     rest = Ball.of(split) * point - slope
     gains = (rest * rest).over(split) * 0.5
     start = value - (slope * point).total() + (Ball.of(split) * point * point).total() * 0.5
-    return float((start - largest_sum(gains, block.keep)).lower())
+    return float((start - largest_sum(gains, block.keeping)).lower())
 
 
 def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
@@ -130,7 +130,7 @@ def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
             return -np.inf
         rest = ridge * centre - pull
         gains = (rest * rest).over(ridge.mid) * (0.5 + 4.0 * UNIT)
-    bound = pruned.total() + form.constant - paid - largest_sum(gains, block.keep)
+    bound = pruned.total() + form.constant - paid - largest_sum(gains, block.keeping)
     return float(bound.lower())
 
 

@@ -29,7 +29,7 @@ def options_of(cls: type) -> list[Option]:
     docs = _field_docs(cls)
     hints = typing.get_type_hints(cls)
     return [
-        Option(item.name, _type_text(hints[item.name]), repr(_default(item)), docs.get(item.name, ""))
+        Option(option_name(item), _type_text(hints[item.name]), repr(_default(item)), docs.get(item.name, ""))
         for item in dataclasses.fields(cls)
         if item.init
     ]
@@ -44,19 +44,27 @@ def build(cls: type, options: Mapping[str, Any]) -> Any:
     InvalidInput   a value that does not fit the option's type
     """
     hints = typing.get_type_hints(cls)
-    known = {item.name for item in dataclasses.fields(cls) if item.init}
+    known = {option_name(item): item.name for item in dataclasses.fields(cls) if item.init}
     owner = getattr(cls, "name", cls.__name__)
     values = {}
     for name, value in options.items():
         if name not in known:
             raise unknown_name(f"option of {owner}", name, known)
-        values[name] = parse(f"{owner}: option {name}", value, hints[name]) if isinstance(value, str) else value
+        field = known[name]
+        values[field] = parse(f"{owner}: option {name}", value, hints[field]) if isinstance(value, str) else value
     return cls(**values)
 
 
 def as_json(instance: Any) -> dict[str, Any]:
     """The options of an instance as JSON-able values."""
-    return {item.name: _plain(getattr(instance, item.name)) for item in dataclasses.fields(instance) if item.init}
+    return {
+        option_name(item): _plain(getattr(instance, item.name)) for item in dataclasses.fields(instance) if item.init
+    }
+
+
+def option_name(item: "dataclasses.Field[Any]") -> str:
+    """What an option is called: the field's name, or its metadata's "option" where a method has that name."""
+    return str(item.metadata.get("option", item.name))
 
 
 def parse(what: str, text: str, kind: Any) -> Any:

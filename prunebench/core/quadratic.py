@@ -122,6 +122,10 @@ class QuadraticForm:
         """The diagonal of H, the ridge included. float64 (p,)."""
         return self._curvature_diagonal + self.ridge
 
+    def curvature_diagonal(self) -> FloatArray:
+        """The diagonal of the curvature without the ridge. float64 (p,)."""
+        return self._curvature_diagonal.copy()
+
     def gram(self, indices: npt.ArrayLike) -> FloatArray:
         """H restricted to `indices`, the ridge included. int (b,) -> float64 (b, b). Cost nb²."""
         chosen = self._checked_indices(indices)

@@ -5,8 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, Factor, FloatArray, column_squares, times
+from prunebench.core.arrays import BoolArray, Factor, FloatArray, column_squares, row_chunks, times
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.quota import Keeping, Quota
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +75,51 @@ class Qubo:
             squares = np.sum((scaled @ self.factor.T.astype(np.float64, copy=False)) ** 2, axis=1)
         return np.asarray(out + 0.5 * (squares - chosen @ self._own_squares))
 
-    def random_mean(self, keep: int) -> float:
-        """The mean of E over uniformly random masks with `keep` ones, in closed form."""
+    def random_mean(self, keep: Keeping) -> float:
+        """The mean of E over uniformly random masks with `keep` ones, or within a quota, in closed form."""
+        if isinstance(keep, Quota):
+            return self._mean_within(keep)
         share = keep / self.p
         pair_share = share * (keep - 1) / (self.p - 1) if self.p > 1 else 0.0
-        if self.hessian is not None:
-            pairs = 0.5 * float(self.scale @ (self.hessian @ self.scale) - self._own_squares.sum())
-        else:
-            assert self.factor is not None
-            total = times(self.factor, self.scale)
-            pairs = 0.5 * float(total @ total - self._own_squares.sum())
+        pairs = 0.5 * (self._along(self.scale) - float(self._own_squares.sum()))
         return self.constant + share * float(self.linear.sum()) + pair_share * pairs
+
+    def _mean_within(self, quota: Quota) -> float:
+        """Weights of two groups are kept independently; two of one group with c(c−1)/(s(s−1))."""
+        scaled = self.scale * quota.shares
+        own = quota.shares**2 * self._own_squares
+        pairs = 0.5 * (self._along(scaled) - float(own.sum()))
+        sizes, counts = quota.sizes.astype(np.float64), quota.counts.astype(np.float64)
+        share = counts / sizes
+        together = share * (counts - 1.0) / np.maximum(sizes - 1.0, 1.0)
+        inner = 0.5 * (self._group_squares(quota) - np.bincount(quota.group, self._own_squares))
+        within = np.where(sizes > 1.0, together - share**2, 0.0)
+        return self.constant + float(quota.shares @ self.linear) + pairs + float(within @ inner)
+
+    def _along(self, move: FloatArray) -> float:
+        """move'C move, C the curvature without the ridge."""
+        if self.hessian is not None:
+            return float(move @ (self.hessian @ move))
+        assert self.factor is not None
+        total = times(self.factor, move)
+        return float(total @ total)
+
+    def _group_squares(self, quota: Quota) -> FloatArray:
+        """w̄'C w̄ over each group alone, C the curvature without the ridge. float64 (g,)"""
+        starts = quota.offsets[:-1]
+        if self.hessian is not None:
+            out = np.empty(starts.size)
+            for number in range(starts.size):
+                members = quota.members(number)
+                scale = self.scale[members]
+                out[number] = scale @ self.hessian[np.ix_(members, members)] @ scale
+            return out
+        assert self.factor is not None
+        total = np.zeros(starts.size)
+        for rows in row_chunks(self.factor):
+            ordered = (self.factor[rows].astype(np.float64, copy=False) * self.scale)[:, quota.order]
+            total += np.sum(np.add.reduceat(ordered, starts, axis=1) ** 2, axis=0)
+        return total
 
     @cached_property
     def _own_squares(self) -> FloatArray:

@@ -11,6 +11,7 @@ from prunebench.core import options as option_tools
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import SolverFault, SolverRefused
 from prunebench.core.registry import SOLVERS, register_solver, require_packages
+from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
 
 __all__ = ["Budget", "Progress", "Recorder", "Refit", "Solver", "make_solver", "register", "solve"]
@@ -27,7 +28,9 @@ class Solver(Protocol):
 
     Class facts: `name`; `modes` it handles natively; `exact` (proves optimality when given time);
     `stochastic` (depends on the seed); `requires` (import names of packages that only it needs)
-    and `install` (the command that brings them); `max_size` (largest p, or None); `reference`.
+    and `install` (the command that brings them); `max_size` (largest p, or None); `reference`;
+    `quotas`, True where it honours `block.quota` (a solver without this fact does not);
+    `whole_layers`, True where it takes a `RowsForm`, a layer whose rows share one Hessian (likewise).
     """
 
     name: ClassVar[str]
@@ -67,6 +70,11 @@ class Refit:
 
     modes: ClassVar[frozenset[str]] = frozenset({"refit"})
     exact: ClassVar[bool] = False
+
+    @property
+    def quotas(self) -> bool:
+        """Whether the mask solver honours quotas."""
+        return getattr(self.mask_solver, "quotas", False)
 
     def refuses(self, block: BlockProblem) -> str:
         """The mask solver's own reason, for the select problem."""
@@ -129,6 +137,18 @@ def native_or_refit(solver: Solver, block: BlockProblem) -> Solver:
         if block.mode == "select":
             raise SolverRefused(f"solver {solver.name!r} handles mode refit only; use --mode refit or another solver")
         runnable = Refit(solver)  # type: ignore[assignment]  # its name is a property, which only type checkers mind
+    if block.quota is not None and not getattr(solver, "quotas", False):
+        able = ", ".join(name for name in SOLVERS.names() if getattr(SOLVERS.get(name), "quotas", False))
+        raise SolverRefused(
+            f"solver {solver.name!r} refuses {block.name}: it has a quota of {block.quota.counts.size} groups, which "
+            f"this solver does not honour; choose one of {able}, or give the block a plain count"
+        )
+    if isinstance(block.form, RowsForm) and not getattr(solver, "whole_layers", False):
+        able = ", ".join(name for name in SOLVERS.names() if getattr(SOLVERS.get(name), "whole_layers", False))
+        raise SolverRefused(
+            f"solver {solver.name!r} refuses {block.name}: it is a whole layer of {block.form.rows} rows, and this "
+            f"solver takes one row at a time; choose one of {able}, or the coordinator layer-wise, which cuts rows"
+        )
     reason = runnable.refuses(block)
     if reason:
         raise SolverRefused(f"solver {solver.name!r} refuses {block.name} (p={block.p}, keep={block.keep}): {reason}")

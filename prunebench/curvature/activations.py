@@ -2,6 +2,7 @@
 
 For inputs X (n, d_in) and one output row with dense weights w0, f(w) = 1/2 ||X (w - w0)||²/n: the
 quadratic form with curvature X'X/n, the same for all rows of the layer (OBC, SparseGPT, Wanda, ALPS).
+A convolution is the linear layer of its patches: d_in is input channels × kernel.
 """
 
 import copy
@@ -21,6 +22,9 @@ from prunebench.curvature.network import PrunableNetwork, evaluation_mode
 from prunebench.curvature.samples import checked_positions
 
 CHUNK_SAMPLES = 256
+
+Linear = torch.nn.Linear | torch.nn.Conv2d
+"""The modules whose outputs are linear in inputs, or patches of inputs, that all output rows share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +63,7 @@ class LayerInputs:
             # A new form would copy and check the (d_in, d_in) matrix again for every row.
             form = copy.copy(first)
             object.__setattr__(form, "centre", frozen(row))
+            object.__setattr__(form, "derived", first.derived)
             yield form
 
 
@@ -75,26 +80,26 @@ def layer_inputs(
     Parameters
     ----------
     network : the model is run in evaluation mode where `device` says; nothing of it is changed
-    layer : name of a torch.nn.Linear, or of its weight
+    layer : name of a torch.nn.Linear or torch.nn.Conv2d, or of its weight
     samples : Samples
     positions : int64 (s,)     which samples
 
     Raises
     ------
     UnknownName    the model has no module of that name
-    InvalidInput   the module is not a torch.nn.Linear, is never reached, or gets NaN
+    InvalidInput   the module is neither, is never reached, or gets NaN
     """
     model = network.model if isinstance(network, PrunableNetwork) else network
     name = layer.removesuffix(".weight")
     module = _linear(model, name)
     chosen = checked_positions(positions, len(samples))
-    width = module.in_features
+    width = input_width(module)
     gram = torch.zeros((width, width), dtype=torch.float64, device=device)
     count = 0
 
     def add(_: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
         nonlocal count
-        rows = inputs[0].detach().reshape(-1, width).to(torch.float64)
+        rows = input_rows(module, inputs[0].detach()).to(torch.float64)
         gram.addmm_(rows.T, rows)
         count += len(rows)
 
@@ -115,8 +120,62 @@ def layer_inputs(
         raise InvalidInput(
             f"the inputs of layer {name!r} hold NaN or infinity; look for a diverged network or a broken sample"
         )
-    weights = module.weight.detach().to(device="cpu", dtype=torch.float64).numpy().copy()
+    weights = module.weight.detach().to(device="cpu", dtype=torch.float64).reshape(-1, width).numpy().copy()
     return LayerInputs(name, frozen(held), count, frozen(weights))
+
+
+def input_width(module: Linear) -> int:
+    """How many weights an output row of a linear layer or convolution has."""
+    return int(module.weight[0].numel())
+
+
+def input_rows(module: Linear, inputs: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
+    """What each output of the module is a weighted sum of: its inputs, or the patches of a convolution. (n, width)
+
+    Parameters
+    ----------
+    module : checked by `checked_linear`
+    inputs : (..., in_features), or images (s, channels, height, width)
+    counted : bool (s, t), optional     which positions of a linear layer's inputs count; the others are padding
+    """
+    if isinstance(module, torch.nn.Conv2d):
+        padding = module.padding
+        if isinstance(padding, str):
+            # torch keeps what "same" means in this order: left, right, top, bottom
+            inputs = torch.nn.functional.pad(inputs, module._reversed_padding_repeated_twice)
+            padding = (0, 0)
+        patches = torch.nn.functional.unfold(
+            inputs, module.kernel_size, dilation=module.dilation, padding=padding, stride=module.stride
+        )
+        return patches.transpose(1, 2).reshape(-1, input_width(module))
+    rows = inputs.reshape(-1, inputs.shape[-1])
+    if counted is not None and counted.numel() == len(rows):
+        rows = rows[counted.reshape(-1).to(rows.device)]
+    return rows
+
+
+def checked_linear(name: str, module: torch.nn.Module) -> Linear:
+    """The module, if its outputs are linear in inputs or patches that all output rows share.
+
+    Raises
+    ------
+    InvalidInput   another kind of module, a grouped convolution, or one that pads with other than zeros
+    """
+    if isinstance(module, torch.nn.Conv2d):
+        if module.groups != 1:
+            raise InvalidInput(
+                f"layer {name!r} is a convolution of {module.groups} groups, whose output rows see different inputs; "
+                "leave it out of the prunable parameters, or use another coordinator"
+            )
+        if module.padding_mode != "zeros":
+            raise InvalidInput(f"layer {name!r} pads with {module.padding_mode!r}; layer-input forms know zeros only")
+        return module
+    if not isinstance(module, torch.nn.Linear):
+        raise InvalidInput(
+            f"layer {name!r} is a {type(module).__name__}; layer-input forms are for torch.nn.Linear and "
+            "torch.nn.Conv2d only"
+        )
+    return module
 
 
 def layer_input_form(
@@ -136,14 +195,9 @@ def layer_input_form(
     return layer_inputs(network, layer, samples, positions).form(row, ridge)
 
 
-def _linear(model: torch.nn.Module, name: str) -> torch.nn.Linear:
+def _linear(model: torch.nn.Module, name: str) -> Linear:
     modules = dict(model.named_modules())
     if name not in modules:
-        known = [key for key, module in modules.items() if isinstance(module, torch.nn.Linear)]
+        known = [key for key, module in modules.items() if isinstance(module, torch.nn.Linear | torch.nn.Conv2d)]
         raise unknown_name("layer", name, known)
-    module = modules[name]
-    if not isinstance(module, torch.nn.Linear):
-        raise InvalidInput(
-            f"layer {name!r} is a {type(module).__name__}; layer-input forms are for torch.nn.Linear only"
-        )
-    return module
+    return checked_linear(name, modules[name])

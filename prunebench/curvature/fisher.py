@@ -64,6 +64,7 @@ def fisher_form(
     ridge: float = DEFAULT_RIDGE,
     batch_size: int = 1,
     gradient_scale: float = 0.0,
+    row_weight: float = 1.0,
 ) -> QuadraticForm:
     """The quadratic model of the loss with the empirical Fisher as its curvature, H = (b/n) G'G + ridge.
 
@@ -78,6 +79,8 @@ def fisher_form(
     ridge : relative to the mean of the curvature's diagonal
     batch_size : samples a row, b
     gradient_scale : factor of the mean gradient in the linear term
+    row_weight : how many observations a sample's loss is the mean of (the predicted tokens of a
+                 sequence); rows then count as often, and are centred for it: see `samples.centring`
 
     Raises
     ------
@@ -98,7 +101,11 @@ def fisher_form(
     if centre.shape != (factor.shape[1],):
         raise InvalidInput(f"weights have shape {centre.shape}; the gradients have {factor.shape[1]} columns")
     linear = gradient_scale * _column_means(factor) if gradient_scale else None
-    factor *= factor.dtype.type(math.sqrt(batch_size / factor.shape[0]))
+    if row_weight > 1.0:
+        from prunebench.curvature.samples import centring
+
+        factor -= (centring(batch_size * row_weight) * _column_means(factor)).astype(factor.dtype)
+    factor *= factor.dtype.type(math.sqrt(batch_size * row_weight / factor.shape[0]))
     mean_diagonal = float(column_squares(factor).mean())
     if mean_diagonal == 0.0:
         raise InvalidInput(
@@ -130,6 +137,7 @@ def network_form(
     InvalidInput   fewer calibration samples than asked for, or what sample_gradients and fisher_form refuse
     """
     from prunebench.curvature.gradients import sample_gradients
+    from prunebench.curvature.samples import row_weight
 
     calibration = problem.calibration()
     if options.samples > len(calibration):
@@ -150,6 +158,7 @@ def network_form(
         ridge=options.ridge,
         batch_size=options.batch_size,
         gradient_scale=options.gradient_scale,
+        row_weight=row_weight(calibration),
     )
 
 

@@ -19,6 +19,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature import linear_gradients
 from prunebench.curvature.gradient_work import GradientWork, Loss, Parameters
+from prunebench.curvature.linear_passes import unsuited
 from prunebench.curvature.network import PrunableNetwork, evaluation_mode
 from prunebench.curvature.samples import checked_positions
 
@@ -105,6 +106,8 @@ def sample_gradients(
             steps = _one_by_one(work, chosen, batch_size, held)
         elif linear_gradients.applies(network):
             steps = linear_gradients.fill(work, chosen, memory.chunk, held)
+        elif _by_passes(network, samples, device):
+            steps = linear_gradients.fill_by_passes(work, chosen, memory.chunk, held)
         else:
             steps = _per_sample(work, chosen, memory.chunk, held)
         done = 0
@@ -149,7 +152,7 @@ def gradient_memory(
     else:
         # Gradients of the activations are made while the kept ones are still there.
         each = 3 * kept
-        if not linear_gradients.applies(network):
+        if not (linear_gradients.applies(network) or _by_passes(network, samples, "cpu")):
             # The gradients of a chunk, and temporaries of the size of the layer that is being made.
             each += gradient + 2 * 4 * max(layer.size for layer in network.layers)
         chunk = max(1, min(rows, CHUNK_SAMPLES, CHUNK_BYTES // each))
@@ -178,6 +181,12 @@ def available_memory() -> int | None:
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def _by_passes(network: PrunableNetwork, samples: Samples, device: str) -> bool:
+    """Whether gradients can be had from passes through linear layers, where the model is."""
+    place = next(network.model.parameters()).device
+    return place == torch.device(device) and not unsuited(network, samples, place)
 
 
 def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[int]:

@@ -40,41 +40,46 @@ class ImageNet:
 
     def missing(self) -> str:
         """Which images or weights are not there and what to do; "" if all are. Reads no file."""
-        out = []
-        absent = [part for part in PARTS if not (self.folder() / part).is_dir()]
-        if absent:
-            out.append(
-                f"ImageNet is not in {str(self.folder())!r} ({' and '.join(absent)} missing): fetch it from "
-                "image-net.org, unpack it to one folder a class below train/ and val/, and give that folder "
-                "with --option images=DIR"
-            )
+        out = [self.missing_images()]
         if not self.weights_file().is_file():
             out.append(
                 f"the weights of {self.problem} are not at {str(self.weights_file())!r}: put a safetensors file there, "
                 f"give it with --option weights=FILE, or point {DATA_VARIABLE} or --data at the folder that holds it"
             )
-        return "; ".join(out)
+        return "; ".join(text for text in out if text)
+
+    def missing_images(self) -> str:
+        """Which images are not there and what to do; "" if all are."""
+        absent = [part for part in PARTS if not (self.folder() / part).is_dir()]
+        if not absent:
+            return ""
+        return (
+            f"ImageNet is not in {str(self.folder())!r} ({' and '.join(absent)} missing): fetch it from "
+            "image-net.org, unpack it to one folder a class below train/ and val/, and give that folder "
+            "with --option images=DIR"
+        )
 
     def classes(self) -> int:
         """How many classes the images have.
 
         Raises
         ------
-        MissingData   images or weights are not there
+        MissingData   images are not there
         """
-        if self.missing():
-            raise MissingData(self.missing())
+        if self.missing_images():
+            raise MissingData(self.missing_images())
         return len(_folder(self.folder() / "train").classes)
 
-    def samples(self, part: Literal["train", "val"]) -> Samples:
-        """The images of a part, read when they are fetched.
+    def samples(self, part: Literal["train", "val"], batch_size: int = 0) -> Samples:
+        """The images of a part, read when they are fetched; `batch_size` at a time in the network, 0 for any number.
 
         Raises
         ------
         InvalidInput   no images, or val/ has other classes than train/
         """
         train = _folder(self.folder() / "train")
-        return train if part == "train" else _folder(self.folder() / part, len(train.classes))
+        found = train if part == "train" else _folder(self.folder() / part, len(train.classes))
+        return found.in_batches(batch_size) if batch_size else found
 
 
 @lru_cache(maxsize=8)

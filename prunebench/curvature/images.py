@@ -1,5 +1,6 @@
 """Colour images: held as bytes, or read from a folder when they are fetched; normalised channel by channel."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.curvature.samples import checked_positions
+
+AT_ONCE = 250
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 
@@ -99,6 +102,8 @@ class FolderSamples:
                 f"{str(folder)!r} holds no images; expected one folder a class with {', '.join(SUFFIXES)}"
             )
         self._resize, self._crop = resize, crop
+        self.batch_size = AT_ONCE
+        """How many images should go through the network at a time."""
         self._mean, self._std = _channels(mean), _channels(std)
 
     def __len__(self) -> int:
@@ -117,6 +122,12 @@ class FolderSamples:
         inputs = pixels.permute(0, 3, 1, 2).to(torch.float32)
         labels = torch.tensor([label for _, label in chosen], dtype=torch.int64)
         return inputs.div_(255.0).sub_(self._mean).div_(self._std).contiguous(), labels
+
+    def in_batches(self, size: int) -> "FolderSamples":
+        """The same samples, asking to go through the network so many at a time."""
+        other = copy.copy(self)
+        other.batch_size = size
+        return other
 
     def _read(self, file: Path) -> npt.NDArray[np.uint8]:
         from PIL import Image, UnidentifiedImageError

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from prunebench.core.arrays import IndexArray
+from prunebench.curvature import linear_passes
 from prunebench.curvature.gradient_work import GradientWork
 from prunebench.curvature.network import PrunableNetwork
 
@@ -57,6 +58,25 @@ def fill(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tenso
         for layer, slope in zip(layers, slopes, strict=True):
             rows = out[start : start + len(inputs), layer.start : layer.stop].view(len(inputs), *layer.shape)
             _outer(slope, seen[layer.name][0].detach(), rows)
+        yield len(inputs)
+
+
+def fill_by_passes(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[int]:
+    """The same for any network that `linear_passes.unsuited` has nothing against, where its model is."""
+    spans = {layer.name: layer for layer in work.network.layers}
+    modules = linear_passes.linear_modules(work.network)
+    for start in range(0, positions.size, chunk):
+        inputs, targets = work.batch(positions[start : start + chunk])
+        block = out[start : start + len(inputs)]
+        block.zero_()
+
+        def add(name: str, given: torch.Tensor, slopes: torch.Tensor, block: torch.Tensor = block) -> None:
+            layer = spans[name]
+            rows = block[:, layer.start : layer.stop].view(len(block), *layer.shape)
+            slopes = slopes.reshape(len(block), -1, slopes.shape[-1])
+            rows += (slopes.transpose(1, 2) @ given.reshape(len(block), -1, given.shape[-1])).to(block.device)
+
+        linear_passes.send(work.model, modules, work.loss, (inputs, targets), add)
         yield len(inputs)
 
 

@@ -1,5 +1,6 @@
 """Samples by position: tensors as they are, or pixels that are normalised when they are fetched."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Samples
 
 
 class TensorSamples:
@@ -95,3 +97,34 @@ def checked_positions(positions: npt.ArrayLike | Sequence[int], total: int) -> I
             f"sample position {chosen[outside][0]} is outside the {total} samples there are: 0 to {total - 1}"
         )
     return chosen
+
+
+def at_once(samples: Samples, usual: int) -> int:
+    """How many of these samples should go through the network at a time."""
+    return int(getattr(samples, "batch_size", usual))
+
+
+def counted_positions(samples: Samples, targets: torch.Tensor) -> torch.Tensor | None:
+    """Which positions of a batch are no padding, bool (b, t); None where the samples know no padding."""
+    counted = getattr(samples, "counted", None)
+    return None if counted is None else counted(targets)
+
+
+def row_weight(samples: Samples) -> float:
+    """How many observations a sample's loss is the mean of: the predicted tokens of a sequence, else 1.
+
+    A mean over T independent observations has 1/T of their covariance, so that its gradients, to
+    stand for the curvature, count T times (but see `centring`).
+    """
+    return float(getattr(samples, "row_weight", 1.0))
+
+
+def centring(weight: float) -> float:
+    """The part of the mean gradient ḡ to take off every row g before rows count `weight` times.
+
+    The second moment of the observations is T·Cov(g) + ḡḡ': their covariance T times that of the
+    rows, their mean once and not T times. With g − (1 − 1/√T)·ḡ for g, T times the rows' second
+    moment is just that. Without it, away from a minimum, ḡḡ' would drown everything else and no
+    model could promise a fall of the loss by more than 1/(2T).
+    """
+    return 1.0 - 1.0 / math.sqrt(weight)

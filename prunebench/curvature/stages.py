@@ -12,6 +12,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, Samples
 from prunebench.curvature.gradients import sample_gradients
 from prunebench.curvature.network import PrunableNetwork, evaluation_mode
+from prunebench.curvature.samples import at_once, row_weight
 
 EVALUATION_BATCH = 1000
 _TINY = 1e-6
@@ -37,6 +38,9 @@ class StageNetwork:
         self.network = network
         self._loss = problem.loss
         self._calibration: Samples = problem.calibration()
+        self._device = next(network.model.parameters()).device
+        self.row_weight: float = row_weight(self._calibration)
+        """How many independent observations a sample's loss is the mean of."""
         self._norms: tuple[BatchNormTracker, ...] = ()
         if statistics.size and _batch_norms(network.model):
             self._norms = (BatchNormTracker(network.model, self._calibration, statistics),)
@@ -68,9 +72,11 @@ class StageNetwork:
         total = 0.0
         model = self.network.model
         with evaluation_mode(model), torch.no_grad():
-            for start in range(0, positions.size, EVALUATION_BATCH):
-                inputs, targets = self._calibration.batch(positions[start : start + EVALUATION_BATCH])
-                total += float(self._loss(model(inputs), targets).sum(dtype=torch.float64))
+            step = at_once(self._calibration, EVALUATION_BATCH)
+            for start in range(0, positions.size, step):
+                inputs, targets = self._calibration.batch(positions[start : start + step])
+                losses = self._loss(model(inputs.to(self._device)), targets.to(self._device))
+                total += float(losses.sum(dtype=torch.float64))
         return total / positions.size
 
 

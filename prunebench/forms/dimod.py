@@ -3,7 +3,8 @@
 Three ways to say Σ m = keep to a sampler that knows no constraints: `safe`, the quadratic penalty
 that provably makes every optimum feasible; `adaptive`, the smallest penalty that a short anneal
 still obeys; `lagrange`, a linear term μ Σ m and no penalty at all. The safe one buries the
-objective: its best sample is often worse than a greedy mask.
+objective: its best sample is often worse than a greedy mask. A quota is one constraint a group: a
+penalty takes it, a single linear term does not.
 """
 
 import importlib
@@ -14,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
+from prunebench.core.quota import Quota
 
 Draw = Callable[["Encoded"], BoolArray]
 """Samples of an encoded block as masks, bool (s, p)."""
@@ -30,6 +32,9 @@ FEASIBLE_RANGE = (0.5, 0.98)
 """The feasible share that the adaptive penalty is searched for: below, samples are lost; above, quality is."""
 COUNT_TOLERANCE = 0.005
 """The median sample may miss `keep` by this part of p: the repair closes it."""
+LAGRANGE_QUOTA = (
+    "encoding 'lagrange' has one linear term and cannot hold the counts of several groups; choose adaptive or safe"
+)
 MAX_DENSE = 8192
 """Largest p that is written out as p²/2 couplings."""
 
@@ -40,6 +45,7 @@ class Encoded:
 
     linear : float64 (p,);  couplings : float64 (p, p), symmetric, zero diagonal;  offset : float
     keep : how many ones the block wants;  penalty : weight of (Σ m − keep)²;  multiplier : of (Σ m − keep)
+    quota : how many it wants in each group; the penalty is then the sum of the groups' own
     """
 
     linear: FloatArray
@@ -48,9 +54,16 @@ class Encoded:
     keep: int
     penalty: float = 0.0
     multiplier: float = 0.0
+    quota: Quota | None = None
 
     def with_penalty(self, weight: float) -> "Encoded":
-        """The same objective with `weight`·(Σ m − keep)² added: on feasible masks nothing changes."""
+        """The same objective with `weight`·(Σ m − keep)² added, of every group: feasible masks keep their energy."""
+        if (quota := self.quota) is not None:
+            couplings = self.couplings + 2.0 * weight * (quota.group[:, None] == quota.group)
+            np.fill_diagonal(couplings, 0.0)
+            linear = self.linear + weight * (1.0 - 2.0 * quota.counts[quota.group])
+            offset = self.offset + weight * float(quota.counts @ quota.counts)
+            return replace(self, linear=linear, couplings=couplings, offset=offset, penalty=self.penalty + weight)
         couplings = self.couplings + 2.0 * weight
         np.fill_diagonal(couplings, 0.0)
         linear = self.linear + weight * (1.0 - 2.0 * self.keep)
@@ -61,6 +74,12 @@ class Encoded:
         """The same objective with `weight`·(Σ m − keep) added: on feasible masks nothing changes."""
         offset = self.offset - weight * self.keep
         return replace(self, linear=self.linear + weight, offset=offset, multiplier=self.multiplier + weight)
+
+    def feasible(self, masks: BoolArray) -> BoolArray:
+        """Which masks keep the count, or the quota. bool (s, p) -> bool (s,)"""
+        if self.quota is None:
+            return np.asarray(masks.sum(axis=1) == self.keep)
+        return np.array([not self.quota.violation(mask) for mask in masks], dtype=np.bool_)
 
     def energies(self, masks: BoolArray) -> FloatArray:
         """bool (s, p) -> float64 (s,)"""
@@ -93,7 +112,7 @@ def encode(block: BlockProblem, unit: float = 1.0) -> Encoded:
             f"to {MAX_DENSE} here: choose a smaller block, or solver 'anneal', which needs none"
         )
     qubo = block.to_qubo()
-    return Encoded(qubo.linear / unit, qubo.couplings / unit, qubo.constant / unit, block.keep)
+    return Encoded(qubo.linear / unit, qubo.couplings / unit, qubo.constant / unit, block.keep, quota=block.quota)
 
 
 def swap_unit(encoded: Encoded, rng: np.random.Generator, masks: int = 16, swaps: int = 64) -> float:
@@ -103,16 +122,26 @@ def swap_unit(encoded: Encoded, rng: np.random.Generator, masks: int = 16, swaps
         return 1.0
     changes = []
     for _ in range(masks):
+        if (quota := encoded.quota) is not None:
+            mask = quota.top_mask(rng.random(size))
+            leaving, entering = quota.exchanges(mask, rng.random(size), rng.random(size))
+            if leaving.size:
+                fields = encoded.linear + encoded.couplings[:, mask].sum(axis=1)
+                changes.append(np.abs(fields[entering] - fields[leaving] - encoded.couplings[leaving, entering]).mean())
+            continue
         order = rng.permutation(size)
         fields = encoded.linear + encoded.couplings[:, order[:keep]].sum(axis=1)
         i, j = order[rng.integers(0, keep, swaps)], order[rng.integers(keep, size, swaps)]
         changes.append(np.abs(fields[j] - fields[i] - encoded.couplings[i, j]))
-    mean = float(np.mean(changes))
+    mean = float(np.mean(changes)) if changes else 0.0
     return mean if mean > 0.0 else 1.0
 
 
 def safe_penalty(encoded: Encoded) -> float:
-    """A weight that makes every minimum feasible: no flip can gain more than max(|hᵢ| + Σⱼ |Jᵢⱼ|)."""
+    """A weight that makes every minimum feasible: no flip can gain more than max(|hᵢ| + Σⱼ |Jᵢⱼ|).
+
+    A flip that brings the count, or one group's, nearer its goal lowers the penalty by at least that.
+    """
     return float(np.max(np.abs(encoded.linear) + np.abs(encoded.couplings).sum(axis=1)))
 
 
@@ -145,7 +174,7 @@ def search_penalty(encoded: Encoded, start: float, draw: Draw, late: Late = _nev
         if late():
             break
         masks = draw(encoded.with_penalty(weight))
-        share = float(np.mean(masks.sum(axis=1) == encoded.keep)) if len(masks) else 0.0
+        share = float(np.mean(encoded.feasible(masks))) if len(masks) else 0.0
         tried[weight] = share
         if FEASIBLE_RANGE[0] <= share <= FEASIBLE_RANGE[1]:
             break
@@ -171,7 +200,13 @@ def search_multiplier(encoded: Encoded, start: float, draw: Draw, late: Late = _
     Returns
     -------
     the encoding, its feasible share, and the rounds it took; no multiplier where none was tried
+
+    Raises
+    ------
+    InvalidInput   a quota, which one multiplier cannot hold
     """
+    if encoded.quota is not None:
+        raise InvalidInput(LAGRANGE_QUOTA)
     low, high, step = -np.inf, np.inf, start
     best: tuple[float, float, float] | None = None
     weight, made = 0.0, 0
@@ -199,28 +234,36 @@ def search_multiplier(encoded: Encoded, start: float, draw: Draw, late: Late = _
 
 
 def repair(encoded: Encoded, masks: BoolArray) -> BoolArray:
-    """Masks with exactly `keep` ones, by the best single flips; feasible ones stay as they are.
+    """Masks that keep the count, or the quota, by the best single flips; feasible ones stay as they are.
 
     encoded : the objective without penalty;  masks : bool (s, p)
     """
     out = np.array(masks, dtype=np.bool_)
-    counts = out.sum(axis=1)
-    for row in np.flatnonzero(counts != encoded.keep):
+    quota = encoded.quota
+    groups: list[IndexArray | slice] = [slice(None)]
+    wanted = np.array([encoded.keep])
+    if quota is not None:
+        groups, wanted = [quota.members(number) for number in range(quota.counts.size)], quota.counts
+    for row in np.flatnonzero(~encoded.feasible(out)):
         mask = out[row]
         fields = encoded.linear + encoded.couplings @ mask.astype(np.float64)
-        for _ in range(abs(int(counts[row]) - encoded.keep)):
-            if counts[row] < encoded.keep:
-                flip = int(np.argmin(np.where(mask, np.inf, fields)))
-                fields += encoded.couplings[flip]
-            else:
-                flip = int(np.argmax(np.where(mask, fields, -np.inf)))
-                fields -= encoded.couplings[flip]
-            mask[flip] = not mask[flip]
+        for members, count in zip(groups, wanted, strict=True):
+            missing = int(count - mask[members].sum())
+            for _ in range(abs(missing)):
+                inside, own = mask[members], fields[members]
+                best = (
+                    np.argmin(np.where(inside, np.inf, own))
+                    if missing > 0
+                    else np.argmax(np.where(inside, own, -np.inf))
+                )
+                flip = int(best) if isinstance(members, slice) else int(members[best])
+                fields += encoded.couplings[flip] if missing > 0 else -encoded.couplings[flip]
+                mask[flip] = not mask[flip]
     return out
 
 
 def to_cqm(block: BlockProblem, labels: str = "") -> Any:
-    """A dimod.ConstrainedQuadraticModel: the objective and the cardinality as one equality.
+    """A dimod.ConstrainedQuadraticModel: the objective and the cardinality as one equality, of a quota one a group.
 
     labels : with a prefix "m" the variables are called m0, m1, …, as the LP format wants; else 0, 1, …
     """
@@ -230,9 +273,15 @@ def to_cqm(block: BlockProblem, labels: str = "") -> Any:
     if labels:
         model.relabel_variables({i: f"{labels}{i}" for i in range(block.p)}, inplace=True)
     constrained = dimod.ConstrainedQuadraticModel.from_bqm(model)
-    constrained.add_constraint_from_iterable(
-        [(v, 1.0) for v in model.variables], "==", rhs=block.keep, label="cardinality"
-    )
+    if (quota := block.quota) is None:
+        constrained.add_constraint_from_iterable(
+            [(v, 1.0) for v in model.variables], "==", rhs=block.keep, label="cardinality"
+        )
+        return constrained
+    variables = list(model.variables)
+    for number, count in enumerate(quota.counts.tolist()):
+        members = [(variables[i], 1.0) for i in quota.members(number).tolist()]
+        constrained.add_constraint_from_iterable(members, "==", rhs=count, label=f"group_{number}")
     return constrained
 
 

@@ -10,13 +10,20 @@ import numpy as np
 
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.errors import InvalidInput
 
 
 def to_nonlinear(block: BlockProblem) -> Any:
     """A dwave.optimization.Model whose one decision is the set of kept weights.
 
     Its objective plus `block.to_qubo().constant` is the block's objective.
+
+    Raises
+    ------
+    InvalidInput   a quota, which one set cannot hold
     """
+    if block.quota is not None:
+        raise InvalidInput(f"{block.name}: the nonlinear model holds one count, not a quota; use a CQM sampler instead")
     from dwave.optimization.model import Model
 
     linear, columns = _linear_and_columns(block)

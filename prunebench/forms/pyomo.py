@@ -13,7 +13,6 @@ import numpy as np
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
-from prunebench.core.masks import top_mask
 
 Formulation = Literal["miqp", "milp"]
 GRID = np.array([sign * 2.0**-step for step in range(8) for sign in (-1.0, 1.0)])
@@ -23,7 +22,7 @@ SUFFIXES = (".lp", ".nl", ".mps")
 
 
 def build(block: BlockProblem, formulation: Formulation = "miqp", upper: float | None = None) -> Any:
-    """A pyomo ConcreteModel with binaries model.keep[i], 1 where weight i is kept.
+    """A pyomo ConcreteModel with binaries model.keep[i], 1 where weight i is kept; a quota is one constraint a group.
 
     Parameters
     ----------
@@ -44,7 +43,12 @@ def build(block: BlockProblem, formulation: Formulation = "miqp", upper: float |
     model = pyo.ConcreteModel(name=block.problem or "block")
     model.places = pyo.RangeSet(0, block.p - 1)
     model.keep = pyo.Var(model.places, domain=pyo.Binary)
-    model.count = pyo.Constraint(expr=pyo.quicksum(model.keep[i] for i in model.places) == block.keep)
+    if (quota := block.quota) is None:
+        model.count = pyo.Constraint(expr=pyo.quicksum(model.keep[i] for i in model.places) == block.keep)
+    else:
+        model.count = pyo.ConstraintList()
+        for number, count in enumerate(quota.counts.tolist()):
+            model.count.add(pyo.quicksum(model.keep[i] for i in quota.members(number).tolist()) == count)
     best = block.evaluate(block.incumbent) if upper is None else upper
     if block.mode == "select":
         _select(pyo, model, block, formulation)
@@ -87,11 +91,11 @@ EXPORTS: dict[str, Callable[[BlockProblem, Path], None]] = {"mps": _exporter(".m
 
 
 def mask_of(model: Any, block: BlockProblem) -> BoolArray | None:
-    """The mask a solver left in the model, rounded to exactly `keep` ones; None if it left none."""
+    """The mask a solver left in the model, rounded to a feasible one; None if it left none."""
     values = [model.keep[i].value for i in range(block.p)]
     if any(value is None for value in values):
         return None
-    return top_mask(np.array(values, dtype=np.float64), block.keep)
+    return block.top_mask(np.array(values, dtype=np.float64))
 
 
 def unscaled(model: Any, value: float) -> float:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def quadratic_program(block: BlockProblem, scale: float = 1.0) -> "QuadraticProgram":
-    """The select problem with the cardinality as a linear constraint; variables m0, m1, …
+    """The select problem with the cardinality, or every group's, as a linear constraint; variables m0, m1, …
 
     Parameters
     ----------
@@ -44,7 +44,8 @@ def quadratic_program(block: BlockProblem, scale: float = 1.0) -> "QuadraticProg
     for i in range(block.p):
         program.binary_var(f"m{i}")
     program.minimize(scale * qubo.constant, scale * qubo.linear, scale * np.triu(qubo.couplings, 1))
-    program.linear_constraint(np.ones(block.p), "==", block.keep, "keep")
+    for name, members, count in _counts(block):
+        program.linear_constraint(members.astype(np.float64), "==", count, name)
     return program
 
 
@@ -74,17 +75,18 @@ def ising_coefficients(block: BlockProblem) -> tuple[FloatArray, FloatArray, flo
 
 
 def ising_operator(block: BlockProblem, penalty: float = 0.0) -> "tuple[SparsePauliOp, float]":
-    """(operator, offset): the objective plus penalty·(Σm − keep)², exact zeros left out.
+    """(operator, offset): the objective plus penalty·(Σm − keep)², of a quota every group's; exact zeros left out.
 
     The eigenvalue at a basis state plus the offset is E(m) plus the penalty.
     """
     from qiskit.quantum_info import SparsePauliOp
 
     fields, couplings, offset = ising_coefficients(block)
-    excess = block.p / 2.0 - block.keep
-    fields = fields - penalty * excess
-    couplings = couplings + np.triu(np.full_like(couplings, penalty / 2.0), 1)
-    offset += penalty * (excess**2 + block.p / 4.0)
+    for _, members, count in _counts(block):
+        excess = float(members.sum()) / 2.0 - count
+        fields = fields - penalty * excess * members
+        couplings = couplings + np.triu(np.outer(members, members) * (penalty / 2.0), 1)
+        offset += penalty * (excess**2 + float(members.sum()) / 4.0)
     terms: list[tuple[str, list[int], float]] = [("Z", [i], float(a)) for i, a in enumerate(fields) if a != 0.0]
     terms += [("ZZ", [int(i), int(j)], float(couplings[i, j])) for i, j in np.argwhere(couplings)]
     return SparsePauliOp.from_sparse_list(terms or [("", [], 0.0)], num_qubits=block.p), offset
@@ -128,10 +130,11 @@ def lp_text(block: BlockProblem) -> str:
     if pairs:
         objective += f"\n   + [ {_sum(pairs)} ] / 2"
     names = [f"m{i}" for i in range(block.p)]
+    rows = [f" {name}: {_sum([names[i] for i in np.flatnonzero(at)])} = {count}" for name, at, count in _counts(block)]
     return "\n".join([
         f"\\ {block.problem or 'block'}: {block.p} weights, keep {block.keep}; m is 1 where the weight is kept",
         "Minimize", f" objective: {objective}",
-        "Subject To", f" keep: {_sum(names)} = {block.keep}",
+        "Subject To", *rows,
         "Bounds", " one = 1",
         "Binaries", f" {' '.join(names)}",
         "End", "",
@@ -150,7 +153,13 @@ def default_circuit(block: BlockProblem) -> "QuantumCircuit":
 
     The spread is that of E over uniformly random masks with `keep` ones, estimated from 4096 of them
     with a fixed seed, so that the angles of other blocks carry over.
+
+    Raises
+    ------
+    InvalidInput   mode refit, or a quota: its start and mixer hold one count
     """
+    if block.quota is not None:
+        raise InvalidInput(f"{block.name}: the circuit holds one count, not a quota; export qp, or cut a block without")
     from prunebench.forms.circuits import Ansatz
 
     fields, couplings, _ = ising_coefficients(block)
@@ -159,6 +168,13 @@ def default_circuit(block: BlockProblem) -> "QuantumCircuit":
     energies = spins @ fields + np.einsum("sp,sp->s", spins @ couplings, spins)
     scale = float(energies.std()) or 1.0
     return Ansatz(block.p, block.keep, "complete", 1).circuit(fields / scale, couplings / scale)
+
+
+def _counts(block: BlockProblem) -> list[tuple[str, BoolArray, int]]:
+    """The rows of the count, or of every group: name, members as bool (p,), how many are kept."""
+    if (quota := block.quota) is None:
+        return [("keep", np.ones(block.p, dtype=np.bool_), block.keep)]
+    return [(f"keep{g}", quota.group == g, int(count)) for g, count in enumerate(quota.counts)]
 
 
 def _export_lp(block: BlockProblem, path: Path) -> None:

@@ -49,7 +49,7 @@ class Pool:
         masks : bool (s, p), the samples' rows;  samples : the SampleSet they come from
         """
         counts = np.asarray(samples.record.num_occurrences, dtype=np.int64)
-        good = masks.sum(axis=1) == self.block.keep
+        good = self.encoded.feasible(masks)
         self.batches += 1
         self.reads += int(counts.sum())
         self.feasible += int(counts[good].sum())

@@ -93,7 +93,7 @@ def sample_block(
 
     started = perf_counter()
     sampler = None
-    if 0 < block.keep < block.p and budget.seconds > 0.0:
+    if not block.settled and budget.seconds > 0.0:
         warm()
         _warm_tuning()
         sampler = solver.sampler_for(block)
@@ -146,7 +146,7 @@ class SamplerRun:
     def _go(self, solver: Settings, sampler: Any) -> str:
         """Sample until the budget is used. -> why it stopped"""
         budget = self._recorder.budget
-        if self._block.keep in (0, self._block.p):
+        if self._block.settled:
             return "there is one feasible mask"
         if (reason := self._recorder.expired()) or sampler is None:
             return reason or f"time limit of {budget.seconds:g} s"

@@ -3,7 +3,7 @@
 minimise f(w) subject to w = d, ‖d‖₀ ≤ k, in scaled form with penalty ρ and multipliers v:
 
     w ← argmin f(w) + v'(w − d) + ρ/2 ‖w − d‖²    (one solve with the spectrum: two passes over A)
-    d ← the k largest entries of w + v/ρ
+    d ← the k largest entries of w + v/ρ (with a quota, those of every group)
     v ← v + ρ (w − d)
 
 Meng, Behdin, Wang, Mazumder: ALPS, NeurIPS 2024, §3.2, for the Gram matrix of one layer; here also
@@ -18,7 +18,6 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.masks import top_mask
 from prunebench.kernels.candidates import masked
 from prunebench.kernels.matrix import Real
 from prunebench.kernels.spectrum import Spectrum
@@ -79,7 +78,7 @@ def search(
         right = dtype(rho) * (split - centre) - multipliers - linear
         weights = centre + spectrum.solve(right, spectrum.ridge + rho)
         pulled = weights + multipliers / dtype(rho)
-        before, support = support, top_mask(np.abs(pulled), block.keep)
+        before, support = support, block.top_mask(np.abs(pulled))
         split = masked(pulled, support)
         multipliers += dtype(rho) * (weights - split)
         if step % STEPS_PER_PENALTY == STEPS_PER_PENALTY - 1:

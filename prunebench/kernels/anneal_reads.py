@@ -13,7 +13,9 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
-from prunebench.kernels import anneal, anneal_factor
+from prunebench.core.quota import Quota
+from prunebench.kernels import anneal, anneal_factor, anneal_groups
+from prunebench.kernels.anneal_groups import Layout
 
 DENSE_SIZE = 4096
 """Up to this p the couplings are formed from a factor, 8p² bytes: proposals then cost O(1) instead of O(n)."""
@@ -29,16 +31,23 @@ class DenseReads:
     """E(m) = linear'm + ½ m'Jm over masks with `keep` ones, J given.
 
     couplings : float64 (p, p), symmetric, zero diagonal;  linear : float64 (p,);  0 < keep < p
+    layout : of the groups where the masks keep a quota
     """
 
     couplings: FloatArray
     linear: FloatArray
     keep: int
     unit: float = 0.0
+    layout: Layout | None = None
 
     def measure(self, seed: np.uint64) -> "DenseReads":
         """Set the unit of temperature from random swaps."""
         state = np.array([seed], dtype=np.uint64)
+        if self.layout is not None:
+            self.unit = anneal_groups.swap_sizes(
+                self.couplings, self.linear, self.layout, UNIT_MASKS, UNIT_SWAPS, state
+            )
+            return self
         self.unit = float(anneal.swap_sizes(self.couplings, self.linear, self.keep, UNIT_MASKS, UNIT_SWAPS, state))
         return self
 
@@ -47,7 +56,7 @@ class DenseReads:
     ) -> tuple[BoolArray, FloatArray]:
         """Short reads in one compiled call, long ones in slices."""
         size = self.linear.size
-        if temperatures.size * size * seeds.size <= SLICE_PROPOSALS:
+        if self.layout is None and temperatures.size * size * seeds.size <= SLICE_PROPOSALS:
             begin = np.zeros(size, dtype=np.bool_) if start is None else np.array(start, dtype=np.bool_)
             masks = np.zeros((seeds.size, size), dtype=np.bool_)
             masks[:, : self.keep] = True
@@ -56,11 +65,16 @@ class DenseReads:
             return masks, energies
         found = []
         for seed in seeds:
-            kept, pruned, state = _start(seed, self.keep, size, start)
+            kept, pruned, state = _start(seed, self.keep, size, start, self.layout)
             fields = np.empty(size)
             anneal.fields_of(self.couplings, self.linear, kept, fields)
             for piece in _slices(temperatures, size):
-                anneal.sweeps(self.couplings, fields, kept, pruned, piece, state)
+                if (at := self.layout) is None:
+                    anneal.sweeps(self.couplings, fields, kept, pruned, piece, state)
+                else:
+                    anneal_groups.sweeps(
+                        self.couplings, fields, kept, pruned, at.group, at.places, at.pruned_at, piece, state
+                    )
                 if stop():
                     break
             found.append((kept, anneal.fields_of(self.couplings, self.linear, kept, fields)))
@@ -74,12 +88,14 @@ class FactorReads:
     """E(m) = linear'm + Σ_{i<j} cᵢ'cⱼ mᵢmⱼ over masks with `keep` ones, from the columns alone.
 
     columns : float64 (p, n), row i is cᵢ;  linear : float64 (p,);  0 < keep < p
+    layout : of the groups where the masks keep a quota
     """
 
     columns: FloatArray
     linear: FloatArray
     keep: int
     unit: float = 0.0
+    layout: Layout | None = None
 
     @property
     def work(self) -> float:
@@ -89,6 +105,11 @@ class FactorReads:
     def measure(self, seed: np.uint64) -> "FactorReads":
         """Set the unit of temperature from random swaps."""
         state = np.array([seed], dtype=np.uint64)
+        if self.layout is not None:
+            self.unit = anneal_groups.factor_swap_sizes(
+                self.columns, self.linear, self.layout, UNIT_MASKS, UNIT_SWAPS, state
+            )
+            return self
         self.unit = float(anneal_factor.swap_sizes(self.columns, self.linear, self.keep, UNIT_MASKS, UNIT_SWAPS, state))
         return self
 
@@ -99,11 +120,25 @@ class FactorReads:
         size = self.linear.size
         found = []
         for seed in seeds:
-            kept, pruned, state = _start(seed, self.keep, size, start)
+            kept, pruned, state = _start(seed, self.keep, size, start, self.layout)
             residual = np.empty(self.columns.shape[1])
             anneal_factor.residual_of(self.columns, self.linear, kept, residual)
             for piece in _slices(temperatures, size * self.work):
-                anneal_factor.sweeps(self.columns, self.linear, residual, kept, pruned, piece, state)
+                if (at := self.layout) is None:
+                    anneal_factor.sweeps(self.columns, self.linear, residual, kept, pruned, piece, state)
+                else:
+                    anneal_groups.factor_sweeps(
+                        self.columns,
+                        self.linear,
+                        residual,
+                        kept,
+                        pruned,
+                        at.group,
+                        at.places,
+                        at.pruned_at,
+                        piece,
+                        state,
+                    )
                 if stop():
                     break
             found.append((kept, anneal_factor.residual_of(self.columns, self.linear, kept, residual)))
@@ -119,10 +154,11 @@ def reads_of(block: BlockProblem, couplings: str, seed: np.uint64) -> DenseReads
     """
     qubo = block.to_qubo()
     linear = np.array(qubo.linear)
+    layout = None if block.quota is None else Layout.of(block.quota)
     if qubo.factor is not None and (couplings == "factor" or (couplings == "auto" and block.p > DENSE_SIZE)):
         columns = np.multiply(qubo.factor.T, qubo.scale[:, None], order="C", dtype=np.float64)
-        return FactorReads(columns, linear, block.keep).measure(seed)
-    return DenseReads(qubo.couplings, linear, block.keep).measure(seed)
+        return FactorReads(columns, linear, block.keep, layout=layout).measure(seed)
+    return DenseReads(qubo.couplings, linear, block.keep, layout=layout).measure(seed)
 
 
 def in_threads(
@@ -143,8 +179,11 @@ def in_threads(
 
 
 def _start(
-    seed: np.uint64, keep: int, size: int, start: BoolArray | None = None
+    seed: np.uint64, keep: int, size: int, start: BoolArray | None = None, layout: Layout | None = None
 ) -> tuple[IndexArray, IndexArray, anneal.State]:
+    if layout is not None:
+        state = np.array([seed], dtype=np.uint64)
+        return *(layout.shuffled(state) if start is None else layout.split(np.array(start))), state
     kept, pruned = np.empty(keep, np.int64), np.empty(size - keep, np.int64)
     state = np.array([seed], dtype=np.uint64)
     if start is None:
@@ -165,6 +204,18 @@ def _masks_and_energies(found: list[tuple[IndexArray, float]], size: int) -> tup
     for row, (kept, _) in zip(masks, found, strict=True):
         row[kept] = True
     return masks, np.array([energy for _, energy in found])
+
+
+@lru_cache(maxsize=1)
+def warm_groups() -> None:
+    """The same for the kernels that a quota needs."""
+    layout = Layout.of(Quota(np.array([0, 0, 1]), np.array([1, 0])))
+    seeds, schedule, long = np.ones(1, dtype=np.uint64), np.ones(1), np.ones(3)
+    for source in (
+        DenseReads(np.zeros((3, 3)), long, 1, layout=layout),
+        FactorReads(np.eye(3), long, 1, layout=layout),
+    ):
+        source.measure(seeds[0]).run(seeds, schedule, lambda: False)
 
 
 @lru_cache(maxsize=1)

@@ -75,7 +75,7 @@ class Candidates:
 
 def settled(block: BlockProblem) -> bool:
     """Whether there is only one feasible mask."""
-    return block.keep in (0, block.p)
+    return block.settled
 
 
 def masked(values: npt.NDArray[Any], mask: BoolArray) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray
+from prunebench.core.arrays import BoolArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.solution import Recorder
 
@@ -58,7 +58,7 @@ class SwapDescent:
 
         Parameters
         ----------
-        mask : bool (p,)        keeps exactly `keep` weights
+        mask : bool (p,)        feasible; a quota's groups keep their counts
         recorder : Recorder     its budget is respected; large blocks record their progress
         spent : float           evaluations made before, counted towards the budget
         """
@@ -78,7 +78,7 @@ def swap_descent(block: BlockProblem, mask: BoolArray, recorder: Recorder) -> De
 
 def _path(block: BlockProblem) -> _Run:
     """The search that fits the block's mode and size; numba is first imported here."""
-    if block.keep in (0, block.p):
+    if block.settled:
         return lambda *_: (0, 0.0, True, "there is nothing to swap")
     if block.mode == "select":
         if block.p <= DENSE_SELECT_SIZE or block.form.factor is None:
@@ -101,14 +101,17 @@ def _dense_select(block: BlockProblem) -> _Run:
     couplings, linear = qubo.couplings, np.array(qubo.linear)
     size = np.abs(linear) + np.abs(couplings).sum(axis=1)
     tolerance = 16.0 * float(np.finfo(np.float64).eps) * size
+    order, offsets = (None, None) if block.quota is None else (block.quota.order, block.quota.offsets)
+    if order is not None:
+        couplings, linear, tolerance = couplings[np.ix_(order, order)], linear[order], tolerance[order]
 
     def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
         left = recorder.budget.evaluations - spent
         return select_kernel.descend(
-            couplings, linear, tolerance, mask, lambda tried: recorder.expired(spent + tried), left
+            couplings, linear, tolerance, mask, lambda tried: recorder.expired(spent + tried), left, offsets
         )
 
-    return run
+    return run if order is None else _in_order(run, order)
 
 
 def _dense_refit(block: BlockProblem) -> _Run:
@@ -119,12 +122,28 @@ def _dense_refit(block: BlockProblem) -> _Run:
     scale = 1.0 / np.sqrt(matrix.diagonal())
     matrix *= scale[:, None] * scale
     slope = scale * (form.linear - form.product(form.centre))
+    order, offsets = (None, None) if block.quota is None else (block.quota.order, block.quota.offsets)
+    if order is not None:
+        matrix, slope = matrix[np.ix_(order, order)], slope[order]
 
     def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
         left = recorder.budget.evaluations - spent
-        return refit_kernel.descend(matrix, slope, mask, lambda tried: recorder.expired(spent + tried), left)
+        return refit_kernel.descend(matrix, slope, mask, lambda tried: recorder.expired(spent + tried), left, offsets)
 
-    return run
+    return run if order is None else _in_order(run, order)
+
+
+def _in_order(run: _Run, order: IndexArray) -> _Run:
+    """`run` on the weights in another order, in which every group of a quota is one range."""
+
+    def ordered(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
+        inner = mask[order]
+        try:
+            return run(inner, recorder, spent)
+        finally:
+            mask[order] = inner
+
+    return ordered
 
 
 def _one_after_the_other(first: _Run, second: _Run) -> _Run:

@@ -6,6 +6,9 @@ positions are never chosen one by one: every pair is evaluated in closed form. N
 undone, so rounding does not add up over the subsets. (Chase sequences and revolving doors, Knuth
 7.2.1.3, touch all p fields at every subset.)
 
+Levels may be confined to ranges: with groups in consecutive ranges and levels shared out among them,
+the same walk goes through the product of the groups' combinations.
+
 State arrays live outside, so that a call can stop after a number of subsets and be continued.
 """
 
@@ -19,12 +22,12 @@ from prunebench.core.arrays import FloatArray, IndexArray
 class SelectEnumeration:
     """min over subsets R of size `chosen` of Σ_R linear + Σ_{i<j in R} couplings.
 
-    couplings : float64 (p, p), symmetric;  linear : float64 (p,)
+    couplings : float64 (p, p), symmetric;  linear : float64 (p,);  ranges : of the levels, or none
     """
 
-    def __init__(self, couplings: FloatArray, linear: FloatArray, chosen: int) -> None:
+    def __init__(self, couplings: FloatArray, linear: FloatArray, chosen: int, ranges: "Ranges | None" = None) -> None:
         self._couplings = couplings
-        self._walk = Walk(chosen, linear)
+        self._walk = Walk(chosen, linear, ranges)
         self._fields = np.zeros((max(1, chosen - 1), linear.size))
         self._fields[0] = linear
 
@@ -42,6 +45,8 @@ class SelectEnumeration:
                     at.subset,
                     at.best,
                     at.best_subset,
+                    at.ranges.low,
+                    at.ranges.high,
                     subsets,
                 )
             )
@@ -52,11 +57,14 @@ class RefitEnumeration:
     """min over subsets R of size `chosen` of sign · v_R' (matrix_RR)⁻¹ v_R.
 
     matrix : float64 (p, p), positive definite;  vector : float64 (p,);  sign : 1 or −1
+    ranges : of the levels, or none
     """
 
-    def __init__(self, matrix: FloatArray, vector: FloatArray, chosen: int, sign: float) -> None:
+    def __init__(
+        self, matrix: FloatArray, vector: FloatArray, chosen: int, sign: float, ranges: "Ranges | None" = None
+    ) -> None:
         self._sign = sign
-        self._walk = Walk(chosen, sign * vector**2 / matrix.diagonal())
+        self._walk = Walk(chosen, sign * vector**2 / matrix.diagonal(), ranges)
         self._matrices = np.zeros((max(1, chosen - 1), vector.size, vector.size))
         self._vectors = np.zeros((max(1, chosen - 1), vector.size))
         self._matrices[0], self._vectors[0] = matrix, vector
@@ -76,35 +84,54 @@ class RefitEnumeration:
                     at.subset,
                     at.best,
                     at.best_subset,
+                    at.ranges.low,
+                    at.ranges.high,
                     subsets,
                 )
             )
         return at
 
 
+class Ranges:
+    """Level d of a subset takes a position in low[d]:high[d] above the last one. int64 (chosen,)
+
+    sizes, counts : int64 (g,), the groups' consecutive ranges and how many positions each gives
+    """
+
+    def __init__(self, sizes: IndexArray, counts: IndexArray) -> None:
+        starts = np.cumsum(sizes) - sizes
+        group = np.repeat(np.arange(starts.size), counts)
+        left = np.repeat(np.cumsum(counts), counts) - np.arange(group.size) - 1
+        self.low = np.asarray(starts[group], dtype=np.int64)
+        self.high = np.asarray((starts + sizes)[group] - left, dtype=np.int64)
+
+
 class Walk:
     """Where an enumeration stands.
 
-    chosen : the subsets' size;  singles : float64 (p,), the values of the subsets of size one, which
-    with size zero are settled here.
+    chosen : the subsets' size;  ranges : of the levels;  singles : float64 (p,), the values of the
+    subsets of size one, which with size zero are settled here.
     done : subsets gone through;  finished : whether those were all
     lowest, subset_of_lowest : the best so far
     """
 
-    def __init__(self, chosen: int, singles: FloatArray) -> None:
+    def __init__(self, chosen: int, singles: FloatArray, ranges: Ranges | None) -> None:
+        self.ranges = ranges or Ranges(np.array([singles.size]), np.array([chosen]))
         levels = max(1, chosen - 1)
         self.done = 0
         self.level: npt.NDArray[np.int64] = np.zeros(1, dtype=np.int64)
         self.next: npt.NDArray[np.int64] = np.zeros(levels, dtype=np.int64)
+        self.next[0] = self.ranges.low[0] if chosen else 0
         self.subset: npt.NDArray[np.int64] = np.arange(chosen)
         self.values: FloatArray = np.zeros(levels)
         self.best: FloatArray = np.full(1, np.inf)
         self.best_subset: npt.NDArray[np.int64] = np.arange(chosen)
         if chosen < 2:
             self.level[0] = -1
-            self.done = singles.size if chosen else 1
-            self.best[0] = singles.min() if chosen else 0.0
-            self.best_subset[:] = singles.argmin() if chosen else 0
+            low, high = (self.ranges.low[0], self.ranges.high[0]) if chosen else (0, 1)
+            self.done = int(high - low)
+            self.best[0] = singles[low:high].min() if chosen else 0.0
+            self.best_subset[:] = low + singles[low:high].argmin()
 
     @property
     def finished(self) -> bool:
@@ -118,9 +145,9 @@ class Walk:
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"})
-def _lowest_partner(fields: FloatArray, row: FloatArray, start: int) -> float:
+def _lowest_partner(fields: FloatArray, row: FloatArray, start: int, stop: int) -> float:
     lowest = np.inf
-    for b in range(start, fields.size):
+    for b in range(start, stop):
         lowest = min(lowest, fields[b] + row[b])
     return lowest
 
@@ -135,29 +162,32 @@ def _advance_select(
     subset: IndexArray,
     best: FloatArray,
     best_subset: IndexArray,
+    low: IndexArray,
+    high: IndexArray,
     subsets: int,
 ) -> int:
     size, chosen = couplings.shape[0], subset.size
-    last, depth, done = chosen - 2, level[0], 0
+    last, depth, done, stop = chosen - 2, level[0], 0, high[chosen - 1]
     while depth >= 0 and done < subsets:
         start = following[depth]
         if depth == last:
-            for a in range(start, size - 1):
-                base = values[depth] + fields[depth, a]
-                if base + _lowest_partner(fields[depth], couplings[a], a + 1) < best[0]:
+            for a in range(start, high[depth]):
+                base, first = values[depth] + fields[depth, a], max(a + 1, low[last + 1])
+                done += stop - first
+                if base + _lowest_partner(fields[depth], couplings[a], first, stop) < best[0]:
                     subset[chosen - 2] = a
-                    for b in range(a + 1, size):
+                    for b in range(first, stop):
                         value = base + (fields[depth, b] + couplings[a, b])
                         if value < best[0]:
                             best[0] = value
                             subset[chosen - 1] = b
                             best_subset[:] = subset
-            done += (size - start) * (size - start - 1) // 2
             depth -= 1
-        elif start > size - (chosen - depth):
+        elif start >= high[depth]:
             depth -= 1
         else:
-            following[depth] = following[depth + 1] = start + 1
+            following[depth] = start + 1
+            following[depth + 1] = max(start + 1, low[depth + 1])
             subset[depth] = start
             values[depth + 1] = values[depth] + fields[depth, start]
             for j in range(start + 1, size):
@@ -168,10 +198,10 @@ def _advance_select(
 
 
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"})
-def _best_partner(matrix: FloatArray, vector: FloatArray, a: int, sign: float) -> float:
+def _best_partner(matrix: FloatArray, vector: FloatArray, a: int, start: int, stop: int, sign: float) -> float:
     lowest = np.inf
     row, pivot, own = matrix[a], matrix[a, a], vector[a] / matrix[a, a]
-    for b in range(a + 1, vector.size):
+    for b in range(start, stop):
         rest = vector[b] - own * row[b]
         lowest = min(lowest, sign * rest * rest / (matrix[b, b] - row[b] * row[b] / pivot))
     return lowest
@@ -188,19 +218,23 @@ def _advance_refit(
     subset: IndexArray,
     best: FloatArray,
     best_subset: IndexArray,
+    low: IndexArray,
+    high: IndexArray,
     subsets: int,
 ) -> int:
     size, chosen = vectors.shape[1], subset.size
-    last, depth, done = chosen - 2, level[0], 0
+    last, depth, done, stop = chosen - 2, level[0], 0, high[chosen - 1]
     while depth >= 0 and done < subsets:
         start = following[depth]
         matrix, vector = matrices[depth], vectors[depth]
         if depth == last:
-            for a in range(start, size - 1):
+            for a in range(start, high[depth]):
                 base = values[depth] + sign * vector[a] * vector[a] / matrix[a, a]
-                if base + _best_partner(matrix, vector, a, sign) < best[0]:
+                first = max(a + 1, low[last + 1])
+                done += stop - first
+                if base + _best_partner(matrix, vector, a, first, stop, sign) < best[0]:
                     subset[chosen - 2] = a
-                    for b in range(a + 1, size):
+                    for b in range(first, stop):
                         rest = vector[b] - vector[a] / matrix[a, a] * matrix[a, b]
                         schur = matrix[b, b] - matrix[a, b] * matrix[a, b] / matrix[a, a]
                         value = base + sign * rest * rest / schur
@@ -208,12 +242,12 @@ def _advance_refit(
                             best[0] = value
                             subset[chosen - 1] = b
                             best_subset[:] = subset
-            done += (size - start) * (size - start - 1) // 2
             depth -= 1
-        elif start > size - (chosen - depth):
+        elif start >= high[depth]:
             depth -= 1
         else:
-            following[depth] = following[depth + 1] = start + 1
+            following[depth] = start + 1
+            following[depth + 1] = max(start + 1, low[depth + 1])
             subset[depth] = start
             pivot = matrix[start, start]
             values[depth + 1] = values[depth] + sign * vector[start] * vector[start] / pivot

@@ -1,7 +1,9 @@
 """The block as mixed-integer linear programs for HiGHS; column j < p is 1 where weight j is kept.
 
-Each formulation has a model, says which rows a solution violates, and how far the objective of its
-relaxation may be wrong because rows and integers hold only to a tolerance.
+The count is one row, a quota one row a group; what else is derived from the count of all weights
+(the plane, the shift, the room below the incumbent) holds for a quota too, whose masks are among
+those of the count. Each formulation has a model, says which rows a solution violates, and how far
+the objective of its relaxation may be wrong because rows and integers hold only to a tolerance.
 """
 
 from typing import Protocol
@@ -10,6 +12,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.programs import RefitProgram, SelectProgram
+from prunebench.core.quota import Quota
 from prunebench.kernels.highs_model import FEASIBILITY, Model, Rows
 
 SAFETY = 4.0
@@ -43,7 +46,7 @@ class Pairs:
 
     curved = False
 
-    def __init__(self, program: SelectProgram, threads: int, plain: bool = False) -> None:
+    def __init__(self, program: SelectProgram, threads: int, plain: bool = False, quota: Quota | None = None) -> None:
         p = program.linear.size
         keep = p - program.count
         # x = 1 − m: f = Σg + ½ΣQ − (g + Q1)'m + ½ m'Qm, and mᵢ² = mᵢ
@@ -58,7 +61,7 @@ class Pairs:
         self.model = Model(cost, np.zeros(p + count), np.ones(p + count), p, threads)
         self.p = p
         rows = Rows()
-        rows.add(range(p), np.ones(p), keep, keep)
+        add_count(rows, p, keep, quota)
         for a in range(count):
             i, j, y = int(self.first[a]), int(self.second[a]), p + a
             if plain or couplings[a] > 0.0:
@@ -71,8 +74,10 @@ class Pairs:
             pair[self.first, self.second] = p + np.arange(count)
             pair += pair.T
             for i in range(p):
-                others = [int(pair[i, j]) for j in range(p) if j != i]
-                rows.add([*others, i], [*np.ones(p - 1), 1.0 - keep], 0.0, 0.0)
+                for members, count in _groups(p, keep, quota):
+                    others = [int(pair[i, j]) for j in members if j != i]
+                    own = count - 1.0 if len(others) < len(members) else float(count)
+                    rows.add([*others, i], [*np.ones(len(others)), -own], 0.0, 0.0)
         self.model.add(rows)
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
@@ -94,7 +99,9 @@ class Residuals:
 
     curved = True
 
-    def __init__(self, program: SelectProgram, shift: FloatArray, upper: float, threads: int) -> None:
+    def __init__(
+        self, program: SelectProgram, shift: FloatArray, upper: float, threads: int, quota: Quota | None = None
+    ) -> None:
         p = program.linear.size
         matrix = np.array(program.quadratic)
         matrix[np.diag_indices(p)] += shift
@@ -124,7 +131,7 @@ class Residuals:
         self.slack += SAFETY * FEASIBILITY * (rank + np.sqrt(rank) * largest + float(slopes.sum()))
         self.model = Model(cost, low, high, p, threads)
         rows = Rows()
-        rows.add(range(p), np.ones(p), p - program.count, p - program.count)
+        add_count(rows, p, p - program.count, quota)
         for k in range(rank):
             # r = rays (1 − m), taken from the centred point: rays @ 1 = 0
             rows.add([*range(p), p + k], [*self.rays[k], 1.0], 0.0, 0.0)
@@ -157,7 +164,9 @@ class Perspective:
 
     curved = True
 
-    def __init__(self, program: RefitProgram, split: FloatArray, upper: float, threads: int) -> None:
+    def __init__(
+        self, program: RefitProgram, split: FloatArray, upper: float, threads: int, quota: Quota | None = None
+    ) -> None:
         p = split.size
         root = 1.0 / np.sqrt(split)
         matrix = np.array(program.hessian)
@@ -188,7 +197,7 @@ class Perspective:
         self.slack += float(np.abs(values[~held]).sum()) * room
         self.model = Model(cost, low, high, p, threads)
         rows = Rows()
-        rows.add(range(p), np.ones(p), program.keep, program.keep)
+        add_count(rows, p, program.keep, quota)
         for i in range(p):
             rows.add((p + i, i), (1.0, -self.limit[i]), upper=0.0)
             rows.add((p + i, i), (1.0, self.limit[i]), lower=0.0)
@@ -227,7 +236,7 @@ class MaskCuts:
 
     curved = True
 
-    def __init__(self, program: RefitProgram, split: FloatArray, threads: int) -> None:
+    def __init__(self, program: RefitProgram, split: FloatArray, threads: int, quota: Quota | None = None) -> None:
         p = split.size
         root = 1.0 / np.sqrt(split)
         matrix = np.array(program.hessian)
@@ -241,7 +250,7 @@ class MaskCuts:
         low, high = np.append(np.zeros(p), 1.01 * lowest), np.append(np.ones(p), 1.0)
         self.model = Model(cost, low, high, p, threads)
         rows = Rows()
-        rows.add(range(p), np.ones(p), program.keep, program.keep)
+        add_count(rows, p, program.keep, quota)
         self.model.add(rows)
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
@@ -263,6 +272,18 @@ class MaskCuts:
         """The mask and its value."""
         y = refitted(self.matrix, self.linear, mask)
         return np.append(mask.astype(np.float64), -0.5 * float(self.linear @ y))
+
+
+def add_count(rows: Rows, p: int, keep: int, quota: Quota | None) -> None:
+    """Σm = keep, or the count of every group."""
+    for members, count in _groups(p, keep, quota):
+        rows.add(members, np.ones(len(members)), count, count)
+
+
+def _groups(p: int, keep: int, quota: Quota | None) -> list[tuple[list[int], int]]:
+    if quota is None:
+        return [(list(range(p)), keep)]
+    return [(quota.members(g).tolist(), int(count)) for g, count in enumerate(quota.counts)]
 
 
 def refitted(matrix: FloatArray, linear: FloatArray, mask: BoolArray) -> FloatArray:

@@ -14,6 +14,7 @@ import scipy.linalg
 from prunebench.core.arrays import BoolArray, FloatArray, times, transposed_times
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.quota import Quota
 
 COLUMN_CHUNK = 4096
 LEAST_SHARE = 1e-6
@@ -105,20 +106,26 @@ def prune_in_rounds(
     costs: Callable[[BoolArray], FloatArray],
     stop: Callable[[int], str],
     mask: BoolArray | None = None,
+    quota: Quota | None = None,
 ) -> BoolArray:
     """Drop the cheapest weights in `rounds` rounds, the kept count falling geometrically, costs taken anew in each.
 
     costs : a mask -> what dropping each kept weight costs, (p,);  stop : given the rounds made, why
-    all remaining weights must go at once now, or ""
+    all remaining weights must go at once now, or "";  quota : the counts fall in every group by itself
     """
     kept = np.ones(size, dtype=np.bool_) if mask is None else mask.copy()
     count = int(kept.sum())
     for number in range(rounds):
         last = number == rounds - 1 or bool(stop(number + 1))
-        target = keep if last else round(count * (keep / count) ** (1.0 / (rounds - number)))
         ranked = np.where(kept, costs(kept), -np.inf)
-        kept = top_mask(ranked, target)
-        count = target
+        if quota is not None:
+            held = quota.kept_of(kept)
+            share = (quota.counts / np.maximum(held, 1)) ** (1.0 / (rounds - number))
+            kept = (quota if last else quota.with_counts(np.rint(held * share).astype(np.int64))).top_mask(ranked)
+        else:
+            target = keep if last else round(count * (keep / count) ** (1.0 / (rounds - number)))
+            kept = top_mask(ranked, target)
+            count = target
         if last:
             break
     return kept

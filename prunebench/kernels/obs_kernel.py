@@ -7,9 +7,12 @@ import numpy as np
 from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.quota import Quota
 
 
-def drop_one_by_one(matrix: FloatArray, slope: FloatArray, keep: int, most: int) -> tuple[BoolArray, int]:
+def drop_one_by_one(
+    matrix: FloatArray, slope: FloatArray, keep: int, most: int, quota: Quota | None = None
+) -> tuple[BoolArray, int]:
     """Prune p − keep weights of the quadratic ½w'Hw + q'w, the cheapest first, from its minimiser.
 
     Parameters
@@ -18,6 +21,7 @@ def drop_one_by_one(matrix: FloatArray, slope: FloatArray, keep: int, most: int)
     slope : float64 (p,)      q, in the same scale
     keep : how many stay
     most : at most so many leave; the rest of the p − keep cheapest are then dropped at once
+    quota : a group that is down to its count loses no more
 
     Returns
     -------
@@ -28,7 +32,11 @@ def drop_one_by_one(matrix: FloatArray, slope: FloatArray, keep: int, most: int)
     weights = -inverse @ slope
     mask = np.ones(slope.size, dtype=np.bool_)
     steps = min(slope.size - keep, most)
-    costs = _drop(inverse, weights, mask, steps)
+    group = np.empty(0, dtype=np.int64) if quota is None else np.array(quota.group)
+    spare = np.empty(0, dtype=np.int64) if quota is None else quota.sizes - quota.counts
+    costs = _drop(inverse, weights, mask, steps, group, spare)
+    if quota is not None:
+        return quota.top_mask(np.where(mask, costs, -np.inf)), steps
     left = int(mask.sum()) - keep
     if left > 0:
         order: IndexArray = np.argsort(costs, kind="stable")
@@ -37,7 +45,9 @@ def drop_one_by_one(matrix: FloatArray, slope: FloatArray, keep: int, most: int)
 
 
 @njit(cache=True, nogil=True)
-def _drop(inverse: FloatArray, weights: FloatArray, mask: BoolArray, steps: int) -> FloatArray:
+def _drop(
+    inverse: FloatArray, weights: FloatArray, mask: BoolArray, steps: int, group: IndexArray, spare: IndexArray
+) -> FloatArray:
     size = mask.size
     costs = np.empty(size)
     for _ in range(steps):
@@ -45,7 +55,7 @@ def _drop(inverse: FloatArray, weights: FloatArray, mask: BoolArray, steps: int)
         for i in range(size):
             if mask[i]:
                 costs[i] = weights[i] * weights[i] / max(inverse[i, i], 1e-300)
-                if cheapest < 0 or costs[i] < costs[cheapest]:
+                if (cheapest < 0 or costs[i] < costs[cheapest]) and (group.size == 0 or spare[group[i]] > 0):
                     cheapest = i
         pivot = inverse[cheapest, cheapest]
         column = inverse[cheapest].copy()
@@ -57,6 +67,8 @@ def _drop(inverse: FloatArray, weights: FloatArray, mask: BoolArray, steps: int)
                 for j in range(size):
                     inverse[i, j] -= share * column[j]
         mask[cheapest] = False
+        if group.size:
+            spare[group[cheapest]] -= 1
         weights[cheapest] = 0.0
     for i in range(size):
         costs[i] = weights[i] * weights[i] / max(inverse[i, i], 1e-300) if mask[i] else np.inf

@@ -2,7 +2,8 @@
 
 Projecting m − τF onto the masks with k ones, F the gradient of E, exchanges the kept weights of largest
 F with the pruned ones of smallest F, one pair at each breakpoint of τ. So the whole path is one nested
-sequence of swaps, and E along it follows from cumulative sums: the best breakpoint is found exactly.
+sequence of swaps (with a quota in every group, the largest differences first), and E along it follows
+from cumulative sums: the best breakpoint is found exactly.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,7 @@ class MaskDescent:
         self._scale = block.dense_weights
         squares = block.form.diagonal() - block.form.ridge
         self._own = self._scale**2 * squares
+        self._quota = block.quota
 
     def run(self, mask: BoolArray, steps: int, stop: Callable[[int], str]) -> tuple[BoolArray, int]:
         """Steps until none lowers E. bool (p,) -> bool (p,), and the steps made."""
@@ -41,9 +43,7 @@ class MaskDescent:
         inner = self._scale * transposed_times(self._root, residual)
         # the change when one weight leaves or enters alone: it orders the pairs as the path meets them
         fields = self._qubo.linear + inner - np.where(mask, self._own, 0.0)
-        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
-        leaving = kept[np.argsort(-fields[kept], kind="stable")]
-        entering = pruned[np.argsort(fields[pruned], kind="stable")]
+        leaving, entering = self._pairs(mask, fields)
         count = min(leaving.size, entering.size)
         worthwhile = int((fields[entering[:count]] < fields[leaving[:count]]).sum())
         best, best_pairs, before = 0.0, 0, 0.0
@@ -62,6 +62,13 @@ class MaskDescent:
         mask[leaving[:best_pairs]] = False
         mask[entering[:best_pairs]] = True
         return best_pairs > 0
+
+    def _pairs(self, mask: BoolArray, fields: FloatArray) -> tuple[IndexArray, IndexArray]:
+        """Weights in the order in which the path exchanges them, the r-th with the r-th."""
+        if self._quota is not None:
+            return self._quota.exchanges(mask, -fields, -fields)
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        return kept[np.argsort(-fields[kept], kind="stable")], pruned[np.argsort(fields[pruned], kind="stable")]
 
     def _along(
         self, residual: FloatArray, path: FloatArray, out: IndexArray, into: IndexArray, before: float

@@ -165,15 +165,17 @@ class RefitFactorSearch:
     def __init__(self, block: BlockProblem) -> None:
         self._block = block
         self._refit = DualRefit(block.form) if block.form.factor is not None else PrimalRefit(block.form)
+        self._quota = block.quota
         self._smallest_change = MINIMUM_GAIN * abs(block.form.value(np.zeros(block.p)) - block.form.constant)
 
-    def run(self, mask: BoolArray, recorder: Recorder, spent: float = 0.0) -> tuple[int, float, bool, str]:
+    def run(
+        self, mask: BoolArray, recorder: Recorder, spent: float = 0.0, most_sets: float = float("inf")
+    ) -> tuple[int, float, bool, str]:
         """Improve `mask` in place. -> moves, swaps looked at, proved 1-swap optimal, why it stopped.
 
-        `spent` evaluations count towards the recorder's budget.
+        `spent` evaluations count towards the recorder's budget; `most_sets` limits the working sets.
         """
-        kept = int(mask.sum())
-        if kept in (0, mask.size):
+        if self._block.settled:
             return 0, 0.0, True, "there is nothing to swap"
         if reason := recorder.expired(spent):
             return 0, 0.0, False, reason
@@ -181,8 +183,11 @@ class RefitFactorSearch:
         view = self._refit.view(mask, True)
         value = self._block.evaluate(view.weights, mask)
         view, value, moves, evaluations = self._splice(mask, view, value, clock, spent)
-        fresh = False
+        fresh, sets = False, 0
         while not (reason := clock.expired(spent + evaluations)):
+            if sets >= most_sets:
+                return moves, evaluations, False, f"made {sets} working sets"
+            sets += 1
             trial = mask.copy()
             made, tried = self._working_set(trial, view)
             evaluations += tried
@@ -207,9 +212,7 @@ class RefitFactorSearch:
         moves, evaluations = 0, 0.0
         limit = mask.size
         while not clock.expired(spent + evaluations):
-            kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
-            kept = kept[np.argsort(view.drop[kept], kind="stable")]
-            pruned = pruned[np.argsort(-view.gain[pruned], kind="stable")]
+            kept, pruned = self._ranked(mask, view)
             paired = min(kept.size, pruned.size)
             worthwhile = int((view.drop[kept[:paired]] < view.gain[pruned[:paired]]).sum())
             count = min(worthwhile, limit)
@@ -229,18 +232,31 @@ class RefitFactorSearch:
         return view, value, moves, evaluations
 
     def _working_set(self, mask: BoolArray, view: RefitView) -> tuple[int, float]:
-        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
-        leaving = kept[np.argsort(view.drop[kept], kind="stable")[:WORKING_SET]]
-        entering = pruned[np.argsort(-view.gain[pruned], kind="stable")[:WORKING_SET]]
-        chosen = np.concatenate((leaving, entering))
+        kept, pruned = self._ranked(mask, view)
+        leaving = kept[:WORKING_SET]
+        chosen, offsets = np.concatenate((leaving, pruned[:WORKING_SET])), None
+        if self._quota is not None:
+            chosen, offsets = self._quota.grouped(chosen)
         fixed = mask.copy()
         fixed[leaving] = False
         matrix, slope = self._refit.reduced(fixed, chosen)
         scale = 1.0 / np.sqrt(matrix.diagonal())
-        inside = np.arange(chosen.size) < leaving.size
-        moves, tried, _, _ = refit_kernel.descend(matrix * scale[:, None] * scale, slope * scale, inside)
+        inside = mask[chosen]
+        moves, tried, _, _ = refit_kernel.descend(
+            matrix * scale[:, None] * scale, slope * scale, inside, offsets=offsets
+        )
         mask[chosen] = inside
         return moves, tried
+
+    def _ranked(self, mask: BoolArray, view: RefitView) -> tuple[IndexArray, IndexArray]:
+        """Kept weights, the cheapest first, and pruned ones, the most useful first; with a quota in pairs."""
+        if self._quota is not None:
+            return self._quota.exchanges(mask, view.drop, view.gain)
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        return (
+            kept[np.argsort(view.drop[kept], kind="stable")],
+            pruned[np.argsort(-view.gain[pruned], kind="stable")],
+        )
 
 
 class _Clock:

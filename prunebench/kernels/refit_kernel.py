@@ -29,6 +29,7 @@ def descend(
     mask: BoolArray,
     expired: Callable[[float], str] = lambda _: "",
     max_evaluations: float = np.inf,
+    offsets: IndexArray | None = None,
 ) -> tuple[int, float, bool, str]:
     """Improve `mask` in place by the best refit swap until none lowers f beyond rounding.
 
@@ -39,6 +40,7 @@ def descend(
     mask : bool (p,)            changed in place, its count kept
     expired : callable          given the swaps looked at, why to stop now, or ""
     max_evaluations : float     no scan begins after so many swaps looked at
+    offsets : int64 (g + 1,)    swaps stay within offsets[g]:offsets[g + 1]; none: one group of all
 
     Returns
     -------
@@ -49,12 +51,13 @@ def descend(
     moves, evaluations, since = 0, 0.0, 0
     if int(mask.sum()) in (0, size):
         return moves, evaluations, True, "there is nothing to swap"
+    groups = np.array([0, size]) if offsets is None else offsets
     tableau = swept(matrix, slope, mask)
     value = float(tableau[size, size])
     trial = mask.copy()
     while not (reason := expired(evaluations)):
         left = min(MOVES_BETWEEN_CLOCK_READS, max(MOVES_BETWEEN_CLOCK_READS, size // 8) - since)
-        made, tried, finished = _improve(tableau, trial, left, max_evaluations - evaluations)
+        made, tried, finished = _improve(tableau, trial, groups, left, max_evaluations - evaluations)
         evaluations += tried
         since += int(made)
         if finished and since == 0:
@@ -194,21 +197,27 @@ def _row_minimum(row: FloatArray, schur: FloatArray, gradient: FloatArray, weigh
 
 
 @njit(cache=True, nogil=True)
-def _best_swap(tableau: FloatArray, mask: BoolArray, schur: FloatArray, gradient: FloatArray) -> tuple[int, int, float]:
+def _best_swap(
+    tableau: FloatArray, mask: BoolArray, offsets: IndexArray, schur: FloatArray, gradient: FloatArray
+) -> tuple[int, int, float]:
     size = mask.size
     for j in range(size):
         # a kept j is made harmless instead of being skipped, so that the row loop has no branch
         schur[j] = 1.0 if mask[j] else tableau[j, j]
         gradient[j] = 0.0 if mask[j] else tableau[j, size]
-    best, leaving, entering = np.inf, -1, -1
-    for i in range(size):
-        if mask[i]:
-            value = _row_minimum(tableau[i], schur, gradient, -tableau[i, size], -tableau[i, i])
-            if value < best:
-                best, leaving = value, i
-    lowest = np.inf
+    best, leaving, entering, lowest = np.inf, -1, -1, np.inf
+    first, last = 0, 0
+    for group in range(offsets.size - 1):
+        start, stop = offsets[group], offsets[group + 1]
+        for i in range(start, stop):
+            if mask[i]:
+                value = _row_minimum(
+                    tableau[i, start:stop], schur[start:stop], gradient[start:stop], -tableau[i, size], -tableau[i, i]
+                )
+                if value < best:
+                    best, leaving, first, last = value, i, start, stop
     weight, inverse = -tableau[leaving, size], -tableau[leaving, leaving]
-    for j in range(size):
+    for j in range(first, last):
         if not mask[j]:
             row = tableau[leaving, j]
             numerator = weight * (weight * schur[j] + 2.0 * gradient[j] * row) - gradient[j] * gradient[j] * inverse
@@ -219,17 +228,21 @@ def _best_swap(tableau: FloatArray, mask: BoolArray, schur: FloatArray, gradient
 
 
 @njit(cache=True, nogil=True)
-def _improve(tableau: FloatArray, mask: BoolArray, max_moves: int, max_evaluations: float) -> tuple[int, float, bool]:
+def _improve(
+    tableau: FloatArray, mask: BoolArray, offsets: IndexArray, max_moves: int, max_evaluations: float
+) -> tuple[int, float, bool]:
     size = mask.size
-    kept = 0
-    for i in range(size):
-        kept += mask[i]
-    pairs = float(kept) * float(size - kept)
+    pairs = 0.0
+    for group in range(offsets.size - 1):
+        kept = 0
+        for i in range(offsets[group], offsets[group + 1]):
+            kept += mask[i]
+        pairs += float(kept) * float(offsets[group + 1] - offsets[group] - kept)
     rounding = RELATIVE_ROUNDING * 0.5 * abs(tableau[size, size])
     schur, gradient = np.empty(size), np.empty(size)
     moves, evaluations = 0, 0.0
     while moves < max_moves and evaluations < max_evaluations:
-        leaving, entering, change = _best_swap(tableau, mask, schur, gradient)
+        leaving, entering, change = _best_swap(tableau, mask, offsets, schur, gradient)
         evaluations += pairs
         if not change < -rounding:
             return moves, evaluations, True

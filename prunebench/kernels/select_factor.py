@@ -1,9 +1,10 @@
 """Swap descent in mode select on the factor, for blocks whose couplings are too large to form.
 
 Everything comes from r = C m with C = A diag(w̄): F = h + C'r - m·|c|². A working set of the most
-promising weights gets its own small coupling matrix and is solved by the dense kernel with all
-other weights fixed, which is exact. When no working set improves, a scan over all pairs that
-|J_ij| <= |c_i||c_j| cannot rule out either finds new ones or proves that no swap improves.
+promising weights (with a quota, of pairs of one group each) gets its own small coupling matrix and
+is solved by the dense kernel with all other weights fixed, which is exact. When no working set
+improves, a scan over all pairs that |J_ij| <= |c_i||c_j| cannot rule out either finds new ones or
+proves that no swap improves.
 """
 
 from collections.abc import Iterator
@@ -57,6 +58,8 @@ class SelectFactorSearch:
         self._column_norms = np.sqrt(column_squares(self._factor))
         self._scale = self.block.dense_weights
         self._norms = self._column_norms * np.abs(self._scale)
+        self._quota = self.block.quota
+        self._packs = [np.arange(self.block.p)] if self._quota is None else self._quota.packs(2 * WORKING_SET)
 
     def run(self, mask: BoolArray, recorder: Recorder, spent: float = 0.0) -> tuple[int, float, bool, str]:
         """Improve `mask` in place. -> moves, swaps looked at, proved 1-swap optimal, why it stopped.
@@ -77,7 +80,7 @@ class SelectFactorSearch:
             state.refresh()
             if self._scan_cost(state) > self.scan_operations:
                 return moves, evaluations, False, "no working set improves; the scan over all pairs would cost too much"
-            made, tried, reason = self._scan(state, recorder, spent + evaluations)
+            made, tried, reason = self._scan_all(state, recorder, spent + evaluations)
             moves, evaluations = moves + made, evaluations + tried
             if reason:
                 return moves, evaluations, False, reason
@@ -86,20 +89,25 @@ class SelectFactorSearch:
 
     def _working_set(self, state: "_State", kept: IndexArray, pruned: IndexArray) -> tuple[int, float]:
         chosen = np.concatenate((kept, pruned))
+        offsets = None
+        if self._quota is not None:
+            chosen, offsets = self._quota.grouped(chosen)
         columns = self._factor[:, chosen].astype(np.float64, copy=False) * self._scale[chosen]
         couplings = columns.T @ columns
         np.fill_diagonal(couplings, 0.0)
-        before = np.arange(chosen.size) < kept.size
+        before = state.mask[chosen]
         linear = state.fields[chosen] - couplings[:, before].sum(axis=1)
         after = before.copy()
-        moves, tried, _, _ = select_kernel.descend(couplings, linear, state.tolerance[chosen], after)
+        moves, tried, _, _ = select_kernel.descend(couplings, linear, state.tolerance[chosen], after, offsets=offsets)
         if moves:
             state.apply(chosen, after, columns @ (after.astype(np.float64) - before))
         return moves, tried
 
-    def _tiles(self, state: "_State") -> Iterator[tuple[IndexArray, IndexArray]]:
+    def _tiles(self, state: "_State", members: IndexArray) -> Iterator[tuple[IndexArray, IndexArray]]:
         """Pairs of kept and pruned positions that may hold an improving swap, by |J_ij| <= |c_i||c_j|."""
-        kept, pruned = np.flatnonzero(state.mask), np.flatnonzero(~state.mask)
+        kept, pruned = members[state.mask[members]], members[~state.mask[members]]
+        if kept.size == 0 or pruned.size == 0:
+            return
         norms = self._norms[pruned]
         worth = (state.fields + state.tolerance)[pruned]
         levels = np.quantile(norms, np.linspace(0.0, 1.0, NORM_LEVELS))
@@ -113,14 +121,38 @@ class SelectFactorSearch:
                 yield rows, columns[first : first + TILE_PRUNED]
 
     def _scan_cost(self, state: "_State") -> float:
-        rows = float(self._factor.shape[0])
-        return sum(rows * kept.size * pruned.size for kept, pruned in self._tiles(state))
+        rows, total = float(self._factor.shape[0]), 0.0
+        for members in self._packs:
+            if self._is_small(members):
+                total += rows * float(members.size) ** 2
+            else:
+                total += sum(rows * kept.size * pruned.size for kept, pruned in self._tiles(state, members))
+        return total
 
-    def _scan(self, state: "_State", recorder: Recorder, spent: float) -> tuple[int, float, str]:
-        """One sweep over all pairs, applying what it finds. -> moves, swaps looked at, why it was cut short."""
+    def _is_small(self, members: IndexArray) -> bool:
+        """Whether these weights are whole groups that make one working set."""
+        return self._quota is not None and members.size <= 2 * WORKING_SET
+
+    def _scan_all(self, state: "_State", recorder: Recorder, spent: float) -> tuple[int, float, str]:
+        """One sweep over all pairs, group by group. -> moves, swaps looked at, why it was cut short."""
+        moves, evaluations = 0, 0.0
+        for members in self._packs:
+            if reason := recorder.expired(spent + evaluations):
+                return moves, evaluations, reason
+            if self._is_small(members):
+                made, tried = self._working_set(state, members[state.mask[members]], members[~state.mask[members]])
+            else:
+                made, tried, reason = self._scan(state, members, recorder, spent + evaluations)
+            moves, evaluations = moves + made, evaluations + tried
+            if reason:
+                return moves, evaluations, reason
+        return moves, evaluations, ""
+
+    def _scan(self, state: "_State", members: IndexArray, recorder: Recorder, spent: float) -> tuple[int, float, str]:
+        """One sweep over the pairs of `members`, applying what it finds; as `_scan_all`."""
         moves, evaluations = 0, 0.0
         held: tuple[IndexArray, FloatArray] | None = None
-        for kept, pruned in list(self._tiles(state)):
+        for kept, pruned in list(self._tiles(state, members)):
             if reason := recorder.expired(spent + evaluations):
                 return moves, evaluations, reason
             rows, columns = kept[state.mask[kept]], pruned[~state.mask[pruned]]
@@ -190,6 +222,9 @@ class _State:
 
     def promising(self) -> tuple[IndexArray, IndexArray]:
         """The kept weights that cost most and the pruned weights that cost least, by their fields alone."""
+        if (quota := self._search._quota) is not None:
+            leaving, entering = quota.exchanges(self.mask, -self.fields, -self.fields)
+            return leaving[:WORKING_SET], entering[:WORKING_SET]
         kept, pruned = np.flatnonzero(self.mask), np.flatnonzero(~self.mask)
         return _smallest(kept, -self.fields[kept]), _smallest(pruned, self.fields[pruned])
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 
 REFRESH_MOVES = 64
 """Moves between two recomputations of the fields: their rounding must not add up."""
@@ -23,6 +23,7 @@ def descend(
     mask: BoolArray,
     expired: Callable[[float], str] = lambda _: "",
     max_evaluations: float = np.inf,
+    offsets: IndexArray | None = None,
 ) -> tuple[int, float, bool, str]:
     """Improve `mask` in place by the best swap until none lowers E by more than its rounding.
 
@@ -34,17 +35,19 @@ def descend(
     mask : bool (p,)              changed in place, its count kept
     expired : callable            given the swaps looked at, why to stop now, or ""
     max_evaluations : float       no scan begins after so many swaps looked at
+    offsets : int64 (g + 1,)      swaps stay within offsets[g]:offsets[g + 1]; none: one group of all
 
     Returns
     -------
     moves, swaps looked at, whether no swap improves E any more, and why it stopped.
     """
+    groups = np.array([0, mask.size]) if offsets is None else offsets
     row_largest = couplings.max(axis=1)
     at_once = max(16, MOVES_TIMES_PAIRS // mask.size**2)
     moves, evaluations = 0, 0.0
     while not (reason := expired(evaluations)):
         made, tried, optimal = _descend(
-            couplings, linear, tolerance, row_largest, mask, at_once, max_evaluations - evaluations
+            couplings, linear, tolerance, row_largest, mask, groups, at_once, max_evaluations - evaluations
         )
         moves, evaluations = moves + int(made), evaluations + float(tried)
         if optimal:
@@ -89,29 +92,33 @@ def _best_swap(
     out_value: FloatArray,
     in_value: FloatArray,
     row_largest: FloatArray,
+    bounds: FloatArray,
+    start: int,
+    stop: int,
+    best: float,
 ) -> tuple[int, int, float]:
-    """The pair with the lowest in_value_j - out_value_i - J_ij, if below zero; rows that cannot win are skipped."""
-    size = out_value.size
+    """The pair in start:stop with the lowest in_value_j - out_value_i - J_ij, if below `best`.
+
+    Rows that cannot win are skipped; bounds (p,) is overwritten.
+    """
     lowest_in = np.inf
-    for j in range(size):
+    for j in range(start, stop):
         lowest_in = min(lowest_in, in_value[j])
-    bounds = np.empty(size)
-    first = -1
-    for i in range(size):
+    first, best_out = -1, -1
+    for i in range(start, stop):
         bounds[i] = lowest_in - out_value[i] - row_largest[i]
         if first < 0 or bounds[i] < bounds[first]:
             first = i
-    best, best_out = 0.0, -1
-    for step in range(-1, size):
-        i = first if step < 0 else step
-        if bounds[i] < best and (step < 0 or i != first):
-            value = _row_minimum(couplings[i], in_value) - out_value[i]
+    for step in range(start - 1, stop):
+        i = first if step < start else step
+        if bounds[i] < best and (step < start or i != first):
+            value = _row_minimum(couplings[i, start:stop], in_value[start:stop]) - out_value[i]
             if value < best:
                 best, best_out = value, i
     best_in = -1
     if best_out >= 0:
         lowest = np.inf
-        for j in range(size):
+        for j in range(start, stop):
             value = in_value[j] - couplings[best_out, j]
             if value < lowest:
                 lowest, best_in = value, j
@@ -125,15 +132,18 @@ def _descend(
     tolerance: FloatArray,
     row_largest: FloatArray,
     mask: BoolArray,
+    offsets: IndexArray,
     max_moves: int,
     max_evaluations: float,
 ) -> tuple[int, float, bool]:
     size = mask.size
-    kept = 0
-    for i in range(size):
-        kept += mask[i]
-    pairs = float(kept) * float(size - kept)
-    fields, out_value, in_value = np.empty(size), np.empty(size), np.empty(size)
+    pairs = 0.0
+    for group in range(offsets.size - 1):
+        kept = 0
+        for i in range(offsets[group], offsets[group + 1]):
+            kept += mask[i]
+        pairs += float(kept) * float(offsets[group + 1] - offsets[group] - kept)
+    fields, out_value, in_value, bounds = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
     _refresh(couplings, linear, mask, fields)
     moves, stale, evaluations = 0, 0, 0.0
     if pairs == 0.0:
@@ -142,7 +152,13 @@ def _descend(
         for i in range(size):
             out_value[i] = fields[i] - tolerance[i] if mask[i] else -np.inf
             in_value[i] = np.inf if mask[i] else fields[i] + tolerance[i]
-        leaving, entering, _ = _best_swap(couplings, out_value, in_value, row_largest)
+        leaving, entering, best = -1, -1, 0.0
+        for group in range(offsets.size - 1):
+            leaves, enters, value = _best_swap(
+                couplings, out_value, in_value, row_largest, bounds, offsets[group], offsets[group + 1], best
+            )
+            if leaves >= 0:
+                leaving, entering, best = leaves, enters, value
         evaluations += pairs
         if leaving < 0:
             if stale == 0:

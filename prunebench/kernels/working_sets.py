@@ -15,7 +15,9 @@ def improve(block: BlockProblem, mask: BoolArray, rounds: int, recorder: Recorde
     """
     out = np.array(mask, dtype=np.bool_)
     limit = Budget(seconds=recorder.remaining, evaluations=rounds * ROUND_EVALUATIONS)
-    RefitFactorSearch(block).run(out, Recorder(limit))
+    # with a quota a working set looks at so few swaps that their number says nothing about its cost
+    most = rounds if block.quota is not None else float("inf")
+    RefitFactorSearch(block).run(out, Recorder(limit), most_sets=most)
     return out
 
 

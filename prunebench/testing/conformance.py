@@ -19,9 +19,11 @@ from prunebench.core.block import MODES, BlockProblem, Mode
 from prunebench.core.errors import SolverRefused
 from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import Solver, solve
-from prunebench.testing.instances import FAMILIES, BruteForce, instance, scaled
+from prunebench.testing.instances import FAMILIES, QUOTAS, BruteForce, instance, scaled
 
 SEEDS = range(5)
+QUOTA_SEEDS = range(2)
+"""One instance that holds its factor and one that holds its hessian, for every quota."""
 ACCURACY = 1e-9
 """Objectives agree to this part of the spread between the best and the worst mask."""
 
@@ -84,10 +86,12 @@ def _check(function: Check) -> Check:
 
 @_check
 def keeps_exactly_keep(case: Case) -> None:
-    """The mask has `keep` ones and the weights are zero elsewhere."""
+    """The mask has `keep` ones, in every group its count, and the weights are zero elsewhere."""
     mask, weights = case.solution.mask, case.solution.weights
     assert mask.dtype == np.bool_, mask.dtype
     assert int(mask.sum()) == case.block.keep
+    if case.block.quota is not None:
+        assert not case.block.quota.violation(mask), case.block.quota.violation(mask)
     assert not np.any(weights[~mask])
     assert weights.dtype == np.float64
     assert np.isfinite(weights).all()
@@ -191,7 +195,8 @@ def budget_is_respected(case: Case) -> None:
 def never_worse_than_the_start(case: Case) -> None:
     """Started at a random mask, and at the optimum, it does not get worse, whatever the budget."""
     rng = np.random.default_rng(case.seed)
-    shuffled = rng.permutation(case.optimum.mask)
+    quota = case.block.quota
+    shuffled = rng.permutation(case.optimum.mask) if quota is None else quota.top_mask(rng.random(case.block.p))
     for start in (shuffled, case.optimum.mask):
         block = case.block.with_start(start)
         for budget in (Budget(), Budget(seconds=0.0)):
@@ -200,12 +205,18 @@ def never_worse_than_the_start(case: Case) -> None:
 
 @_check
 def keeps_nothing_and_everything(case: Case) -> None:
-    """keep = 0 and keep = p have one answer each."""
+    """keep = 0 and keep = p have one answer each, as have groups that keep none or all."""
+    quota = case.block.quota
     for keep in (0, case.block.p):
-        block = replace(case.block, keep=keep)
+        held = None if quota is None else quota.with_counts(quota.sizes * (keep > 0))
+        block = replace(case.block, keep=keep, quota=held)
         answer = case.run(block)
         assert int(answer.mask.sum()) == keep
         assert abs(answer.objective - block.evaluate(np.full(block.p, keep > 0))) <= case.tolerance
+    if quota is not None:
+        settled = quota.with_counts(np.where(np.arange(quota.counts.size) % 2, quota.sizes, 0))
+        block = replace(case.block, keep=settled.keep, quota=settled)
+        assert np.array_equal(case.run(block).mask, block.incumbent)
 
 
 @_check
@@ -240,6 +251,29 @@ def families() -> list[str]:
     return [*FAMILIES, "digits"]
 
 
+def quota_families() -> list[str]:
+    """The names of the instance families with quotas."""
+    return [f"quota-{name}" for name in QUOTAS]
+
+
+def assert_refuses_quotas(solver: Solver, mode: Mode) -> None:
+    """A solver that does not declare `quotas` is refused a block with a quota, by name and with a remedy.
+
+    Raises
+    ------
+    AssertionError   it was run, or the refusal does not name solver and quota
+    """
+    for family in quota_families():
+        message = ""
+        try:
+            solve(instance(family, 0, mode), solver)
+        except SolverRefused as error:
+            message = str(error)
+        assert message, f"{solver.name} does not declare quotas and takes a block with one ({family}, {mode})"
+        for word in (repr(solver.name), "quota", "choose"):
+            assert word in message, f"{solver.name}'s refusal does not hold {word}: {message}"
+
+
 def run_check(name: str, solver: Solver, family: str, mode: Mode, seeds: Iterable[int] = SEEDS) -> str:
     """Run one check on one family over several seeds.
 
@@ -270,7 +304,9 @@ def run_check(name: str, solver: Solver, family: str, mode: Mode, seeds: Iterabl
 def assert_conforms(solver: Solver, *, seeds: Iterable[int] = SEEDS, modes: Iterable[Mode] = MODES) -> None:
     """Run every check on every family in every mode.
 
-    A solver may refuse instances with a reason, but must accept some Gaussian one in a mode it declares.
+    A solver may refuse instances with a reason, but must accept some Gaussian one in a mode it declares,
+    and some of every quota if it declares `quotas`, or say of a mode that it takes no quota there;
+    without that fact it must be refused them.
 
     Raises
     ------
@@ -285,3 +321,15 @@ def assert_conforms(solver: Solver, *, seeds: Iterable[int] = SEEDS, modes: Iter
                 refusal = run_check(name, solver, family, mode, chosen)
                 if refusal and family == "gaussian" and mode in solver.modes:
                     raise AssertionError(f"{solver.name} declares mode {mode} but refuses every instance: {refusal}")
+        _assert_quotas(solver, mode, chosen)
+
+
+def _assert_quotas(solver: Solver, mode: Mode, seeds: list[int]) -> None:
+    if not getattr(solver, "quotas", False):
+        assert_refuses_quotas(solver, mode)
+        return
+    for family in quota_families():
+        for name in CHECKS:
+            refusal = run_check(name, solver, family, mode, [seed for seed in QUOTA_SEEDS if seed in seeds])
+            if refusal and mode in solver.modes and "quota" not in refusal:
+                raise AssertionError(f"{solver.name} declares quotas but refuses every {family} instance: {refusal}")

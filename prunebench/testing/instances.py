@@ -6,13 +6,14 @@ most families here have structure: low rank, ties, cancelling and duplicate colu
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.quota import Quota
 
 Columns = Callable[[np.random.Generator, int, int], tuple[FloatArray, FloatArray]]
 
@@ -73,12 +74,29 @@ FAMILIES: dict[str, Columns] = {
 """Synthetic families by name; "digits" beside them cuts real blocks out of a trained network."""
 
 
+def _uneven(rng: np.random.Generator, p: int) -> Quota:
+    """Groups of very different sizes, scattered; one keeps none, one keeps all."""
+    group = rng.permutation(np.repeat(np.arange(4), (1, 2, 2, p - 5)))
+    return Quota(group, np.array([1, 0, 1, (p - 5) // 2 + 1]))
+
+
+QUOTAS: dict[str, Callable[[np.random.Generator, int], Quota]] = {
+    "rows": lambda rng, p: Quota.rows(2, p // 2, float(rng.integers(1, p // 2)) / (p // 2)),
+    "2:4": lambda _, p: Quota.n_m(p, 2, 4),
+    "uneven": _uneven,
+}
+"""Quotas by name; the family "quota-rows" puts the first of them on instances of the other families in turn."""
+
+
 def instance(family: str, seed: int, mode: Mode, *, p: int = 8, keep: int | None = None) -> BlockProblem:
     """A block problem of a family, the same for the same arguments.
 
     Odd seeds have n < p (factor held) and a linear term, even seeds n >= p (hessian held) and none;
-    the family "digits" cuts real blocks out of the digits network.
+    the family "digits" cuts real blocks out of the digits network. A family "quota-…" has the quota of
+    that name, and its own `keep`.
     """
+    if family.startswith("quota-"):
+        return _with_quota(family.removeprefix("quota-"), seed, mode, p)
     rng = np.random.default_rng([seed, *family.encode()])
     size = keep if keep is not None else int(rng.integers(1, p)) if p > 1 else 1
     if family == "digits":
@@ -108,6 +126,7 @@ def scaled(block: BlockProblem, loss: float, weights: float) -> BlockProblem:
         block.dense_weights * weights,
         block.keep,
         block.mode,
+        quota=block.quota,
         problem=f"{block.problem} scaled {loss:g}, {weights:g}",
     )
 
@@ -131,10 +150,19 @@ class BruteForce:
 
     @staticmethod
     def of(block: BlockProblem) -> "BruteForce":
-        """Evaluate all C(p, keep) masks."""
-        pairs = [(block.evaluate(mask), mask) for mask in all_masks(block.p, block.keep)]
+        """Evaluate every feasible mask."""
+        masks = all_masks(block.p, block.keep)
+        quota = block.quota
+        pairs = [(block.evaluate(mask), mask) for mask in masks if quota is None or not quota.violation(mask)]
         best = min(pairs, key=lambda pair: pair[0])
         return BruteForce(best[1], best[0], max(value for value, _ in pairs))
+
+
+def _with_quota(name: str, seed: int, mode: Mode, p: int) -> BlockProblem:
+    base = list(FAMILIES)[(seed + 3 * list(QUOTAS).index(name)) % len(FAMILIES)]
+    quota = QUOTAS[name](np.random.default_rng([seed, *name.encode()]), p)
+    block = instance(base, seed, mode, p=p, keep=quota.keep)
+    return replace(block, quota=quota, problem=f"{base}/{seed}, quota {name}")
 
 
 def _digits_block(seed: int, mode: Mode, p: int, keep: int) -> BlockProblem:

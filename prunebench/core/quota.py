@@ -1,0 +1,301 @@
+"""Quotas: how many weights each of several disjoint groups keeps, such as rows, layers, or N of every M.
+
+N:M groups: Zhou et al.: Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch,
+ICLR 2021 (2:4 keeps 2 of every 4 consecutive weights). Equal counts in every output row: Sun et al.,
+A Simple and Effective Pruning Approach for Large Language Models, ICLR 2024, §3.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, frozen, numeric
+from prunebench.core.errors import InvalidInput
+from prunebench.core.masks import keep_count, keep_per_layer, top_mask
+
+Groups = Sequence[tuple[npt.ArrayLike, int]]
+"""((indices, count), …): the weights of every group and how many of them are kept."""
+
+FEW_GROUPS = 16
+"""Up to this many groups are ranked one after the other, beyond all at once."""
+
+
+@dataclass(frozen=True, eq=False)
+class Quota:
+    """Groups that part the weights, each with its own count: Σ of m over group g = counts[g], exactly.
+
+    group : int64 (p,)     the group of every weight; renumbered in the order in which groups first appear
+    counts : int64 (g,)    how many weights each group keeps, 0 to its size
+
+    Memory and all operations are O(p), or O(p log p) for ranking, whatever the number of groups.
+
+    Raises
+    ------
+    InvalidInput   wrong shapes, a group without weights, a count below 0 or above the group's size
+    """
+
+    group: IndexArray
+    counts: IndexArray
+
+    def __post_init__(self) -> None:
+        group, counts = _whole("group", self.group), _whole("counts", self.counts)
+        if group.size == 0 or counts.size == 0:
+            raise InvalidInput("the quota is empty; give the group of every weight and a count for every group")
+        if group.min() < 0 or group.max() >= counts.size:
+            at = int(np.flatnonzero((group < 0) | (group >= counts.size))[0])
+            raise InvalidInput(
+                f"the quota puts weight {at} into group {group[at]} but has counts for groups 0 to {counts.size - 1}"
+            )
+        sizes = np.bincount(group, minlength=counts.size)
+        bad = np.flatnonzero((counts < 0) | (counts > sizes) | (sizes == 0))
+        if bad.size:
+            first = int(bad[0])
+            if sizes[first] == 0:
+                raise InvalidInput(f"the quota's group {first} has no weights; leave it out")
+            raise InvalidInput(
+                f"the quota's group {first} keeps {counts[first]} but has {sizes[first]} weights; "
+                f"choose 0 to {sizes[first]}"
+            )
+        _, first_seen = np.unique(group, return_index=True)
+        order = np.argsort(first_seen)
+        renumbered = np.empty(counts.size, dtype=np.int64)
+        renumbered[order] = np.arange(counts.size)
+        object.__setattr__(self, "group", frozen(renumbered[group]))
+        object.__setattr__(self, "counts", frozen(counts[order]))
+
+    @staticmethod
+    def of(p: int, groups: Groups) -> "Quota":
+        """The quota of ((indices, count), …) over p weights; every weight stands in exactly one group.
+
+        Raises
+        ------
+        InvalidInput   naming the group: a position outside 0 to p − 1, one that repeats or is missing
+        """
+        pairs = list(groups)
+        if not pairs:
+            raise InvalidInput("the quota is empty; give ((indices, count), …) that cover all weights")
+        group = np.full(p, -1, dtype=np.int64)
+        counts = np.empty(len(pairs), dtype=np.int64)
+        for number, pair in enumerate(pairs):
+            try:
+                indices, count = pair
+            except (TypeError, ValueError) as error:
+                raise InvalidInput(f"the quota's group {number} is {pair!r}; expected (indices, count)") from error
+            positions = _whole(f"group {number}'s indices", indices)
+            if positions.size and (positions.min() < 0 or positions.max() >= p):
+                raise InvalidInput(
+                    f"the quota's group {number} holds the position "
+                    f"{positions[(positions < 0) | (positions >= p)][0]}; the block has weights 0 to {p - 1}"
+                )
+            taken = positions[group[positions] >= 0]
+            if taken.size:
+                raise InvalidInput(
+                    f"the quota has weight {taken[0]} in group {group[taken[0]]} and in group {number}; "
+                    "groups must not share weights"
+                )
+            if np.unique(positions).size != positions.size:
+                raise InvalidInput(f"the quota's group {number} holds a position twice")
+            group[positions] = number
+            if np.ndim(count) or np.asarray(count).dtype.kind not in "iu":
+                raise InvalidInput(f"the quota's group {number} keeps {count!r}; expected a whole number")
+            counts[number] = count
+        missing = np.flatnonzero(group < 0)
+        if missing.size:
+            raise InvalidInput(
+                f"the quota leaves {missing.size} weights in no group, the first is {missing[0]}; "
+                "add a group that holds them"
+            )
+        return Quota(group, counts)
+
+    @staticmethod
+    def rows(rows: int, columns: int, density: float) -> "Quota":
+        """One group a row of a (rows, columns) layer in row-major order, each keeping round(density·columns)."""
+        if rows < 1 or columns < 1:
+            raise InvalidInput(f"a layer of {rows} rows and {columns} columns has no weights")
+        count = keep_count(density, columns, "a row")
+        return Quota(np.repeat(np.arange(rows), columns), np.full(rows, count, dtype=np.int64))
+
+    @staticmethod
+    def n_m(p: int, n: int, m: int) -> "Quota":
+        """`n` of every `m` consecutive weights are kept; p must be a multiple of m.
+
+        In a row-major layer whose rows are multiples of m long, the groups run along the inputs.
+        """
+        if not 0 <= n <= m or m < 1:
+            raise InvalidInput(f"{n}:{m} is no pattern; N of every M are kept, with 0 <= N <= M")
+        if p < 1 or p % m:
+            raise InvalidInput(f"{n}:{m} needs a multiple of {m} weights but there are {p}; choose {p // m * m or m}")
+        return Quota(np.arange(p) // m, np.full(p // m, n, dtype=np.int64))
+
+    @staticmethod
+    def layers(layer: npt.ArrayLike, density: float) -> "Quota":
+        """One group a layer at the same density, the total exactly round(density·p) by largest remainder.
+
+        layer : str (p,), the layer that each weight belongs to
+        """
+        names = np.asarray(layer, dtype=np.str_)
+        if names.ndim != 1 or names.size == 0:
+            raise InvalidInput(f"layer has shape {names.shape}; expected (p,), one name a weight")
+        _, first, group = np.unique(names, return_index=True, return_inverse=True)
+        seen = np.empty(first.size, dtype=np.int64)
+        seen[np.argsort(first)] = np.arange(first.size)
+        group = seen[group]
+        return Quota(group, keep_per_layer(density, [int(size) for size in np.bincount(group)]))
+
+    @property
+    def p(self) -> int:
+        """How many weights there are."""
+        return int(self.group.size)
+
+    @property
+    def keep(self) -> int:
+        """How many weights are kept in all."""
+        return int(self.counts.sum())
+
+    @cached_property
+    def sizes(self) -> IndexArray:
+        """How many weights each group has. int64 (g,)"""
+        return np.bincount(self.group, minlength=self.counts.size).astype(np.int64)
+
+    @cached_property
+    def order(self) -> IndexArray:
+        """All positions, group by group, in ascending order within each. int64 (p,)"""
+        return np.argsort(self.group, kind="stable").astype(np.int64)
+
+    @cached_property
+    def offsets(self) -> IndexArray:
+        """Group g is `order[offsets[g]:offsets[g + 1]]`. int64 (g + 1,)"""
+        return np.concatenate(([0], np.cumsum(self.sizes))).astype(np.int64)
+
+    @cached_property
+    def shares(self) -> FloatArray:
+        """The part of its group that is kept, for every weight. float64 (p,)"""
+        return np.asarray((self.counts / self.sizes)[self.group])
+
+    @property
+    def settled(self) -> bool:
+        """Whether only one mask is feasible: every group keeps none or all."""
+        return bool(((self.counts == 0) | (self.counts == self.sizes)).all())
+
+    @cached_property
+    def mask_count(self) -> int:
+        """How many masks are feasible, exactly."""
+        return math.prod(math.comb(int(size), int(count)) for size, count in zip(self.sizes, self.counts, strict=True))
+
+    def members(self, number: int) -> IndexArray:
+        """The positions of one group, ascending."""
+        return np.asarray(self.order[self.offsets[number] : self.offsets[number + 1]])
+
+    def top_mask(self, scores: FloatArray) -> BoolArray:
+        """True at each group's highest scores, as many as its count; ties go to the lower position. (p,) -> (p,)"""
+        ordered = np.asarray(scores, dtype=np.float64)[self.order]
+        inside = np.zeros(self.p, dtype=np.bool_)
+        groups = self.counts.size
+        if groups <= FEW_GROUPS:
+            for number in range(groups):
+                part = slice(self.offsets[number], self.offsets[number + 1])
+                inside[part] = top_mask(ordered[part], int(self.counts[number]))
+        elif self.sizes.min() == self.sizes.max():
+            best_first = np.argsort(-ordered.reshape(groups, -1), axis=1, kind="stable")
+            wanted = np.arange(best_first.shape[1]) < self.counts[:, None]
+            np.put_along_axis(inside.reshape(groups, -1), best_first, wanted, axis=1)
+        else:
+            of = self.group[self.order]
+            best_first = np.lexsort((-ordered, of))
+            inside[best_first] = np.arange(self.p) - self.offsets[of] < self.counts[of]
+        mask = np.zeros(self.p, dtype=np.bool_)
+        mask[self.order] = inside
+        return mask
+
+    def kept_of(self, mask: BoolArray) -> IndexArray:
+        """How many weights a mask keeps in each group. bool (p,) -> int64 (g,)"""
+        return np.bincount(self.group[mask], minlength=self.counts.size).astype(np.int64)
+
+    def violation(self, mask: BoolArray) -> str:
+        """How a mask breaks the quota, naming the first such group; "" where it keeps it."""
+        kept = self.kept_of(mask)
+        wrong = np.flatnonzero(kept != self.counts)
+        if wrong.size == 0:
+            return ""
+        first = int(wrong[0])
+        return (
+            f"keeps {kept[first]} weights of group {first} (the one of weight {self.members(first)[0]}); "
+            f"its quota is exactly {self.counts[first]} of {self.sizes[first]}"
+        )
+
+    def with_counts(self, counts: IndexArray) -> "Quota":
+        """The same groups with other counts. int64 (g,)"""
+        return Quota(self.group, counts)
+
+    def grown(self, factor: float) -> "Quota":
+        """The same groups with counts `factor` times as large, none beyond its group."""
+        return self.with_counts(np.minimum(self.sizes, np.rint(factor * self.counts).astype(np.int64)))
+
+    def exchanges(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
+        """Pairs (leaving, entering) of one group each, no weight twice, the largest worth − cost first.
+
+        Within a group the r-th cheapest kept weight goes with the r-th most useful pruned one.
+        bool (p,), (p,), (p,) -> int64 (e,), int64 (e,)
+        """
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        kept = kept[np.lexsort((cost[kept], self.group[kept]))]
+        pruned = pruned[np.lexsort((-worth[pruned], self.group[pruned]))]
+        groups = self.counts.size
+        held = np.bincount(self.group[kept], minlength=groups)
+        open_ = np.bincount(self.group[pruned], minlength=groups)
+        pairs = np.minimum(held, open_)
+        kept = kept[_ranks(held) < np.repeat(pairs, held)]
+        pruned = pruned[_ranks(open_) < np.repeat(pairs, open_)]
+        best_first = np.argsort(cost[kept] - worth[pruned], kind="stable")
+        return kept[best_first], pruned[best_first]
+
+    def packs(self, size: int) -> list[IndexArray]:
+        """The positions of whole groups, as many groups together as have at most `size` weights, at least one."""
+        out, first = [], 0
+        movable = (self.counts > 0) & (self.counts < self.sizes)
+        for number in range(1, self.counts.size + 1):
+            last = number == self.counts.size
+            if last or self.offsets[number + 1] - self.offsets[first] > size:
+                if movable[first:number].any():
+                    out.append(np.asarray(self.order[self.offsets[first] : self.offsets[number]]))
+                first = number
+        return out
+
+    def grouped(self, indices: IndexArray) -> tuple[IndexArray, IndexArray]:
+        """`indices` in the order of their groups, and where each group's range begins and ends. (b,), (g + 1,)"""
+        ordered = indices[np.argsort(self.group[indices], kind="stable")]
+        breaks = np.flatnonzero(np.diff(self.group[ordered])) + 1
+        return ordered, np.concatenate(([0], breaks, [ordered.size])).astype(np.int64)
+
+    def within(self, indices: IndexArray, mask: BoolArray) -> "Quota":
+        """The quota of the weights `indices` while all others stay as `mask` (p,) has them."""
+        _, group = np.unique(self.group[indices], return_inverse=True)
+        return Quota(group, np.bincount(group, weights=mask[indices]).astype(np.int64))
+
+
+Keeping = int | Quota
+"""How many weights are kept: a plain count, or a quota."""
+
+
+def top(scores: FloatArray, keeping: Keeping) -> BoolArray:
+    """The mask of the highest scores that keeps a plain count, or a quota. (p,) -> bool (p,)"""
+    return keeping.top_mask(scores) if isinstance(keeping, Quota) else top_mask(scores, keeping)
+
+
+def _ranks(sizes: IndexArray) -> IndexArray:
+    """0, 1, … within each run of the given sizes."""
+    starts = np.cumsum(sizes) - sizes
+    return np.asarray(np.arange(int(sizes.sum())) - np.repeat(starts, sizes))
+
+
+def _whole(name: str, value: npt.ArrayLike) -> IndexArray:
+    array = numeric(f"the quota's {name}", value)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise InvalidInput(
+            f"the quota's {name} has dtype {array.dtype} and shape {array.shape}; expected whole numbers in a row"
+        )
+    return array.astype(np.int64)

@@ -1,0 +1,225 @@
+"""Causal language models of `transformers`: loaded from a folder or the hub, checked, with their tokenizer."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prunebench.core.errors import InvalidInput, MissingPackage, PrunebenchError, unknown_name
+from prunebench.curvature.hub import cached, fetched
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+ALL_LAYERS = "all"
+
+
+def load_model(model: str, dtype: str, device: str) -> torch.nn.Module:
+    """The language model in evaluation mode.
+
+    Parameters
+    ----------
+    model : folder, or name on the hub
+    dtype : "auto" for the checkpoint's own, or float32, bfloat16, float16
+    device : "cpu", "cuda", … for the whole model, or "auto" to spread it over all devices (needs accelerate)
+
+    Raises
+    ------
+    MissingData      the model is neither a folder nor to be had from the hub
+    InvalidInput     it is no causal language model, or its weights are quantised
+    MissingPackage   transformers cannot be loaded
+    """
+    config = load_config(model)
+    classes = _transformers()
+    asked: dict[str, Any] = {"dtype": "auto" if dtype == "auto" else getattr(torch, dtype)}
+    if device == "auto":
+        asked["device_map"] = "auto"
+    made = _from_hub(
+        model,
+        lambda name, local: classes.AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            local_files_only=local,
+            **asked,
+        ),
+    )
+    made.config.use_cache = False
+    loaded: torch.nn.Module = made if device == "auto" else made.to(device)
+    return loaded.eval()
+
+
+def load_config(model: str) -> Any:
+    """The model's configuration.
+
+    Raises
+    ------
+    as `load_model`
+    """
+    classes = _transformers()
+    config = _from_hub(model, lambda name, local: classes.AutoConfig.from_pretrained(name, local_files_only=local))
+    held = getattr(config, "quantization_config", None)
+    if held is not None:
+        method = held.get("quant_method", "") if isinstance(held, dict) else type(held).__name__
+        raise InvalidInput(
+            f"model {model!r} has quantised weights ({method}); pruning needs floating-point weights: "
+            "give the model they were quantised from"
+        )
+    return config
+
+
+@lru_cache(maxsize=4)
+def linear_layers(model: str, layers: tuple[str, ...]) -> tuple[str, ...]:
+    """The weights of the model's linear layers but the head, by name, in the order of the model. Loads no weights.
+
+    Parameters
+    ----------
+    model : folder, or name on the hub
+    layers : only layers whose name ends in one of these ("q_proj", "mlp.down_proj"); empty for all
+
+    Raises
+    ------
+    UnknownName    no linear layer ends in one of the names; the message gives the nearest
+    InvalidInput   there is no linear layer but the head
+    """
+    classes = _transformers()
+    with torch.device("meta"), _quiet():
+        skeleton = classes.AutoModelForCausalLM.from_config(load_config(model))
+    head = skeleton.get_output_embeddings()
+    found = [
+        name for name, module in skeleton.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
+    ]
+    if not found:
+        raise InvalidInput(
+            f"model {model!r} ({type(skeleton).__name__}) has no linear layer but its head; "
+            "only weights of torch.nn.Linear are pruned"
+        )
+    for wanted in layers:
+        if not any(_ends_in(name, wanted) for name in found):
+            raise unknown_name(f"layer of {model!r}", wanted, {name.rpartition(".")[2] for name in found})
+    return tuple(f"{name}.weight" for name in found if not layers or any(_ends_in(name, end) for end in layers))
+
+
+def load_tokenizer(model: str) -> Any:
+    """The model's tokenizer, checked against it.
+
+    Raises
+    ------
+    InvalidInput   there is none, or it has tokens that the model does not know
+    """
+    classes = _transformers()
+    config = load_config(model)
+    try:
+        made = _from_hub(model, lambda name, local: classes.AutoTokenizer.from_pretrained(name, local_files_only=local))
+    except PrunebenchError:
+        raise
+    except Exception as error:
+        raise InvalidInput(
+            f"model {model!r} has no tokenizer beside it that can be read ({_first_line(error)}); "
+            "put tokenizer.json and tokenizer_config.json into its folder"
+        ) from error
+    known = config.get_text_config().vocab_size
+    if len(made) > known:
+        raise InvalidInput(
+            f"the tokenizer of {model!r} has {len(made)} tokens and the model {known}; "
+            "they do not belong together: give a folder with the model's own tokenizer"
+        )
+    return made
+
+
+def save(model: Any, source: str, folder: Path) -> None:
+    """Write a model as a folder for from_pretrained: safetensors, configuration, tokenizer, masks not included.
+
+    Parameters
+    ----------
+    model : a model of transformers
+    source : where it came from, for the tokenizer
+    folder : exists
+    """
+    with _quiet():
+        model.config.use_cache = load_config(source).use_cache
+        model.save_pretrained(folder)
+        load_tokenizer(source).save_pretrained(folder)
+
+
+def tokenized(tokenizer: Any, texts: Sequence[str]) -> list[npt.NDArray[np.int64]]:
+    """The texts as token ids, each behind the beginning-of-sequence token where the tokenizer has one.
+
+    Raises
+    ------
+    InvalidInput   a text becomes ids the tokenizer has no tokens for
+    """
+    first = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    with _quiet():
+        found = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return [np.array(first + ids, dtype=np.int64) for ids in found]
+
+
+def longest_context(model: str) -> int | None:
+    """How many tokens the model was made for; None where its configuration does not say."""
+    held = getattr(load_config(model).get_text_config(), "max_position_embeddings", None)
+    return int(held) if held else None
+
+
+def _ends_in(name: str, end: str) -> bool:
+    return name == end or name.endswith(f".{end}")
+
+
+def _from_hub(model: str, load: Any) -> Any:
+    """load(name, local files only) for a folder or for a name on the hub, from its cache where it is there."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        try:
+            with _quiet():
+                return load(str(folder), True)
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise InvalidInput(
+                f"model folder {str(folder)!r} cannot be loaded as a causal language model ({_first_line(error)}); "
+                "give a folder that AutoModelForCausalLM.from_pretrained takes"
+            ) from error
+    if cached(model, "config.json"):
+        try:
+            with _quiet():
+                return load(model, True)
+        except OSError:
+            pass  # part of it is in the cache: the rest is fetched below
+    with _quiet():
+        return fetched("model", model, lambda: load(model, False))
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+
+        # Loaded lazily by transformers: a broken companion package shows only here.
+        _ = transformers.AutoModelForCausalLM, transformers.AutoConfig, transformers.AutoTokenizer
+        _ = transformers.models.llama.LlamaConfig
+    except (ImportError, RuntimeError) as error:
+        cause = error.__cause__ or error
+        raise MissingPackage(
+            f"transformers cannot be loaded ({_first_line(cause)}); run: pip install 'prunebench[transformers]', and "
+            "where torchvision is installed, take the build that belongs to torch's (same index), or uninstall it"
+        ) from error
+    return transformers
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Neither progress bars nor warnings of transformers on standard error."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
