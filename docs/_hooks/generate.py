@@ -1,0 +1,221 @@
+"""What the site takes from the program itself, so that it cannot go stale: MkDocs calls these functions.
+
+A page says `<!-- generated: NAME -->` where the text of `GENERATED[NAME]` belongs.
+"""
+
+import argparse
+import importlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
+from mkdocs.structure.files import File, Files
+
+from prunebench import cli, measures
+from prunebench.commands import coordinators, problems, solvers
+from prunebench.comparison import qoblib, table
+from prunebench.core import block_file
+
+ROOT = Path(__file__).resolve().parents[2]
+MARKER = re.compile(r"^<!-- generated: (?P<name>[\w-]+) -->$", re.MULTILINE)
+
+NOTEBOOKS: list[Path] = []
+"""Those of this build: links and files must be the same."""
+
+TYPES = ("list of numbers", table.LISTS), ("text", table.TEXTS), ("true or false", ("stochastic", "cached", "success"))
+"""Columns of a comparison's table that are no numbers."""
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """The notebooks become part of the site, to be downloaded."""
+    NOTEBOOKS[:] = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    for notebook in NOTEBOOKS:
+        files.append(File.generated(config, f"notebooks/{notebook.name}", abs_src_path=str(notebook)))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Any, **_rest: Any) -> str:
+    """Put the generated text in the place of its marker."""
+
+    def text(found: re.Match[str]) -> str:
+        if found["name"] not in GENERATED:
+            raise PluginError(f"{page.file.src_uri}: nothing generates {found['name']!r}; there is {list(GENERATED)}")
+        return GENERATED[found["name"]]()
+
+    return MARKER.sub(text, markdown)
+
+
+def glossary() -> str:
+    """The definitions of the measures."""
+    return "\n\n".join(f"### {name}\n\n{text}" for name, text in measures.GLOSSARY.items())
+
+
+def commands() -> str:
+    """Every command with its arguments, from the parsers that the program uses."""
+    parts = []
+    for name, what in cli.COMMANDS.items():
+        module = importlib.import_module(f"prunebench.commands.{name.replace('-', '_')}")
+        parser = argparse.ArgumentParser(prog=f"prunebench {name}", add_help=False)
+        module.add_arguments(parser)
+        parts.append(f"## prunebench {name}\n\n{_sentence(what)}\n\n{_arguments(parser)}")
+    return "\n\n".join(parts)
+
+
+def common_arguments() -> str:
+    """The arguments of all commands."""
+    parser = argparse.ArgumentParser(add_help=False)
+    cli._add_common(parser)
+    return _arguments(parser)
+
+
+def solver_table() -> str:
+    """One row a solver."""
+    rows = _solvers()
+    return _table(
+        ("solver", "what it does", "modes", "proves", "random", "largest p"),
+        (
+            (
+                f"[`{row['name']}`](#{row['name']})",
+                row["summary"],
+                ", ".join(row["modes"]),
+                "optimum" if row["exact"] else "a bound" if row["bound"] else "–",
+                "yes" if row["stochastic"] else "–",
+                f"{row['max_size']:,}" if row["max_size"] else "–",
+            )
+            for row in rows
+        ),
+    )
+
+
+def solver_options() -> str:
+    """Reference and options of each solver."""
+    parts = []
+    for row in _solvers():
+        needs = f"\n\nNeeds: `{'`, `'.join(row['requires'])}`." if row["requires"] else ""
+        reference = f"\n\nAfter: {row['reference']}." if row["reference"] else ""
+        parts.append(
+            f"### {row['name']} {{#{row['name']}}}\n\n{row['summary']}{reference}{needs}\n\n{_options(row['options'])}"
+        )
+    return "\n\n".join(parts)
+
+
+def coordinator_options() -> str:
+    """Options of each coordinator."""
+    found = coordinators.run(argparse.Namespace())["coordinators"]
+    return "\n\n".join(
+        f"### {row['name']} {{#options-{row['name']}}}\n\n{row['summary']}\n\n{_options(row['options'])}"
+        for row in found
+    )
+
+
+def problem_options() -> str:
+    """Summary and options of each problem."""
+    found = problems.run(argparse.Namespace(name=None))["problems"]
+    return "\n\n".join(
+        f"## {row['name']} {{#{row['name']}}}\n\n{_sentence(row['summary'])}\n\n{_options(row['options'])}"
+        for row in found
+    )
+
+
+def comparison_columns() -> str:
+    """The columns of a comparison's table with their types."""
+    kinds = {name: kind for kind, names in TYPES for name in names}
+    return _table(("column", "type"), ((f"`{name}`", kinds.get(name, "number")) for name in table.COLUMNS))
+
+
+def qoblib_columns() -> str:
+    """The columns of QOBLIB's summary."""
+    return ", ".join(qoblib.COLUMNS) + "."
+
+
+def block_keys() -> str:
+    """The keys of a block problem file."""
+    return (
+        f"Format `{block_file.FORMAT}`. Always there: {_codes(('format', *block_file.REQUIRED))}. "
+        f"One of `factor` and `hessian`. Optional: {_codes(block_file.OPTIONAL[2:])}."
+    )
+
+
+def notebook_list() -> str:
+    """The notebooks with their headings."""
+    return "\n".join(f"- [{_heading(file)}](notebooks/{file.name})" for file in NOTEBOOKS)
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "glossary": glossary,
+    "commands": commands,
+    "common-arguments": common_arguments,
+    "solver-table": solver_table,
+    "solver-options": solver_options,
+    "coordinator-options": coordinator_options,
+    "problem-options": problem_options,
+    "comparison-columns": comparison_columns,
+    "qoblib-columns": qoblib_columns,
+    "block-keys": block_keys,
+    "notebooks": notebook_list,
+}
+
+
+def _solvers() -> list[dict[str, Any]]:
+    return list(solvers.run(argparse.Namespace(name=None))["solvers"])
+
+
+def _heading(notebook: Path) -> str:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    lines = (line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines())
+    return next((line.lstrip("# ") for line in lines if line.startswith("# ")), notebook.stem)
+
+
+def _arguments(parser: argparse.ArgumentParser) -> str:
+    """The plain arguments of a parser as one table, those of each titled group as another."""
+    plain: list[argparse.Action] = []
+    titled: list[str] = []
+    for group in parser._action_groups:
+        if group.title in ("positional arguments", "options", "common"):
+            plain += group._group_actions
+        elif group._group_actions:
+            rows = _table(("argument", "meaning"), map(_argument, group._group_actions))
+            titled.append(f"*{_sentence(str(group.title))}*\n\n{rows}")
+    first = [_table(("argument", "meaning"), map(_argument, plain))] if plain else []
+    return "\n\n".join(first + titled) or "No arguments of its own."
+
+
+def _argument(action: argparse.Action) -> tuple[str, str]:
+    """An argument as it is written, and its help."""
+    values = action.metavar or ("{" + ",".join(map(str, action.choices)) + "}" if action.choices else None)
+    value = str(values or action.dest.upper()) if action.nargs != 0 else ""
+    value += " …" if action.nargs in ("+", "*") and value else ""
+    names = ", ".join(action.option_strings)
+    written = f"{names} {value}".strip() if names else f"[{value}]" if action.nargs == "?" else value
+    text = _sentence(action.help or "")
+    if action.required and names:
+        text += " Required."
+    return f"`{written}`", text
+
+
+def _options(rows: Sequence[dict[str, str]]) -> str:
+    if not rows:
+        return "No options."
+    return _table(
+        ("option", "default", "type", "meaning"),
+        ((f"`{row['name']}`", f"`{row['default']}`", row["type"], row["doc"]) for row in rows),
+    )
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter and a full stop."""
+    shown = text[:1].upper() + text[1:]
+    return shown if not shown or shown.endswith((".", "?", "!")) else shown + "."
