@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
@@ -13,11 +13,12 @@ import pytest
 import prunebench
 from prunebench import Status, measures
 from prunebench.cli import main
+from prunebench.comparison import blocks as blocks_module
 from prunebench.comparison import qoblib, table
 from prunebench.comparison.blocks import worst_objective
 from prunebench.comparison.request import BASELINES, CompareRequest, SolverChoice
 from prunebench.comparison.run import resume
-from prunebench.core.errors import Interrupted, InvalidInput, UnknownName
+from prunebench.core.errors import Interrupted, InvalidInput, NoCurvature, UnknownName
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Solution
 from prunebench.testing.instances import BruteForce, all_masks, instance
@@ -84,9 +85,10 @@ def test_rows_are_complete_and_on_identical_blocks(tmp_path):
         assert proved["gap"].iloc[0] == pytest.approx(0.0, abs=1e-9)
         assert (rows["gap_to"] == "bound").all()
     for _, row in frame.iterrows():
-        block = prunebench.BlockProblem.load(
-            tmp_path / "c" / "blocks" / f"{row['p']}-{row['block_index'] // 2 % 2}-{row['density']:g}.npz"
+        (file,) = (tmp_path / "c" / "blocks").glob(
+            f"{row['p']}-{row['block_index'] // 2 % 2}-seed{row['block_seed']}.npz"
         )
+        block = replace(prunebench.BlockProblem.load(file), keep=row["keep"])
         mask = np.unpackbits(np.frombuffer(bytes.fromhex(row["mask"]), dtype=np.uint8))[: block.p].astype(bool)
         assert block.hash == row["block_hash"]
         assert block.evaluate(mask) == pytest.approx(row["objective"], rel=1e-12)
@@ -127,6 +129,28 @@ def test_interrupted_and_resumed_without_solving_anything_twice(counting, tmp_pa
     assert not frame.duplicated(["block_hash", "solver", "seed"]).any()
     assert len(frame) == 3 * (2 * 2 + 2 * 2 + 1)
     assert len(resume(out)) == len(frame)
+
+
+def test_blocks_of_dead_units_are_passed_over(monkeypatch, tmp_path):
+    real = blocks_module.cut_block
+
+    def cut(problem, *, seed, **wanted):
+        if seed in (0, 2, 3):
+            raise NoCurvature("all gradients are zero")
+        return real(problem, seed=seed, **wanted)
+
+    monkeypatch.setattr(blocks_module, "cut_block", cut)
+    told = []
+    wanted = {"sizes": (12,), "blocks": 2, "seeds": 1, "time_limit": 0.2, "curvature": {"samples": 200}}
+    frame = prunebench.compare("digits-mlp", ["swap"], out=tmp_path / "c", say=told.append, **wanted)
+    assert sorted(set(frame["block_seed"])) == [1, 4]
+    assert sum("gradients are all zero" in line for line in told) == 3
+    (tmp_path / "c" / "result.json").unlink()
+    assert list(resume(tmp_path / "c")["block_seed"]) == list(frame["block_seed"])
+    monkeypatch.setattr(blocks_module, "cut_block", lambda *_, **__: cut(None, seed=0))
+    with pytest.raises(InvalidInput, match="have no gradients at all"):
+        prunebench.compare("digits-mlp", ["swap"], out=tmp_path / "d", **wanted)
+    assert not (tmp_path / "d").exists()
 
 
 def test_the_cache_answers_what_was_solved_before(counting, tmp_path):

@@ -11,11 +11,14 @@ import numpy as np
 from prunebench.comparison.request import CompareRequest
 from prunebench.coordinator.cut import cut_block
 from prunebench.core.block import BlockProblem
-from prunebench.core.errors import InvalidInput
+from prunebench.core.errors import InvalidInput, NoCurvature
 from prunebench.core.masks import keep_count
-from prunebench.core.problem import make_problem
+from prunebench.core.problem import Problem, make_problem
 
 Say = Callable[[str], None]
+
+DEAD_BLOCKS = 20
+"""So many blocks without any gradient may be drawn before one is given up."""
 
 ENUMERATED = 200_000
 """Blocks with at most so many feasible masks have their best and worst mask enumerated."""
@@ -53,36 +56,55 @@ class Entry:
         }
 
 
+def entries_of(request: CompareRequest, folder: Path, say: Say = lambda _line: None) -> list[Entry]:
+    """The blocks of a comparison: those in its folder, and cut now what is missing."""
+    return cut_all(request, folder, say) if request.problem else load_given(folder)
+
+
 def cut_all(request: CompareRequest, folder: Path, say: Say) -> list[Entry]:
     """Cut the blocks of a request, or load those that are in the folder already."""
     folder.mkdir(parents=True, exist_ok=True)
     problem = make_problem(request.problem, request.problem_options)
     entries: list[Entry] = []
     for size in request.sizes:
+        block_seed = request.seed
         for number in range(request.blocks):
-            block_seed = request.seed + number
-            whole: BlockProblem | None = None
+            held = sorted(folder.glob(f"{size}-{number}-seed*.npz"))
+            if held:
+                whole, block_seed = BlockProblem.load(held[0]), int(held[0].stem.rpartition("seed")[2])
+            else:
+                say(f"cutting block {number + 1} of {request.blocks} with {size} weights")
+                whole, block_seed = _cut(request, problem, size, block_seed, say)
+                whole.save(folder / f"{size}-{number}-seed{block_seed}.npz")
             for density in request.densities:
-                file = folder / f"{size}-{number}-{density:g}.npz"
-                if file.is_file():
-                    block = BlockProblem.load(file)
-                else:
-                    if whole is None:
-                        say(f"cutting block {number + 1} of {request.blocks} with {size} weights")
-                        whole = cut_block(
-                            problem,
-                            size=size,
-                            density=density,
-                            select=request.select,
-                            mode=request.mode,
-                            curvature=request.curvature,
-                            seed=block_seed,
-                        )
-                    block = replace(whole, keep=keep_count(density, size, "the block"))
-                    block.save(file)
+                block = replace(whole, keep=keep_count(density, size, "the block"))
                 entries.append(Entry(len(entries), size, density, block_seed, block, worst_objective(block)))
+            block_seed += 1
     _require_different(entries)
     return entries
+
+
+def _cut(request: CompareRequest, problem: Problem, size: int, seed: int, say: Say) -> tuple[BlockProblem, int]:
+    """The first block from `seed` on about which the loss says anything, and its seed."""
+    for block_seed in range(seed, seed + DEAD_BLOCKS):
+        try:
+            block = cut_block(
+                problem,
+                size=size,
+                density=request.densities[0],
+                select=request.select,
+                mode=request.mode,
+                curvature=request.curvature,
+                seed=block_seed,
+            )
+        except NoCurvature:
+            say(f"seed {block_seed} draws a block whose gradients are all zero (a dead unit); the next seed is taken")
+        else:
+            return block, block_seed
+    raise NoCurvature(
+        f"{DEAD_BLOCKS} blocks of {size} weights in a row have no gradients at all; try --select random, a larger "
+        "--size, or more --samples"
+    )
 
 
 def given(blocks: Sequence[BlockProblem], folder: Path) -> list[Entry]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunebench.comparison import table
+from prunebench.comparison.blocks import entries_of
+from prunebench.comparison.request import CompareRequest
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.log.run_directory import RunDirectory
@@ -60,13 +62,14 @@ def export(directory: Path, out: Path, *, submitter: str, affiliation: str, refe
     run = RunDirectory.open(directory)
     held = json.loads((directory / "run.json").read_text(encoding="utf-8"))
     when = datetime.fromtimestamp((directory / table.FILE).stat().st_mtime).strftime("%Y-%m-%d %H:%M:%S")
-    blocks = {block.hash: block for block in map(BlockProblem.load, sorted((directory / "blocks").glob("*.npz")))}
+    request = CompareRequest.from_json(run.request, str(directory))
+    blocks = {entry.block.hash: entry.block for entry in entries_of(request, directory / "blocks")}
     common = {
         "Submitter": submitter,
         "Affiliation": affiliation,
         "Date": when,
         "Reference": reference or f"prunebench {held['versions']['prunebench']}",
-        "Success Threshold": run.request["target"],
+        "Success Threshold": request.target,
         "Hardware Specifications": _hardware(held["machine"]),
     }
     folders = []

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from prunebench.comparison import table
-from prunebench.comparison.blocks import Entry, cut_all, given, load_given
+from prunebench.comparison.blocks import Entry, entries_of, given
 from prunebench.comparison.cache import AnswerCache, code_version
 from prunebench.comparison.request import CompareRequest, SolverChoice, with_baselines
 from prunebench.comparison.true_loss import TrueLoss
@@ -144,7 +144,7 @@ def _entries(
     folder = run.path / "blocks"
     if blocks is not None:
         return given(blocks, folder)
-    return cut_all(request, folder, say) if request.problem else load_given(folder)
+    return entries_of(request, folder, say)
 
 
 def _cells(request: CompareRequest, entries: Sequence[Entry]) -> Iterator[Cell]:

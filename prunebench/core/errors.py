@@ -12,6 +12,10 @@ class InvalidInput(PrunebenchError, ValueError):
     """The request is wrong: a shape, a value, a file. The command line ends with exit code 2."""
 
 
+class NoCurvature(InvalidInput):
+    """All gradients of a block are zero: a dead unit or input, about whose weights the loss says nothing."""
+
+
 class UnknownName(InvalidInput):
     """A solver, problem, option or score of that name does not exist."""
 

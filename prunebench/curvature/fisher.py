@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.arrays import FloatArray, column_squares, numeric, require_finite, row_chunks
-from prunebench.core.errors import InvalidInput
+from prunebench.core.errors import InvalidInput, NoCurvature
 from prunebench.core.problem import NetworkProblem, spread
 from prunebench.core.quadratic import QuadraticForm
 
@@ -108,7 +108,7 @@ def fisher_form(
     factor *= factor.dtype.type(math.sqrt(batch_size * row_weight / factor.shape[0]))
     mean_diagonal = float(column_squares(factor).mean())
     if mean_diagonal == 0.0:
-        raise InvalidInput(
+        raise NoCurvature(
             "all gradients are zero, so they say nothing about any weight; "
             "check that the loss depends on the network's outputs and is not saturated"
         )
