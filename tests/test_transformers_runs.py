@@ -337,6 +337,12 @@ def test_options_that_make_no_sense_are_refused():
             make_problem("causal-lm", {name: value})
 
 
+def test_a_device_that_is_not_there_is_refused(tiny_mistral):
+    with pytest.raises(InvalidInput) as error:
+        make_problem("causal-lm", {"model": str(tiny_mistral), "device": "cuda:99"}).model()
+    assert "device 'cuda:99' cannot be used" in lines_of(error)
+
+
 # Memory
 
 

@@ -12,6 +12,7 @@ import torch
 
 from prunebench.core.errors import InvalidInput, MissingPackage, PrunebenchError, unknown_name
 from prunebench.curvature.hub import cached, fetched
+from prunebench.devices import torch_device
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ALL_LAYERS = "all"
@@ -29,9 +30,11 @@ def load_model(model: str, dtype: str, device: str) -> torch.nn.Module:
     Raises
     ------
     MissingData      the model is neither a folder nor to be had from the hub
-    InvalidInput     it is no causal language model, or its weights are quantised
+    InvalidInput     it is no causal language model, its weights are quantised, or there is no such device
     MissingPackage   transformers cannot be loaded
     """
+    if device != "auto":
+        torch_device(device)
     config = load_config(model)
     classes = _transformers()
     asked: dict[str, Any] = {"dtype": "auto" if dtype == "auto" else getattr(torch, dtype)}
