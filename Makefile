@@ -4,6 +4,8 @@ VENV ?= .venv
 # Passed to pip; on a Linux machine without a GPU, PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 # installs the CPU build of PyTorch instead of several GB of CUDA packages.
 PIP_ARGS ?=
+# Processes that run the tests side by side.
+WORKERS ?= 2
 
 BIN := $(VENV)/bin
 # The demonstration needs no development tools, and is quicker to install without.
@@ -17,7 +19,7 @@ demo: $(INSTALLED)
 	$(BIN)/prunebench demo
 
 test: $(INSTALLED_DEV) lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
