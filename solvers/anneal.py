@@ -73,7 +73,7 @@ class Anneal:
     reads: int | None = None
     """Reads at most; none: until the budget is used, or 32 without a budget."""
 
-    hot: float = 0.02
+    hot: float = 0.05
     """First temperature, in units of the mean energy change of a random swap."""
 
     cold: float = 3e-5
