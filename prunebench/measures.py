@@ -1,6 +1,6 @@
 """What a comparison measures, each measure defined once: docs, tables, plots and reports take it from here.
 
-`GLOSSARY` holds the definitions for readers; the functions compute them. Arrays are float64.
+`GLOSSARY` holds the definitions for readers; the functions compute them (the gap is the core's own). Arrays are float64.
 """
 
 import math
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from prunebench.core.arrays import FloatArray
 from prunebench.core.errors import InvalidInput
+from prunebench.core.gap import gap as gap
 
 TARGET = 1e-3
 """The gap to the best known objective at which a solve counts as a success, unless another is asked for."""
@@ -56,20 +57,6 @@ class Interval:
     value: float
     lower: float
     upper: float
-
-
-def gap(objective: npt.ArrayLike, reference: float, random_mean: float) -> FloatArray:
-    """(objective − reference)/(random mean − reference), 0 at or below the reference.
-
-    inf where the reference is no finite number, or a random mask is no worse than it.
-    """
-    values = np.asarray(objective, dtype=np.float64)
-    if not math.isfinite(reference):
-        return np.full(values.shape, np.inf)
-    excess, scale = values - reference, random_mean - reference
-    if scale <= 0.0:
-        return np.where(excess <= 0.0, 0.0, np.inf)
-    return np.asarray(np.maximum(excess, 0.0) / scale)
 
 
 def relative_gap(objective: float, lower_bound: float) -> float:

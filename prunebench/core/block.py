@@ -14,6 +14,7 @@ import numpy.typing as npt
 from prunebench.core import block_file
 from prunebench.core.arrays import BoolArray, FloatArray, frozen, numeric, vector
 from prunebench.core.errors import InvalidInput
+from prunebench.core.gap import gap
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.qubo import Qubo
 from prunebench.core.quota import Keeping, Quota, top
@@ -199,13 +200,7 @@ class BlockProblem:
 
         inf where no bound is known.
         """
-        if not np.isfinite(lower_bound):
-            return float("inf")
-        excess = objective - lower_bound
-        if excess <= 0.0:
-            return 0.0
-        scale = self.random_mean() - lower_bound
-        return excess / scale if scale > 0.0 else float("inf")
+        return float(gap(objective, lower_bound, self.random_mean()))
 
     def in_mode(self, mode: Mode) -> "BlockProblem":
         """The same block in another mode."""
