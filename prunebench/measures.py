@@ -1,6 +1,7 @@
 """What a comparison measures, each measure defined once: docs, tables, plots and reports take it from here.
 
-`GLOSSARY` holds the definitions for readers; the functions compute them (the gap is the core's own). Arrays are float64.
+`GLOSSARY` holds the definitions for readers; the functions compute them, the gap by the core's own formula. Arrays are
+float64.
 """
 
 import math

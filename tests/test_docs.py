@@ -129,7 +129,8 @@ def test_every_measure_and_column_is_defined(site):
 def test_the_public_functions_are_in_the_api_reference(site):
     page = (site / "api.html").read_text()
     for name in ("prunebench.compare", "prunebench.solve", "prunebench.core.block.BlockProblem.evaluate",
-                 "prunebench.core.gap.gap", "prunebench.measures.primal_integral", "prunebench.plot.quality_against_time",
+                 "prunebench.core.gap.gap", "prunebench.measures.primal_integral",
+                 "prunebench.plot.quality_against_time",
                  "prunebench.testing.conformance.assert_conforms"):  # fmt: skip
         assert f'id="{name}"' in page, name
 
