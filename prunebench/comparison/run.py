@@ -15,7 +15,7 @@ from prunebench.comparison.blocks import Entry, entries_of, given
 from prunebench.comparison.cache import AnswerCache, code_version
 from prunebench.comparison.request import CompareRequest, SolverChoice, with_baselines
 from prunebench.comparison.true_loss import TrueLoss
-from prunebench.comparison.work import Outcome, attempt
+from prunebench.comparison.work import Outcome, attempt, reason_of
 from prunebench.coordinator.executors import Job, Workers, make_workers
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage, SolverRefused
@@ -234,7 +234,7 @@ def _refusal(cell: Cell) -> str:
     try:
         native_or_refit(cell.solver, cell.entry.block)
     except SolverRefused as error:
-        return str(error).split("): ", 1)[-1]
+        return reason_of(error)
     return ""
 
 

@@ -143,7 +143,7 @@ def _measure(group: list[dict[str, Any]], time_limit: float, target: float) -> N
     bounds = [row["lower_bound"] for row in solved if row.get("lower_bound") is not None]
     bound = max(bounds, default=-math.inf)
     mean = solved[0]["random_mean"]
-    # A bound that says less than "no better than twice the way from a random mask" is of no use as a scale.
+    # A bound so weak that even the best answer looks like a random mask is of no use as a reference.
     useful = math.isfinite(bound) and float(measures.gap(best, bound, mean)) <= 1.0
     for row in solved:
         objective, seconds = row["objective"], np.asarray(row["trace_seconds"], dtype=np.float64)

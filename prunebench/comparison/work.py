@@ -34,7 +34,7 @@ def attempt(job: Job, progress: Progress | None = None) -> Outcome:
         solution = run_job(job, progress)
         seconds = process_time() - started
     except (SolverRefused, MissingPackage) as error:
-        return Outcome(None, str(error).split("): ", 1)[-1])
+        return Outcome(None, reason_of(error))
     except PrunebenchError as error:
         return Outcome(None, f"failed: {error}")
     except Exception as error:
@@ -42,6 +42,11 @@ def attempt(job: Job, progress: Progress | None = None) -> Outcome:
     if solution.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
     return Outcome(solution, "", seconds)
+
+
+def reason_of(refusal: Exception) -> str:
+    """A refusal's own words, without the solver and block that the row names anyway."""
+    return str(refusal).split("): ", 1)[-1]
 
 
 def _warm_up(job: Job) -> None:
