@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     icbs.add_argument(
         "--ablation", metavar="NAME", help="clip-negative: the released program's fault, to show its cost"
     )
+    icbs.add_argument("--start", type=Path, metavar="RUN", help="begin from a finished run of the same density")
     icbs.add_argument("--executor", metavar="WHERE", help="inline, local:N or dask:ADDRESS (default: inline)")
     icbs.add_argument("--block-time-limit", type=shared.seconds, metavar="SEC", help="seconds for each block")
     icbs.add_argument(
@@ -99,6 +100,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         validate_every=arguments.validate_every,
         seconds=arguments.time_limit,
         seed=arguments.seed,
+        start=None if arguments.start is None else str(arguments.start),
     )
     return prune(request, out=arguments.out, say=shared.teller(arguments))
 

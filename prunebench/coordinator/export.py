@@ -5,13 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
+from prunebench.coordinator.start import MASK_FILE, finished, load_start
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, make_problem, require_data
-from prunebench.log.run_directory import RunDirectory
 
-MASK_FILE = "mask.safetensors"
 NOTE_FILE = "prunebench.json"
 NOTE = (
     "Weights are zero where the mask is false, and stored as dense tensors: unstructured zeros alone make neither the "
@@ -48,10 +45,9 @@ def export_model(run: Path, folder: Path) -> dict[str, Any]:
     InvalidInput   no run directory or not a finished one, a problem whose networks are not of that
                    kind, a folder that is not empty
     """
-    held = RunDirectory.open(run)
+    held = finished(run)
     result = held.result()
-    if result is None or not (run / MASK_FILE).is_file():
-        raise InvalidInput(f"{run} is not a finished run of a network; finish it: prunebench resume {run}")
+    assert result is not None
     problem = make_problem(held.request["problem"], held.request["problem_options"])
     if not isinstance(problem, NetworkProblem) or not isinstance(problem, Exporting):
         raise InvalidInput(
@@ -61,16 +57,10 @@ def export_model(run: Path, folder: Path) -> dict[str, Any]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput(f"{folder} exists and is not empty; choose another folder")
     require_data(problem)
-    from prunebench.curvature.checkpoints import read_state
     from prunebench.curvature.network import PrunableNetwork
 
     network = PrunableNetwork(problem.model(), problem.prunable())
-    network.load(run / "weights.safetensors")
-    masks = read_state(run / MASK_FILE)
-    mask = np.concatenate([masks[name].numpy().reshape(-1) for name in network.names])
-    weights = network.weights()
-    if (weights[~mask] != 0.0).any():
-        raise InvalidInput(f"{run}: weights.safetensors is not zero where {MASK_FILE} is false; the files do not match")
+    pruned = load_start(run, network)
     folder.mkdir(parents=True, exist_ok=True)
     problem.save_pretrained(network.model, folder)
     shutil.copyfile(run / MASK_FILE, folder / MASK_FILE)
@@ -78,9 +68,9 @@ def export_model(run: Path, folder: Path) -> dict[str, Any]:
         "run": str(run),
         "problem": problem.name,
         "density": result["density"],
-        "kept": int(mask.sum()),
-        "total": int(mask.size),
-        "zeros": int((weights == 0.0).sum()),
+        "kept": int(pruned.mask.sum()),
+        "total": int(pruned.mask.size),
+        "zeros": int((pruned.weights == 0.0).sum()),
         "note": NOTE,
     }
     (folder / NOTE_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -17,11 +17,13 @@ from prunebench.coordinator import select
 from prunebench.coordinator.accept import Rule, adapted_trust, judge
 from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.landscape import Landscape, View
+from prunebench.coordinator.start import Start
 from prunebench.coordinator.state import Move, Task
 from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, joint_change
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import Mode
 from prunebench.core.errors import InvalidInput
+from prunebench.core.masks import keep_count
 from prunebench.core.solution import Solution
 
 ACCEPT_SAMPLES = 2000
@@ -42,10 +44,23 @@ class ICBS:
     options : ICBSOptions
     seed : of everything random
     problem : a name for messages and logs
+    start : mask and weights to begin from, instead of those of the init score
+
+    Raises
+    ------
+    InvalidInput   options, sample counts or a start that cannot be had
     """
 
     def __init__(
-        self, landscape: Landscape, density: float, mode: Mode, options: ICBSOptions, *, seed: int, problem: str = ""
+        self,
+        landscape: Landscape,
+        density: float,
+        mode: Mode,
+        options: ICBSOptions,
+        *,
+        seed: int,
+        problem: str = "",
+        start: Start | None = None,
     ) -> None:
         if options.ablation and mode != "select":
             raise InvalidInput("coordinator icbs: the ablation clip-negative exists in mode select only")
@@ -68,7 +83,7 @@ class ICBS:
         self._again: list[int] = []
         self._times: dict[str, float] = {}
         self._started = 0.0
-        self._begin(density)
+        self._begin(density, start)
 
     @property
     def mask(self) -> BoolArray:
@@ -138,15 +153,29 @@ class ICBS:
 
     # --- the beginning -------------------------------------------------------------------------
 
-    def _begin(self, density: float) -> None:
+    def _begin(self, density: float, start: Start | None) -> None:
         """The first mask, the fixed weights, and the loss they start from."""
         options, layers = self.options, self.landscape.layers
         scores = self._init_scores()
-        self._mask = select.initial_mask(scores, density, layers, options.init_scope)
-        self._weights = np.where(self._mask, self._dense, 0.0)
+        if start is None:
+            self._mask = select.initial_mask(scores, density, layers, options.init_scope)
+            self._weights = np.where(self._mask, self._dense, 0.0)
+        else:
+            self._require_start(start, density)
+            self._mask, self._weights = start.mask, start.weights
         self._fixed = select.fixed_weights(scores, self._mask, layers, options.fixed_pruned, options.fixed_kept)
         self._loss = self.landscape.loss(self._weights, self._acceptance)
         self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, self._loss
+
+    def _require_start(self, start: Start, density: float) -> None:
+        keep, kept = keep_count(density, self._dense.size), int(start.mask.sum())
+        if kept != keep:
+            raise InvalidInput(f"coordinator icbs: the start keeps {kept} weights and density {density:g} needs {keep}")
+        if self.mode == "select" and (start.weights != np.where(start.mask, self._dense, 0.0)).any():
+            raise InvalidInput(
+                "coordinator icbs: mode select keeps the dense values of weights and the start has changed them; "
+                "use mode refit"
+            )
 
     def _init_scores(self) -> FloatArray:
         size = np.abs(self._dense)

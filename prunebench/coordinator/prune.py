@@ -18,6 +18,7 @@ from prunebench.coordinator.layer_wise_options import LayerWiseOptions
 from prunebench.coordinator.multi_stage import MultiStage, MultiStageOptions, statistics_positions
 from prunebench.coordinator.one_shot import OneShot, Span
 from prunebench.coordinator.runner import Drive, Say, Validate, drive
+from prunebench.coordinator.start import finished, load_start
 from prunebench.coordinator.state import Coordinator, calibration_seed
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import FloatArray
@@ -71,6 +72,8 @@ class PruneRequest:
     block_seconds: float | None = None
     validate_every: int = 0
     seed: int = 0
+    start: str | None = None
+    """A finished run of the same problem and density that coordinator icbs begins from."""
 
     def as_json(self) -> dict[str, Any]:
         """The request as JSON-able values."""
@@ -161,11 +164,28 @@ def _prepare(request: PruneRequest) -> _Prepared:
         raise InvalidInput(
             f"problem {request.problem!r} is no network and has no layers; use --coordinator one-shot or icbs"
         )
+    if request.start is not None:
+        _require_start(request, problem)
     options = None if kind is None else option_tools.build(kind, request.coordinator_options)
     if isinstance(options, LayerWiseOptions):
         options.require_density(request.density)
     mode = request.mode or ("select" if request.coordinator == "icbs" else preferred_mode(solver))
     return _Prepared(problem, solver, mode, options, make_workers(request.executor))
+
+
+def _require_start(request: PruneRequest, problem: Problem) -> None:
+    """Refuse a start that the coordinator cannot begin from, before anything is loaded."""
+    if request.coordinator != "icbs" or not isinstance(problem, NetworkProblem):
+        raise InvalidInput(
+            f"a start is for coordinator icbs on a network, not for {request.coordinator} on {request.problem}; "
+            "leave it out"
+        )
+    held = finished(Path(str(request.start))).request
+    if (held["problem"], held["density"]) != (request.problem, request.density):
+        raise InvalidInput(
+            f"start {request.start} pruned {held['problem']} to density {held['density']:g}, and this run is of "
+            f"{request.problem} to {request.density:g}; give a run of the same problem and density"
+        )
 
 
 def preferred_mode(solver: Solver) -> Mode:
@@ -259,8 +279,15 @@ def _network_coordinator(
         from prunebench.curvature.landscape import NetworkLandscape
 
         landscape = NetworkLandscape(problem, network)
+        start = None if request.start is None else load_start(Path(request.start), network)
         return ICBS(
-            landscape, request.density, prepared.mode, prepared.options, seed=request.seed, problem=request.problem
+            landscape,
+            request.density,
+            prepared.mode,
+            prepared.options,
+            seed=request.seed,
+            problem=request.problem,
+            start=start,
         )
     if request.coordinator == "multi-stage":
         from prunebench.curvature.stages import StageNetwork
