@@ -73,34 +73,13 @@ def icbs(solver: str, mode: str, problem_options: Mapping[str, Any], **options: 
 def stories() -> dict[str, Method]:
     """Methods for the language model."""
     methods = layer_wise(32)
-    select = {"init": "wanda", "steps": 14, "blocks_per_step": 35, "samples": 256, "accept_samples": 128}
+    select = {"init": "wanda", "steps": 8, "blocks_per_step": 35, "samples": 256, "accept_samples": 128}
     refit = {**WHOLE, "init": "wanda", "samples": 128, "accept_samples": 128, "ridge": 1.0}
-    stages = {
-        "stages": 6,
-        "samples": 256,
-        "batch_size": 1,
-        "held_out": 64,
-        "ridges": (30.0, 300.0, 3000.0),
-        "gradient_scales": (1.0, 1.0, 1.0),
-        "settle": 1,
-        "settle_end": 30,
-        "settle_size": 10**6,
-        "settle_samples": 256,
-    }
     return {
         **methods,
         "icbs select": [icbs("swap", "select", SHORT, **select)],
-        "icbs refit": [icbs("obd", "refit", SHORT, steps=30, **refit)],
-        "multi-stage refit": [
-            {
-                "solver": "obd",
-                "mode": "refit",
-                "coordinator": "multi-stage",
-                "problem_options": SHORT,
-                "coordinator_options": stages,
-            }
-        ],
-        "alps, icbs refit": [*methods["alps, dense target"], icbs("obd", "refit", SHORT, steps=20, **refit)],
+        "icbs refit": [icbs("obd", "refit", SHORT, steps=16, **refit)],
+        "alps, icbs refit": [*methods["alps, dense target"], icbs("obd", "refit", SHORT, steps=10, **refit)],
     }
 
 

@@ -1,6 +1,5 @@
 """Shared by all tests: a cache of their own, and what happens to tests whose data are not there."""
 
-import importlib.util
 import json
 import os
 
@@ -46,31 +45,10 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def torchvision_imports():
-    """Transformers and timm import torchvision where it is installed, and that must succeed.
+    """Tests that import transformers or timm themselves meet them as the program does."""
+    from prunebench.curvature.torchvision_build import make_importable
 
-    PyPI's torchvision is built against PyPI's CUDA build of torch. Beside the CPU build of torch from
-    PyTorch's own index its compiled operators do not load, and its import fails where it describes
-    two of them that no test here calls. Declaring these two lets the import go through; where the
-    builds match, nothing is declared.
-    """
-    import torch
-
-    if importlib.util.find_spec("torchvision") is None:
-        yield
-        return
-    try:
-        import torchvision
-    except RuntimeError as error:
-        if "operator torchvision::nms does not exist" not in str(error):
-            raise
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision  # noqa: F401
-
-        yield library  # held, or the declarations would go with it
-        return
-    yield
+    make_importable()
 
 
 @pytest.fixture(scope="session")

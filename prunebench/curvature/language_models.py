@@ -12,6 +12,7 @@ import torch
 
 from prunebench.core.errors import InvalidInput, MissingPackage, PrunebenchError, unknown_name
 from prunebench.curvature.hub import cached, fetched
+from prunebench.curvature.torchvision_build import make_importable
 from prunebench.devices import torch_device
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -194,6 +195,7 @@ def _from_hub(model: str, load: Any) -> Any:
 
 def _transformers() -> Any:
     try:
+        make_importable()
         import transformers
 
         # Loaded lazily by transformers: a broken companion package shows only here.

@@ -10,6 +10,7 @@ import torch
 from prunebench.core.errors import InvalidInput, MissingPackage, unknown_name
 from prunebench.curvature import checkpoints
 from prunebench.curvature.hub import cached, fetched
+from prunebench.curvature.torchvision_build import make_importable
 
 
 def load(network: str, file: Path | None, classes: int) -> torch.nn.Module:
@@ -95,6 +96,7 @@ def linear_layers(network: str) -> tuple[str, ...]:
 
 def _timm(network: str) -> Any:
     try:
+        make_importable()
         import timm
     except (ImportError, RuntimeError) as error:
         first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
