@@ -17,6 +17,7 @@ from prunebench.coordinator import select
 from prunebench.coordinator.accept import Rule, adapted_trust, judge
 from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.landscape import Landscape, View
+from prunebench.coordinator.quotas import NetworkQuota
 from prunebench.coordinator.start import Start
 from prunebench.coordinator.state import Move, Task
 from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, joint_change
@@ -32,7 +33,8 @@ ACCEPT_SAMPLES = 2000
 class ICBS:
     """Block coordinate descent: ask for a step's blocks, tell their answers, until the steps are used up.
 
-    The number of kept weights is exact at every step, because every block keeps what it kept.
+    The number of kept weights is exact at every step, because every block keeps what it kept; under a
+    quota so is each group's, because a block keeps as many of each group's weights as it held.
     A checkpoint taken between steps continues to the same result: all random draws come from the
     seed and the step's number. Times go to the log only.
 
@@ -71,6 +73,7 @@ class ICBS:
         self.seed = seed
         self.step = 0
         self._dense = landscape.dense_weights
+        self._quota = NetworkQuota.of(options.quota, landscape.layers, density)
         self._pool, self._acceptance = self._split_samples()
         self._trust = options.ridge
         self._last_seen: IndexArray = np.full(self._dense.size, -1, dtype=np.int64)
@@ -122,6 +125,11 @@ class ICBS:
             return None
         return self._close_step()
 
+    def check(self) -> None:
+        """Raise PrunebenchError where the mask that is returned breaks the quota."""
+        if self._quota is not None:
+            self._quota.require(self._best_mask)
+
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """The state between steps: a step that is under way is begun again."""
         arrays = {
@@ -158,7 +166,9 @@ class ICBS:
         options, layers = self.options, self.landscape.layers
         scores = self._init_scores()
         if start is None:
-            self._mask = select.initial_mask(scores, density, layers, options.init_scope)
+            # A quota says what each group keeps; else the scope does.
+            scope = options.init_scope if self._quota is None else self._quota.kind
+            self._mask = select.initial_mask(scores, density, layers, scope)
             self._weights = np.where(self._mask, self._dense, 0.0)
         else:
             self._require_start(start, density)
@@ -171,6 +181,8 @@ class ICBS:
         keep, kept = keep_count(density, self._dense.size), int(start.mask.sum())
         if kept != keep:
             raise InvalidInput(f"coordinator icbs: the start keeps {kept} weights and density {density:g} needs {keep}")
+        if self._quota is not None and (broken := self._quota.violation(start.mask)):
+            raise InvalidInput(f"coordinator icbs: the start breaks quota {self._quota.kind}: {broken}; give another")
         if self.mode == "select" and (start.weights != np.where(start.mask, self._dense, 0.0)).any():
             raise InvalidInput(
                 "coordinator icbs: mode select keeps the dense values of weights and the start has changed them; "
@@ -225,6 +237,7 @@ class ICBS:
                     dense_weights=self._dense[indices],
                     weights=self._weights[indices],
                     mask=self._mask[indices],
+                    quota=None if self._quota is None else self._quota.within(indices, self._mask[indices]),
                 )
             )
         self._fit_loss = view.loss
@@ -235,6 +248,7 @@ class ICBS:
     def _choose_blocks(self, view: View, scores: FloatArray) -> list[tuple[str, IndexArray]]:
         """The step's disjoint blocks with their labels."""
         options, layers = self.options, self.landscape.layers
+        keys = None if self._quota is None else self._quota.keys
         barred = self._fixed.copy()
         rng = self._rng(self.step, "layers")
         everything = np.arange(self._dense.size)
@@ -245,7 +259,7 @@ class ICBS:
                 order = rng.permutation(len(layers)) if self.landscape.samples == 0 else self._draw_layers(rng)
                 spans = [(layers[i].name, everything[layers[i].start : layers[i].stop]) for i in order]
             for label, span in spans:
-                pool = select.candidates(span, self._mask, barred, self._last_seen, options.tabu)
+                pool = select.candidates(span, self._mask, barred, self._last_seen, options.tabu, keys)
                 if not pool.usable:
                     continue
                 if options.select == "coupling":

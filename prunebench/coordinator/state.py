@@ -65,6 +65,10 @@ class Coordinator(Protocol):
         """Take the answer to a task, None if it could not be had; the move of a step once its last answer is in."""
         ...
 
+    def check(self) -> None:
+        """Raise PrunebenchError where the mask, as far as the work is done, breaks what was asked for."""
+        ...
+
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON-able values that, loaded into a new coordinator of the same request, continue the run."""
         ...
