@@ -1,7 +1,7 @@
 """Quotas of a network and of blocks by name: one count a layer, one a row, or N of every M weights along the inputs."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,11 +193,14 @@ class NetworkQuota:
         layer = self.layers[number]
         return layer_quota(self.kind, int(self.counts[number]), int(layer.shape[0]), fan_in(layer))
 
-    def top_mask(self, scores: FloatArray) -> BoolArray:
-        """True at each group's highest scores. (p,) -> bool (p,)"""
-        mask = np.zeros(scores.size, dtype=np.bool_)
+    def top_mask(self, scores: Callable[[IndexArray], FloatArray]) -> BoolArray:
+        """True at each group's highest scores. bool (p,)
+
+        scores : gives those of some weights, asked for layer by layer
+        """
+        mask = np.zeros(self.layers[-1].stop, dtype=np.bool_)
         for number, layer in enumerate(self.layers):
-            part, quota = scores[layer.start : layer.stop], self.of_layer(number)
+            part, quota = scores(np.arange(layer.start, layer.stop)), self.of_layer(number)
             top = top_mask(part, int(self.counts[number])) if quota is None else quota.top_mask(part)
             mask[layer.start : layer.stop] = top
         return mask
