@@ -117,11 +117,11 @@ class FormLandscape:
 
     def look(self, weights: RealArray, positions: IndexArray) -> "FormView":
         """The form around `weights`."""
-        return FormView(self.form, self._root, weights)
+        return FormView(self.form, self._root, np.asarray(weights, dtype=np.float64))
 
     def loss(self, weights: RealArray, positions: IndexArray) -> float:
         """f(weights)."""
-        return self.form.value(weights)
+        return self.form.value(np.asarray(weights, dtype=np.float64))
 
     def input_norms(self, positions: IndexArray) -> Sequence[FloatArray]:
         """The square root of the curvature's diagonal: the norm of the column a weight multiplies."""

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from prunebench.coordinator import quotas, schedules
 from prunebench.coordinator.quotas import NetworkQuota
 from prunebench.coordinator.state import Move, Task
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
 from prunebench.core.masks import keep_count
@@ -164,9 +164,9 @@ class MultiStage:
         """Stages and settling rounds; fewer are made where settling stops helping."""
         return len(self.steps)
 
-    def place(self, weights: FloatArray) -> None:
+    def place(self, weights: RealArray) -> None:
         """Put weights into the network, its batch-norm statistics brought up to date."""
-        self._network.place(weights)
+        self._network.place(np.asarray(weights, dtype=np.float64))
 
     def best(self) -> tuple[BoolArray, FloatArray]:
         """Mask and weights as they stand."""

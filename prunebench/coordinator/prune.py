@@ -22,7 +22,7 @@ from prunebench.coordinator.runner import Drive, Say, Validate, drive
 from prunebench.coordinator.start import finished, load_start
 from prunebench.coordinator.state import Coordinator, calibration_seed
 from prunebench.core import options as option_tools
-from prunebench.core.arrays import FloatArray
+from prunebench.core.arrays import RealArray
 from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput, SolverRefused, unknown_name
 from prunebench.core.masks import keep_count
@@ -249,7 +249,7 @@ def _prune_network(
     coordinator = _network_coordinator(request, prepared, problem, network, say)
     timings["build"] = perf_counter() - clock
 
-    def validate(weights: FloatArray) -> Mapping[str, float]:
+    def validate(weights: RealArray) -> Mapping[str, float]:
         if isinstance(coordinator, MultiStage):
             coordinator.place(weights)
         else:
