@@ -348,3 +348,16 @@ def test_layer_wise_and_icbs_share_one_reading_of_quotas():
             assert held.keep == keep
     with pytest.raises(InvalidInput, match=r"quota 2:4 keeps 0\.5"):
         NetworkQuota.of("2:4", LAYERS, 0.4)
+
+
+def test_a_start_must_keep_the_quota(tmp_path):
+    layer_wise = {"problem": "digits-mlp", "density": 0.5, "solver": "wanda", "coordinator": "layer-wise"}
+    for quota, name in (("2:4", "kept"), ("row", "other")):
+        prune(PruneRequest(**layer_wise, coordinator_options={"quota": quota, "samples": 50}), out=tmp_path / name)
+    with pytest.raises(InvalidInput, match="the start breaks quota 2:4: layer 'fc1.weight' keeps"):
+        prune(request(start=str(tmp_path / "other")), out=tmp_path / "run")
+    result = prune(request(start=str(tmp_path / "kept")), out=tmp_path / "run")
+    with safe_open(tmp_path / "run" / "mask.safetensors", "numpy") as masks:
+        for name in ("fc1.weight", "fc2.weight"):
+            assert (masks.get_tensor(name).reshape(-1, 4).sum(axis=1) == 2).all()
+    assert result["kept"] == result["total"] // 2
