@@ -354,7 +354,7 @@ def test_a_start_must_keep_the_quota(tmp_path):
     layer_wise = {"problem": "digits-mlp", "density": 0.5, "solver": "wanda", "coordinator": "layer-wise"}
     for quota, name in (("2:4", "kept"), ("row", "other")):
         prune(PruneRequest(**layer_wise, coordinator_options={"quota": quota, "samples": 50}), out=tmp_path / name)
-    with pytest.raises(InvalidInput, match="the start breaks quota 2:4: layer 'fc1.weight' keeps"):
+    with pytest.raises(InvalidInput, match=r"the start breaks quota 2:4: layer 'fc1\.weight' keeps"):
         prune(request(start=str(tmp_path / "other")), out=tmp_path / "run")
     result = prune(request(start=str(tmp_path / "kept")), out=tmp_path / "run")
     with safe_open(tmp_path / "run" / "mask.safetensors", "numpy") as masks:
