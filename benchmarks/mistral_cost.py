@@ -14,6 +14,8 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from prunebench.coordinator.host_memory import icbs_host_bytes
+from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.curvature.landscape import NetworkLandscape
 from prunebench.curvature.language import sequence_loss
 from prunebench.curvature.language_samples import TokenSamples
@@ -72,12 +74,9 @@ def calculation(sizes: Decoder, context: int, samples: int, block: int, blocks: 
         "logits in float32 and their gradients": logits,
         "rows of a batch": 2 * 4 * per_pass * block,
     }
-    host = {
-        "factor of a pass": 4 * samples * per_pass * block,
-        "dense, current and best weights, float64": 3 * 8 * sizes.prunable,
-        "masks, order of visits": (3 + 8) * sizes.prunable,
-        "mean gradient, only if blocks are picked by it": 8 * sizes.prunable,
-    }
+    largest = max(o * i for o, i in sizes.matrices)
+    held = icbs_host_bytes(sizes.prunable, largest, ICBSOptions(steps=passes, block_size=block))
+    host = {"factor of a pass": 4 * samples * per_pass * block, **held}
     print(f"prunable weights            {sizes.prunable:,} in {per_pass} layers; {sizes.total:,} in all")
     print(f"blocks a pass               {per_pass} (one in every layer), {block} weights each")
     print(f"passes for {blocks} blocks      {passes}, {samples} sequences of {context} tokens each")
@@ -91,6 +90,9 @@ def calculation(sizes: Decoder, context: int, samples: int, block: int, blocks: 
         print(f"{title} memory, GiB            {sum(parts.values()) / GIB:.1f}")
         for name, size in parts.items():
             print(f"    {name:<48} {size / GIB:8.2f}")
+    print(
+        f"bytes a weight on the host  {sum(held.values()) / sizes.prunable:.1f}, the network and the factor not counted"
+    )
 
 
 def reduced(contexts: tuple[int, ...], samples: tuple[int, ...], blocks: tuple[int, ...]) -> None:

@@ -394,7 +394,7 @@ def test_input_norms_leave_padding_out(tiny_mistral):
         for position in positions:  # one by one there is no padding
             model(problem.calibration().batch(np.array([position]))[0])
     hook.remove()
-    np.testing.assert_allclose(norms[:32], squares.sqrt().numpy(), rtol=1e-4)
+    np.testing.assert_allclose(norms[0], squares.sqrt().numpy(), rtol=1e-4)
 
 
 # The small real ones

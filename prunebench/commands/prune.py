@@ -6,6 +6,7 @@ from typing import Any
 
 from prunebench.commands import arguments as shared
 from prunebench.coordinator.prune import COORDINATORS, SCOPES, PruneRequest, prune
+from prunebench.coordinator.quotas import pattern
 from prunebench.coordinator.schedules import SCHEDULES
 from prunebench.core.block import MODES
 from prunebench.core.errors import InvalidInput, unknown_name
@@ -13,13 +14,15 @@ from prunebench.core.registry import PROBLEMS, SOLVERS
 
 ICBS_ARGUMENTS = ("init", "select", "block_size", "steps", "accept", "ablation")
 STAGE_ARGUMENTS = ("stages", "schedule")
-LAYER_ARGUMENTS = ("quota", "target")
+LAYER_ARGUMENTS = ("target",)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The problem, the density, the solver, and how the work is cut into blocks."""
     parser.add_argument("problem", metavar="PROBLEM", help="a registered problem")
-    parser.add_argument("--density", type=shared.density, required=True, help="the part of the weights that is kept")
+    parser.add_argument(
+        "--density", type=shared.density, help="the part of the weights that is kept; a quota N:M says it too"
+    )
     parser.add_argument("--solver", default="swap", help="a registered solver (default: swap)")
     shared.add_options(parser, "the solver, the problem or the coordinator")
     parser.add_argument("--coordinator", default="one-shot", help=f"one of {', '.join(COORDINATORS)}")
@@ -45,8 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     stages.add_argument("--stages", type=shared.positive_int, metavar="T", help="stages, each with new gradients")
     stages.add_argument("--schedule", metavar="NAME", help=f"how the density falls: {', '.join(SCHEDULES)}")
     layers = parser.add_argument_group("coordinator layer-wise (all its options: 'prunebench coordinators')")
-    layers.add_argument("--quota", metavar="UNIT", help="what holds the density: row, layer, or N:M such as 2:4")
     layers.add_argument("--target", metavar="WHAT", help="a layer's own outputs (own) or the dense network's (dense)")
+    parser.add_argument(
+        "--quota", metavar="UNIT", help="what is kept exactly: row, layer, or N:M such as 2:4 (not one-shot)"
+    )
     parser.add_argument("--time-limit", type=shared.seconds, metavar="SEC", help="seconds for all solving together")
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of everything random (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
@@ -80,13 +85,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         curvature = {}
     named = {
         name: getattr(arguments, name)
-        for name in (*ICBS_ARGUMENTS, *STAGE_ARGUMENTS, *LAYER_ARGUMENTS)
+        for name in (*ICBS_ARGUMENTS, *STAGE_ARGUMENTS, *LAYER_ARGUMENTS, "quota")
         if getattr(arguments, name) is not None
     }
     coordinator |= named
     request = PruneRequest(
         problem=arguments.problem,
-        density=arguments.density,
+        density=_density(arguments.density, coordinator.get("quota")),
         solver=arguments.solver,
         problem_options=options["problem"],
         solver_options=options["solver"],
@@ -103,6 +108,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         start=None if arguments.start is None else str(arguments.start),
     )
     return prune(request, out=arguments.out, say=shared.teller(arguments))
+
+
+def _density(density: float | None, quota: Any) -> float:
+    """The density given, or that of a quota N:M."""
+    if density is not None:
+        return density
+    held = pattern(None if quota is None else str(quota))
+    if held is None:
+        raise InvalidInput("--density is missing; say which part of the weights is kept, for example --density 0.5")
+    return held[0] / held[1]
 
 
 def _stage_curvature(curvature: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ re-optimised (mode refit), acceptance by the true loss on samples the model did 
 ridge that can adapt, and tabu lists that cannot run dry.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -17,10 +17,11 @@ from prunebench.coordinator import select
 from prunebench.coordinator.accept import Rule, adapted_trust, judge
 from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.landscape import Landscape, View
+from prunebench.coordinator.quotas import NetworkQuota
 from prunebench.coordinator.start import Start
 from prunebench.coordinator.state import Move, Task
 from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, joint_change
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import Mode
 from prunebench.core.errors import InvalidInput
 from prunebench.core.masks import keep_count
@@ -32,7 +33,8 @@ ACCEPT_SAMPLES = 2000
 class ICBS:
     """Block coordinate descent: ask for a step's blocks, tell their answers, until the steps are used up.
 
-    The number of kept weights is exact at every step, because every block keeps what it kept.
+    The number of kept weights is exact at every step, because every block keeps what it kept; under a
+    quota so is each group's, because a block keeps as many of each group's weights as it held.
     A checkpoint taken between steps continues to the same result: all random draws come from the
     seed and the step's number. Times go to the log only.
 
@@ -71,11 +73,13 @@ class ICBS:
         self.seed = seed
         self.step = 0
         self._dense = landscape.dense_weights
+        self._quota = NetworkQuota.of(options.quota, landscape.layers, density)
         self._pool, self._acceptance = self._split_samples()
         self._trust = options.ridge
-        self._last_seen: IndexArray = np.full(self._dense.size, -1, dtype=np.int64)
+        # The shortest type that counts the steps; -1 is never.
+        self._last_seen = np.full(self._dense.size, -1, dtype=np.min_scalar_type(-max(1, options.steps)))
         self._gains: FloatArray = np.full(len(landscape.layers), np.inf)
-        self._wanda: FloatArray | None = None
+        self._norms: Sequence[FloatArray] | None = None
         self._blocks: list[StepBlock] = []
         self._waiting: list[Task] = []
         self._outcomes: dict[int, Solution | None] = {}
@@ -87,12 +91,12 @@ class ICBS:
 
     @property
     def mask(self) -> BoolArray:
-        """The mask as it stands. bool (p,)."""
+        """The mask as it stands, written to in place. bool (p,)."""
         return self._mask
 
     @property
-    def weights(self) -> FloatArray:
-        """The weights as they stand. float64 (p,)."""
+    def weights(self) -> RealArray:
+        """The weights as they stand, written to in place, in the landscape's precision. float (p,)."""
         return self._weights
 
     @property
@@ -100,7 +104,7 @@ class ICBS:
         """The steps asked for."""
         return self.options.steps
 
-    def best(self) -> tuple[BoolArray, FloatArray]:
+    def best(self) -> tuple[BoolArray, RealArray]:
         """The mask and weights with the lowest acceptance loss of the run."""
         return self._best_mask, self._best_weights
 
@@ -122,27 +126,34 @@ class ICBS:
             return None
         return self._close_step()
 
+    def check(self) -> None:
+        """Raise PrunebenchError where the mask that is returned breaks the quota."""
+        if self._quota is not None:
+            self._quota.require(self._best_mask)
+
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """The state between steps: a step that is under way is begun again."""
         arrays = {
             "mask": self._mask,
             "weights": self._weights,
-            "best_mask": self._best_mask,
-            "best_weights": self._best_weights,
             "last_seen": self._last_seen,
             "fixed": self._fixed,
             "gains": self._gains,
         }
+        if self._best_mask is not self._mask:
+            arrays |= {"best_mask": self._best_mask, "best_weights": self._best_weights}
         scalars = {"step": self.step, "trust": self._trust, "loss": self._loss, "best_loss": self._best_loss}
         return arrays, scalars
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue from a checkpoint."""
         self._mask = arrays["mask"].astype(np.bool_)
-        self._weights = arrays["weights"].astype(np.float64)
-        self._best_mask = arrays["best_mask"].astype(np.bool_)
-        self._best_weights = arrays["best_weights"].astype(np.float64)
-        self._last_seen = arrays["last_seen"].astype(np.int64)
+        self._weights = arrays["weights"].astype(self._dense.dtype)
+        self._best_mask, self._best_weights = self._mask, self._weights
+        if "best_mask" in arrays:
+            self._best_mask = arrays["best_mask"].astype(np.bool_)
+            self._best_weights = arrays["best_weights"].astype(self._dense.dtype)
+        self._last_seen = arrays["last_seen"].astype(self._last_seen.dtype)
         self._fixed = arrays["fixed"].astype(np.bool_)
         self._gains = arrays["gains"].astype(np.float64)
         self.step = int(info["step"])
@@ -158,11 +169,13 @@ class ICBS:
         options, layers = self.options, self.landscape.layers
         scores = self._init_scores()
         if start is None:
-            self._mask = select.initial_mask(scores, density, layers, options.init_scope)
-            self._weights = np.where(self._mask, self._dense, 0.0)
+            # A quota says what each group keeps; else the scope does.
+            scope = options.init_scope if self._quota is None else self._quota.kind
+            self._mask = select.initial_mask(scores, density, layers, scope)
+            self._weights = np.where(self._mask, self._dense, self._dense.dtype.type(0))
         else:
             self._require_start(start, density)
-            self._mask, self._weights = start.mask, start.weights
+            self._mask, self._weights = start.mask.copy(), start.weights.astype(self._dense.dtype)
         self._fixed = select.fixed_weights(scores, self._mask, layers, options.fixed_pruned, options.fixed_kept)
         self._loss = self.landscape.loss(self._weights, self._acceptance)
         self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, self._loss
@@ -171,21 +184,33 @@ class ICBS:
         keep, kept = keep_count(density, self._dense.size), int(start.mask.sum())
         if kept != keep:
             raise InvalidInput(f"coordinator icbs: the start keeps {kept} weights and density {density:g} needs {keep}")
+        if self._quota is not None and (broken := self._quota.violation(start.mask)):
+            raise InvalidInput(f"coordinator icbs: the start breaks quota {self._quota.kind}: {broken}; give another")
         if self.mode == "select" and (start.weights != np.where(start.mask, self._dense, 0.0)).any():
             raise InvalidInput(
                 "coordinator icbs: mode select keeps the dense values of weights and the start has changed them; "
                 "use mode refit"
             )
 
-    def _init_scores(self) -> FloatArray:
-        size = np.abs(self._dense)
-        if self.options.init == "gradient":
-            return size * np.abs(self.landscape.look(self._dense, self._batch(-1)).gradient)
-        if self.options.init == "wanda":
-            return size * self._input_norms()
-        if self.options.init == "random":
-            return self._rng(0, "init").random(size.size)
-        return size
+    def _init_scores(self) -> select.Scores:
+        gradient = (
+            self.landscape.look(self._dense, self._batch(-1)).gradient if self.options.init == "gradient" else None
+        )
+        return self._scores(self.options.init, gradient, self._rng(0, "init"))
+
+    def _scores(self, name: str, gradient: RealArray | None, rng: np.random.Generator) -> select.Scores:
+        """High = worth keeping, from the original weights, never the zeroed ones; worked out for those asked for."""
+        salt = rng.integers(2**64, dtype=np.uint64)
+
+        def scores(indices: IndexArray) -> FloatArray:
+            if name == "random":
+                return scattered(indices, salt)
+            size = np.abs(self._dense[indices]).astype(np.float64)
+            if name == "wanda":
+                return size * self._input_norms(indices)
+            return size if gradient is None else size * np.abs(gradient[indices])
+
+        return scores
 
     def _split_samples(self) -> tuple[IndexArray, IndexArray]:
         """Calibration samples to fit on, and those set apart for acceptance."""
@@ -222,9 +247,10 @@ class ICBS:
                     factor=factor,
                     slope=scale * view.slope(indices),
                     ridge=view.ridge(indices),
-                    dense_weights=self._dense[indices],
-                    weights=self._weights[indices],
+                    dense_weights=self._dense[indices].astype(np.float64),
+                    weights=self._weights[indices].astype(np.float64),
                     mask=self._mask[indices],
+                    quota=None if self._quota is None else self._quota.within(indices, self._mask[indices]),
                 )
             )
         self._fit_loss = view.loss
@@ -232,20 +258,22 @@ class ICBS:
         self._expected, self._outcomes, self._again = len(self._waiting), {}, []
         self._lap("build")
 
-    def _choose_blocks(self, view: View, scores: FloatArray) -> list[tuple[str, IndexArray]]:
+    def _choose_blocks(self, view: View, scores: select.Scores) -> list[tuple[str, IndexArray]]:
         """The step's disjoint blocks with their labels."""
         options, layers = self.options, self.landscape.layers
+        keys = None if self._quota is None else self._quota.keys
         barred = self._fixed.copy()
         rng = self._rng(self.step, "layers")
-        everything = np.arange(self._dense.size)
         chosen: list[tuple[str, IndexArray]] = []
         for _ in range(options.blocks_per_step):
-            spans = [("network", everything)]
+            spans = [("network", 0, self._dense.size)]
             if options.block_scope == "layer":
                 order = rng.permutation(len(layers)) if self.landscape.samples == 0 else self._draw_layers(rng)
-                spans = [(layers[i].name, everything[layers[i].start : layers[i].stop]) for i in order]
-            for label, span in spans:
-                pool = select.candidates(span, self._mask, barred, self._last_seen, options.tabu)
+                spans = [(layers[i].name, layers[i].start, layers[i].stop) for i in order]
+            for label, start, stop in spans:
+                pool = select.candidates(
+                    np.arange(start, stop), self._mask, barred, self._last_seen, options.tabu, keys
+                )
                 if not pool.usable:
                     continue
                 if options.select == "coupling":
@@ -263,21 +291,17 @@ class ICBS:
             )
         return chosen
 
-    def _selection_scores(self, view: View) -> FloatArray:
-        """High = worth keeping, from the original weights, never the zeroed ones. float64 (p,)."""
+    def _selection_scores(self, view: View) -> select.Scores:
         name = self.options.select
-        if name == "random":
-            return self._rng(self.step, "pick").random(self._dense.size)
         if name == "cyclic":
-            # The longest unseen first in both groups: high for pruned weights, low for kept ones.
-            age = (self.step - self._last_seen).astype(np.float64)
-            return np.where(self._mask, -age, age)
-        size = np.abs(self._dense)
-        if name == "magnitude":
-            return size
-        if name == "wanda":
-            return size * self._input_norms()
-        return size * np.abs(view.gradient)
+            return self._cyclic
+        gradient = view.gradient if name in ("gradient", "coupling") else None
+        return self._scores(name, gradient, self._rng(self.step, "pick"))
+
+    def _cyclic(self, indices: IndexArray) -> FloatArray:
+        """The longest unseen first in both groups: high for pruned weights, low for kept ones."""
+        age = (self.step - self._last_seen[indices].astype(np.int64)).astype(np.float64)
+        return np.where(self._mask[indices], -age, age)
 
     def _draw_layers(self, rng: np.random.Generator) -> IndexArray:
         """All layers in random order, the likelier ones first."""
@@ -337,18 +361,10 @@ class ICBS:
         verdict = judge(proposed, predicted, rule, self._loss_after, self._loss, self._trust)
         accepted, before = verdict.accepted, self._loss
         changed = sum(int((block.new_mask != block.mask).sum()) for block in accepted)
-        # A new array: the best state so far may be holding the old one.
-        self._mask = self._mask.copy()
-        for block in accepted:
-            self._mask[block.indices] = block.new_mask
-        self._weights = self._moved(accepted)
+        fit_after = self._loss_with(accepted, self._batch(self.step)) if accepted else self._fit_loss
+        self._apply(accepted, verdict.loss)
         for block in self._blocks:
             self._last_seen[block.indices] = self.step
-        if accepted:
-            self._loss = verdict.loss
-        if self._loss < self._best_loss:
-            self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, self._loss
-        fit_after = self.landscape.loss(self._weights, self._batch(self.step)) if accepted else self._fit_loss
         self._note_gains(before)
         self._lap("evaluate")
         details = {
@@ -374,7 +390,30 @@ class ICBS:
 
     def _loss_after(self, blocks: list[StepBlock]) -> float:
         """The acceptance loss with the movements of `blocks` applied."""
-        return self.landscape.loss(self._moved(blocks), self._acceptance)
+        return self._loss_with(blocks, self._acceptance)
+
+    def _loss_with(self, blocks: list[StepBlock], positions: IndexArray) -> float:
+        """The loss with the movements of `blocks` applied for as long as it takes."""
+        try:
+            for block in blocks:
+                self._weights[block.indices] = block.new_weights
+            return self.landscape.loss(self._weights, positions)
+        finally:
+            for block in blocks:
+                self._weights[block.indices] = block.weights
+
+    def _apply(self, accepted: list[StepBlock], loss: float) -> None:
+        """Write the accepted blocks in place; the best state so far is copied only where this one is not better."""
+        if not accepted:
+            return
+        if loss >= self._best_loss and self._best_mask is self._mask:
+            self._best_mask, self._best_weights = self._mask.copy(), self._weights.copy()
+        for block in accepted:
+            self._mask[block.indices] = block.new_mask
+            self._weights[block.indices] = block.new_weights
+        self._loss = loss
+        if loss < self._best_loss:
+            self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, loss
 
     def _note_gains(self, before: float) -> None:
         """Half of a layer's gain is what this step brought, half what earlier ones did."""
@@ -384,12 +423,6 @@ class ICBS:
             if layer.name in names:
                 held = self._gains[position]
                 self._gains[position] = gain if not np.isfinite(held) else 0.5 * (held + gain)
-
-    def _moved(self, blocks: list[StepBlock]) -> FloatArray:
-        weights = self._weights.copy()
-        for block in blocks:
-            weights[block.indices] = block.new_weights
-        return weights
 
     # --- samples, seeds, times -----------------------------------------------------------------
 
@@ -408,12 +441,28 @@ class ICBS:
     def _rng(self, number: int, purpose: str) -> np.random.Generator:
         return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(3, number, *purpose.encode())))
 
-    def _input_norms(self) -> FloatArray:
-        if self._wanda is None:
-            self._wanda = self.landscape.input_norms(self._acceptance)
-        return self._wanda
+    def _input_norms(self, indices: IndexArray) -> FloatArray:
+        """The norm of the input feature that each weight multiplies. int64 (b,) -> float64 (b,)."""
+        if self._norms is None:
+            self._norms = self.landscape.input_norms(self._acceptance)
+        starts = np.array([layer.start for layer in self.landscape.layers])
+        lengths = np.array([norms.size for norms in self._norms])
+        layer = np.searchsorted(starts, indices, side="right") - 1
+        before = np.cumsum(lengths) - lengths
+        return np.asarray(np.concatenate(self._norms)[before[layer] + (indices - starts[layer]) % lengths[layer]])
 
     def _lap(self, phase: str) -> None:
         now = perf_counter()
         self._times[phase] = self._times.get(phase, 0.0) + now - self._started
         self._started = now
+
+
+def scattered(indices: IndexArray, salt: np.uint64) -> FloatArray:
+    """A uniform number in [0, 1) for each position, the same whichever are asked for together. int64 (b,) -> (b,)
+
+    Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014 (SplitMix64's mix).
+    """
+    z = indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53)

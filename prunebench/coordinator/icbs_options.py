@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from prunebench.coordinator import quotas
 from prunebench.core.errors import InvalidInput, unknown_name
 
 SELECTIONS = ("gradient", "magnitude", "wanda", "random", "cyclic", "coupling")
@@ -48,7 +49,10 @@ class ICBSOptions:
     """The score of the first mask: magnitude, gradient, wanda or random."""
 
     init_scope: Literal["layer", "row", "network"] = "layer"
-    """Whether the first mask has one density per layer, per output row, or only in all."""
+    """Whether the first mask has one density per layer, per output row, or only in all (a quota says it instead)."""
+
+    quota: str | None = None
+    """What every mask keeps exactly: none, layer, row (each output row), or N:M along the inputs, such as 2:4."""
 
     fixed_pruned: float = 0.42
     """Of each layer's pruned weights the part, lowest scores first, that stays pruned for ever."""
@@ -97,5 +101,6 @@ class ICBSOptions:
         for what, value, known in (("selection", self.select, SELECTIONS), ("init score", self.init, INITS)):
             if value not in known:
                 raise unknown_name(what, value, known)
+        quotas.pattern(self.quota)
         if self.select == "coupling" and self.block_size > 1024:
             raise InvalidInput("coordinator icbs: select=coupling takes blocks of at most 1024 weights")

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from prunebench.core.arrays import Factor, FloatArray, IndexArray
+from prunebench.core.arrays import Factor, FloatArray, IndexArray, RealArray
 from prunebench.core.quadratic import QuadraticForm
 
 
@@ -48,8 +48,8 @@ class View(Protocol):
     """The loss around the weights it was looked at from, on one batch of samples."""
 
     @property
-    def gradient(self) -> FloatArray:
-        """The mean gradient. float64 (p,)."""
+    def gradient(self) -> RealArray:
+        """The mean gradient. float (p,)."""
         ...
 
     @property
@@ -78,8 +78,8 @@ class Landscape(Protocol):
     """A network with its calibration samples, or a quadratic form that stands for one."""
 
     @property
-    def dense_weights(self) -> FloatArray:
-        """The weights before pruning. float64 (p,)."""
+    def dense_weights(self) -> RealArray:
+        """The weights before pruning, in the precision in which weights are held. float (p,)."""
         ...
 
     @property
@@ -92,16 +92,16 @@ class Landscape(Protocol):
         """How many calibration samples there are; 0 where the loss needs none."""
         ...
 
-    def look(self, weights: FloatArray, positions: IndexArray) -> View:
+    def look(self, weights: RealArray, positions: IndexArray) -> View:
         """The loss around `weights` on the samples at `positions`."""
         ...
 
-    def loss(self, weights: FloatArray, positions: IndexArray) -> float:
+    def loss(self, weights: RealArray, positions: IndexArray) -> float:
         """The mean loss at `weights` on the samples at `positions`."""
         ...
 
-    def input_norms(self, positions: IndexArray) -> FloatArray:
-        """For every weight the norm of the dense network's input feature that it multiplies. float64 (p,)."""
+    def input_norms(self, positions: IndexArray) -> Sequence[FloatArray]:
+        """For every layer the norms of its input features in the dense network. float64 (columns,) each."""
         ...
 
 
@@ -110,22 +110,22 @@ class FormLandscape:
 
     def __init__(self, form: QuadraticForm, dense_weights: FloatArray) -> None:
         self.form = form
-        self.dense_weights: FloatArray = dense_weights
+        self.dense_weights: RealArray = dense_weights
         self.layers: Sequence[Layer] = (_Whole("weights", 0, form.p, (1, form.p)),)
         self.samples: int = 0
         self._root = form.square_root()
 
-    def look(self, weights: FloatArray, positions: IndexArray) -> "FormView":
+    def look(self, weights: RealArray, positions: IndexArray) -> "FormView":
         """The form around `weights`."""
-        return FormView(self.form, self._root, weights)
+        return FormView(self.form, self._root, np.asarray(weights, dtype=np.float64))
 
-    def loss(self, weights: FloatArray, positions: IndexArray) -> float:
+    def loss(self, weights: RealArray, positions: IndexArray) -> float:
         """f(weights)."""
-        return self.form.value(weights)
+        return self.form.value(np.asarray(weights, dtype=np.float64))
 
-    def input_norms(self, positions: IndexArray) -> FloatArray:
+    def input_norms(self, positions: IndexArray) -> Sequence[FloatArray]:
         """The square root of the curvature's diagonal: the norm of the column a weight multiplies."""
-        return np.sqrt(self.form.diagonal() - self.form.ridge)
+        return [np.sqrt(self.form.diagonal() - self.form.ridge)]
 
 
 class FormView:

@@ -21,11 +21,12 @@ import numpy.typing as npt
 
 from prunebench.coordinator.landscape import Layer
 from prunebench.coordinator.layer_wise_options import LayerWiseOptions
+from prunebench.coordinator.quotas import NetworkQuota, require_honoured
 from prunebench.coordinator.state import Move, Task
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import PrunebenchError, SolverRefused
-from prunebench.core.masks import keep_per_layer, top_mask
+from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.quota import Quota
 from prunebench.core.rows import RowsForm
@@ -81,15 +82,14 @@ class LayerWise:
         whole_layers: bool,
         problem: str = "",
     ) -> None:
-        options.require_density(density)
-        for layer in layers:
-            options.require_columns(layer.name, _columns(layer))
         self.options, self.mode, self.problem = options, mode, problem
         self.mask: BoolArray = np.ones(dense_weights.size, dtype=np.bool_)
         self.weights: FloatArray = dense_weights.copy()
         self._stages, self._layers, self._dense = stages, layers, dense_weights
         self._whole = whole_layers
-        self._keep = keep_per_layer(density, [layer.stop - layer.start for layer in layers])
+        quota = NetworkQuota.of(options.quota, layers, density)
+        assert quota is not None
+        self._quota = quota
         self._order = [(number, layer) for number, group in enumerate(stages.groups) for layer in group]
         tasks = [1 if whole_layers else layers[layer].shape[0] for _, layer in self._order]
         self._first_task = np.concatenate([[0], np.cumsum(tasks)])
@@ -133,6 +133,10 @@ class LayerWise:
         self._asked = [held for held in self._asked if held.position != task.position]
         return None if self._asked or self._waiting else self._finish()
 
+    def check(self) -> None:
+        """Raise PrunebenchError where a layer that is done breaks the quota."""
+        self._quota.require(self.mask, [layer for _, layer in self._order[: self._done]])
+
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Mask, weights and how many layers are done."""
         return {"mask": self.mask, "weights": self.weights}, {"done": self._done}
@@ -153,8 +157,7 @@ class LayerWise:
         self._gathered = perf_counter() - self._clock
         layer = self._layers[number]
         form = self._form = self._layer_form(layer, self._held[1])
-        keep = int(self._keep[number])
-        quota = self.options.layer_quota(keep, form.rows, form.columns)
+        keep, quota = int(self._quota.counts[number]), self._quota.of_layer(number)
         first = int(self._first_task[self._done])
         self._answers = {}
         if self._whole:
@@ -237,11 +240,8 @@ def require_fit(solver: Solver, layers: Sequence[Layer], options: LayerWiseOptio
     """
     if getattr(solver, "whole_layers", False):
         return
-    if options.pattern is not None and not getattr(solver, "quotas", False):
-        raise SolverRefused(
-            f"solver {solver.name!r} does not honour quotas, so it cannot keep {options.quota}; "
-            "use --quota row, or another solver ('prunebench solvers')"
-        )
+    if options.pattern is not None:
+        require_honoured(solver, options.quota, "use --quota row")
     largest = getattr(solver, "max_size", None)
     for layer in layers:
         if largest is not None and _columns(layer) > largest:

@@ -1,4 +1,4 @@
-"""Options of layer-wise pruning, and the quotas that a layer's weights are kept by."""
+"""The options of layer-wise pruning, checked when they are made."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,9 +6,7 @@ from typing import Literal
 import numpy as np
 
 from prunebench.coordinator import quotas
-from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
-from prunebench.core.quota import Quota
 
 Target = Literal["own", "dense"]
 
@@ -48,39 +46,3 @@ class LayerWiseOptions:
     def pattern(self) -> tuple[int, int] | None:
         """(N, M) of a quota N:M, else None."""
         return quotas.pattern(self.quota)
-
-    def require_density(self, density: float) -> None:
-        """Raise InvalidInput unless a quota N:M keeps the density asked for."""
-        if self.pattern is not None:
-            n, m = self.pattern
-            if abs(density - n / m) > 1e-9:
-                raise InvalidInput(
-                    f"quota {self.quota} keeps {n / m:g} of the weights but density is {density:g}; "
-                    f"say --density {n / m:g}"
-                )
-
-    def require_columns(self, layer: str, columns: int) -> None:
-        """Raise InvalidInput unless a layer's rows can be parted as a quota N:M wants."""
-        if self.pattern is not None and columns % self.pattern[1]:
-            raise InvalidInput(
-                f"quota {self.quota}: layer {layer!r} has {columns} inputs, no multiple of {self.pattern[1]}; "
-                "leave the layer out of the prunable parameters, or use --quota row"
-            )
-
-    def layer_quota(self, keep: int, rows: int, columns: int) -> Quota | None:
-        """The quota of a layer that keeps `keep` weights; None where the rows are weighed together.
-
-        With quota row the counts differ by at most one, the first rows keeping one more.
-        """
-        if self.pattern is not None:
-            return Quota.n_m(rows * columns, *self.pattern)
-        if self.quota == "layer":
-            return None
-        return Quota(np.repeat(np.arange(rows), columns), even(keep, rows))
-
-
-def even(total: int, parts: int) -> IndexArray:
-    """`total` as `parts` counts that differ by at most one, the larger first. int64 (parts,)"""
-    counts = np.full(parts, total // parts, dtype=np.int64)
-    counts[: total % parts] += 1
-    return counts

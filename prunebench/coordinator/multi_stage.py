@@ -6,6 +6,7 @@ with the lowest true loss on samples that no model sees; after it, and at the en
 alone may be settled by steps of the same kind from more samples. Nothing is trained.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from time import perf_counter
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.coordinator import schedules
+from prunebench.coordinator import quotas, schedules
+from prunebench.coordinator.quotas import NetworkQuota
 from prunebench.coordinator.state import Move, Task
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
 from prunebench.core.masks import keep_count
@@ -45,6 +47,9 @@ class MultiStageOptions:
 
     schedule: str = "geometric"
     """How the density falls: polynomial, exponential, geometric, linear or constant."""
+
+    quota: str | None = None
+    """What is kept exactly: none, layer, row, or N:M; stages before the last keep as many of M as they need."""
 
     start_density: float | None = None
     """Density of the first stage; none: the density asked for to the power of 0.3 (0.31 for 0.02)."""
@@ -80,6 +85,7 @@ class MultiStageOptions:
     """Calibration samples of a settling round."""
 
     def __post_init__(self) -> None:
+        quotas.pattern(self.quota)
         for name, least in (("stages", 1), ("settle", 0), ("settle_end", 0), ("settle_samples", 1)):
             _require_whole(name, getattr(self, name), least)
         for name, least in (("samples", 1), ("batch_size", 1), ("held_out", 1)):
@@ -109,6 +115,7 @@ class _Step:
     stage: int
     kind: Literal["prune", "settle"]
     keep: int
+    quota: NetworkQuota | None = None
 
 
 class MultiStage:
@@ -157,9 +164,9 @@ class MultiStage:
         """Stages and settling rounds; fewer are made where settling stops helping."""
         return len(self.steps)
 
-    def place(self, weights: FloatArray) -> None:
+    def place(self, weights: RealArray) -> None:
         """Put weights into the network, its batch-norm statistics brought up to date."""
-        self._network.place(weights)
+        self._network.place(np.asarray(weights, dtype=np.float64))
 
     def best(self) -> tuple[BoolArray, FloatArray]:
         """Mask and weights as they stand."""
@@ -189,6 +196,11 @@ class MultiStage:
             return None
         return self._finish(self.steps[self._done], task.block)
 
+    def check(self) -> None:
+        """Raise PrunebenchError where the mask breaks the quota of the last stage that is done."""
+        if self._done and (quota := self.steps[self._done - 1].quota) is not None:
+            quota.require(self.mask)
+
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Mask, weights and how many steps are done."""
         return {"mask": self.mask, "weights": self.weights}, {"done": self._done}
@@ -206,12 +218,22 @@ class MultiStage:
         out: list[_Step] = []
         stages = schedules.densities(options.schedule, first, density, options.stages)
         for stage, part in enumerate(stages):
-            keep = keep_count(part, size)
-            out.append(_Step(stage, "prune", keep))
+            quota = self._stage_quota(part, density)
+            keep = keep_count(part, size) if quota is None else quota.keep
+            out.append(_Step(stage, "prune", keep, quota))
             rounds = options.settle_end if stage == len(stages) - 1 else options.settle
             if self.mode == "refit" and keep <= options.settle_size:
-                out += [_Step(stage, "settle", keep)] * rounds
+                out += [_Step(stage, "settle", keep, quota)] * rounds
         return out
+
+    def _stage_quota(self, part: float, density: float) -> NetworkQuota | None:
+        """The quota of a stage of density `part`: of N:M, the fewest of M that keep so much."""
+        layers = self._network.network.layers
+        final = NetworkQuota.of(self.options.quota, layers, density)
+        if final is None or (held := quotas.pattern(self.options.quota)) is None:
+            return None if final is None else NetworkQuota.of(self.options.quota, layers, part)
+        kept = max(held[0], math.ceil(part * held[1] - 1e-9))
+        return NetworkQuota.of(f"{kept}:{held[1]}", layers, kept / held[1])
 
     def _begin(self, step: _Step) -> None:
         """Look at the network and make the step's tasks."""
@@ -252,6 +274,7 @@ class MultiStage:
             mode=self.mode,
             indices=chosen,
             problem=f"{self.problem}/{label}" if self.problem else label,
+            quota=None if step.quota is None or step.kind == "settle" else step.quota.whole(),
         )
         return Task(self._done * len(self._scores) + number, label, block)
 
@@ -302,8 +325,9 @@ class MultiStage:
 
     def _skip_settling(self, stage: int) -> None:
         """Leave out the stage's other settling rounds: the one before did not help."""
-        while self._done < len(self.steps) and self.steps[self._done] == _Step(
-            stage, "settle", self.steps[self._done].keep
+        while self._done < len(self.steps) and (self.steps[self._done].stage, self.steps[self._done].kind) == (
+            stage,
+            "settle",
         ):
             self._done += 1
 

@@ -97,6 +97,12 @@ class OneShot:
         """Mask and weights as they stand."""
         return self.mask, self.weights
 
+    def check(self) -> None:
+        """Raise PrunebenchError where a span that is done keeps another number than its share."""
+        for span, keep in zip(self.spans[: self._done], self.keep, strict=False):
+            if (kept := int(self.mask[span.start : span.stop].sum())) != keep:
+                raise PrunebenchError(f"{span.name} keeps {kept} weights instead of {keep}; please report this")
+
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Mask, weights and how many spans are done."""
         return {"mask": self.mask, "weights": self.weights}, {"done": self._done}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunebench.coordinator import quotas
 from prunebench.coordinator.executors import Workers, make_workers
 from prunebench.coordinator.icbs import ICBS
 from prunebench.coordinator.icbs_options import ICBSOptions
@@ -21,7 +22,7 @@ from prunebench.coordinator.runner import Drive, Say, Validate, drive
 from prunebench.coordinator.start import finished, load_start
 from prunebench.coordinator.state import Coordinator, calibration_seed
 from prunebench.core import options as option_tools
-from prunebench.core.arrays import FloatArray
+from prunebench.core.arrays import RealArray
 from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput, SolverRefused, unknown_name
 from prunebench.core.masks import keep_count
@@ -167,8 +168,13 @@ def _prepare(request: PruneRequest) -> _Prepared:
     if request.start is not None:
         _require_start(request, problem)
     options = None if kind is None else option_tools.build(kind, request.coordinator_options)
-    if isinstance(options, LayerWiseOptions):
-        options.require_density(request.density)
+    if isinstance(options, (LayerWiseOptions, ICBSOptions, MultiStageOptions)):
+        quotas.require_density(options.quota, request.density)
+    if isinstance(options, (ICBSOptions, MultiStageOptions)) and options.quota is not None:
+        # A block inside one layer keeps the layer's count by itself.
+        inside = options.quota == "layer" and getattr(options, "block_scope", "network") == "layer"
+        if not inside:
+            quotas.require_honoured(solver, options.quota, "leave the quota out")
     mode = request.mode or ("select" if request.coordinator == "icbs" else preferred_mode(solver))
     return _Prepared(problem, solver, mode, options, make_workers(request.executor))
 
@@ -243,7 +249,7 @@ def _prune_network(
     coordinator = _network_coordinator(request, prepared, problem, network, say)
     timings["build"] = perf_counter() - clock
 
-    def validate(weights: FloatArray) -> Mapping[str, float]:
+    def validate(weights: RealArray) -> Mapping[str, float]:
         if isinstance(coordinator, MultiStage):
             coordinator.place(weights)
         else:
@@ -251,6 +257,7 @@ def _prune_network(
         return problem.evaluate(model)
 
     driven = drive(coordinator, prepared.solver, run, _drive(request, prepared, validate), say)
+    coordinator.check()
     timings["solve"] = driven.pop("solve_seconds")
 
     clock = perf_counter()
@@ -365,6 +372,7 @@ def _prune_block_set(request: PruneRequest, prepared: _Prepared, run: RunDirecto
             block.form, block.dense_weights, request.density, prepared.mode, [span], problem=request.problem
         )
     driven = drive(coordinator, prepared.solver, run, _drive(request, prepared, None), say)
+    coordinator.check()
     mask, weights = coordinator.best()
     run.save_tensors("weights.safetensors", {"weights": weights})
     run.save_tensors("mask.safetensors", {"weights": mask})

@@ -1,15 +1,17 @@
-"""Quotas of a cut block by name: one count a layer, one a row, or N of every M weights along the inputs."""
+"""Quotas of a network and of blocks by name: one count a layer, one a row, or N of every M weights along the inputs."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from prunebench.core.arrays import IndexArray
-from prunebench.core.errors import InvalidInput, unknown_name
-from prunebench.core.masks import keep_count, keep_per_layer
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused, unknown_name
+from prunebench.core.masks import keep_count, keep_per_layer, top_mask
 from prunebench.core.quota import Quota
+from prunebench.core.registry import SOLVERS
 
 KINDS = ("layer", "row")
 
@@ -90,13 +92,162 @@ def of_block(kind: str | None, layers: Sequence[Any], indices: IndexArray, keep:
         return None
     if (held := pattern(kind)) is not None:
         return Quota.n_m(indices.size, *held)
-    starts = np.array([layer.start for layer in layers])
-    at = np.searchsorted(starts, indices, side="right") - 1
-    key = starts[at]
-    if kind == "row":
-        length = np.array([fan_in(layer) for layer in layers])[at]
-        key = key + (indices - key) // length * length
-    _, group = np.unique(key, return_inverse=True)
+    _, group = np.unique(group_keys(kind, layers, indices), return_inverse=True)
     sizes = np.bincount(group)
     counts = keep_per_layer(keep / indices.size, sizes.tolist()) if keep else np.zeros_like(sizes)
     return Quota(group, counts)
+
+
+def group_keys(kind: str, layers: Sequence[Any], indices: IndexArray) -> IndexArray:
+    """The first weight of the group of each weight in `indices`; groups are stretches, so keys rise with indices.
+
+    int64 (b,) -> int64 (b,)
+    """
+    starts = np.array([layer.start for layer in layers])
+    at = np.searchsorted(starts, indices, side="right") - 1
+    key = starts[at]
+    if kind == "layer":
+        return np.asarray(key)
+    held = pattern(kind)
+    length = np.array([fan_in(layer) for layer in layers])[at] if held is None else held[1]
+    return np.asarray(key + (indices - key) // length * length)
+
+
+def layer_quota(kind: str, keep: int, rows: int, columns: int) -> Quota | None:
+    """The quota of a layer that keeps `keep` weights; None where its rows are weighed together (kind "layer").
+
+    With kind "row" the counts differ by at most one, the first rows keeping one more.
+    """
+    if (held := pattern(kind)) is not None:
+        return Quota.n_m(rows * columns, *held)
+    if kind == "layer":
+        return None
+    return Quota(np.repeat(np.arange(rows), columns), even(keep, rows))
+
+
+def even(total: int, parts: int) -> IndexArray:
+    """`total` as `parts` counts that differ by at most one, the larger first. int64 (parts,)"""
+    counts = np.full(parts, total // parts, dtype=np.int64)
+    counts[: total % parts] += 1
+    return counts
+
+
+def require_density(kind: str | None, density: float) -> None:
+    """Raise InvalidInput unless a quota N:M keeps the density asked for."""
+    if (held := pattern(kind)) is not None and abs(density - held[0] / held[1]) > 1e-9:
+        share = f"{held[0] / held[1]:g}"
+        raise InvalidInput(
+            f"quota {kind} keeps {share} of the weights but density is {density:g}; say --density {share}"
+        )
+
+
+def require_honoured(solver: Any, kind: str, remedy: str) -> None:
+    """Raise SolverRefused, naming the solver, unless it honours quotas."""
+    if getattr(solver, "quotas", False):
+        return
+    able = ", ".join(name for name in SOLVERS.names() if getattr(SOLVERS.get(name), "quotas", False))
+    raise SolverRefused(
+        f"solver {solver.name!r} does not honour quotas, so it cannot keep {kind}; {remedy}, or choose one of {able}"
+    )
+
+
+@dataclass(frozen=True)
+class NetworkQuota:
+    """How many weights each group of a network keeps, without anything of the network's size being held.
+
+    kind : "layer", "row" or "N:M";  layers : with name, start, stop and shape;
+    counts : int64 (layers,), what each layer keeps in all
+    """
+
+    kind: str
+    layers: Sequence[Any]
+    counts: IndexArray
+
+    @staticmethod
+    def of(kind: str | None, layers: Sequence[Any], density: float) -> "NetworkQuota | None":
+        """The quota by name, each layer at the same density by largest remainder; None where there is none.
+
+        Raises
+        ------
+        InvalidInput   an N:M that does not keep the density, or does not fit the rows of a layer
+        """
+        if kind is None:
+            return None
+        require_density(kind, density)
+        if (held := pattern(kind)) is not None:
+            for layer in layers:
+                if fan_in(layer) % held[1]:
+                    raise InvalidInput(
+                        f"quota {kind}: layer {layer.name!r} has {fan_in(layer)} inputs, no multiple of {held[1]}; "
+                        "leave the layer out of the prunable parameters, or use --quota row"
+                    )
+        return NetworkQuota(kind, layers, keep_per_layer(density, [layer.stop - layer.start for layer in layers]))
+
+    @property
+    def keep(self) -> int:
+        """How many weights the network keeps."""
+        return int(self.counts.sum())
+
+    def of_layer(self, number: int) -> Quota | None:
+        """The quota of one layer's weights; None where the layer as a whole has one count."""
+        layer = self.layers[number]
+        return layer_quota(self.kind, int(self.counts[number]), int(layer.shape[0]), fan_in(layer))
+
+    def top_mask(self, scores: Callable[[IndexArray], FloatArray]) -> BoolArray:
+        """True at each group's highest scores. bool (p,)
+
+        scores : gives those of some weights, asked for layer by layer
+        """
+        mask = np.zeros(self.layers[-1].stop, dtype=np.bool_)
+        for number, layer in enumerate(self.layers):
+            part, quota = scores(np.arange(layer.start, layer.stop)), self.of_layer(number)
+            top = top_mask(part, int(self.counts[number])) if quota is None else quota.top_mask(part)
+            mask[layer.start : layer.stop] = top
+        return mask
+
+    def keys(self, indices: IndexArray) -> IndexArray:
+        """The first weight of the group of each weight. int64 (b,) -> int64 (b,)"""
+        return group_keys(self.kind, self.layers, indices)
+
+    def within(self, indices: IndexArray, mask: BoolArray) -> Quota:
+        """The quota of a block: each group keeps as many of the block's weights as `mask` does now.
+
+        indices : int64 (b,);  mask : bool (b,), of the block's weights
+        """
+        _, group = np.unique(self.keys(indices), return_inverse=True)
+        return Quota(group, np.bincount(group, weights=mask).astype(np.int64))
+
+    def whole(self) -> Quota:
+        """The quota of all weights as one block."""
+        parts = [self.of_layer(number) for number in range(len(self.layers))]
+        groups, counts, before = [], [], 0
+        for number, (part, layer) in enumerate(zip(parts, self.layers, strict=True)):
+            size = layer.stop - layer.start
+            groups.append(before + (np.zeros(size, dtype=np.int64) if part is None else part.group))
+            counts.append(self.counts[number : number + 1] if part is None else part.counts)
+            before += counts[-1].size
+        return Quota(np.concatenate(groups), np.concatenate(counts))
+
+    def violation(self, mask: BoolArray, layers: Sequence[int] | None = None) -> str:
+        """How a mask breaks the quota, in any layer or in those of these numbers; "" where it keeps it. bool (p,)"""
+        for number in range(len(self.layers)) if layers is None else layers:
+            layer, quota = self.layers[number], self.of_layer(number)
+            part = mask[layer.start : layer.stop]
+            if quota is None:
+                kept, due = int(part.sum()), int(self.counts[number])
+                broken = f"keeps {kept} weights; its quota is exactly {due}" if kept != due else ""
+            else:
+                broken = quota.violation(part)
+            if broken:
+                return f"layer {layer.name!r} {broken}"
+        return ""
+
+    def require(self, mask: BoolArray, layers: Sequence[int] | None = None) -> None:
+        """Check that a mask keeps the quota exactly, in all layers or in those of these numbers. bool (p,)
+
+        Raises
+        ------
+        PrunebenchError   it does not; the message names the layer and the first such group
+        """
+        if broken := self.violation(mask, layers):
+            raise PrunebenchError(f"quota {self.kind} is broken: {broken}; please report this")

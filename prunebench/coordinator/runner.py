@@ -10,7 +10,7 @@ from typing import Any
 
 from prunebench.coordinator.executors import Inline, Job, Workers
 from prunebench.coordinator.state import Coordinator, Move, Task, task_seed
-from prunebench.core.arrays import FloatArray
+from prunebench.core.arrays import RealArray
 from prunebench.core.errors import Interrupted
 from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import Solver
@@ -20,7 +20,7 @@ CHECKPOINT_SECONDS, CHECKPOINT_RATIO = 1.0, 50.0
 """A checkpoint is written at most this often, and takes at most one part in this many of the time."""
 
 Say = Callable[[str], None]
-Validate = Callable[[FloatArray], Mapping[str, float]]
+Validate = Callable[[RealArray], Mapping[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)

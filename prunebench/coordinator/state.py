@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.arrays import BoolArray, RealArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.solution import Solution
 
@@ -44,11 +44,11 @@ class Coordinator(Protocol):
         ...
 
     @property
-    def weights(self) -> FloatArray:
-        """The network's prunable weights as they stand. float64 (p,)."""
+    def weights(self) -> RealArray:
+        """The network's prunable weights as they stand. float (p,)."""
         ...
 
-    def best(self) -> tuple[BoolArray, FloatArray]:
+    def best(self) -> tuple[BoolArray, RealArray]:
         """The mask and weights that the run returns."""
         ...
 
@@ -63,6 +63,10 @@ class Coordinator(Protocol):
 
     def tell(self, task: Task, solution: Solution | None) -> Move | None:
         """Take the answer to a task, None if it could not be had; the move of a step once its last answer is in."""
+        ...
+
+    def check(self) -> None:
+        """Raise PrunebenchError where the mask, as far as the work is done, breaks what was asked for."""
         ...
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:

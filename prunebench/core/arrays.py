@@ -11,6 +11,9 @@ from prunebench.core.errors import InvalidInput
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
+RealArray = npt.NDArray[np.floating[Any]]
+"""Weights as they are held: float32 where the network holds no more."""
+
 IndexArray = npt.NDArray[np.int64]
 Factor = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.core.arrays import FloatArray, IndexArray, RealArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, Samples
 from prunebench.curvature.gradient_work import Loss
@@ -33,7 +33,7 @@ class NetworkLandscape:
 
     def __init__(self, problem: NetworkProblem, network: PrunableNetwork) -> None:
         self.network = network
-        self.dense_weights: FloatArray = network.weights()
+        self.dense_weights: RealArray = network.weights(network.precision)
         self.calibration: Samples = problem.calibration()
         self.loss_of: Loss = problem.loss
         self.linear = linear_modules(network)
@@ -52,7 +52,7 @@ class NetworkLandscape:
         """How many calibration samples there are."""
         return len(self.calibration)
 
-    def look(self, weights: FloatArray, positions: IndexArray) -> NetworkView | RowsView:
+    def look(self, weights: RealArray, positions: IndexArray) -> NetworkView | RowsView:
         """The loss around `weights` on the samples at `positions`.
 
         Raises
@@ -65,7 +65,7 @@ class NetworkLandscape:
             return RowsView(rows, self.loss(weights, positions))
         return NetworkView(self, weights, positions)
 
-    def loss(self, weights: FloatArray, positions: IndexArray) -> float:
+    def loss(self, weights: RealArray, positions: IndexArray) -> float:
         """The mean loss at `weights`, in evaluation mode, summed in float64."""
         self.network.assign(weights)
         total = 0.0
@@ -107,8 +107,8 @@ class NetworkLandscape:
         )
         require_room(need, self.device)
 
-    def input_norms(self, positions: IndexArray) -> FloatArray:
-        """For every weight of a linear layer the norm of its input feature in the dense network. float64 (p,).
+    def input_norms(self, positions: IndexArray) -> list[FloatArray]:
+        """For every layer the norms of its input features in the dense network. float64 (columns,) each.
 
         Padding does not count.
 
@@ -148,7 +148,4 @@ class NetworkLandscape:
         finally:
             for hook in hooks:
                 hook.remove()
-        out = np.empty(self.network.total)
-        for layer in self.network.layers:
-            out[layer.start : layer.stop] = np.tile(np.sqrt(squares[layer.name]), layer.shape[0])
-        return out
+        return [np.sqrt(squares[layer.name]) for layer in self.network.layers]

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from prunebench.core.arrays import FloatArray, numeric
+from prunebench.core.arrays import numeric
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.curvature import checkpoints
 
@@ -30,7 +31,7 @@ class Layer:
 
 
 class PrunableNetwork:
-    """The prunable parameters of a torch model as one vector of float64 weights.
+    """The prunable parameters of a torch model as one vector of weights.
 
     Parameters
     ----------
@@ -67,17 +68,24 @@ class PrunableNetwork:
         """The prunable parameters' names, in order."""
         return tuple(layer.name for layer in self.layers)
 
-    def weights(self) -> FloatArray:
-        """The prunable weights. float64 (p,), a copy.
+    @property
+    def precision(self) -> type[np.float32] | type[np.float64]:
+        """The shorter type that holds every prunable weight as it is: float32, or float64 if a parameter has that."""
+        kinds = {self.model.get_parameter(layer.name).dtype for layer in self.layers}
+        return np.float64 if torch.float64 in kinds else np.float32
+
+    def weights(self, dtype: npt.DTypeLike = np.float64) -> Any:
+        """The prunable weights. (p,) of that type, a copy.
 
         Raises
         ------
         InvalidInput   NaN or infinity; the message names the layer
         """
-        out = np.empty(self.total)
+        out = np.empty(self.total, dtype=dtype)
         for layer in self.layers:
             tensor = self.model.get_parameter(layer.name).detach()
-            flat = tensor.to(device="cpu", dtype=torch.float64).reshape(-1).numpy()
+            wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+            flat = tensor.to(device="cpu", dtype=wide).reshape(-1).numpy()
             bad = int((~np.isfinite(flat)).sum())
             if bad:
                 raise InvalidInput(
@@ -102,7 +110,7 @@ class PrunableNetwork:
                 raise InvalidInput(f"weights for layer {layer.name!r} hold NaN or infinity; nothing was written")
         with torch.no_grad():
             for layer in self.layers:
-                part = np.array(values[layer.start : layer.stop], dtype=np.float64)
+                part = np.array(values[layer.start : layer.stop])
                 self.model.get_parameter(layer.name).copy_(torch.from_numpy(part).reshape(layer.shape))
 
     def layer_names(self, indices: npt.ArrayLike) -> npt.NDArray[np.str_]:

@@ -106,7 +106,7 @@ def pass_memory(
         activations=batch * held.kept(recompute),
         gathered=2 * 4 * batch_rows * columns,
         factor=4 * rows * columns,
-        gradient=8 * weights,
+        gradient=4 * weights,
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from prunebench.core.arrays import Factor, FloatArray, IndexArray
+from prunebench.core.arrays import Factor, FloatArray, IndexArray, RealArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.columns import Columns
@@ -37,7 +37,7 @@ class Seen(Protocol):
     device: torch.device
     recompute: bool
 
-    def loss(self, weights: FloatArray, positions: IndexArray) -> float:
+    def loss(self, weights: RealArray, positions: IndexArray) -> float:
         """The mean loss at `weights`."""
         ...
 
@@ -84,31 +84,31 @@ class NetworkView:
     Parameters
     ----------
     seen : the network
-    weights : float64 (p,), where it is looked at
+    weights : float (p,), where it is looked at
     positions : int64 (s,), on which samples
     """
 
-    def __init__(self, seen: Seen, weights: FloatArray, positions: IndexArray) -> None:
+    def __init__(self, seen: Seen, weights: RealArray, positions: IndexArray) -> None:
         self._seen, self._weights, self._positions = seen, weights, positions
         step = at_once(seen.calibration, EVALUATION_BATCH)
         self._batches = [positions[start : start + step] for start in range(0, positions.size, step)]
         self._tokens = getattr(seen.calibration, "rows", "sequence") == "token"
         self._keep = True
         self._kept: list[list[Use]] = []
-        self._gradient: FloatArray | None = None
+        self._gradient: RealArray | None = None
         self._loss: float | None = None
         self._slopes: dict[bytes, FloatArray] = {}
 
     @property
-    def gradient(self) -> FloatArray:
-        """The mean gradient of all weights. float64 (p,).
+    def gradient(self) -> RealArray:
+        """The mean gradient of all weights, in the precision of the network's weights. (p,).
 
         Raises
         ------
         InvalidInput   it is NaN or infinite; the message names the layer
         """
         if self._gradient is None:
-            gradient = np.zeros(self._seen.network.total)
+            gradient: RealArray = np.zeros(self._seen.network.total, dtype=self._seen.network.precision)
             self._pass(np.zeros(0, dtype=np.int64), gradient)
             self._gradient = gradient
         return self._gradient
@@ -148,13 +148,13 @@ class NetworkView:
     def slope(self, indices: IndexArray) -> FloatArray:
         """The mean gradient of the weights in a block; costs no pass after `factors`. float64 (b,)."""
         held = self._slopes.get(indices.tobytes())
-        return np.asarray(self.gradient[indices] if held is None else held)
+        return np.asarray(self.gradient[indices] if held is None else held, dtype=np.float64)
 
     def ridge(self, indices: IndexArray) -> FloatArray:
         """Zero: a network's loss brings no diagonal of its own."""
         return np.zeros(indices.size)
 
-    def _pass(self, indices: IndexArray, gradient: FloatArray | None) -> Columns:
+    def _pass(self, indices: IndexArray, gradient: RealArray | None) -> Columns:
         """Gather the columns of `indices`, and add the mean gradient to `gradient`, in one pass over the samples."""
         seen = self._seen
         layers = seen.network.layers
@@ -174,7 +174,8 @@ class NetworkView:
             def take(name: str, inputs: torch.Tensor, slopes: torch.Tensor, mask: torch.Tensor | None = mask) -> None:
                 if gradient is not None:
                     flat = slopes.reshape(-1, slopes.shape[-1]).T @ inputs.reshape(-1, inputs.shape[-1])
-                    gradient[spans[name]] += flat.reshape(-1).double().cpu().numpy() / self._positions.size
+                    wide = flat.double() if gradient.dtype == np.float64 else flat.float()
+                    gradient[spans[name]] += (wide.reshape(-1) / self._positions.size).cpu().numpy()
                 if name in columns.names:
                     if mask is not None:
                         inputs, slopes = _rows(name, inputs, mask), _rows(name, slopes, mask)
@@ -232,7 +233,7 @@ class NetworkView:
         lengths = mask.sum(dim=1, keepdim=True).expand_as(mask)[mask].double()
         return lengths / rows**0.5, share
 
-    def _require_finite(self, indices: IndexArray, slope: FloatArray, gradient: FloatArray | None) -> None:
+    def _require_finite(self, indices: IndexArray, slope: FloatArray, gradient: RealArray | None) -> None:
         found = indices[~np.isfinite(slope)]
         if gradient is not None and found.size == 0:
             found = np.flatnonzero(~np.isfinite(gradient))
