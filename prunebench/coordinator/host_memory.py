@@ -7,7 +7,7 @@ For float32 (or shorter) networks, one block a layer, picked by gradient, up to 
     step of the last visit         2          the shortest integer that counts the steps
     weights barred in a step       1          while its blocks are picked
     mean gradient                  4          while they are picked by it
-    ------------------------------------
+    ====================================
     together                      17          12 between steps
 
 and what goes through while one layer is ranked, at most LAYER_BYTES (QUOTA_LAYER_BYTES under a quota)
