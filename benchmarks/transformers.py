@@ -89,9 +89,9 @@ def vision() -> dict[str, Method]:
     refit = {**WHOLE, "samples": 500, "ridge": 0.1}
     return {
         **methods,
-        "icbs select": [icbs("swap", "select", {}, steps=20, blocks_per_step=24, samples=500)],
-        "icbs refit": [icbs("obd", "refit", {}, steps=20, **refit)],
-        "alps, icbs refit": [*methods["alps, dense target"], icbs("obd", "refit", {}, steps=10, **refit)],
+        "icbs select": [icbs("swap", "select", {}, steps=10, blocks_per_step=24, samples=500)],
+        "icbs refit": [icbs("obd", "refit", {}, steps=10, **refit)],
+        "alps, icbs refit": [*methods["alps, dense target"], icbs("obd", "refit", {}, steps=5, **refit)],
     }
 
 
