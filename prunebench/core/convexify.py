@@ -9,7 +9,8 @@ the plane Σd = 0 of equal counts, solves a semidefinite program in p dimensions
 Billionnet, Elloumi, Plateau: Improving the performance of standard solvers for quadratic 0-1
 programs by a tight convex reformulation: the QCR method, Discrete Appl. Math. 157 (2009), §3.
 Helmberg, Rendl, Vanderbei, Wolkowicz: An interior-point method for semidefinite programming, SIAM
-J. Optim. 6 (1996): the search direction. Every iterate is dual feasible, so stopping early is safe.
+J. Optim. 6 (1996): the search direction, here with Mehrotra's predictor and corrector (SIAM J.
+Optim. 2, 1992). Every iterate is dual feasible, so stopping early is safe.
 """
 
 from collections.abc import Callable
@@ -59,20 +60,31 @@ def plane_shift(
     shift, theta, dual, lower = cone.start(upper)
     primal = cone.uniform_point(count)
     gap = float(np.vdot(primal, dual))
-    centring = 0.3
     iterations = 0
     while iterations < ITERATIONS:
         iterations += 1
         inverse = _inverse(lower)
-        step = cone.direction(inverse, primal, centring * gap / p)
-        if step is None:
+        newton = cone.newton(inverse, primal)
+        if newton is None:
+            break
+        # predictor: straight to the boundary, to see how much centring this iterate needs
+        step = newton.solve(np.zeros_like(inverse))
+        dual_step = cone.reduced(step[1:], step[0])
+        image = dual_step @ inverse
+        primal_step = -primal - _symmetric(primal @ image)
+        dual_length, primal_length = _step_length(dual, dual_step), _step_length(primal, primal_step)
+        left = float(np.vdot(primal + primal_length * primal_step, dual + dual_length * dual_step))
+        centring = min(1.0, max(left / gap, 0.0) ** 3)
+        # corrector: the product of the predictor's steps, which its linearisation left out
+        target = centring * gap / p * inverse - _symmetric(primal_step @ image)
+        step = newton.solve(target)
+        if not np.isfinite(step).all():
             break
         dual_step = cone.reduced(step[1:], step[0])
-        product = primal @ dual_step @ inverse
-        primal_step = centring * gap / p * inverse - primal - 0.5 * (product + product.T)
-        dual_length, _ = _step_length(dual, dual_step)
-        primal_length, _ = _step_length(primal, primal_step)
-        if min(dual_length, primal_length) < 1e-6:
+        primal_step = target - primal - _symmetric(primal @ (dual_step @ inverse))
+        dual_length = _damped(_step_length(dual, dual_step))
+        primal_length = _damped(_step_length(primal, primal_step))
+        if max(dual_length, primal_length) < 1e-6:
             break
         moved = dual + dual_length * dual_step
         factor = _cholesky(moved)
@@ -82,8 +94,6 @@ def plane_shift(
         dual, lower = moved, factor
         primal = primal + primal_length * primal_step
         gap = float(np.vdot(primal, dual))
-        shortest = min(dual_length, primal_length)
-        centring = 0.1 if shortest > 0.9 else 0.2 if shortest > 0.6 else 0.4 if shortest > 0.3 else 0.6
         if gap <= accuracy * max(upper - theta, 1e-9 * abs(upper)) or theta >= upper or stop():
             break
     return Shift(shift, theta, iterations, 2.0 * cone.whole(primal)[0, 1:])
@@ -173,8 +183,8 @@ class _Cone:
         moments[0, 0] = 1.0
         return _reflect(0.5 * moments, self.mirror)[1:, 1:]
 
-    def direction(self, inverse: FloatArray, primal: FloatArray, target: float) -> FloatArray | None:
-        """(dθ, ds) of the HKM direction towards complementarity `target`; None if it cannot be computed."""
+    def newton(self, inverse: FloatArray, primal: FloatArray) -> "_Newton | None":
+        """The factored HKM system at (primal, inverse of the dual matrix); None if it is singular to rounding."""
         dual_inner, dual_mixed, dual_outer, dual_row, dual_corner = _blocks(self.whole(inverse))
         inner, mixed, outer, row, corner = _blocks(self.whole(primal))
         p = self.size
@@ -183,16 +193,27 @@ class _Cone:
         system[1:, 1:] = 0.25 * (cross + cross.T + outer * dual_inner + inner * dual_outer)
         system[0, 0] = 4.0 * corner * dual_corner
         system[0, 1:] = system[1:, 0] = -(row * (dual_row - dual_corner) + (row - corner) * dual_row)
-        right = np.empty(p + 1)
-        right[0] = 1.0 - 2.0 * target * dual_corner
-        right[1:] = target * (dual_inner.diagonal() - dual_row)
         scale = 1.0 / np.sqrt(np.maximum(system.diagonal(), 1e-300))
         factor = _cholesky(system * scale[:, None] * scale)
-        if factor is None:
-            return None
-        step, _ = lapack.dpotrs(factor, right * scale, lower=1)
-        step = step * scale
-        return step if np.isfinite(step).all() else None
+        return None if factor is None else _Newton(self, factor, scale)
+
+
+@dataclass(frozen=True, eq=False)
+class _Newton:
+    """One iterate's system, for several right-hand sides."""
+
+    cone: _Cone
+    factor: FloatArray
+    scale: FloatArray
+
+    def solve(self, target: FloatArray) -> FloatArray:
+        """(dθ, ds) after which the primal matrix, moved to target − sym(primal·dual step·inverse), is feasible."""
+        whole = self.cone.whole(target)
+        right = np.empty(self.scale.size)
+        right[0] = 1.0 - 2.0 * whole[0, 0]
+        right[1:] = whole.diagonal()[1:] - whole[0, 1:]
+        step, _ = lapack.dpotrs(self.factor, right * self.scale, lower=1)
+        return np.asarray(step * self.scale)
 
 
 def _blocks(matrix: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray, float]:
@@ -223,12 +244,28 @@ def _inverse(lower: FloatArray) -> FloatArray:
     return np.asarray(half + np.tril(half, -1).T)
 
 
-def _step_length(matrix: FloatArray, step: FloatArray) -> tuple[float, FloatArray | None]:
-    """A length in (0, 1] that keeps matrix + length·step positive definite, short of the boundary."""
-    length = 1.0
-    while length > 1e-7:
-        lower = _cholesky(matrix + length * step)
-        if lower is not None:
-            return (length, lower) if length == 1.0 else (0.95 * length, None)
-        length *= 0.8
-    return 0.0, None
+def _symmetric(matrix: FloatArray) -> FloatArray:
+    return np.asarray(0.5 * (matrix + matrix.T))
+
+
+def _step_length(matrix: FloatArray, step: FloatArray) -> float:
+    """A length in [0, 1] that keeps matrix + length·step positive definite, within a tenth of the largest."""
+    if _cholesky(matrix + step) is not None:
+        return 1.0
+    above, length = 1.0, 0.6
+    while _cholesky(matrix + length * step) is None:
+        above, length = length, 0.6 * length
+        if length < 1e-7:
+            return 0.0
+    for _ in range(3):
+        middle = 0.5 * (length + above)
+        if _cholesky(matrix + middle * step) is None:
+            above = middle
+        else:
+            length = middle
+    return length
+
+
+def _damped(length: float) -> float:
+    """Short of the boundary, unless the whole step stays inside."""
+    return length if length == 1.0 else 0.95 * length
