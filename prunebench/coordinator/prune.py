@@ -240,6 +240,7 @@ def _prune_network(
     clock = perf_counter()
     model = problem.model()
     network = PrunableNetwork(model, problem.prunable())
+    network.require_finite()
     dense = problem.evaluate(model)
     timings = {"load": perf_counter() - clock}
     measures = ", ".join(f"{name} {value:.4f}" for name, value in dense.items())

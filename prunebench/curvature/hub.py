@@ -24,11 +24,23 @@ def offline() -> bool:
     )
 
 
+def named(repository: str) -> bool:
+    """Whether a text can be the name of a repository on the hub ("owner/name"), and is not a path."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # public by its documentation
+
+    try:
+        validate_repo_id(repository)
+    except HFValidationError:
+        return False
+    return True
+
+
 def cached(repository: str, filename: str, kind: str = "model") -> bool:
     """Whether a file of a repository ("owner/name") is in the hub's cache. Uses no network."""
     from huggingface_hub import try_to_load_from_cache
 
-    return isinstance(try_to_load_from_cache(repository, filename, repo_type=kind), str)
+    return named(repository) and isinstance(try_to_load_from_cache(repository, filename, repo_type=kind), str)
 
 
 def fetched(what: str, repository: str, fetch: Callable[[], T]) -> T:
@@ -47,13 +59,13 @@ def fetched(what: str, repository: str, fetch: Callable[[], T]) -> T:
     if offline():
         raise MissingData(
             f"{what} {repository!r} is not in the hub's cache and HF_HUB_OFFLINE forbids downloads; "
-            "unset it, or give the path of a folder that holds the files"
+            "unset it, or give the path of the files"
         )
     refusal = _unreachable()
     if refusal:
         raise MissingData(
-            f"{what} {repository!r} is neither a folder nor in the hub's cache, and the hub cannot be reached "
-            f"({refusal}); download it where there is a network and give its folder, or set HF_HOME to a filled cache"
+            f"{what} {repository!r} is not on this machine nor in the hub's cache, and the hub cannot be reached "
+            f"({refusal}); download it where there is a network and give its path, or set HF_HOME to a filled cache"
         )
     try:
         return fetch()

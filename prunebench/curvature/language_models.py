@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from prunebench.core.errors import InvalidInput, MissingPackage, PrunebenchError, unknown_name
-from prunebench.curvature.hub import cached, fetched
+from prunebench.core.errors import InvalidInput, MissingData, MissingPackage, PrunebenchError, unknown_name
+from prunebench.core.registry import require_packages
+from prunebench.curvature.hub import cached, fetched, named
 from prunebench.curvature.torchvision_build import make_importable
 from prunebench.devices import torch_device
 
@@ -40,16 +41,21 @@ def load_model(model: str, dtype: str, device: str) -> torch.nn.Module:
     classes = _transformers()
     asked: dict[str, Any] = {"dtype": "auto" if dtype == "auto" else getattr(torch, dtype)}
     if device == "auto":
+        require_packages(f"{model!r} on device auto", ("accelerate",), "pip install accelerate")
         asked["device_map"] = "auto"
-    made = _from_hub(
+    made, told = _from_hub(
         model,
         lambda name, local: classes.AutoModelForCausalLM.from_pretrained(
             name,
             config=config,
             local_files_only=local,
+            # Told below by name; else what the file lacks would be random numbers.
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
             **asked,
         ),
     )
+    _require_whole(model, told)
     made.config.use_cache = False
     loaded: torch.nn.Module = made if device == "auto" else made.to(device)
     return loaded.eval()
@@ -116,7 +122,12 @@ def load_tokenizer(model: str) -> Any:
     classes = _transformers()
     config = load_config(model)
     try:
-        made = _from_hub(model, lambda name, local: classes.AutoTokenizer.from_pretrained(name, local_files_only=local))
+        made = _from_hub(
+            model,
+            lambda name, local: classes.AutoTokenizer.from_pretrained(name, local_files_only=local),
+            "has no tokenizer that can be read",
+            "put tokenizer.json and tokenizer_config.json into it",
+        )
     except PrunebenchError:
         raise
     except Exception as error:
@@ -171,18 +182,42 @@ def _ends_in(name: str, end: str) -> bool:
     return name == end or name.endswith(f".{end}")
 
 
-def _from_hub(model: str, load: Any) -> Any:
+def _require_whole(model: str, told: Any) -> None:
+    """Refuse a checkpoint that lacks weights of its model, or holds them in other shapes."""
+    if told["mismatched_keys"]:
+        name, held, wanted = min(told["mismatched_keys"])
+        raise InvalidInput(
+            f"model {model!r} and its config.json do not fit: {name} is {tuple(held)} in the file and "
+            f"{tuple(wanted)} by the configuration; give the configuration that belongs to the weights"
+        )
+    if told["missing_keys"]:
+        missing = sorted(told["missing_keys"])
+        raise InvalidInput(
+            f"model {model!r} lacks {len(missing)} weights that its config.json asks for, the first is {missing[0]}; "
+            "give a checkpoint that holds them all"
+        )
+
+
+def _from_hub(
+    model: str,
+    load: Any,
+    refusal: str = "cannot be loaded as a causal language model",
+    remedy: str = "give a folder that AutoModelForCausalLM.from_pretrained takes",
+) -> Any:
     """load(name, local files only) for a folder or for a name on the hub, from its cache where it is there."""
+    from safetensors import SafetensorError
+
     folder = Path(model).expanduser()
     if folder.is_dir():
         try:
             with _quiet():
                 return load(str(folder), True)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise InvalidInput(
-                f"model folder {str(folder)!r} cannot be loaded as a causal language model ({_first_line(error)}); "
-                "give a folder that AutoModelForCausalLM.from_pretrained takes"
-            ) from error
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            raise InvalidInput(f"model folder {str(folder)!r} {refusal} ({_first_line(error)}); {remedy}") from error
+    if not named(model):
+        raise MissingData(
+            f"model {model!r} is no folder that exists, and no name on the hub (owner/name); check --option model=…"
+        )
     if cached(model, "config.json"):
         try:
             with _quiet():

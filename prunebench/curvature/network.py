@@ -81,19 +81,28 @@ class PrunableNetwork:
         ------
         InvalidInput   NaN or infinity; the message names the layer
         """
+        self.require_finite()
         out = np.empty(self.total, dtype=dtype)
         for layer in self.layers:
             tensor = self.model.get_parameter(layer.name).detach()
             wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-            flat = tensor.to(device="cpu", dtype=wide).reshape(-1).numpy()
-            bad = int((~np.isfinite(flat)).sum())
+            out[layer.start : layer.stop] = tensor.to(device="cpu", dtype=wide).reshape(-1).numpy()
+        return out
+
+    def require_finite(self) -> None:
+        """Check the prunable weights where they are, without copying them.
+
+        Raises
+        ------
+        InvalidInput   NaN or infinity; the message names the layer
+        """
+        for layer in self.layers:
+            bad = int((~torch.isfinite(self.model.get_parameter(layer.name).detach())).sum())
             if bad:
                 raise InvalidInput(
                     f"layer {layer.name!r} holds {bad} weights that are NaN or infinite; "
                     "load a checkpoint of a network that did not diverge"
                 )
-            out[layer.start : layer.stop] = flat
-        return out
 
     def assign(self, weights: npt.ArrayLike) -> None:
         """Write weights into the model, in place, in the parameters' own dtype. float (p,).
