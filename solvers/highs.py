@@ -1,11 +1,17 @@
 """Exact by HiGHS: linear formulations with lazily added tangents, since HiGHS refuses an MIQP.
 
+In mode select the variables that the branch and bound's root relaxation can fix, by reduced costs
+and by probing one variable at a time, are fixed before HiGHS sees the model: on easy blocks of a few
+dozen weights little is left of it (option `probing`). Tangents are added between runs and not in one
+tree: HiGHS 1.15 names a callback for lazy constraints, but its input has no rows to hand over.
+
 Huangfu, Hall: Parallelizing the dual revised simplex method, Math. Programming Computation 10
 (2018), for HiGHS; the formulations and their papers are in prunebench.kernels.highs_formulations.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -15,12 +21,18 @@ from prunebench.core.certificate import certificate
 from prunebench.core.convexify import certified_shift, plane_shift
 from prunebench.core.perspective import best_split
 from prunebench.core.programs import RefitProgram, SelectProgram
+from prunebench.core.quota import top
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
+
+if TYPE_CHECKING:
+    from prunebench.kernels.probing import Reduced
 
 MAX_SIZE = 256
 PAIRS_SIZE = 24
 LP_ROUNDS = 25
+PROBED = "probing"
+"""The formulation's name where fixing variables left nothing for HiGHS."""
 FORMULATIONS = {
     "select": ("pairs", "mccormick", "residuals", "shifted-residuals"),
     "refit": ("perspective", "mask-cuts"),
@@ -32,8 +44,9 @@ FORMULATIONS = {
 class HiGHS:
     """HiGHS proves blocks of up to some 64 weights; beyond that 'branch-and-bound' proves far more.
 
-    Kept for what HiGHS is: an independent, widely trusted solver behind the same certificate. Its
-    bounds are lowered by what its row and integer tolerances allow. Budgeted evaluations are nodes.
+    Kept for what HiGHS is: an independent, widely trusted solver behind the same certificate
+    (`probing=False` leaves the whole program to it). Its bounds are lowered by what its row and
+    integer tolerances allow. Budgeted evaluations are nodes.
     """
 
     name: ClassVar[str] = "highs"
@@ -49,8 +62,12 @@ class HiGHS:
     formulation: Literal["auto", "pairs", "mccormick", "residuals", "shifted-residuals", "perspective", "mask-cuts"] = (
         "auto"
     )
-    """select: pairs (default up to p = 24), residuals (beyond), shifted-residuals, mccormick (textbook);
+    """select: pairs (default where probing leaves up to 24 weights), residuals (beyond), shifted-residuals,
+    mccormick (textbook);
     refit: perspective (default), mask-cuts."""
+
+    probing: bool = True
+    """Mode select without a quota: fix variables by the branch and bound's root relaxation first."""
 
     threads: int = 1
     """Threads HiGHS may use."""
@@ -93,8 +110,12 @@ class _Run:
         self.options, self.block, self.recorder = options, block, recorder
         self.mask: BoolArray = block.incumbent
         self.objective, self.bound, self.tolerance = objective, -np.inf, 0.0
-        self.nodes, self.rounds, self.reason, self.formulation = 0, 0, "", options.formulation
+        self.nodes, self.rounds, self.reason = 0, 0, ""
+        self.formulation: str = options.formulation
         self.root = -np.inf
+        self.left: Reduced | None = None
+        self.free = np.arange(block.p)
+        self.most = np.inf
 
     def solve(self) -> Solution:
         """Run to the end of the proof or of the budget, or to Ctrl-C."""
@@ -110,7 +131,9 @@ class _Run:
             expired = self.reason.startswith(("time limit", "evaluation limit"))
             status = Status.OPTIMAL if proved else Status.TIME_LIMIT if expired else Status.FEASIBLE
             self.reason = "proved optimal" if proved else self.reason
-        details: dict[str, Any] = {"nodes": self.nodes, "rounds": self.rounds, "formulation": self.formulation}
+        details: dict[str, Any] = {
+            "nodes": self.nodes, "rounds": self.rounds, "formulation": self.formulation, "free": self.free.size,
+        }  # fmt: skip
         if np.isfinite(self.bound):
             details["certificate"] = certificate(
                 f"highs: {self.formulation}",
@@ -128,15 +151,17 @@ class _Run:
         self._offer(swap_descent(block, self.mask, recorder).mask)
         program, formulation = self._formulated()
         if formulation is None:
-            self.reason = "no bound: the curvature is not positive definite in floating point; raise the ridge"
+            if self.formulation != PROBED:
+                self.reason = "no bound: the curvature is not positive definite in floating point; raise the ridge"
             return
         self.tolerance = (2.0 * formulation.slack + 2.0 * program.rounding) / program.scale
         self.tolerance += 1e-9 * min(abs(self.objective), abs(program.inner(self.objective)) / program.scale)
         model = formulation.model
         seen: set[bytes] = set()
         if formulation.curved:
-            seen.add(self.mask.tobytes())
-            model.add(formulation.violated(formulation.point_of(self.mask), every=True))
+            start = self._start()
+            seen.add(start.tobytes())
+            model.add(formulation.violated(formulation.point_of(start), every=True))
             for _ in range(LP_ROUNDS):
                 point = model.relax(recorder.remaining)
                 rows = formulation.violated(point) if point is not None else None
@@ -151,7 +176,10 @@ class _Run:
         while not self.reason:
             self.rounds += 1
             outcome = model.solve(
-                recorder.remaining, formulation.point_of(self.mask), lambda: bool(recorder.expired(self.nodes)), watch
+                recorder.remaining,
+                formulation.point_of(self._start()),
+                lambda: bool(recorder.expired(self.nodes)),
+                watch,
             )
             self.nodes += outcome.nodes
             watch(outcome.bound)
@@ -159,8 +187,8 @@ class _Run:
                 self.root = self.bound
             added = 0
             for point in outcome.points:
-                mask = _mask_of(point, block)
-                self._offer(mask)
+                mask = self._mask_of(point)
+                self._offer(mask if self.left is None else self.left.lift(mask))
                 if formulation.curved and mask.tobytes() not in seen:
                     seen.add(mask.tobytes())
                     model.add(formulation.violated(formulation.point_of(mask), every=True))
@@ -180,12 +208,18 @@ class _Run:
         expired = lambda: bool(self.recorder.expired())  # noqa: E731  # passed on as a value
         if block.mode == "select":
             program = SelectProgram.of(block, self.objective)
+            shift: FloatArray | None = None
+            if self.options.probing and block.quota is None:
+                program, shift = self._probed(program, expired)
+                if self.formulation == PROBED:
+                    return program, None
             if self.formulation == "auto":
-                self.formulation = "pairs" if block.p <= PAIRS_SIZE else "residuals"
+                self.formulation = "pairs" if self.free.size <= PAIRS_SIZE else "residuals"
             if self.formulation in ("pairs", "mccormick"):
                 return program, formulations.Pairs(program, threads, self.formulation == "mccormick", block.quota)
-            shift: FloatArray = np.zeros(block.p)
-            if self.formulation == "shifted-residuals":
+            if self.formulation == "residuals":
+                shift = np.zeros(self.free.size)
+            elif shift is None:
                 shift = plane_shift(
                     program.quadratic, program.linear, program.count, program.inner(self.objective), stop=expired
                 ).diagonal
@@ -203,8 +237,42 @@ class _Run:
             return refit, formulations.MaskCuts(refit, split.delta, threads, block.quota)
         return refit, formulations.Perspective(refit, split.delta, upper, threads, block.quota)
 
+    def _probed(self, program: SelectProgram, expired: Callable[[], bool]) -> tuple[SelectProgram, FloatArray]:
+        """The program of what probing leaves, and its part of the shift; closes the proof where nothing is left."""
+        from prunebench.kernels.branch_and_bound_search import SelectTree
+        from prunebench.kernels.probing import reduced
+
+        upper = program.inner(self.objective)
+        tree = SelectTree(program, upper, expired)
+        left = reduced(program, tree, upper)
+        self.left, self.free, self.most = left, left.free, program.outer(left.cut)
+        self.tolerance = (tree.margin + tree.slack + 2.0 * left.program.rounding) / program.scale
+        if left.closed:
+            self.formulation = PROBED
+        elif left.program.count in (0, left.free.size):
+            # one mask has not been excluded
+            self._offer(left.lift(np.full(left.free.size, left.program.count == 0)))
+            self.formulation = PROBED
+        self._raise_bound(program.outer(left.bound) if self.formulation != PROBED else self.most)
+        self.root = self.bound
+        return left.program, tree.shift[left.free]
+
+    def _start(self) -> BoolArray:
+        """The incumbent's mask of the free variables, with as many kept as the model keeps."""
+        mask: BoolArray = self.mask[self.free]
+        if self.left is not None:
+            wanted = mask.size - self.left.program.count
+            mask = _with_count(mask, wanted)
+        return mask
+
+    def _mask_of(self, point: FloatArray) -> BoolArray:
+        """The mask of the largest binaries: HiGHS' integers hold only to a tolerance."""
+        if self.left is None:
+            return self.block.top_mask(point[: self.block.p])
+        return top(point[: self.free.size], self.free.size - self.left.program.count)
+
     def _raise_bound(self, bound: float) -> None:
-        self.bound = max(self.bound, min(bound, self.objective))
+        self.bound = max(self.bound, min(bound, self.most, self.objective))
         self.recorder.record(lower_bound=self.bound)
 
     def _offer(self, mask: BoolArray) -> None:
@@ -214,6 +282,9 @@ class _Run:
             self.recorder.record(objective)
 
 
-def _mask_of(point: FloatArray, block: BlockProblem) -> BoolArray:
-    """The mask of the largest binaries: HiGHS' integers hold only to a tolerance."""
-    return block.top_mask(point[: block.p])
+def _with_count(mask: BoolArray, count: int) -> BoolArray:
+    """`mask` with entries set or cleared from the front until `count` are set."""
+    changed = mask.copy()
+    missing = count - int(mask.sum())
+    changed[np.flatnonzero(mask != (missing > 0))[: abs(missing)]] = missing > 0
+    return changed
