@@ -20,6 +20,7 @@ from prunebench.curvature.landscape import NetworkLandscape
 from prunebench.curvature.language import sequence_loss
 from prunebench.curvature.language_samples import TokenSamples
 from prunebench.curvature.network import PrunableNetwork
+from prunebench.curvature.torchvision_build import make_importable
 
 GIB = 2**30
 
@@ -97,6 +98,7 @@ def calculation(sizes: Decoder, context: int, samples: int, block: int, blocks: 
 
 def reduced(contexts: tuple[int, ...], samples: tuple[int, ...], blocks: tuple[int, ...]) -> None:
     """Time looks of a small random Mistral, and fit seconds = a + b·samples + c·samples·blocks."""
+    make_importable()
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)

@@ -1,7 +1,7 @@
 """Small real transformers: perplexity or accuracy against density, for every way of pruning them.
 
-    OMP_NUM_THREADS=1 python benchmarks/transformers.py stories-llama [--densities 0.8 0.7 0.5 0.3 2:4]
-    OMP_NUM_THREADS=1 python benchmarks/transformers.py vit-mnist [--seeds 3] [--methods …] [--cells FILE]
+    OMP_NUM_THREADS=1 python benchmarks/small_transformers.py stories-llama [--densities 0.8 0.7 0.5 0.3 2:4]
+    OMP_NUM_THREADS=1 python benchmarks/small_transformers.py vit-mnist [--seeds 3] [--methods …] [--cells FILE]
 
 stories-llama: perplexity a token on the last 100 stories (dense 3.87). vit-mnist: per cent of the 10,000
 test images (dense 97.94). Mean over seeds and standard deviation; magnitude has no seed. The seconds are CPU
