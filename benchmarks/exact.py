@@ -1,14 +1,20 @@
 """Exact solvers on the same real blocks, one thread each: CPU seconds to proof, or the gap that is left.
 
+    python benchmarks/exact.py                      # every table: hours
+    python benchmarks/exact.py --quick              # a few kinds of small blocks: a minute or two
     python benchmarks/exact.py select 64 --problem digits-mlp --limit 60 --rivals gurobi scip
+    python benchmarks/exact.py refit 128 --kinds fisher "one row" --anytime
 
-The rivals are development extras (pip install gurobipy pyscipopt) on the same program in the same
-run: the quadratic objective over binaries in mode select, with big-M bounds on the weights in mode
-refit, scaled like ours so that their tolerances mean the same. Gaps are relative, (objective −
-bound)/|objective|, as MIP solvers print them. Set OPENBLAS_NUM_THREADS=1.
+Without a mode, size or problem all of them are run; without --rivals, those that are installed and
+that each size is for. The rivals are development extras (pip install gurobipy pyscipopt) on the same
+program in the same run: the quadratic objective over binaries in mode select, with big-M bounds on
+the weights in mode refit, scaled like ours so that their tolerances mean the same. Gaps are relative,
+(objective − bound)/|objective|, as MIP solvers print them. Limits are wall seconds; on a busy machine
+--cpu stops branch-and-bound and highs by their CPU seconds instead. Set OPENBLAS_NUM_THREADS=1.
 """
 
 import argparse
+import importlib.util
 import os
 import statistics
 from time import process_time
@@ -59,11 +65,25 @@ def kinds(problem, size, mode):
             print(f"{name:15s} skipped: {error}")
 
 
+class Clock:
+    """Stops a solve by Ctrl-C's way once it has used its CPU seconds; wall seconds may be WALL times as many."""
+
+    cpu = False
+    WALL = 8.0
+
+    def __init__(self, limit):
+        self.begin, self.limit = process_time(), limit
+        self.budget = Budget(seconds=limit * self.WALL if self.cpu else limit)
+
+    def __call__(self, seconds, objective, bound):
+        if self.cpu and process_time() - self.begin > self.limit:
+            raise KeyboardInterrupt
+
+
 def ours(block, limit, solver="branch-and-bound", **options):
-    begin = process_time()
-    answer = solve(block, solver, options=options, budget=Budget(seconds=limit))
-    seconds = process_time() - begin
-    return seconds, answer.status is Status.OPTIMAL, answer.objective, answer.lower_bound
+    clock = Clock(limit)
+    answer = solve(block, solver, options=options, budget=clock.budget, progress=clock)
+    return process_time() - clock.begin, answer.status is Status.OPTIMAL, answer.objective, answer.lower_bound
 
 
 def program_of(block):
@@ -167,6 +187,23 @@ RIVALS = {
     "highs": lambda block, limit: ours(block, limit, "highs"),
     "2-threads": lambda block, limit: ours(block, limit, threads=2),
 }
+PACKAGES = {"gurobi": "gurobipy", "scip": "pyscipopt"}
+MODES, SIZES = ("select", "refit"), (32, 64, 128, 256)
+PROBLEMS = ("digits-mlp", "mlpnet-mnist", "garment-fashion-mnist")
+QUICK = ("n=32 keep=16", "n=128 keep=16", "n=128 keep=32", "fisher")
+STOPS = (1.0, 5.0, 20.0)
+
+
+def rivals_for(mode, size):
+    """The rivals that are installed and have a chance: Gurobi's free licence ends at 2,000 variables and rows."""
+    names = []
+    if size <= 128:
+        names += [name for name, package in PACKAGES.items() if importlib.util.find_spec(package)]
+    if size <= 64:
+        names.append("highs")
+    if size <= 32 and mode == "select":
+        names.append("mccormick")
+    return names
 
 
 def cell(seconds, proved, high, low):
@@ -175,41 +212,96 @@ def cell(seconds, proved, high, low):
     return f"gap {(high - low) / abs(high):.2g}" if np.isfinite(low) and np.isfinite(high) else "no bound"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("mode", choices=("select", "refit"))
-    parser.add_argument("size", type=int)
-    parser.add_argument("--problem", default="digits-mlp")
-    parser.add_argument("--limit", type=float, default=60.0, help="seconds a solve")
-    parser.add_argument("--rivals", nargs="*", default=[], choices=RIVALS)
-    arguments = parser.parse_args()
-    ours(next(kinds(arguments.problem, 16, arguments.mode))[1], 10.0)
-    print(f"{arguments.problem}, mode {arguments.mode}, p = {arguments.size}, CPU seconds to proof, one thread")
-    print(f"{'kind':15s} {'branch-and-bound':>17s}" + "".join(f"{name:>12s}" for name in arguments.rivals), "  ratio")
-    times, proofs, ratios = [], 0, {name: [] for name in arguments.rivals}
-    for name, block in kinds(arguments.problem, arguments.size, arguments.mode):
-        mine = ours(block, arguments.limit)
+def table(problem, mode, size, names, limit, rivals):
+    """One line a kind; the ratio is the rival's seconds, or its limit, over ours."""
+    print(f"\n{problem}, mode {mode}, p = {size}, CPU seconds to proof (limit {limit:g}), one thread")
+    print(f"{'kind':15s} {'branch-and-bound':>17s}" + "".join(f"{name:>12s}" for name in rivals), "  ratio")
+    times, proofs, ratios = [], 0, {name: [] for name in rivals}
+    for name, block in kinds(problem, size, mode):
+        if names and name not in names:
+            continue
+        mine = ours(block, limit)
         proofs += mine[1]
         times.append(mine[0] if mine[1] else np.inf)
         line = f"{name:15s} {cell(*mine):>17s}"
         last = ""
-        for rival in arguments.rivals:
+        for rival in rivals:
             try:
-                other = RIVALS[rival](block, arguments.limit)
+                other = RIVALS[rival](block, limit)
             except Exception as error:
                 line += f"{type(error).__name__[:11]:>12s}"
                 continue
             line += f"{cell(*other):>12s}"
-            ratios[rival].append((other[0] if other[1] else max(other[0], arguments.limit)) / mine[0])
+            ratios[rival].append((other[0] if other[1] else max(other[0], limit)) / mine[0])
             last += f" {ratios[rival][-1]:.1f}"
             if mine[1] and other[3] > mine[2] + 1e-5 * abs(mine[2]):
                 line += " (bound above our optimum)"
+            if other[1] and mine[3] > other[2] + 1e-5 * abs(other[2]):
+                line += " (OUR BOUND ABOVE ITS OPTIMUM)"
         print(line, last, flush=True)
+    if not times:
+        return
     print(f"proved {proofs} of {len(times)}; median {statistics.median(times):.3f} s", end="")
     for rival, held in ratios.items():
         if held:
             print(f"; median ratio to {rival} {statistics.median(held):.1f}", end="")
     print()
+
+
+def anytime(problem, mode, size, names):
+    """The incumbent and the bound of runs that were stopped, and whether their traces are monotone."""
+    print(f"\n{problem}, mode {mode}, p = {size}: branch-and-bound stopped after wall seconds")
+    print(f"{'kind':15s} {'stop':>5s} {'objective':>13s} {'bound':>13s} {'gap':>8s}  trace")
+    for name, block in kinds(problem, size, mode):
+        if name not in (names or ("fisher",)):
+            continue
+        for seconds in STOPS:
+            answer = solve(block, "branch-and-bound", budget=Budget(seconds=seconds))
+            trace = answer.trace
+            monotone = (np.diff(trace[:, 1]) <= 0.0).all() and (trace[1:, 2] >= trace[:-1, 2]).all()
+            gap = (answer.objective - answer.lower_bound) / abs(answer.objective)
+            print(
+                f"{name:15s} {seconds:5.0f} {answer.objective:13.6g} {answer.lower_bound:13.6g} {gap:8.4f}  "
+                f"{len(trace)} rows, {'monotone' if monotone else 'NOT MONOTONE'}, {answer.status.value}",
+                flush=True,
+            )
+            if answer.status is Status.OPTIMAL:
+                break
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__.splitlines()[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("mode", nargs="?", choices=MODES)
+    parser.add_argument("size", nargs="?", type=int)
+    parser.add_argument("--problem", nargs="+", default=PROBLEMS)
+    parser.add_argument("--kinds", nargs="+", default=(), help="only these kinds, by their names in the table")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds a solve")
+    parser.add_argument("--rivals", nargs="*", choices=RIVALS)
+    parser.add_argument("--anytime", action="store_true", help="also print runs that are stopped after 1, 5 and 20 s")
+    parser.add_argument("--cpu", action="store_true", help="our limits in CPU seconds, for busy machines")
+    parser.add_argument("--quick", action="store_true", help="p = 32 of digits-mlp, four kinds, 5 s a solve")
+    arguments = parser.parse_args()
+    Clock.cpu = arguments.cpu
+    problems, names, limit = arguments.problem, arguments.kinds, arguments.limit
+    modes = [arguments.mode] if arguments.mode else MODES
+    sizes = [arguments.size] if arguments.size else SIZES
+    if arguments.quick:
+        problems, sizes, limit = PROBLEMS[:1], sizes[:1], min(limit, 5.0)
+        names = names or QUICK
+    everything = not arguments.mode and not arguments.quick
+    for mode in modes:
+        # compiled before anything is timed
+        warm = next(kinds(problems[0], 16, mode))[1]
+        ours(warm, 60.0)
+        ours(warm, 60.0, "highs")
+        for problem in problems:
+            for size in sizes:
+                rivals = rivals_for(mode, size) if arguments.rivals is None else arguments.rivals
+                table(problem, mode, size, names, limit, rivals)
+        if arguments.anytime or everything or arguments.quick:
+            anytime(problems[0], mode, 64 if arguments.quick else max(sizes[:3]), names)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from prunebench.core.solver import Budget, Progress, Recorder, register
 
 MAX_SIZE = 1024
 WORK_OF_A_DIVE = 4e7
+KICKS_A_WEIGHT = 2
 PENALTY, LEAST_PENALTY = 5.0, 1e-3
 """The weight of a group's penalty in units of the gap without it, of which half would do, and at least so much."""
 
@@ -120,15 +121,18 @@ class _Run:
         )  # fmt: skip
 
     def _search(self) -> None:
-        from prunebench.kernels.branch_and_bound_search import RefitTree, Search, SelectTree
+        from prunebench.kernels.branch_and_bound_search import RefitTree, Search, SelectTree, kicked_mask
 
         block, recorder = self.block, self.recorder
         self._offer(self.descent.run(self.mask, recorder).mask)
+        select = block.mode == "select"
+        if select and block.quota is None and not recorder.expired():
+            start = SelectProgram.of(block, self.objective)
+            self._offer(kicked_mask(start, self.mask, KICKS_A_WEIGHT * block.p))
         if block.form.factor is not None:
             self.bound = min(block.form.lower_bound(), self.objective)
             recorder.record(lower_bound=self.bound)
         self.timings["descent"] = recorder.seconds
-        select = block.mode == "select"
         program = SelectProgram.of(block, self.objective) if select else RefitProgram.of(block, self.objective)
         upper = program.inner(self.objective)
         expired = lambda: bool(recorder.expired())  # noqa: E731  # passed on as a value

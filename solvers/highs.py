@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 MAX_SIZE = 256
 PAIRS_SIZE = 24
 LP_ROUNDS = 25
+MOST_KICKS = 2000
 PROBED = "probing"
 """The formulation's name where fixing variables left nothing for HiGHS."""
 FORMULATIONS = {
@@ -89,7 +90,7 @@ class HiGHS:
     def solve(
         self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
     ) -> Solution:
-        """Swap descent for the incumbent, then rounds of branch and cut with tangents at what it finds."""
+        """Swap descent and kicks for the incumbent, then rounds of branch and cut with tangents at what it finds."""
         recorder = Recorder(budget, progress)
         objective = block.evaluate(block.incumbent)
         recorder.record(objective)
@@ -203,11 +204,15 @@ class _Run:
 
     def _formulated(self) -> tuple[SelectProgram | RefitProgram, Any]:
         from prunebench.kernels import highs_formulations as formulations
+        from prunebench.kernels.branch_and_bound_search import kicked_mask
 
         block, threads = self.block, self.options.threads
         expired = lambda: bool(self.recorder.expired())  # noqa: E731  # passed on as a value
         if block.mode == "select":
             program = SelectProgram.of(block, self.objective)
+            if block.quota is None:
+                self._offer(kicked_mask(program, self.mask, min(block.p**2 // 8, MOST_KICKS)))
+                program = SelectProgram.of(block, self.objective)
             shift: FloatArray | None = None
             if self.options.probing and block.quota is None:
                 program, shift = self._probed(program, expired)
@@ -239,23 +244,18 @@ class _Run:
 
     def _probed(self, program: SelectProgram, expired: Callable[[], bool]) -> tuple[SelectProgram, FloatArray]:
         """The program of what probing leaves, and its part of the shift; closes the proof where nothing is left."""
-        from prunebench.kernels.branch_and_bound_search import SelectTree
-        from prunebench.kernels.probing import reduced
+        from prunebench.kernels.probing import probed
 
-        upper = program.inner(self.objective)
-        tree = SelectTree(program, upper, expired)
-        left = reduced(program, tree, upper)
-        self.left, self.free, self.most = left, left.free, program.outer(left.cut)
-        self.tolerance = (tree.margin + tree.slack + 2.0 * left.program.rounding) / program.scale
-        if left.closed:
+        left = probed(program, self.objective, expired)
+        self.left, self.free, self.most, self.tolerance = left, left.free, left.cut, left.doubt
+        if left.settled:
+            if not left.closed:
+                # one mask has not been excluded
+                self._offer(left.lift(np.full(left.free.size, left.program.count == 0)))
             self.formulation = PROBED
-        elif left.program.count in (0, left.free.size):
-            # one mask has not been excluded
-            self._offer(left.lift(np.full(left.free.size, left.program.count == 0)))
-            self.formulation = PROBED
-        self._raise_bound(program.outer(left.bound) if self.formulation != PROBED else self.most)
+        self._raise_bound(self.most if left.settled else left.bound)
         self.root = self.bound
-        return left.program, tree.shift[left.free]
+        return left.program, left.shift
 
     def _start(self) -> BoolArray:
         """The incumbent's mask of the free variables, with as many kept as the model keeps."""

@@ -57,26 +57,26 @@ def test_probing_leaves_an_easy_block_without_free_weights():
 
 
 def test_what_probing_fixes_is_so_in_every_better_mask():
-    from itertools import combinations
+    from itertools import combinations, product
 
     from prunebench.core.programs import SelectProgram
     from prunebench.kernels.branch_and_bound_search import SelectTree
     from prunebench.kernels.probing import reduced
 
     fixed = 0
-    for seed in range(20):
+    for seed, best_shift in product(range(10), (False, True)):
         block = block_of("select", p=10, n=4, keep=5, seed=seed)
         values = {kept: block.evaluate(np.isin(np.arange(10), kept)) for kept in combinations(range(10), 5)}
         # an incumbent in the middle: many masks are better, and the fixing must hold for all of them
         upper = sorted(values.values())[6]
         program = SelectProgram.of(block, upper)
-        tree = SelectTree(program, program.inner(upper), lambda: False)
-        left = reduced(program, tree, program.inner(upper))
+        tree = SelectTree(program, program.inner(upper), lambda: False, None if best_shift else np.zeros(10))
+        left = reduced(program, tree, upper)
         held = np.setdiff1d(np.arange(10), left.free)
         fixed += held.size
         for kept, value in values.items():
             mask = np.isin(np.arange(10), kept)
-            if value < program.outer(left.cut) - 1e-9 * abs(upper):
+            if value < left.cut - 1e-9 * abs(upper):
                 assert not left.closed
                 assert (mask[held] == left.mask[held]).all()
                 x = 1.0 - mask[left.free]

@@ -65,18 +65,24 @@ class Tree(Protocol):
 class SelectTree:
     """Mode select: the program with its diagonal shift, proved convex on the count's plane."""
 
-    def __init__(self, program: SelectProgram, upper: float, stop: Callable[[], bool]) -> None:
-        found = plane_shift(program.quadratic, program.linear, program.count, upper, stop=stop)
-        self.shift = certified_shift(program.quadratic, found.diagonal)
-        self.count = program.count
+    def __init__(
+        self, program: SelectProgram, upper: float, stop: Callable[[], bool], shift: FloatArray | None = None
+    ) -> None:
+        """With the best shift, or a given one."""
         p = program.linear.size
+        point = np.full(p, program.count / p)
+        if shift is None:
+            found = plane_shift(program.quadratic, program.linear, program.count, upper, stop=stop)
+            shift, point = found.diagonal, found.point
+        self.shift = certified_shift(program.quadratic, shift)
+        self.count = program.count
         self.matrix = np.array(program.quadratic)
         self.matrix[np.diag_indices(p)] += self.shift
         self.linear = program.linear - 0.5 * self.shift
         size = float(np.abs(self.linear).sum() + np.abs(self.matrix).sum() + np.abs(self.shift).sum())
         self.slack = HALF_ULP * (p + 8) * size
         self.margin = max(RELATIVE_TOLERANCE * abs(upper), 2.0 * self.slack)
-        self._point = _rounded_off(found.point, self.count)
+        self._point = _rounded_off(point, self.count)
 
     def root(self) -> Node:
         """A point near the root relaxation's optimum with nothing fixed."""
@@ -170,6 +176,13 @@ class RefitTree:
             self.linear, self.reach, self.keep, free, point.y, point.rho, point.level**2, self.accuracy
         )
         return point.y / np.sqrt(self.delta), bound
+
+
+def kicked_mask(program: SelectProgram, mask: BoolArray, kicks: int) -> BoolArray:
+    """A mask at least as good as `mask` by iterated descent, without a quota. A kick costs about p² operations."""
+    chosen = (~mask).astype(np.float64)
+    select_tree.kicked(program.quadratic, program.linear, chosen, kicks)
+    return np.asarray(chosen < 0.5)
 
 
 def _rounded_off(point: FloatArray, count: int) -> FloatArray:

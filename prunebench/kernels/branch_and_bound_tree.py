@@ -61,6 +61,47 @@ def descend(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, grad: Fl
 
 
 @njit(cache=True, nogil=True)
+def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: int) -> float:
+    """Iterated descent in place: exchange a few pairs at random, descend, go on from the better. Returns its value.
+
+    The exchanges are those of a fixed linear congruential sequence (Knuth, MMIX): the answer is always the same.
+    """
+    p = linear.size
+    grad = np.empty(p)
+    best = descend(matrix, linear, chosen, grad, 4 * p)
+    trial = np.empty(p)
+    state = np.uint64(88172645463325252)
+    ones = np.empty(p, np.int64)
+    zeros = np.empty(p, np.int64)
+    for _ in range(kicks):
+        trial[:] = chosen
+        taken = 0
+        left = 0
+        for i in range(p):
+            if trial[i] == 1.0:
+                ones[taken] = i
+                taken += 1
+            else:
+                zeros[left] = i
+                left += 1
+        if taken == 0 or left == 0:
+            return best
+        for _ in range(4):
+            state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+            a = int((state >> np.uint64(33)) % np.uint64(taken))
+            state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+            b = int((state >> np.uint64(33)) % np.uint64(left))
+            trial[ones[a]] = 0.0
+            trial[zeros[b]] = 1.0
+            ones[a], zeros[b] = zeros[b], ones[a]
+        value = descend(matrix, linear, trial, grad, 4 * p)
+        if value < best:
+            best = value
+            chosen[:] = trial
+    return best
+
+
+@njit(cache=True, nogil=True)
 def rounded(x: FloatArray, fixed: Pattern, count: int, chosen: FloatArray) -> None:
     """The binary point that takes the `count` largest entries of x, fixed ones first."""
     p = x.size

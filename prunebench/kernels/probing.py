@@ -6,6 +6,7 @@ variable the rest (probing: Savelsbergh, "Preprocessing and probing techniques f
 programming problems", ORSA J. Computing 6, 1994); repeated until nothing more is fixed.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -106,8 +107,9 @@ class Reduced:
 
     program : over the free variables, its constant and rounding with the part of the fixed ones
     free : int64 (f,), their positions;  mask : bool (p,), the fixed weights that are kept
-    bound : the relaxation's bound with what is fixed, in the program's units;  closed : nothing is better than `cut`
-    cut : what every solution that the fixing excludes costs at least, in the program's units
+    bound : the relaxation's bound with what is fixed, in the block's units;  closed : nothing is better than `cut`
+    cut : what every solution that the fixing excludes costs at least, in the block's units
+    shift : (f,) of the relaxation, the free variables' part;  doubt : how far it may be off, in the block's units
     """
 
     program: SelectProgram
@@ -116,6 +118,8 @@ class Reduced:
     bound: float
     cut: float
     closed: bool
+    shift: FloatArray
+    doubt: float
 
     def lift(self, mask: BoolArray) -> BoolArray:
         """A mask of the free variables as one of all."""
@@ -123,11 +127,35 @@ class Reduced:
         whole[self.free] = mask
         return whole
 
+    @property
+    def settled(self) -> bool:
+        """Whether at most one mask is left."""
+        return self.closed or self.program.count in (0, self.free.size)
 
-def reduced(program: SelectProgram, tree: SelectTree, upper: float) -> Reduced:
-    """Fix variables against the incumbent's value `upper`; `tree` is the program with its shift."""
+
+def probed(program: SelectProgram, objective: float, stop: Callable[[], bool]) -> Reduced:
+    """Fix variables against the incumbent's objective: without a shift first, which settles easy blocks in O(p²)
+    steps, then with the best shift of what is left.
+    """
     p = program.linear.size
-    cut = upper - tree.margin
+    first = reduced(program, SelectTree(program, program.inner(objective), stop, np.zeros(p)), objective)
+    if first.settled:
+        return first
+    second = reduced(first.program, SelectTree(first.program, first.program.inner(objective), stop), objective)
+    return replace(
+        second,
+        free=first.free[second.free],
+        mask=first.lift(second.mask),
+        bound=max(first.bound, second.bound),
+        cut=min(first.cut, second.cut),
+        doubt=max(first.doubt, second.doubt),
+    )
+
+
+def reduced(program: SelectProgram, tree: SelectTree, objective: float) -> Reduced:
+    """Fix variables against the incumbent's objective; `tree` is the program with a shift."""
+    p = program.linear.size
+    cut = program.inner(objective) - tree.margin
     point, _, _ = tree.root_proof()
     fixed = np.full(p, FREE, np.int8)
     bound = float(probe(tree.matrix, tree.linear, program.count, tree.slack, point, fixed, cut))
@@ -145,4 +173,7 @@ def reduced(program: SelectProgram, tree: SelectTree, upper: float) -> Reduced:
         rounding=program.rounding + HALF_ULP * ((p + 8) * size + 2.0 * abs(program.constant * program.scale)),
     )
     closed = bound >= cut or free.size == 0
-    return Reduced(left, free, fixed == 0, bound, cut, closed)
+    doubt = (tree.margin + tree.slack + 2.0 * left.rounding) / program.scale
+    return Reduced(
+        left, free, fixed == 0, program.outer(bound), program.outer(cut), closed, tree.shift[free], doubt
+    )  # fmt: skip
