@@ -20,7 +20,7 @@ from prunebench.coordinator.quotas import NetworkQuota
 from prunebench.coordinator.state import Move, Task
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
+from prunebench.core.errors import InvalidInput, NoCurvature, PrunebenchError, unknown_name
 from prunebench.core.masks import keep_count
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Solution
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 1000
 """Gradient rows of a stage where the options leave them open."""
+
+
+STATISTICS_EVERY = 5
+"""Small steps after which batch-norm statistics are brought up to date: that costs as much as a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,9 @@ class MultiStageOptions:
 
     start_density: float | None = None
     """Density of the first stage; none: the density asked for to the power of 0.3 (0.31 for 0.02)."""
+
+    densities: tuple[float, ...] = ()
+    """The densities of all stages, one by one; they take the place of stages, schedule and start_density."""
 
     samples: int | None = None
     """Calibration samples of a stage; none: 8,000, or four fifths of all where there are fewer than 10,000."""
@@ -84,8 +91,31 @@ class MultiStageOptions:
     settle_samples: int = 5000
     """Calibration samples of a settling round."""
 
+    store: str = ""
+    """Folder for a memory-mapped file of a stage's gradient rows, where they are larger than memory; empty: none."""
+
+    follow: int = 0
+    """Small steps of the kept weights after every stage, each to the minimum of a model of a few fresh samples."""
+
+    follow_samples: int = 100
+    """Calibration samples, and rows, of a small step."""
+
+    follow_ridge: float = 5.0
+    """Ridge of the small steps' models, relative to the mean eigenvalue of their rows' curvature."""
+
+    follow_scale: float = 20.0
+    """Factor of the mean gradient in the small steps' models; over `follow_ridge` times the mean eigenvalue, a rate."""
+
+    follow_below: float = 1.0
+    """Stages of at most this density are followed by small steps."""
+
     def __post_init__(self) -> None:
         quotas.pattern(self.quota)
+        for name, value in (("follow_ridge", self.follow_ridge), ("follow_scale", self.follow_scale)):
+            if not (np.isfinite(value) and value > 0.0):
+                raise InvalidInput(f"coordinator multi-stage: {name} is {value!r}; choose a positive number")
+        for name, least in (("follow", 0), ("follow_samples", 1)):
+            _require_whole(name, getattr(self, name), least)
         for name, least in (("stages", 1), ("settle", 0), ("settle_end", 0), ("settle_samples", 1)):
             _require_whole(name, getattr(self, name), least)
         for name, least in (("samples", 1), ("batch_size", 1), ("held_out", 1)):
@@ -214,9 +244,12 @@ class MultiStage:
 
     def _plan(self, density: float) -> list[_Step]:
         options, size = self.options, self.weights.size
-        first = options.start_density if options.start_density is not None else density**0.3
         out: list[_Step] = []
-        stages = schedules.densities(options.schedule, first, density, options.stages)
+        if options.densities:
+            stages = schedules.checked_list(options.densities, density)
+        else:
+            first = options.start_density if options.start_density is not None else density**0.3
+            stages = schedules.densities(options.schedule, first, density, options.stages)
         for stage, part in enumerate(stages):
             quota = self._stage_quota(part, density)
             keep = keep_count(part, size) if quota is None else quota.keep
@@ -251,7 +284,7 @@ class MultiStage:
         positions = rng.choice(self._pool, count, replace=False)
         # mini-batches keep the random order; single samples are read in theirs
         positions = positions if batch > 1 else np.sort(positions)
-        rows = self._network.rows(positions, batch, chosen if settling else None)
+        rows = self._network.rows(positions, batch, chosen if settling else None, self.options.store)
         gradient = rows.mean(axis=0, dtype=np.float64)
         whole = fisher_form(
             rows, self.weights[chosen], ridge=1.0, batch_size=batch, row_weight=self._network.row_weight
@@ -298,6 +331,9 @@ class MultiStage:
             assert block.indices is not None
             self.mask = np.zeros_like(self.mask)
             self.mask[block.indices[solution.mask]] = True
+        pruned_loss = loss
+        if step.kind == "prune" and step.keep <= self.options.follow_below * self.weights.size:
+            loss = self._follow(loss)
         self._done += 1
         if step.kind == "settle" and not accepted:
             self._skip_settling(step.stage)
@@ -310,6 +346,7 @@ class MultiStage:
             "model_after": solution.objective,
             "true_before": self._loss,
             "true_after": loss,
+            "true_after_pruning": pruned_loss,
             "true_change": loss - self._loss,
             "held_out_losses": {self._label(number): value for number, value in losses.items()},
             "ridge": ridge,
@@ -318,6 +355,55 @@ class MultiStage:
             "seconds": perf_counter() - self._clock,
         }
         return Move(accepted, solution.objective - block.form.constant, int((self.mask != before).sum()), details)
+
+    def _follow(self, loss: float) -> float:
+        """Take the small steps; keep their last point or the mean of their second half, if it lowers the held-out loss.
+
+        Models of few samples are noisy, so no step is judged by itself, and the mean of many points
+        is better than each (Polyak, Juditsky: Acceleration of stochastic approximation by averaging, 1992).
+
+        Parameters
+        ----------
+        loss : the held-out loss at the weights as they stand
+
+        Returns
+        -------
+        float   the held-out loss at the weights as they stand now
+        """
+        options = self.options
+        if not options.follow or self.mode == "select":
+            return loss
+        rng = np.random.default_rng(np.random.SeedSequence(entropy=self._seed, spawn_key=(3, self._done)))
+        kept, count = np.flatnonzero(self.mask), min(options.follow_samples, self._pool.size)
+        order: IndexArray = np.zeros(0, dtype=np.int64)
+        place, mean, averaged = self.weights.copy(), np.zeros(kept.size), 0
+        everything = np.ones(kept.size, dtype=np.bool_)
+        self._network.place(place)
+        for number in range(options.follow):
+            if order.size < count:
+                order = np.concatenate((order, rng.permutation(self._pool)))
+            positions, order = order[:count], order[count:]
+            rows = self._network.rows(positions, 1, kept)
+            gradient = options.follow_scale * rows.mean(axis=0, dtype=np.float64)
+            ridge = options.follow_ridge * kept.size / len(rows)
+            try:
+                form = fisher_form(rows, place[kept], ridge=ridge, row_weight=self._network.row_weight)
+            except NoCurvature:
+                break  # every sample is fitted perfectly: nothing is left to follow
+            place[kept] = form.with_terms(ridge=form.ridge, linear=gradient).refit(everything)
+            if 2 * number >= options.follow:
+                mean, averaged = mean + place[kept], averaged + 1
+            self._network.place(place, statistics=(number + 1) % STATISTICS_EVERY == 0)
+        points = [place]
+        if averaged:
+            points.append(place.copy())
+            points[1][kept] = mean / averaged
+        for point in points:
+            self._network.place(point)
+            found = self._network.loss(self._held)
+            if found < loss:
+                loss, self.weights = found, point
+        return loss
 
     def _label(self, number: int) -> str:
         ridge, scale = self._scores[number]

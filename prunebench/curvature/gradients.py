@@ -4,7 +4,9 @@ Per-sample gradients by torch.func (vmap of grad), or as outer products for chai
 chunk by chunk into one float32 array; nothing of the size of the result is held twice.
 """
 
+import contextlib
 import shutil
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -137,6 +139,26 @@ def mapped_rows(path: Path | str, rows: int, weights: int) -> npt.NDArray[np.flo
     return np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(rows, weights))
 
 
+def stored_rows(folder: str, rows: int, weights: int) -> npt.NDArray[np.float32] | None:
+    """`mapped_rows` in a file of its own in `folder`, which goes when the rows do; None without a folder.
+
+    Raises
+    ------
+    InvalidInput   `folder` is a file, or its disk has no room
+    """
+    if not folder:
+        return None
+    place = Path(folder).expanduser()
+    if place.is_file():
+        raise InvalidInput(f"store is {folder!r}, which is a file; give a folder")
+    file = place / f"gradients-{uuid.uuid4().hex}.npy"
+    rows_held = mapped_rows(file, rows, weights)
+    # where the system allows it the name goes at once, so that nothing is left behind whatever happens
+    with contextlib.suppress(OSError):
+        file.unlink()
+    return rows_held
+
+
 def gradient_memory(
     network: PrunableNetwork, loss: Loss, samples: Samples, rows: int, *, batch_size: int = 1
 ) -> GradientMemory:
@@ -171,7 +193,7 @@ def require_memory(memory: GradientMemory, rows: int, weights: int, limit: int |
         raise InvalidInput(
             f"{rows:,} sample gradients of {weights:,} weights need {_mebibytes(memory.total)} and "
             f"{_mebibytes(allowed)} are available; take fewer samples, mini-batches (a larger batch_size), "
-            "or fewer layers at a time"
+            "fewer layers at a time, or hold the rows in a file (store=FOLDER, --store FOLDER)"
         )
 
 
