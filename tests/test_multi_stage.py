@@ -63,6 +63,7 @@ def test_an_unknown_schedule_is_an_error_with_the_nearest_match():
         ({"settle": -1}, "settle is -1"),
         ({"follow": -1}, "follow is -1"),
         ({"follow_ridge": 0.0}, "follow_ridge is 0"),
+        ({"follow_rate": -1.0}, "follow_rate is -1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):

@@ -103,15 +103,15 @@ class MultiStageOptions:
     follow_ridge: float = 5.0
     """Ridge of the small steps' models, relative to the mean eigenvalue of their rows' curvature."""
 
-    follow_scale: float = 20.0
-    """Factor of the mean gradient in the small steps' models; over `follow_ridge` times the mean eigenvalue, a rate."""
+    follow_rate: float = 0.2
+    """How far small steps go along the mean gradient where there is no curvature; halved when a stage's do not help."""
 
     follow_below: float = 1.0
     """Stages of at most this density are followed by small steps."""
 
     def __post_init__(self) -> None:
         quotas.pattern(self.quota)
-        for name, value in (("follow_ridge", self.follow_ridge), ("follow_scale", self.follow_scale)):
+        for name, value in (("follow_ridge", self.follow_ridge), ("follow_rate", self.follow_rate)):
             if not (np.isfinite(value) and value > 0.0):
                 raise InvalidInput(f"coordinator multi-stage: {name} is {value!r}; choose a positive number")
         for name, least in (("follow", 0), ("follow_samples", 1)):
@@ -188,6 +188,7 @@ class MultiStage:
         self._scores: list[tuple[float, float]] = []
         self._loss = float("nan")
         self._clock = 0.0
+        self._rate = options.follow_rate
 
     @property
     def total_steps(self) -> int | None:
@@ -232,14 +233,14 @@ class MultiStage:
             quota.require(self.mask)
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Mask, weights and how many steps are done."""
-        return {"mask": self.mask, "weights": self.weights}, {"done": self._done}
+        """Mask, weights, how many steps are done and the rate of small steps."""
+        return {"mask": self.mask, "weights": self.weights}, {"done": self._done, "rate": self._rate}
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue after the steps that are done."""
         self.mask = arrays["mask"].astype(np.bool_)
         self.weights = arrays["weights"].astype(np.float64)
-        self._done = int(info["done"])
+        self._done, self._rate = int(info["done"]), float(info.get("rate", self.options.follow_rate))
         self._asked, self._waiting, self._answers = [], [], {}
 
     def _plan(self, density: float) -> list[_Step]:
@@ -384,17 +385,18 @@ class MultiStage:
                 order = np.concatenate((order, rng.permutation(self._pool)))
             positions, order = order[:count], order[count:]
             rows = self._network.rows(positions, 1, kept)
-            gradient = options.follow_scale * rows.mean(axis=0, dtype=np.float64)
+            gradient = rows.mean(axis=0, dtype=np.float64)
             ridge = options.follow_ridge * kept.size / len(rows)
             try:
                 form = fisher_form(rows, place[kept], ridge=ridge, row_weight=self._network.row_weight)
             except NoCurvature:
                 break  # every sample is fitted perfectly: nothing is left to follow
-            place[kept] = form.with_terms(ridge=form.ridge, linear=gradient).refit(everything)
+            # the step -rate·ridge·(curvature + ridge)⁻¹·gradient
+            place[kept] = form.with_terms(linear=self._rate * form.ridge * gradient).refit(everything)
             if 2 * number >= options.follow:
                 mean, averaged = mean + place[kept], averaged + 1
             self._network.place(place, statistics=(number + 1) % STATISTICS_EVERY == 0)
-        points = [place]
+        points, before = [place], loss
         if averaged:
             points.append(place.copy())
             points[1][kept] = mean / averaged
@@ -403,6 +405,8 @@ class MultiStage:
             found = self._network.loss(self._held)
             if found < loss:
                 loss, self.weights = found, point
+        if loss == before:
+            self._rate /= 2.0
         return loss
 
     def _label(self, number: int) -> str:
