@@ -44,6 +44,7 @@ def run(seed: int, out: Path, samples: int, follow: int) -> tuple[float, dict[fl
             "settle": 0,
             "settle_end": 0,
             "follow": follow,
+            "follow_end": 4 * follow,
             "follow_below": 0.4,
         },
         seed=seed,
@@ -60,7 +61,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=1000, help="gradient rows of a stage")
-    parser.add_argument("--follow", type=int, default=12, help="small steps of 100 samples after each stage below 0.4")
+    parser.add_argument(
+        "--follow", type=int, default=12, help="small steps of 100 samples after each stage to 0.4, 4 x at the end"
+    )
     chosen = parser.parse_args()
     wall, cpu = time.perf_counter(), time.process_time()
     found: dict[float, list[float]] = {part: [] for part in STAGES}

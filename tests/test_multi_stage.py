@@ -137,7 +137,7 @@ def test_small_steps_lower_the_held_out_loss_after_every_stage(followed):
     found = events(followed[0])
     assert [event["density"] for event in found] == pytest.approx([0.5, 0.3, 0.2], abs=1e-3)
     assert all(event["true_after"] <= event["true_after_pruning"] for event in found)
-    assert found[-1]["true_after"] < 0.9 * found[-1]["true_after_pruning"]
+    assert found[-1]["true_after"] < 0.97 * found[-1]["true_after_pruning"]
     assert followed[1]["kept"] == round(0.2 * followed[1]["total"])
 
 
@@ -146,8 +146,8 @@ def test_small_steps_are_taken_again_as_they_were(followed, tmp_path):
     assert result["loss"] == followed[1]["loss"]
 
 
-def test_small_steps_are_only_taken_below_their_density(tmp_path):
-    options = {**FOLLOWED, "follow_below": 0.25}
+def test_small_steps_are_only_taken_where_they_are_asked_for(tmp_path):
+    options = {**FOLLOWED, "follow_below": 0.25, "follow": 0, "follow_end": 6}
     prune(request(coordinator_options=options, solver="obd", mode="refit"), out=tmp_path / "late")
     found = events(tmp_path / "late")
     assert [event["true_after"] == event["true_after_pruning"] for event in found] == [True, True, False]

@@ -98,6 +98,9 @@ class MultiStageOptions:
     follow: int = 0
     """Small steps of the kept weights after every stage, each to the minimum of a model of a few fresh samples."""
 
+    follow_end: int | None = None
+    """The same after the last stage; none: as many as after the others."""
+
     follow_samples: int = 100
     """Calibration samples, and rows, of a small step."""
 
@@ -119,7 +122,7 @@ class MultiStageOptions:
             _require_whole(name, getattr(self, name), least)
         for name, least in (("stages", 1), ("settle", 0), ("settle_end", 0), ("settle_samples", 1)):
             _require_whole(name, getattr(self, name), least)
-        for name, least in (("samples", 1), ("batch_size", 1), ("held_out", 1)):
+        for name, least in (("samples", 1), ("batch_size", 1), ("held_out", 1), ("follow_end", 0)):
             if getattr(self, name) is not None:
                 _require_whole(name, getattr(self, name), least)
         for name, least in (("batch_norm_samples", 0), ("settle_size", 0)):
@@ -335,7 +338,9 @@ class MultiStage:
             self.mask[block.indices[solution.mask]] = True
         pruned_loss = loss
         if step.kind == "prune" and step.keep <= self.options.follow_below * self.weights.size:
-            loss = self._follow(loss)
+            last = self._done == max(number for number, held in enumerate(self.steps) if held.kind == "prune")
+            end = self.options.follow_end
+            loss = self._follow(loss, end if last and end is not None else self.options.follow)
         self._done += 1
         if step.kind == "settle" and not accepted:
             self._skip_settling(step.stage)
@@ -358,7 +363,7 @@ class MultiStage:
         }
         return Move(accepted, solution.objective - block.form.constant, int((self.mask != before).sum()), details)
 
-    def _follow(self, loss: float) -> float:
+    def _follow(self, loss: float, steps: int) -> float:
         """Take the small steps; keep their last point or the mean of their second half, if it lowers the held-out loss.
 
         Models of few samples are noisy, so no step is judged by itself, and the mean of many points
@@ -367,13 +372,14 @@ class MultiStage:
         Parameters
         ----------
         loss : the held-out loss at the weights as they stand
+        steps : how many
 
         Returns
         -------
         float   the held-out loss at the weights as they stand now
         """
         options = self.options
-        if not options.follow or self.mode == "select":
+        if not steps or self.mode == "select":
             return loss
         rng = np.random.default_rng(np.random.SeedSequence(entropy=self._seed, spawn_key=(3, self._done)))
         kept, count = np.flatnonzero(self.mask), min(options.follow_samples, self._pool.size)
@@ -381,7 +387,7 @@ class MultiStage:
         place, mean, averaged = self.weights.copy(), np.zeros(kept.size), 0
         everything = np.ones(kept.size, dtype=np.bool_)
         self._network.place(place)
-        for number in range(options.follow):
+        for number in range(steps):
             if order.size < count:
                 order = np.concatenate((order, rng.permutation(self._pool)))
             positions, order = order[:count], order[count:]
@@ -394,7 +400,7 @@ class MultiStage:
                 break  # every sample is fitted perfectly: nothing is left to follow
             # the step -rate·ridge·(curvature + ridge)⁻¹·gradient
             place[kept] = form.with_terms(linear=self._rate * form.ridge * gradient).refit(everything)
-            if 2 * number >= options.follow:
+            if 2 * number >= steps:
                 mean, averaged = mean + place[kept], averaged + 1
             self._network.place(place, statistics=(number + 1) % STATISTICS_EVERY == 0)
         points, before = [place], loss
