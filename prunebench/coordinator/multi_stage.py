@@ -18,10 +18,11 @@ import numpy.typing as npt
 
 from prunebench.coordinator import quotas, schedules
 from prunebench.coordinator.quotas import NetworkQuota
+from prunebench.coordinator.small_steps import small_steps
 from prunebench.coordinator.state import Move, Task
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.errors import InvalidInput, NoCurvature, PrunebenchError, unknown_name
+from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
 from prunebench.core.masks import keep_count
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Solution
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 1000
 """Gradient rows of a stage where the options leave them open."""
-
-
-STATISTICS_EVERY = 5
-"""Small steps after which batch-norm statistics are brought up to date: that costs as much as a step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -364,49 +361,16 @@ class MultiStage:
         return Move(accepted, solution.objective - block.form.constant, int((self.mask != before).sum()), details)
 
     def _follow(self, loss: float, steps: int) -> float:
-        """Take the small steps; keep their last point or the mean of their second half, if it lowers the held-out loss.
+        """Take small steps; keep a point of theirs if it lowers the held-out loss. -> the loss then
 
-        Models of few samples are noisy, so no step is judged by itself, and the mean of many points
-        is better than each (Polyak, Juditsky: Acceleration of stochastic approximation by averaging, 1992).
-
-        Parameters
-        ----------
-        loss : the held-out loss at the weights as they stand
-        steps : how many
-
-        Returns
-        -------
-        float   the held-out loss at the weights as they stand now
+        loss : the held-out loss at the weights as they stand;  steps : how many to take
         """
-        options = self.options
         if not steps or self.mode == "select":
             return loss
         rng = np.random.default_rng(np.random.SeedSequence(entropy=self._seed, spawn_key=(3, self._done)))
-        kept, count = np.flatnonzero(self.mask), min(options.follow_samples, self._pool.size)
-        order: IndexArray = np.zeros(0, dtype=np.int64)
-        place, mean, averaged = self.weights.copy(), np.zeros(kept.size), 0
-        everything = np.ones(kept.size, dtype=np.bool_)
-        self._network.place(place)
-        for number in range(steps):
-            if order.size < count:
-                order = np.concatenate((order, rng.permutation(self._pool)))
-            positions, order = order[:count], order[count:]
-            rows = self._network.rows(positions, 1, kept)
-            gradient = rows.mean(axis=0, dtype=np.float64)
-            ridge = options.follow_ridge * kept.size / len(rows)
-            try:
-                form = fisher_form(rows, place[kept], ridge=ridge, row_weight=self._network.row_weight)
-            except NoCurvature:
-                break  # every sample is fitted perfectly: nothing is left to follow
-            # the step -rate·ridge·(curvature + ridge)⁻¹·gradient
-            place[kept] = form.with_terms(linear=self._rate * form.ridge * gradient).refit(everything)
-            if 2 * number >= steps:
-                mean, averaged = mean + place[kept], averaged + 1
-            self._network.place(place, statistics=(number + 1) % STATISTICS_EVERY == 0)
-        points, before = [place], loss
-        if averaged:
-            points.append(place.copy())
-            points[1][kept] = mean / averaged
+        samples, ridge = self.options.follow_samples, self.options.follow_ridge
+        points = small_steps(self._network, self.weights, self.mask, self._pool, rng, steps, samples, ridge, self._rate)
+        before = loss
         for point in points:
             self._network.place(point)
             found = self._network.loss(self._held)
