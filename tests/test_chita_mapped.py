@@ -1,18 +1,20 @@
 """Factors in memory-mapped files: the same answers as in memory, from column chunks."""
 
+import json
 import tracemalloc
 
 import numpy as np
 import pytest
 
 from prunebench import make_problem
+from prunebench.cli import main
 from prunebench.core import arrays, streaming
 from prunebench.core.arrays import is_mapped
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solver import solve
-from prunebench.curvature.fisher import fisher_form
+from prunebench.curvature.fisher import FisherOptions, fisher_form, network_form
 from prunebench.curvature.gradients import mapped_rows, sample_gradients
 from prunebench.curvature.network import PrunableNetwork
 from prunebench.kernels import matrix
@@ -87,6 +89,59 @@ def test_gradients_are_written_into_a_mapped_file(tmp_path):
     assert written is rows
     assert np.array_equal(rows, sample_gradients(network, problem.loss, problem.calibration(), np.arange(20)))
     assert is_mapped(fisher_form(rows, network.weights()).factor)
+
+
+def test_a_form_whose_rows_are_stored_is_that_in_memory(tmp_path):
+    problem = make_problem("digits-mlp")
+    network = PrunableNetwork(problem.model(), problem.prunable())
+    plain, stored = (
+        network_form(problem, network, FisherOptions(samples=30, store=store), np.random.default_rng(1))
+        for store in ("", str(tmp_path / "rows"))
+    )
+    assert is_mapped(stored.factor)
+    assert not is_mapped(plain.factor)
+    assert np.array_equal(stored.factor, plain.factor)
+
+
+def test_more_rows_than_the_limit_name_the_option_that_helps(tmp_path):
+    problem = make_problem("digits-mlp")
+    network = PrunableNetwork(problem.model(), problem.prunable())
+    rows, rng = 1000, np.random.default_rng(0)
+    limit = 4 * rows * network.total
+    with pytest.raises(InvalidInput, match="store=FOLDER"):
+        network_form(problem, network, FisherOptions(samples=rows), rng, memory_limit=limit)
+    stored = FisherOptions(samples=rows, store=str(tmp_path))
+    assert is_mapped(network_form(problem, network, stored, rng, memory_limit=limit).factor)
+
+
+def test_a_store_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    problem = make_problem("digits-mlp")
+    network = PrunableNetwork(problem.model(), problem.prunable())
+    options = FisherOptions(samples=5, store=str(tmp_path / "file"))
+    with pytest.raises(InvalidInput, match="is a file"):
+        network_form(problem, network, options, np.random.default_rng(0))
+
+
+@pytest.mark.parametrize("coordinator", ["one-shot", "multi-stage"])
+def test_pruning_from_a_store_ends_as_in_memory_and_leaves_nothing(coordinator, tmp_path, capsys):
+    store = tmp_path / "rows"
+    stages = ["--option", "held_out=100", "--option", "stages=2", "--option", "follow=1"]
+    found = []
+    for extra in ([], ["--store", str(store)]):
+        line = ["prune", "digits-mlp", "--density", "0.2", "--solver", "chita-bso", "--samples", "60", "--json"]
+        line += ["--coordinator", coordinator, "--out", str(tmp_path / f"run{len(extra)}"), *extra]
+        assert main([*line, *(stages if coordinator == "multi-stage" else [])]) == 0
+        found.append(json.loads(capsys.readouterr().out)["loss"])
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    assert store.is_dir()
+    assert not list(store.iterdir())
+
+
+def test_a_store_where_no_gradients_are_held_is_refused(tmp_path, capsys):
+    line = ["prune", "digits-mlp", "--density", "0.2", "--coordinator", "icbs", "--store", str(tmp_path)]
+    assert main(line) != 0
+    assert "--store belongs to gradients of all weights" in capsys.readouterr().err
 
 
 def test_a_file_of_another_shape_is_refused(tmp_path):

@@ -77,6 +77,59 @@ def test_rows_come_in_the_order_of_the_positions_across_chunks(network, samples,
     np.testing.assert_allclose(rows, plain_loop(network, samples, positions[:, None]), rtol=1e-4, atol=1e-6)
 
 
+class Branching(torch.nn.Module):
+    """A convolution used twice, one with stride, dilation and padding, batch norm, a sum, a linear head."""
+
+    def __init__(self):
+        super().__init__()
+        nn = torch.nn
+        self.first, self.norm = nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3)
+        self.again = nn.Conv2d(3, 3, 3, padding=1, bias=False)
+        self.wide = nn.Conv2d(3, 2, (3, 2), stride=(2, 1), padding=(2, 1), dilation=(2, 1))
+        self.head = nn.Linear(2, CLASSES)
+
+    def forward(self, images):
+        held = torch.relu(self.norm(self.first(images)))
+        held = torch.tanh(self.again(held)) + self.again(held * held)
+        return self.head(self.wide(held).mean(dim=(2, 3)))
+
+
+def branching():
+    """Branching with weights from a seed of its own."""
+    model = Branching().eval()
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.4, generator=generator)
+        model.norm.running_mean.normal_(generator=generator)
+    return model
+
+
+def test_convolutions_have_the_gradients_of_one_backward_pass_a_sample(samples, monkeypatch):
+    monkeypatch.setattr("prunebench.curvature.gradients.CHUNK_SAMPLES", 7)
+    called = []
+    kept = linear_gradients.fill_by_passes
+    monkeypatch.setattr(linear_gradients, "fill_by_passes", lambda *given: called.append(1) or kept(*given))
+    network = PrunableNetwork(branching(), ("first.weight", "again.weight", "wide.weight", "head.weight"))
+    positions = np.arange(SAMPLES)[::-1]
+    rows = sample_gradients(network, cross_entropy, samples, positions)
+    np.testing.assert_allclose(rows, plain_loop(network, samples, positions[:, None]), rtol=1e-4, atol=1e-6)
+    assert called, "the gradients came another way"
+
+
+def test_grouped_or_reflecting_convolutions_are_vectorised_instead(samples):
+    for options in ({"groups": 2}, {"padding_mode": "reflect", "padding": 1}, {"padding": "same"}):
+        nn = torch.nn
+        model = nn.Sequential(
+            nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3, **options), nn.Flatten(), nn.LazyLinear(CLASSES)
+        ).eval()
+        model(samples.inputs[:1])
+        network = PrunableNetwork(model, ("0.weight", "1.weight"))
+        assert "1.weight" not in linear_gradients.weighted_modules(network)
+        rows = sample_gradients(network, cross_entropy, samples, [4, 2])
+        np.testing.assert_allclose(rows, plain_loop(network, samples, [[4], [2]]), rtol=1e-4, atol=1e-6)
+
+
 def chain(*layers):
     model = torch.nn.Sequential(*layers)
     generator = torch.Generator().manual_seed(0)

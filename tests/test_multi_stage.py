@@ -61,6 +61,9 @@ def test_an_unknown_schedule_is_an_error_with_the_nearest_match():
         ({"ridges": (1.0,), "gradient_scales": ()}, "as many of each"),
         ({"ridges": (0.0,), "gradient_scales": (0.0,)}, "ridges"),
         ({"settle": -1}, "settle is -1"),
+        ({"follow": -1}, "follow is -1"),
+        ({"follow_ridge": 0.0}, "follow_ridge is 0"),
+        ({"follow_rate": -1.0}, "follow_rate is -1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):
@@ -119,6 +122,44 @@ def test_a_run_that_is_interrupted_and_resumed_ends_as_an_uninterrupted_one(prun
     monkeypatch.setattr(multi_stage.MultiStage, "_finish", finish)
     result = resume(tmp_path / "run")
     assert (result["accuracy"], result["loss"]) == (pruned[1]["accuracy"], pruned[1]["loss"])
+
+
+FOLLOWED = {"densities": (0.5, 0.3, 0.2), "settle": 0, "settle_end": 0, "follow": 6, "follow_samples": 50}
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "followed"
+    return out, prune(request(coordinator_options=FOLLOWED, solver="obd", mode="refit", validate_every=1), out=out)
+
+
+def test_small_steps_lower_the_held_out_loss_after_every_stage(followed):
+    found = events(followed[0])
+    assert [event["density"] for event in found] == pytest.approx([0.5, 0.3, 0.2], abs=1e-3)
+    assert all(event["true_after"] <= event["true_after_pruning"] for event in found)
+    assert found[-1]["true_after"] < 0.97 * found[-1]["true_after_pruning"]
+    assert followed[1]["kept"] == round(0.2 * followed[1]["total"])
+
+
+def test_small_steps_are_taken_again_as_they_were(followed, tmp_path):
+    result = prune(request(coordinator_options=FOLLOWED, solver="obd", mode="refit"), out=tmp_path / "again")
+    assert result["loss"] == followed[1]["loss"]
+
+
+def test_small_steps_are_only_taken_where_they_are_asked_for(tmp_path):
+    options = {**FOLLOWED, "follow_below": 0.25, "follow": 0, "follow_end": 6}
+    prune(request(coordinator_options=options, solver="obd", mode="refit"), out=tmp_path / "late")
+    found = events(tmp_path / "late")
+    assert [event["true_after"] == event["true_after_pruning"] for event in found] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [((0.3, 0.5, 0.2), "at most the one before"), ((0.5, 0.3), "densities end with 0.3"), ((1.2, 0.2), "above 0")],
+)
+def test_densities_that_rise_or_end_elsewhere_are_refused(given, words, tmp_path):
+    with pytest.raises(InvalidInput, match=words):
+        prune(request(coordinator_options={"densities": given}), out=tmp_path / "run")
 
 
 def test_a_select_solver_prunes_in_stages_too(tmp_path):

@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mode", choices=MODES, help="default: the solver's own; select with icbs")
     parser.add_argument("--scope", default="network", choices=SCOPES, help="one-shot: one block in all, or one a layer")
     shared.add_curvature(parser)
+    parser.add_argument(
+        "--store",
+        metavar="FOLDER",
+        help="one-shot, multi-stage: hold gradient rows in a mapped file there, where they are larger than memory",
+    )
     icbs = parser.add_argument_group("coordinator icbs (all its options: 'prunebench coordinators')")
     icbs.add_argument("--init", metavar="SCORE", help="score of the first mask")
     icbs.add_argument("--select", metavar="SCORE", help="how a block is picked")
@@ -67,6 +72,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         owners["coordinator"] = kind
     options = shared.split_options(arguments.option, owners)
     curvature, coordinator = shared.curvature(arguments), dict(options.get("coordinator", {}))
+    if arguments.store is not None:
+        if arguments.coordinator not in ("one-shot", "multi-stage"):
+            raise InvalidInput(f"--store belongs to gradients of all weights; {arguments.coordinator} holds none")
+        curvature["store"] = arguments.store
     if arguments.coordinator == "icbs":
         if "batch_size" in curvature:
             raise InvalidInput("--batch-size belongs to one-shot pruning; coordinator icbs takes one row a sample")
@@ -122,7 +131,7 @@ def _density(density: float | None, quota: Any) -> float:
 
 def _stage_curvature(curvature: dict[str, Any]) -> dict[str, Any]:
     """Options of the curvature as those of the stages: one ridge or scale given is the only one tried."""
-    out = {key: value for key, value in curvature.items() if key in ("samples", "batch_size")}
+    out = {key: value for key, value in curvature.items() if key in ("samples", "batch_size", "store")}
     if "ridge" in curvature or "gradient_scale" in curvature:
         out["ridges"] = (curvature.get("ridge", 1.0),)
         out["gradient_scales"] = (curvature.get("gradient_scale", 0.0),)

@@ -3,7 +3,8 @@
 Benbaki et al.: Fast as CHITA, ICML 2023, algorithm 1 (CHITA++). Beyond the paper: every stage solves
 several models of its one set of gradients (ridge and scale of the linear term) and takes the one
 with the lowest true loss on samples that no model sees; after it, and at the end, the kept weights
-alone may be settled by steps of the same kind from more samples. Nothing is trained.
+alone may be settled by steps of the same kind from more samples, or follow many small ones (`follow`),
+each the minimum of a model of a few samples. Nothing is trained by an optimiser.
 """
 
 import math
@@ -17,6 +18,7 @@ import numpy.typing as npt
 
 from prunebench.coordinator import quotas, schedules
 from prunebench.coordinator.quotas import NetworkQuota
+from prunebench.coordinator.small_steps import small_steps
 from prunebench.coordinator.state import Move, Task
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import BlockProblem, Mode
@@ -54,6 +56,9 @@ class MultiStageOptions:
     start_density: float | None = None
     """Density of the first stage; none: the density asked for to the power of 0.3 (0.31 for 0.02)."""
 
+    densities: tuple[float, ...] = ()
+    """The densities of all stages, one by one; they take the place of stages, schedule and start_density."""
+
     samples: int | None = None
     """Calibration samples of a stage; none: 8,000, or four fifths of all where there are fewer than 10,000."""
 
@@ -84,11 +89,37 @@ class MultiStageOptions:
     settle_samples: int = 5000
     """Calibration samples of a settling round."""
 
+    store: str = ""
+    """Folder for a memory-mapped file of a stage's gradient rows, where they are larger than memory; empty: none."""
+
+    follow: int = 0
+    """Small steps of the kept weights after every stage, each to the minimum of a model of a few fresh samples."""
+
+    follow_end: int | None = None
+    """The same after the last stage; none: as many as after the others."""
+
+    follow_samples: int = 100
+    """Calibration samples, and rows, of a small step."""
+
+    follow_ridge: float = 5.0
+    """Ridge of the small steps' models, relative to the mean eigenvalue of their rows' curvature."""
+
+    follow_rate: float = 0.2
+    """How far small steps go along the mean gradient where there is no curvature; halved when a stage's do not help."""
+
+    follow_below: float = 1.0
+    """Stages of at most this density are followed by small steps."""
+
     def __post_init__(self) -> None:
         quotas.pattern(self.quota)
+        for name, value in (("follow_ridge", self.follow_ridge), ("follow_rate", self.follow_rate)):
+            if not (np.isfinite(value) and value > 0.0):
+                raise InvalidInput(f"coordinator multi-stage: {name} is {value!r}; choose a positive number")
+        for name, least in (("follow", 0), ("follow_samples", 1)):
+            _require_whole(name, getattr(self, name), least)
         for name, least in (("stages", 1), ("settle", 0), ("settle_end", 0), ("settle_samples", 1)):
             _require_whole(name, getattr(self, name), least)
-        for name, least in (("samples", 1), ("batch_size", 1), ("held_out", 1)):
+        for name, least in (("samples", 1), ("batch_size", 1), ("held_out", 1), ("follow_end", 0)):
             if getattr(self, name) is not None:
                 _require_whole(name, getattr(self, name), least)
         for name, least in (("batch_norm_samples", 0), ("settle_size", 0)):
@@ -158,6 +189,7 @@ class MultiStage:
         self._scores: list[tuple[float, float]] = []
         self._loss = float("nan")
         self._clock = 0.0
+        self._rate = options.follow_rate
 
     @property
     def total_steps(self) -> int | None:
@@ -202,21 +234,24 @@ class MultiStage:
             quota.require(self.mask)
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Mask, weights and how many steps are done."""
-        return {"mask": self.mask, "weights": self.weights}, {"done": self._done}
+        """Mask, weights, how many steps are done and the rate of small steps."""
+        return {"mask": self.mask, "weights": self.weights}, {"done": self._done, "rate": self._rate}
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue after the steps that are done."""
         self.mask = arrays["mask"].astype(np.bool_)
         self.weights = arrays["weights"].astype(np.float64)
-        self._done = int(info["done"])
+        self._done, self._rate = int(info["done"]), float(info.get("rate", self.options.follow_rate))
         self._asked, self._waiting, self._answers = [], [], {}
 
     def _plan(self, density: float) -> list[_Step]:
         options, size = self.options, self.weights.size
-        first = options.start_density if options.start_density is not None else density**0.3
         out: list[_Step] = []
-        stages = schedules.densities(options.schedule, first, density, options.stages)
+        if options.densities:
+            stages = schedules.checked_list(options.densities, density)
+        else:
+            first = options.start_density if options.start_density is not None else density**0.3
+            stages = schedules.densities(options.schedule, first, density, options.stages)
         for stage, part in enumerate(stages):
             quota = self._stage_quota(part, density)
             keep = keep_count(part, size) if quota is None else quota.keep
@@ -251,7 +286,7 @@ class MultiStage:
         positions = rng.choice(self._pool, count, replace=False)
         # mini-batches keep the random order; single samples are read in theirs
         positions = positions if batch > 1 else np.sort(positions)
-        rows = self._network.rows(positions, batch, chosen if settling else None)
+        rows = self._network.rows(positions, batch, chosen if settling else None, self.options.store)
         gradient = rows.mean(axis=0, dtype=np.float64)
         whole = fisher_form(
             rows, self.weights[chosen], ridge=1.0, batch_size=batch, row_weight=self._network.row_weight
@@ -298,6 +333,11 @@ class MultiStage:
             assert block.indices is not None
             self.mask = np.zeros_like(self.mask)
             self.mask[block.indices[solution.mask]] = True
+        pruned_loss = loss
+        if step.kind == "prune" and step.keep <= self.options.follow_below * self.weights.size:
+            last = self._done == max(number for number, held in enumerate(self.steps) if held.kind == "prune")
+            end = self.options.follow_end
+            loss = self._follow(loss, end if last and end is not None else self.options.follow)
         self._done += 1
         if step.kind == "settle" and not accepted:
             self._skip_settling(step.stage)
@@ -310,6 +350,7 @@ class MultiStage:
             "model_after": solution.objective,
             "true_before": self._loss,
             "true_after": loss,
+            "true_after_pruning": pruned_loss,
             "true_change": loss - self._loss,
             "held_out_losses": {self._label(number): value for number, value in losses.items()},
             "ridge": ridge,
@@ -318,6 +359,26 @@ class MultiStage:
             "seconds": perf_counter() - self._clock,
         }
         return Move(accepted, solution.objective - block.form.constant, int((self.mask != before).sum()), details)
+
+    def _follow(self, loss: float, steps: int) -> float:
+        """Take small steps; keep a point of theirs if it lowers the held-out loss. -> the loss then
+
+        loss : the held-out loss at the weights as they stand;  steps : how many to take
+        """
+        if not steps or self.mode == "select":
+            return loss
+        rng = np.random.default_rng(np.random.SeedSequence(entropy=self._seed, spawn_key=(3, self._done)))
+        samples, ridge = self.options.follow_samples, self.options.follow_ridge
+        points = small_steps(self._network, self.weights, self.mask, self._pool, rng, steps, samples, ridge, self._rate)
+        before = loss
+        for point in points:
+            self._network.place(point)
+            found = self._network.loss(self._held)
+            if found < loss:
+                loss, self.weights = found, point
+        if loss == before:
+            self._rate /= 2.0
+        return loss
 
     def _label(self, number: int) -> str:
         ridge, scale = self._scores[number]

@@ -1,6 +1,6 @@
 """Density schedules: how the kept part falls from stage to stage to the density asked for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from prunebench.core.errors import InvalidInput, unknown_name
 
@@ -41,6 +41,21 @@ SCHEDULES: Mapping[str, Schedule] = {
     "linear": linear,
     "constant": constant,
 }
+
+
+def checked_list(values: Sequence[float], last: float) -> list[float]:
+    """Densities given one by one, which must fall and end at `last`.
+
+    Raises
+    ------
+    InvalidInput   one of them rises, or is not above 0 and at most 1, or the last is another
+    """
+    for value, before in zip(values, (1.0, *values), strict=False):
+        if not 0.0 < value <= before:
+            raise InvalidInput(f"densities are {tuple(values)}; each must be above 0 and at most the one before it")
+    if values[-1] != last:
+        raise InvalidInput(f"densities end with {values[-1]} but the density asked for is {last}; make them agree")
+    return list(values)
 
 
 def densities(name: str, first: float, last: float, stages: int) -> list[float]:

@@ -44,6 +44,9 @@ class FisherOptions:
     gradient_scale: float = 0.0
     """Factor of the mean gradient in the linear term; 0 leaves it out: the dense weights count as a minimum."""
 
+    store: str = ""
+    """Folder for a memory-mapped file of the gradient rows, where they are larger than memory; empty: in memory."""
+
     def __post_init__(self) -> None:
         for name in ("samples", "batch_size"):
             value = getattr(self, name)
@@ -121,6 +124,7 @@ def network_form(
     options: FisherOptions,
     rng: np.random.Generator,
     progress: "Report | None" = None,
+    memory_limit: int | None = None,
 ) -> QuadraticForm:
     """The empirical Fisher form of a network at its present weights, from its calibration samples.
 
@@ -131,12 +135,14 @@ def network_form(
     options : FisherOptions
     rng : draws the samples
     progress : called with (rows done, rows)
+    memory_limit : bytes that gradients in memory may take; the machine's available memory if None
 
     Raises
     ------
-    InvalidInput   fewer calibration samples than asked for, or what sample_gradients and fisher_form refuse
+    InvalidInput   fewer calibration samples than asked for, more rows than memory holds and no store,
+                   or what sample_gradients and fisher_form refuse
     """
-    from prunebench.curvature.gradients import sample_gradients
+    from prunebench.curvature.gradients import sample_gradients, stored_rows
     from prunebench.curvature.samples import row_weight
 
     calibration = problem.calibration()
@@ -150,7 +156,14 @@ def network_form(
         # Data are often sorted by class; mini-batches must not be.
         positions = rng.permutation(positions)
     gradients = sample_gradients(
-        network, problem.loss, calibration, positions, batch_size=options.batch_size, progress=progress
+        network,
+        problem.loss,
+        calibration,
+        positions,
+        batch_size=options.batch_size,
+        progress=progress,
+        memory_limit=memory_limit,
+        out=stored_rows(options.store, options.samples // options.batch_size, network.total),
     )
     return fisher_form(
         gradients,

@@ -4,7 +4,9 @@ Per-sample gradients by torch.func (vmap of grad), or as outer products for chai
 chunk by chunk into one float32 array; nothing of the size of the result is held twice.
 """
 
+import contextlib
 import shutil
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -137,6 +139,26 @@ def mapped_rows(path: Path | str, rows: int, weights: int) -> npt.NDArray[np.flo
     return np.lib.format.open_memmap(file, mode="w+", dtype=np.float32, shape=(rows, weights))
 
 
+def stored_rows(folder: str, rows: int, weights: int) -> npt.NDArray[np.float32] | None:
+    """`mapped_rows` in a file of its own in `folder`, which goes when the rows do; None without a folder.
+
+    Raises
+    ------
+    InvalidInput   `folder` is a file, or its disk has no room
+    """
+    if not folder:
+        return None
+    place = Path(folder).expanduser()
+    if place.is_file():
+        raise InvalidInput(f"store is {folder!r}, which is a file; give a folder")
+    file = place / f"gradients-{uuid.uuid4().hex}.npy"
+    rows_held = mapped_rows(file, rows, weights)
+    # where the system allows it the name goes at once, so that nothing is left behind whatever happens
+    with contextlib.suppress(OSError):
+        file.unlink()
+    return rows_held
+
+
 def gradient_memory(
     network: PrunableNetwork, loss: Loss, samples: Samples, rows: int, *, batch_size: int = 1
 ) -> GradientMemory:
@@ -146,6 +168,7 @@ def gradient_memory(
     """
     with evaluation_mode(network.model), torch.random.fork_rng(devices=[]):
         kept = _kept_for_backward(GradientWork(network, loss, samples, torch.device("cpu")))
+        windows = linear_gradients.unfolded_bytes(network, samples)
     gradient = 4 * network.total
     if batch_size > 1:
         chunk, working = 1, 2 * gradient + 2 * batch_size * kept
@@ -155,6 +178,9 @@ def gradient_memory(
         if not (linear_gradients.applies(network) or _by_passes(network, samples, "cpu")):
             # The gradients of a chunk, and temporaries of the size of the layer that is being made.
             each += gradient + 2 * 4 * max(layer.size for layer in network.layers)
+        else:
+            # The windows of one convolution at a time, and the gradients of its layer.
+            each += windows + (4 * max(layer.size for layer in network.layers) if windows else 0)
         chunk = max(1, min(rows, CHUNK_SAMPLES, CHUNK_BYTES // each))
         working = chunk * each
     return GradientMemory(result=rows * gradient, working=working, chunk=chunk)
@@ -167,7 +193,7 @@ def require_memory(memory: GradientMemory, rows: int, weights: int, limit: int |
         raise InvalidInput(
             f"{rows:,} sample gradients of {weights:,} weights need {_mebibytes(memory.total)} and "
             f"{_mebibytes(allowed)} are available; take fewer samples, mini-batches (a larger batch_size), "
-            "or fewer layers at a time"
+            "fewer layers at a time, or hold the rows in a file (store=FOLDER, --store FOLDER)"
         )
 
 
@@ -184,9 +210,36 @@ def available_memory() -> int | None:
 
 
 def _by_passes(network: PrunableNetwork, samples: Samples, device: str) -> bool:
-    """Whether gradients can be had from passes through linear layers, where the model is."""
+    """Whether gradients can be had from passes through linear layers and convolutions, where the model is."""
     place = next(network.model.parameters()).device
-    return place == torch.device(device) and not unsuited(network, samples, place)
+    if place != torch.device(device):
+        return False
+    modules = linear_gradients.weighted_modules(network)
+    if unsuited(network, samples, place, modules):
+        return False
+    return not any(isinstance(m, torch.nn.Conv2d) for m in modules.values()) or _apart(network, samples, place)
+
+
+def _apart(network: PrunableNetwork, samples: Samples, place: torch.device) -> bool:
+    """Whether the network treats every sample of a batch by itself: two together give what each gives alone.
+
+    Vectorising over samples refuses what depends on the values of a batch (branches), which
+    numbers alone might not show.
+    """
+
+    def alone(one: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = network.model(one.unsqueeze(0))
+        return outputs[0]
+
+    positions = np.arange(min(2, len(samples)), dtype=np.int64)
+    inputs = samples.batch(positions)[0].to(place)
+    with evaluation_mode(network.model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        together = network.model(inputs)
+        try:
+            apart = torch.func.vmap(alone)(inputs)
+        except RuntimeError:
+            return False
+    return bool(torch.allclose(together, apart, rtol=1e-3, atol=1e-4 * (1.0 + float(together.abs().max()))))
 
 
 def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Per-sample gradients of chains of linear layers: one backward pass a chunk, then outer products.
+"""Per-sample gradients of linear layers and convolutions: one backward pass a chunk, then outer products.
 
 For y = x W' + b the gradient of sample i is the outer product of ∂loss_i/∂y_i and x_i (Goodfellow:
 Efficient per-example gradient computations, 2015). Written straight into the result, they cost one
@@ -6,11 +6,13 @@ pass over its memory, where vmap makes temporaries of the same size and copies t
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 
 from prunebench.core.arrays import IndexArray
+from prunebench.core.problem import Samples
 from prunebench.curvature import linear_passes
 from prunebench.curvature.gradient_work import GradientWork
 from prunebench.curvature.network import PrunableNetwork
@@ -61,23 +63,82 @@ def fill(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tenso
         yield len(inputs)
 
 
+Weighted = torch.nn.Linear | torch.nn.Conv2d
+"""A layer whose sample gradients are products of its inputs and the slopes of its outputs."""
+
+
+def weighted_modules(network: PrunableNetwork) -> dict[str, Weighted]:
+    """The linear layers and plain convolutions (ungrouped, zeros around) that are pruned, by parameter name."""
+    found: dict[str, Weighted] = dict(linear_passes.linear_modules(network))
+    modules = dict(network.model.named_modules())
+    for layer in network.layers:
+        owner, _, leaf = layer.name.rpartition(".")
+        module = modules.get(owner)
+        if leaf == "weight" and isinstance(module, torch.nn.Conv2d) and _is_plain_convolution(module):
+            found[layer.name] = module
+    return found
+
+
+def unfolded_bytes(network: PrunableNetwork, samples: Samples) -> int:
+    """Bytes that the windows of one sample take in the convolution where they take most; 0 without one."""
+    most = 0
+
+    def note(module: torch.nn.Module, _given: Any, output: torch.Tensor) -> None:
+        nonlocal most
+        held = cast(torch.nn.Conv2d, module)
+        most = max(most, 4 * output[0, 0].numel() * held.weight[0].numel())
+
+    convolutions = [m for m in weighted_modules(network).values() if isinstance(m, torch.nn.Conv2d)]
+    if not convolutions:
+        return 0
+    handles = [module.register_forward_hook(note) for module in convolutions]
+    try:
+        with torch.no_grad():
+            inputs = samples.batch(np.zeros(1, dtype=np.int64))[0]
+            network.model(inputs.to(next(network.model.parameters()).device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return most
+
+
 def fill_by_passes(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[int]:
-    """The same for any network that `linear_passes.unsuited` has nothing against, where its model is."""
+    """The same for any network of `weighted_modules` that `linear_passes.unsuited` has nothing against.
+
+    The gradient of a convolution is the product of its outputs' slopes with the windows of its inputs,
+    summed over places (Rochette, Manoel, Tramel: Efficient per-example gradient computations in
+    convolutional neural networks, 2019). Where the model is; its memory is written row by row.
+    """
     spans = {layer.name: layer for layer in work.network.layers}
-    modules = linear_passes.linear_modules(work.network)
+    modules = weighted_modules(work.network)
     for start in range(0, positions.size, chunk):
         inputs, targets = work.batch(positions[start : start + chunk])
         block = out[start : start + len(inputs)]
         block.zero_()
 
         def add(name: str, given: torch.Tensor, slopes: torch.Tensor, block: torch.Tensor = block) -> None:
-            layer = spans[name]
-            rows = block[:, layer.start : layer.stop].view(len(block), *layer.shape)
-            slopes = slopes.reshape(len(block), -1, slopes.shape[-1])
-            rows += (slopes.transpose(1, 2) @ given.reshape(len(block), -1, given.shape[-1])).to(block.device)
+            layer, module, count = spans[name], modules[name], len(block)
+            if isinstance(module, torch.nn.Conv2d):
+                rows = block[:, layer.start : layer.stop].view(count, layer.shape[0], -1)
+                windows = torch.nn.functional.unfold(
+                    given,
+                    module.kernel_size,
+                    dilation=module.dilation,
+                    padding=cast(tuple[int, int], module.padding),
+                    stride=module.stride,
+                )
+                rows += (slopes.reshape(count, layer.shape[0], -1) @ windows.transpose(1, 2)).to(block.device)
+                return
+            rows = block[:, layer.start : layer.stop].view(count, *layer.shape)
+            slopes = slopes.reshape(count, -1, slopes.shape[-1])
+            rows += (slopes.transpose(1, 2) @ given.reshape(count, -1, given.shape[-1])).to(block.device)
 
         linear_passes.send(work.model, modules, work.loss, (inputs, targets), add)
         yield len(inputs)
+
+
+def _is_plain_convolution(module: torch.nn.Conv2d) -> bool:
+    return module.groups == 1 and module.padding_mode == "zeros" and not isinstance(module.padding, str)
 
 
 def _is_plain(module: torch.nn.Module) -> bool:

@@ -20,7 +20,9 @@ from prunebench.curvature.gradient_work import Loss
 from prunebench.curvature.network import PrunableNetwork, evaluation_mode
 
 Take = Callable[[str, torch.Tensor, torch.Tensor], None]
-"""Called with a parameter's name, its layer's inputs (b, ..., in) and its outputs' slopes (b, ..., out), float32."""
+"""Called with a parameter's name, its layer's inputs (b, ..., in) and its outputs' slopes (b, ..., out), float32.
+
+Of a convolution: inputs (b, in, h, w) and slopes (b, out, h', w')."""
 
 Held = tuple[torch.Tensor, int]
 """A layer's inputs, and which version of their memory they are."""
@@ -41,16 +43,22 @@ def linear_modules(network: PrunableNetwork) -> dict[str, torch.nn.Linear]:
     return found
 
 
-def unsuited(network: PrunableNetwork, samples: Samples, device: torch.device) -> str:
+def unsuited(
+    network: PrunableNetwork,
+    samples: Samples,
+    device: torch.device,
+    modules: Mapping[str, torch.nn.Module] | None = None,
+) -> str:
     """Why `send` cannot be used for a network, "" if it can. Sends one sample forward.
 
-    All that is pruned must be weights of linear layers that the network calls, with the samples
-    along the first axis of their inputs.
+    All that is pruned must be weights of `modules` (none: its linear layers) that the network calls,
+    with the samples along the first axis of their inputs.
     """
-    modules = linear_modules(network)
+    kind = "linear layer" if modules is None else "linear layer or plain convolution"
+    modules = linear_modules(network) if modules is None else modules
     other = [layer.name for layer in network.layers if layer.name not in modules]
     if other:
-        return f"{other[0]!r} is not the weight of a linear layer"
+        return f"{other[0]!r} is not the weight of a {kind}"
     shapes: dict[str, torch.Size] = {}
 
     def note(name: str) -> Callable[..., None]:
@@ -77,7 +85,7 @@ def unsuited(network: PrunableNetwork, samples: Samples, device: torch.device) -
 
 def send(
     model: torch.nn.Module,
-    modules: Mapping[str, torch.nn.Linear],
+    modules: Mapping[str, torch.nn.Module],
     loss: Loss,
     batch: tuple[torch.Tensor, torch.Tensor],
     take: Take,
@@ -89,7 +97,7 @@ def send(
     Parameters
     ----------
     model : taken in evaluation mode; nothing of it is changed
-    modules : the linear layers by parameter name
+    modules : the linear layers, or convolutions, by parameter name
     loss : outputs, targets of b samples -> losses (b,)
     batch : inputs and targets, where the model is
     take : gets float32 whatever the model's dtype; slopes are those of each sample's own loss
@@ -116,7 +124,9 @@ def send(
                 raise InvalidInput(
                     f"layer {unused[0]!r} is never used by the network; leave it out of the prunable ones"
                 )
-            watch.scale = HALF_SCALE if any(m.weight.dtype == torch.float16 for m in modules.values()) else 1.0
+            watch.scale = (
+                HALF_SCALE if any(p.dtype == torch.float16 for m in modules.values() for p in m.parameters()) else 1.0
+            )
             watch.backward = True
             (losses.sum() * watch.scale).backward()
     finally:

@@ -10,7 +10,7 @@ import torch
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, Samples
-from prunebench.curvature.gradients import sample_gradients
+from prunebench.curvature.gradients import sample_gradients, stored_rows
 from prunebench.curvature.network import PrunableNetwork, evaluation_mode
 from prunebench.curvature.samples import at_once, row_weight
 
@@ -45,21 +45,33 @@ class StageNetwork:
         if statistics.size and _batch_norms(network.model):
             self._norms = (BatchNormTracker(network.model, self._calibration, statistics),)
 
-    def place(self, weights: FloatArray) -> None:
-        """Put weights (p,) into the model and bring its batch-norm statistics up to date."""
+    def place(self, weights: FloatArray, *, statistics: bool = True) -> None:
+        """Put weights (p,) into the model and, if asked for, bring its batch-norm statistics up to date."""
         self.network.assign(weights)
-        for tracker in self._norms:
-            tracker.update()
+        if statistics:
+            for tracker in self._norms:
+                tracker.update()
 
-    def rows(self, positions: IndexArray, batch_size: int, chosen: IndexArray | None = None) -> npt.NDArray[np.float32]:
+    def rows(
+        self, positions: IndexArray, batch_size: int, chosen: IndexArray | None = None, store: str = ""
+    ) -> npt.NDArray[np.float32]:
         """Gradient rows at the weights in place: of all weights, or of those in `chosen`. float32 (n, p) or (n, b).
+
+        Those of all weights are held in a memory-mapped file in the folder `store`, if one is given.
 
         Raises
         ------
         InvalidInput   a gradient is NaN or infinite; the message names the layer
         """
         if chosen is None:
-            return sample_gradients(self.network, self._loss, self._calibration, positions, batch_size=batch_size)
+            return sample_gradients(
+                self.network,
+                self._loss,
+                self._calibration,
+                positions,
+                batch_size=batch_size,
+                out=stored_rows(store, positions.size // batch_size, self.network.total),
+            )
         step = batch_size * max(1, SLICE_BYTES // (4 * self.network.total))
         parts = [
             self.rows(positions[start : start + step], batch_size)[:, chosen]
