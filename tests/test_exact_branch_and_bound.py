@@ -71,6 +71,51 @@ def test_a_run_that_is_stopped_has_a_monotone_trace_and_a_valid_bound(mode):
     assert (answer.trace[1:, 2] >= answer.trace[:-1, 2]).all()
 
 
+@pytest.mark.parametrize("mode", ["select", "refit"])
+def test_a_longer_run_never_knows_less(mode):
+    """Equal columns in all directions: no run of these finishes, each goes the way of the shorter one further."""
+    rng = np.random.default_rng(4)
+    factor = rng.normal(size=(100, 110)) / 10.0
+    form = QuadraticForm(factor=factor, ridge=1e-3, centre=np.ones(110))
+    block = BlockProblem(form, np.ones(110), 55, mode)
+    best, proved = np.inf, -np.inf
+    for seconds in (0.3, 1.0, 3.0):
+        answer = solve(block, "branch-and-bound", budget=Budget(seconds=seconds))
+        assert answer.status is Status.TIME_LIMIT
+        trace = answer.trace
+        assert (np.diff(trace[:, 0]) >= 0).all()
+        assert (np.diff(trace[:, 1]) <= 0).all()
+        assert (trace[1:, 2] >= trace[:-1, 2]).all()
+        assert trace[-1, 1] == answer.objective <= best
+        assert trace[-1, 2] == answer.lower_bound >= proved
+        best, proved = answer.objective, answer.lower_bound
+    assert -np.inf < proved < best
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_shifts_interior_point_needs_few_iterations(seed):
+    """A predictor and a corrector an iteration: about as many as other codes need on semidefinite programs."""
+    from prunebench.core.convexify import plane_shift
+
+    block = gradient_block(60, (20, 60, 200)[seed % 3], 20, "select", seed=seed)
+    upper = block.evaluate(block.incumbent)
+    program = SelectProgram.of(block, upper)
+    found = plane_shift(program.quadratic, program.linear, program.count, program.inner(upper), 1e-4)
+    assert found.iterations <= 30
+    assert found.value < program.inner(upper)
+
+
+def test_kicks_never_lose_the_start_and_keep_the_count():
+    from prunebench.kernels.branch_and_bound_search import kicked_mask
+
+    block = gradient_block(30, 15, 11, "select")
+    program = SelectProgram.of(block, block.evaluate(block.incumbent))
+    mask = kicked_mask(program, block.incumbent, 50)
+    assert int(mask.sum()) == 11
+    assert block.evaluate(mask) <= block.evaluate(block.incumbent)
+    assert (kicked_mask(program, block.incumbent, 50) == mask).all()
+
+
 def test_no_time_gives_the_incumbent_and_no_bound():
     answer = solve(gradient_block(30, 10, 10, "select"), "branch-and-bound", budget=Budget(seconds=0.0))
     assert answer.status is Status.TIME_LIMIT
