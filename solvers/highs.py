@@ -155,7 +155,8 @@ class _Run:
             if self.formulation != PROBED:
                 self.reason = "no bound: the curvature is not positive definite in floating point; raise the ridge"
             return
-        self.tolerance = (2.0 * formulation.slack + 2.0 * program.rounding) / program.scale
+        # what probing may be off by is in the tolerance already
+        self.tolerance += (2.0 * formulation.slack + 2.0 * program.rounding) / program.scale
         self.tolerance += 1e-9 * min(abs(self.objective), abs(program.inner(self.objective)) / program.scale)
         model = formulation.model
         seen: set[bytes] = set()
@@ -183,6 +184,10 @@ class _Run:
                 watch,
             )
             self.nodes += outcome.nodes
+            if self.left is not None and outcome.status == "Infeasible":
+                # probing may exclude the incumbent, and the model's columns hold what is better than it only
+                self._raise_bound(self.most)
+                return
             watch(outcome.bound)
             if self.rounds == 1:
                 self.root = self.bound
