@@ -5,13 +5,13 @@ nodes, what it left open goes back to the pool: the incumbent improves as fast a
 search while the pool's smallest bound, the proof, rises. With several threads each takes the next
 best node; the compiled dives run without the interpreter lock.
 
-Tried and left out, each on weights drawn by Fisher score (nearly equal diagonals, p = 48 to 128,
-where the tree has 10^5 to 10^7 nodes): a shift of its own for an open node takes a fifth to a third
-off its gap, but as many nodes remain below it, since the root's shift is as good some levels
-further down; semidefinite bounds at every node need more nodes than the tree here, whose cheap
-bounds come with a good branching score; strong branching halves the nodes at ten times their cost,
-and in the upper levels alone changes nothing; triangle inequalities take a quarter off the root's
-gap at p = 64 and cost some thousand eigenvalue problems.
+Tried and left out, each on single blocks of weights drawn by Fisher score (nearly equal diagonals,
+p = 48 to 96, where the tree has 10^5 to 10^7 nodes): a shift of its own for an open node takes a fifth
+to a third off its gap, but about as many nodes remain below it; semidefinite bounds at every node,
+with a plain branching rule, were not done at p = 48 after more nodes than the whole tree has; strong
+branching halves the nodes at many times their cost, and in the upper levels alone changes nothing;
+triangle inequalities take a fifth off the root's gap at p = 64 and cost some thousand eigenvalue
+problems (not tried inside the tree).
 """
 
 import heapq
