@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from prunebench.coordinator import quotas, schedules
 from prunebench.coordinator.quotas import NetworkQuota
-from prunebench.coordinator.small_steps import small_steps
+from prunebench.coordinator.small_steps import Pace, small_steps
 from prunebench.coordinator.state import Move, Task
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import BlockProblem, Mode
@@ -368,8 +368,8 @@ class MultiStage:
         if not steps or self.mode == "select":
             return loss
         rng = np.random.default_rng(np.random.SeedSequence(entropy=self._seed, spawn_key=(3, self._done)))
-        samples, ridge = self.options.follow_samples, self.options.follow_ridge
-        points = small_steps(self._network, self.weights, self.mask, self._pool, rng, steps, samples, ridge, self._rate)
+        pace = Pace(steps, self.options.follow_samples, self.options.follow_ridge, self._rate)
+        points = small_steps(self._network, self.weights, self.mask, self._pool, rng, pace)
         before = loss
         for point in points:
             self._network.place(point)

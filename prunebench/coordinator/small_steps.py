@@ -6,6 +6,7 @@ follow the loss itself: the natural gradient (Amari: Natural gradient works effi
 1998) with the empirical Fisher of the step's own samples.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,16 +22,28 @@ STATISTICS_EVERY = 5
 """Steps after which batch-norm statistics are brought up to date: that costs as much as a step."""
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How the steps are taken.
+
+    steps : how many, at least one;  samples : of each, one gradient row a sample
+    ridge : ρ relative to the mean eigenvalue of F on the samples' own span
+    rate : how far a step goes along the mean gradient in directions without curvature
+    """
+
+    steps: int
+    samples: int
+    ridge: float
+    rate: float
+
+
 def small_steps(
     network: "StageNetwork",
     weights: FloatArray,
     mask: BoolArray,
     pool: IndexArray,
     rng: np.random.Generator,
-    steps: int,
-    samples: int,
-    ridge: float,
-    rate: float,
+    pace: Pace,
 ) -> list[FloatArray]:
     """Steps -rate·ρ·(F + ρ)⁻¹·gradient of the kept weights, each from fresh samples. -> two points, float64 (p,)
 
@@ -43,20 +56,18 @@ def small_steps(
     network : left with weights of the last step in it
     weights : float64 (p,), where the steps begin;  mask : bool (p,), which of them move
     pool : int64 (s,), calibration positions that the samples are drawn from, in random rounds over all
-    steps : how many, at least one;  samples : of each, one gradient row a sample
-    ridge : ρ relative to the mean eigenvalue of F on the samples' own span
-    rate : how far a step goes along the mean gradient in directions without curvature
+    pace : number, size and length of the steps
 
     Raises
     ------
     InvalidInput   a gradient is NaN or infinite; the message names the layer
     """
-    kept, count = np.flatnonzero(mask), min(samples, pool.size)
+    kept, count = np.flatnonzero(mask), min(pace.samples, pool.size)
     order: IndexArray = np.zeros(0, dtype=np.int64)
     place, total, added = weights.copy(), np.zeros(kept.size), 0
     everything = np.ones(kept.size, dtype=np.bool_)
     network.place(place)
-    for number in range(steps):
+    for number in range(pace.steps):
         if order.size < count:
             order = np.concatenate((order, rng.permutation(pool)))
         positions, order = order[:count], order[count:]
@@ -64,12 +75,12 @@ def small_steps(
         gradient = rows.mean(axis=0, dtype=np.float64)
         try:
             # the ridge of a form is relative to the mean of kept.size entries, of which len(rows) share the trace
-            relative = ridge * kept.size / len(rows)
+            relative = pace.ridge * kept.size / len(rows)
             form = fisher_form(rows, place[kept], ridge=relative, row_weight=network.row_weight)
         except NoCurvature:
             break  # every sample is fitted perfectly: nothing is left to follow
-        place[kept] = form.with_terms(linear=rate * form.ridge * gradient).refit(everything)
-        if 2 * number >= steps:
+        place[kept] = form.with_terms(linear=pace.rate * form.ridge * gradient).refit(everything)
+        if 2 * number >= pace.steps:
             total, added = total + place[kept], added + 1
         network.place(place, statistics=(number + 1) % STATISTICS_EVERY == 0)
     mean = place.copy()
