@@ -80,7 +80,8 @@ class SelectTree:
         self.matrix[np.diag_indices(p)] += self.shift
         self.linear = program.linear - 0.5 * self.shift
         size = float(np.abs(self.linear).sum() + np.abs(self.matrix).sum() + np.abs(self.shift).sum())
-        self.slack = HALF_ULP * (p + 8) * size
+        # evaluation, and at most as much three times over for putting fixed variables in
+        self.slack = 4.0 * HALF_ULP * (p + 8) * size
         self.margin = max(RELATIVE_TOLERANCE * abs(upper), 2.0 * self.slack)
         self._point = _rounded_off(point, self.count)
 
