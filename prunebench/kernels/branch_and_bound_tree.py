@@ -429,9 +429,11 @@ def explore(
                     if i == j:
                         position = a
                 j = position
-                frame_sweeps[frame + 1] = frame_sweeps[frame] + stack_made[depth - 1] if (
-                    depth > 0 and stack_frame[depth - 1] == frame
-                ) else frame_sweeps[frame]
+                frame_sweeps[frame + 1] = (
+                    frame_sweeps[frame] + stack_made[depth - 1]
+                    if (depth > 0 and stack_frame[depth - 1] == frame)
+                    else frame_sweeps[frame]
+                )
                 frame += 1
                 n, made = f, 0
                 count -= kept
