@@ -1,9 +1,12 @@
-"""Exact by HiGHS: linear formulations with lazily added tangents, since HiGHS refuses an MIQP.
+"""Exact by HiGHS: linear formulations with tangents in place of curvature, since HiGHS refuses an MIQP.
 
 In mode select the variables that the branch and bound's root relaxation can fix, by reduced costs
-and by probing one variable at a time, are fixed before HiGHS sees the model: on easy blocks of a few
-dozen weights little is left of it (option `probing`). Tangents are added between runs and not in one
-tree: HiGHS 1.15 names a callback for lazy constraints, but its input has no rows to hand over.
+and by probing one variable at a time, are fixed before HiGHS sees a model (option `probing`), and
+then HiGHS looks for a mask better than the incumbent below tangents that were chosen so that it finds
+none: for all that is left if some hundred tangents do, otherwise for the leaves of a front that is
+split outside HiGHS (prunebench.kernels.highs_parts). The other formulations are one model of the
+whole, to which tangents are added between runs and not in one tree: HiGHS 1.15 names a callback for
+lazy constraints, but its input has no rows to hand over.
 
 Huangfu, Hall: Parallelizing the dual revised simplex method, Math. Programming Computation 10
 (2018), for HiGHS; the formulations and their papers are in prunebench.kernels.highs_formulations.
@@ -26,6 +29,7 @@ from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 
 if TYPE_CHECKING:
+    from prunebench.kernels.highs_parts import Front
     from prunebench.kernels.probing import Reduced
 
 MAX_SIZE = 256
@@ -33,9 +37,10 @@ PAIRS_SIZE = 24
 LP_ROUNDS = 25
 MOST_KICKS = 2000
 PROBED = "probing"
-"""The formulation's name where fixing variables left nothing for HiGHS."""
+"""The formulation's name where fixing variables and splitting left nothing for HiGHS."""
+TANGENTS = "tangents"
 FORMULATIONS = {
-    "select": ("pairs", "mccormick", "residuals", "shifted-residuals"),
+    "select": (TANGENTS, "pairs", "mccormick", "residuals", "shifted-residuals"),
     "refit": ("perspective", "mask-cuts"),
 }
 
@@ -46,8 +51,9 @@ class HiGHS:
     """HiGHS proves blocks of up to some 64 weights; beyond that 'branch-and-bound' proves far more.
 
     Kept for what HiGHS is: an independent, widely trusted solver behind the same certificate
-    (`probing=False` leaves the whole program to it). Its bounds are lowered by what its row and
-    integer tolerances allow. Budgeted evaluations are nodes.
+    (`probing=False` leaves the whole program to it). With `tangents` the details say how many models
+    HiGHS proved (`parts`) and how often a part was split before (`splits`). Bounds are lowered by
+    what HiGHS' row and integer tolerances allow. Budgeted evaluations are nodes of HiGHS.
     """
 
     name: ClassVar[str] = "highs"
@@ -60,15 +66,15 @@ class HiGHS:
     max_size: ClassVar[int | None] = MAX_SIZE
     reference: ClassVar[str] = "Huangfu, Hall 2018; Adams, Sherali 1986; Günlük, Linderoth 2010"
 
-    formulation: Literal["auto", "pairs", "mccormick", "residuals", "shifted-residuals", "perspective", "mask-cuts"] = (
-        "auto"
-    )
-    """select: pairs (default where probing leaves up to 24 weights), residuals (beyond), shifted-residuals,
-    mccormick (textbook);
+    formulation: Literal[
+        "auto", "tangents", "pairs", "mccormick", "residuals", "shifted-residuals", "perspective", "mask-cuts"
+    ] = "auto"
+    """select: tangents (default; needs probing, takes no quota), pairs (default otherwise, up to 24 weights),
+    residuals (beyond), shifted-residuals, mccormick (textbook);
     refit: perspective (default), mask-cuts."""
 
     probing: bool = True
-    """Mode select without a quota: fix variables by the branch and bound's root relaxation first."""
+    """Mode select without a quota: fix variables by the branch and bound's relaxation before HiGHS sees a model."""
 
     threads: int = 1
     """Threads HiGHS may use."""
@@ -85,6 +91,8 @@ class HiGHS:
         if self.formulation != "auto" and self.formulation not in FORMULATIONS[block.mode]:
             allowed = ", ".join(FORMULATIONS[block.mode])
             return f"formulation {self.formulation!r} is not for mode {block.mode}; choose auto, {allowed}"
+        if self.formulation == TANGENTS and (block.quota is not None or not self.probing):
+            return "formulation 'tangents' needs probing and takes no quota; choose auto, pairs or residuals"
         return ""
 
     def solve(
@@ -117,6 +125,7 @@ class _Run:
         self.left: Reduced | None = None
         self.free = np.arange(block.p)
         self.most = np.inf
+        self.front: Front | None = None
 
     def solve(self) -> Solution:
         """Run to the end of the proof or of the budget, or to Ctrl-C."""
@@ -135,6 +144,9 @@ class _Run:
         details: dict[str, Any] = {
             "nodes": self.nodes, "rounds": self.rounds, "formulation": self.formulation, "free": self.free.size,
         }  # fmt: skip
+        if self.front is not None:
+            self.nodes = details["nodes"] = self.front.nodes
+            details.update(rounds=self.front.rounds, parts=self.front.models, splits=self.front.splits)
         if np.isfinite(self.bound):
             details["certificate"] = certificate(
                 f"highs: {self.formulation}",
@@ -152,7 +164,7 @@ class _Run:
         self._offer(swap_descent(block, self.mask, recorder).mask)
         program, formulation = self._formulated()
         if formulation is None:
-            if self.formulation != PROBED:
+            if self.formulation not in (PROBED, TANGENTS):
                 self.reason = "no bound: the curvature is not positive definite in floating point; raise the ridge"
             return
         # what probing may be off by is in the tolerance already
@@ -223,6 +235,9 @@ class _Run:
                 program, shift = self._probed(program, expired)
                 if self.formulation == PROBED:
                     return program, None
+                if self.formulation in ("auto", TANGENTS):
+                    self._parts()
+                    return program, None
             if self.formulation == "auto":
                 self.formulation = "pairs" if self.free.size <= PAIRS_SIZE else "residuals"
             if self.formulation in ("pairs", "mccormick"):
@@ -261,6 +276,26 @@ class _Run:
         self._raise_bound(self.most if left.settled else left.bound)
         self.root = self.bound
         return left.program, left.shift
+
+    def _parts(self) -> None:
+        """Prove what probing left by HiGHS, part by part."""
+        from prunebench.kernels.highs_parts import Front
+
+        assert self.left is not None
+        self.formulation = TANGENTS
+
+        def offer(mask: BoolArray) -> float:
+            self._offer(mask)
+            return self.objective
+
+        self.front = Front(
+            self.left, self.objective, offer, self._raise_bound, self.recorder.expired,
+            lambda: self.recorder.remaining, self.options.threads,
+        )  # fmt: skip
+        self.front.run()
+        self.reason, self.tolerance = self.front.reason, self.front.tolerance
+        if not self.front.models and not self.reason:
+            self.formulation = PROBED
 
     def _start(self) -> BoolArray:
         """The incumbent's mask of the free variables, with as many kept as the model keeps."""

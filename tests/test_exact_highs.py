@@ -1,11 +1,22 @@
 """HiGHS: every formulation proves the same optimum, and stops honestly."""
 
+from dataclasses import replace
+from itertools import combinations, product
+
 import numpy as np
 import pytest
 
 from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
 from prunebench.core.certificate import value_range
 from prunebench.core.errors import SolverRefused
+from prunebench.core.programs import SelectProgram
+from prunebench.core.quota import Quota
+from prunebench.kernels import highs_parts
+from prunebench.kernels.branch_and_bound_search import SelectTree
+from prunebench.kernels.branch_and_bound_select import FREE
+from prunebench.kernels.highs_parts import Exclusion, Front
+from prunebench.kernels.probing import probed, reduced
+from prunebench.kernels.relaxation_points import relaxation_points
 from prunebench.testing.instances import FAMILIES, instance
 
 FORMULATIONS = {
@@ -57,12 +68,6 @@ def test_probing_leaves_an_easy_block_without_free_weights():
 
 
 def test_what_probing_fixes_is_so_in_every_better_mask():
-    from itertools import combinations, product
-
-    from prunebench.core.programs import SelectProgram
-    from prunebench.kernels.branch_and_bound_search import SelectTree
-    from prunebench.kernels.probing import reduced
-
     fixed = 0
     for seed, best_shift in product(range(10), (False, True)):
         block = block_of("select", p=10, n=4, keep=5, seed=seed)
@@ -84,6 +89,130 @@ def test_what_probing_fixes_is_so_in_every_better_mask():
                 assert left.program.constant + inner / left.program.scale == pytest.approx(value, rel=1e-9)
                 assert x.sum() == left.program.count
     assert fixed > 20
+
+
+def hard_block(p=26, seed=3):
+    """Weights whose pruning costs nearly the same: relaxations decide little."""
+    rng = np.random.default_rng(seed)
+    factor = rng.normal(size=(p, p))
+    weights = 1.0 / np.linalg.norm(factor, axis=0)
+    return BlockProblem(QuadraticForm(factor=factor, ridge=1e-4, centre=weights), weights, p // 2, "select")
+
+
+def tree_of(block, upper):
+    program = SelectProgram.of(block, upper)
+    return program, SelectTree(program, program.inner(upper), lambda: False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tangents_at_the_leaves_of_a_closed_tree_exclude_every_mask_and_none_lies_above_the_objective(seed):
+    p, keep = 12, 6
+    block = hard_block(p, seed)
+    masks = np.array([np.isin(np.arange(p), kept) for kept in combinations(range(p), keep)])
+    values = np.array([block.evaluate(mask) for mask in masks])
+    program, tree = tree_of(block, values.min())
+    root, _, _ = tree.root_proof()
+    cut = program.inner(values.min()) - tree.margin
+    points = np.empty((500, p))
+    held, closed, branch = relaxation_points(
+        tree.matrix, tree.linear, tree.count, tree.slack, root, np.full(p, FREE, np.int8), cut, points
+    )
+    assert closed
+    assert branch >= 0
+    gradients = tree.linear + points[:held] @ tree.matrix
+    heights = -0.5 * np.einsum("kp,kp->k", points[:held], points[:held] @ tree.matrix)
+    tangents = heights[:, None] + gradients @ (~masks).T
+    assert (tangents <= program.inner(values) + tree.slack).all()
+    assert (tangents.max(axis=0) >= cut - tree.slack).all()
+    # a tree that may not grow says so, and its first point is no proof
+    assert not relaxation_points(
+        tree.matrix, tree.linear, tree.count, tree.slack, root, np.full(p, FREE, np.int8), cut, np.empty((2, p))
+    )[1]
+
+
+def test_the_model_of_a_part_is_infeasible_below_the_optimum_and_finds_a_mask_above_it():
+    p = 12
+    block = hard_block(p)
+    best = solve(block, "exhaustive")
+    program, tree = tree_of(block, best.objective)
+    root, _, _ = tree.root_proof()
+    values, optimum = (tree.matrix, tree.linear, 0.0, tree.count, tree.slack), program.inner(best.objective)
+    points = np.array([1.0 - best.mask])
+    above = Exclusion(*values, root, points, optimum + 1.0, 1)
+    found = above.model.solve(60.0, None, lambda: False, lambda _: None)
+    assert found.status == "Optimal"
+    assert above.bound_of(found.bound) <= optimum
+    # every mask at the optimum's value or above is excluded by its own tangent: the loop ends with a proof
+    below = Exclusion(*values, root, points, optimum - tree.margin, 1)
+    assert optimum - 1e-3 <= below.proven < optimum
+    for _ in range(1000):
+        outcome = below.model.solve(60.0, None, lambda: False, lambda _: None)
+        if outcome.status == "Infeasible":
+            break
+        below.exclude(np.argsort(np.argsort(-outcome.points[-1])) < p - tree.count)
+    assert outcome.status == "Infeasible"
+
+
+@pytest.mark.parametrize(("whole", "part"), [(1, 8), (1, 40), (400, 16)])
+def test_a_front_of_parts_proves_the_optimum_from_a_poor_incumbent(monkeypatch, whole, part):
+    monkeypatch.setattr(highs_parts, "NODES_OF_THE_WHOLE", whole)
+    monkeypatch.setattr(highs_parts, "NODES_OF_A_PART", part)
+    models = 0
+    for seed in range(3):
+        block = hard_block(18, seed)
+        best = solve(block, "exhaustive")
+        held = [block.incumbent]
+
+        def offer(mask, block=block, held=held):
+            held[0] = min(held[0], mask, key=block.evaluate)
+            return block.evaluate(held[0])
+
+        bounds = []
+        start = probed(SelectProgram.of(block, offer(held[0])), offer(held[0]), lambda: False)
+        front = Front(start, offer(held[0]), offer, bounds.append, lambda nodes: "", lambda: 60.0)
+        front.run()
+        models += front.models
+        assert front.reason == ""
+        assert (front.splits > 0) == (whole == 1)
+        assert front.objective == pytest.approx(best.objective, rel=1e-9)
+        assert max(bounds) <= best.objective
+        assert min(bounds[-1], best.objective) >= front.objective - front.tolerance
+    assert models > 0
+
+
+def test_it_proves_by_parts_what_branch_and_bound_proves():
+    block = hard_block()
+    answer, exact = solve(block, "highs"), solve(block, "branch-and-bound")
+    assert answer.status is Status.OPTIMAL
+    assert answer.details["formulation"] == "tangents"
+    assert answer.details["parts"] >= 1
+    assert answer.objective == pytest.approx(exact.objective, rel=1e-9)
+    assert answer.objective * (1 - 1e-4) <= answer.lower_bound <= answer.objective
+    assert (np.diff(answer.trace[:, 1]) <= 0).all()
+    assert (answer.trace[1:, 2] >= answer.trace[:-1, 2]).all()
+
+
+def test_interruption_between_parts_keeps_the_incumbent_and_what_is_proved():
+    block = hard_block(40)
+    calls = []
+
+    def press_ctrl_c(_seconds, _objective, bound):
+        calls.append(bound)
+        if sum(map(np.isfinite, calls)) > 4:
+            raise KeyboardInterrupt
+
+    answer = solve(block, "highs", progress=press_ctrl_c)
+    assert answer.status is Status.INTERRUPTED
+    assert answer.details["splits"] > 0
+    assert 0.0 < answer.lower_bound <= solve(block, "branch-and-bound").objective < answer.objective * (1 + 1e-9)
+
+
+def test_tangents_without_probing_or_within_a_quota_are_refused():
+    with pytest.raises(SolverRefused, match="needs probing and takes no quota"):
+        solve(block_of("select"), "highs", options={"formulation": "tangents", "probing": False})
+    block = replace(block_of("select", p=12), quota=Quota.rows(2, 6, 0.5), keep=6)
+    with pytest.raises(SolverRefused, match="needs probing and takes no quota"):
+        solve(block, "highs", options={"formulation": "tangents"})
 
 
 def test_cuts_in_the_mask_alone_bound_the_optimum():
@@ -125,5 +254,5 @@ def test_interruption_during_the_run_keeps_the_incumbent():
 
 
 def test_a_formulation_of_the_other_mode_is_refused_with_the_right_ones():
-    with pytest.raises(SolverRefused, match="choose auto, pairs"):
+    with pytest.raises(SolverRefused, match="choose auto, tangents, pairs"):
         solve(block_of("select"), "highs", options={"formulation": "perspective"})

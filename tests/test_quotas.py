@@ -22,7 +22,7 @@ from prunebench.forms.dimod import encode, repair, safe_penalty, to_cqm
 from prunebench.forms.nonlinear import to_nonlinear
 from prunebench.forms.qiskit import ising_operator, lp_text
 from prunebench.kernels.descent import SwapDescent
-from prunebench.solvers.highs import FORMULATIONS
+from prunebench.solvers.highs import FORMULATIONS, TANGENTS
 from prunebench.testing.conformance import CHECKS, QUOTA_SEEDS, assert_refuses_quotas, quota_families, run_check
 from prunebench.testing.instances import BruteForce, all_masks
 
@@ -271,7 +271,7 @@ def test_highs_proves_what_enumeration_finds_in_every_formulation(mode):
     rng = np.random.default_rng(8)
     block = _block(rng, 12, _uneven(rng, 12, 4), mode, n=7)
     best = solve(block, "exhaustive").objective
-    for formulation in FORMULATIONS[mode]:
+    for formulation in set(FORMULATIONS[mode]) - {TANGENTS}:
         solution = solve(block, "highs", options={"formulation": formulation})
         # the cuts in the mask alone end at a gap of HiGHS' tolerances, as they do without a quota
         assert solution.status == "optimal" or formulation == "mask-cuts", formulation

@@ -5,7 +5,7 @@ rows are tangents, added where a solution violates them. highspy is imported whe
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,15 +56,15 @@ class Model:
         self._highspy = highspy
         self.binary = binary
         self.highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]  # highspy's stubs are partial
-        for name, value in (
+        self.set_options((
             ("output_flag", False),
             ("threads", threads),
             ("primal_feasibility_tolerance", FEASIBILITY),
             ("mip_feasibility_tolerance", FEASIBILITY),
             ("mip_rel_gap", 1e-9),
             ("mip_abs_gap", 1e-9),
-        ):
-            self.highs.setOptionValue(name, value)
+            ("mip_min_logging_interval", 0.5),
+        ))  # fmt: skip
         lp = highspy.HighsLp()
         lp.num_col_, lp.num_row_ = cost.size, 0
         lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, lower, upper
@@ -74,6 +74,11 @@ class Model:
         lp.a_matrix_.index_, lp.a_matrix_.value_ = np.empty(0, np.int32), np.empty(0)
         self.highs.passModel(lp)
         self._integral = False
+
+    def set_options(self, options: Iterable[tuple[str, bool | float]]) -> None:
+        """HiGHS' options by name."""
+        for name, value in options:
+            self.highs.setOptionValue(name, value)
 
     def add(self, rows: Rows) -> None:
         """Append rows."""
@@ -120,6 +125,7 @@ class Model:
     def _run(self, seconds: float, stop: Callable[[], bool], watch: Callable[[float], None]) -> Outcome:
         highs = self.highs
         points: list[FloatArray] = []
+        seen: list[float] = []
         interrupted = threading.Event()
 
         def check(event: Any) -> None:
@@ -127,7 +133,7 @@ class Model:
                 event.data_in.user_interrupt = True
 
         def log(event: Any) -> None:
-            watch(float(event.data_out.mip_dual_bound))
+            seen.append(float(event.data_out.mip_dual_bound))
 
         def improving(event: Any) -> None:
             points.append(np.array(event.data_out.mip_solution))
@@ -146,7 +152,10 @@ class Model:
         try:
             while worker.is_alive():
                 worker.join(0.05)
-        except KeyboardInterrupt:
+                # here and not in HiGHS' thread, which no exception may leave
+                while seen:
+                    watch(seen.pop(0))
+        except BaseException:
             interrupted.set()
             worker.join()
             raise

@@ -30,13 +30,23 @@ from prunebench.kernels.branch_and_bound_tree import reachable, repair
 
 @njit(cache=True, fastmath=FAST, nogil=True)
 def probe(
-    matrix: FloatArray, linear: FloatArray, count: int, rounding: float, x: FloatArray, fixed: Pattern, cut: float
+    matrix: FloatArray,
+    linear: FloatArray,
+    count: int,
+    rounding: float,
+    x: FloatArray,
+    fixed: Pattern,
+    cut: float,
+    promise: float,
 ) -> float:
     """Fix what the relaxations allow, in place, from the feasible x. Returns the safe bound with what is fixed.
 
     matrix (p, p), linear (p,): the convexified objective. A bound of `cut` or more: nothing is better.
+    A child is solved only where the bound's rise, to second order and without the box, is at least
+    `promise` of what it must rise.
     """
     p = linear.size
+    variance = np.empty(p)
     grad = np.empty(p)
     members = np.empty(p, np.int64)
     inverse = np.empty((p + 1, p + 1))
@@ -59,12 +69,20 @@ def probe(
                     fixed[i] = 0
                 elif x[i] == 1.0 and bound - reduced >= cut:
                     fixed[i] = 1
+        for i in range(p):
+            variance[i] = 1.0 / (matrix[i, i] + 1e-300)
+        for a in range(size):
+            variance[members[a]] = inverse[a + 1, a + 1] + 1e-300
         for j in range(p):
             if fixed[j] != FREE:
                 continue
             for side in range(2):
                 if x[j] == float(side):
                     # the optimum itself: no bound beyond the node's
+                    continue
+                move = float(side) - x[j]
+                rise = max((grad[j] - price) * move, 0.0) + 0.5 * move * move / variance[j]
+                if rise < promise * (cut - bound):
                     continue
                 fixed[j] = side
                 closed = not reachable(fixed, count)
@@ -127,6 +145,17 @@ class Reduced:
         whole[self.free] = mask
         return whole
 
+    def then(self, further: "Reduced") -> "Reduced":
+        """What `further`, found from this program, leaves of the whole."""
+        return replace(
+            further,
+            free=self.free[further.free],
+            mask=self.lift(further.mask),
+            bound=max(self.bound, further.bound),
+            cut=min(self.cut, further.cut),
+            doubt=max(self.doubt, further.doubt),
+        )
+
     @property
     def settled(self) -> bool:
         """Whether at most one mask is left."""
@@ -141,15 +170,9 @@ def probed(program: SelectProgram, objective: float, stop: Callable[[], bool]) -
     first = reduced(program, SelectTree(program, program.inner(objective), stop, np.zeros(p)), objective)
     if first.settled:
         return first
-    second = reduced(first.program, SelectTree(first.program, first.program.inner(objective), stop), objective)
-    return replace(
-        second,
-        free=first.free[second.free],
-        mask=first.lift(second.mask),
-        bound=max(first.bound, second.bound),
-        cut=min(first.cut, second.cut),
-        doubt=max(first.doubt, second.doubt),
-    )
+    return first.then(reduced(
+        first.program, SelectTree(first.program, first.program.inner(objective), stop), objective
+    ))  # fmt: skip
 
 
 def reduced(program: SelectProgram, tree: SelectTree, objective: float) -> Reduced:
@@ -158,7 +181,7 @@ def reduced(program: SelectProgram, tree: SelectTree, objective: float) -> Reduc
     cut = program.inner(objective) - tree.margin
     point, _, _ = tree.root_proof()
     fixed = np.full(p, FREE, np.int8)
-    bound = float(probe(tree.matrix, tree.linear, program.count, tree.slack, point, fixed, cut))
+    bound = float(probe(tree.matrix, tree.linear, program.count, tree.slack, point, fixed, cut, 0.0))
     free, ones = np.flatnonzero(fixed == FREE), fixed == 1
     inner = program.quadratic[:, ones].sum(axis=1)
     linear = program.linear + inner

@@ -1,0 +1,284 @@
+"""A select program proved by HiGHS in parts: is there a mask whose tangents all lie below the incumbent?
+
+A part fixes some variables. Its model has binaries only: the count, and one row for each of some
+tangents of the convexified objective (Duran, Grossmann: An outer-approximation algorithm for a class
+of mixed-integer nonlinear programs, Math. Programming 36, 1986), all of them to lie below the
+incumbent's value. Every row holds for every better mask, so when HiGHS finds no point there is no
+better mask in the part, whatever the choice of the tangents. They are taken where few do: at the
+optima of relaxations in a small tree, until that tree closes. A part whose tree does not close is
+split at the variable on which the tree branched, and probing fixes what it can in both halves.
+"""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numba import njit
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.quota import top
+from prunebench.kernels.branch_and_bound_search import SelectTree
+from prunebench.kernels.branch_and_bound_select import FREE, Pattern, gradient_at
+from prunebench.kernels.branch_and_bound_tree import descend, repair, rounded
+from prunebench.kernels.highs_formulations import SAFETY
+from prunebench.kernels.highs_model import FEASIBILITY, Model, Rows
+from prunebench.kernels.probing import Reduced, probe
+from prunebench.kernels.relaxation_points import relaxation_points
+
+NODES_OF_THE_WHOLE = 400
+NODES_OF_A_PART = 16
+"""How large a tree may be whose tangents one model takes: HiGHS' time grows faster than their number."""
+PROMISE = 0.3
+NEGLIGIBLE = 1e-8
+DUAL_FEASIBILITY = 1e-7
+"""HiGHS' default."""
+INFEASIBLE = "Infeasible"
+QUIET = (
+    ("mip_heuristic_effort", 0.0),
+    ("mip_heuristic_run_feasibility_jump", False),
+    ("mip_heuristic_run_rins", False),
+    ("mip_heuristic_run_rens", False),
+    ("mip_heuristic_run_root_reduced_cost", False),
+    ("mip_detect_symmetry", False),
+    ("mip_allow_restart", False),
+)
+"""There is no better mask to find, as a rule: no heuristics."""
+
+
+class Exclusion:
+    """The masks m of a part's free weights with every tangent at most `target`; minimised is the one at `root`.
+
+    Parameters
+    ----------
+    matrix (f, f), linear (f,), constant : the part's convexified objective
+    root (f,), points (k, f) : where tangents are taken
+    rounding : what the objective may be off by
+    cut : the value that a better mask must stay below
+
+    proven : what every mask costs at least once HiGHS finds no such mask
+    """
+
+    def __init__(
+        self, matrix: FloatArray, linear: FloatArray, constant: float, count: int, rounding: float,
+        root: FloatArray, points: FloatArray, cut: float, threads: int,
+    ) -> None:  # fmt: skip
+        self.matrix, self.linear, self.constant, self.count = matrix, linear, constant, count
+        self.p = linear.size
+        rows, right, scales, dropped = self._rows(np.vstack([root, points]))
+        # a row and the integers hold to FEASIBILITY, and the row itself is rounded
+        self.slack = 2.0 * rounding + float((scales * (SAFETY * FEASIBILITY * (self.p + 2) + dropped)).max())
+        self.target = cut - 2.0 * self.slack
+        self.proven = self.target - self.slack
+        self.model = Model(rows[0], np.zeros(self.p), np.ones(self.p), self.p, threads)
+        self.model.set_options(QUIET)
+        self._scale, self._offset = float(scales[0]), float(-right[0])
+        held = Rows()
+        held.add(range(self.p), np.ones(self.p), self.p - count, self.p - count)
+        for k in range(right.size):
+            held.add(range(self.p), rows[k], upper=(self.target + right[k]) / scales[k])
+        self.model.add(held)
+
+    def bound_of(self, dual: float) -> float:
+        """What HiGHS' dual bound says of the part's masks that are better than the target."""
+        return self._offset + self._scale * (dual - self.p * DUAL_FEASIBILITY) - self.slack
+
+    def exclude(self, mask: BoolArray) -> None:
+        """Add the tangent at a mask that is not better than the target: its own value, so that it breaks the row."""
+        rows, right, scales, _ = self._rows(1.0 - mask[None, :].astype(np.float64))
+        cut = Rows()
+        cut.add(range(self.p), rows[0], upper=(self.target + right[0]) / scales[0])
+        self.model.add(cut)
+
+    def _rows(self, points: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """The tangents at points as scale·row'm − right over x = 1 − m, and how much each row lost."""
+        images = points @ self.matrix
+        gradients = images + self.linear
+        constants = self.constant - 0.5 * np.einsum("kp,kp->k", points, images)
+        # the count makes any multiple of 1'x a constant: the rows are centred, and the largest entry is 1
+        middle = np.median(gradients, axis=1)
+        centred = gradients - middle[:, None]
+        scales = np.abs(centred).max(axis=1)
+        scales[scales == 0.0] = 1.0
+        rows = -centred / scales[:, None]
+        # HiGHS drops entries near zero: here they are dropped so that no mask is lost
+        small = np.where(np.abs(rows) < NEGLIGIBLE, rows, 0.0)
+        right = -(constants + middle * self.count + centred.sum(axis=1)) - scales * np.minimum(small, 0.0).sum(axis=1)
+        return rows - small, right, scales, np.abs(small).sum(axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Masks with some variables fixed: x (p,) feasible, fixed (p,); bound is the relaxation's."""
+
+    x: FloatArray
+    fixed: Pattern
+    bound: float
+
+
+@dataclass
+class Front:
+    """The open parts of a program, by bound. Bounds are in the program's units, objectives in the block's.
+
+    offer : takes a mask of the whole, gives back the incumbent's objective
+    watch : told what is proved as it rises, in the block's units
+    stop : given the nodes so far, a reason to end or ""
+    seconds : what is left of the time
+
+    tolerance : how far below the incumbent a proof may end, in the block's units
+    """
+
+    whole: Reduced
+    objective: float
+    offer: Callable[[BoolArray], float]
+    watch: Callable[[float], None]
+    stop: Callable[[int], str]
+    seconds: Callable[[], float]
+    threads: int = 1
+    nodes: int = 0
+    splits: int = 0
+    models: int = 0
+    rounds: int = 0
+    reason: str = ""
+    tolerance: float = field(init=False)
+    _proved: float = np.inf
+    _heap: list[tuple[float, int, Part]] = field(default_factory=list)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        self.program = self.whole.program
+        self.tree = SelectTree(self.program, self.program.inner(self.objective), self._expired, self.whole.shift)
+        lost = self.tree.margin + self.tree.slack + 2.0 * self.program.rounding
+        self.tolerance = self.whole.doubt + lost / self.program.scale
+
+    @property
+    def cut(self) -> float:
+        """A part that costs at least this holds nothing better than the incumbent."""
+        return self.program.inner(self.objective) - self.tree.margin
+
+    def run(self) -> None:
+        """Close every part, or end with a reason."""
+        root, _, bound = self.tree.root_proof()
+        self._take(Part(root, np.full(root.size, FREE, np.int8), bound), NODES_OF_THE_WHOLE)
+        while self._heap and not self.reason:
+            self._tell(np.inf)
+            self.reason = self.stop(self.nodes)
+            if not self.reason:
+                self._take(heapq.heappop(self._heap)[2], NODES_OF_A_PART)
+        self._tell(np.inf)
+
+    def _take(self, part: Part, limit: int) -> None:
+        """Close a part, by its bound or by HiGHS, or split it."""
+        tree, x, fixed = self.tree, part.x, part.fixed
+        cut = self.cut
+        bound = max(part.bound, fixed_bound(tree, x, fixed, cut))
+        free = np.flatnonzero(fixed == FREE)
+        left = tree.count - int((fixed == 1).sum())
+        if bound >= cut or left in (0, free.size):
+            self._proved = min(self._proved, cut)
+            if bound < cut:
+                # one mask has not been excluded
+                self._offer(np.where(fixed == FREE, left == 0, fixed == 0))
+            return
+        self._round(x, fixed)
+        cut = self.cut
+        points = np.empty((limit, x.size))
+        held, closed, branch = relaxation_points(
+            tree.matrix, tree.linear, tree.count, tree.slack, x, fixed, cut, points
+        )
+        part = Part(x, fixed, bound)
+        if closed:
+            self._prove(part, free, points[:held])
+            return
+        self.splits += 1
+        for value in (0, 1):
+            self._push(with_fixed(tree, part, branch, value))
+
+    def _round(self, x: FloatArray, fixed: Pattern) -> None:
+        """Offer the mask that descent finds from the relaxation's point."""
+        chosen, gradient = np.empty(x.size), np.empty(x.size)
+        rounded(x, fixed, self.tree.count, chosen)
+        found = descend(self.program.quadratic, self.program.linear, chosen, gradient, x.size)
+        if found < self.program.inner(self.objective):
+            self._offer(chosen < 0.5)
+
+    def _prove(self, part: Part, free: IndexArray, points: FloatArray) -> None:
+        """Let HiGHS look for a better mask; the part stays open if it finds one or has to stop."""
+        tree, program = self.tree, self.program
+        ones = part.fixed == 1
+        inner = tree.matrix[:, ones].sum(axis=1)
+        exclusion = Exclusion(
+            tree.matrix[np.ix_(free, free)], (tree.linear + inner)[free],
+            float((tree.linear + 0.5 * inner)[ones].sum()), tree.count - int(ones.sum()), tree.slack,
+            part.x[free], points[:, free], self.cut, self.threads,
+        )  # fmt: skip
+        self.models += 1
+        self.tolerance = max(
+            self.tolerance, self.whole.doubt + (tree.margin + 4.0 * exclusion.slack + program.rounding) / program.scale
+        )
+        seen: set[bytes] = set()
+        before = self.objective
+
+        def watch(dual: float) -> None:
+            if np.isfinite(dual):
+                self._tell(max(part.bound, min(exclusion.bound_of(dual), exclusion.proven)))
+
+        while not self.reason and self.objective == before:
+            outcome = exclusion.model.solve(self.seconds(), None, self._expired, watch)
+            self.nodes += outcome.nodes
+            self.rounds += 1
+            if outcome.status == INFEASIBLE:
+                self._proved = min(self._proved, exclusion.proven)
+                return
+            found = [top(point, exclusion.p - exclusion.count) for point in outcome.points]
+            fresh = [mask for mask in found if mask.tobytes() not in seen]
+            for mask in fresh:
+                seen.add(mask.tobytes())
+                lifted = part.fixed == 0
+                lifted[free] = mask
+                self._offer(lifted)
+                exclusion.exclude(mask)
+            self.reason = self.stop(self.nodes)
+            if not self.reason and not outcome.finished:
+                self.reason = f"HiGHS stopped: {outcome.status}"
+            if not self.reason and not fresh:
+                self.reason = "HiGHS' tolerances leave this gap"
+        self._push(part)
+
+    def _offer(self, mask: BoolArray) -> None:
+        self.objective = self.offer(self.whole.lift(mask))
+
+    def _push(self, part: Part) -> None:
+        self._count += 1
+        heapq.heappush(self._heap, (part.bound, self._count, part))
+
+    def _tell(self, current: float) -> None:
+        """Report what is proved, with `current` proved of the part at hand."""
+        lowest = min(current, self._proved, self._heap[0][0] if self._heap else np.inf)
+        self.watch(min(self.program.outer(lowest), self.whole.cut))
+
+    def _expired(self) -> bool:
+        return bool(self.stop(self.nodes))
+
+
+def fixed_bound(tree: SelectTree, x: FloatArray, fixed: Pattern, cut: float) -> float:
+    """Fix what probing can, in place; x becomes the relaxation's point. Returns its bound."""
+    bound: float = probe(tree.matrix, tree.linear, tree.count, tree.slack, x, fixed, cut, PROMISE)
+    return bound
+
+
+def with_fixed(tree: SelectTree, part: Part, i: int, value: int) -> Part:
+    """The part with variable i at `value`, and a feasible point of it."""
+    x, fixed = part.x.copy(), part.fixed.copy()
+    move(tree.matrix, tree.linear, tree.count, x, fixed, i, value)
+    return Part(x, fixed, part.bound)
+
+
+@njit(cache=True, nogil=True)
+def move(matrix: FloatArray, linear: FloatArray, count: int, x: FloatArray, fixed: Pattern, i: int, value: int) -> None:
+    """Fix variable i in place, and bring x back to the count."""
+    gradient = np.empty(x.size)
+    fixed[i] = value
+    x[i] = value
+    gradient_at(matrix, linear, x, gradient)
+    repair(x, fixed, gradient, count)
