@@ -29,6 +29,7 @@ from prunebench.core.programs import HALF_ULP, RefitProgram, SelectProgram
 from prunebench.kernels import branch_and_bound_refit as refit
 from prunebench.kernels import branch_and_bound_refit_tree as refit_tree
 from prunebench.kernels import branch_and_bound_select as select
+from prunebench.kernels import branch_and_bound_tableau as tableau
 from prunebench.kernels import branch_and_bound_tree as select_tree
 
 Node = tuple[Any, ...]
@@ -109,11 +110,9 @@ class SelectTree:
         """The root relaxation's point, the price of the count, and the safe bound there."""
         p = self.linear.size
         point, fixed, *_ = self.root()
-        members, inverse, gradient = np.empty(p, np.int64), np.empty((p + 1, p + 1)), np.empty(p)
-        select.gradient_at(self.matrix, self.linear, point, gradient)
-        size, price = select.start_members(self.matrix, gradient, point, fixed, inverse, members)
-        size, price, _ = select.refine(
-            self.matrix, self.linear, point, gradient, fixed, inverse, members, size, 1e-9, 10 * p + 50
+        gradient, sweeps = np.empty(p), (np.empty((1, p + 1)), np.empty(1, np.int64), np.empty((1, 2)))
+        _, price = tableau.optimum(
+            self.matrix, self.linear, point, gradient, fixed, np.empty((p + 1, p + 1)), sweeps, np.zeros(p, bool), 1e-9
         )
         self._point = point
         return point, price, select.safe_bound(self.linear, point, gradient, price, fixed, self.count, self.slack)

@@ -99,13 +99,13 @@ def sweep_now(tableau: FloatArray, sweeps: Sweeps, k: int, sign: float) -> None:
 @njit(cache=True, nogil=True)
 def singular(matrix: FloatArray, i: int) -> float:
     """A pivot of variable i up to this is zero but for rounding."""
-    return 1e-13 * abs(matrix[i, i]) + 1e-300
+    return float(1e-13 * abs(matrix[i, i]) + 1e-300)
 
 
 @njit(cache=True, nogil=True)
 def build(matrix: FloatArray, tableau: FloatArray, sweeps: Sweeps, basic: BoolArray) -> int:
     """The tableau afresh, of the variables that are basic; dependent ones are no longer. Returns how many are left."""
-    n = basic.size
+    n: int = basic.size
     first = 0
     while first < n and not basic[first]:
         first += 1
@@ -258,6 +258,30 @@ def refine(
         size += 1
     gradient_at(matrix, linear, x, grad)
     return size, False
+
+
+@njit(cache=True, nogil=True)
+def optimum(
+    matrix: FloatArray,
+    linear: FloatArray,
+    x: FloatArray,
+    grad: FloatArray,
+    fixed: Pattern,
+    tableau: FloatArray,
+    sweeps: Sweeps,
+    basic: BoolArray,
+    tolerance: float,
+) -> tuple[int, float]:
+    """The relaxation's optimum from a feasible x, with its gradient and tableau; uses the first place of `sweeps`.
+
+    Returns (how many are basic, the price of the count).
+    """
+    gradient_at(matrix, linear, x, grad)
+    start(grad, x, fixed, basic)
+    size = build(matrix, tableau, sweeps, basic)
+    if size > 0:
+        size, _ = refine(matrix, linear, x, grad, fixed, tableau, sweeps, basic, size, tolerance, 10 * x.size + 50)
+    return size, price_at(grad, basic, max(size, 1))
 
 
 @njit(cache=True, fastmath=FAST, nogil=True)

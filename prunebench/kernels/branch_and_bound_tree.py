@@ -13,15 +13,14 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, gradient_at, safe_bound
 from prunebench.kernels.branch_and_bound_tableau import (
     Sweeps,
-    build,
     diagonal_of,
     follow,
     optimal,
+    optimum,
     price_at,
     push,
     refine,
     row_of,
-    start,
     sweep_all,
     sweep_now,
 )
@@ -331,14 +330,10 @@ def explore(
                     size, converged = refine(
                         matrix, linear, x, grad, fixed, source, single, basic, size, tolerance, 10 * n + 50
                     )
-                if not converged:
-                    start(grad, x, fixed, basic)
-                    size = build(matrix, source, single, basic)
-                    if size > 0:
-                        size, converged = refine(
-                            matrix, linear, x, grad, fixed, source, single, basic, size, tolerance, 10 * n + 50
-                        )
-                price = price_at(grad, basic, max(size, 1))
+                if converged:
+                    price = price_at(grad, basic, size)
+                else:
+                    size, price = optimum(matrix, linear, x, grad, fixed, source, single, basic, tolerance)
                 reduced[:] = grad - price
             bound = max(bound, constant + safe_bound(linear, x, grad, price, fixed, count, rounding))
             pruned = bound >= cut

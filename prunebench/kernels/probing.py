@@ -15,16 +15,8 @@ from numba import njit
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.programs import HALF_ULP, SelectProgram
 from prunebench.kernels.branch_and_bound_search import SelectTree
-from prunebench.kernels.branch_and_bound_select import (
-    FAST,
-    FREE,
-    Pattern,
-    gradient_at,
-    move_to_bound,
-    refine,
-    safe_bound,
-    start_members,
-)
+from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, gradient_at, safe_bound
+from prunebench.kernels.branch_and_bound_tableau import follow, optimum, price_at
 from prunebench.kernels.branch_and_bound_tree import reachable, repair
 
 
@@ -48,31 +40,30 @@ def probe(
     p = linear.size
     variance = np.empty(p)
     grad = np.empty(p)
-    members = np.empty(p, np.int64)
-    inverse = np.empty((p + 1, p + 1))
+    slope = np.empty(p)
+    reduced = np.empty(p)
+    basic = np.zeros(p, np.bool_)
+    tableau = np.empty((p + 1, p + 1))
+    sweeps = (np.empty((4 * p + 8, p + 1)), np.empty(4 * p + 8, np.int64), np.empty((4 * p + 8, 2)))
     bound = -np.inf
     changed = True
     while changed:
         changed = False
-        gradient_at(matrix, linear, x, grad)
-        size, price = start_members(matrix, grad, x, fixed, inverse, members)
+        size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
         if size == 0:
             return max(bound, safe_bound(linear, x, grad, price, fixed, count, rounding))
-        size, price, _ = refine(matrix, linear, x, grad, fixed, inverse, members, size, 1e-9, 10 * p + 50)
         bound = max(bound, safe_bound(linear, x, grad, price, fixed, count, rounding))
         if bound >= cut:
             return bound
         for i in range(p):
             if fixed[i] == FREE:
-                reduced = grad[i] - price
-                if x[i] == 0.0 and bound + reduced >= cut:
+                cost = grad[i] - price
+                if x[i] == 0.0 and bound + cost >= cut:
                     fixed[i] = 0
-                elif x[i] == 1.0 and bound - reduced >= cut:
+                elif x[i] == 1.0 and bound - cost >= cut:
                     fixed[i] = 1
         for i in range(p):
-            variance[i] = 1.0 / (matrix[i, i] + 1e-300)
-        for a in range(size):
-            variance[members[a]] = inverse[a + 1, a + 1] + 1e-300
+            variance[i] = (-tableau[i + 1, i + 1] if basic[i] else 1.0 / (matrix[i, i] + 1e-300)) + 1e-300
         for j in range(p):
             if fixed[j] != FREE:
                 continue
@@ -88,15 +79,15 @@ def probe(
                 closed = not reachable(fixed, count)
                 if not closed:
                     child = x.copy()
-                    slope = grad.copy()
-                    held = members.copy()
-                    square = inverse.copy()
-                    _, child_price, state = move_to_bound(
-                        matrix, child, slope, fixed, square, held, size, price, j, float(side), np.inf, 10 * p + 50
+                    reduced[:] = grad - price
+                    inside = basic.copy()
+                    left, _, state = follow(
+                        matrix, child, reduced, fixed, tableau, sweeps, 0, inside, size, j, float(side), np.inf
                     )
                     if state == 1:
                         gradient_at(matrix, linear, child, slope)
-                        closed = safe_bound(linear, child, slope, child_price, fixed, count, rounding) >= cut
+                        own = price_at(slope, inside, left)
+                        closed = safe_bound(linear, child, slope, own, fixed, count, rounding) >= cut
                 fixed[j] = FREE
                 if closed:
                     fixed[j] = 1 - side
@@ -108,11 +99,9 @@ def probe(
                     return np.inf
                 gradient_at(matrix, linear, x, grad)
                 repair(x, fixed, grad, count)
-                gradient_at(matrix, linear, x, grad)
-                size, price = start_members(matrix, grad, x, fixed, inverse, members)
+                size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
                 if size == 0:
                     break
-                size, price, _ = refine(matrix, linear, x, grad, fixed, inverse, members, size, 1e-9, 10 * p + 50)
                 bound = max(bound, safe_bound(linear, x, grad, price, fixed, count, rounding))
                 if bound >= cut:
                     return bound

@@ -9,16 +9,8 @@ import numpy as np
 from numba import njit
 
 from prunebench.core.arrays import FloatArray
-from prunebench.kernels.branch_and_bound_select import (
-    FAST,
-    FREE,
-    Pattern,
-    gradient_at,
-    move_to_bound,
-    refine,
-    safe_bound,
-    start_members,
-)
+from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, gradient_at, safe_bound
+from prunebench.kernels.branch_and_bound_tableau import optimum
 from prunebench.kernels.branch_and_bound_tree import branching_variable, reachable, repair
 
 
@@ -49,8 +41,9 @@ def relaxation_points(
     x = root.copy()
     fixed = root_fixed.copy()
     grad = np.empty(p)
-    members = np.empty(p, np.int64)
-    inverse = np.empty((p + 1, p + 1))
+    basic = np.zeros(p, np.bool_)
+    tableau = np.empty((p + 1, p + 1))
+    sweeps = (np.empty((1, p + 1)), np.empty(1, np.int64), np.empty((1, 2)))
     bound = -np.inf
     j = -1
     target = 0.0
@@ -58,32 +51,23 @@ def relaxation_points(
     held = 0
     first_branch = -1
     for _ in range(points.shape[0]):
-        gradient_at(matrix, linear, x, grad)
-        size, price = start_members(matrix, grad, x, fixed, inverse, members)
         open_node = True
         if j >= 0:
             fixed[j] = 1 if target > 0.5 else 0
             open_node = reachable(fixed, count)
             if open_node:
-                size, price, state = move_to_bound(
-                    matrix, x, grad, fixed, inverse, members, size, price, j, target, np.inf, 10 * p + 50
-                )
-                if state == 0:
-                    x[j] = target
-                    gradient_at(matrix, linear, x, grad)
-                    repair(x, fixed, grad, count)
+                x[j] = target
                 gradient_at(matrix, linear, x, grad)
-                size, price = start_members(matrix, grad, x, fixed, inverse, members)
+                repair(x, fixed, grad, count)
         if open_node:
-            if size > 0:
-                size, price, _ = refine(matrix, linear, x, grad, fixed, inverse, members, size, 1e-9, 10 * p + 50)
+            size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
             own = safe_bound(linear, x, grad, price, fixed, count, rounding)
             bound = max(bound, own)
             points[held] = x
             held += 1
             open_node = bound < cut
         if open_node:
-            j = branching_variable(x, inverse, members, size) if size > 0 else -1
+            j = branching_variable(x, np.diag(tableau), basic) if size > 0 else -1
             if j < 0:
                 for i in range(p):
                     if fixed[i] == FREE:
