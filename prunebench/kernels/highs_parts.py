@@ -31,6 +31,8 @@ NODES_OF_A_PART = 16
 """How large a tree may be whose tangents one model takes: HiGHS' time grows faster than their number."""
 PROMISE = 0.3
 NEGLIGIBLE = 1e-8
+LOOSE = 1e-7
+"""Tangents so steep that the rows' tolerance costs more than this part of the objective prove too little."""
 DUAL_FEASIBILITY = 1e-7
 """HiGHS' default."""
 INFEASIBLE = "Infeasible"
@@ -65,8 +67,8 @@ class Exclusion:
     ) -> None:
         self.keep, self.p = keep, slopes.shape[1]
         rows, right, scales, dropped = self._rows(slopes, constants)
-        # a row and the integers hold to FEASIBILITY, and the row itself is rounded
-        self.slack = 2.0 * rounding + float((scales * (SAFETY * FEASIBILITY * (self.p + 2) + dropped)).max())
+        # a row holds to FEASIBILITY and is itself rounded; masks are integer, so the integers' tolerance costs nothing
+        self.slack = 2.0 * rounding + float((scales * (SAFETY * FEASIBILITY + dropped)).max())
         self.target = cut - 2.0 * self.slack
         self.proven = self.target - self.slack
         self.model = Model(rows[0], np.zeros(self.p), np.ones(self.p), self.p, threads)
@@ -125,7 +127,8 @@ def refit_tangents(matrix: FloatArray, linear: FloatArray, points: FloatArray) -
 def prove_refit(
     tree: RefitTree, cut: float, threads: int, limit: int = NODES_OF_THE_WHOLE
 ) -> tuple[Exclusion, Callable[[BoolArray], tuple[FloatArray, FloatArray]]] | None:
-    """The model of a whole refit program, and the tangent at a mask; None where a tree of `limit` nodes stays open."""
+    """The model of a whole refit program, and the tangent at a mask; None where a tree of `limit` nodes
+    stays open or its tangents are too steep."""
     pattern, sign, *_ = tree.root()
     points = np.empty((limit, tree.linear.size))
     held, closed = refit_points(
@@ -138,7 +141,8 @@ def prove_refit(
     def at(mask: BoolArray) -> tuple[FloatArray, FloatArray]:
         return refit_tangents(tree.matrix, tree.linear, refitted(tree.matrix, tree.linear, mask)[None, :])
 
-    return Exclusion(slopes, constants, tree.keep, tree.slack, cut, threads), at
+    exclusion = Exclusion(slopes, constants, tree.keep, tree.slack, cut, threads)
+    return None if exclusion.slack > LOOSE * abs(cut) else (exclusion, at)
 
 
 @dataclass(frozen=True, eq=False)
