@@ -305,15 +305,23 @@ class _Run:
     def _refit_tangents(self, expired: Callable[[], bool]) -> bool:
         """Prove a refit program by HiGHS below tangents of a small tree; False where no such tree closes."""
         from prunebench.kernels.branch_and_bound_search import RefitTree
-        from prunebench.kernels.highs_parts import INFEASIBLE, prove_refit
+        from prunebench.kernels.highs_parts import INFEASIBLE, NODES_OF_THE_WHOLE, prove_refit
 
-        while not self.reason:
+        while not (self.reason or expired()):
             # once more for every better incumbent
             program = RefitProgram.of(self.block, self.objective)
             upper, before = program.inner(self.objective), self.objective
             tree = RefitTree.of(program, upper, expired)
-            proof = None if tree is None else prove_refit(tree, upper - tree.margin, self.options.threads)
-            if tree is None or proof is None:
+            if tree is None:
+                return False
+            # what a dive finds: against a poor incumbent no small tree closes
+            mask = tree.dive(tree.root(), upper, NODES_OF_THE_WHOLE).mask
+            if mask is not None:
+                self._offer(mask)
+                if self.objective < before:
+                    continue
+            proof = prove_refit(tree, upper - tree.margin, self.options.threads)
+            if proof is None:
                 return False
             self.formulation = TANGENTS
             exclusion, tangent_at = proof
@@ -342,6 +350,7 @@ class _Run:
                     self.reason = f"HiGHS stopped: {outcome.status}"
                 if not self.reason and not fresh:
                     self.reason = "HiGHS' tolerances leave this gap"
+        self.reason = self.reason or self.recorder.expired(self.nodes)
         return True
 
     def _watcher(self, program: RefitProgram, exclusion: "Exclusion") -> Callable[[float], None]:

@@ -229,8 +229,8 @@ def test_refit_tangents_exclude_every_mask_and_none_lies_above_the_objective(see
     tangents = constants[:, None] + slopes @ masks.T
     assert (tangents <= program.inner(values) + tree.slack).all()
     assert (tangents.max(axis=0) >= cut - tree.slack).all()
-    assert prove_refit(tree, cut, 1, limit=1) is None or held == 1
-    exclusion, _ = prove_refit(tree, cut, 1)
+    assert prove_refit(tree, cut, 1, limit=1) is None
+    exclusion = Exclusion(slopes, constants, keep, tree.slack, cut, 1)
     assert exclusion.model.solve(60.0, None, lambda: False, lambda _: None).status == "Infeasible"
     assert exclusion.proven < cut
 
