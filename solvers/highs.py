@@ -4,7 +4,8 @@ In mode select the variables that the branch and bound's root relaxation can fix
 and by probing one variable at a time, are fixed before HiGHS sees a model (option `probing`), and
 then HiGHS looks for a mask better than the incumbent below tangents that were chosen so that it finds
 none: for all that is left if some hundred tangents do, otherwise for the leaves of a front that is
-split outside HiGHS (prunebench.kernels.highs_parts). The other formulations are one model of the
+split outside HiGHS (prunebench.kernels.highs_parts). In mode refit HiGHS does the same for the
+whole, where some hundred tangents do. The other formulations are one model of the
 whole, to which tangents are added between runs and not in one tree: HiGHS 1.15 names a callback for
 lazy constraints, but its input has no rows to hand over.
 
@@ -29,7 +30,7 @@ from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 
 if TYPE_CHECKING:
-    from prunebench.kernels.highs_parts import Front
+    from prunebench.kernels.highs_parts import Exclusion, Front
     from prunebench.kernels.probing import Reduced
 
 MAX_SIZE = 256
@@ -41,7 +42,7 @@ PROBED = "probing"
 TANGENTS = "tangents"
 FORMULATIONS = {
     "select": (TANGENTS, "pairs", "mccormick", "residuals", "shifted-residuals"),
-    "refit": ("perspective", "mask-cuts"),
+    "refit": (TANGENTS, "perspective", "mask-cuts"),
 }
 
 
@@ -71,7 +72,7 @@ class HiGHS:
     ] = "auto"
     """select: tangents (default; needs probing, takes no quota), pairs (default otherwise, up to 24 weights),
     residuals (beyond), shifted-residuals, mccormick (textbook);
-    refit: perspective (default), mask-cuts."""
+    refit: tangents (default where some hundred do; takes no quota), perspective (otherwise), mask-cuts."""
 
     probing: bool = True
     """Mode select without a quota: fix variables by the branch and bound's relaxation before HiGHS sees a model."""
@@ -91,8 +92,10 @@ class HiGHS:
         if self.formulation != "auto" and self.formulation not in FORMULATIONS[block.mode]:
             allowed = ", ".join(FORMULATIONS[block.mode])
             return f"formulation {self.formulation!r} is not for mode {block.mode}; choose auto, {allowed}"
-        if self.formulation == TANGENTS and (block.quota is not None or not self.probing):
-            return "formulation 'tangents' needs probing and takes no quota; choose auto, pairs or residuals"
+        if self.formulation == TANGENTS and block.quota is not None:
+            return "formulation 'tangents' takes no quota; choose auto"
+        if self.formulation == TANGENTS and block.mode == "select" and not self.probing:
+            return "formulation 'tangents' needs probing in mode select; choose auto, pairs or residuals"
         return ""
 
     def solve(
@@ -163,7 +166,7 @@ class _Run:
         block, recorder = self.block, self.recorder
         self._offer(swap_descent(block, self.mask, recorder).mask)
         program, formulation = self._formulated()
-        if formulation is None:
+        if program is None or formulation is None:
             if self.formulation not in (PROBED, TANGENTS):
                 self.reason = "no bound: the curvature is not positive definite in floating point; raise the ridge"
             return
@@ -219,7 +222,7 @@ class _Run:
             if not self.reason and (not formulation.curved or not added):
                 self.reason = "HiGHS' tolerances leave this gap"
 
-    def _formulated(self) -> tuple[SelectProgram | RefitProgram, Any]:
+    def _formulated(self) -> tuple[SelectProgram | RefitProgram | None, Any]:
         from prunebench.kernels import highs_formulations as formulations
         from prunebench.kernels.branch_and_bound_search import kicked_mask
 
@@ -251,9 +254,11 @@ class _Run:
             return program, formulations.Residuals(
                 program, certified_shift(program.quadratic, shift), program.inner(self.objective), threads, block.quota
             )
+        if self.formulation in ("auto", TANGENTS) and block.quota is None and self._refit_tangents(expired):
+            return None, None
         lowest = block.form.lower_bound()
         refit = RefitProgram.of(block, self.objective, lowest if np.isfinite(lowest) else None)
-        self.formulation = "perspective" if self.formulation == "auto" else self.formulation
+        self.formulation = "perspective" if self.formulation in ("auto", TANGENTS) else self.formulation
         upper = refit.inner(self.objective)
         split = best_split(refit, upper, stop=expired)
         if split is None:
@@ -296,6 +301,66 @@ class _Run:
         self.reason, self.tolerance = self.front.reason, self.front.tolerance
         if not self.front.models and not self.reason:
             self.formulation = PROBED
+
+    def _refit_tangents(self, expired: Callable[[], bool]) -> bool:
+        """Prove a refit program by HiGHS below tangents of a small tree; False where no such tree closes."""
+        from prunebench.kernels.branch_and_bound_search import RefitTree
+        from prunebench.kernels.highs_parts import INFEASIBLE, NODES_OF_THE_WHOLE, prove_refit
+
+        while not (self.reason or expired()):
+            # once more for every better incumbent
+            program = RefitProgram.of(self.block, self.objective)
+            upper, before = program.inner(self.objective), self.objective
+            tree = RefitTree.of(program, upper, expired)
+            if tree is None:
+                return False
+            # what a dive finds: against a poor incumbent no small tree closes
+            mask = tree.dive(tree.root(), upper, NODES_OF_THE_WHOLE).mask
+            if mask is not None:
+                self._offer(mask)
+                if self.objective < before:
+                    continue
+            proof = prove_refit(tree, upper - tree.margin, self.options.threads)
+            if proof is None:
+                return False
+            self.formulation = TANGENTS
+            exclusion, tangent_at = proof
+            self.tolerance = (tree.margin + 4.0 * exclusion.slack + 2.0 * program.rounding) / program.scale
+            _, root = tree.root_proof()
+            self._raise_bound(program.outer(root))
+            self.root = self.bound
+
+            watch = self._watcher(program, exclusion)
+            seen: set[bytes] = set()
+            while not self.reason and self.objective == before:
+                self.rounds += 1
+                outcome = exclusion.model.solve(self.recorder.remaining, None, expired, watch)
+                self.nodes += outcome.nodes
+                if outcome.status == INFEASIBLE:
+                    self._raise_bound(program.outer(exclusion.proven))
+                    return True
+                fresh = [mask for mask in exclusion.masks(outcome.points) if mask.tobytes() not in seen]
+                for mask in fresh:
+                    seen.add(mask.tobytes())
+                    self._offer(mask)
+                    slopes, constants = tangent_at(mask)
+                    exclusion.exclude(slopes[0], constants[0])
+                self.reason = self.recorder.expired(self.nodes)
+                if not self.reason and not outcome.finished:
+                    self.reason = f"HiGHS stopped: {outcome.status}"
+                if not self.reason and not fresh:
+                    self.reason = "HiGHS' tolerances leave this gap"
+        self.reason = self.reason or self.recorder.expired(self.nodes)
+        return True
+
+    def _watcher(self, program: RefitProgram, exclusion: "Exclusion") -> Callable[[float], None]:
+        """What to do with HiGHS' dual bounds: none says more than that nothing is better than the incumbent."""
+
+        def watch(dual: float) -> None:
+            if np.isfinite(dual):
+                self._raise_bound(program.outer(min(exclusion.bound_of(dual), exclusion.proven)))
+
+        return watch
 
     def _start(self) -> BoolArray:
         """The incumbent's mask of the free variables, with as many kept as the model keeps."""

@@ -9,19 +9,19 @@ import pytest
 from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
 from prunebench.core.certificate import value_range
 from prunebench.core.errors import SolverRefused
-from prunebench.core.programs import SelectProgram
+from prunebench.core.programs import RefitProgram, SelectProgram
 from prunebench.core.quota import Quota
 from prunebench.kernels import highs_parts
-from prunebench.kernels.branch_and_bound_search import SelectTree
+from prunebench.kernels.branch_and_bound_search import RefitTree, SelectTree
 from prunebench.kernels.branch_and_bound_select import FREE
-from prunebench.kernels.highs_parts import Exclusion, Front
+from prunebench.kernels.highs_parts import Exclusion, Front, prove_refit, refit_tangents, select_tangents
 from prunebench.kernels.probing import probed, reduced
-from prunebench.kernels.relaxation_points import relaxation_points
+from prunebench.kernels.relaxation_points import refit_points, relaxation_points
 from prunebench.testing.instances import FAMILIES, instance
 
 FORMULATIONS = {
     "select": ["pairs", "mccormick", "residuals", "shifted-residuals"],
-    "refit": ["perspective"],
+    "refit": ["perspective", "tangents"],
 }
 
 
@@ -136,20 +136,25 @@ def test_the_model_of_a_part_is_infeasible_below_the_optimum_and_finds_a_mask_ab
     best = solve(block, "exhaustive")
     program, tree = tree_of(block, best.objective)
     root, _, _ = tree.root_proof()
-    values, optimum = (tree.matrix, tree.linear, 0.0, tree.count, tree.slack), program.inner(best.objective)
-    points = np.array([1.0 - best.mask])
-    above = Exclusion(*values, root, points, optimum + 1.0, 1)
+    optimum = program.inner(best.objective)
+
+    def tangents_at(points):
+        return select_tangents(tree.matrix, tree.linear, 0.0, points)
+
+    tangents = tangents_at(np.array([root, 1.0 - best.mask]))
+    above = Exclusion(*tangents, block.keep, tree.slack, optimum + 1.0, 1)
     found = above.model.solve(60.0, None, lambda: False, lambda _: None)
     assert found.status == "Optimal"
     assert above.bound_of(found.bound) <= optimum
     # every mask at the optimum's value or above is excluded by its own tangent: the loop ends with a proof
-    below = Exclusion(*values, root, points, optimum - tree.margin, 1)
+    below = Exclusion(*tangents, block.keep, tree.slack, optimum - tree.margin, 1)
     assert optimum - 1e-3 <= below.proven < optimum
     for _ in range(1000):
         outcome = below.model.solve(60.0, None, lambda: False, lambda _: None)
         if outcome.status == "Infeasible":
             break
-        below.exclude(np.argsort(np.argsort(-outcome.points[-1])) < p - tree.count)
+        slopes, constants = tangents_at(1.0 - below.masks(outcome.points)[-1][None, :])
+        below.exclude(slopes[0], constants[0])
     assert outcome.status == "Infeasible"
 
 
@@ -159,7 +164,7 @@ def test_a_front_of_parts_proves_the_optimum_from_a_poor_incumbent(monkeypatch, 
     monkeypatch.setattr(highs_parts, "NODES_OF_A_PART", part)
     models = 0
     for seed in range(3):
-        block = hard_block(18, seed)
+        block = hard_block(24, seed)
         best = solve(block, "exhaustive")
         held = [block.incumbent]
 
@@ -207,11 +212,51 @@ def test_interruption_between_parts_keeps_the_incumbent_and_what_is_proved():
     assert 0.0 < answer.lower_bound <= solve(block, "branch-and-bound").objective < answer.objective * (1 + 1e-9)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_refit_tangents_exclude_every_mask_and_none_lies_above_the_objective(seed):
+    p, keep = 12, 5
+    block = block_of("refit", p=p, n=8, keep=keep, seed=seed)
+    masks = np.array([np.isin(np.arange(p), kept) for kept in combinations(range(p), keep)])
+    values = np.array([block.evaluate(mask) for mask in masks])
+    program = RefitProgram.of(block, values.min())
+    tree = RefitTree.of(program, program.inner(values.min()), lambda: False)
+    pattern, sign, *_ = tree.root()
+    cut = program.inner(values.min()) - tree.margin
+    points = np.empty((500, p))
+    held, closed = refit_points(tree.matrix, tree.linear, tree.reach, keep, tree.accuracy, pattern, sign, cut, points)
+    assert closed
+    slopes, constants = refit_tangents(tree.matrix, tree.linear, points[:held])
+    tangents = constants[:, None] + slopes @ masks.T
+    assert (tangents <= program.inner(values) + tree.slack).all()
+    assert (tangents.max(axis=0) >= cut - tree.slack).all()
+    assert prove_refit(tree, cut, 1, limit=1) is None
+    exclusion = Exclusion(slopes, constants, keep, tree.slack, cut, 1)
+    assert exclusion.model.solve(60.0, None, lambda: False, lambda _: None).status == "Infeasible"
+    assert exclusion.proven < cut
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_tangents_prove_refit_blocks_of_every_family(family):
+    for seed in range(3):
+        block = instance(family, seed, "refit", p=12, keep=5)
+        answer, best = solve(block, "highs"), solve(block, "exhaustive")
+        _, high = value_range(block, best.weights)
+        assert answer.objective == pytest.approx(best.objective, rel=1e-9, abs=1e-12 * abs(block.form.constant))
+        assert answer.lower_bound <= high
+
+
+def test_a_refit_block_whose_tree_stays_open_is_left_to_the_perspective_model(monkeypatch):
+    monkeypatch.setattr(highs_parts.prove_refit, "__defaults__", (1,))
+    answer = solve(block_of("refit"), "highs", options={"formulation": "tangents"})
+    assert answer.details["formulation"] == "perspective"
+    assert answer.status is Status.OPTIMAL
+
+
 def test_tangents_without_probing_or_within_a_quota_are_refused():
-    with pytest.raises(SolverRefused, match="needs probing and takes no quota"):
+    with pytest.raises(SolverRefused, match="needs probing in mode select"):
         solve(block_of("select"), "highs", options={"formulation": "tangents", "probing": False})
     block = replace(block_of("select", p=12), quota=Quota.rows(2, 6, 0.5), keep=6)
-    with pytest.raises(SolverRefused, match="needs probing and takes no quota"):
+    with pytest.raises(SolverRefused, match="takes no quota"):
         solve(block, "highs", options={"formulation": "tangents"})
 
 

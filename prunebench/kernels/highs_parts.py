@@ -18,19 +18,21 @@ from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.quota import top
-from prunebench.kernels.branch_and_bound_search import SelectTree
+from prunebench.kernels.branch_and_bound_search import RefitTree, SelectTree
 from prunebench.kernels.branch_and_bound_select import FREE, Pattern, gradient_at
 from prunebench.kernels.branch_and_bound_tree import descend, repair, rounded
-from prunebench.kernels.highs_formulations import SAFETY
+from prunebench.kernels.highs_formulations import SAFETY, refitted
 from prunebench.kernels.highs_model import FEASIBILITY, Model, Rows
 from prunebench.kernels.probing import Reduced, probe
-from prunebench.kernels.relaxation_points import relaxation_points
+from prunebench.kernels.relaxation_points import refit_points, relaxation_points
 
 NODES_OF_THE_WHOLE = 400
 NODES_OF_A_PART = 16
 """How large a tree may be whose tangents one model takes: HiGHS' time grows faster than their number."""
 PROMISE = 0.3
 NEGLIGIBLE = 1e-8
+LOOSE = 1e-7
+"""Tangents so steep that the rows' tolerance costs more than this part of the objective prove too little."""
 DUAL_FEASIBILITY = 1e-7
 """HiGHS' default."""
 INFEASIBLE = "Infeasible"
@@ -47,64 +49,100 @@ QUIET = (
 
 
 class Exclusion:
-    """The masks m of a part's free weights with every tangent at most `target`; minimised is the one at `root`.
+    """The masks m that keep `keep` weights with every tangent constant + slope'm at most `target`.
+
+    The first tangent is minimised, which leads HiGHS to the best masks first.
 
     Parameters
     ----------
-    matrix (f, f), linear (f,), constant : the part's convexified objective
-    root (f,), points (k, f) : where tangents are taken
-    rounding : what the objective may be off by
+    slopes (k, f), constants (k,) : tangents, below the objective at every such mask
+    rounding : what the tangents may be off by
     cut : the value that a better mask must stay below
 
     proven : what every mask costs at least once HiGHS finds no such mask
     """
 
     def __init__(
-        self, matrix: FloatArray, linear: FloatArray, constant: float, count: int, rounding: float,
-        root: FloatArray, points: FloatArray, cut: float, threads: int,
-    ) -> None:  # fmt: skip
-        self.matrix, self.linear, self.constant, self.count = matrix, linear, constant, count
-        self.p = linear.size
-        rows, right, scales, dropped = self._rows(np.vstack([root, points]))
-        # a row and the integers hold to FEASIBILITY, and the row itself is rounded
-        self.slack = 2.0 * rounding + float((scales * (SAFETY * FEASIBILITY * (self.p + 2) + dropped)).max())
+        self, slopes: FloatArray, constants: FloatArray, keep: int, rounding: float, cut: float, threads: int
+    ) -> None:
+        self.keep, self.p = keep, slopes.shape[1]
+        rows, right, scales, dropped = self._rows(slopes, constants)
+        # a row holds to FEASIBILITY and is itself rounded; masks are integer, so the integers' tolerance costs nothing
+        self.slack = 2.0 * rounding + float((scales * (SAFETY * FEASIBILITY + dropped)).max())
         self.target = cut - 2.0 * self.slack
         self.proven = self.target - self.slack
         self.model = Model(rows[0], np.zeros(self.p), np.ones(self.p), self.p, threads)
         self.model.set_options(QUIET)
         self._scale, self._offset = float(scales[0]), float(-right[0])
         held = Rows()
-        held.add(range(self.p), np.ones(self.p), self.p - count, self.p - count)
+        held.add(range(self.p), np.ones(self.p), keep, keep)
         for k in range(right.size):
             held.add(range(self.p), rows[k], upper=(self.target + right[k]) / scales[k])
         self.model.add(held)
 
     def bound_of(self, dual: float) -> float:
-        """What HiGHS' dual bound says of the part's masks that are better than the target."""
-        return self._offset + self._scale * (dual - self.p * DUAL_FEASIBILITY) - self.slack
+        """What HiGHS' dual bound says of the masks that are better than the target."""
+        return float(self._offset + self._scale * (dual - self.p * DUAL_FEASIBILITY) - self.slack)
 
-    def exclude(self, mask: BoolArray) -> None:
-        """Add the tangent at a mask that is not better than the target: its own value, so that it breaks the row."""
-        rows, right, scales, _ = self._rows(1.0 - mask[None, :].astype(np.float64))
+    def exclude(self, slope: FloatArray, constant: float) -> None:
+        """Add a tangent: at a mask that is not better than the target it breaks the row."""
+        rows, right, scales, _ = self._rows(slope[None, :], np.array([constant]))
         cut = Rows()
         cut.add(range(self.p), rows[0], upper=(self.target + right[0]) / scales[0])
         self.model.add(cut)
 
-    def _rows(self, points: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """The tangents at points as scale·row'm − right over x = 1 − m, and how much each row lost."""
-        images = points @ self.matrix
-        gradients = images + self.linear
-        constants = self.constant - 0.5 * np.einsum("kp,kp->k", points, images)
-        # the count makes any multiple of 1'x a constant: the rows are centred, and the largest entry is 1
-        middle = np.median(gradients, axis=1)
-        centred = gradients - middle[:, None]
+    def masks(self, points: list[FloatArray]) -> list[BoolArray]:
+        """The masks of HiGHS' points, whose integers hold only to a tolerance."""
+        return [top(point, self.keep) for point in points]
+
+    def _rows(self, slopes: FloatArray, constants: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+        """The tangents as scale·row'm − right, and how much each row lost."""
+        # the count makes any multiple of 1'm a constant: the rows are centred, and the largest entry is 1
+        middle = np.median(slopes, axis=1)
+        centred = slopes - middle[:, None]
         scales = np.abs(centred).max(axis=1)
         scales[scales == 0.0] = 1.0
-        rows = -centred / scales[:, None]
+        rows = centred / scales[:, None]
         # HiGHS drops entries near zero: here they are dropped so that no mask is lost
         small = np.where(np.abs(rows) < NEGLIGIBLE, rows, 0.0)
-        right = -(constants + middle * self.count + centred.sum(axis=1)) - scales * np.minimum(small, 0.0).sum(axis=1)
+        right = -(constants + middle * self.keep) - scales * np.minimum(small, 0.0).sum(axis=1)
         return rows - small, right, scales, np.abs(small).sum(axis=1)
+
+
+def select_tangents(
+    matrix: FloatArray, linear: FloatArray, constant: float, points: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Slopes (k, f) and constants (k,) over m = 1 − x of constant + linear'x + ½x'Mx at points (k, f)."""
+    images = points @ matrix
+    gradients = images + linear
+    return -gradients, constant - 0.5 * np.einsum("kp,kp->k", points, images) + gradients.sum(axis=1)
+
+
+def refit_tangents(matrix: FloatArray, linear: FloatArray, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Slopes (k, p) and constants (k,) of −½y'Ky − ½ Σ ρᵢ² mᵢ, ρ = h − Ky, at weights y (k, p)."""
+    images = points @ matrix
+    return -0.5 * (linear - images) ** 2, -0.5 * np.einsum("kp,kp->k", points, images)
+
+
+def prove_refit(
+    tree: RefitTree, cut: float, threads: int, limit: int = NODES_OF_THE_WHOLE
+) -> tuple[Exclusion, Callable[[BoolArray], tuple[FloatArray, FloatArray]]] | None:
+    """The model of a whole refit program, and the tangent at a mask; None where a tree of `limit` nodes
+    stays open or its tangents are too steep."""
+    pattern, sign, *_ = tree.root()
+    points = np.empty((limit, tree.linear.size))
+    held, closed = refit_points(
+        tree.matrix, tree.linear, tree.reach, tree.keep, tree.accuracy, pattern, sign, cut, points
+    )
+    if not closed:
+        return None
+    slopes, constants = refit_tangents(tree.matrix, tree.linear, np.vstack([tree.split.point.y, points[:held]]))
+
+    def at(mask: BoolArray) -> tuple[FloatArray, FloatArray]:
+        return refit_tangents(tree.matrix, tree.linear, refitted(tree.matrix, tree.linear, mask)[None, :])
+
+    exclusion = Exclusion(slopes, constants, tree.keep, tree.slack, cut, threads)
+    return None if exclusion.slack > LOOSE * abs(cut) else (exclusion, at)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,11 +245,14 @@ class Front:
         tree, program = self.tree, self.program
         ones = part.fixed == 1
         inner = tree.matrix[:, ones].sum(axis=1)
-        exclusion = Exclusion(
-            tree.matrix[np.ix_(free, free)], (tree.linear + inner)[free],
-            float((tree.linear + 0.5 * inner)[ones].sum()), tree.count - int(ones.sum()), tree.slack,
-            part.x[free], points[:, free], self.cut, self.threads,
-        )  # fmt: skip
+        own = (
+            tree.matrix[np.ix_(free, free)],
+            (tree.linear + inner)[free],
+            float((tree.linear + 0.5 * inner)[ones].sum()),
+        )
+        keep = free.size - (tree.count - int(ones.sum()))
+        tangents = select_tangents(*own, np.vstack([part.x, points])[:, free])
+        exclusion = Exclusion(*tangents, keep, tree.slack, self.cut, self.threads)
         self.models += 1
         self.tolerance = max(
             self.tolerance, self.whole.doubt + (tree.margin + 4.0 * exclusion.slack + program.rounding) / program.scale
@@ -230,14 +271,14 @@ class Front:
             if outcome.status == INFEASIBLE:
                 self._proved = min(self._proved, exclusion.proven)
                 return
-            found = [top(point, exclusion.p - exclusion.count) for point in outcome.points]
-            fresh = [mask for mask in found if mask.tobytes() not in seen]
+            fresh = [mask for mask in exclusion.masks(outcome.points) if mask.tobytes() not in seen]
             for mask in fresh:
                 seen.add(mask.tobytes())
                 lifted = part.fixed == 0
                 lifted[free] = mask
                 self._offer(lifted)
-                exclusion.exclude(mask)
+                slopes, constants = select_tangents(*own, 1.0 - mask[None, :].astype(np.float64))
+                exclusion.exclude(slopes[0], constants[0])
             self.reason = self.stop(self.nodes)
             if not self.reason and not outcome.finished:
                 self.reason = f"HiGHS stopped: {outcome.status}"
