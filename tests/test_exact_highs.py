@@ -164,7 +164,7 @@ def test_a_front_of_parts_proves_the_optimum_from_a_poor_incumbent(monkeypatch, 
     monkeypatch.setattr(highs_parts, "NODES_OF_A_PART", part)
     models = 0
     for seed in range(3):
-        block = hard_block(24, seed)
+        block = hard_block(24 if whole == 1 else 18, seed)
         best = solve(block, "exhaustive")
         held = [block.incumbent]
 
