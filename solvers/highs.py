@@ -258,6 +258,7 @@ class _Run:
             return None, None
         lowest = block.form.lower_bound()
         refit = RefitProgram.of(block, self.objective, lowest if np.isfinite(lowest) else None)
+        self.tolerance = 0.0
         self.formulation = "perspective" if self.formulation in ("auto", TANGENTS) else self.formulation
         upper = refit.inner(self.objective)
         split = best_split(refit, upper, stop=expired)
@@ -339,6 +340,9 @@ class _Run:
                 if outcome.status == INFEASIBLE:
                     self._raise_bound(program.outer(exclusion.proven))
                     return True
+                if outcome.status == "Solve error":
+                    # seen on columns that nearly cancel: the perspective model takes over
+                    return False
                 fresh = [mask for mask in exclusion.masks(outcome.points) if mask.tobytes() not in seen]
                 for mask in fresh:
                     seen.add(mask.tobytes())

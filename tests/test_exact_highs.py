@@ -245,6 +245,14 @@ def test_tangents_prove_refit_blocks_of_every_family(family):
         assert answer.lower_bound <= high
 
 
+def test_a_refit_block_on_which_highs_fails_below_tangents_is_still_proved():
+    block = instance("cancelling-pairs", 101, "refit", p=15, keep=6)
+    answer, best = solve(block, "highs"), solve(block, "exhaustive")
+    assert answer.status is Status.OPTIMAL, answer.stop_reason
+    assert answer.objective == pytest.approx(best.objective, rel=1e-9)
+    assert answer.lower_bound <= value_range(block, best.weights)[1]
+
+
 def test_a_refit_block_whose_tree_stays_open_is_left_to_the_perspective_model(monkeypatch):
     monkeypatch.setattr(highs_parts.prove_refit, "__defaults__", (1,))
     answer = solve(block_of("refit"), "highs", options={"formulation": "tangents"})
