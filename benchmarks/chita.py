@@ -4,7 +4,8 @@ Two instances of about 30,000 weights and 1,000 rows: a layered synthetic one (e
 rank-one layer gradients, heavy-tailed weights), and real gradients of an MLP on scikit-learn's
 digits. Objective 1/2 |A d|² + (n·ridge/2) |d|² with raw gradient rows A. "textbook" is the
 back-solve on the magnitude support in float64 by the Woodbury identity, "released iht" is active-set
-IHT without back-solve (twenty steps). Run with one BLAS thread:
+IHT without back-solve (twenty steps), "bound" a proven lower bound on every answer of the instance
+(`--bound 60` looks for one as long; none by default). Run with one BLAS thread:
 
     OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/chita.py
 """
@@ -89,8 +90,11 @@ def textbook(rows: np.ndarray, weights: np.ndarray, ridge: float, mask: np.ndarr
     return out
 
 
-def compare(name: str, rows: np.ndarray, weights: np.ndarray, ridge: float, solvers: list[str], seconds: float) -> None:
-    """The table of one instance."""
+def compare(
+    name: str, rows: np.ndarray, weights: np.ndarray, ridge: float, solvers: list[str], limits: tuple[float, float]
+) -> None:
+    """The table of one instance; limits : wall-clock seconds of a solver and of the search for a bound."""
+    from prunebench.core.bounds import lower_bound
     from prunebench.core.solution import Budget
 
     for density in DENSITIES:
@@ -111,13 +115,18 @@ def compare(name: str, rows: np.ndarray, weights: np.ndarray, ridge: float, solv
             block = BlockProblem(own, weights, keep, "refit", problem=name)
             runnable = make_solver(solver, options)
             start = time.process_time()
-            solution = runnable.solve(block, Budget(seconds=seconds), np.random.default_rng(0))
+            solution = runnable.solve(block, Budget(seconds=limits[0]), np.random.default_rng(0))
             spent = time.process_time() - start
             print(
                 f"{name:>22} {density:7.2f} {label:>13} {block.evaluate(solution.weights, solution.mask):12.6g} "
                 f"{spent:8.2f} {solution.objective / base:9.4f} {spent / base_seconds:9.2f}",
                 flush=True,
             )
+        if limits[1] > 0.0:
+            start = time.process_time()
+            bound = lower_bound(BlockProblem(form, weights, keep, "refit", problem=name), limits[1]).value
+            spent = time.process_time() - start
+            print(f"{name:>22} {density:7.2f} {'bound':>13} {bound:12.6g} {spent:8.2f} {bound / base:9.4f}", flush=True)
 
 
 def main() -> None:
@@ -127,6 +136,7 @@ def main() -> None:
     parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60.0, help="wall-clock limit of a solver on an instance")
+    parser.add_argument("--bound", type=float, default=0.0, help="seconds for a lower bound of each instance")
     chosen = parser.parse_args()
     print(f"n={ROWS}; BLAS threads: {os.environ.get('OPENBLAS_NUM_THREADS', 'library default')}; CPU seconds; ")
     print("ratios are to the textbook back-solve on the magnitude support")
@@ -137,7 +147,7 @@ def main() -> None:
     for name in chosen.instances:
         rows, weights = layered(chosen.seed) if name == "layered" else digits(chosen.seed)
         for ridge in chosen.ridges:
-            compare(f"{name} ridge {ridge:g}", rows, weights, ridge, chosen.solvers, chosen.seconds)
+            compare(f"{name} ridge {ridge:g}", rows, weights, ridge, chosen.solvers, (chosen.seconds, chosen.bound))
 
 
 if __name__ == "__main__":

@@ -20,14 +20,18 @@ from prunebench import make_problem
 from prunebench.coordinator.prune import PruneRequest, prune
 from prunebench.core.block import BlockProblem
 from prunebench.core.masks import keep_count
+from prunebench.core.solution import Budget
 from prunebench.core.solver import solve
 from prunebench.curvature.fisher import FisherOptions, network_form
 from prunebench.curvature.network import PrunableNetwork
 
 PROBLEM = "mlpnet-mnist"
 DENSITIES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)
-STAGES = (0.5, 0.4, 0.3, 0.24, 0.2, 0.16, 0.13, 0.1, 0.08, 0.065, 0.05, 0.04, 0.03, 0.025, 0.02)
-"""Densities of a multi-stage run's stages, those of the table among them."""
+STAGES = (
+    *(0.5, 0.4, 0.3, 0.24, 0.2, 0.16, 0.13, 0.1, 0.08, 0.065, 0.056, 0.05, 0.044),
+    *(0.04, 0.036, 0.033, 0.03, 0.0275, 0.025, 0.023, 0.0215, 0.02),
+)
+"""Densities of a multi-stage run's stages, those of the table among them; small steps where little is left."""
 ONE_SHOT = {
     "magnitude": ("magnitude", {}, "select"),
     "woodfisher": ("woodfisher", {"update": "published"}, "refit"),
@@ -42,21 +46,23 @@ Found = dict[tuple[float, str], list[float]]
 """Accuracies in per cent, by density and method."""
 
 
-def one_shot(methods: list[str], seed: int, ridge: float, found: Found, spent: dict[str, float]) -> None:
+def one_shot(methods: list[str], seed: int, chosen: argparse.Namespace, found: Found, spent: dict[str, float]) -> None:
     """Accuracies after one stage from 1,000 sample gradients, for every density."""
     problem = make_problem(PROBLEM)
     model = problem.model()
     network = PrunableNetwork(model, problem.prunable())
-    form = network_form(problem, network, FisherOptions(samples=1000, ridge=ridge), np.random.default_rng(seed))
+    form = network_form(problem, network, FisherOptions(samples=1000, ridge=chosen.ridge), np.random.default_rng(seed))
     weights = network.weights()
     for method in methods:
         solver, options, mode = ONE_SHOT[method]
         start = time.process_time()
         for density in DENSITIES:
             block = BlockProblem(form, weights, keep_count(density, weights.size), mode, problem=PROBLEM)
-            network.assign(solve(block, solver, options=options, seed=seed).weights)
+            answer = solve(block, solver, options=options, budget=Budget(seconds=chosen.seconds), seed=seed)
+            network.assign(answer.weights)
             found[density, method].append(100.0 * problem.evaluate(model)["accuracy"])
         spent[method] += time.process_time() - start
+        print(f"seed {seed} {method}: {time.process_time() - start:.0f} CPU s", flush=True)
 
 
 def multi_stage(seed: int, folder: Path, samples: int, found: Found, spent: dict[str, float]) -> None:
@@ -90,12 +96,13 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=[*ONE_SHOT, "multi-stage"])
     parser.add_argument("--samples", type=int, default=16000, help="of a stage, in 1,000 rows")
     parser.add_argument("--ridge", type=float, default=0.01, help="of the one-shot methods, relative")
+    parser.add_argument("--seconds", type=float, default=60.0, help="limit of a one-shot solve (cbs is slow)")
     chosen = parser.parse_args()
     found: Found = defaultdict(list)
     spent: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(chosen.first_seed, chosen.first_seed + chosen.seeds):
-            one_shot([method for method in chosen.methods if method in ONE_SHOT], seed, chosen.ridge, found, spent)
+            one_shot([method for method in chosen.methods if method in ONE_SHOT], seed, chosen, found, spent)
             if "multi-stage" in chosen.methods:
                 multi_stage(seed, Path(folder), chosen.samples, found, spent)
             print(f"seed {seed} done, {time.process_time():.0f} CPU s", flush=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from prunebench.core.block import BlockProblem
+from prunebench.core.bounds import lower_bound
 from prunebench.core.errors import InvalidInput, SolverRefused, UnknownName
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
@@ -98,6 +99,13 @@ def test_admm_is_below_every_variant_of_chita_on_correlated_gradients():
         block = gradients_block(seed, n=60, p=3000, keep=150)
         best = min(solve(block, name).objective for name in ("chita", "chita-bso", "iht"))
         assert solve(block, "admm").objective < best
+
+
+def test_admm_is_within_two_per_cent_of_a_proven_bound_where_the_ridge_counts():
+    for ridge in (0.03, 0.3):
+        block = gradients_block(0, n=60, p=3000, keep=150, ridge=ridge)
+        bound = lower_bound(block, seconds=60.0).value
+        assert bound <= solve(block, "admm").objective <= 1.02 * bound
 
 
 def test_admm_finds_the_optimum_of_small_blocks_or_comes_within_a_tenth_of_the_spread():

@@ -125,6 +125,24 @@ def test_float32_refit_at_a_tiny_ridge_reaches_the_float64_optimum(with_linear, 
     assert form.value(form.refit(mask)) - form.value(exact) <= 1e-9 * scale
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1.0, 1e12])
+def test_float32_refit_is_exact_where_one_correction_does_not_do(unit):
+    """Eigenvalues over ten orders of magnitude: float32 alone solves for none of the small ones."""
+    rng = np.random.default_rng(8)
+    left = np.linalg.qr(rng.normal(size=(60, 60)))[0] * np.logspace(0.0, -5.0, 60)
+    factor = (unit * left @ np.linalg.qr(rng.normal(size=(600, 60)))[0].T).astype(np.float32)
+    wide = factor.astype(np.float64)
+    ridge = 1e-8 * unit**2
+    form = QuadraticForm(factor=factor, ridge=ridge, centre=rng.normal(size=600))
+    mask = rng.random(600) < 0.5
+    columns = wide[:, mask]
+    right = wide[:, ~mask] @ form.centre[~mask]
+    exact = np.zeros(600)
+    dual = np.linalg.solve(columns @ columns.T / ridge + np.eye(60), right)
+    exact[mask] = form.centre[mask] + columns.T @ dual / ridge
+    assert form.value(form.refit(mask)) == pytest.approx(form.value(exact), rel=1e-10)
+
+
 def test_textbook_woodbury_in_float32_fails_where_push_through_does_not():
     """The reason for the push-through form: the published float32 form loses its digits at this ridge."""
     form = float32_instance(60, 600, with_linear=False)

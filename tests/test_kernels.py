@@ -13,7 +13,7 @@ from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Recorder
 from prunebench.kernels import descent, enumeration, refit_kernel, select_factor, select_kernel
-from prunebench.kernels.refit_factor import DualRefit, PrimalRefit, RefitFactorSearch
+from prunebench.kernels.refit_factor import WORKING_SET, DualRefit, PrimalRefit, RefitFactorSearch
 from prunebench.testing.instances import FAMILIES, BruteForce, all_masks, instance, scaled
 
 MODES: tuple[Mode, ...] = ("select", "refit")
@@ -239,12 +239,30 @@ def test_the_dual_refit_view_equals_the_definitions(keep, dtype):
     np.testing.assert_allclose(view.weights, block.form.refit(mask), atol=1e-9)
     np.testing.assert_allclose(view.gradient[~mask], block.form.gradient(view.weights)[~mask], atol=1e-9)
     value = block.form.value(view.weights)
-    i, j = np.flatnonzero(mask)[0], np.flatnonzero(~mask)[0]
-    fewer, more = mask.copy(), mask.copy()
-    fewer[i], more[j] = False, True
     rel = 1e-3 if dtype is np.float32 else 1e-7
-    assert view.drop[i] == pytest.approx(block.form.value(block.form.refit(fewer)) - value, rel=rel)
-    assert view.gain[j] == pytest.approx(value - block.form.value(block.form.refit(more)), rel=rel)
+    for i in np.flatnonzero(mask)[:5]:
+        fewer = mask.copy()
+        fewer[i] = False
+        assert view.drop[i] == pytest.approx(block.form.value(block.form.refit(fewer)) - value, rel=rel)
+    for j in np.flatnonzero(~mask)[:5]:
+        more = mask.copy()
+        more[j] = True
+        assert view.gain[j] == pytest.approx(value - block.form.value(block.form.refit(more)), rel=rel)
+
+
+def test_the_pruned_weights_that_are_not_looked_at_are_of_little_use():
+    block = wide_block(40, 1500, 60, "refit", seed=3)
+    mask = block.incumbent
+    view = DualRefit(block.form).view(mask, True)
+    value = block.form.value(view.weights)
+    exact = np.zeros(block.p)
+    for j in np.flatnonzero(~mask):
+        more = mask.copy()
+        more[j] = True
+        exact[j] = value - block.form.value(block.form.refit(more))
+    best = np.argsort(exact)[::-1][:60]
+    assert (view.gain > 0.0).sum() == 2 * WORKING_SET
+    np.testing.assert_allclose(view.gain[best], exact[best], rtol=1e-7)
 
 
 def test_primal_and_dual_refit_agree():

@@ -86,8 +86,8 @@ class MultiStageOptions:
     settle_size: int = 3000
     """More kept weights than this are not settled."""
 
-    settle_samples: int = 5000
-    """Calibration samples of a settling round."""
+    settle_samples: int = 15000
+    """Calibration samples of a settling round; a few for each kept weight, or the round fits those alone."""
 
     store: str = ""
     """Folder for a memory-mapped file of a stage's gradient rows, where they are larger than memory; empty: none."""

@@ -4,8 +4,10 @@ scipy.linalg is imported where it is used: it takes longer to load than all else
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prunebench.core.arrays import CHUNK_ELEMENTS, Factor, FloatArray, times
 from prunebench.core.errors import InvalidInput
@@ -16,6 +18,8 @@ NARROW_STEPS = 12
 """Steps after which forming the float64 system costs less than going on with the float32 one."""
 DUAL_ACCURACY = 1e-15
 """Squared residual of the dual system relative to the objective's change: bounds the refit's excess."""
+ROUNDINGS = 64.0
+"""How many units of rounding a correction's residual may be off, relative to where it began."""
 
 
 def solve_on_support(curvature: FloatArray, ridge: FloatArray, slope: FloatArray) -> FloatArray:
@@ -57,9 +61,10 @@ def push_through(columns: Factor, ridge: FloatArray, linear: FloatArray, residua
     d = -diag(1/ridge) (linear + A'z): no difference of nearly equal terms is taken when the
     ridge is small, unlike in the textbook Woodbury form.
 
-    A float32 factor's K is formed in float32 and only preconditions a conjugate gradient whose
-    products are in float64, so the accuracy is that of float64 at the cost of float32. The
-    objective exceeds its minimum by at most half the squared residual of the dual system.
+    A float32 factor's K is formed in float32 and only preconditions, and conjugate gradients in
+    float32 only correct: the residual that they reduce is taken in float64. So the accuracy is that
+    of float64 at the cost of float32. The objective exceeds its minimum by at most half the squared
+    residual of the dual system.
 
     Parameters
     ----------
@@ -94,7 +99,7 @@ def _dual_preconditioner(columns: Factor, ridge: FloatArray) -> Callable[[FloatA
         scaled = columns if uniform else columns / np.sqrt(ridge).astype(dtype)
         gram = scaled @ scaled.T
         if uniform:
-            gram = gram / dtype.type(ridge[0])
+            gram /= dtype.type(ridge[0])
     if not np.isfinite(gram).all():
         scaled = columns / np.sqrt(ridge)
         gram = scaled @ scaled.T
@@ -107,10 +112,9 @@ def _dual_preconditioner(columns: Factor, ridge: FloatArray) -> Callable[[FloatA
     held = factored[0].dtype
 
     def precondition(dual: FloatArray) -> FloatArray:
-        # scaled to unit size, as the loss may be in any units and float32 has few exponents
-        size = float(np.abs(dual).max()) or 1.0
-        unit = scipy.linalg.cho_solve(factored, (dual / size).astype(held), overwrite_b=True, check_finite=False)
-        return np.asarray(unit.astype(np.float64) * size)
+        return _scaled(
+            dual, held, lambda unit: scipy.linalg.cho_solve(factored, unit, overwrite_b=True, check_finite=False)
+        )
 
     return precondition
 
@@ -122,48 +126,93 @@ def _dual_solution(
     right: FloatArray,
     steps: int,
 ) -> tuple[FloatArray, bool]:
-    """A'z with (I + A diag(1/ridge) A') z = right, by preconditioned conjugate gradient in float64.
+    """A'z with (I + A diag(1/ridge) A') z = right: corrections by conjugate gradient, residuals in float64.
 
-    Stopped when ‖residual‖² is DUAL_ACCURACY of z'right, or after `steps`, or at the rounding of the
+    A residual is taken again where the rounding of the corrections could hide what is left of it.
+    Stopped when ‖residual‖² is DUAL_ACCURACY of z'right, after `steps`, or at the rounding of the
     system. A'z is carried along with z, which saves a pass over the columns.
 
     Returns
     -------
     A'z, float64 (k,), and whether that accuracy was reached
     """
-
-    def product(dual: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """A'z and (I + A diag(1/ridge) A') z; both from one widening of the columns."""
-        image, applied = np.empty(ridge.size), dual.copy()
-        step = max(1, CHUNK_ELEMENTS // max(1, dual.size))
-        for start in range(0, ridge.size, step):
-            part = slice(start, start + step)
-            wide = columns[:, part].astype(np.float64, copy=False)
-            image[part] = dual @ wide
-            applied += wide @ (image[part] / ridge[part])
-        return image, applied
-
     solution = precondition(right)
-    image, applied = product(solution)
-    residual = right - applied
-    preconditioned = precondition(residual)
-    direction = preconditioned.copy()
-    power = float(residual @ preconditioned)
-    for _ in range(steps):
-        if float(residual @ residual) <= DUAL_ACCURACY * abs(float(solution @ right)):
+    image, applied = _wide_product(columns, ridge, solution)
+    residual, last = right - applied, float("inf")
+    rounding = ROUNDINGS * float(np.finfo(columns.dtype).eps)
+    while True:
+        allowed, size = DUAL_ACCURACY * abs(float(solution @ right)), float(residual @ residual)
+        if size <= allowed:
             return image, True
+        if steps <= 0 or not size < last:
+            return image, False
+        floor = rounding**2 * size
+        step, step_image, left, made = _correction(columns, ridge, precondition, residual, max(allowed, floor), steps)
+        solution, image, steps, last = solution + step, image + step_image, steps - made, size
+        if left <= allowed and floor <= allowed:
+            return image, True
+        image, applied = _wide_product(columns, ridge, solution)
+        residual = right - applied
+
+
+def _correction(
+    columns: Factor,
+    ridge: FloatArray,
+    precondition: Callable[[FloatArray], FloatArray],
+    right: FloatArray,
+    target: float,
+    steps: int,
+) -> tuple[FloatArray, FloatArray, float, int]:
+    """z and A'z with (I + A diag(1/ridge) A') z = right by conjugate gradient in the factor's precision.
+
+    Returns
+    -------
+    z, A'z, the squared norm of what is left of `right`, at most `target` unless the steps ran out; steps made
+    """
+    solution, image, residual = np.zeros_like(right), np.zeros(ridge.size), right.copy()
+    preconditioned = precondition(residual)
+    direction, power = preconditioned, float(residual @ preconditioned)
+    for made in range(1, steps + 1):
         if power <= 0.0:
-            break
-        direction_image, applied = product(direction)
+            return solution, image, float(residual @ residual), made
+        direction_image, applied = _own_product(columns, ridge, direction)
         length = power / float(direction @ applied)
         solution += length * direction
         image += length * direction_image
         residual -= length * applied
+        if (left := float(residual @ residual)) <= target:
+            return solution, image, left, made
         preconditioned = precondition(residual)
         next_power = float(residual @ preconditioned)
         direction = preconditioned + (next_power / power) * direction
         power = next_power
-    return image, float(residual @ residual) <= DUAL_ACCURACY * abs(float(solution @ right))
+    return solution, image, left, steps
+
+
+def _wide_product(columns: Factor, ridge: FloatArray, dual: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """A'z and (I + A diag(1/ridge) A') z in float64, both from one widening of the columns. (n,) -> (k,), (n,)"""
+    image, applied = np.empty(ridge.size), dual.copy()
+    step = max(1, CHUNK_ELEMENTS // max(1, dual.size))
+    for start in range(0, ridge.size, step):
+        part = slice(start, start + step)
+        wide = columns[:, part].astype(np.float64, copy=False)
+        image[part] = dual @ wide
+        applied += wide @ (image[part] / ridge[part])
+    return image, applied
+
+
+def _own_product(columns: Factor, ridge: FloatArray, dual: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The same in the columns' own precision, vectors scaled to unit size before they are rounded to it."""
+    image = _scaled(dual, columns.dtype, lambda unit: unit @ columns)
+    return image, dual + _scaled(image / ridge, columns.dtype, lambda unit: columns @ unit)
+
+
+def _scaled(
+    vector: FloatArray, dtype: npt.DTypeLike, product: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+) -> FloatArray:
+    """A product with a vector scaled to unit size, as the loss may be in any units and float32 has few exponents."""
+    size = float(np.abs(vector).max()) or 1.0
+    return product((vector / size).astype(dtype)).astype(np.float64) * size
 
 
 def symmetric_factor(matrix: FloatArray) -> FloatArray:

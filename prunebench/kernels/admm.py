@@ -3,12 +3,15 @@
 minimise f(w) subject to w = d, ‖d‖₀ ≤ k, in scaled form with penalty ρ and multipliers v:
 
     w ← argmin f(w) + v'(w − d) + ρ/2 ‖w − d‖²    (one solve with the spectrum: two passes over A)
+    w ← α w + (1 − α) d                           (over-relaxation)
     d ← the k largest entries of w + v/ρ (with a quota, those of every group)
     v ← v + ρ (w − d)
 
 Meng, Behdin, Wang, Mazumder: ALPS, NeurIPS 2024, §3.2, for the Gram matrix of one layer; here also
 in the n×n dual, so that H is never formed where n is less than p. The penalty rises while the
 support changes, the faster the more it changes, and the search ends when it no longer does.
+Over-relaxation (Boyd et al.: Distributed optimization and statistical learning via ADMM, 2011, §3.4.3)
+lets a search that starts at a higher penalty, and so ends after a third of the steps, find as good a support.
 """
 
 from collections.abc import Callable
@@ -22,6 +25,8 @@ from prunebench.kernels.candidates import masked
 from prunebench.kernels.matrix import Real
 from prunebench.kernels.spectrum import Spectrum
 
+RELAXATION = 1.6
+"""α of the over-relaxation; 1.5 to 1.8 are usual."""
 STEPS_PER_PENALTY = 3
 LARGE_CHANGE, SMALL_CHANGE = 0.1, 0.005
 """Shares of the support that changed in one step, above which the penalty rises fast or moderately."""
@@ -40,7 +45,7 @@ class Growth:
     small: float
 
 
-SLOW = Growth(1.1, 1.05, 1.03)
+SLOW = Growth(1.05, 1.02, 1.01)
 FAST = Growth(1.3, 1.2, 1.1)
 """Those of ALPS; they take over after half of the steps, so that the search comes to an end."""
 
@@ -77,6 +82,7 @@ def search(
             return support, step, False
         right = dtype(rho) * (split - centre) - multipliers - linear
         weights = centre + spectrum.solve(right, spectrum.ridge + rho)
+        weights = dtype(RELAXATION) * weights + dtype(1.0 - RELAXATION) * split
         pulled = weights + multipliers / dtype(rho)
         before, support = support, block.top_mask(np.abs(pulled))
         split = masked(pulled, support)

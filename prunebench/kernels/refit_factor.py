@@ -18,6 +18,7 @@ import scipy.linalg
 
 from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray, times, transposed_times
 from prunebench.core.block import BlockProblem
+from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Recorder
 from prunebench.kernels import refit_kernel
@@ -54,9 +55,10 @@ class DualRefit:
         self._held: tuple[BoolArray, FloatArray] | None = None
 
     def view(self, mask: BoolArray, fresh: bool) -> RefitView:
-        """Weights, gradient, drop and gain on a support; O(np), and O(n²p) where `fresh`.
+        """Weights, gradient, drop and gain on a support; O(np), and O(n²k) where `fresh`.
 
-        Without `fresh` the quantities a_j'M a_j of the last fresh view serve for the ranking.
+        Without `fresh` the quantities a_j'M a_j of the last fresh view serve for the ranking. It looked
+        at the kept weights and at as many pruned ones, those that promised most; the gain of others is 0.
         """
         form = self._form
         lower = _cholesky(self._system(mask))
@@ -64,7 +66,7 @@ class DualRefit:
         weights = np.where(mask, form.centre - (form.linear + inner) / form.ridge, 0.0)
         gradient = np.where(mask, 0.0, form.linear + inner - form.ridge * form.centre)
         if fresh or self._energy is None:
-            self._energy = self._energies(lower)
+            self._energy = self._energies(lower, mask, gradient)
         energy = self._energy
         # leverage in the factor's precision only ranks; a share of zero would make its weight free to drop
         share = np.maximum(1.0 - energy / form.ridge, 1e-6)
@@ -107,14 +109,27 @@ class DualRefit:
             columns = self._factor[:, part] / root[part]
             system += sign * (columns @ columns.T)
 
-    def _energies(self, lower: FloatArray) -> FloatArray:
-        """a_j'M a_j for every column, in the factor's precision. float64 (p,)"""
+    def _energies(self, lower: FloatArray, mask: BoolArray, gradient: FloatArray) -> FloatArray:
+        """a_j'M a_j in the factor's precision for the weights that matter, infinity for others. float64 (p,)
+
+        No more pruned weights than kept ones can be exchanged, so of the pruned ones only so many count
+        (and two working sets at least): those of the largest gain if a_j'M a_j were for all columns the
+        share of ‖a_j‖² that it is over the kept ones, where a_j'M a_j/ρ_j sums to n − tr M.
+        """
+        ridge = self._form.ridge
         half = scipy.linalg.solve_triangular(lower, np.eye(lower.shape[0]), lower=True, check_finite=False)
         narrow: npt.NDArray[Any] = half.astype(self._factor.dtype)
-        out = np.empty(self._factor.shape[1])
-        for start in range(0, out.size, COLUMN_CHUNK):
-            image = narrow @ self._factor[:, start : start + COLUMN_CHUNK]
-            out[start : start + COLUMN_CHUNK] = np.einsum("ij,ij->j", image, image)
+        squares = self._form.curvature_diagonal()
+        carried = len(half) - float(np.einsum("ij,ij->", half, half))
+        share = carried / max(float((squares / ridge)[mask].sum()), np.finfo(np.float64).tiny)
+        promise = np.where(mask, -1.0, gradient**2 / (ridge + share * squares))
+        count = min(max(int(mask.sum()), 2 * WORKING_SET), int((~mask).sum()))
+        chosen = np.flatnonzero(mask | top_mask(promise, count))
+        out = np.full(mask.size, np.inf)
+        for start in range(0, chosen.size, COLUMN_CHUNK):
+            part = chosen[start : start + COLUMN_CHUNK]
+            image = narrow @ self._factor[:, part]
+            out[part] = np.einsum("ij,ij->j", image, image)
         return out
 
 
