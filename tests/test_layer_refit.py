@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from prunebench.coordinator.multi_stage import MultiStageOptions
-from prunebench.coordinator.prune import PruneRequest, prune
-from prunebench.core.errors import InvalidInput
+from prunebench.coordinator.multi_stage import MultiStage, MultiStageOptions
+from prunebench.coordinator.prune import PruneRequest, prune, resume
+from prunebench.core.errors import Interrupted, InvalidInput
 from prunebench.curvature.activations import input_rows
 from prunebench.curvature.drawn_labels import DrawnLabels
 from prunebench.curvature.layer_refit import COST_RIDGE, LayerRefit
@@ -97,13 +97,13 @@ def test_a_later_layer_makes_up_for_what_an_earlier_one_lost():
 
 
 def test_the_cost_of_a_weight_is_the_rise_when_its_row_is_refitted_without_it():
-    inputs = gaussian(200, 5)
+    inputs = gaussian(100, 5)
     network, refit = made(torch.nn.Linear(5, 2, bias=False), inputs=inputs, names=("0.weight",))
     weights = network.weights()
     mask = np.array([True] * 7 + [False] + [True] * 2)
     network.assign(weights * mask)
     scales = np.array([3.0, 0.5])
-    gram = (inputs.T @ inputs / 200).double().numpy()
+    gram = (inputs.T @ inputs / 100).double().numpy()
     trace = gram.trace()
     ridged = gram + COST_RIDGE * trace / 5 * np.eye(5)
     curvature = np.outer(scales, gram.diagonal()).reshape(-1)
@@ -173,6 +173,24 @@ def test_a_run_keeps_its_density_and_no_weight_comes_back(refitted):
 
 def test_the_same_seed_gives_the_same_run(refitted, tmp_path):
     assert prune(request(), out=tmp_path / "again")["loss"] == refitted[1]["loss"]
+
+
+def test_a_run_that_is_interrupted_and_resumed_refits_to_the_dense_outputs_all_the_same(
+    refitted, tmp_path, monkeypatch
+):
+    finish, calls = MultiStage._finish, []
+
+    def interrupted(self, step, block):
+        calls.append(step)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return finish(self, step, block)
+
+    monkeypatch.setattr(MultiStage, "_finish", interrupted)
+    with pytest.raises(Interrupted):
+        prune(request(), out=tmp_path / "run")
+    monkeypatch.setattr(MultiStage, "_finish", finish)
+    assert resume(tmp_path / "run")["loss"] == refitted[1]["loss"]
 
 
 def test_mode_select_and_layer_refits_exclude_each_other(tmp_path):

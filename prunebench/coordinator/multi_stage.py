@@ -2,7 +2,8 @@
 
 Benbaki et al.: Fast as CHITA, ICML 2023, algorithm 1 (CHITA++). Beyond the paper: every stage solves
 several models of its one set of gradients (ridge and scale of the linear term) and takes the one
-with the lowest true loss on samples that no model sees; after it, and at the end, the kept weights
+with the lowest true loss on samples that no model sees; or it ranks by what each layer's inputs say and
+refits the layers to their dense outputs (`layer_samples`). After it, and at the end, the kept weights
 alone may be settled by steps of the same kind from more samples, or follow many small ones (`follow`),
 each the minimum of a model of a few samples. Nothing is trained by an optimiser.
 """

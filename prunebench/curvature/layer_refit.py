@@ -20,8 +20,11 @@ from prunebench.core.problem import Samples
 from prunebench.curvature.activations import Linear, checked_linear, input_rows
 from prunebench.curvature.network import Layer, PrunableNetwork, evaluation_mode
 
-PLACES = 256
+PLACES = 64
 """Places of a sample's feature map that are looked at, at most: neighbours say nearly the same."""
+
+COST_SAMPLES = 128
+"""Samples that the Gram matrices of the costs are taken over: a ranking needs fewer than a fit."""
 
 COST_RIDGE = 0.1
 """Ridge of the costs, relative to the mean diagonal of the Gram matrix: others of the row will go as well."""
@@ -34,7 +37,7 @@ class LayerRefit:
     """The linear layers and convolutions of a network, with what the dense network gives at each of them.
 
     All samples go through the network at once, because a layer is solved while they pass; the dense
-    outputs are held, up to 256 places a sample and layer.
+    outputs are held, up to 64 places a sample and layer.
 
     Parameters
     ----------
@@ -101,7 +104,7 @@ class LayerRefit:
                     costs[row, support] = table[row].sum() / trace / inverse
 
         with evaluation_mode(self._network.model):
-            self._run(add)
+            self._run(add, COST_SAMPLES)
         return np.maximum(out, _FLOOR * out.mean() if out.any() else 1.0)
 
     def refit(self, mask: BoolArray) -> FloatArray:
@@ -152,8 +155,15 @@ class LayerRefit:
             raise InvalidInput(f"the inputs of layer {name!r} hold NaN or infinity; look for a diverged network")
         return gram
 
-    def _run(self, use: Callable[[int, Linear, torch.Tensor, torch.Tensor], torch.Tensor | None]) -> None:
-        """Send the samples through the network; `use` gets every layer's inputs and outputs, and may replace these."""
+    def _run(
+        self,
+        use: Callable[[int, Linear, torch.Tensor, torch.Tensor], torch.Tensor | None],
+        count: int | None = None,
+    ) -> None:
+        """Send the first `count` samples through the network, or all.
+
+        `use` gets every layer's number, module, inputs and outputs, and may give back other outputs.
+        """
 
         def hook(layer: int) -> Callable[..., torch.Tensor | None]:
             def called(module: Any, given: tuple[Any, ...], output: torch.Tensor) -> torch.Tensor | None:
@@ -164,7 +174,7 @@ class LayerRefit:
         handles = [module.register_forward_hook(hook(number)) for number, module in enumerate(self._modules)]
         try:
             with torch.no_grad():
-                self._network.model(self._inputs)
+                self._network.model(self._inputs[:count])
         finally:
             for handle in handles:
                 handle.remove()
