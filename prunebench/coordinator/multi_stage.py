@@ -2,7 +2,8 @@
 
 Benbaki et al.: Fast as CHITA, ICML 2023, algorithm 1 (CHITA++). Beyond the paper: every stage solves
 several models of its one set of gradients (ridge and scale of the linear term) and takes the one
-with the lowest true loss on samples that no model sees; after it, and at the end, the kept weights
+with the lowest true loss on samples that no model sees; or it ranks by what each layer's inputs say and
+refits the layers to their dense outputs (`layer_samples`). After it, and at the end, the kept weights
 alone may be settled by steps of the same kind from more samples, or follow many small ones (`follow`),
 each the minimum of a model of a few samples. Nothing is trained by an optimiser.
 """
@@ -20,7 +21,7 @@ from prunebench.coordinator import quotas, schedules
 from prunebench.coordinator.quotas import NetworkQuota
 from prunebench.coordinator.small_steps import Pace, small_steps
 from prunebench.coordinator.state import Move, Task
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray, column_squares
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
 from prunebench.core.masks import keep_count
@@ -29,6 +30,7 @@ from prunebench.core.solution import Solution
 from prunebench.curvature.fisher import fisher_form
 
 if TYPE_CHECKING:
+    from prunebench.curvature.layer_refit import LayerRefit
     from prunebench.curvature.stages import StageNetwork
 
 MOST_ROWS = 1000
@@ -92,6 +94,15 @@ class MultiStageOptions:
     store: str = ""
     """Folder for a memory-mapped file of a stage's gradient rows, where they are larger than memory; empty: none."""
 
+    layer_samples: int = 0
+    """Calibration samples on which layers are refitted to their dense outputs; 0: the Fisher model's weights stay."""
+
+    layer_ridge: float = 0.01
+    """Ridge of the layers' refits, relative to the mean diagonal of the Gram matrix of a layer's inputs."""
+
+    layer_temperature: float = 4.0
+    """Softens the network's predictions, of which the Fisher matrix says what each output row of a layer counts."""
+
     follow: int = 0
     """Small steps of the kept weights after every stage, each to the minimum of a model of a few fresh samples."""
 
@@ -112,7 +123,8 @@ class MultiStageOptions:
 
     def __post_init__(self) -> None:
         quotas.pattern(self.quota)
-        for name, value in (("follow_ridge", self.follow_ridge), ("follow_rate", self.follow_rate)):
+        for name in ("follow_ridge", "follow_rate", "layer_ridge", "layer_temperature"):
+            value = getattr(self, name)
             if not (np.isfinite(value) and value > 0.0):
                 raise InvalidInput(f"coordinator multi-stage: {name} is {value!r}; choose a positive number")
         for name, least in (("follow", 0), ("follow_samples", 1)):
@@ -122,7 +134,7 @@ class MultiStageOptions:
         for name, least in (("samples", 1), ("batch_size", 1), ("held_out", 1), ("follow_end", 0)):
             if getattr(self, name) is not None:
                 _require_whole(name, getattr(self, name), least)
-        for name, least in (("batch_norm_samples", 0), ("settle_size", 0)):
+        for name, least in (("batch_norm_samples", 0), ("settle_size", 0), ("layer_samples", 0)):
             _require_whole(name, getattr(self, name), least)
         if self.schedule not in schedules.SCHEDULES:
             raise unknown_name("schedule", self.schedule, schedules.SCHEDULES)
@@ -178,6 +190,11 @@ class MultiStage:
     ) -> None:
         self.options, self.mode, self.problem = options, mode, problem
         self._network, self._seed = network, seed
+        if options.layer_samples and mode == "select":
+            raise InvalidInput(
+                "coordinator multi-stage: layers are refitted (layer_samples), but mode select keeps the weights' "
+                "values; use --mode refit"
+            )
         self.weights: FloatArray = network.network.weights()
         self.mask: BoolArray = np.ones(self.weights.size, dtype=np.bool_)
         self._samples, self._batch, self._held, self._pool = _division(options, total, seed)
@@ -222,7 +239,7 @@ class MultiStage:
         PrunebenchError   no model of the step was solved, or the loss is not finite with any of them
         """
         if solution is not None:
-            self._answers[task.position % len(self.options.ridges)] = solution
+            self._answers[task.position - self._done * len(self.options.ridges)] = solution
         self._asked = [held for held in self._asked if held.position != task.position]
         if self._asked or self._waiting:
             return None
@@ -286,7 +303,13 @@ class MultiStage:
         positions = rng.choice(self._pool, count, replace=False)
         # mini-batches keep the random order; single samples are read in theirs
         positions = positions if batch > 1 else np.sort(positions)
-        rows = self._network.rows(positions, batch, chosen if settling else None, self.options.store)
+        store = self.options.store
+        if self._network.layers is not None and not settling:
+            self._scores = [(1.0, 0.0)]
+            rows = self._network.fisher_rows(positions, batch, rng, self.options.layer_temperature, store)
+            self._waiting.append(self._task(step, 0, self._cost_form(self._network.layers, rows, batch), chosen))
+            return
+        rows = self._network.rows(positions, batch, chosen if settling else None, store)
         gradient = rows.mean(axis=0, dtype=np.float64)
         whole = fisher_form(
             rows, self.weights[chosen], ridge=1.0, batch_size=batch, row_weight=self._network.row_weight
@@ -298,6 +321,13 @@ class MultiStage:
         for number, (ridge, scale) in enumerate(self._scores):
             form = whole.with_terms(ridge=ridge * mean_diagonal, linear=scale * gradient)
             self._waiting.append(self._task(step, number, form, chosen))
+
+    def _cost_form(self, layers: "LayerRefit", rows: npt.NDArray[np.float32], batch: int) -> QuadraticForm:
+        """A model of each weight by itself: what it costs to remove it and to refit its layer's row."""
+        curvature = column_squares(rows) * (batch * self._network.row_weight / len(rows))
+        costs = layers.costs(self.mask, curvature)
+        nothing = np.zeros((1, costs.size), dtype=np.float32)
+        return QuadraticForm(factor=nothing, ridge=costs, centre=self.weights)
 
     def _task(self, step: _Step, number: int, form: QuadraticForm, chosen: IndexArray) -> Task:
         ridge, scale = self._scores[number]
@@ -311,7 +341,7 @@ class MultiStage:
             problem=f"{self.problem}/{label}" if self.problem else label,
             quota=None if step.quota is None or step.kind == "settle" else step.quota.whole(),
         )
-        return Task(self._done * len(self._scores) + number, label, block)
+        return Task(self._done * len(self.options.ridges) + number, label, block)
 
     def _finish(self, step: _Step, block: BlockProblem) -> Move:
         """Apply the answer with the lowest true loss on the held-out samples."""
@@ -334,6 +364,9 @@ class MultiStage:
             self.mask = np.zeros_like(self.mask)
             self.mask[block.indices[solution.mask]] = True
         pruned_loss = loss
+        if step.kind == "prune" and self._network.layers is not None:
+            loss = self._refit_layers(loss)
+        refitted_loss = loss
         if step.kind == "prune" and step.keep <= self.options.follow_below * self.weights.size:
             last = self._done == max(number for number, held in enumerate(self.steps) if held.kind == "prune")
             end = self.options.follow_end
@@ -351,6 +384,7 @@ class MultiStage:
             "true_before": self._loss,
             "true_after": loss,
             "true_after_pruning": pruned_loss,
+            "true_after_layers": refitted_loss,
             "true_change": loss - self._loss,
             "held_out_losses": {self._label(number): value for number, value in losses.items()},
             "ridge": ridge,
@@ -359,6 +393,16 @@ class MultiStage:
             "seconds": perf_counter() - self._clock,
         }
         return Move(accepted, solution.objective - block.form.constant, int((self.mask != before).sum()), details)
+
+    def _refit_layers(self, loss: float) -> float:
+        """Refit the layers to their dense outputs if it lowers the held-out loss. -> the loss then"""
+        refitted = self._network.refitted(self.weights, self.mask)
+        self._network.place(refitted)
+        found = self._network.loss(self._held)
+        if not found < loss:
+            return loss
+        self.weights = refitted
+        return found
 
     def _follow(self, loss: float, steps: int) -> float:
         """Take small steps; keep a point of theirs if it lowers the held-out loss. -> the loss then
@@ -403,6 +447,22 @@ def statistics_positions(options: MultiStageOptions, total: int, seed: int) -> I
     """The calibration samples over which batch-norm statistics are re-estimated: of the pool, not held out."""
     pool = _division(options, total, seed)[3]
     return pool[: min(options.batch_norm_samples, pool.size)]
+
+
+def layer_positions(options: MultiStageOptions, total: int, seed: int) -> IndexArray:
+    """The calibration samples on which layers are refitted: of the pool, not held out.
+
+    Raises
+    ------
+    InvalidInput   more than there are
+    """
+    pool = _division(options, total, seed)[3]
+    if options.layer_samples > pool.size:
+        raise InvalidInput(
+            f"coordinator multi-stage: layer_samples is {options.layer_samples}, but only {pool.size} samples are not "
+            "held out; take fewer"
+        )
+    return pool[: options.layer_samples]
 
 
 def _division(options: MultiStageOptions, total: int, seed: int) -> tuple[int, int, IndexArray, IndexArray]:

@@ -16,7 +16,7 @@ from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.landscape import FormLandscape
 from prunebench.coordinator.layer_wise import LayerWise, require_fit
 from prunebench.coordinator.layer_wise_options import LayerWiseOptions
-from prunebench.coordinator.multi_stage import MultiStage, MultiStageOptions, statistics_positions
+from prunebench.coordinator.multi_stage import MultiStage, MultiStageOptions, layer_positions, statistics_positions
 from prunebench.coordinator.one_shot import OneShot, Span
 from prunebench.coordinator.runner import Drive, Say, Validate, drive
 from prunebench.coordinator.start import finished, load_start
@@ -298,13 +298,7 @@ def _network_coordinator(
             start=start,
         )
     if request.coordinator == "multi-stage":
-        from prunebench.curvature.stages import StageNetwork
-
-        total = len(problem.calibration())
-        stages = StageNetwork(problem, network, statistics_positions(prepared.options, total, request.seed))
-        return MultiStage(
-            stages, total, request.density, prepared.mode, prepared.options, seed=request.seed, problem=request.problem
-        )
+        return _multi_stage(request, prepared, problem, network)
     if request.coordinator == "layer-wise":
         return _layer_wise(request, prepared, problem, network, say)
     curvature = option_tools.build(FisherOptions, request.curvature)
@@ -314,6 +308,21 @@ def _network_coordinator(
     form = network_form(problem, network, curvature, np.random.default_rng(calibration_seed(request.seed)))
     say(f"quadratic form from {curvature.samples} samples")
     return OneShot(form, network.weights(), request.density, prepared.mode, spans, problem=request.problem)
+
+
+def _multi_stage(
+    request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, network: "PrunableNetwork"
+) -> MultiStage:
+    from prunebench.curvature.layer_refit import LayerRefit
+    from prunebench.curvature.stages import StageNetwork
+
+    options: MultiStageOptions = prepared.options
+    calibration = problem.calibration()
+    total, seed = len(calibration), request.seed
+    refitted = layer_positions(options, total, seed)
+    layers = LayerRefit(network, calibration, refitted, ridge=options.layer_ridge) if refitted.size else None
+    stages = StageNetwork(problem, network, statistics_positions(options, total, seed), layers)
+    return MultiStage(stages, total, request.density, prepared.mode, options, seed=seed, problem=request.problem)
 
 
 def _layer_wise(

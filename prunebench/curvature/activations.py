@@ -129,7 +129,9 @@ def input_width(module: Linear) -> int:
     return int(module.weight[0].numel())
 
 
-def input_rows(module: Linear, inputs: torch.Tensor, counted: torch.Tensor | None = None) -> torch.Tensor:
+def input_rows(
+    module: Linear, inputs: torch.Tensor, counted: torch.Tensor | None = None, step: int = 1
+) -> torch.Tensor:
     """What each output of the module is a weighted sum of: its inputs, or the patches of a convolution. (n, width)
 
     Parameters
@@ -137,6 +139,7 @@ def input_rows(module: Linear, inputs: torch.Tensor, counted: torch.Tensor | Non
     module : checked by `checked_linear`
     inputs : (..., in_features), or images (s, channels, height, width)
     counted : bool (s, t), optional     which positions of a linear layer's inputs count; the others are padding
+    step : of a convolution, every how many of its outputs in both directions
     """
     if isinstance(module, torch.nn.Conv2d):
         padding = module.padding
@@ -144,8 +147,9 @@ def input_rows(module: Linear, inputs: torch.Tensor, counted: torch.Tensor | Non
             # torch keeps what "same" means in this order: left, right, top, bottom
             inputs = torch.nn.functional.pad(inputs, module._reversed_padding_repeated_twice)
             padding = (0, 0)
+        stride = (step * module.stride[0], step * module.stride[1])
         patches = torch.nn.functional.unfold(
-            inputs, module.kernel_size, dilation=module.dilation, padding=padding, stride=module.stride
+            inputs, module.kernel_size, dilation=module.dilation, padding=padding, stride=stride
         )
         return patches.transpose(1, 2).reshape(-1, input_width(module))
     rows = inputs.reshape(-1, inputs.shape[-1])

@@ -7,10 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, Samples
+from prunebench.curvature.drawn_labels import DrawnLabels
 from prunebench.curvature.gradients import sample_gradients, stored_rows
+from prunebench.curvature.layer_refit import LayerRefit
 from prunebench.curvature.network import PrunableNetwork, evaluation_mode
 from prunebench.curvature.samples import at_once, row_weight
 
@@ -32,15 +34,23 @@ class StageNetwork:
     network : the model is written to by every call
     statistics : calibration positions over which batch-norm statistics are re-estimated whenever
                  weights are put in; empty to leave them as they are
+    layers : how layers are refitted, made while the network has its dense weights; none if they are not
     """
 
-    def __init__(self, problem: NetworkProblem, network: PrunableNetwork, statistics: IndexArray) -> None:
+    def __init__(
+        self,
+        problem: NetworkProblem,
+        network: PrunableNetwork,
+        statistics: IndexArray,
+        layers: LayerRefit | None = None,
+    ) -> None:
         self.network = network
         self._loss = problem.loss
         self._calibration: Samples = problem.calibration()
         self._device = next(network.model.parameters()).device
         self.row_weight: float = row_weight(self._calibration)
         """How many independent observations a sample's loss is the mean of."""
+        self.layers = layers
         self._norms: tuple[BatchNormTracker, ...] = ()
         if statistics.size and _batch_norms(network.model):
             self._norms = (BatchNormTracker(network.model, self._calibration, statistics),)
@@ -78,6 +88,32 @@ class StageNetwork:
             for start in range(0, positions.size - batch_size + 1, step)
         ]
         return np.concatenate(parts)
+
+    def fisher_rows(
+        self, positions: IndexArray, batch_size: int, rng: np.random.Generator, temperature: float, store: str = ""
+    ) -> npt.NDArray[np.float32]:
+        """As `rows` of all weights, but at labels drawn from the network's own softened predictions: `DrawnLabels`."""
+        drawn = DrawnLabels(self._calibration, self.network, rng, temperature)
+        return sample_gradients(
+            self.network,
+            drawn.loss(self._loss),
+            drawn,
+            positions,
+            batch_size=batch_size,
+            out=stored_rows(store, positions.size // batch_size, self.network.total),
+        )
+
+    def refitted(self, weights: FloatArray, mask: BoolArray) -> FloatArray:
+        """Weights (p,) with every layer's kept ones refitted to its dense outputs. -> float64 (p,), left in the network
+
+        Batch norms use the statistics of the samples that are refitted on, as they change on the way.
+        """
+        assert self.layers is not None
+        self.network.assign(weights)
+        model = self.network.model
+        norms = _batch_norms(model) if self._norms else []
+        with evaluation_mode(model), _averaging(norms):
+            return self.layers.refit(mask)
 
     def loss(self, positions: IndexArray) -> float:
         """The mean loss at the weights in place, in evaluation mode, summed in float64."""

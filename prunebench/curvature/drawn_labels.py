@@ -1,0 +1,66 @@
+"""Labels drawn from the network itself, for the Fisher matrix of its own predictions.
+
+With the data's labels, a network that fits its samples has gradients of a few hard ones and nothing else,
+and what only the easy ones use seems free. The Fisher matrix proper takes labels from the network's
+predictions (Martens: New insights and perspectives on the natural gradient method, JMLR 2020, §5, §11);
+softened by a temperature they say of every output what it depends on, however sure the network is.
+"""
+
+import numpy as np
+import torch
+
+from prunebench.core.arrays import IndexArray
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Samples
+from prunebench.curvature.gradient_work import Loss
+from prunebench.curvature.network import PrunableNetwork, evaluation_mode
+
+
+class DrawnLabels:
+    """Samples with labels drawn from softmax(outputs/temperature) of a network as it stands.
+
+    A sample's label depends on the generator, its position and the network, not on how samples are
+    batched.
+
+    Parameters
+    ----------
+    samples : inputs are theirs;  network : a classifier
+    rng : draws one number a sample
+    temperature : 1 for the network's own predictions, more to soften them
+    """
+
+    def __init__(
+        self, samples: Samples, network: PrunableNetwork, rng: np.random.Generator, temperature: float
+    ) -> None:
+        self._samples, self._network, self._temperature = samples, network, temperature
+        self._levels = torch.from_numpy(rng.random(len(samples)))
+
+    def __len__(self) -> int:
+        """How many samples there are."""
+        return len(self._samples)
+
+    def batch(self, positions: IndexArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs of the samples at `positions`, and the labels drawn for them, int64 (b,).
+
+        Raises
+        ------
+        InvalidInput   the outputs are not one row of finite logits a sample
+        """
+        inputs, _ = self._samples.batch(positions)
+        model = self._network.model
+        device = next(model.parameters()).device
+        with evaluation_mode(model), torch.no_grad():
+            outputs = model(inputs.to(device)).to(device="cpu", dtype=torch.float64)
+        if outputs.ndim != 2 or not bool(torch.isfinite(outputs).all()):
+            raise InvalidInput(
+                f"labels cannot be drawn from outputs of shape {tuple(outputs.shape)}; "
+                "they must be finite logits (samples, classes)"
+            )
+        shares = torch.softmax(outputs / self._temperature, dim=1).cumsum(dim=1)
+        levels = self._levels[torch.from_numpy(np.asarray(positions))].unsqueeze(1)
+        labels = torch.searchsorted(shares, levels).squeeze(1)
+        return inputs, labels.clamp_(max=outputs.shape[1] - 1)
+
+    def loss(self, given: Loss) -> Loss:
+        """The loss whose gradients at the drawn labels have the Fisher matrix for their second moment."""
+        return lambda outputs, targets: given(outputs / self._temperature, targets)
