@@ -23,7 +23,7 @@ class Cbs:
     """Swap descent on the select objective from the start; in mode refit its mask is then back-solved.
 
     The mask is chosen for mode select, as published, so in mode refit solver `swap`, which looks at
-    the refitted objective, does better. Proves no bound; never worse than the start.
+    the refitted objective, does better. Proves no bound; never worse than a start that is given.
     """
 
     name: ClassVar[str] = "cbs"
@@ -44,21 +44,21 @@ class Cbs:
     def solve(
         self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
     ) -> Solution:
-        """The swapped mask, or the start where that is better."""
+        """The swapped mask, or the block's start mask where that is better."""
         from prunebench.kernels.descent import swap_descent
 
         recorder = Recorder(budget, progress)
-        best = Candidates(block, recorder)
-        if settled(block):
-            return best.solution("there is one feasible mask")
-        if reason := best.expired():
-            return best.solution(reason)
+        best = Candidates(block, recorder, published=True)
+        if settled(block) or best.expired():
+            best.offer(block.incumbent, "start")
+            return best.solution("there is one feasible mask" if settled(block) else best.expired())
         select = block.in_mode("select")
         try:
             # its progress is that of another objective, so it keeps a record of its own
             descent = swap_descent(select, block.incumbent, Recorder(budget))
             best.offer(descent.mask, "cbs")
         except KeyboardInterrupt:
+            best.offer(block.incumbent, "start")
             return best.solution("interrupted", interrupted=True)
         details = {"moves": descent.moves, "select_objective": select.evaluate(descent.mask)}
         return best.solution(descent.stop_reason, details=details)

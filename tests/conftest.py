@@ -5,11 +5,16 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from prunebench import make_problem
 from prunebench.core.problem import DATA_VARIABLE
 
 REQUIRE_VARIABLE = "PRUNEBENCH_REQUIRE_DATA"
+
+# a deadline would fail examples for the machine's load
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_configure(config):
