@@ -6,7 +6,7 @@ search while the pool's smallest bound, the proof, rises. With several threads e
 best node; the compiled dives run without the interpreter lock.
 
 Tried and left out, each on single blocks of weights drawn by Fisher score (nearly equal diagonals,
-p = 48 to 96, where the tree has 10^5 to 10^7 nodes): a shift of its own for an open node takes a fifth
+p = 48 to 96, where the tree has 10^4 to 10^6 nodes; at p = 128, 4·10^7): a shift of its own for an open node takes a fifth
 to a third off its gap, but about as many nodes remain below it; semidefinite bounds at every node,
 with a plain branching rule, were not done at p = 48 after more nodes than the whole tree has; strong
 branching halves the nodes at many times their cost, and in the upper levels alone changes nothing;
