@@ -195,9 +195,11 @@ def put_in(
         row = matrix[kept[c]]
         for a in range(f):
             slope[a] += row[free[a]]
-        constant += linear[kept[c]]
+        # row by row: a sum of p² terms in one go could round by p² units
+        pairs = 0.0
         for d in range(kept.size):
-            constant += 0.5 * row[kept[d]]
+            pairs += row[kept[d]]
+        constant += linear[kept[c]] + 0.5 * pairs
     return constant, kept.size
 
 
