@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from prunebench.kernels.branch_and_bound_frames import put_in, restrict
 from prunebench.kernels.branch_and_bound_select import FREE
 from prunebench.kernels.branch_and_bound_tableau import build, diagonal_of, follow, push, row_of, sweep_all, sweep_now
-from prunebench.kernels.branch_and_bound_tree import explore, put_in, restrict
+from prunebench.kernels.branch_and_bound_tree import explore
 
 N = 9
 

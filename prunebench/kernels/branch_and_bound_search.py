@@ -5,13 +5,13 @@ nodes, what it left open goes back to the pool: the incumbent improves as fast a
 search while the pool's smallest bound, the proof, rises. With several threads each takes the next
 best node; the compiled dives run without the interpreter lock.
 
-Tried and left out, each on single blocks of weights drawn by Fisher score (nearly equal diagonals,
-p = 48 to 96, where the tree has 10^4 to 10^6 nodes; at p = 128, 4·10^7): a shift of its own for an open node takes a fifth
-to a third off its gap, but about as many nodes remain below it; semidefinite bounds at every node,
-with a plain branching rule, were not done at p = 48 after more nodes than the whole tree has; strong
-branching halves the nodes at many times their cost, and in the upper levels alone changes nothing;
-triangle inequalities take a fifth off the root's gap at p = 64 and cost some thousand eigenvalue
-problems (not tried inside the tree).
+Tried and left out, each on single blocks of weights drawn by Fisher score (nearly equal diagonals;
+the tree has 10^4 to 10^6 nodes at p = 48 to 96 and 4·10^7 at p = 128): a shift of its own for an open
+node takes a fifth to a third off its gap, but about as many nodes remain below it; semidefinite
+bounds at every node, with a plain branching rule, were not done at p = 48 after more nodes than the
+whole tree has; strong branching halves the nodes at many times their cost, and in the upper levels
+alone changes nothing; triangle inequalities take a fifth off the root's gap at p = 64 and cost some
+thousand eigenvalue problems (not tried inside the tree).
 """
 
 import heapq
@@ -26,6 +26,7 @@ from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.convexify import certified_shift, plane_shift
 from prunebench.core.perspective import RelaxedPoint, Split, best_split, certified_split
 from prunebench.core.programs import HALF_ULP, RefitProgram, SelectProgram
+from prunebench.kernels import branch_and_bound_points as points
 from prunebench.kernels import branch_and_bound_refit as refit
 from prunebench.kernels import branch_and_bound_refit_tree as refit_tree
 from prunebench.kernels import branch_and_bound_select as select
@@ -181,7 +182,7 @@ class RefitTree:
 def kicked_mask(program: SelectProgram, mask: BoolArray, kicks: int) -> BoolArray:
     """A mask at least as good as `mask` by iterated descent, without a quota. A kick costs about p² operations."""
     chosen = (~mask).astype(np.float64)
-    select_tree.kicked(program.quadratic, program.linear, chosen, kicks)
+    points.kicked(program.quadratic, program.linear, chosen, kicks)
     return np.asarray(chosen < 0.5)
 
 
