@@ -27,9 +27,9 @@ def gradient_at(matrix: FloatArray, linear: FloatArray, x: FloatArray, out: Floa
     for k in range(p):
         value = x[k]
         if value != 0.0:
-            row = matrix[k]
+            # indexed in full: a row of its own would be counted in and out
             for i in range(p):
-                out[i] += value * row[i]
+                out[i] += value * matrix[k, i]
 
 
 @njit(cache=True, fastmath=FAST, nogil=True)
