@@ -293,7 +293,9 @@ def main():
     everything = not arguments.mode and not arguments.quick
     for mode in modes:
         # compiled before anything is timed
-        warm = next(kinds(problems[0], 16, mode))[1]
+        warm = next((block for _, block in kinds(problems[0], 16, mode)), None)
+        if warm is None:
+            parser.error(f"problem {problems[0]} has no blocks here, for the reason above")
         ours(warm, 60.0)
         ours(warm, 60.0, "highs")
         for problem in problems:
