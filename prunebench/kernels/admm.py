@@ -11,7 +11,7 @@ Meng, Behdin, Wang, Mazumder: ALPS, NeurIPS 2024, §3.2, for the Gram matrix of 
 in the n×n dual, so that H is never formed where n is less than p. The penalty rises while the
 support changes, the faster the more it changes, and the search ends when it no longer does.
 Over-relaxation (Boyd et al.: Distributed optimization and statistical learning via ADMM, 2011, §3.4.3)
-lets a search that starts at a higher penalty, and so ends after a third of the steps, find as good a support.
+lets a search that starts at a higher penalty, and so ends sooner, find as good a support.
 """
 
 from collections.abc import Callable

@@ -5,7 +5,7 @@
 The tableau is the matrix [[0, 1'], [1, M]] swept on its first row and on the fractional variables F
 (the sweep operator: Goodnight, "A tutorial on the SWEEP operator", The American Statistician 33,
 1979). Row j of it says all that happens when x_j moves: how the other fractional variables follow,
-and how the reduced costs at the bounds change. Most of a tree's nodes are cut off after a few
+and how the reduced costs at the bounds change. About half of a tree's nodes are cut off after a few
 events, so a node does not sweep its parent's tableau, O(n²) an event: it keeps the rows it swept by
 (`Sweeps`, a stack), and takes a row through them when it needs it, O(n) an event passed.
 """
