@@ -20,7 +20,7 @@ from prunebench.kernels.candidates import Candidates, settled
 
 SWAP_SIZE = 2048
 """Up to this p the swaps go on until none improves; beyond, `swaps` rounds of exact working sets."""
-SWAPS, FEW = 2, 0.25
+SWAPS, FEW = 1, 0.25
 
 
 @register
@@ -48,11 +48,11 @@ class Admm:
     penalties: tuple[float, ...] = (1.0,)
     """First penalties, one start each, in units of the ridge (at least 1e-3 of the curvature's mean diagonal)."""
 
-    steps: int = 150
+    steps: int = 60
     """Most steps of a start; its penalty rises faster after half of them."""
 
     swaps: int | None = None
-    """Rounds of exact swaps among 512 weights at the end; 0 for none; none: 2 if at most a quarter is kept."""
+    """Rounds of exact swaps among 512 weights at the end; 0 for none; none: 1 if at most a quarter is kept."""
 
     device: str = "cpu"
     """Where the products with the factor are computed: cpu, or a torch device such as cuda."""
@@ -130,4 +130,5 @@ class Admm:
             from prunebench.kernels.working_sets import improve
 
             mask = improve(best.block, mask, rounds, best.recorder)
-        best.offer(mask, "swaps")
+        if not np.array_equal(mask, best.mask):
+            best.offer(mask, "swaps")

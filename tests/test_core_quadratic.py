@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebench import QuadraticForm
+from prunebench.core.arrays import times, transposed_times
 from prunebench.core.errors import InvalidInput
 
 
@@ -234,3 +235,18 @@ def test_restrict_names_a_position_outside_and_a_repeat():
 def test_refit_without_ridge_on_a_singular_curvature_is_refused():
     with pytest.raises(InvalidInput, match="singular on the kept weights"):
         QuadraticForm(factor=np.ones((1, 3)), ridge=0.0).refit(np.ones(3, dtype=bool))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(3, 400_000), (1001, 1500), (1502, 700)])
+def test_products_of_a_large_float32_factor_have_float64_accuracy(shape, order):
+    rng = np.random.default_rng(0)
+    factor = np.asarray(rng.normal(size=shape), dtype=np.float32, order=order)
+    factor.flags.writeable = False
+    right, left = rng.normal(size=shape[1]), rng.normal(size=shape[0])
+    wide = factor.astype(np.float64)
+    np.testing.assert_allclose(times(factor, right), wide @ right, rtol=0.0, atol=1e-11)
+    np.testing.assert_allclose(transposed_times(factor, left), left @ wide, rtol=0.0, atol=1e-11)
+    np.testing.assert_allclose(
+        times(factor, right.astype(np.float32)[::-1]), wide @ right.astype(np.float32)[::-1], rtol=0.0, atol=1e-11
+    )

@@ -265,6 +265,21 @@ def test_the_pruned_weights_that_are_not_looked_at_are_of_little_use():
     np.testing.assert_allclose(view.gain[best], exact[best], rtol=1e-7)
 
 
+def test_the_kept_weights_that_are_not_looked_at_are_the_dear_ones(monkeypatch):
+    from prunebench.kernels import refit_factor
+
+    block = wide_block(40, 1500, 400, "refit", seed=3)
+    mask = block.incumbent
+    full = DualRefit(block.form).view(mask, True)
+    monkeypatch.setattr(refit_factor, "WORKING_SET", 16)
+    few = DualRefit(block.form).view(mask, True)
+    looked_at = mask & (few.drop <= 2.0 * full.drop)
+    assert looked_at.sum() == refit_factor.EXCHANGED_SETS * 16
+    np.testing.assert_array_equal(few.drop[looked_at], full.drop[looked_at])
+    cheapest = np.argsort(np.where(mask, full.drop, np.inf))[:64]
+    assert looked_at[cheapest].all()
+
+
 def test_primal_and_dual_refit_agree():
     block = wide_block(20, 150, 60, "refit")
     hessian = block.form.gram(np.arange(150)) - np.diag(block.form.ridge)

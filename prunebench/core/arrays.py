@@ -19,6 +19,8 @@ Factor = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 CHUNK_ELEMENTS = 500_000
 """Elements of a float32 factor that are widened to float64 at a time: 4 MB, which stays in the cache."""
+COMPILED_ELEMENTS = 1_000_000
+"""A float32 matrix of so many elements is worth loading a compiled product for."""
 
 
 def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -94,7 +96,14 @@ def times(factor: Factor, vector: FloatArray) -> FloatArray:
     """factor @ vector accumulated in float64, whatever the factor's dtype. (n, p), (p,) -> (n,)"""
     if factor.dtype == np.float64:
         return np.asarray(factor @ vector, dtype=np.float64)
-    out = np.empty(factor.shape[0])
+    out = np.zeros(factor.shape[0])
+    if _is_worth_compiling(factor):
+        from prunebench.core.wide import add_times
+
+        right = np.ascontiguousarray(vector, dtype=np.float64)
+        for rows in row_chunks(factor):
+            add_times(np.asarray(factor[rows]), right, out[rows])
+        return out
     for rows in row_chunks(factor):
         out[rows] = factor[rows].astype(np.float64) @ vector
     return out
@@ -105,9 +114,20 @@ def transposed_times(factor: Factor, vector: FloatArray) -> FloatArray:
     if factor.dtype == np.float64:
         return np.asarray(factor.T @ vector, dtype=np.float64)
     out = np.zeros(factor.shape[1])
+    if _is_worth_compiling(factor):
+        from prunebench.core.wide import add_transposed_times
+
+        left = np.ascontiguousarray(vector, dtype=np.float64)
+        for rows in row_chunks(factor):
+            add_transposed_times(np.asarray(factor[rows]), left[rows], out)
+        return out
     for rows in row_chunks(factor):
         out += vector[rows] @ factor[rows].astype(np.float64)
     return out
+
+
+def _is_worth_compiling(factor: Factor) -> bool:
+    return factor.dtype == np.float32 and factor.size >= COMPILED_ELEMENTS and factor.flags.c_contiguous
 
 
 def column_squares(factor: Factor) -> FloatArray:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core.arrays import CHUNK_ELEMENTS, Factor, FloatArray, times
+from prunebench.core.arrays import Factor, FloatArray, times, transposed_times
 from prunebench.core.errors import InvalidInput
 
 REFINEMENT_STEPS = 2
@@ -190,15 +190,9 @@ def _correction(
 
 
 def _wide_product(columns: Factor, ridge: FloatArray, dual: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """A'z and (I + A diag(1/ridge) A') z in float64, both from one widening of the columns. (n,) -> (k,), (n,)"""
-    image, applied = np.empty(ridge.size), dual.copy()
-    step = max(1, CHUNK_ELEMENTS // max(1, dual.size))
-    for start in range(0, ridge.size, step):
-        part = slice(start, start + step)
-        wide = columns[:, part].astype(np.float64, copy=False)
-        image[part] = dual @ wide
-        applied += wide @ (image[part] / ridge[part])
-    return image, applied
+    """A'z and (I + A diag(1/ridge) A') z in float64. (n,) -> (k,), (n,)"""
+    image = transposed_times(columns, dual)
+    return image, dual + times(columns, image / ridge)
 
 
 def _own_product(columns: Factor, ridge: FloatArray, dual: FloatArray) -> tuple[FloatArray, FloatArray]:

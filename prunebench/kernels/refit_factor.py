@@ -26,6 +26,10 @@ from prunebench.kernels import refit_kernel
 WORKING_SET = 256
 """Kept and pruned weights, each, that are exchanged at a time."""
 COLUMN_CHUNK = 4096
+EXCHANGED, EXCHANGED_SETS = 0.25, 8
+"""Share of the kept weights that exchanges look at, the cheapest, and how many working sets it is at least."""
+LEAST_SHARE = 1e-6
+"""Floor of what the other kept weights leave of a weight's own curvature."""
 MINIMUM_GAIN = 1e-12
 """A round must lower f by this part of the change that refitting makes against w = 0."""
 
@@ -58,7 +62,7 @@ class DualRefit:
         """Weights, gradient, drop and gain on a support; O(np), and O(n²k) where `fresh`.
 
         Without `fresh` the quantities a_j'M a_j of the last fresh view serve for the ranking. It looked
-        at the kept weights and at as many pruned ones, those that promised most; the gain of others is 0.
+        only at what exchanges are made of: a pruned weight it passed over gains 0, a kept one costs too much.
         """
         form = self._form
         lower = _cholesky(self._system(mask))
@@ -66,10 +70,10 @@ class DualRefit:
         weights = np.where(mask, form.centre - (form.linear + inner) / form.ridge, 0.0)
         gradient = np.where(mask, 0.0, form.linear + inner - form.ridge * form.centre)
         if fresh or self._energy is None:
-            self._energy = self._energies(lower, mask, gradient)
+            self._energy = self._energies(lower, mask, weights, gradient)
         energy = self._energy
         # leverage in the factor's precision only ranks; a share of zero would make its weight free to drop
-        share = np.maximum(1.0 - energy / form.ridge, 1e-6)
+        share = np.maximum(1.0 - energy / form.ridge, LEAST_SHARE)
         drop = 0.5 * weights**2 * form.ridge / share
         return RefitView(weights, gradient, drop, 0.5 * gradient**2 / (form.ridge + energy))
 
@@ -109,12 +113,12 @@ class DualRefit:
             columns = self._factor[:, part] / root[part]
             system += sign * (columns @ columns.T)
 
-    def _energies(self, lower: FloatArray, mask: BoolArray, gradient: FloatArray) -> FloatArray:
+    def _energies(self, lower: FloatArray, mask: BoolArray, weights: FloatArray, gradient: FloatArray) -> FloatArray:
         """a_j'M a_j in the factor's precision for the weights that matter, infinity for others. float64 (p,)
 
-        No more pruned weights than kept ones can be exchanged, so of the pruned ones only so many count
-        (and two working sets at least): those of the largest gain if a_j'M a_j were for all columns the
-        share of ‖a_j‖² that it is over the kept ones, where a_j'M a_j/ρ_j sums to n − tr M.
+        Exchanges are made at the ends of two rankings, so EXCHANGED of the kept weights count and as many
+        pruned ones (two working sets at least): those that cost least and gain most if a_j'M a_j were for
+        all columns the share of ‖a_j‖² that it is over the kept ones, where a_j'M a_j/ρ_j sums to n − tr M.
         """
         ridge = self._form.ridge
         half = scipy.linalg.solve_triangular(lower, np.eye(lower.shape[0]), lower=True, check_finite=False)
@@ -122,9 +126,13 @@ class DualRefit:
         squares = self._form.curvature_diagonal()
         carried = len(half) - float(np.einsum("ij,ij->", half, half))
         share = carried / max(float((squares / ridge)[mask].sum()), np.finfo(np.float64).tiny)
+        kept = int(mask.sum())
+        count = min(max(round(EXCHANGED * kept), EXCHANGED_SETS * WORKING_SET), kept)
+        cost = weights**2 * ridge / np.maximum(1.0 - share * squares / ridge, LEAST_SHARE)
+        cheap = top_mask(np.where(mask, -cost, -np.inf), count)
         promise = np.where(mask, -1.0, gradient**2 / (ridge + share * squares))
-        count = min(max(int(mask.sum()), 2 * WORKING_SET), int((~mask).sum()))
-        chosen = np.flatnonzero(mask | top_mask(promise, count))
+        useful = top_mask(promise, min(max(count, 2 * WORKING_SET), mask.size - kept))
+        chosen = np.flatnonzero(cheap | useful)
         out = np.full(mask.size, np.inf)
         for start in range(0, chosen.size, COLUMN_CHUNK):
             part = chosen[start : start + COLUMN_CHUNK]
