@@ -146,18 +146,23 @@ def test_a_walk_ends_at_the_optimum_with_the_variable_at_its_target(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("limit", [1, 7, 10**6])
-def test_a_search_in_pieces_through_many_frames_finds_the_optimum(seed, limit):
+@pytest.mark.parametrize("step", [1e-3, 0.3, np.inf])
+@pytest.mark.parametrize("limit", [1, 7, 10**3])
+def test_a_search_in_pieces_through_many_frames_finds_the_optimum(seed, limit, step):
     n, count = 14, 7
     matrix, linear = convex(seed, n)
     matrix[np.diag_indices(n)] += 1.0
     linear = linear - 0.5 * count
-    out = np.empty((n + 2, n)), np.empty((n + 2, n), np.int8), np.empty((n + 2, 2), np.int64), np.empty(n + 2)
+    room = n + 2 + min(limit, 40)
+    out = np.empty((room, n)), np.empty((room, n), np.int8), np.empty((room, 2), np.int64), np.empty(room)
     best = np.inf
     open_nodes = [(np.full(n, count / n), np.full(n, FREE, np.int8), -1, 0.0, -np.inf)]
     while open_nodes:
         chosen = np.zeros(n)
-        found, _, left = explore(matrix, linear, count, 1e-9, 1e-8, *open_nodes.pop(), chosen, best, limit, *out)
+        node = open_nodes.pop()
+        ceiling = node[4] + step if np.isfinite(node[4]) else np.inf
+        found, nodes, left = explore(matrix, linear, count, 1e-9, 1e-8, *node, chosen, best, limit, ceiling, *out)
+        assert nodes <= limit
         if found < best:
             assert chosen.sum() == count
             assert found == pytest.approx(0.5 * chosen @ matrix @ chosen + linear @ chosen, abs=1e-9)
@@ -165,6 +170,8 @@ def test_a_search_in_pieces_through_many_frames_finds_the_optimum(seed, limit):
         points, fixed, branch, bound = out
         for a in range(left):
             assert points[a].sum() == pytest.approx(count)
+            assert bound[a] >= node[4]
+            assert branch[a, 0] >= 0 or bound[a] >= ceiling
             open_nodes.append((points[a].copy(), fixed[a].copy(), int(branch[a, 0]), float(branch[a, 1]), bound[a]))
     from itertools import combinations
 

@@ -15,7 +15,7 @@ from prunebench.kernels.branch_and_bound_refit import (
     pattern_point,
     solve_node,
 )
-from prunebench.kernels.branch_and_bound_select import FREE, Pattern
+from prunebench.kernels.branch_and_bound_select import FREE, ROUNDED, Pattern
 
 
 @njit(cache=True, nogil=True)
@@ -117,13 +117,14 @@ def explore(
     best_mask: Pattern,
     best_value: float,
     node_limit: int,
+    ceiling: float,
     out_pattern: Pattern,
     out_sign: FloatArray,
     out_fixed: Pattern,
     out_branch: IndexArray,
     out_bound: FloatArray,
 ) -> tuple[float, int, int]:
-    """Search below one open node, at most `node_limit` nodes.
+    """Search below one open node, at most `node_limit` nodes, only where bounds are below `ceiling`.
 
     matrix K (p, p), linear h (p,): the split-off form. A node is pruned once its safe bound is at
     least best − margin. best_mask (IN or OUT) is overwritten when a better mask is found.
@@ -153,6 +154,7 @@ def explore(
     depth = 0
     nodes = 0
     handed_on = 0
+    room = out_bound.size - p - 2
     size = build(matrix, pattern, inverse, members)
     bound = root_bound
     j = root_j
@@ -194,7 +196,7 @@ def explore(
                 40,
             )
             pruned = bound >= cut
-        if not pruned and ((nodes & 15) == 1 or tied == 0):
+        if not pruned and ((nodes & 15) == ROUNDED or tied == 0):
             found = rounded_value(matrix, linear, keep, pattern, sign, fixed, y, inverse, members, size, scratch)
             if found < best_value:
                 best_value = found
@@ -232,6 +234,15 @@ def explore(
                         fixed[i] = 0
                     elif pattern[i] == IN and current - reduced >= cut:
                         fixed[i] = 1
+        if not pruned and nodes > 1 and bound >= ceiling and handed_on < room:
+            out_pattern[handed_on] = pattern
+            out_sign[handed_on] = sign
+            out_fixed[handed_on] = fixed
+            out_branch[handed_on] = -1
+            out_bound[handed_on] = bound
+            handed_on += 1
+            pruned = True
+        if not pruned:
             share = 0.0
             if pattern[j] == IN:
                 share = 1.0
@@ -272,13 +283,14 @@ def explore(
             target = first
             if nodes < node_limit:
                 continue
-            out_pattern[depth] = pattern
-            out_sign[depth] = sign
-            out_fixed[depth] = fixed
-            out_branch[depth, 0] = j
-            out_branch[depth, 1] = target
-            out_bound[depth] = bound
-            handed_on = 1
+            # the first child is handed over as an open node too
+            stack_pattern[depth] = pattern
+            stack_sign[depth] = sign
+            stack_fixed[depth] = fixed
+            stack_j[depth] = j
+            stack_target[depth] = target
+            stack_bound[depth] = bound
+            depth += 1
             break
         while depth > 0 and stack_bound[depth - 1] >= best_value - margin:
             depth -= 1
@@ -300,10 +312,11 @@ def explore(
                 at += 1
         pattern_point(matrix, linear, keep, pattern, sign, inverse, members, size, y, rho, spread)
     for a in range(depth):
-        out_pattern[a] = stack_pattern[a]
-        out_sign[a] = stack_sign[a]
-        out_fixed[a] = stack_fixed[a]
-        out_branch[a, 0] = stack_j[a]
-        out_branch[a, 1] = stack_target[a]
-        out_bound[a] = stack_bound[a]
-    return best_value, nodes, depth + handed_on
+        at = handed_on + a
+        out_pattern[at] = stack_pattern[a]
+        out_sign[at] = stack_sign[a]
+        out_fixed[at] = stack_fixed[a]
+        out_branch[at, 0] = stack_j[a]
+        out_branch[at, 1] = stack_target[a]
+        out_bound[at] = stack_bound[a]
+    return best_value, nodes, handed_on + depth

@@ -2,8 +2,11 @@
 
 Each dive is depth first from the open node with the smallest bound and ends after a fixed number of
 nodes, what it left open goes back to the pool: the incumbent improves as fast as in a depth-first
-search while the pool's smallest bound, the proof, rises. With several threads each takes the next
-best node; the compiled dives run without the interpreter lock.
+search while the pool's smallest bound, the proof, rises. Deep nodes are the cheap ones, so this is
+the fastest way to the end of a tree. Of a tree that is too large for that, it says little: the
+smallest bound hardly rises. So a search that has gone on for a while also makes dives that stay
+where bounds are small and hand the rest back. With several threads each takes the next best node;
+the compiled dives run without the interpreter lock.
 
 Tried and left out, each on single blocks of weights drawn by Fisher score (nearly equal diagonals;
 the tree has 10^4 to 10^6 nodes at p = 48 to 96 and 4·10^7 at p = 128): a shift of its own for an open
@@ -37,6 +40,14 @@ Node = tuple[Any, ...]
 _explore_select: Any = select_tree.explore
 _explore_refit: Any = refit_tree.explore
 RELATIVE_TOLERANCE = 1e-10
+PROOF_WORK = 8e9
+"""Nodes times p² that are spent on the proof alone, ten seconds or so, before any on the bound."""
+BOUND_SHARE, BOUND_STEP = 0.3, 0.2
+"""Of the work after that the share that goes to the bound, and up to which part of the gap such a dive goes."""
+RESTART, SHALLOW = 13.0, 2.0
+"""What a dive costs before its first node, and a node near the root, in nodes of a deep dive."""
+POOL_BYTES = 2**28
+"""As long as the open nodes hold less than this, some dives raise the bound."""
 
 
 @dataclass
@@ -59,8 +70,8 @@ class Tree(Protocol):
         """The node with nothing fixed."""
         ...
 
-    def dive(self, node: Node, best: float, limit: int) -> Dive:
-        """Search below a node."""
+    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf) -> Dive:
+        """Search below a node, only where bounds are below `ceiling`."""
         ...
 
 
@@ -91,15 +102,16 @@ class SelectTree:
         """A point near the root relaxation's optimum with nothing fixed."""
         return self._point.copy(), np.full(self.linear.size, select.FREE, np.int8), -1, 0.0, -np.inf
 
-    def dive(self, node: Node, best: float, limit: int) -> Dive:
-        """Search below a node."""
+    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf) -> Dive:
+        """Search below a node, only where bounds are below `ceiling`."""
         p = self.linear.size
-        point, fixed = np.empty((p + 2, p)), np.empty((p + 2, p), np.int8)
-        branch, bound = np.empty((p + 2, 2), np.int64), np.empty(p + 2)
+        room = p + 2 + (limit if np.isfinite(ceiling) else 0)
+        point, fixed = np.empty((room, p)), np.empty((room, p), np.int8)
+        branch, bound = np.empty((room, 2), np.int64), np.empty(room)
         chosen = np.zeros(p)
         value, nodes, left = _explore_select(
-            self.matrix, self.linear, self.count, self.slack, self.margin, *node, chosen, best, limit,
-            point, fixed, branch, bound,
+            self.matrix, self.linear, self.count, self.slack, self.margin, *node,
+            chosen, best, limit, ceiling, point, fixed, branch, bound,
         )  # fmt: skip
         opened = [
             (float(bound[a]), (point[a].copy(), fixed[a].copy(), int(branch[a, 0]), float(branch[a, 1]), bound[a]))
@@ -150,15 +162,16 @@ class RefitTree:
         pattern[np.argsort(-np.abs(self.linear), kind="stable")[: self.keep]] = refit.IN
         return pattern, np.where(self.linear < 0.0, -1.0, 1.0), np.full(p, select.FREE, np.int8), -1, 0, -np.inf
 
-    def dive(self, node: Node, best: float, limit: int) -> Dive:
-        """Search below a node."""
+    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf) -> Dive:
+        """Search below a node, only where bounds are below `ceiling`."""
         p = self.linear.size
-        pattern, sign = np.empty((p + 2, p), np.int8), np.empty((p + 2, p))
-        fixed, branch, bound = np.empty((p + 2, p), np.int8), np.empty((p + 2, 2), np.int64), np.empty(p + 2)
+        room = p + 2 + (limit if np.isfinite(ceiling) else 0)
+        pattern, sign, fixed = np.empty((room, p), np.int8), np.empty((room, p)), np.empty((room, p), np.int8)
+        branch, bound = np.empty((room, 2), np.int64), np.empty(room)
         chosen = np.zeros(p, np.int8)
         value, nodes, left = _explore_refit(
             self.matrix, self.linear, self.reach, self.keep, self.accuracy, self.margin, *node, chosen, best, limit,
-            pattern, sign, fixed, branch, bound,
+            ceiling, pattern, sign, fixed, branch, bound,
         )  # fmt: skip
         opened = [
             (
@@ -246,30 +259,47 @@ class Search:
     reason: str = ""
     _heap: list[tuple[float, int, Node]] = field(default_factory=list)
     _count: int = 0
+    _deep: float = 0.0
+    _shallow: float = 0.0
+    """Work so far of the dives for the proof and of those for the bound, in nodes of the first."""
 
     def run(self, limit: int) -> None:
         """Search until the bound meets the incumbent or `stop` gives a reason."""
         self._push(-np.inf, self.tree.root())
         with ThreadPoolExecutor(self.threads) as pool:
-            running: dict[Future[Dive], float] = {}
+            running: dict[Future[Dive], tuple[float, bool]] = {}
             while True:
                 while self._heap and len(running) < self.threads and not self.reason:
                     start, _, node = heapq.heappop(self._heap)
                     if start < self.value - self.tree.margin:
-                        running[pool.submit(self.tree.dive, node, self.value, limit)] = start
+                        ceiling = self._ceiling(start, node)
+                        dive = pool.submit(self.tree.dive, node, self.value, limit, ceiling)
+                        running[dive] = start, bool(np.isfinite(ceiling))
                 if not running:
                     break
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
-                    del running[future]
-                    self._take(future.result())
-                self._raise_bound(running.values())
+                    _, shallow = running.pop(future)
+                    self._take(future.result(), shallow)
+                self._raise_bound([start for start, _ in running.values()])
                 self.reason = self.reason or self.stop(self.value, self.bound, self.nodes)
         if not self._heap:
             self.bound = self.value - self.tree.margin - self.tree.slack
 
-    def _take(self, dive: Dive) -> None:
+    def _ceiling(self, start: float, node: Node) -> float:
+        """Up to which bound the next dive goes, below the node with the smallest one."""
+        size, held = self.mask.size, sum(part.nbytes for part in node if isinstance(part, np.ndarray))
+        early = self._deep * size**2 < PROOF_WORK or self._shallow > BOUND_SHARE * (self._deep + self._shallow)
+        if early or not np.isfinite(start) or len(self._heap) * held > POOL_BYTES:
+            return float("inf")
+        return start + BOUND_STEP * (self.value - self.tree.margin - start)
+
+    def _take(self, dive: Dive, shallow: bool) -> None:
         self.nodes += dive.nodes
+        if shallow:
+            self._shallow += RESTART + SHALLOW * dive.nodes
+        else:
+            self._deep += RESTART + dive.nodes
         if dive.mask is not None and dive.value < self.value:
             self.mask, self.value = self.improved(dive.mask, dive.value)
         for bound, node in dive.left:
@@ -280,7 +310,7 @@ class Search:
             self._count += 1
             heapq.heappush(self._heap, (bound, self._count, node))
 
-    def _raise_bound(self, running: Any) -> None:
+    def _raise_bound(self, running: list[float]) -> None:
         while self._heap and self._heap[0][0] >= self.value - self.tree.margin:
             heapq.heappop(self._heap)
         lowest = min([*running, *([self._heap[0][0]] if self._heap else [])], default=np.inf)

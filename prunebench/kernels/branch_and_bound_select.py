@@ -15,6 +15,8 @@ from prunebench.core.arrays import FloatArray
 FAST = {"reassoc", "contract", "nsz"}
 HALF_ULP = 1.1102230246251565e-16
 FREE = -1
+ROUNDED = 8
+"""The first of every sixteen nodes whose point is rounded to a mask: a short search goes without."""
 
 Pattern = npt.NDArray[np.int8]
 

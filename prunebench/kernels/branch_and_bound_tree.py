@@ -12,8 +12,9 @@ from numba import njit
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.kernels.branch_and_bound_frames import put_in, restrict, views
 from prunebench.kernels.branch_and_bound_points import descend, reachable, repair, rounded, value_at
-from prunebench.kernels.branch_and_bound_select import FREE, Pattern, gradient_at, safe_bound
+from prunebench.kernels.branch_and_bound_select import FREE, ROUNDED, Pattern, gradient_at, safe_bound
 from prunebench.kernels.branch_and_bound_tableau import (
+    build,
     diagonal_of,
     follow,
     optimal,
@@ -21,13 +22,17 @@ from prunebench.kernels.branch_and_bound_tableau import (
     price_at,
     push,
     refine,
+    start,
     sweep_all,
     sweep_now,
 )
 
-SHRINK, PENDING, LEAST = 0.75, 0.1, 4
+SHRINK, PENDING, LEAST = 0.5, 0.25, 4
 """A frame is opened where at most the first share of the variables is free, or for more sweeps than the second share
 of them and than a few."""
+TOLERANCE = 1e-8
+"""Reduced costs that are wrong by this part of the gap at most cost a bound next to nothing."""
+"""The first of every sixteen nodes whose point is rounded: a short search goes without."""
 
 
 @njit(cache=True, nogil=True)
@@ -45,6 +50,19 @@ def branching_variable(x: FloatArray, diagonal: FloatArray, basic: BoolArray) ->
 
 
 @njit(cache=True, nogil=True)
+def hand_on(
+    index: IndexArray, outside: Pattern, x: FloatArray, fixed: Pattern, out_x: FloatArray, out_fixed: Pattern
+) -> None:
+    """A node of a frame, of the variables `index`, as one of the whole program; `outside` is fixed in the frame."""
+    out_fixed[:] = outside
+    for i in range(out_x.size):
+        out_x[i] = 1.0 if outside[i] == 1 else 0.0
+    for i in range(x.size):
+        out_x[index[i]] = x[i]
+        out_fixed[index[i]] = fixed[i]
+
+
+@njit(cache=True, nogil=True)
 def explore(
     root_matrix: FloatArray,
     root_linear: FloatArray,
@@ -59,12 +77,13 @@ def explore(
     best_x: FloatArray,
     best_value: float,
     node_limit: int,
+    ceiling: float,
     out_x: FloatArray,
     out_fixed: Pattern,
     out_branch: IndexArray,
     out_bound: FloatArray,
 ) -> tuple[float, int, int]:
-    """Search below one open node, at most `node_limit` nodes.
+    """Search below one open node, at most `node_limit` nodes, only where bounds are below `ceiling`.
 
     root_matrix (p, p), root_linear (p,): the convexified objective. A node is pruned once its safe
     bound is at least best − margin. best_x is overwritten when a better binary point is found.
@@ -115,11 +134,22 @@ def explore(
     x[:] = root_x
     fixed[:] = root_fixed
     tolerance = 1e-9
-    depth, nodes, made, size = 0, 0, 0, 0
+    if np.isfinite(root_bound):
+        tolerance = max(tolerance, TOLERANCE * (best_value - root_bound))
+    depth, nodes, handed_on = 0, 0, 0
+    room = out_bound.size - p - 2
     price = 0.0
     bound, j, target = root_bound, root_j, root_target
+    gradient_at(matrix, linear, x, grad)
+    made, size = 0, 0
+    if start(grad, x, fixed, basic):
+        size = build(matrix, tableau, single, basic)
+    ready = size > 0
+    if ready:
+        price = price_at(grad, basic, size)
+        reduced[:] = grad - price
     while True:
-        # one node: x is its parent's optimum and j goes to target; the first has no tableau yet
+        # one node: x is its parent's optimum and j goes to target; without a branch x is its own
         nodes += 1
         cut = best_value - margin
         pruned = bound >= cut
@@ -127,7 +157,9 @@ def explore(
         if not pruned and j >= 0:
             fixed[j] = 1 if target > 0.5 else 0
             pruned = not reachable(fixed, count)
-        if not pruned and nodes > 1:
+        if not pruned and ready and j < 0:
+            state = 1
+        elif not pruned and ready:
             excess = cut - bound + 2.0 * rounding + 1e-7 * abs(cut - bound)
             size, made, state = follow(matrix, x, reduced, fixed, tableau, sweeps, made, basic, size, j, target, excess)
             if state == 2:
@@ -169,7 +201,7 @@ def explore(
             bound = max(bound, constant + safe_bound(linear, x, grad, price, fixed, count, rounding))
             pruned = bound >= cut
         found = np.inf
-        if not pruned and (nodes & 15) == 1:
+        if not pruned and (nodes & 15) == ROUNDED:
             rounded(x, fixed, count, trial)
             found = constant + descend(matrix, linear, trial, trial_grad, n)
         j = -1
@@ -206,7 +238,14 @@ def explore(
                         free += 1
             # nothing better is left where the reduced costs leave no feasible point
             pruned = not reachable(fixed, count)
+        if not pruned and nodes > 1 and bound >= ceiling and handed_on < room:
+            hand_on(frame_index[frame], frame_fixed[frame], x, fixed, out_x[handed_on], out_fixed[handed_on])
+            out_branch[handed_on] = -1
+            out_bound[handed_on] = bound
+            handed_on += 1
+            pruned = True
         if not pruned:
+            ready = True
             # a fixed variable at its bound must not stay in the basis
             stuck = False
             for i in range(n):
@@ -320,13 +359,10 @@ def explore(
         bound = stack_bound[depth]
     for a in range(depth):
         frame = stack_frame[a]
-        out_fixed[a] = frame_fixed[frame]
-        for i in range(p):
-            out_x[a, i] = 1.0 if out_fixed[a, i] == 1 else 0.0
-        for i in range(frame_size[frame]):
-            out_x[a, frame_index[frame, i]] = stack_x[a, i]
-            out_fixed[a, frame_index[frame, i]] = stack_fixed[a, i]
-        out_branch[a, 0] = frame_index[frame, stack_j[a]]
-        out_branch[a, 1] = int(stack_target[a])
-        out_bound[a] = stack_bound[a]
-    return best_value, nodes, depth
+        n = frame_size[frame]
+        at = handed_on + a
+        hand_on(frame_index[frame], frame_fixed[frame], stack_x[a, :n], stack_fixed[a, :n], out_x[at], out_fixed[at])
+        out_branch[at, 0] = frame_index[frame, stack_j[a]]
+        out_branch[at, 1] = int(stack_target[a])
+        out_bound[at] = stack_bound[a]
+    return best_value, nodes, handed_on + depth
