@@ -146,14 +146,14 @@ def test_indefinite_curvature_is_still_exact_in_mode_select():
     assert answer.objective == pytest.approx(min(block.evaluate(mask) for mask in masks), rel=1e-9)
 
 
-@pytest.mark.parametrize("mode", ["select", "refit"])
+@pytest.mark.parametrize(("mode", "sizes"), [("select", (64, 20, 30)), ("refit", (48, 30, 20))])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_search_that_cares_for_the_bound_proves_the_same_and_knows_more_when_stopped(monkeypatch, mode, seed):
+def test_a_search_that_cares_for_the_bound_proves_the_same_and_knows_more_when_stopped(monkeypatch, mode, sizes, seed):
     from prunebench.kernels import branch_and_bound_search as search
 
-    block = gradient_block(48, 30, 20, mode, seed=seed)
+    block = gradient_block(*sizes, mode, seed=seed)
     proved = solve(block, "branch-and-bound")
-    monkeypatch.setattr("prunebench.solvers.branch_and_bound.WORK_OF_A_DIVE", 20.0 * 48**2)
+    monkeypatch.setattr("prunebench.solvers.branch_and_bound.WORK_OF_A_DIVE", 20.0 * sizes[0] ** 2)
     deep = [solve(block, "branch-and-bound", budget=Budget(evaluations=n)).lower_bound for n in (60, 120, 240)]
     monkeypatch.setattr(search, "PROOF_WORK", 0.0)
     monkeypatch.setattr(search, "BOUND_SHARE", 1.0)

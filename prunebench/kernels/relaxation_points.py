@@ -70,7 +70,7 @@ def relaxation_points(
             held += 1
             open_node = bound < cut
         if open_node:
-            j = branching_variable(x, np.diag(tableau), basic) if size > 0 else -1
+            j = branching_variable(x, np.diag(tableau), basic, tableau, sweeps, 0) if size > 0 else -1
             if j < 0:
                 for i in range(p):
                     if fixed[i] == FREE:
