@@ -141,19 +141,19 @@ def compare(
         keep = int(density * weights.size)
         mask = top_mask(np.abs(weights), keep)
         form = QuadraticForm(factor=rows, ridge=len(rows) * ridge, centre=weights)
-        theirs, base_seconds = timed(lambda: textbook(rows, weights, len(rows) * ridge, mask))  # noqa: B023
+        theirs, base_seconds = timed(lambda: textbook(rows, weights, len(rows) * ridge, mask))  # noqa: B023  # called at once
         base = form.value(theirs)
         pruned = form.value(np.where(mask, weights, 0.0))
         print(f"{name:>22} {density:7.2f} {'magnitude':>13} {pruned:12.6g} {0.0:8.2f} {pruned / base:9.4f} {0.0:9.2f}")
         print(f"{name:>22} {density:7.2f} {'textbook':>13} {base:12.6g} {base_seconds:8.2f} {1.0:9.4f} {1.0:9.2f}")
-        ours, spent = timed(lambda: back_solve(rows, weights, ridge, mask))  # noqa: B023
+        ours, spent = timed(lambda: back_solve(rows, weights, ridge, mask))  # noqa: B023  # called at once
         value = form.value(ours)
         print(
             f"{name:>22} {density:7.2f} {'back-solve':>13} {value:12.6g} {spent:8.2f} {value / base:9.4f} "
             f"{spent / base_seconds:9.2f}"
         )
         for label in solvers:
-            solution, spent = timed(lambda: answer(label, rows, weights, ridge, keep, limits[0]))  # noqa: B023
+            solution, spent = timed(lambda: answer(label, rows, weights, ridge, keep, limits[0]))  # noqa: B023  # called at once
             print(
                 f"{name:>22} {density:7.2f} {label:>13} {form.value(solution.weights):12.6g} "
                 f"{spent:8.2f} {solution.objective / base:9.4f} {spent / base_seconds:9.2f}",

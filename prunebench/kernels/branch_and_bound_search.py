@@ -18,8 +18,8 @@ thousand eigenvalue problems (not tried inside the tree).
 
 In mode refit a split of its own for an open node closes a quarter to nine tenths of the node's gap,
 once a tenth of the weights are fixed: pruned ones leave the program, kept ones need no part of the
-diagonal. The tree is then up to seven times smaller, but a split costs as much as some hundred
-nodes (p = 128: 40 to 90 ms), and so far neither side has won.
+diagonal. The tree is then up to seven times smaller, but a split costs as much as several
+hundred nodes (p = 128: 40 to 90 ms), and so far neither side has won.
 """
 
 import heapq

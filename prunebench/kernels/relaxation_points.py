@@ -11,10 +11,10 @@ from numba import njit
 from prunebench.core.arrays import FloatArray
 from prunebench.kernels import branch_and_bound_refit as refit
 from prunebench.kernels import branch_and_bound_refit_tree as refit_tree
+from prunebench.kernels.branch_and_bound_branching import branching_variable
 from prunebench.kernels.branch_and_bound_points import reachable, repair
 from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, gradient_at, safe_bound
 from prunebench.kernels.branch_and_bound_tableau import optimum
-from prunebench.kernels.branch_and_bound_tree import branching_variable
 
 
 @njit(cache=True, fastmath=FAST, nogil=True)
