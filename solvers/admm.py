@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray
+from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.solution import Budget, Progress, Recorder, Solution
 from prunebench.core.solver import register
@@ -121,14 +121,14 @@ class Admm:
         rounds = self.swaps if self.swaps is not None else SWAPS if few else 0
         if not rounds or best.expired():
             return
-        mask: BoolArray = best.mask
+        weights: FloatArray | None = None
         if best.block.p <= SWAP_SIZE:
             from prunebench.kernels.descent import swap_descent
 
-            mask = swap_descent(best.block, mask, best.recorder).mask
+            mask = swap_descent(best.block, best.mask, best.recorder).mask
         else:
             from prunebench.kernels.working_sets import improve
 
-            mask = improve(best.block, mask, rounds, best.recorder)
+            mask, weights = improve(best.block, best.mask, rounds, best.recorder)
         if not np.array_equal(mask, best.mask):
-            best.offer(mask, "swaps")
+            best.offer(mask, "swaps", weights)

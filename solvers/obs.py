@@ -106,7 +106,8 @@ class Obs:
         else:
             from prunebench.kernels.working_sets import improve
 
-            best.offer(improve(best.block, best.mask, self.swaps, best.recorder), "swaps")
+            mask, weights = improve(best.block, best.mask, self.swaps, best.recorder)
+            best.offer(mask, "swaps", weights)
         return True
 
 

@@ -296,6 +296,28 @@ def test_primal_and_dual_refit_agree():
         np.testing.assert_allclose(mine, other, atol=1e-8)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("ridge", [1e-6, 1e-2])
+def test_the_back_solve_from_a_system_at_hand_is_that_of_the_form(dtype, ridge):
+    rng = np.random.default_rng(5)
+    form = QuadraticForm(
+        factor=rng.normal(size=(20, 150)).astype(dtype),
+        ridge=ridge * rng.uniform(0.5, 2.0, 150),
+        centre=rng.normal(size=150),
+        linear=1e-3 * rng.normal(size=150),
+    )
+    search = DualRefit(form)
+    mask = rng.permutation(150) < 60
+    search.view(mask, True)
+    # the system is brought up to date from mask to mask; 12 kept weights are fewer than the rows
+    for kept in (mask, np.roll(mask, 1), rng.permutation(150) < 12):
+        np.testing.assert_allclose(search.refit(kept), form.refit(kept), atol=1e-7)
+        assert form.value(search.refit(kept)) == pytest.approx(form.value(form.refit(kept)), rel=1e-10)
+    # what is at hand only preconditions: a wrong system costs steps, not accuracy
+    rough = np.diag(1.0 + (form.factor.astype(np.float64) ** 2 / ridge) @ mask)
+    assert form.value(form.refit(mask, rough)) == pytest.approx(form.value(form.refit(mask)), rel=1e-8)
+
+
 @pytest.mark.parametrize("keep", [1, 10, 60, 140, 149])
 @pytest.mark.parametrize("held", ["factor", "hessian"])
 def test_the_large_refit_search_lowers_the_objective_and_keeps_the_count(keep, held):

@@ -54,7 +54,9 @@ def solve_on_support(curvature: FloatArray, ridge: FloatArray, slope: FloatArray
     return step
 
 
-def push_through(columns: Factor, ridge: FloatArray, linear: FloatArray, residual: FloatArray) -> FloatArray:
+def push_through(
+    columns: Factor, ridge: FloatArray, linear: FloatArray, residual: FloatArray, system: FloatArray | None = None
+) -> FloatArray:
     """The step d that minimises linear'd + 1/2 ‖residual + A d‖² + 1/2 d' diag(ridge) d, for n < k.
 
     With K = A diag(1/ridge) A', (I + K) z = residual - A diag(1/ridge) linear and
@@ -72,6 +74,7 @@ def push_through(columns: Factor, ridge: FloatArray, linear: FloatArray, residua
     ridge : float64 (k,)                    positive
     linear : float64 (k,)
     residual : float64 (n,)                 what the weights off the support contribute
+    system : float64 (n, n), optional       I + K, where it is at hand; it only preconditions
 
     Raises
     ------
@@ -82,7 +85,8 @@ def push_through(columns: Factor, ridge: FloatArray, linear: FloatArray, residua
     right = residual - times(columns, linear / ridge) if linear.any() else residual
     narrow = columns.dtype == np.float32
     steps = NARROW_STEPS if narrow else DUAL_STEPS
-    image, reached = _dual_solution(columns, ridge, _dual_preconditioner(columns, ridge), right, steps)
+    precondition = _dual_preconditioner(columns, ridge) if system is None else _inverse(system)
+    image, reached = _dual_solution(columns, ridge, precondition, right, steps)
     if narrow and not reached:
         wide = columns.astype(np.float64)
         image, _ = _dual_solution(wide, ridge, _dual_preconditioner(wide, ridge), right, DUAL_STEPS)
@@ -91,8 +95,6 @@ def push_through(columns: Factor, ridge: FloatArray, linear: FloatArray, residua
 
 def _dual_preconditioner(columns: Factor, ridge: FloatArray) -> Callable[[FloatArray], FloatArray]:
     """The inverse of I + K, K formed in the factor's precision. (n,) -> (n,)"""
-    import scipy.linalg
-
     dtype = columns.dtype
     uniform = bool((ridge == ridge[0]).all())
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -105,10 +107,17 @@ def _dual_preconditioner(columns: Factor, ridge: FloatArray) -> Callable[[FloatA
         gram = scaled @ scaled.T
     lift = 1.0 + 8.0 * float(np.finfo(gram.dtype).eps) * float(gram.diagonal().max())
     gram[np.diag_indices_from(gram)] += gram.dtype.type(lift)
+    return _inverse(gram)
+
+
+def _inverse(system: npt.NDArray[Any]) -> Callable[[FloatArray], FloatArray]:
+    """The inverse of a positive definite matrix in its own precision, in float64 if that fails. (n,) -> (n,)"""
+    import scipy.linalg
+
     try:
-        factored = scipy.linalg.cho_factor(gram, check_finite=False)
+        factored = scipy.linalg.cho_factor(system, check_finite=False)
     except scipy.linalg.LinAlgError:
-        factored = scipy.linalg.cho_factor(gram.astype(np.float64), check_finite=False)
+        factored = scipy.linalg.cho_factor(system.astype(np.float64), check_finite=False)
     held = factored[0].dtype
 
     def precondition(dual: FloatArray) -> FloatArray:

@@ -155,11 +155,12 @@ class RowsForm(QuadraticForm):
             constant=self.constant + float(self.linear @ move) + 0.5 * self._curvature_along(move),
         )
 
-    def refit(self, mask: npt.ArrayLike) -> FloatArray:
+    def refit(self, mask: npt.ArrayLike, system: FloatArray | None = None) -> FloatArray:
         """The weights that minimise f with those off `mask` at zero. bool (p,) -> float64 (p,).
 
         Row by row by Cholesky where few weights are kept, else all rows at once by conjugate
         gradients with the diagonal as preconditioner (ALPS, §3.3), those that do not converge by Cholesky.
+        `system` belongs to forms that hold a factor.
 
         Raises
         ------

@@ -88,6 +88,10 @@ class DualRefit:
         residual = _solve(lower, self._right(fixed))
         return matrix, form.linear[chosen] + columns.T @ residual - form.ridge[chosen] * form.centre[chosen]
 
+    def refit(self, mask: BoolArray) -> FloatArray:
+        """The back-solve on a support, to the accuracy of the form's own. float64 (p,)"""
+        return self._form.refit(mask, self._system(mask))
+
     def _right(self, mask: BoolArray) -> FloatArray:
         form = self._form
         return -times(self._factor, np.where(mask, form.linear / form.ridge, form.centre))
@@ -165,6 +169,10 @@ class PrimalRefit:
         gain[pruned] = 0.5 * gradient[pruned] ** 2 / np.maximum(schur, np.finfo(np.float64).tiny)
         return RefitView(weights, gradient, drop, gain)
 
+    def refit(self, mask: BoolArray) -> FloatArray:
+        """The back-solve on a support. float64 (p,)"""
+        return self._form.refit(mask)
+
     def reduced(self, fixed: BoolArray, chosen: IndexArray) -> tuple[FloatArray, FloatArray]:
         """The form's matrix and slope at zero on `chosen`, minimised over the weights in `fixed`, others zero."""
         hessian, ridge = self._form.hessian, self._form.ridge
@@ -227,6 +235,10 @@ class RefitFactorSearch:
             else:
                 view, fresh = self._refit.view(mask, True), True
         return moves, evaluations, False, reason
+
+    def refit(self, mask: BoolArray) -> FloatArray:
+        """The back-solve on a mask; cheapest on the one that `run` ended with. float64 (p,)"""
+        return self._refit.refit(mask)
 
     def _splice(
         self, mask: BoolArray, view: RefitView, value: float, clock: "_Clock", spent: float

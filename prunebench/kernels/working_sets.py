@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray
+from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.solution import Budget, Recorder
 from prunebench.kernels.refit_factor import RefitFactorSearch
 
 
-def improve(block: BlockProblem, mask: BoolArray, rounds: int, recorder: Recorder) -> BoolArray:
-    """At most `rounds` working sets on `mask`, which stays as it is. -> bool (p,), never worse.
+def improve(block: BlockProblem, mask: BoolArray, rounds: int, recorder: Recorder) -> tuple[BoolArray, FloatArray]:
+    """At most `rounds` working sets on `mask`, which stays as it is. -> mask (p,), never worse, and its weights (p,).
 
     Splicing (many exchanges at once) comes first where it helps, as in solver swap.
     """
@@ -17,8 +17,9 @@ def improve(block: BlockProblem, mask: BoolArray, rounds: int, recorder: Recorde
     limit = Budget(seconds=recorder.remaining, evaluations=rounds * ROUND_EVALUATIONS)
     # with a quota a working set looks at so few swaps that their number says nothing about its cost
     most = rounds if block.quota is not None else float("inf")
-    RefitFactorSearch(block).run(out, Recorder(limit), most_sets=most)
-    return out
+    search = RefitFactorSearch(block)
+    search.run(out, Recorder(limit), most_sets=most)
+    return out, search.refit(out)
 
 
 ROUND_EVALUATIONS = 256.0 * 256.0
