@@ -178,6 +178,54 @@ def test_the_select_root_is_the_optimum_that_highs_finds():
     assert bound == pytest.approx(found, rel=1e-5, abs=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_both_ways(seed):
+    """Against the relaxation's own values with each tied variable fixed: the cheaper way is among the dearest."""
+    from prunebench.kernels import branch_and_bound_refit as refit
+    from prunebench.kernels.branch_and_bound_branching import tied_branching_variable
+    from prunebench.kernels.branch_and_bound_search import RefitTree
+    from prunebench.kernels.branch_and_bound_select import FREE
+
+    block = gradient_block(40, 25, 12, "refit", seed=seed)
+    upper = block.evaluate(block.incumbent)
+    program = RefitProgram.of(block, upper)
+    tree = RefitTree.of(program, program.inner(upper), lambda: False)
+    p = block.p
+
+    def relaxed(fixed):
+        pattern, sign, *_ = tree.root()
+        chosen = np.argsort(-np.where(fixed == 1, np.inf, np.where(fixed == 0, -1.0, np.abs(tree.linear))))
+        pattern[:] = refit.OUT
+        pattern[chosen[: tree.keep]] = refit.IN
+        members, inverse = np.empty(p, np.int64), np.empty((p, p))
+        y, rho, spread = np.zeros(p), np.empty(p), np.zeros(p)
+        size = refit.build(tree.matrix, pattern, inverse, members)
+        size, bound, level, _, _ = refit.solve_node(
+            tree.matrix, tree.linear, tree.reach, tree.keep, fixed, pattern, sign, inverse, members, size,
+            y, rho, spread, pattern.copy(), -np.inf, np.inf, tree.accuracy, 500,
+        )  # fmt: skip
+        return bound, pattern, sign, inverse, members, size, y, spread, np.sqrt(level)
+
+    free = np.full(p, FREE, np.int8)
+    root, pattern, sign, inverse, members, size, y, spread, tau = relaxed(free)
+    ties = np.flatnonzero(pattern == refit.TIED)
+    assert ties.size > 3
+    chosen = tied_branching_variable(tree.keep, pattern, sign, free, inverse, members, size, y, spread, tau)
+    rises = {}
+    for i in ties:
+        ways = []
+        for value in (0, 1):
+            fixed = free.copy()
+            fixed[i] = value
+            # from so far away the pattern iterations may not settle: the bound of any of them holds
+            ways.append(max(relaxed(fixed)[0] - root, 0.0))
+        rises[i] = min(ways) + 0.2 * max(ways)
+    assert rises[chosen] >= np.quantile(list(rises.values()), 0.7)
+    only = free.copy()
+    only[ties] = 1
+    assert tied_branching_variable(tree.keep, pattern, sign, only, inverse, members, size, y, spread, tau) == -1
+
+
 def test_the_refit_root_is_the_optimum_that_highs_finds():
     """The perspective optimum is bounded by that of the box relaxation from below and by any mask from above."""
     from prunebench.kernels.branch_and_bound_search import RefitTree

@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit
 
 from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.kernels.branch_and_bound_branching import tied_branching_variable
 from prunebench.kernels.branch_and_bound_refit import (
     IN,
     OUT,
@@ -16,38 +17,6 @@ from prunebench.kernels.branch_and_bound_refit import (
     solve_node,
 )
 from prunebench.kernels.branch_and_bound_select import FREE, ROUNDED, Pattern
-
-
-@njit(cache=True, nogil=True)
-def branching_variable(
-    pattern: Pattern,
-    sign: FloatArray,
-    fixed: Pattern,
-    inverse: FloatArray,
-    members: IndexArray,
-    size: int,
-    y: FloatArray,
-    tau: float,
-) -> int:
-    """The tied variable that would be dearest to prune, y²/S⁻¹, less the nearer it is to being kept; -1: none.
-
-    The first factor is the saliency of Optimal Brain Surgeon (Hassibi, Stork 1992, eq. 5) in the
-    node's system: how much the relaxation rises, to second order, where the weight goes to zero.
-    """
-    best = -1
-    score = -1.0
-    for a in range(size):
-        i = members[a]
-        if pattern[i] != TIED or fixed[i] != FREE:
-            continue
-        share = min(1.0, max(0.0, sign[i] * y[i] / tau))
-        if share < 1e-7 or share > 1.0 - 1e-7:
-            continue
-        worth = y[i] * y[i] * (1.0 - share) / (inverse[a, a] + 1e-300)
-        if worth > score:
-            score = worth
-            best = i
-    return best
 
 
 @njit(cache=True, nogil=True)
@@ -211,7 +180,9 @@ def explore(
                 free += fixed[i] == FREE
                 kept += fixed[i] == 1
             if tied > 0:
-                j = branching_variable(pattern, sign, fixed, inverse, members, size, y, np.sqrt(level))
+                j = tied_branching_variable(
+                    keep, pattern, sign, fixed, inverse, members, size, y, spread, np.sqrt(level)
+                )
             if j < 0:
                 for i in range(p):
                     if fixed[i] == FREE and pattern[i] == TIED:

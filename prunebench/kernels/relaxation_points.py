@@ -10,8 +10,7 @@ from numba import njit
 
 from prunebench.core.arrays import FloatArray
 from prunebench.kernels import branch_and_bound_refit as refit
-from prunebench.kernels import branch_and_bound_refit_tree as refit_tree
-from prunebench.kernels.branch_and_bound_branching import branching_variable
+from prunebench.kernels.branch_and_bound_branching import branching_variable, dearest_to_prune
 from prunebench.kernels.branch_and_bound_points import reachable, repair
 from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, gradient_at, safe_bound
 from prunebench.kernels.branch_and_bound_tableau import optimum
@@ -174,7 +173,7 @@ def refit_points(
         if open_node:
             j = -1
             if tied > 0:
-                j = refit_tree.branching_variable(pattern, sign, fixed, inverse, members, size, y, np.sqrt(level))
+                j = dearest_to_prune(pattern, sign, fixed, inverse, members, size, y, np.sqrt(level))
             if j < 0:
                 for i in range(p):
                     nearer = j < 0 or abs(abs(rho[i]) - np.sqrt(level)) < abs(abs(rho[j]) - np.sqrt(level))
