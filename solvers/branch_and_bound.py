@@ -98,7 +98,7 @@ class _Run:
     def solve(self, mask: BoolArray, objective: float) -> Solution:
         """Run to the end of the proof or of the budget, or to Ctrl-C."""
         self.mask, self.objective = mask, objective
-        self.bound, self.nodes, self.reason = -np.inf, 0, ""
+        self.bound, self.nodes, self.splits, self.reason = -np.inf, 0, 0, ""
         self.proof: dict[str, Any] = {}
         status = None
         try:
@@ -112,7 +112,10 @@ class _Run:
             status = Status.OPTIMAL if proved else Status.TIME_LIMIT if expired else Status.FEASIBLE
             if proved:
                 self.reason = "proved optimal"
-        details: dict[str, Any] = {"nodes": self.nodes}
+        details: dict[str, Any] = {
+            "nodes": self.nodes,
+            **({"splits": self.splits} if self.block.mode == "refit" else {}),
+        }
         if self.proof:
             details["certificate"] = certificate(bound=self.bound, tolerance=tolerance, nodes=self.nodes, **self.proof)
         return Solution.from_mask(
@@ -179,7 +182,11 @@ class _Run:
 
         limit = int(max(20, min(WORK_OF_A_DIVE / block.p**2, recorder.budget.evaluations)))
         search = Search(tree, upper, self.mask, improved, stop, self.threads)
-        search.run(limit)
+        try:
+            search.run(limit)
+        finally:
+            self.splits = search.splits
+            self.proof["tolerance"] += max(0.0, search.margin - tree.margin) / program.scale
         self.nodes, self.reason = search.nodes, search.reason
         self.bound = max(self.bound, min(program.outer(search.bound), self.objective))
         recorder.record(lower_bound=self.bound)

@@ -201,7 +201,7 @@ def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_bot
         y, rho, spread = np.zeros(p), np.empty(p), np.zeros(p)
         size = refit.build(tree.matrix, pattern, inverse, members)
         size, bound, level, _, _ = refit.solve_node(
-            tree.matrix, tree.linear, tree.reach, tree.keep, fixed, pattern, sign, inverse, members, size,
+            tree.matrix, tree.linear, tree.sizes, tree.keep, fixed, pattern, sign, inverse, members, size,
             y, rho, spread, pattern.copy(), -np.inf, np.inf, tree.accuracy, 500,
         )  # fmt: skip
         return bound, pattern, sign, inverse, members, size, y, spread, np.sqrt(level)
@@ -238,6 +238,76 @@ def test_the_refit_root_is_the_optimum_that_highs_finds():
     _, bound = tree.root_proof()
     free = _quadratic(program.hessian, -program.slope, np.full(30, -np.inf), np.full(30, np.inf), None, 0.0)
     assert free - 1e-6 * abs(free) <= bound <= program.inner(upper)
+
+
+@pytest.mark.parametrize("kept", [[], [3], [3, 7, 1, 9]])
+def test_eliminated_weights_follow_the_free_ones(kept):
+    block = gradient_block(16, 25, 7, "refit", seed=2)
+    program = RefitProgram.of(block, block.evaluate(block.incumbent))
+    free = np.array([0, 2, 4, 5, 8, 11, 13])
+    part, higher, doubt = program.below(np.array(kept, dtype=np.int64), free)
+    assert part.keep == 7 - len(kept)
+    assert 0.0 <= doubt < 1e-8
+
+    def least(of, chosen):
+        return -0.5 * float(of.slope[chosen] @ np.linalg.solve(of.hessian[np.ix_(chosen, chosen)], of.slope[chosen]))
+
+    for chosen in _subsets(free.size, 3):
+        whole = least(program, np.concatenate((free[list(chosen)], kept)).astype(np.int64))
+        assert least(part, np.array(chosen)) - higher == pytest.approx(whole, rel=1e-12, abs=doubt)
+
+
+def test_weights_are_not_eliminated_where_rounding_decides():
+    rng = np.random.default_rng(0)
+    column = rng.normal(size=(40, 1))
+    form = QuadraticForm(
+        factor=np.hstack((column, column + 1e-7 * rng.normal(size=(40, 1)), rng.normal(size=(40, 6)))), ridge=1e-14
+    )
+    block = BlockProblem(form, rng.normal(size=8), 4, "refit")
+    program = RefitProgram.of(block, block.evaluate(block.incumbent))
+    assert program.below(np.array([0, 1]), np.arange(2, 8)) is None
+    assert program.below(np.array([0]), np.arange(2, 8)) is not None
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("equal", [False, True])
+def test_nodes_with_trees_of_their_own_prove_the_optimum(monkeypatch, seed, equal):
+    """Every node that may has one: bounds hold, masks come back in the whole block's numbering."""
+    from prunebench.kernels import branch_and_bound_search as search_module
+    from prunebench.kernels.branch_and_bound_search import RefitTree, Search
+
+    monkeypatch.setattr(search_module, "FIXED", 0.0)
+    monkeypatch.setattr(search_module, "LEAST_FIXED", 1)
+    monkeypatch.setattr(search_module, "OPEN", 0.0)
+    monkeypatch.setattr(search_module, "SPLIT_COST", 0)
+    block = gradient_block(18, 9, 6, "refit", seed=seed, ridge=1e-3)
+    if equal:
+        factor = np.asarray(block.form.factor)[:, np.arange(18) // 2]
+        form = QuadraticForm(factor=factor, ridge=block.form.ridge[0], centre=block.dense_weights[np.arange(18) // 2])
+        block = BlockProblem(form, form.centre, 6, "refit")
+    best = solve(block, "exhaustive").objective
+    worst = np.zeros(18, bool)
+    worst[:6] = True
+    program = RefitProgram.of(block, block.evaluate(worst))
+    upper = program.inner(block.evaluate(worst))
+    tree = RefitTree.of(program, upper, lambda: False)
+    bounds = []
+
+    def stop(value, bound, nodes):
+        bounds.append(bound)
+        return ""
+
+    def improved(mask, value):
+        assert program.inner(block.evaluate(mask)) == pytest.approx(value, rel=1e-7)
+        return mask, value
+
+    search = Search(tree, upper, worst, improved, stop)
+    search.run(20)
+    assert search.splits > 0
+    assert search.margin >= tree.margin
+    assert block.evaluate(search.mask) == pytest.approx(best, rel=1e-9)
+    assert max(bounds) <= program.inner(best) + 1e-9 * abs(program.inner(best))
+    assert search.bound >= search.value - search.margin - 2.0 * tree.slack
 
 
 def _quadratic(matrix, linear, lower, upper, row, level):

@@ -22,6 +22,8 @@ from prunebench.core.convexify import _cholesky, _inverse
 from prunebench.core.programs import HALF_ULP, RefitProgram
 
 NEWTON_STEPS = 80
+START_SHARE, START_WEIGHT = 0.9, 0.1
+"""How much of a given start the first split is, and how far along the barrier's path it is taken to be."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,9 +106,12 @@ def best_split(
     relax: Relaxation = relaxation,
     accuracy: float = 1e-2,
     stop: Callable[[], bool] = lambda: False,
+    start: FloatArray | None = None,
+    steps: int = NEWTON_STEPS,
 ) -> Split | None:
-    """The diagonal split to `accuracy` of upper − bound, or the best so far when `stop` says so.
+    """The diagonal split to `accuracy` of upper − bound, or the best so far after `steps` or when `stop` says so.
 
+    It begins near `start`, a split of the same program, or with the best multiple of the identity.
     None where H is not positive definite in floating point. O(p³) an iteration.
     """
     own = program.hessian.diagonal()
@@ -133,14 +138,19 @@ def best_split(
         return relax(rest * root[:, None] * root, slope * root, keep, start)
 
     delta = np.full(p, 0.5 * lowest)
+    if start is not None:
+        # a start at the barrier's edge would take many steps to leave it
+        delta = START_SHARE * start / own + (1.0 - START_SHARE) * delta
     lower = factored(delta)
     point = point_of(delta, None)
     if lower is None:
         return None
     best = Split(delta, point.value, point, 0)
     weight = max(upper - point.value, 1e-3 * abs(upper), 1e-12) / (2 * p)
+    if start is not None:
+        weight *= START_WEIGHT
     failures = 0
-    for iteration in range(1, NEWTON_STEPS + 1):
+    for iteration in range(1, steps + 1):
         step, decrement = _newton_step(matrix, delta, lower, point, keep, weight)
         moved = None
         if step is not None:
@@ -162,19 +172,18 @@ def best_split(
 def certified_split(program: RefitProgram, delta: FloatArray) -> FloatArray | None:
     """`delta` shrunk until K = H − diag(Δ) is proved positive semidefinite, H's own rounding included.
 
-    In units where H has a unit diagonal every entry of H is known to `relative`, so K is safe when
-    a Cholesky factorisation of K less that, and less what it can round itself, succeeds (Rump, BIT
-    46 (2006)). None if not even a thousandth of it can be proved.
+    In units in which every reach is 1, and so H's diagonal at most, every entry of H is known to
+    `relative`, so K is safe when a Cholesky factorisation of K less that, and less what it can round
+    itself, succeeds (Rump, BIT 46 (2006)). None if not even a thousandth of it can be proved.
     """
-    own = program.hessian.diagonal()
-    unit = 1.0 / np.sqrt(own)
+    unit = 1.0 / program.reach
     matrix = program.hessian * unit[:, None] * unit
-    p = own.size
+    p = unit.size
     doubt = p * (program.relative + 4.0 * HALF_ULP * (p + 4))
     factor = 1.0
     while factor > 1e-3:
         rest = matrix.copy()
-        rest[np.diag_indices(p)] -= factor * delta / own + doubt
+        rest[np.diag_indices(p)] -= factor * delta * unit**2 + doubt
         if _cholesky(rest) is not None:
             return np.asarray(factor * delta)
         factor *= 1.0 - max(1e-9, (1.0 - factor) * 3.0)

@@ -15,12 +15,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from prunebench.core.arrays import FloatArray
+from prunebench.core import lapack
+from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.quota import Quota
 
 HALF_ULP = 0.5 * float(np.finfo(np.float64).eps)
 TARGET = 1000.0
+SECOND_ORDER = 0.1
+"""Weights are eliminated as long as an error of second order is at most this part of those of first order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +96,8 @@ class RefitProgram:
 
     hessian : (p, p) with the ridge, slope : (p,)   scaled
     constant : f(0), unscaled;  rounding : scaled bound on what the constant rounded
-    relative : relative error of the entries, |δH_ij| <= relative √(H_ii H_jj)
+    relative : relative error of the entries, |δH_ij| <= relative reach_i reach_j, |δslope_i| <= relative height_i
+    reach, height : (p,)   √H_ii and |slope_i|, or more
     """
 
     hessian: FloatArray
@@ -103,6 +107,8 @@ class RefitProgram:
     scale: float
     rounding: float
     relative: float
+    reach: FloatArray
+    height: FloatArray
 
     @staticmethod
     def of(block: BlockProblem, upper: float, reference: float | None = None) -> "RefitProgram":
@@ -121,7 +127,54 @@ class RefitProgram:
         lost = abs(form.constant) + float(np.abs(form.linear) @ np.abs(form.centre)) + reach**2
         distance = abs(upper - (constant if reference is None else reference))
         scale = _scale(max(distance, 1e-9 * abs(upper - constant), 1e-12 * abs(constant)))
-        return RefitProgram(hessian * scale, slope * scale, block.keep, constant, scale, unit * lost * scale, unit)
+        hessian, slope = hessian * scale, slope * scale
+        return RefitProgram(
+            hessian, slope, block.keep, constant, scale, unit * lost * scale, unit,
+            np.sqrt(np.maximum(hessian.diagonal(), 0.0)), np.abs(slope),
+        )  # fmt: skip
+
+    def below(self, kept: IndexArray, free: IndexArray) -> "tuple[RefitProgram, float, float] | None":
+        """The program of the `free` weights, with those in `kept` where they follow to and all others zero.
+
+        Returns the program, how much higher its values are than this one's (negative where they are
+        lower), and what that is off by at most; None where rounding could be too much. With R the
+        kept rows' system and X = R⁻¹H_kf, an error E of H changes the rest to first order by
+        (I, −X')E(I, −X')', so it is relative to reach_f + |X|'reach_k.
+        """
+        hessian, slope = self.hessian[np.ix_(free, free)], self.slope[free]
+        left = self.keep - kept.size
+        if kept.size == 0:
+            part = replace(
+                self, hessian=hessian, slope=slope, keep=left, reach=self.reach[free], height=self.height[free]
+            )
+            return part, 0.0, 0.0
+        unit = 1.0 / self.reach[kept]
+        factor, info = lapack.dpotrf(self.hessian[np.ix_(kept, kept)] * unit[:, None] * unit, lower=1, clean=1)
+        if info:
+            return None
+        across = self.hessian[np.ix_(kept, free)]
+        right = np.column_stack((across, self.slope[kept])) * unit[:, None]
+        solved = lapack.dpotrs(factor, right, lower=1)[0] * unit[:, None]
+        inverse, _ = lapack.dpotri(factor, lower=1)
+        # Cholesky's backward error and that of its two solves are relative to the diagonal (Higham, Accuracy and
+        # Stability of Numerical Algorithms, §10.1); the products with X come on top
+        relative = self.relative + HALF_ULP * (5 * kept.size + 16)
+        second_order = 2.0 * relative * kept.size * float(np.linalg.norm(np.tril(inverse)))
+        if second_order > SECOND_ORDER:
+            return None
+        relative *= 1.0 + 2.0 * second_order
+        follow, rest = solved[:, :-1], solved[:, -1]
+        share = np.abs(follow).T
+        reach = self.reach[free] + share @ self.reach[kept]
+        span = float(self.reach[kept] @ np.abs(rest))
+        height = self.height[free] + share @ self.height[kept] + reach * span
+        part = replace(
+            self, hessian=hessian - across.T @ follow, slope=slope - follow.T @ self.slope[kept], keep=left,
+            relative=relative, reach=reach, height=height,
+        )  # fmt: skip
+        part.hessian[:] = 0.5 * (part.hessian + part.hessian.T)
+        doubt = relative * (float(self.height[kept] @ np.abs(rest)) + span**2)
+        return part, 0.5 * float(self.slope[kept] @ rest), doubt
 
     def inner(self, objective: float) -> float:
         """An objective of the block in the program's units."""

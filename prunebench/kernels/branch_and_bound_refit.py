@@ -197,7 +197,7 @@ def pattern_point(
 @njit(cache=True, fastmath=FAST, nogil=True)
 def dual_bound(
     linear: FloatArray,
-    reach: FloatArray,
+    sizes: FloatArray,
     keep: int,
     fixed: Pattern,
     y: FloatArray,
@@ -207,8 +207,9 @@ def dual_bound(
 ) -> float:
     """The bound at any y with the threshold `level` = λ (any λ >= 0 is valid), less rounding.
 
-    reach : (p,)   square roots of the diagonal of K + I; |K_ij| <= reach_i reach_j
-    accuracy       relative error of every entry and sum
+    sizes : (2, p)   what errors are relative to: K_ij is off by accuracy·sizes_0i·sizes_0j at most (square
+                     roots of the diagonal of K + I, or more), h_i by accuracy·sizes_1i (|h_i|, or more)
+    accuracy         relative error of every entry and sum
     """
     p = linear.size
     left = keep
@@ -217,20 +218,20 @@ def dual_bound(
     span = 0.0
     for i in range(p):
         quadratic += y[i] * (linear[i] - rho[i])
-        span += reach[i] * abs(y[i])
+        span += sizes[0, i] * abs(y[i])
     lost = 0.0
     for i in range(p):
         square = rho[i] * rho[i]
         if fixed[i] == 1:
             top += square
             left -= 1
-            lost += abs(rho[i]) * (abs(linear[i]) + reach[i] * span)
+            lost += abs(rho[i]) * (sizes[1, i] + sizes[0, i] * span)
         elif fixed[i] == FREE and square > level:
             top += square - level
-            lost += abs(rho[i]) * (abs(linear[i]) + reach[i] * span)
+            lost += abs(rho[i]) * (sizes[1, i] + sizes[0, i] * span)
     size = span * span + 2.0 * lost + 2.0 * top + abs(level) * keep
     for i in range(p):
-        size += abs(y[i] * linear[i])
+        size += abs(y[i]) * sizes[1, i]
     return -0.5 * quadratic - 0.5 * (top + level * left) - accuracy * size
 
 
@@ -238,7 +239,7 @@ def dual_bound(
 def solve_node(
     matrix: FloatArray,
     linear: FloatArray,
-    reach: FloatArray,
+    sizes: FloatArray,
     keep: int,
     fixed: Pattern,
     pattern: Pattern,
@@ -290,7 +291,7 @@ def solve_node(
             else:
                 tau = highest if lowest == np.inf else 0.5 * (lowest + highest)
         level = tau * tau
-        bound = max(bound, dual_bound(linear, reach, keep, fixed, y, rho, level, accuracy))
+        bound = max(bound, dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy))
         if converged or bound >= cut:
             return size, bound, level, converged, tied
         wanted[:] = pattern

@@ -73,7 +73,7 @@ def rounded_value(
 def explore(
     matrix: FloatArray,
     linear: FloatArray,
-    reach: FloatArray,
+    sizes: FloatArray,
     keep: int,
     accuracy: float,
     margin: float,
@@ -147,7 +147,7 @@ def explore(
             size, bound, level, _, tied = solve_node(
                 matrix,
                 linear,
-                reach,
+                sizes,
                 keep,
                 fixed,
                 pattern,
@@ -197,7 +197,7 @@ def explore(
             if free == 0:
                 pruned = True
         if not pruned:
-            current = dual_bound(linear, reach, keep, fixed, y, rho, level, accuracy)
+            current = dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy)
             for i in range(p):
                 if fixed[i] == FREE and i != j:
                     reduced = 0.5 * (level - rho[i] * rho[i])

@@ -16,10 +16,11 @@ whole tree has; strong branching halves the nodes at many times their cost, and 
 alone changes nothing; triangle inequalities take a fifth off the root's gap at p = 64 and cost some
 thousand eigenvalue problems (not tried inside the tree).
 
-In mode refit a split of its own for an open node closes a quarter to nine tenths of the node's gap,
-once a tenth of the weights are fixed: pruned ones leave the program, kept ones need no part of the
-diagonal. The tree is then up to seven times smaller, but a split costs as much as several
-hundred nodes (p = 128: 40 to 90 ms), and so far neither side has won.
+In mode refit an open node with a tenth of its weights fixed gets a tree of its own: pruned weights
+leave the program, kept ones are eliminated, and a few Newton steps from the split at hand give the
+free ones more of the diagonal. That closes a quarter to nine tenths of the node's gap. It costs as
+much as a hundred nodes (p = 128: 10 ms; a split to the accuracy of the root's, four to nine times as
+much, did not pay), so only those that a dive left open and that are far from the cut-off get one.
 """
 
 import heapq
@@ -30,7 +31,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.convexify import certified_shift, plane_shift
 from prunebench.core.perspective import RelaxedPoint, Split, best_split, certified_split
 from prunebench.core.programs import HALF_ULP, RefitProgram, SelectProgram
@@ -51,22 +52,35 @@ BOUND_SHARE, BOUND_STEP = 0.3, 0.2
 """Of the work after that the share that goes to the bound, and up to which part of the gap such a dive goes."""
 RESTART, SHALLOW = 13.0, 2.0
 """What a dive costs before its first node, and a node near the root, in nodes of a deep dive."""
+FIXED, LEAST_FIXED, OPEN = 0.1, 4, 0.3
+"""A node has a tree of its own if this share of the variables, and a few, are fixed, and its bound is not in this
+last part of the gap."""
+SPLIT_STEPS, SPLIT_ACCURACY = 8, 0.3
+"""Newton steps for its split at most, and the part of the gap that is near enough to the best."""
+SPLIT_COST, SPLIT_SHARE = 100, 0.5
+"""What a split costs, in nodes, and how much of the work may go to splits."""
+WIDER = 30.0
+"""How much wider than the whole tree's the margin of a node's tree may be."""
 POOL_BYTES = 2**28
 """As long as the open nodes hold less than this, some dives raise the bound."""
 
 
 @dataclass
 class Dive:
-    """What one dive found: its best mask and value, how many nodes it took, what it left open."""
+    """What one dive found: its best mask and value, how many nodes it took, what it left open of which tree."""
 
     value: float
     mask: BoolArray | None
     nodes: int
+    tree: "Tree"
     left: list[tuple[float, Node]]
 
 
 class Tree(Protocol):
-    """One convexified program and its compiled dive. Values and bounds are in the program's units."""
+    """One convexified program and its compiled dive. Values and bounds are those of the whole program, in its units.
+
+    What a node holds is the tree's own affair.
+    """
 
     margin: float
     slack: float
@@ -77,6 +91,10 @@ class Tree(Protocol):
 
     def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf) -> Dive:
         """Search below a node, only where bounds are below `ceiling`."""
+        ...
+
+    def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
+        """An open node as the root of a tree of its own with better bounds; None where that promises little."""
         ...
 
 
@@ -122,7 +140,11 @@ class SelectTree:
             (float(bound[a]), (point[a].copy(), fixed[a].copy(), int(branch[a, 0]), float(branch[a, 1]), bound[a]))
             for a in range(left)
         ]
-        return Dive(value, chosen < 0.5 if value < best else None, nodes, opened)
+        return Dive(value, chosen < 0.5 if value < best else None, nodes, self, opened)
+
+    def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
+        """None: a shift of its own for a node has not been worth its time."""
+        return None
 
     def root_proof(self) -> tuple[FloatArray, float, float]:
         """The root relaxation's point, the price of the count, and the safe bound there."""
@@ -136,22 +158,45 @@ class SelectTree:
         return point, price, select.safe_bound(self.linear, point, gradient, price, fixed, self.count, self.slack)
 
 
-class RefitTree:
-    """Mode refit: the program with its diagonal split, proved convex, scaled so that the split is 1."""
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where in the whole program a tree is: its variables, which others are kept, and how much higher its values are.
 
-    def __init__(self, program: RefitProgram, upper: float, split: Split, delta: FloatArray) -> None:
+    doubt : what that difference is off by at most;  margin : the whole tree's, the least
+    """
+
+    index: IndexArray
+    kept: BoolArray
+    higher: float
+    doubt: float
+    margin: float
+
+
+class RefitTree:
+    """Mode refit: the program with its diagonal split, proved convex, scaled so that the split is 1.
+
+    A node far enough below the root can have a tree of its own: the pruned weights leave the
+    program, the kept ones are eliminated, and the free ones can be split anew.
+    """
+
+    def __init__(
+        self, program: RefitProgram, upper: float, split: Split, delta: FloatArray, place: Place | None = None
+    ) -> None:
         root = 1.0 / np.sqrt(delta)
         p = delta.size
-        self.delta, self.keep, self.split = delta, program.keep, split
+        self.program, self.delta, self.keep, self.split = program, delta, program.keep, split
         matrix = np.array(program.hessian)
         matrix[np.diag_indices(p)] -= delta
         self.matrix = np.ascontiguousarray(matrix * root[:, None] * root)
         self.linear = program.slope * root
-        self.reach = np.sqrt(self.matrix.diagonal() + 1.0)
+        self.sizes = np.stack((program.reach * root, program.height * root))
         self.accuracy = program.relative + HALF_ULP * (2 * p + 24)
-        span = float(self.reach @ np.abs(split.point.y))
-        self.slack = self.accuracy * (span**2 + 2.0 * float(np.abs(split.point.y) @ np.abs(self.linear)))
+        weights = np.abs(split.point.y)
+        self.slack = self.accuracy * (float(self.sizes[0] @ weights) ** 2 + 2.0 * float(weights @ self.sizes[1]))
         self.margin = max(RELATIVE_TOLERANCE * abs(upper + program.constant * program.scale), 2.0 * self.slack)
+        self.place = place or Place(np.arange(p), np.zeros(p, np.bool_), 0.0, 0.0, self.margin)
+        self.margin = max(self.place.margin, 2.0 * (self.slack + self.place.doubt))
+        self._root_bound = -np.inf
 
     @staticmethod
     def of(program: RefitProgram, upper: float, stop: Callable[[], bool]) -> "RefitTree | None":
@@ -174,27 +219,71 @@ class RefitTree:
         pattern, sign, fixed = np.empty((room, p), np.int8), np.empty((room, p)), np.empty((room, p), np.int8)
         branch, bound = np.empty((room, 2), np.int64), np.empty(room)
         chosen = np.zeros(p, np.int8)
+        # what is at least `best` here is so in the whole program whatever the doubt
+        higher = self.place.higher + self.place.doubt
         value, nodes, left = _explore_refit(
-            self.matrix, self.linear, self.reach, self.keep, self.accuracy, self.margin, *node, chosen, best, limit,
-            ceiling, pattern, sign, fixed, branch, bound,
+            self.matrix, self.linear, self.sizes, self.keep, self.accuracy, self.margin, *node, chosen, best + higher,
+            limit, ceiling + higher, pattern, sign, fixed, branch, bound,
         )  # fmt: skip
         opened = [
             (
-                float(bound[a]),
+                float(bound[a]) - higher,
                 (pattern[a].copy(), sign[a].copy(), fixed[a].copy(), int(branch[a, 0]), int(branch[a, 1]), bound[a]),
             )
             for a in range(left)
         ]
-        return Dive(value, chosen == refit.IN if value < best else None, nodes, opened)
+        mask = None
+        if value < best + higher:
+            mask = self.place.kept.copy()
+            mask[self.place.index[chosen == refit.IN]] = True
+        return Dive(value - self.place.higher, mask, nodes, self, opened)
+
+    def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
+        """An open node as the root of a tree of its own, with a better split of its free weights.
+
+        None while only few weights are fixed, where its bound is near the cut-off, or where rounding
+        would take many times the whole tree's margin.
+        """
+        place, whole = self.place, best + self.place.higher
+        fixed = np.array(node[2])
+        if node[3] >= 0:
+            fixed[node[3]] = node[4]
+        free, kept = np.flatnonzero(fixed == select.FREE), np.flatnonzero(fixed == 1)
+        cut = whole - self.margin
+        if fixed.size - free.size < max(LEAST_FIXED, FIXED * fixed.size) or not 0 < self.keep - kept.size < free.size:
+            return None
+        if node[5] > cut - OPEN * (cut - self._bound()):
+            return None
+        found = self.program.below(kept, free)
+        if found is None:
+            return None
+        program, higher, doubt = found
+        split = best_split(
+            program, whole + higher, compiled_relaxation, accuracy=SPLIT_ACCURACY, start=self.delta[free],
+            steps=SPLIT_STEPS,
+        )  # fmt: skip
+        delta = None if split is None else certified_split(program, split.delta)
+        if split is None or delta is None:
+            return None
+        mask = place.kept.copy()
+        mask[place.index[kept]] = True
+        part = Place(place.index[free], mask, place.higher + higher, place.doubt + doubt, place.margin)
+        tree = RefitTree(program, whole + higher, split, delta, part)
+        return (tree, tree.root()) if tree.margin <= WIDER * part.margin else None
 
     def root_proof(self) -> tuple[FloatArray, float]:
         """The root relaxation's point and the safe bound there."""
         point = compiled_relaxation(self.matrix, self.linear, self.keep, None)
         free = np.full(self.linear.size, select.FREE, np.int8)
         bound = refit.dual_bound(
-            self.linear, self.reach, self.keep, free, point.y, point.rho, point.level**2, self.accuracy
+            self.linear, self.sizes, self.keep, free, point.y, point.rho, point.level**2, self.accuracy
         )
         return point.y / np.sqrt(self.delta), bound
+
+    def _bound(self) -> float:
+        if not np.isfinite(self._root_bound):
+            self._root_bound = self.root_proof()[1]
+        return self._root_bound
 
 
 def kicked_mask(program: SelectProgram, mask: BoolArray, kicks: int) -> BoolArray:
@@ -237,18 +326,26 @@ def compiled_relaxation(
     y, rho, spread = np.zeros(p), np.empty(p), np.zeros(p)
     size = refit.build(matrix, pattern, inverse, members)
     free = np.full(p, select.FREE, np.int8)
-    reach = np.sqrt(matrix.diagonal() + 1.0)
+    sizes = np.stack((np.sqrt(matrix.diagonal() + 1.0), np.abs(linear)))
     _, bound, level, _, _ = refit.solve_node(
-        matrix, linear, reach, keep, free, pattern, sign, inverse, members, size,
+        matrix, linear, sizes, keep, free, pattern, sign, inverse, members, size,
         y, rho, spread, pattern.copy(), -np.inf, np.inf, 0.0, 60 + 4 * p,
     )  # fmt: skip
     return RelaxedPoint(y, rho, float(np.sqrt(level)), pattern == refit.TIED, pattern == refit.IN, bound)
+
+
+def _dive(tree: Tree, node: Node, best: float, limit: int, ceiling: float, own: bool) -> tuple[Dive, bool]:
+    """A dive, from a tree of the node's own if it may have one and can; and whether it has."""
+    below = tree.below(node, best) if own else None
+    tree, node = below or (tree, node)
+    return tree.dive(node, best, limit, ceiling), below is not None
 
 
 @dataclass
 class Search:
     """The pool. `value` and `mask` are the incumbent, `bound` what is proved; `reason` why it ended.
 
+    margin : the widest of a tree's that was used, and what is proved is so much below the value at least
     improved : called with each better mask, gives back its value after whatever polish it does
     stop : called between dives with (value, bound, nodes), gives back a reason or ""
     """
@@ -262,7 +359,9 @@ class Search:
     nodes: int = 0
     bound: float = -np.inf
     reason: str = ""
-    _heap: list[tuple[float, int, Node]] = field(default_factory=list)
+    splits: int = 0
+    margin: float = 0.0
+    _heap: list[tuple[float, int, Tree, Node]] = field(default_factory=list)
     _count: int = 0
     _deep: float = 0.0
     _shallow: float = 0.0
@@ -270,26 +369,27 @@ class Search:
 
     def run(self, limit: int) -> None:
         """Search until the bound meets the incumbent or `stop` gives a reason."""
-        self._push(-np.inf, self.tree.root())
+        self._push(-np.inf, self.tree, self.tree.root())
         with ThreadPoolExecutor(self.threads) as pool:
-            running: dict[Future[Dive], tuple[float, bool]] = {}
+            running: dict[Future[tuple[Dive, bool]], tuple[float, bool]] = {}
             while True:
                 while self._heap and len(running) < self.threads and not self.reason:
-                    start, _, node = heapq.heappop(self._heap)
+                    start, _, tree, node = heapq.heappop(self._heap)
                     if start < self.value - self.tree.margin:
                         ceiling = self._ceiling(start, node)
-                        dive = pool.submit(self.tree.dive, node, self.value, limit, ceiling)
+                        own = self.splits * SPLIT_COST <= SPLIT_SHARE * self.nodes
+                        dive = pool.submit(_dive, tree, node, self.value, limit, ceiling, own)
                         running[dive] = start, bool(np.isfinite(ceiling))
                 if not running:
                     break
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     _, shallow = running.pop(future)
-                    self._take(future.result(), shallow)
+                    self._take(*future.result(), shallow)
                 self._raise_bound([start for start, _ in running.values()])
                 self.reason = self.reason or self.stop(self.value, self.bound, self.nodes)
         if not self._heap:
-            self.bound = self.value - self.tree.margin - self.tree.slack
+            self.bound = self.value - self.margin - self.tree.slack
 
     def _ceiling(self, start: float, node: Node) -> float:
         """Up to which bound the next dive goes, below the node with the smallest one."""
@@ -299,8 +399,10 @@ class Search:
             return float("inf")
         return start + BOUND_STEP * (self.value - self.tree.margin - start)
 
-    def _take(self, dive: Dive, shallow: bool) -> None:
+    def _take(self, dive: Dive, fresh: bool, shallow: bool) -> None:
         self.nodes += dive.nodes
+        self.splits += fresh
+        self.margin = max(self.margin, dive.tree.margin)
         if shallow:
             self._shallow += RESTART + SHALLOW * dive.nodes
         else:
@@ -308,16 +410,16 @@ class Search:
         if dive.mask is not None and dive.value < self.value:
             self.mask, self.value = self.improved(dive.mask, dive.value)
         for bound, node in dive.left:
-            self._push(bound, node)
+            self._push(bound, dive.tree, node)
 
-    def _push(self, bound: float, node: Node) -> None:
+    def _push(self, bound: float, tree: Tree, node: Node) -> None:
         if bound < self.value - self.tree.margin:
             self._count += 1
-            heapq.heappush(self._heap, (bound, self._count, node))
+            heapq.heappush(self._heap, (bound, self._count, tree, node))
 
     def _raise_bound(self, running: list[float]) -> None:
         while self._heap and self._heap[0][0] >= self.value - self.tree.margin:
             heapq.heappop(self._heap)
         lowest = min([*running, *([self._heap[0][0]] if self._heap else [])], default=np.inf)
-        proved = self.value - self.tree.margin - self.tree.slack
+        proved = self.value - self.margin - self.tree.slack
         self.bound = max(self.bound, min(lowest, proved))

@@ -132,7 +132,7 @@ def prove_refit(
     pattern, sign, *_ = tree.root()
     points = np.empty((limit, tree.linear.size))
     held, closed = refit_points(
-        tree.matrix, tree.linear, tree.reach, tree.keep, tree.accuracy, pattern, sign, cut, points
+        tree.matrix, tree.linear, tree.sizes, tree.keep, tree.accuracy, pattern, sign, cut, points
     )
     if not closed:
         return None

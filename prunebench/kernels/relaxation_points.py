@@ -115,7 +115,7 @@ def relaxation_points(
 def refit_points(
     matrix: FloatArray,
     linear: FloatArray,
-    reach: FloatArray,
+    sizes: FloatArray,
     keep: int,
     accuracy: float,
     root_pattern: Pattern,
@@ -164,7 +164,7 @@ def refit_points(
                         sign[i] = -1.0 if rho[i] < 0.0 else 1.0
                 size = refit.change_pattern(matrix, pattern, wanted, inverse, members, size)
             size, bound, level, _, tied = refit.solve_node(
-                matrix, linear, reach, keep, fixed, pattern, sign, inverse, members, size,
+                matrix, linear, sizes, keep, fixed, pattern, sign, inverse, members, size,
                 y, rho, spread, wanted, -np.inf, cut, accuracy, 40,
             )  # fmt: skip
             points[held] = y
@@ -181,7 +181,7 @@ def refit_points(
                         j = i
             open_node = j >= 0
         if open_node:
-            current = refit.dual_bound(linear, reach, keep, fixed, y, rho, level, accuracy)
+            current = refit.dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy)
             useful = False
             for i in range(p):
                 if fixed[i] == FREE and i != j:
