@@ -124,7 +124,8 @@ class _Run:
         )  # fmt: skip
 
     def _search(self) -> None:
-        from prunebench.kernels.branch_and_bound_search import RefitTree, Search, SelectTree, kicked_mask
+        from prunebench.kernels.branch_and_bound_search import Search
+        from prunebench.kernels.branch_and_bound_trees import RefitTree, SelectTree, kicked_mask
 
         block, recorder = self.block, self.recorder
         self._offer(self.descent.run(self.mask, recorder).mask)

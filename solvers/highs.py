@@ -224,7 +224,7 @@ class _Run:
 
     def _formulated(self) -> tuple[SelectProgram | RefitProgram | None, Any]:
         from prunebench.kernels import highs_formulations as formulations
-        from prunebench.kernels.branch_and_bound_search import kicked_mask
+        from prunebench.kernels.branch_and_bound_trees import kicked_mask
 
         block, threads = self.block, self.options.threads
         expired = lambda: bool(self.recorder.expired())  # noqa: E731  # passed on as a value
@@ -305,7 +305,7 @@ class _Run:
 
     def _refit_tangents(self, expired: Callable[[], bool]) -> bool:
         """Prove a refit program by HiGHS below tangents of a small tree; False where no such tree closes."""
-        from prunebench.kernels.branch_and_bound_search import RefitTree
+        from prunebench.kernels.branch_and_bound_trees import RefitTree
         from prunebench.kernels.highs_parts import INFEASIBLE, NODES_OF_THE_WHOLE, prove_refit
 
         while not (self.reason or expired()):

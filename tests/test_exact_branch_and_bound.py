@@ -106,7 +106,7 @@ def test_the_shifts_interior_point_needs_few_iterations(seed):
 
 
 def test_kicks_never_lose_the_start_and_keep_the_count():
-    from prunebench.kernels.branch_and_bound_search import kicked_mask
+    from prunebench.kernels.branch_and_bound_trees import kicked_mask
 
     block = gradient_block(30, 15, 11, "select")
     program = SelectProgram.of(block, block.evaluate(block.incumbent))
@@ -166,7 +166,7 @@ def test_a_search_that_cares_for_the_bound_proves_the_same_and_knows_more_when_s
 
 
 def test_the_select_root_is_the_optimum_that_highs_finds():
-    from prunebench.kernels.branch_and_bound_search import SelectTree
+    from prunebench.kernels.branch_and_bound_trees import SelectTree
 
     block = gradient_block(40, 25, 16, "select")
     upper = block.evaluate(block.incumbent)
@@ -183,8 +183,8 @@ def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_bot
     """Against the relaxation's own values with each tied variable fixed: the cheaper way is among the dearest."""
     from prunebench.kernels import branch_and_bound_refit as refit
     from prunebench.kernels.branch_and_bound_branching import tied_branching_variable
-    from prunebench.kernels.branch_and_bound_search import RefitTree
     from prunebench.kernels.branch_and_bound_select import FREE
+    from prunebench.kernels.branch_and_bound_trees import RefitTree
 
     block = gradient_block(40, 25, 12, "refit", seed=seed)
     upper = block.evaluate(block.incumbent)
@@ -228,7 +228,7 @@ def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_bot
 
 def test_the_refit_root_is_the_optimum_that_highs_finds():
     """The perspective optimum is bounded by that of the box relaxation from below and by any mask from above."""
-    from prunebench.kernels.branch_and_bound_search import RefitTree
+    from prunebench.kernels.branch_and_bound_trees import RefitTree
 
     block = gradient_block(30, 45, 10, "refit")
     upper = block.evaluate(block.incumbent)
@@ -273,13 +273,14 @@ def test_weights_are_not_eliminated_where_rounding_decides():
 @pytest.mark.parametrize("equal", [False, True])
 def test_nodes_with_trees_of_their_own_prove_the_optimum(monkeypatch, seed, equal):
     """Every node that may has one: bounds hold, masks come back in the whole block's numbering."""
-    from prunebench.kernels import branch_and_bound_search as search_module
-    from prunebench.kernels.branch_and_bound_search import RefitTree, Search
+    from prunebench.kernels import branch_and_bound_search, branch_and_bound_trees
+    from prunebench.kernels.branch_and_bound_search import Search
+    from prunebench.kernels.branch_and_bound_trees import RefitTree
 
-    monkeypatch.setattr(search_module, "FIXED", 0.0)
-    monkeypatch.setattr(search_module, "LEAST_FIXED", 1)
-    monkeypatch.setattr(search_module, "OPEN", 0.0)
-    monkeypatch.setattr(search_module, "SPLIT_COST", 0)
+    monkeypatch.setattr(branch_and_bound_trees, "FIXED", 0.0)
+    monkeypatch.setattr(branch_and_bound_trees, "LEAST_FIXED", 1)
+    monkeypatch.setattr(branch_and_bound_trees, "OPEN", 0.0)
+    monkeypatch.setattr(branch_and_bound_search, "SPLIT_COST", 0)
     block = gradient_block(18, 9, 6, "refit", seed=seed, ridge=1e-3)
     if equal:
         factor = np.asarray(block.form.factor)[:, np.arange(18) // 2]

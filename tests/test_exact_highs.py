@@ -12,8 +12,8 @@ from prunebench.core.errors import SolverRefused
 from prunebench.core.programs import RefitProgram, SelectProgram
 from prunebench.core.quota import Quota
 from prunebench.kernels import highs_parts
-from prunebench.kernels.branch_and_bound_search import RefitTree, SelectTree
 from prunebench.kernels.branch_and_bound_select import FREE
+from prunebench.kernels.branch_and_bound_trees import RefitTree, SelectTree
 from prunebench.kernels.highs_parts import Exclusion, Front, prove_refit, refit_tangents, select_tangents
 from prunebench.kernels.probing import probed, reduced
 from prunebench.kernels.relaxation_points import refit_points, relaxation_points
@@ -225,7 +225,7 @@ def test_refit_tangents_exclude_every_mask_and_none_lies_above_the_objective(see
     pattern, sign, *_ = tree.root()
     cut = program.inner(values.min()) - tree.margin
     points = np.empty((500, p))
-    held, closed = refit_points(tree.matrix, tree.linear, tree.reach, keep, tree.accuracy, pattern, sign, cut, points)
+    held, closed = refit_points(tree.matrix, tree.linear, tree.sizes, keep, tree.accuracy, pattern, sign, cut, points)
     assert closed
     slopes, constants = refit_tangents(tree.matrix, tree.linear, points[:held])
     tangents = constants[:, None] + slopes @ masks.T

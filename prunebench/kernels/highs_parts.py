@@ -19,8 +19,8 @@ from numba import njit
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.quota import top
 from prunebench.kernels.branch_and_bound_points import descend, repair, rounded
-from prunebench.kernels.branch_and_bound_search import RefitTree, SelectTree
 from prunebench.kernels.branch_and_bound_select import FREE, Pattern, gradient_at
+from prunebench.kernels.branch_and_bound_trees import RefitTree, SelectTree
 from prunebench.kernels.highs_formulations import SAFETY, refitted
 from prunebench.kernels.highs_model import FEASIBILITY, Model, Rows
 from prunebench.kernels.probing import Reduced, probe

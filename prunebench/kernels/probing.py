@@ -15,9 +15,9 @@ from numba import njit
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.programs import HALF_ULP, SelectProgram
 from prunebench.kernels.branch_and_bound_points import reachable, repair
-from prunebench.kernels.branch_and_bound_search import SelectTree
 from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, gradient_at, safe_bound
 from prunebench.kernels.branch_and_bound_tableau import follow, optimum, price_at
+from prunebench.kernels.branch_and_bound_trees import SelectTree
 
 
 @njit(cache=True, fastmath=FAST, nogil=True)
