@@ -160,8 +160,15 @@ class RefitTree:
     """
 
     def __init__(
-        self, program: RefitProgram, upper: float, split: Split, delta: FloatArray, place: Place | None = None
+        self,
+        program: RefitProgram,
+        upper: float,
+        split: Split,
+        delta: FloatArray,
+        place: Place | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
+        """With a proved split; `place` where it is not the whole program, `stop` ends the splits of nodes early."""
         root = 1.0 / np.sqrt(delta)
         p = delta.size
         self.program, self.delta, self.keep, self.split = program, delta, program.keep, split
@@ -176,6 +183,7 @@ class RefitTree:
         self.margin = max(RELATIVE_TOLERANCE * abs(upper + program.constant * program.scale), 2.0 * self.slack)
         self.place = place or Place(np.arange(p), np.zeros(p, np.bool_), 0.0, 0.0, self.margin)
         self.margin = max(self.place.margin, 2.0 * (self.slack + self.place.doubt))
+        self._stop = stop
         self._root_bound = -np.inf
 
     @staticmethod
@@ -183,7 +191,7 @@ class RefitTree:
         """The tree with the best split; None where the curvature is not positive definite in floating point."""
         split = best_split(program, upper, compiled_relaxation, accuracy=3e-2, stop=stop)
         delta = None if split is None else certified_split(program, split.delta)
-        return None if split is None or delta is None else RefitTree(program, upper, split, delta)
+        return None if split is None or delta is None else RefitTree(program, upper, split, delta, stop=stop)
 
     def root(self) -> Node:
         """The pattern of the largest |h| with nothing fixed."""
@@ -239,8 +247,8 @@ class RefitTree:
             return None
         program, higher, doubt = found
         split = best_split(
-            program, whole + higher, compiled_relaxation, accuracy=SPLIT_ACCURACY, start=self.delta[free],
-            steps=SPLIT_STEPS,
+            program, whole + higher, compiled_relaxation, accuracy=SPLIT_ACCURACY, stop=self._stop,
+            start=self.delta[free], steps=SPLIT_STEPS,
         )  # fmt: skip
         delta = None if split is None else certified_split(program, split.delta)
         if split is None or delta is None:
@@ -248,7 +256,7 @@ class RefitTree:
         mask = place.kept.copy()
         mask[place.index[kept]] = True
         part = Place(place.index[free], mask, place.higher + higher, place.doubt + doubt, place.margin)
-        tree = RefitTree(program, whole + higher, split, delta, part)
+        tree = RefitTree(program, whole + higher, split, delta, part, self._stop)
         return (tree, tree.root()) if tree.margin <= WIDER * part.margin else None
 
     def root_proof(self) -> tuple[FloatArray, float]:
