@@ -194,9 +194,8 @@ def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_bot
 
     def relaxed(fixed):
         pattern, sign, *_ = tree.root()
-        chosen = np.argsort(-np.where(fixed == 1, np.inf, np.where(fixed == 0, -1.0, np.abs(tree.linear))))
-        pattern[:] = refit.OUT
-        pattern[chosen[: tree.keep]] = refit.IN
+        pattern[fixed == 0], pattern[fixed == 1] = refit.OUT, refit.IN
+        refit.legal(tree.keep, fixed, pattern, tree.split.point.rho)
         members, inverse = np.empty(p, np.int64), np.empty((p, p))
         y, rho, spread = np.zeros(p), np.empty(p), np.zeros(p)
         size = refit.build(tree.matrix, pattern, inverse, members)
@@ -217,7 +216,7 @@ def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_bot
         for value in (0, 1):
             fixed = free.copy()
             fixed[i] = value
-            # from so far away the pattern iterations may not settle: the bound of any of them holds
+            # where the pattern iterations do not settle, the bound of any of them holds
             ways.append(max(relaxed(fixed)[0] - root, 0.0))
         rises[i] = min(ways) + 0.2 * max(ways)
     assert rises[chosen] >= np.quantile(list(rises.values()), 0.7)

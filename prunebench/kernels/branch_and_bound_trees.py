@@ -194,11 +194,11 @@ class RefitTree:
         return None if split is None or delta is None else RefitTree(program, upper, split, delta, stop=stop)
 
     def root(self) -> Node:
-        """The pattern of the largest |h| with nothing fixed."""
-        p = self.linear.size
+        """The pattern at which the split was found, with nothing fixed: from afar the iterations may not settle."""
+        p, point = self.linear.size, self.split.point
         pattern = np.full(p, refit.OUT, np.int8)
-        pattern[np.argsort(-np.abs(self.linear), kind="stable")[: self.keep]] = refit.IN
-        return pattern, np.where(self.linear < 0.0, -1.0, 1.0), np.full(p, select.FREE, np.int8), -1, 0, -np.inf
+        pattern[point.tied], pattern[point.inside] = refit.TIED, refit.IN
+        return pattern, np.where(point.rho < 0.0, -1.0, 1.0), np.full(p, select.FREE, np.int8), -1, 0, -np.inf
 
     def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf) -> Dive:
         """Search below a node, only where bounds are below `ceiling`."""
@@ -261,7 +261,7 @@ class RefitTree:
 
     def root_proof(self) -> tuple[FloatArray, float]:
         """The root relaxation's point and the safe bound there."""
-        point = compiled_relaxation(self.matrix, self.linear, self.keep, None)
+        point = compiled_relaxation(self.matrix, self.linear, self.keep, self.split.point)
         free = np.full(self.linear.size, select.FREE, np.int8)
         bound = refit.dual_bound(
             self.linear, self.sizes, self.keep, free, point.y, point.rho, point.level**2, self.accuracy
