@@ -33,7 +33,8 @@ class BranchAndBound:
     """Proves optimality in both modes; anytime, with a bound beside every incumbent.
 
     What it can prove depends on how the weights were drawn and on keep and n more than on p: most
-    blocks of p = 128, many of p = 256. Budgeted evaluations are nodes of the tree.
+    blocks of p = 128, many of p = 256. Budgeted evaluations are nodes of the tree. In mode refit the
+    details also say how many nodes had a tree of their own (`splits`).
     """
 
     name: ClassVar[str] = "branch-and-bound"
