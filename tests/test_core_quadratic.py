@@ -1,5 +1,7 @@
 """The quadratic form against dense formulas."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -253,3 +255,31 @@ def test_products_of_a_large_float32_factor_have_float64_accuracy(shape, order):
     )
     lost = 1e-14 * float(np.abs(wide).sum(axis=0).max()) * float(np.abs(left).max())
     np.testing.assert_allclose(transposed_times(factor, left), left @ wide, rtol=0.0, atol=lost)
+
+
+@given(forms(max_p=6), st.integers(0, 1000))
+@settings(max_examples=30)
+def test_entry_error_bounds_what_the_gram_matrix_is_off_from_the_exact_product(form, seed):
+    rng = np.random.default_rng(seed)
+    factor = rng.normal(size=(int(rng.integers(1, 9)), form.p)) * 10.0 ** rng.integers(-9, 9, size=form.p)
+    held = QuadraticForm(factor=factor)
+    columns = [[Fraction(x) for x in column] for column in factor.T.tolist()]
+    gram = held.gram(np.arange(held.p))
+    for i in range(held.p):
+        for j in range(held.p):
+            exact = sum(a * b for a, b in zip(columns[i], columns[j], strict=True))
+            size = Fraction(float(gram[i, i])) * Fraction(float(gram[j, j]))
+            assert (Fraction(float(gram[i, j])) - exact) ** 2 <= Fraction(held.entry_error) ** 2 * size
+
+
+def test_entry_error_is_zero_of_a_given_hessian_and_inf_where_products_underflow():
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(8, 4))
+    assert QuadraticForm(hessian=factor.T @ factor).entry_error == 0.0
+    formed = QuadraticForm(factor=factor)
+    assert formed.hessian is not None
+    assert 0.0 < formed.entry_error < 1e-14
+    part = formed.with_terms(ridge=0.1).restrict(np.arange(2), np.zeros(4))
+    assert part.entry_error == formed.entry_error
+    assert QuadraticForm(factor=1e-160 * factor).entry_error == np.inf
+    assert QuadraticForm(factor=np.zeros((8, 4))).entry_error < 1e-14

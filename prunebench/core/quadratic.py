@@ -29,6 +29,11 @@ from prunebench.core.arrays import (
 )
 from prunebench.core.errors import InvalidInput
 
+UNIT = 0.5 * float(np.finfo(np.float64).eps)
+"""What one rounding in float64 changes at most, as a part of the result."""
+SMALLEST_SQUARE = 1e-290
+"""Columns with a smaller squared norm: their products may be below the normal numbers, and lose more than UNIT."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuadraticForm:
@@ -61,6 +66,8 @@ class QuadraticForm:
     linear: FloatArray
     centre: FloatArray
     constant: float
+    formed_error: float = field(default=0.0, repr=False)
+    """`entry_error` of the hessian that is held: 0 where it was given, the rounding of forming it from a factor."""
     derived: dict[str, Any] = field(repr=False)
     """What was computed from the curvature without its ridge, by name; shared by `with_terms`."""
 
@@ -77,10 +84,12 @@ class QuadraticForm:
         if (factor is None) == (hessian is None):
             raise InvalidInput("give the curvature once: either factor (n, p) or hessian (p, p)")
         if factor is not None:
-            held_factor, held_hessian = _smaller_representation(_checked_factor(factor))
+            given = _checked_factor(factor)
+            held_factor, held_hessian = _smaller_representation(given)
+            formed_error = 0.0 if held_hessian is None else _product_error(given, held_hessian.diagonal())
         else:
             assert hessian is not None
-            held_factor, held_hessian = None, _checked_hessian(hessian)
+            held_factor, held_hessian, formed_error = None, _checked_hessian(hessian), 0.0
         size = (held_factor if held_factor is not None else held_hessian).shape[1]  # type: ignore[union-attr]  # one is set
         set_field = object.__setattr__
         set_field(self, "factor", held_factor)
@@ -93,6 +102,7 @@ class QuadraticForm:
             raise InvalidInput(f"constant has shape {number.shape}; expected a single number")
         require_finite("constant", number)
         set_field(self, "constant", float(number))
+        set_field(self, "formed_error", formed_error)
         set_field(self, "derived", {})
 
     @property
@@ -177,7 +187,9 @@ class QuadraticForm:
         }
         if self.hessian is not None:
             linear = self.linear[chosen] + self.hessian[chosen] @ move
-            return QuadraticForm(hessian=self.hessian[np.ix_(chosen, chosen)], linear=linear, **common)
+            out = QuadraticForm(hessian=self.hessian[np.ix_(chosen, chosen)], linear=linear, **common)
+            object.__setattr__(out, "formed_error", self.formed_error)
+            return out
         assert self.factor is not None
         columns = self.factor[:, chosen]
         linear = self.linear[chosen] + transposed_times(columns, times(self.factor, move))
@@ -275,6 +287,18 @@ class QuadraticForm:
         return float(sum(terms) - 0.5 * float((slope * slope) @ (1.0 / self.ridge)) - rounding)
 
     @cached_property
+    def entry_error(self) -> float:
+        """How far the curvature's entries may be off those of the exact A'A, as a part of √(H_ii H_jj).
+
+        Of the hessian where one is held: 0 if it was given, the rounding of forming it if a factor was.
+        Where the factor is held: the rounding of `gram`, the ridge's addition aside. inf where products of
+        entries underflow. A bound that allows for it holds for the factor given and for the hessian held.
+        """
+        if self.factor is None:
+            return self.formed_error
+        return _product_error(self.factor, self._curvature_diagonal)
+
+    @cached_property
     def _curvature_diagonal(self) -> FloatArray:
         if self.hessian is not None:
             return self.hessian.diagonal().copy()
@@ -363,6 +387,18 @@ def _checked_ridge(ridge: npt.ArrayLike, size: int) -> FloatArray:
     if array.min() < 0.0:
         raise InvalidInput(f"ridge is {float(array.min())}; it must not be negative")
     return vector("ridge", np.broadcast_to(array, (size,)), size)
+
+
+def _product_error(factor: Factor, squares: FloatArray) -> float:
+    """How far A'A's entries in float64 may be off, as a part of √(H_ii H_jj), from the columns' `squares` in float64.
+
+    n products and n sums, each rounded once (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
+    (3.5)), as long as no column is so small that its products leave the range of normal numbers.
+    """
+    small = squares < SMALLEST_SQUARE
+    if small.any() and factor[:, small].any():
+        return float("inf")
+    return float(1.01 * (factor.shape[0] + 2) * UNIT)
 
 
 def _smaller_representation(factor: Factor) -> tuple[Factor | None, FloatArray | None]:

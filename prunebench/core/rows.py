@@ -78,6 +78,7 @@ class RowsForm(QuadraticForm):
             ("linear", vector("linear", np.zeros(size) if linear is None else linear, size)),
             ("centre", vector("centre", np.zeros(size) if centre is None else centre, size)),
             ("constant", one.constant),
+            ("formed_error", 0.0),
             ("derived", {}),
         ):
             object.__setattr__(self, name, value)
