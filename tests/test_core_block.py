@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebench import BlockProblem, QuadraticForm
+from prunebench.core import definite
 from prunebench.core.errors import InvalidInput
 from prunebench.core.masks import keep_count, keep_per_layer, top_mask
+from prunebench.core.rows import RowsForm
 from prunebench.testing.instances import FAMILIES, all_masks, instance
 
 families = st.sampled_from(list(FAMILIES))
@@ -231,3 +233,56 @@ def test_the_layers_keep_counts_sum_to_the_total(density, sizes):
 def test_an_impossible_density_is_refused(density):
     with pytest.raises(InvalidInput, match="density is"):
         keep_count(density, 10)
+
+
+def _indefinite(ridge=0.01):
+    return QuadraticForm(
+        hessian=[[1.0, 3.0, 0.0], [3.0, 1.0, 0.0], [0.0, 0.0, 1.0]], ridge=ridge, centre=[1.0, -1.0, 0.5]
+    )
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_an_indefinite_hessian_is_refused_in_refit_with_its_eigenvalue_and_taken_in_select(keep):
+    with pytest.raises(InvalidInput, match=r"lowest eigenvalue is -1.99, .* raise the ridge by more than 1.99, or use"):
+        BlockProblem(_indefinite(), np.ones(3), keep, "refit")
+    assert BlockProblem(_indefinite(2.1), np.ones(3), keep, "refit").keep == keep
+    assert BlockProblem(_indefinite(), np.ones(3), keep, "select").keep == keep
+
+
+def test_a_negative_diagonal_is_taken_in_select_and_refused_in_refit():
+    form = QuadraticForm(hessian=np.diag([-1.0, 2.0]), ridge=0.5)
+    assert BlockProblem(form, np.ones(2), 1, "select").p == 2
+    with pytest.raises(InvalidInput, match=r"lowest eigenvalue is -0.5"):
+        BlockProblem(form, np.ones(2), 1, "refit")
+
+
+@pytest.mark.parametrize("p", [20, 100])
+def test_a_gram_matrix_indefinite_by_rounding_alone_is_taken_with_a_ridge_that_lifts_it(p):
+    factor = np.random.default_rng(p).normal(size=(p // 2, p)).astype(np.float32)
+    gram = factor.T @ factor
+    values = np.linalg.eigvalsh(gram.astype(np.float64))
+    assert -1e-6 < values[0] / values[-1] < 0.0
+    lifted = QuadraticForm(hessian=gram, ridge=-1.5 * values[0])
+    assert BlockProblem(lifted, np.ones(p), 2, "refit").p == p
+    with pytest.raises(InvalidInput, match=r"positive definite|lifts the curvature"):
+        BlockProblem(lifted.with_terms(ridge=-0.5 * values[0]), np.ones(p), 2, "refit")
+
+
+def test_a_whole_layer_with_an_indefinite_hessian_is_refused_in_refit():
+    rows = {"shared": _indefinite().hessian, "rows": 2}
+    with pytest.raises(InvalidInput, match=r"lowest eigenvalue is -1.99"):
+        BlockProblem(RowsForm(**rows, ridge=np.r_[np.full(3, 5.0), np.full(3, 0.01)]), np.ones(6), 3, "refit")
+    form = RowsForm(**rows, ridge=5.0)
+    assert BlockProblem(form, np.ones(6), 3, "refit").p == 6
+    assert np.isfinite(form.lower_bound())
+    assert RowsForm(**rows, ridge=0.01).lower_bound() == -np.inf
+
+
+def test_the_proof_of_definiteness_is_made_once_for_all_rows_of_a_layer(monkeypatch):
+    made = []
+    monkeypatch.setattr(definite, "proved_semidefinite", lambda *given: made.append(1) or True)
+    form = RowsForm(shared=np.eye(3), rows=5, ridge=np.linspace(0.1, 0.2, 15))
+    BlockProblem(form, np.ones(15), 3, "refit")
+    for row in range(5):
+        BlockProblem(form.row(row), np.ones(3), 1, "refit")
+    assert len(made) == 1

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core import block_file
+from prunebench.core import block_file, definite
 from prunebench.core.arrays import BoolArray, FloatArray, frozen, numeric, vector
 from prunebench.core.errors import InvalidInput
 from prunebench.core.gap import gap
@@ -45,7 +45,8 @@ class BlockProblem:
     Raises
     ------
     InvalidInput   wrong shapes, NaN, a keep count out of range, a quota that does not fit, an
-                   infeasible start mask, or a refit problem whose ridge leaves the curvature singular
+                   infeasible start mask, or a refit problem whose Hessian, the ridge included, is not
+                   positive definite. Mode select takes indefinite ones, which Max-Cut problems have.
     """
 
     form: QuadraticForm
@@ -310,17 +311,31 @@ class BlockProblem:
         return checked if checked.counts.size > 1 else None
 
     def _require_unique_refit(self) -> None:
-        """Refuse a refit whose minimiser is not unique on every support."""
-        if (self.form.ridge > 0.0).all():
+        """Refuse a refit whose minimiser is not unique on every support, as the Hessian is not positive definite."""
+        ridge = self.form.ridge
+        floor = self.form.strong_convexity
+        if floor is not None and (floor > 0.0).all():
             return
-        message = (
-            f"{self.name}: mode refit needs a positive ridge: it is zero for "
-            f"{int((self.form.ridge == 0.0).sum())} weights and the curvature is singular; "
-            "use for example 1e-3 of the mean of the curvature's diagonal"
+        lacks = f"it is zero for {int((ridge == 0.0).sum())} weights and the curvature is singular"
+        advice = "use for example 1e-3 of the mean of the curvature's diagonal"
+        shared = self.form.shared if isinstance(self.form, RowsForm) else self.form.hessian
+        if shared is None:
+            raise InvalidInput(f"{self.name}: mode refit needs a positive ridge: {lacks}; {advice}")
+        least = ridge.reshape(-1, shared.shape[0]).min(axis=0)
+        if shared.shape[0] <= definite.EXACT_SIZE:
+            if definite.exactly_definite(shared, least):
+                return
+            lowest, rounding = definite.lowest_eigenvalue(shared, least)
+        else:
+            lowest, rounding = definite.lowest_eigenvalue(shared, least)
+            if lowest > rounding:
+                return
+        if lowest >= -rounding:
+            lacks = lacks if (ridge == 0.0).any() else "it does not lift the curvature, which is singular to rounding"
+            raise InvalidInput(f"{self.name}: mode refit needs a positive ridge: {lacks}; {advice}")
+        below = float(np.linalg.eigvalsh(shared + np.diag(least))[0])
+        raise InvalidInput(
+            f"{self.name}: mode refit needs a positive definite Hessian, but with the ridge its lowest eigenvalue is "
+            f"{below:.3g}, so some weights lower the objective without end; use A'A with A the sample gradients, "
+            f"raise the ridge by more than {-below:.3g}, or use mode select"
         )
-        if self.form.hessian is None:
-            raise InvalidInput(message)
-        try:
-            self.form.refit(np.ones(self.p, dtype=np.bool_))
-        except InvalidInput as error:
-            raise InvalidInput(message) from error

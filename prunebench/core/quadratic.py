@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core import linalg, streaming
+from prunebench.core import definite, linalg, streaming
 from prunebench.core.arrays import (
     Factor,
     FloatArray,
@@ -23,14 +23,14 @@ from prunebench.core.arrays import (
     is_mapped,
     numeric,
     require_finite,
+    row_chunks,
     times,
     transposed_times,
     vector,
 )
+from prunebench.core.balls import UNIT, Ball, image, transposed_image
 from prunebench.core.errors import InvalidInput
 
-UNIT = 0.5 * float(np.finfo(np.float64).eps)
-"""What one rounding in float64 changes at most, as a part of the result."""
 SMALLEST_SQUARE = 1e-290
 """Columns with a smaller squared norm: their products may be below the normal numbers, and lose more than UNIT."""
 
@@ -46,7 +46,8 @@ class QuadraticForm:
     Parameters
     ----------
     factor : float32 or float64 (n, p)    rows are samples, already divided by sqrt(n)
-    hessian : float (p, p)                symmetric positive semidefinite; stored as float64
+    hessian : float (p, p)                symmetric; stored as float64. It may be indefinite: mode select has
+                                          an optimum all the same; mode refit has none, and refuses it
     ridge : float or (p,)                 not negative; stored as float64 (p,)
     linear : float (p,)                   g, default zero
     centre : float (p,)                   w0, default zero
@@ -268,23 +269,71 @@ class QuadraticForm:
         return out
 
     def lower_bound(self) -> float:
-        """A proven lower bound on f over all weights; -inf where the ridge is zero and nothing is proved.
+        """A proven lower bound on f over all weights; -inf where nothing is proved.
 
-        With H >= diag(ridge), f >= f(w) - 1/2 Σ grad_j(w)²/ridge_j at any w; w is the computed
-        unconstrained minimiser. What rounding could have added is subtracted.
+        With H >= diag(d), d as in `strong_convexity`, f >= f(w) - 1/2 Σ grad_j(w)²/d_j at any w; w is the
+        computed unconstrained minimiser, and f and its gradient there are enclosed by midpoint-radius
+        arithmetic, so it holds at any conditioning, for the factor given and for the hessian held. -inf
+        where the Hessian is not proved positive semidefinite, or some d_j is zero beside a linear term.
         """
+        floor = self.strong_convexity
+        if floor is None:
+            return -np.inf
         if not self.linear.any():
             return self.constant
-        if (self.ridge <= 0.0).any():
+        if (floor <= 0.0).any() or not np.isfinite(self.entry_error):
             return -np.inf
-        weights = self.refit(np.ones(self.p, dtype=np.bool_))
-        move = weights - self.centre
-        slope = self.gradient(weights)
-        terms = (self.constant, float(self.linear @ move), 0.5 * self._curvature_along(move))
-        size = abs(self.constant) + float(np.abs(self.linear) @ np.abs(move)) + terms[2]
-        rows = self.factor.shape[0] if self.factor is not None else self.p
-        rounding = 4.0 * np.finfo(np.float64).eps * (rows + self.p) * size
-        return float(sum(terms) - 0.5 * float((slope * slope) @ (1.0 / self.ridge)) - rounding)
+        try:
+            weights = self.refit(np.ones(self.p, dtype=np.bool_))
+        except InvalidInput:
+            # too ill-conditioned to be solved: the bound at the centre holds too
+            weights = self.centre
+        value, slope = self.enclosure(weights)
+        rest = Ball.of(slope.size)
+        below = (rest * rest).over(floor).total() * 0.5
+        bound = float((value - below).lower())
+        return bound if np.isfinite(bound) else -np.inf
+
+    def enclosure(self, weights: npt.ArrayLike) -> tuple[Ball, Ball]:
+        """f and its gradient at `weights`, with what rounding may have changed. float (p,) -> balls () and (p,)
+
+        They hold the exact values for the hessian held and for the factor given. Cost about 8np.
+        """
+        move = Ball.of(vector("weights", weights, self.p)) - self.centre
+        curved, product = self._curvature_enclosure(move)
+        if self.formed_error > 0.0:
+            sizes = self.entry_sizes
+            reach = float(sizes @ move.size) * (1.0 + 1e-6)
+            curved = Ball(curved.mid, curved.rad + 1.01 * self.formed_error * reach * reach)
+            product = Ball(product.mid, product.rad + 1.01 * self.formed_error * reach * sizes)
+        ridge_part = move * self.ridge
+        value = (move * self.linear).total() + (curved + (ridge_part * move).total()) * 0.5 + self.constant
+        return value, product + ridge_part + self.linear
+
+    @property
+    def strong_convexity(self) -> FloatArray | None:
+        """d >= 0 with H - diag(d) proved positive semidefinite, None where H is not proved to be. float64 (p,)
+
+        The ridge where a factor is held. Of a hessian: by Cholesky with its rounding bounded, O(p³) once.
+        """
+        # held with its ridge: copies of a form get other ridges
+        held: tuple[FloatArray, FloatArray | None] | None = self.__dict__.get("_convexity")
+        if held is None or held[0] is not self.ridge:
+            held = self.ridge, self._proved_convexity()
+            object.__setattr__(self, "_convexity", held)
+        return held[1]
+
+    @cached_property
+    def entry_sizes(self) -> FloatArray:
+        """s >= 0 with |H_ij| <= s_i s_j for the curvature without the ridge. float64 (p,)
+
+        The diagonal's square roots where that is seen to hold, as in every semidefinite matrix; else those
+        of the rows' largest entries.
+        """
+        sizes = np.sqrt(np.maximum(self._curvature_diagonal, 0.0)) * (1.0 + 4.0 * UNIT)
+        if self.hessian is None or (np.abs(self.hessian) <= sizes[:, None] * sizes).all():
+            return sizes
+        return np.asarray(np.sqrt(np.abs(self.hessian).max(axis=1)) * (1.0 + 4.0 * UNIT))
 
     @cached_property
     def entry_error(self) -> float:
@@ -304,6 +353,24 @@ class QuadraticForm:
             return self.hessian.diagonal().copy()
         assert self.factor is not None
         return column_squares(self.factor)
+
+    def _proved_convexity(self) -> FloatArray | None:
+        if self.hessian is None:
+            return self.ridge
+        return definite.strong_convexity(self.hessian, self.ridge, self.derived)
+
+    def _curvature_enclosure(self, move: Ball) -> tuple[Ball, Ball]:
+        """move'C move and C move, C the curvature without the ridge, as balls."""
+        if self.hessian is not None:
+            product = image(self.hessian, move)
+            return (product * move).total(), product
+        assert self.factor is not None
+        curved, product = Ball.of(np.float64(0.0)), Ball.of(np.zeros(self.p))
+        for rows in row_chunks(self.factor):
+            residual = image(self.factor[rows], move)
+            curved = curved + (residual * residual).total()
+            product = product + transposed_image(self.factor[rows], residual)
+        return curved, product
 
     def _streamed(self, kept: int) -> bool:
         """Whether a support of so many weights is too large to be copied out of a mapped factor."""
@@ -374,8 +441,6 @@ def _checked_hessian(hessian: npt.ArrayLike) -> FloatArray:
         raise InvalidInput(
             f"hessian is not symmetric: entries differ from their mirror by up to {difference:.3g}; pass (H + H.T)/2"
         )
-    if float(wide.diagonal().min()) < -rounding * scale:
-        raise InvalidInput("hessian has a negative diagonal entry, so it is not positive semidefinite")
     return np.asarray(frozen(0.5 * (wide + wide.T)))
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core import linalg
+from prunebench.core import definite, linalg
 from prunebench.core.arrays import BoolArray, Factor, FloatArray, frozen, vector
+from prunebench.core.balls import TINY, UNIT, Ball
 from prunebench.core.errors import InvalidInput
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.qubo import Qubo
@@ -38,7 +39,7 @@ class RowsForm(QuadraticForm):
 
     Parameters
     ----------
-    shared : float (c, c)      the Hessian of each row without the ridge, symmetric positive semidefinite
+    shared : float (c, c)      the Hessian of each row without the ridge, symmetric
     rows : int                 how many rows there are
     ridge : float or (p,)      as in QuadraticForm, p = rows·c;  linear, centre, constant likewise
 
@@ -187,6 +188,11 @@ class RowsForm(QuadraticForm):
                 step[number, support] = linalg.solve_on_support(matrix, ridge, slope[number, support])
         return np.where(kept, self.centre + step.reshape(-1), 0.0)
 
+    @property
+    def entry_sizes(self) -> FloatArray:
+        """s >= 0 with |H_ij| <= s_i s_j for the curvature without the ridge. float64 (p,)"""
+        return np.tile(self._one_row.entry_sizes, self.rows)
+
     def _require_small(self) -> None:
         if self.p > SMALL:
             raise InvalidInput(f"the layer has {self.p:,} weights, too many for one matrix; take one row at a time")
@@ -202,6 +208,19 @@ class RowsForm(QuadraticForm):
     def _curvature_along(self, move: FloatArray) -> float:
         table = self.table(move)
         return float(np.einsum("ij,ij->", table @ self.shared, table)) + float((self.ridge * move) @ move)
+
+    def _proved_convexity(self) -> FloatArray | None:
+        """Proved once, of the shared Hessian with each column's smallest ridge."""
+        least = self.table(self.ridge).min(axis=0)
+        floor = definite.strong_convexity(self.shared, least, self._one_row.derived)
+        return None if floor is None else np.tile(floor, self.rows)
+
+    def _curvature_enclosure(self, move: Ball) -> tuple[Ball, Ball]:
+        """move'C move and C move, C the curvature without the ridge, as balls."""
+        middle, size = self.table(move.mid), self.table(move.rad + (self.columns + 8) * 1.01 * UNIT * move.size)
+        spread = (size @ np.abs(self.shared)).reshape(-1)
+        product = Ball((middle @ self.shared).reshape(-1), spread * (1.0 + 1e-9) + TINY)
+        return (product * move).total(), product
 
     def _by_gradients(self, mask: BoolArray, slope: FloatArray, ridge: FloatArray) -> tuple[FloatArray, BoolArray]:
         """The step d with (H + ridge) d = −slope on each row's support, and which rows converged."""
