@@ -19,6 +19,8 @@ Factor = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 CHUNK_ELEMENTS = 500_000
 """Elements of a float32 factor that are widened to float64 at a time: 4 MB, which stays in the cache."""
+LARGEST = 1e140
+"""Largest number a problem may hold: its square, and sums of many such squares, are still float64 numbers."""
 COMPILED_ELEMENTS = 1_000_000
 """A float32 matrix of so many elements is worth loading a compiled product for."""
 
@@ -49,29 +51,67 @@ def numeric(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
 
     Raises
     ------
-    InvalidInput   objects, text or complex numbers
+    InvalidInput   objects, text, truth values, complex numbers, or rows of unequal length
     """
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub":
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InvalidInput(f"{name} is no array of numbers ({error}); give one that numpy.asarray takes") from error
+    if array.dtype.kind not in "fiu":
         raise InvalidInput(f"{name} has dtype {array.dtype}; expected real numbers")
     return array
 
 
-def require_finite(name: str, array: npt.NDArray[Any]) -> None:
-    """Raise InvalidInput with the first position where `array` holds NaN or infinity."""
+def require_finite(name: str, array: npt.NDArray[Any], largest: float = LARGEST) -> float:
+    """The largest entry of `array` in absolute value; 0 where it is empty.
+
+    Raises
+    ------
+    InvalidInput   naming the first position that holds NaN, infinity or a number beyond `largest`
+    """
     array = np.atleast_1d(array)
+    reached = 0.0
     for rows in row_chunks(array):
-        good = np.isfinite(array[rows])
-        if not good.all():
-            first = np.argwhere(~good)[0]
-            where = tuple(int(i) for i in first)
-            if rows.start:
-                where = (where[0] + rows.start, *where[1:])
-            count = int((~good).sum())
-            raise InvalidInput(
-                f"{name} holds {array[where]} at position {where} ({count} such values seen); "
-                "all values must be finite: look for a diverged network or a broken file"
-            )
+        chunk = array[rows]
+        if chunk.size == 0:
+            continue
+        low, high = float(chunk.min()), float(chunk.max())
+        # NaN fails both comparisons, so that one look finds all three faults
+        if high <= largest and low >= -largest:
+            reached = max(reached, high, -low)
+            continue
+        good = np.isfinite(chunk)
+        finite = bool(good.all())
+        if finite:
+            good = np.abs(chunk) <= largest
+        first = np.argwhere(~good)[0]
+        where = tuple(int(i) for i in first)
+        if rows.start:
+            where = (where[0] + rows.start, *where[1:])
+        rule = (
+            f"numbers must not exceed {largest:g}, so that their products stay finite: rescale the problem"
+            if finite
+            else "all values must be finite: look for a diverged network or a broken file"
+        )
+        raise InvalidInput(
+            f"{name} holds {array[where]} at position {where} ({int((~good).sum())} such values seen); {rule}"
+        )
+    return reached
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """`value` as an int.
+
+    Raises
+    ------
+    InvalidInput   a truth value, a fraction, text, an array, or a number below `least`
+    """
+    number = np.asarray(value)
+    if number.shape != () or number.dtype.kind not in "iu":
+        raise InvalidInput(f"{name} is {value!r}; expected a whole number of at least {least}")
+    if int(number) < least:
+        raise InvalidInput(f"{name} is {int(number)}; choose at least {least}")
+    return int(number)
 
 
 def is_mapped(array: npt.NDArray[Any]) -> bool:

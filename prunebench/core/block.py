@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core import block_file, definite
-from prunebench.core.arrays import BoolArray, FloatArray, frozen, numeric, vector
+from prunebench.core.arrays import LARGEST, BoolArray, FloatArray, frozen, numeric, vector
 from prunebench.core.errors import InvalidInput
 from prunebench.core.gap import gap
 from prunebench.core.quadratic import QuadraticForm
@@ -44,9 +44,10 @@ class BlockProblem:
 
     Raises
     ------
-    InvalidInput   wrong shapes, NaN, a keep count out of range, a quota that does not fit, an
-                   infeasible start mask, or a refit problem whose Hessian, the ridge included, is not
-                   positive definite. Mode select takes indefinite ones, which Max-Cut problems have.
+    InvalidInput   wrong shapes, NaN, numbers whose products leave float64, a keep count out of range, a
+                   quota that does not fit, an infeasible start mask, or a refit problem whose Hessian,
+                   the ridge included, is not positive definite. Mode select takes indefinite ones, which
+                   Max-Cut problems have.
     """
 
     form: QuadraticForm
@@ -60,6 +61,8 @@ class BlockProblem:
     quota: Quota | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.form, QuadraticForm):
+            raise InvalidInput(f"the block's form is a {type(self.form).__name__}; expected a QuadraticForm")
         size = self.form.p
         set_field = object.__setattr__
         try:
@@ -82,18 +85,13 @@ class BlockProblem:
         if self.start_mask is not None:
             set_field(self, "start_mask", frozen(self._checked_mask(self.start_mask, "start_mask")))
         if self.indices is not None:
-            positions = numeric("indices", self.indices)
-            if positions.shape != (size,) or positions.dtype.kind not in "iu":
-                raise InvalidInput(
-                    f"{self.name}: indices have dtype {positions.dtype} and shape {positions.shape}; "
-                    f"expected int64 ({size},)"
-                )
-            set_field(self, "indices", frozen(positions.astype(np.int64)))
+            set_field(self, "indices", frozen(self._checked_positions(self.indices)))
         if self.layer is not None:
             names = np.asarray(self.layer, dtype=np.str_)
             if names.shape != (size,):
                 raise InvalidInput(f"{self.name}: layer has shape {names.shape}; expected ({size},)")
             set_field(self, "layer", frozen(names))
+        self._require_range()
         if self.mode == "refit" and self.keep > 0:
             self._require_unique_refit()
 
@@ -309,6 +307,41 @@ class BlockProblem:
                 f"{self.name}: keep is {self.keep} but the quota's counts add up to {checked.keep}; make them agree"
             )
         return checked if checked.counts.size > 1 else None
+
+    def _checked_positions(self, indices: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        positions = numeric("indices", indices)
+        if positions.shape != (self.p,) or positions.dtype.kind not in "iu":
+            raise InvalidInput(
+                f"{self.name}: indices have dtype {positions.dtype} and shape {positions.shape}; "
+                f"expected int64 ({self.p},)"
+            )
+        if int(positions.min()) < 0 or int(positions.max()) > np.iinfo(np.int64).max:
+            wrong = positions.min() if int(positions.min()) < 0 else positions.max()
+            raise InvalidInput(f"{self.name}: indices hold {wrong}; positions among the network's weights begin at 0")
+        if np.unique(positions).size != self.p:
+            raise InvalidInput(f"{self.name}: indices repeat; every weight of the network may stand once in a block")
+        return positions.astype(np.int64)
+
+    def _require_range(self) -> None:
+        """Refuse a block on which f, its slope or the refitted weights could leave the range of float64.
+
+        From the largest numbers alone: |slope| <= |linear| + p·|H|·|w|, |f| <= |constant| + p·|slope|·|w|,
+        and a refit moves no weight by more than |slope| / ridge.
+        """
+        form = self.form
+        curvature = form.largest_curvature + float(form.ridge.max())
+        weight = float(max(np.abs(self.dense_weights).max(), np.abs(form.centre).max()))
+        linear = float(np.abs(form.linear).max())
+        slope = linear + self.p * curvature * weight
+        least = float(form.ridge.min())
+        reach = max(weight, slope / least) if self.mode == "refit" and self.keep > 0 and least > 0.0 else weight
+        value = abs(form.constant) + self.p * slope * reach
+        if max(slope, reach, value) > LARGEST:
+            raise InvalidInput(
+                f"{self.name}: its objective can reach {value:.3g}, where {LARGEST:g} is the most that is computed "
+                f"with (curvature up to {curvature:.3g}, ridge from {least:.3g}, linear up to {linear:.3g}, weights up "
+                f"to {weight:.3g}); rescale the loss or the weights, or raise the ridge"
+            )
 
     def _require_unique_refit(self) -> None:
         """Refuse a refit whose minimiser is not unique on every support, as the Hessian is not positive definite."""

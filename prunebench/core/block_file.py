@@ -1,8 +1,11 @@
-"""The block problem file: one `.npz` without pickles, format "prunebench.block/1"."""
+"""The block problem file: one `.npz` without pickles, format "prunebench.block/1".
+
+A file is checked in three passes, each on no more than it needs: the headers of all arrays against each other, then
+the texts and single numbers, and only then are the arrays loaded. What their values must be, the types of the
+problem say themselves (`BlockProblem`, `QuadraticForm`, `RowsForm`, `Quota`).
+"""
 
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,30 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.errors import InvalidInput
+from prunebench.core.npz import Archive, Member, opened
 
 FORMAT = "prunebench.block/1"
 REQUIRED = ("ridge", "linear", "centre", "constant", "dense_weights", "keep", "mode")
 OPTIONAL = ("factor", "hessian", "start_mask", "indices", "layer", "problem", "quota_group", "quota_counts", "rows")
 PROBLEM_KEYS = ("factor", "hessian", *REQUIRED, "start_mask", "quota_group", "quota_counts", "rows")
 """The keys that define the problem a solver sees; the rest is provenance."""
+
+TEXT = {"format": 64, "mode": 64, "problem": 4096}
+"""The single texts, and how many characters each may have: a message shows them on one line."""
+NAME_CHARACTERS = 1024
+"""Longest name of a layer."""
+SINGLE = ("constant", "keep", "rows")
+"""The single numbers."""
+KINDS = {
+    "keep": ("iu", "a whole number, for example numpy.int64(keep)"),
+    "rows": ("iu", "a whole number, for example numpy.int64(rows)"),
+    "start_mask": ("b", "bool; write it with mask.astype(bool)"),
+    "indices": ("iu", "whole numbers; write them with indices.astype(numpy.int64)"),
+    "layer": ("U", "text, one name a weight"),
+    "quota_group": ("iu", "whole numbers; write them with group.astype(numpy.int64)"),
+    "quota_counts": ("iu", "whole numbers; write them with counts.astype(numpy.int64)"),
+}
+"""dtype kinds by key, and the rule in words; all other arrays are float32 or float64."""
 
 
 def problem_arrays(contents: Mapping[str, Any]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -40,34 +61,120 @@ def write(path: Path, contents: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The arrays of the file by key.
+    """The arrays of the file by key, in this machine's byte order and C-contiguous.
+
+    float32 and float64 of either byte order and in C or Fortran order give the same block; other kinds of
+    numbers are refused, but for a whole number as single `ridge` or `constant`.
 
     Raises
     ------
-    InvalidInput   missing file, truncated or foreign file, another format, a missing key
+    InvalidInput   missing file, truncated or foreign file, another format, a missing key, a key that stands
+                   twice, a dtype or shape that does not fit, more bytes than the file or the machine can hold;
+                   before any array is loaded
     """
-    if not path.is_file():
-        raise InvalidInput(f"{path}: there is no such file; make one with 'prunebench block'")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InvalidInput(f"{path}: this is a single array, not a block problem file ({FORMAT}, .npz)")
-            held = set(archive.files)
-            found = str(archive["format"]) if "format" in held else None
-            contents = {key: archive[key] for key in (*REQUIRED, *OPTIONAL) if key in held}
-    except InvalidInput:
-        raise
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError) as error:
-        raise InvalidInput(
-            f"{path}: not a readable block problem file ({FORMAT}, .npz): truncated or foreign ({error})"
-        ) from error
-    if found != FORMAT:
-        raise InvalidInput(f"{path}: format is {found!r}; expected {FORMAT!r}")
-    missing = [key for key in REQUIRED if key not in contents]
+    with opened(path, f"block problem file ({FORMAT}, .npz)") as archive:
+        found = _text(archive, archive.header("format")) if "format" in archive else None
+        if found != FORMAT:
+            raise InvalidInput(f"{path}: format is {found!r}; expected {FORMAT!r}")
+        members = {key: archive.header(key) for key in (*REQUIRED, *OPTIONAL) if key in archive}
+        _require_keys(path, members)
+        for key, member in members.items():
+            _require_kind(path, key, member)
+        _require_shapes(path, members, _rows(archive, members))
+        archive.require_unpacked(list(members.values()))
+        contents: dict[str, Any] = {}
+        for key in sorted(members, key=lambda key: members[key].size):
+            single = key in TEXT
+            contents[key] = _text(archive, members[key]) if single else archive.array(members[key])
+        names = np.unique(contents.get("layer", np.empty(0, dtype=np.str_)))
+        if wrong := [name for name in names if not name.isprintable()]:
+            raise InvalidInput(f"{path}: layer holds the name {str(wrong[0])!r}; expected characters that print")
+        return contents
+
+
+def _require_keys(path: Path, members: Mapping[str, Member]) -> None:
+    missing = [key for key in REQUIRED if key not in members]
     if missing:
         raise InvalidInput(f"{path}: the key {missing[0]!r} is missing; a block problem needs {', '.join(REQUIRED)}")
-    if ("factor" in contents) == ("hessian" in contents):
+    if ("factor" in members) == ("hessian" in members):
         raise InvalidInput(f"{path}: the curvature must stand once, as 'factor' (n, p) or as 'hessian' (p, p)")
-    if ("quota_group" in contents) != ("quota_counts" in contents):
+    if "rows" in members and "hessian" not in members:
+        raise InvalidInput(f"{path}: 'rows' needs the 'hessian' (c, c) that the rows share, not a 'factor'")
+    if ("quota_group" in members) != ("quota_counts" in members):
         raise InvalidInput(f"{path}: a quota needs both 'quota_group' (p,) and 'quota_counts' (groups,)")
-    return contents
+
+
+def _require_kind(path: Path, key: str, member: Member) -> None:
+    if key in TEXT:
+        return
+    kinds, rule = KINDS.get(key, ("f", "float64 or float32; write it with array.astype(numpy.float64)"))
+    good = member.dtype.kind in kinds
+    if key not in KINDS:
+        whole = key in ("ridge", "constant") and member.shape == () and member.dtype.kind in "iu"
+        good = whole or (good and member.dtype.itemsize in (4, 8))
+    elif key == "layer":
+        good = good and member.dtype.itemsize <= 4 * NAME_CHARACTERS
+    if not good:
+        raise InvalidInput(f"{path}: {key} has dtype {member.dtype}; expected {rule}")
+
+
+def _require_shapes(path: Path, members: Mapping[str, Member], rows: int | None) -> None:
+    """Compare all shapes with that of the dense weights, before anything of their size is loaded."""
+    dense = members["dense_weights"].shape
+    if len(dense) != 1 or dense[0] < 1:
+        raise InvalidInput(f"{path}: dense_weights has shape {dense}; expected (p,), one entry a weight")
+    p = dense[0]
+    if "hessian" in members:
+        shape = members["hessian"].shape
+        if rows is None:
+            _require_shape(path, members["hessian"], (p, p))
+        elif len(shape) != 2 or shape[0] != shape[1] or rows * shape[0] != p:
+            raise InvalidInput(
+                f"{path}: rows is {rows} and hessian has shape {shape}, which makes no layer of {p} dense weights; "
+                "rows times the columns must be that many"
+            )
+    else:
+        shape = members["factor"].shape
+        if len(shape) != 2 or shape[0] < 1 or shape[1] != p:
+            raise InvalidInput(f"{path}: factor has shape {shape}; expected (n, {p}) with n at least 1")
+    for key in ("linear", "centre", "start_mask", "indices", "layer", "quota_group"):
+        if key in members:
+            _require_shape(path, members[key], (p,))
+    if members["ridge"].shape != ():
+        _require_shape(path, members["ridge"], (p,), "() or ")
+    for key in SINGLE:
+        if key in members:
+            _require_shape(path, members[key], ())
+    if "quota_counts" in members:
+        groups = members["quota_counts"].shape
+        if len(groups) != 1 or not 1 <= groups[0] <= p:
+            raise InvalidInput(f"{path}: quota_counts has shape {groups}; expected (groups,), 1 to {p} of them")
+
+
+def _require_shape(path: Path, member: Member, shape: tuple[int, ...], other: str = "") -> None:
+    if member.shape != shape:
+        expected = f"{other}{shape}, to fit the dense weights" if shape else "a single number, shape ()"
+        raise InvalidInput(f"{path}: {member.name} has shape {member.shape}; expected {expected}")
+
+
+def _rows(archive: Archive, members: Mapping[str, Member]) -> int | None:
+    if "rows" not in members:
+        return None
+    _require_shape(archive.path, members["rows"], ())
+    rows = int(archive.array(members["rows"]))
+    if rows < 1:
+        raise InvalidInput(f"{archive.path}: rows is {rows}; a layer has at least one output row")
+    return rows
+
+
+def _text(archive: Archive, member: Member) -> str:
+    most = TEXT[member.name]
+    what = f"{archive.path}: {member.name}"
+    if member.dtype.kind != "U" or member.shape != () or member.dtype.itemsize > 4 * most:
+        raise InvalidInput(
+            f"{what} has dtype {member.dtype} and shape {member.shape}; expected one text of at most {most} characters"
+        )
+    text = str(archive.array(member))
+    if not text.isprintable():
+        raise InvalidInput(f"{what} is {text!r}; expected characters that print")
+    return text

@@ -11,7 +11,12 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from prunebench.core.errors import InvalidInput, unknown_name
+
+MOST = 2**63
+"""Whole numbers must stay below: compiled loops count in 64 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +48,7 @@ def build(cls: type, options: Mapping[str, Any]) -> Any:
     UnknownName    an option the class does not have, with the nearest match
     InvalidInput   a value that does not fit the option's type
     """
-    hints = typing.get_type_hints(cls)
+    hints = kinds_of(cls)
     known = {option_name(item): item.name for item in dataclasses.fields(cls) if item.init}
     owner = getattr(cls, "name", cls.__name__)
     values = {}
@@ -52,7 +57,52 @@ def build(cls: type, options: Mapping[str, Any]) -> Any:
             raise unknown_name(f"option of {owner}", name, known)
         field = known[name]
         values[field] = parse(f"{owner}: option {name}", value, hints[field]) if isinstance(value, str) else value
-    return cls(**values)
+    made = cls(**values)
+    require_kinds(made)
+    return made
+
+
+def kinds_of(cls: type) -> dict[str, Any]:
+    """The types of a class' fields by name."""
+    return typing.get_type_hints(cls)
+
+
+def require_kinds(instance: Any) -> None:
+    """Raise InvalidInput unless every option of a dataclass instance is of its declared type.
+
+    Whole numbers serve as numbers; NaN serves as none, and no whole number may exceed 64 bits. Types that no
+    option on the command line has (objects of other libraries) are left to their owner.
+    """
+    cls = type(instance)
+    hints = kinds_of(cls)
+    for item in dataclasses.fields(instance):
+        value = getattr(instance, item.name)
+        if item.init and not _fits(value, hints[item.name]):
+            owner = getattr(cls, "name", cls.__name__)
+            raise InvalidInput(
+                f"{owner}: option {option_name(item)} is {value!r}; expected {_type_text(hints[item.name])}"
+            )
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, arm) for arm in typing.get_args(kind))
+    if origin is typing.Literal:
+        return isinstance(value, str) and value in typing.get_args(kind)
+    if origin is tuple:
+        return isinstance(value, (tuple, list)) and all(_fits(part, typing.get_args(kind)[0]) for part in value)
+    if kind is bool:
+        return isinstance(value, (bool, np.bool_))
+    if kind in (int, float):
+        if isinstance(value, (bool, np.bool_)):
+            return False
+        if isinstance(value, (int, np.integer)):
+            return abs(int(value)) < MOST
+        return kind is float and isinstance(value, (float, np.floating)) and not math.isnan(value)
+    if kind is str or kind is type(None):
+        return isinstance(value, kind)
+    return True
 
 
 def as_json(instance: Any) -> dict[str, Any]:
@@ -99,8 +149,8 @@ def parse(what: str, text: str, kind: Any) -> Any:
             number = kind(text)
         except ValueError:
             raise InvalidInput(f"{what} is {text!r}; expected {_type_text(kind)}") from None
-        if isinstance(number, float) and math.isnan(number):
-            raise InvalidInput(f"{what} is {text!r}; expected a number")
+        if not _fits(number, kind):
+            raise InvalidInput(f"{what} is {text!r}; expected {_type_text(kind)}")
         return number
     return text
 

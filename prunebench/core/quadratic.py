@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from prunebench.core import definite, linalg, streaming
 from prunebench.core.arrays import (
+    LARGEST,
     Factor,
     FloatArray,
     IndexArray,
@@ -55,7 +56,8 @@ class QuadraticForm:
 
     Raises
     ------
-    InvalidInput   NaN or infinity, a shape that does not fit, an asymmetric hessian, a negative ridge
+    InvalidInput   NaN or infinity, numbers whose products leave float64, a shape that does not fit,
+                   an asymmetric hessian, a negative ridge
 
     Arrays are read-only. Vectors are copied; factor and hessian are not, so that a memory-mapped
     factor stays on disk. Every result is float64, also for a float32 factor.
@@ -69,6 +71,8 @@ class QuadraticForm:
     constant: float
     formed_error: float = field(default=0.0, repr=False)
     """`entry_error` of the hessian that is held: 0 where it was given, the rounding of forming it from a factor."""
+    largest_curvature: float = field(default=0.0, repr=False)
+    """An upper bound on every entry of the curvature without its ridge, in absolute value."""
     derived: dict[str, Any] = field(repr=False)
     """What was computed from the curvature without its ridge, by name; shared by `with_terms`."""
 
@@ -85,25 +89,24 @@ class QuadraticForm:
         if (factor is None) == (hessian is None):
             raise InvalidInput("give the curvature once: either factor (n, p) or hessian (p, p)")
         if factor is not None:
-            given = _checked_factor(factor)
+            given, largest = _checked_factor(factor)
             held_factor, held_hessian = _smaller_representation(given)
             formed_error = 0.0 if held_hessian is None else _product_error(given, held_hessian.diagonal())
+            largest *= largest * given.shape[0]
         else:
             assert hessian is not None
-            held_factor, held_hessian, formed_error = None, _checked_hessian(hessian), 0.0
+            held_factor, formed_error = None, 0.0
+            held_hessian, largest = _checked_hessian(hessian)
         size = (held_factor if held_factor is not None else held_hessian).shape[1]  # type: ignore[union-attr]  # one is set
         set_field = object.__setattr__
         set_field(self, "factor", held_factor)
         set_field(self, "hessian", held_hessian)
-        set_field(self, "ridge", _checked_ridge(ridge, size))
+        set_field(self, "ridge", checked_ridge(ridge, size))
         set_field(self, "linear", vector("linear", np.zeros(size) if linear is None else linear, size))
         set_field(self, "centre", vector("centre", np.zeros(size) if centre is None else centre, size))
-        number = numeric("constant", constant)
-        if number.shape != ():
-            raise InvalidInput(f"constant has shape {number.shape}; expected a single number")
-        require_finite("constant", number)
-        set_field(self, "constant", float(number))
+        set_field(self, "constant", checked_constant(constant))
         set_field(self, "formed_error", formed_error)
+        set_field(self, "largest_curvature", largest)
         set_field(self, "derived", {})
 
     @property
@@ -112,9 +115,20 @@ class QuadraticForm:
         return int(self.ridge.size)
 
     def value(self, weights: npt.ArrayLike) -> float:
-        """f(weights). float (p,) -> float64. Cost 2np."""
+        """f(weights). float (p,) -> float64. Cost 2np.
+
+        Raises
+        ------
+        InvalidInput   NaN, a wrong shape, or weights so large that f is no float64 number
+        """
         move = vector("weights", weights, self.p) - self.centre
-        return self.constant + float(self.linear @ move) + 0.5 * self._curvature_along(move)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = self.constant + float(self.linear @ move) + 0.5 * self._curvature_along(move)
+        if not np.isfinite(found):
+            raise InvalidInput(
+                f"f of weights of up to {float(np.abs(move).max()):.3g} from the centre is {found}; rescale the problem"
+            )
+        return found
 
     def gradient(self, weights: npt.ArrayLike) -> FloatArray:
         """The gradient of f at `weights`. float (p,) -> float64 (p,). Cost 4np."""
@@ -263,7 +277,7 @@ class QuadraticForm:
         out = copy.copy(self)
         object.__setattr__(out, "derived", self.derived)
         if ridge is not None:
-            object.__setattr__(out, "ridge", _checked_ridge(ridge, self.p))
+            object.__setattr__(out, "ridge", checked_ridge(ridge, self.p))
         if linear is not None:
             object.__setattr__(out, "linear", vector("linear", linear, self.p))
         return out
@@ -418,33 +432,38 @@ class QuadraticForm:
         return chosen
 
 
-def _checked_factor(factor: npt.ArrayLike) -> Factor:
+def _checked_factor(factor: npt.ArrayLike) -> tuple[Factor, float]:
+    """The factor, read-only, and its largest entry in absolute value."""
     array = numeric("factor", factor)
-    if array.ndim != 2 or array.shape[1] == 0:
-        raise InvalidInput(f"factor has shape {array.shape}; expected (n, p) with p at least 1")
+    if array.ndim != 2 or 0 in array.shape:
+        raise InvalidInput(
+            f"factor has shape {array.shape}; expected (n, p), both at least 1 (a form without curvature: hessian zero)"
+        )
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
-    require_finite("factor", array)
-    return frozen(array)
+    # its squares are the curvature
+    largest = require_finite("factor", array, LARGEST**0.5)
+    return frozen(array), largest
 
 
-def _checked_hessian(hessian: npt.ArrayLike) -> FloatArray:
+def _checked_hessian(hessian: npt.ArrayLike) -> tuple[FloatArray, float]:
+    """The Hessian as a read-only symmetric float64 copy, and its largest entry in absolute value."""
     array = numeric("hessian", hessian)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] == 0:
         raise InvalidInput(f"hessian has shape {array.shape}; expected (p, p) with p at least 1")
-    require_finite("hessian", array)
+    scale = require_finite("hessian", array)
     rounding = 1e-5 if array.dtype == np.float32 else 1e-10
     wide = array.astype(np.float64)
-    scale = float(np.abs(wide).max())
     difference = float(np.abs(wide - wide.T).max())
     if difference > rounding * scale:
         raise InvalidInput(
             f"hessian is not symmetric: entries differ from their mirror by up to {difference:.3g}; pass (H + H.T)/2"
         )
-    return np.asarray(frozen(0.5 * (wide + wide.T)))
+    return np.asarray(frozen(0.5 * (wide + wide.T))), scale
 
 
-def _checked_ridge(ridge: npt.ArrayLike, size: int) -> FloatArray:
+def checked_ridge(ridge: npt.ArrayLike, size: int) -> FloatArray:
+    """A ridge as float64 (p,), spread where it is a single number; refused where it is negative or not finite."""
     array = numeric("ridge", ridge)
     if array.shape not in ((), (size,)):
         raise InvalidInput(f"ridge has shape {array.shape}; expected a single number or ({size},)")
@@ -452,6 +471,15 @@ def _checked_ridge(ridge: npt.ArrayLike, size: int) -> FloatArray:
     if array.min() < 0.0:
         raise InvalidInput(f"ridge is {float(array.min())}; it must not be negative")
     return vector("ridge", np.broadcast_to(array, (size,)), size)
+
+
+def checked_constant(constant: npt.ArrayLike) -> float:
+    """The constant as a float; refused unless it is one finite number."""
+    number = numeric("constant", constant)
+    if number.shape != ():
+        raise InvalidInput(f"constant has shape {number.shape}; expected a single number")
+    require_finite("constant", number)
+    return float(number)
 
 
 def _product_error(factor: Factor, squares: FloatArray) -> float:

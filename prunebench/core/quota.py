@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, frozen, numeric
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, frozen, numeric, whole_number
 from prunebench.core.errors import InvalidInput
 from prunebench.core.masks import keep_count, keep_per_layer, top_mask
 
@@ -75,7 +75,10 @@ class Quota:
         ------
         InvalidInput   naming the group: a position outside 0 to p − 1, one that repeats or is missing
         """
-        pairs = list(groups)
+        try:
+            pairs = list(groups)
+        except TypeError as error:
+            raise InvalidInput(f"the quota is {groups!r}; give ((indices, count), …) that cover all weights") from error
         if not pairs:
             raise InvalidInput("the quota is empty; give ((indices, count), …) that cover all weights")
         group = np.full(p, -1, dtype=np.int64)
@@ -114,8 +117,7 @@ class Quota:
     @staticmethod
     def rows(rows: int, columns: int, density: float) -> "Quota":
         """One group a row of a (rows, columns) layer in row-major order, each keeping round(density·columns)."""
-        if rows < 1 or columns < 1:
-            raise InvalidInput(f"a layer of {rows} rows and {columns} columns has no weights")
+        rows, columns = whole_number("rows", rows, 1), whole_number("columns", columns, 1)
         count = keep_count(density, columns, "a row")
         return Quota(np.repeat(np.arange(rows), columns), np.full(rows, count, dtype=np.int64))
 
@@ -125,6 +127,7 @@ class Quota:
 
         In a row-major layer whose rows are multiples of m long, the groups run along the inputs.
         """
+        n, m, p = whole_number("n", n, 0), whole_number("m", m, 0), whole_number("p", p, 0)
         if not 0 <= n <= m or m < 1:
             raise InvalidInput(f"{n}:{m} is no pattern; N of every M are kept, with 0 <= N <= M")
         if p < 1 or p % m:
@@ -298,4 +301,6 @@ def _whole(name: str, value: npt.ArrayLike) -> IndexArray:
         raise InvalidInput(
             f"the quota's {name} has dtype {array.dtype} and shape {array.shape}; expected whole numbers in a row"
         )
+    if array.dtype.kind == "u" and array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise InvalidInput(f"the quota's {name} holds {array.max()}; expected numbers up to {np.iinfo(np.int64).max}")
     return array.astype(np.int64)

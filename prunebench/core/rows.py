@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core import definite, linalg
-from prunebench.core.arrays import BoolArray, Factor, FloatArray, frozen, vector
+from prunebench.core.arrays import BoolArray, Factor, FloatArray, frozen, numeric, vector, whole_number
 from prunebench.core.balls import TINY, UNIT, Ball
 from prunebench.core.errors import InvalidInput
-from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.quadratic import QuadraticForm, checked_ridge
 from prunebench.core.qubo import Qubo
 from prunebench.core.quota import Quota
 
@@ -61,25 +61,29 @@ class RowsForm(QuadraticForm):
         centre: npt.ArrayLike | None = None,
         constant: float = 0.0,
     ) -> None:
-        if rows < 1:
-            raise InvalidInput(f"rows is {rows}; a layer has at least one output row")
+        count = whole_number("rows", rows, 1)
         one = QuadraticForm(hessian=shared, constant=constant)
         assert one.hessian is not None
-        size = rows * one.p
-        spread = np.broadcast_to(np.asarray(ridge), (size,)) if np.ndim(ridge) == 0 else np.asarray(ridge)
-        held = vector("ridge", spread, size)
-        if held.min() < 0.0:
-            raise InvalidInput(f"ridge is {float(held.min())}; it must not be negative")
+        size = count * one.p
+        # rows is a mere number: nothing of its size is made before all that is given agrees with it
+        for name, given in (("ridge", ridge), ("linear", linear), ("centre", centre)):
+            shape = () if given is None else np.shape(numeric(name, given))
+            if shape not in ((size,), ()) or (name != "ridge" and given is not None and shape == ()):
+                raise InvalidInput(
+                    f"{name} has shape {shape}; expected ({size},) for {count} rows of {one.p} weights; "
+                    "correct it or rows"
+                )
         for name, value in (
             ("factor", None),
             ("hessian", None),
             ("shared", one.hessian),
-            ("rows", rows),
-            ("ridge", held),
+            ("rows", count),
+            ("ridge", checked_ridge(ridge, size)),
             ("linear", vector("linear", np.zeros(size) if linear is None else linear, size)),
             ("centre", vector("centre", np.zeros(size) if centre is None else centre, size)),
             ("constant", one.constant),
             ("formed_error", 0.0),
+            ("largest_curvature", one.largest_curvature),
             ("derived", {}),
         ):
             object.__setattr__(self, name, value)

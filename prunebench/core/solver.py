@@ -1,7 +1,7 @@
 """The solver contract, the one function that runs a solver, and the wrapper that refits a mask solver's mask."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from time import perf_counter
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -130,9 +130,12 @@ def native_or_refit(solver: Solver, block: BlockProblem) -> Solver:
 
     Raises
     ------
+    InvalidInput    an option of another type than its field declares
     SolverRefused   a refit-only solver for a select problem, or the solver's own refusal
     """
     runnable: Solver = solver
+    if is_dataclass(solver):
+        option_tools.require_kinds(solver)
     if block.mode not in solver.modes:
         if block.mode == "select":
             raise SolverRefused(f"solver {solver.name!r} handles mode refit only; use --mode refit or another solver")
