@@ -74,5 +74,5 @@ def test_models_are_written_to_files(tmp_path, suffix):
 
 
 def test_another_suffix_is_refused_with_the_known_ones(tmp_path):
-    with pytest.raises(InvalidInput, match=r"\.lp, \.nl, \.mps"):
+    with pytest.raises(InvalidInput, match=r"\.lp, \.mps, \.nl"):
         forms.export(block_of("select"), tmp_path / "block.txt")

@@ -154,9 +154,10 @@ def test_dimod_reads_the_lp_text_back_without_loss():
     block = random_block()
     model = dimod.lp.loads(forms.lp_text(block))
     for mask in all_masks(6):
-        sample = {f"m{i}": int(value) for i, value in enumerate(mask)} | {"one": 1}
-        assert model.objective.energy(sample) == pytest.approx(block.to_qubo().energy(mask), rel=1e-12)
+        sample = {f"m{i}": int(value) for i, value in enumerate(mask)}
         assert model.check_feasible(sample) == (mask.sum() == 3)
+        if mask.sum() == 3:
+            assert model.objective.energy(sample) == pytest.approx(block.to_qubo().energy(mask), rel=1e-12)
 
 
 def test_the_exports_write_lp_and_openqasm(tmp_path):

@@ -19,6 +19,7 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.quota import Quota
+from prunebench.forms.program import Units, require_select
 
 Draw = Callable[["Encoded"], BoolArray]
 """Samples of an encoded block as masks, bool (s, p)."""
@@ -262,16 +263,17 @@ def repair(encoded: Encoded, masks: BoolArray) -> BoolArray:
     return out
 
 
-def to_cqm(block: BlockProblem, labels: str = "") -> Any:
+def to_cqm(block: BlockProblem) -> Any:
     """A dimod.ConstrainedQuadraticModel: the objective and the cardinality as one equality, of a quota one a group.
 
-    labels : with a prefix "m" the variables are called m0, m1, …, as the LP format wants; else 0, 1, …
+    Raises
+    ------
+    InvalidInput   mode refit: dimod multiplies no real variables
     """
     import dimod
 
+    require_select(block, "a CQM", "use lp, mps or nl, or mode select")
     model = encode(block).bqm()
-    if labels:
-        model.relabel_variables({i: f"{labels}{i}" for i in range(block.p)}, inplace=True)
     constrained = dimod.ConstrainedQuadraticModel.from_bqm(model)
     if (quota := block.quota) is None:
         constrained.add_constraint_from_iterable(
@@ -288,11 +290,17 @@ def to_cqm(block: BlockProblem, labels: str = "") -> Any:
 def to_bqm(block: BlockProblem, encoding: str = "adaptive", seed: int = 0) -> Any:
     """A dimod.BinaryQuadraticModel with Σ m = keep built in by `encoding`: safe, adaptive or lagrange.
 
-    Its energy on feasible masks is the block's objective. adaptive and lagrange are tuned by short
-    runs of dwave-samplers' simulated annealing with this seed.
+    Its energy on feasible masks is the block's objective. Only with safe is its least energy certainly that
+    of a feasible mask; adaptive and lagrange are tuned by short runs of dwave-samplers' simulated annealing
+    with this seed, for samplers, whose samples are repaired.
+
+    Raises
+    ------
+    InvalidInput   mode refit, whose objective is no quadratic function of the mask; an unknown encoding
     """
     from prunebench.forms.sampling import tuned
 
+    require_select(block, "a BQM", "use lp, mps or nl, or mode select")
     rng = np.random.default_rng(seed)
     unit = swap_unit(encode(block), rng)
     found = tuned(encode(block, unit), encoding, block.incumbent, rng)
@@ -325,35 +333,34 @@ def sampler_of(given: Any) -> Any:
     return made
 
 
-def _write_bqm(block: BlockProblem, path: Path) -> None:
-    with to_bqm(block).to_file() as source:
+def _write_bqm(block: BlockProblem, path: Path, encoding: str = "safe") -> Units:
+    with to_bqm(block, encoding).to_file() as source:
         path.write_bytes(source.read())
+    return Units()
 
 
-def _write_cqm(block: BlockProblem, path: Path) -> None:
+def _write_cqm(block: BlockProblem, path: Path) -> Units:
     with to_cqm(block).to_file() as source:
         path.write_bytes(source.read())
+    return Units()
 
 
-def _write_lp(block: BlockProblem, path: Path) -> None:
-    from dimod import lp
-
-    path.write_text(lp.dumps(to_cqm(block, labels="m")))
-
-
-def _write_coo(block: BlockProblem, path: Path) -> None:
-    # dimod's own writer rounds to six digits, which moves the optimum; its reader takes any number of them
-    model = to_bqm(block)
-    lines = ["# vartype=BINARY"]
-    lines += [f"{v} {v} {model.linear[v]!r}" for v in model.variables]
-    lines += [f"{min(u, v)} {max(u, v)} {bias!r}" for u, v, bias in model.iter_quadratic()]
-    path.write_text("\n".join(lines).replace("np.float64(", "").replace(")", "") + "\n")
+def _write_coo(block: BlockProblem, path: Path, encoding: str = "safe") -> Units:
+    # dimod's own writer rounds to six digits, which moves the optimum; its reader takes any number of them, but
+    # passes over a line with an exponent without a word
+    model = to_bqm(block, encoding)
+    units = Units(constant=float(model.offset))
+    lines = ["# vartype=BINARY", f"# variable i is weight i, 1 where it is kept; {units.text()}"]
+    lines += [f"{v} {v} {_decimal(model.linear[v])}" for v in model.variables]
+    lines += [f"{min(u, v)} {max(u, v)} {_decimal(bias)}" for u, v, bias in model.iter_quadratic()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    return units
 
 
-EXPORTS: dict[str, Callable[[BlockProblem, Path], None]] = {
-    "bqm": _write_bqm,
-    "cqm": _write_cqm,
-    "lp": _write_lp,
-    "coo": _write_coo,
-}
-"""Writers by format. bqm and coo carry the adaptive penalty (coo has no place for the constant)."""
+def _decimal(value: float) -> str:
+    """All digits of a number, without an exponent."""
+    return np.format_float_positional(float(value), trim="0")
+
+
+EXPORTS: dict[str, Callable[..., Units]] = {"bqm": _write_bqm, "cqm": _write_cqm, "coo": _write_coo}
+"""Writers by format, (block, path) and for bqm and coo the encoding. coo has no place for the constant."""

@@ -1,4 +1,4 @@
-"""The block as a Pyomo model, and back: every solver that Pyomo knows, and .lp, .nl and .mps files.
+"""The block as a Pyomo model, and back: every solver that Pyomo knows; and the files .lp, .mps and .nl.
 
 Pyomo is for reach, highspy for speed: the algebraic model of a block of 64 weights takes longer to
 build than solver 'branch-and-bound' needs to prove it. pyomo is imported when a model is built.
@@ -6,19 +6,20 @@ build than solver 'branch-and-bound' needs to prove it. pyomo is imported when a
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
+from prunebench.core.registry import require_packages
+from prunebench.forms.program import Formulation, Program, Units, program, reach
+from prunebench.forms.text_files import write_lp, write_mps
 
-Formulation = Literal["miqp", "milp"]
 GRID = np.array([sign * 2.0**-step for step in range(8) for sign in (-1.0, 1.0)])
 """Where the squares of the linear refit model are touched, as parts of their reach."""
-
-SUFFIXES = (".lp", ".nl", ".mps")
 
 
 def build(block: BlockProblem, formulation: Formulation = "miqp", upper: float | None = None) -> Any:
@@ -59,35 +60,73 @@ def build(block: BlockProblem, formulation: Formulation = "miqp", upper: float |
     return model
 
 
-def export(block: BlockProblem, path: Path | str, formulation: Formulation = "miqp") -> None:
-    """Write the model to a .lp, .nl or .mps file.
+def export(block: BlockProblem, path: Path | str, formulation: Formulation = "miqp") -> Units:
+    """Write the block's program to a .lp, .nl or .mps file, and how its objective relates to f.
+
+    An .nl file has no names of its own: they stand beside it, in files that end in .col and .row.
 
     Raises
     ------
-    InvalidInput   another suffix
+    InvalidInput   another suffix, or what `prunebench.forms.program.program` raises
     """
     target = Path(path)
-    if target.suffix not in SUFFIXES:
-        raise InvalidInput(f"{target}: the suffix is {target.suffix!r}; choose one of {', '.join(SUFFIXES)}")
-    build(block, formulation).write(str(target), io_options={"symbolic_solver_labels": True})
+    if target.suffix not in WRITERS:
+        raise InvalidInput(f"{target}: the suffix is {target.suffix!r}; choose one of {', '.join(WRITERS)}")
+    made = program(block, formulation)
+    WRITERS[target.suffix](made, target)
+    return made.units
 
 
-def _exporter(suffix: str) -> Callable[[BlockProblem, Path], None]:
-    """A writer of one format under any file name; Pyomo goes by the suffix."""
+def algebraic(made: Program) -> Any:
+    """A pyomo ConcreteModel of a program, its variables as components of their own names."""
+    import pyomo.environ as pyo
 
-    def write(block: BlockProblem, path: Path) -> None:
-        named = path.with_name(f".{path.name}{suffix}")
-        try:
-            export(block, named)
-            named.replace(path)
-        finally:
-            named.unlink(missing_ok=True)
+    model = pyo.ConcreteModel(name="block")
+    held = []
+    for place, name in enumerate(made.names):
+        bounds = (float(made.lower[place]), float(made.upper[place]))
+        domain = pyo.Binary if place < made.binaries else pyo.Reals
+        variable = pyo.Var(domain=domain, bounds=bounds, initialize=float(made.start[place]))
+        model.add_component(name, variable)
+        held.append(variable)
+    terms = [float(value) * variable for value, variable in zip(made.linear, held, strict=True)]
+    triples = zip(made.quadratic, made.first, made.second, strict=True)
+    terms += [float(value) * held[i] * held[j] for value, i, j in triples]
+    model.objective = pyo.Objective(expr=pyo.quicksum(terms))
+    for row in made.rows:
+        body = pyo.quicksum(float(c) * held[i] for i, c in zip(row.places, row.coefficients, strict=True))
+        rule = body == row.bound if row.sense == "=" else body <= row.bound
+        model.add_component(f"row_{row.name}", pyo.Constraint(expr=rule))
+    return model
 
-    return write
+
+def write_nl(made: Program, path: Path) -> None:
+    """Write AMPL's .nl format, and the names beside it as .col and .row files; units stand in the first line."""
+    # Pyomo goes by suffixes, and names its companion files by the stem.
+    with TemporaryDirectory(dir=path.parent) as folder:
+        whole = Path(folder) / "block.nl"
+        algebraic(made).write(str(whole), format="nl", io_options={"symbolic_solver_labels": True})
+        first, _, rest = whole.read_text(encoding="utf-8").partition("\n")
+        head = first.partition("#")[0].rstrip()
+        whole.write_text(f"{head}\t# {made.title}; {made.units.text()}\n{rest}", encoding="utf-8", newline="\n")
+        for suffix in (".col", ".row"):
+            whole.with_suffix(suffix).replace(path.with_suffix(suffix))
+        whole.replace(path)
 
 
-EXPORTS: dict[str, Callable[[BlockProblem, Path], None]] = {"mps": _exporter(".mps"), "nl": _exporter(".nl")}
-"""Writers by format name: the block as a mixed-integer quadratic program."""
+WRITERS: dict[str, Callable[[Program, Path], None]] = {".lp": write_lp, ".mps": write_mps, ".nl": write_nl}
+"""Writers of a program by the suffix of the file."""
+
+
+def _export_nl(block: BlockProblem, path: Path, formulation: Formulation = "miqp") -> Units:
+    require_packages("format nl", ("pyomo",), "pip install pyomo")
+    made = program(block, formulation)
+    write_nl(made, path)
+    return made.units
+
+
+EXPORTS: dict[str, Callable[..., Units]] = {"nl": _export_nl}
+"""Writers by format name, (block, path, formulation): the block as a mixed-integer program."""
 
 
 def mask_of(model: Any, block: BlockProblem) -> BoolArray | None:
@@ -137,22 +176,15 @@ def _select(pyo: Any, model: Any, block: BlockProblem, formulation: Formulation)
 
 def _refit(pyo: Any, model: Any, block: BlockProblem, upper: float, formulation: Formulation) -> None:
     form = block.form
-    everything = np.ones(block.p, dtype=np.bool_)
-    free = form.refit(everything)
+    # everything no worse than `upper` lies in an ellipsoid around the unconstrained optimum
+    free, wide, room = reach(block, upper)
     lowest = form.value(free)
     gram = form.gram(np.arange(block.p))
-    try:
-        inverse = np.linalg.inv(gram).diagonal()
-    except np.linalg.LinAlgError as error:
-        raise InvalidInput(f"{block.name}: the curvature is singular; use a positive ridge") from error
-    # everything no worse than `upper` lies in the ellipsoid around the unconstrained optimum
-    room = max(upper - lowest, 0.0) * 1.001 + 1e-9 * abs(upper)
-    reach: FloatArray = np.abs(free) + np.sqrt(2.0 * room * np.maximum(inverse, 0.0))
     _scale(pyo, model, room, lowest)
     scale = model.scale.value
-    model.weight = pyo.Var(model.places, bounds=lambda _, i: (-float(reach[i]), float(reach[i])))
-    model.above = pyo.Constraint(model.places, rule=lambda m, i: m.weight[i] <= float(reach[i]) * m.keep[i])
-    model.below = pyo.Constraint(model.places, rule=lambda m, i: m.weight[i] >= -float(reach[i]) * m.keep[i])
+    model.weight = pyo.Var(model.places, bounds=lambda _, i: (-float(wide[i]), float(wide[i])))
+    model.above = pyo.Constraint(model.places, rule=lambda m, i: m.weight[i] <= float(wide[i]) * m.keep[i])
+    model.below = pyo.Constraint(model.places, rule=lambda m, i: m.weight[i] >= -float(wide[i]) * m.keep[i])
     move = [model.weight[i] - float(free[i]) for i in model.places]
     if formulation == "miqp":
         terms = [0.5 * scale * float(gram[i, i]) * move[i] ** 2 for i in model.places]
@@ -167,7 +199,7 @@ def _refit(pyo: Any, model: Any, block: BlockProblem, upper: float, formulation:
     model.objective = pyo.Objective(expr=pyo.quicksum(terms))
     start = block.weights_of(block.incumbent)
     for i in range(block.p):
-        model.weight[i].set_value(float(np.clip(start[i], -reach[i], reach[i])))
+        model.weight[i].set_value(float(np.clip(start[i], -wide[i], wide[i])))
 
 
 def _tangents(pyo: Any, model: Any, gram: FloatArray, move: list[Any], room: float) -> list[Any]:

@@ -1,4 +1,4 @@
-"""The block in Qiskit's words, and back: QuadraticProgram, Ising operator, bit strings, LP and OpenQASM 3.
+"""The block in Qiskit's words, and back: QuadraticProgram, Ising operator, bit strings and OpenQASM 3.
 
 Qubit and variable i are weight i, 1 where it is kept; Z reads +1 for 0, so mᵢ = (1 − Zᵢ)/2. Qiskit
 prints qubit 0 rightmost, and nothing here depends on printed strings.
@@ -6,7 +6,7 @@ prints qubit 0 rightmost, and nothing here depends on printed strings.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,8 @@ from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.registry import require_packages
+from prunebench.forms import text_files
+from prunebench.forms.program import Units, counts, program, require_select
 
 if TYPE_CHECKING:
     from qiskit import QuantumCircuit
@@ -44,7 +46,7 @@ def quadratic_program(block: BlockProblem, scale: float = 1.0) -> "QuadraticProg
     for i in range(block.p):
         program.binary_var(f"m{i}")
     program.minimize(scale * qubo.constant, scale * qubo.linear, scale * np.triu(qubo.couplings, 1))
-    for name, members, count in _counts(block):
+    for name, members, count in counts(block):
         program.linear_constraint(members.astype(np.float64), "==", count, name)
     return program
 
@@ -82,7 +84,7 @@ def ising_operator(block: BlockProblem, penalty: float = 0.0) -> "tuple[SparsePa
     from qiskit.quantum_info import SparsePauliOp
 
     fields, couplings, offset = ising_coefficients(block)
-    for _, members, count in _counts(block):
+    for _, members, count in counts(block):
         excess = float(members.sum()) / 2.0 - count
         fields = fields - penalty * excess * members
         couplings = couplings + np.triu(np.outer(members, members) * (penalty / 2.0), 1)
@@ -116,29 +118,14 @@ def qubo_of_ising(operator: "SparsePauliOp", offset: float = 0.0) -> tuple[float
 
 
 def lp_text(block: BlockProblem) -> str:
-    """The quadratic program in CPLEX LP format, every number with all its digits.
+    """The quadratic program in CPLEX LP format, every number with all its digits; its objective's units stand on top.
 
-    Gurobi, SCIP, CPLEX and dimod.lp read it. The quadratic part stands in brackets over 2, so a pair
-    has twice its coupling there. The constant is a variable fixed at 1.
+    Raises
+    ------
+    InvalidInput   mode refit, which `prunebench.forms.text_files` writes with a variable for each weight
     """
     _require_select(block)
-    qubo = block.to_qubo()
-    linear = [f"{value!r} m{i}" for i, value in enumerate(qubo.linear.tolist())]
-    upper = np.triu(qubo.couplings, 1)
-    pairs = [f"{2.0 * float(upper[i, j])!r} m{i} * m{j}" for i, j in np.argwhere(upper)]
-    objective = _sum([f"{qubo.constant!r} one", *linear])
-    if pairs:
-        objective += f"\n   + [ {_sum(pairs)} ] / 2"
-    names = [f"m{i}" for i in range(block.p)]
-    rows = [f" {name}: {_sum([names[i] for i in np.flatnonzero(at)])} = {count}" for name, at, count in _counts(block)]
-    return "\n".join([
-        f"\\ {block.problem or 'block'}: {block.p} weights, keep {block.keep}; m is 1 where the weight is kept",
-        "Minimize", f" objective: {objective}",
-        "Subject To", *rows,
-        "Bounds", " one = 1",
-        "Binaries", f" {' '.join(names)}",
-        "End", "",
-    ])  # fmt: skip
+    return text_files.lp_text(program(block))
 
 
 def qasm_text(circuit: "QuantumCircuit") -> str:
@@ -158,47 +145,40 @@ def default_circuit(block: BlockProblem) -> "QuantumCircuit":
     ------
     InvalidInput   mode refit, or a quota: its start and mixer hold one count
     """
+    return circuit_and_units(block)[0]
+
+
+def circuit_and_units(block: BlockProblem) -> "tuple[QuantumCircuit, Units]":
+    """The default circuit, and how the operator Σ aᵢ Zᵢ + Σ bᵢⱼ Zᵢ Zⱼ of its phase relates to f.
+
+    Raises
+    ------
+    InvalidInput   as `default_circuit`
+    """
     if block.quota is not None:
         raise InvalidInput(f"{block.name}: the circuit holds one count, not a quota; export qp, or cut a block without")
     from prunebench.forms.circuits import Ansatz
 
-    fields, couplings, _ = ising_coefficients(block)
+    fields, couplings, offset = ising_coefficients(block)
     order = np.argsort(np.random.default_rng(0).random((4096, block.p)), axis=1)
     spins = np.where(order < block.keep, -1.0, 1.0)
     energies = spins @ fields + np.einsum("sp,sp->s", spins @ couplings, spins)
-    scale = float(energies.std()) or 1.0
-    return Ansatz(block.p, block.keep, "complete", 1).circuit(fields / scale, couplings / scale)
+    spread = float(energies.std()) or 1.0
+    circuit = Ansatz(block.p, block.keep, "complete", 1).circuit(fields / spread, couplings / spread)
+    return circuit, Units(scale=1.0 / spread, constant=offset)
 
 
-def _counts(block: BlockProblem) -> list[tuple[str, BoolArray, int]]:
-    """The rows of the count, or of every group: name, members as bool (p,), how many are kept."""
-    if (quota := block.quota) is None:
-        return [("keep", np.ones(block.p, dtype=np.bool_), block.keep)]
-    return [(f"keep{g}", quota.group == g, int(count)) for g, count in enumerate(quota.counts)]
-
-
-def _export_lp(block: BlockProblem, path: Path) -> None:
-    path.write_text(lp_text(block), encoding="utf-8")
-
-
-def _export_qasm(block: BlockProblem, path: Path) -> None:
+def _export_qasm(block: BlockProblem, path: Path) -> Units:
     require_packages("OpenQASM export", ("qiskit",), "pip install qiskit")
-    path.write_text(qasm_text(default_circuit(block)), encoding="utf-8")
+    circuit, units = circuit_and_units(block)
+    version, _, rest = qasm_text(circuit).partition("\n")
+    path.write_text(f"{version}\n// qubit i is weight i; {units.text()}\n{rest}", encoding="utf-8", newline="\n")
+    return units
 
 
-EXPORTS: dict[str, Callable[[BlockProblem, Path], None]] = {"qp": _export_lp, "qasm": _export_qasm}
+EXPORTS: dict[str, Callable[..., Units]] = {"qp": text_files.EXPORTS["lp"], "qasm": _export_qasm}
 """Writers by format name: qp is the quadratic program as LP text, qasm the default circuit."""
 
 
-def _sum(terms: list[str]) -> str:
-    """Terms joined by signs, eight a line: LP readers limit the length of lines."""
-    signed = [f"- {term[1:]}" if term.startswith("-") else f"+ {term}" for term in terms]
-    lines = [" ".join(signed[start : start + 8]) for start in range(0, len(signed), 8)]
-    return "\n   ".join(lines)
-
-
-def _require_select(block: BlockProblem) -> Any:
-    if block.mode != "select":
-        raise InvalidInput(
-            f"{block.name}: in mode {block.mode} the objective is not a quadratic function of the mask; use mode select"
-        )
+def _require_select(block: BlockProblem) -> None:
+    require_select(block, "Qiskit's form", "use mode select")
