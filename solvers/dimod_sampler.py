@@ -92,7 +92,8 @@ class DimodSolver:
 
         Raises
         ------
-        InvalidInput   a keyword that the sampler does not have
+        InvalidInput    a keyword that the sampler does not have
+        SamplerFailed   the sampler raised, hung or gave back no samples, and nothing was sampled before
         """
         from prunebench.forms.sampler_run import sample_block
 
@@ -216,14 +217,14 @@ class Exact(DimodSolver):
         """The optimum, proved by enumeration; the incumbent where the budget allows no enumeration."""
         from prunebench.forms.dimod import encode
         from prunebench.forms.sampled import Pool
-        from prunebench.forms.sampling import masks_of
+        from prunebench.forms.sampling import ask, masks_of
 
         recorder = Recorder(budget, progress)
         plain = encode(block)
         pool = Pool(block, plain, 1.0, recorder, self.keep_samples)
         if (reason := recorder.expired()) or budget.evaluations < 2.0**block.p:
             return pool.solution(Status.TIME_LIMIT, reason or "enumerating takes 2^p evaluations", {}, {})
-        samples = self.make_sampler().sample(plain.bqm())
+        samples = ask(self.make_sampler(), "sample", plain.bqm(), {}, np.inf)
         pool.add(masks_of(samples, block.p), samples)
         found = pool.solution(Status.FEASIBLE, f"enumerated all 2^{block.p} masks", {}, {})
         size = abs(plain.offset) + np.abs(plain.linear).sum() + np.abs(plain.couplings).sum()

@@ -11,11 +11,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from prunebench.core.block import BlockProblem
-from prunebench.core.errors import MissingPackage
+from prunebench.core.errors import MissingPackage, SolverFailed
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 
 MAX_SIZE = 512
+MOST_WORDS = 500
+"""Letters of a failed solver's own words that are passed on."""
+
+LIMITS = ("maxTimeLimit", "maxIterations", "maxEvaluations", "userInterrupt", "resourceInterrupt")
+"""Pyomo's words for a run that a limit ended: no failure, even where no mask was found."""
+
 TIME_OPTIONS = {
     "scip": "limits/time",
     "scip_persistent": "limits/time",
@@ -72,6 +78,7 @@ class Pyomo:
         Raises
         ------
         MissingPackage   Pyomo does not find the solver
+        SolverFailed     the named solver raised, or ended without an answer for a reason other than a limit
         """
         recorder = Recorder(budget, progress)
         mask, objective = block.incumbent, block.evaluate(block.incumbent)
@@ -130,19 +137,40 @@ class Pyomo:
         limit = TIME_OPTIONS.get(self.solver)
         if math.isfinite(recorder.remaining) and limit is not None:
             options[limit] = max(recorder.remaining, 1e-3)
+        told = StringIO()
         try:
-            with LoggingIntercept(StringIO(), "pyomo"):
-                outcome = solver.solve(model, load_solutions=False, options=options)
+            with LoggingIntercept(told, "pyomo"):
+                outcome = self._asked(solver, model, options)
                 condition = str(outcome.solver.termination_condition)
-                if len(outcome.solution) > 0 or condition == "optimal":
+                solved = len(outcome.solution) > 0 or condition == "optimal"
+                if solved:
                     model.solutions.load_from(outcome)
         except KeyboardInterrupt:
             return None, None, Status.INTERRUPTED, "interrupted"
         except Exception as error:
-            line = " ".join(str(error).split())[:200]
-            return None, None, Status.FEASIBLE, f"{self.solver} failed ({type(error).__name__}: {line})"
+            raise SolverFailed(f"{self.solver} failed: {type(error).__name__}: {_words(error, told)}") from error
+        found = forms.mask_of(model, block) if solved else None
+        if found is None and condition not in LIMITS:
+            message = getattr(outcome.solver, "message", None)
+            raise SolverFailed(f"{self.solver} gave no answer; it says {condition}: {_words(message, told)}")
         low = getattr(outcome.problem, "lower_bound", None)
         bound = forms.unscaled(model, float(low)) if isinstance(low, (int, float)) and math.isfinite(low) else None
         status = Status.TIME_LIMIT if "time" in condition.lower() else Status.FEASIBLE
-        found = forms.mask_of(model, block) if len(outcome.solution) > 0 or condition == "optimal" else None
-        return found, bound, status, f"{self.solver} says {condition}"
+        kept = "" if found is not None else ", without a mask of its own; the start is kept"
+        return found, bound, status, f"{self.solver} says {condition}{kept}"
+
+    @staticmethod
+    def _asked(solver: Any, model: Any, options: dict[str, float]) -> Any:
+        """The results of one run. Pyomo's older persistent interfaces hold the model and take it beforehand."""
+        from pyomo.solvers.plugins.solvers.persistent_solver import PersistentSolver
+
+        if isinstance(solver, PersistentSolver):
+            solver.set_instance(model)
+            return solver.solve(load_solutions=False, options=options)
+        return solver.solve(model, load_solutions=False, options=options)
+
+
+def _words(said: object, told: StringIO) -> str:
+    """What a solver said, by itself or through Pyomo's log, on one line."""
+    words = " ".join(f"{said or ''}".split()) or " ".join(told.getvalue().split())
+    return words[:MOST_WORDS] or "nothing"

@@ -13,7 +13,7 @@ import pytest
 
 from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
 from prunebench.cli import main
-from prunebench.core.errors import InvalidInput, SolverRefused, UnknownName
+from prunebench.core.errors import InvalidInput, SolverFailed, SolverRefused, UnknownName
 from prunebench.core.solution import Recorder
 from prunebench.kernels.descent import swap_descent
 from prunebench.testing.instances import BruteForce, all_masks, instance
@@ -152,12 +152,35 @@ class _Bad:
         )
 
 
-@pytest.mark.parametrize("fault", ["raises", "infeasible", "non-binary", "empty"])
-def test_a_broken_sampler_never_loses_the_run(fault):
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [("raises", "RuntimeError: broken"), ("non-binary", "the value 3"), ("empty", "gave back no samples")],
+)
+def test_a_sampler_that_fails_is_an_error_in_its_own_words(fault, said):
+    with pytest.raises(SolverFailed, match=said):
+        solve(instance("gaussian", 1, "select"), make_solver("dimod", {"sampler": _Bad(fault)}))
+
+
+def test_samples_before_a_failure_are_kept_and_the_failure_is_told():
+    class Tires(_Bad):
+        def sample(self, bqm, num_reads=1):
+            if self.fault == "raises":
+                raise RuntimeError("broken")
+            self.fault = "raises"
+            return dimod.ExactSolver().sample(bqm)
+
     block = instance("gaussian", 1, "select")
-    found = solve(block, make_solver("dimod", {"sampler": _Bad(fault)}))
+    found = solve(block, make_solver("dimod", {"sampler": Tires("")}), budget=Budget(seconds=2.0))
+    assert found.objective == pytest.approx(BruteForce.of(block).objective)
+    assert "RuntimeError: broken" in found.stop_reason
+    assert "earlier reads" in found.stop_reason
+
+
+def test_infeasible_samples_are_repaired():
+    block = instance("gaussian", 1, "select")
+    found = solve(block, make_solver("dimod", {"sampler": _Bad("infeasible")}))
     assert found.objective <= block.evaluate(block.incumbent)
-    assert ("sampler_failure" in found.details) == (fault != "infeasible")
+    assert "sampler_failure" not in found.details
 
 
 def test_samples_of_another_vartype_are_read_as_spins():
@@ -181,8 +204,8 @@ def test_a_sampler_that_hangs_is_given_up_on(monkeypatch):
 
     for options, budget in (({}, Budget(seconds=0.2)), ({"patience": 0.2}, None)):
         started = perf_counter()
-        found = solve(block, make_solver("dimod", {"sampler": Hangs(""), **options}), budget=budget)
-        assert "no answer within" in found.details["sampler_failure"]
+        with pytest.raises(SolverFailed, match="no answer within"):
+            solve(block, make_solver("dimod", {"sampler": Hangs(""), **options}), budget=budget)
         assert perf_counter() - started < 10.0
     release.set()
 

@@ -1,10 +1,13 @@
 """The Pyomo form: the model is the block, files can be written, and a missing solver is one clear line."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from prunebench import BlockProblem, QuadraticForm, Status, solve
-from prunebench.core.errors import InvalidInput, MissingPackage
+from prunebench.cli import main
+from prunebench.core.errors import InvalidInput, MissingPackage, SolverFailed
 from prunebench.forms import pyomo as forms
 
 
@@ -64,6 +67,52 @@ def test_the_linear_refit_models_claimed_bound_is_below_the_optimum():
 def test_a_missing_solver_is_one_clear_line():
     with pytest.raises(MissingPackage, match="Pyomo finds no solver 'nosuchsolver'"):
         solve(block_of("select"), "pyomo", options={"solver": "nosuchsolver"})
+
+
+def test_a_licence_that_is_too_small_is_an_error_in_the_solvers_own_words(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=210)
+    form = QuadraticForm(factor=rng.normal(size=(4, 210)), ridge=0.1, centre=weights)
+    BlockProblem(form, weights, 105, "select").save(tmp_path / "b.npz")
+    code = main(["solve", str(tmp_path / "b.npz"), "--solver", "pyomo", "--option", "solver=gurobi_direct"])
+    said = capsys.readouterr()
+    assert code == 1
+    assert "size-limited license" in said.err
+    assert not said.out
+
+
+@pytest.mark.parametrize("name", ["gurobi_persistent", "gurobi_direct", "appsi_highs", "scip_direct"])
+def test_every_kind_of_interface_finds_the_optimum(name):
+    block = block_of("select")
+    answer = solve(block, "pyomo", options={"solver": name})
+    assert answer.objective == pytest.approx(solve(block, "exhaustive").objective, rel=1e-9)
+    assert answer.stop_reason == f"{name} says optimal"
+
+
+class Ends:
+    """Pyomo's side of a solver that comes back without an answer."""
+
+    def __init__(self, condition):
+        self.condition = condition
+
+    def available(self, exception_flag=True):
+        return True
+
+    def solve(self, model, load_solutions, options):
+        solver = SimpleNamespace(termination_condition=self.condition, message="the tableau is upside down")
+        return SimpleNamespace(solver=solver, problem=SimpleNamespace(lower_bound=None), solution=())
+
+
+def test_a_run_without_an_answer_is_an_error_and_one_that_a_limit_ended_is_told(monkeypatch):
+    import pyomo.environ as pyo
+
+    monkeypatch.setattr(pyo, "SolverFactory", lambda _name: Ends("error"))
+    with pytest.raises(SolverFailed, match="gave no answer; it says error: the tableau is upside down"):
+        solve(block_of("select"), "pyomo", options={"solver": "mine"})
+    monkeypatch.setattr(pyo, "SolverFactory", lambda _name: Ends("maxTimeLimit"))
+    answer = solve(block_of("select"), "pyomo", options={"solver": "mine"})
+    assert answer.status is Status.TIME_LIMIT
+    assert "without a mask of its own" in answer.stop_reason
 
 
 @pytest.mark.parametrize("suffix", [".lp", ".nl", ".mps"])

@@ -36,6 +36,10 @@ class SolverFault(PrunebenchError):
     """A solver broke its contract: an infeasible mask, weights that do not fit the mask, a wrong bound."""
 
 
+class SolverFailed(PrunebenchError):
+    """A solver that is not ours gave no answer: no licence, a size limit, a crash; the message has its own words."""
+
+
 class Interrupted(PrunebenchError):
     """The user stopped the work; the message says how to resume."""
 

@@ -87,7 +87,8 @@ def sample_block(
 
     Raises
     ------
-    InvalidInput   a keyword that the sampler does not have, or a sampler that cannot be made
+    InvalidInput    a keyword that the sampler does not have, or a sampler that cannot be made
+    SamplerFailed   the sampler raised, hung or gave back no samples before any other call of it had succeeded
     """
     from prunebench.kernels.polish import polish, warm
 
@@ -109,7 +110,7 @@ def sample_block(
 
 
 class SamplerRun:
-    """One solve: tune, sample in batches, keep the times apart. A sampler that fails ends it, not the solve.
+    """One solve: tune, sample in batches, keep the times apart. A sampler that fails later on ends it with what it has.
 
     block, recorder, rng : of the solve;  keep_samples : how many of the lowest samples are kept whole
     """
@@ -157,8 +158,11 @@ class SamplerRun:
             model, method = self._model(sampler, solver.encoding, seconds)
             return self._batches((sampler, method, model), solver, seconds)
         except SamplerFailed as error:
+            if not self.pool.reads:
+                # Nothing was sampled: the start is no answer of this sampler's.
+                raise
             self.details["sampler_failure"] = str(error)
-            return f"{error}; the best of {self.pool.reads} earlier reads and the start is kept"
+            return f"{error}; the best of {self.pool.reads} earlier reads is kept"
 
     def _batches(self, call: tuple[Any, str, Any], solver: Settings, seconds: float) -> str:
         """Ask for reads until a limit is met. -> which one"""

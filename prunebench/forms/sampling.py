@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
-from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
+from prunebench.core.errors import InvalidInput, SolverFailed, unknown_name
 from prunebench.forms.dimod import (
     ENCODINGS,
     Encoded,
@@ -31,7 +31,7 @@ BETA_RANGE = (1.0 / 0.3, 1.0 / 1e-3)
 """Inverse temperatures in units of a random swap's mean energy change; a library's own range is far off."""
 
 
-class SamplerFailed(PrunebenchError):
+class SamplerFailed(SolverFailed):
     """A sampler raised, hung, or gave back what is no answer; the message names it and what it did."""
 
 
