@@ -90,7 +90,7 @@ def _run(given: list[str]) -> int:
             print(json.dumps(_jsonable(record), allow_nan=False))
     else:
         print(command.text(result))
-    refuted = isinstance(result, dict) and result.get("verified") is False
+    refuted = isinstance(result, dict) and (result.get("verified") is False or bool(result.get("failed_solves")))
     return FAILED if refuted else DONE
 
 

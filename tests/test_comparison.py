@@ -1,23 +1,29 @@
 """Comparisons: identical blocks, every cell once, resumable, cached; measures and QOBLIB's format."""
 
 import csv
+import importlib
 import json
 import math
+import sys
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import ClassVar
 
+import dimod
 import numpy as np
 import pytest
 
 import prunebench
-from prunebench import Status, measures
+from prunebench import Status, measures, scores
 from prunebench.cli import main
 from prunebench.comparison import blocks as blocks_module
-from prunebench.comparison import qoblib, table
+from prunebench.comparison import cache as cache_module
+from prunebench.comparison import fingerprint, qoblib, table
 from prunebench.comparison.blocks import worst_objective
-from prunebench.comparison.request import BASELINES, CompareRequest, SolverChoice
+from prunebench.comparison.cache import AnswerCache
+from prunebench.comparison.request import BASELINES, CompareRequest, SolverChoice, with_baselines
 from prunebench.comparison.run import resume
+from prunebench.comparison.work import Outcome
 from prunebench.core.errors import Interrupted, InvalidInput, NoCurvature, UnknownName
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Solution
@@ -166,6 +172,217 @@ def test_the_cache_answers_what_was_solved_before(counting, tmp_path):
     assert len(CALLS) == 2 * calls
     prunebench.compare(blocks(2), ["counting"], out=tmp_path / "d", seeds=2, time_limit=0.2, cache=False)
     assert len(CALLS) == 3 * calls
+
+
+def kept_answers(folder):
+    return sorted((folder / "cache").rglob("*.json"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: "",
+        lambda text: text[: len(text) // 2],
+        lambda text: "[1, 2]",
+        lambda text: "\0\0",
+        lambda text: text.replace('"status": "feasible"', '"status": "optimal"'),
+        lambda text: json.dumps(json.loads(text) | {"seal": "0" * 64}),
+        lambda text: json.dumps(json.loads(text) | {"key": "0" * 64}),
+    ],
+)
+def test_a_damaged_or_changed_answer_is_dropped_and_told_once(damage, counting, tmp_path):
+    said, (block,) = [], blocks(1)
+    cache = AnswerCache(tmp_path / "cache", said.append)
+    for seed in (0, 1):
+        cache.put(cache.key(block, Counting(), seed, 1.0), block, Outcome(prunebench.solve(block, Counting())))
+    for file in kept_answers(tmp_path):
+        file.write_text(damage(file.read_text()))
+    for seed in (0, 1):
+        assert cache.get(cache.key(block, Counting(), seed, 1.0), block) is None
+    assert kept_answers(tmp_path) == []
+    assert len(said) == 1
+    assert "damaged or was changed" in said[0]
+
+
+def test_a_comparison_solves_again_what_is_damaged_in_the_cache(counting, tmp_path):
+    wanted = {"seeds": 1, "time_limit": 0.05}
+    first = prunebench.compare(blocks(1), ["counting"], out=tmp_path / "a", **wanted)
+    said = []
+    for file in kept_answers(tmp_path):
+        file.write_text(file.read_text()[:99])
+    second = prunebench.compare(blocks(1), ["counting"], out=tmp_path / "b", say=said.append, **wanted)
+    assert len(CALLS) == 2
+    assert not second["cached"].any()
+    assert list(second["objective"]) == list(first["objective"])
+    assert len([line for line in said if "damaged" in line]) == 1
+    assert prunebench.compare(blocks(1), ["counting"], out=tmp_path / "c", **wanted)["cached"].all()
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [{"objective": -1e6}, {"lower_bound": 1e6}, {"mask": [1] * 12}, {"weights": [0.5] * 12}, {"status": "best"}],
+)
+def test_a_sealed_answer_that_is_not_the_blocks_is_dropped(forged, counting, tmp_path):
+    cache, (block,) = AnswerCache(tmp_path / "kept"), blocks(1)
+    solver = Counting()
+    key = cache.key(block, solver, 0, 1.0)
+    cache.put(key, block, Outcome(prunebench.solve(block, solver)))
+    (file,) = (tmp_path / "kept").rglob("*.json")
+    held = json.loads(file.read_text())
+    assert cache.get(key, block) is not None
+    answer = held["answer"] | forged
+    file.write_text(json.dumps(held | {"answer": answer, "seal": cache_module._digest([key, answer])}))
+    assert cache.get(key, block) is None
+    assert not file.exists()
+
+
+def test_every_part_of_what_decides_an_answer_is_in_its_key(counting, monkeypatch, tmp_path):
+    cache, (block, other) = AnswerCache(tmp_path), blocks(2)
+    solver = prunebench.make_solver("magnitude")
+    keys = {cache.key(block, solver, 0, 1.0)}
+
+    def differs(*wanted):
+        key = cache.key(*wanted)
+        assert key not in keys
+        keys.add(key)
+
+    differs(other, solver, 0, 1.0)
+    differs(block.in_mode("refit"), solver, 0, 1.0)
+    differs(block.with_start(~block.incumbent), solver, 0, 1.0)
+    differs(block, solver, 1, 1.0)
+    differs(block, solver, 0, 2.0)
+    differs(block, prunebench.make_solver("obd"), 0, 1.0)
+    differs(block, prunebench.make_solver("magnitude", {"score": "obd"}), 0, 1.0)
+    differs(block, prunebench.make_solver("swap", {"restarts": 3}), 0, 1.0)
+    for name in ("package_code", "libraries", "machine"):
+        with monkeypatch.context() as change:
+            change.setattr(fingerprint, name, lambda: "another")
+            differs(block, solver, 0, 1.0)
+    assert cache.key(block, solver, 0, 1.0) in keys
+
+
+def test_the_code_of_scores_and_solvers_from_elsewhere_is_in_the_key(monkeypatch, tmp_path):
+    cache, (block,) = AnswerCache(tmp_path), blocks(1)
+    solver = prunebench.make_solver("magnitude", {"score": "mine"})
+    plain, keys = cache.key(block, solver, 0, 1.0), set()
+    script = tmp_path / "script_with_a_score.py"
+    helper = tmp_path / "helper_of_the_script.py"
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for factor, power in ((1, 1), (1, 1), (2, 1), (2, 3)):
+        helper.write_text(f"POWER = {power}\n")
+        script.write_text(
+            "from helper_of_the_script import POWER\n"
+            f"def mine(form, weights, rng):\n    return {factor} * abs(weights) ** POWER\n"
+        )
+        for name in (script.stem, helper.stem):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        module = importlib.import_module(script.stem)
+        monkeypatch.setattr(scores, "SCORES", {**scores.SCORES, "mine": module.mine})
+        monkeypatch.setattr(fingerprint, "SCORES", scores.SCORES)
+        keys.add(cache.key(block, solver, 0, 1.0))
+    assert len(keys) == 3
+    assert plain not in keys
+    for name in (script.stem, helper.stem):
+        del sys.modules[name]
+
+
+def test_answers_of_code_without_a_file_are_not_kept(monkeypatch, tmp_path):
+    space = {"__name__": "typed_in"}
+    exec("def typed(form, weights, rng):\n    return abs(weights)", space)
+    monkeypatch.setattr(fingerprint, "SCORES", {**scores.SCORES, "typed": space["typed"]})
+    (block,) = blocks(1)
+    assert AnswerCache(tmp_path).key(block, prunebench.make_solver("swap"), 0, 1.0) == ""
+
+
+def test_a_program_that_an_option_names_is_in_the_key(monkeypatch, tmp_path):
+    program = tmp_path / "mysolver"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    cache, (block,) = AnswerCache(tmp_path), blocks(1)
+    solver = prunebench.make_solver("pyomo", {"solver": "mysolver"})
+    before = cache.key(block, solver, 0, 1.0)
+    program.write_text("#!/bin/sh\n# version 2\n")
+    assert cache.key(block, solver, 0, 1.0) != before
+
+
+def test_a_folder_that_cannot_be_written_is_told_once_and_stops_nothing(counting, monkeypatch, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    said = []
+    frame = prunebench.compare(blocks(2), ["counting"], out=tmp_path / "a", seeds=1, time_limit=0.05, say=said.append)
+    assert (frame["skipped"] == "").all()
+    assert len([line for line in said if "answers cannot be kept" in line]) == 1
+
+
+class MySampler:
+    """A dimod sampler that enumerates; picklable and without options."""
+
+    parameters: ClassVar[dict] = {}
+
+    def sample(self, bqm):
+        if len(bqm.variables) == 9:
+            raise RuntimeError("no licence for nine")
+        return dimod.ExactSolver().sample(bqm)
+
+
+@pytest.mark.parametrize(
+    ("given", "label"),
+    [
+        (lambda: dimod.ExactSolver(), "dimod (sampler=dimod.reference.samplers.exact_solver.ExactSolver)"),
+        (lambda: dimod.ExactSolver, "dimod (sampler=dimod.reference.samplers.exact_solver.ExactSolver)"),
+        (lambda: prunebench.make_solver("dimod", {"sampler": MySampler()}), f"dimod (sampler={__name__}.MySampler)"),
+        (lambda: SolverChoice("dimod", {"sampler": MySampler}), f"dimod (sampler={__name__}.MySampler)"),
+    ],
+)
+def test_samplers_are_taken_as_objects_and_classes(given, label, counting, tmp_path):
+    frame = prunebench.compare(blocks(1, p=8), [given(), "exhaustive"], out=tmp_path / "a", seeds=1, time_limit=0.3)
+    rows = frame.set_index("solver")
+    assert rows.loc[label, "skipped"] == ""
+    assert rows.loc[label, "objective"] == pytest.approx(rows.loc["exhaustive", "objective"])
+    assert frame.attrs["failed"] == 0
+    assert not any("ExactSolver" in file.read_text() for file in kept_answers(tmp_path))
+    # The finished table is read; an unfinished one cannot go on without the object.
+    assert len(resume(tmp_path / "a")) == len(frame)
+    (tmp_path / "a" / "result.json").unlink()
+    with pytest.raises(InvalidInput, match="given as an object, which no file holds"):
+        resume(tmp_path / "a")
+
+
+def test_two_objects_of_one_class_are_told_apart(tmp_path):
+    chosen = with_baselines([MySampler(), MySampler()])
+    assert len({choice.label for choice in chosen}) == len(chosen)
+
+
+def test_solver_classes_are_taken_and_what_is_no_solver_is_refused(tmp_path):
+    assert SolverChoice.of(SOLVERS.get("swap")) == SolverChoice("swap")
+    for wrong in (3, object(), dict):
+        with pytest.raises(InvalidInput, match="is no solver"):
+            SolverChoice.of(wrong)
+
+
+def test_a_sampler_that_fails_is_a_row_with_its_words_and_told_once(counting, tmp_path):
+    said = []
+    both = [*blocks(2, p=9), *blocks(1, p=8)]
+    frame = prunebench.compare(both, [MySampler()], out=tmp_path / "a", seeds=1, time_limit=0.3, say=said.append)
+    failed = frame[frame["solver_name"] == "dimod"].set_index("p")["skipped"]
+    assert failed[9].str.contains("RuntimeError: no licence for nine").all()
+    assert failed[8] == ""
+    assert frame.attrs["failed"] == 2
+    assert len([line for line in said if "no licence for nine" in line]) == 1
+    assert any(line.startswith("2 of ") and "failed" in line for line in said)
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["failed"] == 2
+
+
+def test_a_comparison_with_failures_says_so_and_exits_with_one(counting, tmp_path, capsys):
+    words = ["compare", "planted", "--size", "12", "--blocks", "1", "--seeds", "1", "--time-limit", "0.05"]
+    code = main([*words, "--solver", "counting:behaviour=raise", "--out", str(tmp_path / "a")])
+    out = capsys.readouterr().out
+    assert code == 1
+    assert "FAILED  1 of 4 solves" in out
+    assert "failed: RuntimeError: the device is on fire" in out
+    assert main([*words, "--solver", "counting:behaviour=refuse", "--out", str(tmp_path / "b")]) == 0
 
 
 def test_a_solver_that_refuses_or_breaks_does_not_end_the_comparison(counting, tmp_path):

@@ -89,6 +89,7 @@ def finished(frame: "pandas.DataFrame") -> dict[str, Any]:
         "report": str(page),
         "rows": len(frame),
         "cached": int(frame["cached"].sum()),
+        "failed_solves": frame.attrs["failed"],
         "summary": rows,
     }
 
@@ -114,9 +115,16 @@ def text(result: dict[str, Any]) -> str:
     lines += [
         "",
         "gap: to the best bound proved by any solver (* to the best objective); 0 optimal, 1 a random mask.",
+        *(
+            [f"FAILED  {result['failed_solves']} of {result['rows']} solves; their rows say why"]
+            if result["failed_solves"]
+            else []
+        ),
         f"table   {result['table']} ({result['rows']} rows, {result['cached']} of them from the cache)",
         f"report  {result['report']}",
     ]
+    if result["failed_solves"]:
+        lines.append(f"FAILED  {result['failed_solves']} of {result['rows']} solves; their rows say why")
     return "\n".join(lines)
 
 

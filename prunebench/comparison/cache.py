@@ -1,69 +1,114 @@
-"""Answers kept between comparisons: the same block, solver, options, seed, limit and code are not solved twice."""
+"""Answers kept between comparisons: the same block, solver, options, seed, limit and code are not solved twice.
+
+A file is believed only where its seal fits its contents, its key is its own, and the block itself gives
+the objective that it states. Any other is removed, told once, and solved again.
+"""
 
 import hashlib
-import inspect
 import json
 import os
-import platform
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-import prunebench
+from prunebench.comparison import fingerprint
+from prunebench.comparison.request import portable
 from prunebench.comparison.work import Outcome
 from prunebench.core import solution_file
 from prunebench.core.block import BlockProblem
+from prunebench.core.errors import SolverFault
 from prunebench.core.options import as_json
 from prunebench.core.problem import cache_directory
 from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Solver
+from prunebench.core.solver import Solver, verified
 
-FORMAT = "prunebench.answer/1"
+FORMAT = "prunebench.answer/2"
+
+OBJECTIVE_ROUNDING = 1e-12
+"""A stated objective may differ by this part of its size from what the block gives: sums may be ordered differently."""
+
+Say = Callable[[str], None]
 
 
 class AnswerCache:
-    """A folder of answers by key; `None` as folder keeps nothing."""
+    """A folder of answers by key; `None` as folder keeps nothing. What goes wrong with it is told through `say`."""
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, say: Say = lambda _line: None) -> None:
         self.folder = folder
+        self._say = say
+        self._told: set[str] = set()
 
     @staticmethod
-    def of_user() -> "AnswerCache":
+    def of_user(say: Say = lambda _line: None) -> "AnswerCache":
         """The user's cache folder."""
-        return AnswerCache(cache_directory() / "answers")
+        return AnswerCache(cache_directory() / "answers", say)
 
     def key(self, block: BlockProblem, solver: Solver, seed: int, time_limit: float) -> str:
-        """SHA-256 over all that decides an answer and its times: also the code and the machine."""
+        """SHA-256 over all that decides an answer and its times, code, libraries and machine included.
+
+        "" where that cannot be told, and nothing is kept: an option that is an object, code without a file.
+        """
+        options = as_json(solver)
+        if not portable(solver):
+            return ""
+        try:
+            surroundings = fingerprint.of(solver, options)
+        except fingerprint.NoSource:
+            return ""
         parts = {
+            "format": FORMAT,
             "block": block.hash,
             "solver": solver.name,
-            "options": as_json(solver),
+            "options": options,
             "seed": seed,
             "time_limit": time_limit,
-            "code": code_version(type(solver)),
-            "machine": [platform.machine(), platform.processor(), os.cpu_count(), platform.node()],
+            **surroundings,
         }
-        return hashlib.sha256(json.dumps(solution_file.plain(parts), sort_keys=True).encode()).hexdigest()
+        return _digest(parts)
 
     def get(self, key: str, block: BlockProblem) -> Outcome | None:
-        """The answer kept under a key, checked against the block; None where there is none."""
-        if self.folder is None or not (file := self.folder / key[:2] / f"{key}.json").is_file():
+        """The answer kept under a key, checked against the block; None where there is none that holds."""
+        if self.folder is None or not key or not (file := self._file(key)).is_file():
             return None
-        held = json.loads(file.read_text(encoding="utf-8"))
-        return outcome_of(held, block) if held.get("format") == FORMAT else None
+        try:
+            return _checked(json.loads(file.read_text(encoding="utf-8")), key, block)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SolverFault) as error:
+            self._tell(
+                "damaged",
+                f"a kept answer is damaged or was changed, and is solved again ({type(error).__name__}: {error})",
+            )
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+            return None
 
     def put(self, key: str, block: BlockProblem, outcome: Outcome) -> None:
         """Keep an answer; reasons for having none are not kept, since they may go away."""
-        if self.folder is None or outcome.solution is None:
+        if self.folder is None or not key or outcome.solution is None:
             return
-        file = self.folder / key[:2] / f"{key}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        answer = solution_file.plain(contents_of(block, outcome))
+        file = self._file(key)
         temporary = file.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(contents_of(block, outcome), allow_nan=False), encoding="utf-8")
-        temporary.replace(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            held = {"format": FORMAT, "key": key, "seal": _digest([key, answer]), "answer": answer}
+            temporary.write_text(json.dumps(held, allow_nan=False), encoding="utf-8")
+            temporary.replace(file)
+        except (OSError, ValueError) as error:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            self._tell("unwritten", f"answers cannot be kept in {self.folder} ({error}); the comparison goes on")
+
+    def _file(self, key: str) -> Path:
+        assert self.folder is not None
+        return self.folder / key[:2] / f"{key}.json"
+
+    def _tell(self, what: str, line: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._say(line)
 
 
 def contents_of(block: BlockProblem, outcome: Outcome) -> dict[str, Any]:
@@ -71,11 +116,21 @@ def contents_of(block: BlockProblem, outcome: Outcome) -> dict[str, Any]:
     solution = outcome.solution
     assert solution is not None
     summary = solution_file.as_json(block, solution, solver="", options={}, seed=0)
-    return {
-        **solution_file.with_arrays(summary, solution),
-        "format": FORMAT,
-        "cpu_seconds": outcome.cpu_seconds,
-    }
+    return {**solution_file.with_arrays(summary, solution), "cpu_seconds": outcome.cpu_seconds}
+
+
+def _checked(held: Mapping[str, Any], key: str, block: BlockProblem) -> Outcome:
+    """The answer of a file; raises ValueError or SolverFault where the file is not what was written."""
+    answer = held["answer"]
+    if held["format"] != FORMAT or held["key"] != key or held["seal"] != _digest([key, answer]):
+        raise ValueError("its seal does not fit")
+    outcome = outcome_of(answer, block)
+    assert outcome.solution is not None
+    found, stated = outcome.solution.objective, answer["objective"]
+    if not abs(found - stated) <= OBJECTIVE_ROUNDING * (abs(found) + abs(block.form.constant)):
+        raise ValueError(f"it states objective {stated!r} where the block gives {found!r}")
+    verified(block, outcome.solution, "cache")
+    return outcome
 
 
 def outcome_of(held: Mapping[str, Any], block: BlockProblem) -> Outcome:
@@ -98,21 +153,5 @@ def outcome_of(held: Mapping[str, Any], block: BlockProblem) -> Outcome:
     return Outcome(solution, "", held["cpu_seconds"])
 
 
-@cache
-def code_version(solver: type) -> str:
-    """The version, and a digest of the package's and the solver's own source: edited code solves anew."""
-    digest = hashlib.sha256()
-    root = Path(prunebench.__file__).parent
-    for name in ("core", "forms", "kernels", "solvers"):
-        for file in sorted((root / name).resolve().glob("*.py")):
-            digest.update(file.read_bytes())
-    for file in _own_file(solver):
-        digest.update(file.read_bytes())
-    return f"{prunebench.__version__}+{digest.hexdigest()[:12]}"
-
-
-def _own_file(solver: type) -> list[Path]:
-    try:
-        return [Path(inspect.getfile(solver))]
-    except (TypeError, OSError):
-        return []
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

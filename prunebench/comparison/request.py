@@ -11,7 +11,7 @@ from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import keep_count
 from prunebench.core.registry import SOLVERS
-from prunebench.core.solver import Solver
+from prunebench.core.solver import Solver, make_solver
 
 BASELINES = ("random", "greedy", "swap")
 """Random sampling, greedy elimination and multi-start swap descent: rows of every comparison."""
@@ -19,16 +19,39 @@ BASELINES = ("random", "greedy", "swap")
 
 @dataclass(frozen=True)
 class SolverChoice:
-    """A solver with its options, and the label under which people see it."""
+    """A solver with its options, and the label under which people see it.
+
+    given : the solver itself where an option of it is an object that no file can hold, such as a dimod sampler
+    is_object : whether it was such a one; a comparison read from its directory has lost the object
+    """
 
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    is_object: bool = False
+    given: Solver | None = field(default=None, compare=False, repr=False)
 
     @property
     def label(self) -> str:
         """The name, with those options that were given."""
         given = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
         return f"{self.name} ({given})" if given else self.name
+
+    def make(self) -> Solver:
+        """The solver.
+
+        Raises
+        ------
+        InvalidInput     an unknown name or option, or an object that the directory of a comparison does not hold
+        MissingPackage   the solver's own library is not installed
+        """
+        if self.given is not None:
+            return self.given
+        if self.is_object:
+            raise InvalidInput(
+                f"solver {self.label} was given as an object, which no file holds; a comparison with it cannot be "
+                "resumed: start it again from Python"
+            )
+        return make_solver(self.name, self.options)
 
     @staticmethod
     def parse(text: str) -> "SolverChoice":
@@ -50,26 +73,70 @@ class SolverChoice:
         return SolverChoice(name, options)
 
     @staticmethod
-    def of(solver: "str | SolverChoice | Solver") -> "SolverChoice":
-        """A choice from a text, a choice, or a solver object (by its name and the options that are not the default).
+    def of(solver: "str | SolverChoice | Solver | Any") -> "SolverChoice":
+        """A choice from a text, a choice, a solver object or class, or a dimod sampler, its class or factory.
+
+        A solver object is named by its class and the options that are not the default.
 
         Raises
         ------
-        InvalidInput   an object of a class that is not registered
+        InvalidInput   neither, or an object of a class that is not registered
         """
         if isinstance(solver, SolverChoice):
-            return solver
+            return solver._checked()
         if isinstance(solver, str):
             return SolverChoice.parse(solver)
+        name = getattr(solver, "name", None) if isinstance(solver, type) else None
+        if isinstance(name, str) and name in SOLVERS.names():
+            return SolverChoice(name)
+        if isinstance(getattr(type(solver), "name", None), str) and hasattr(solver, "solve"):
+            return SolverChoice._of_object(solver)
+        if any(hasattr(solver, method) for method in ("sample", "sample_cqm")):
+            return SolverChoice._of_object(make_solver("dimod", {"sampler": solver}))
+        raise InvalidInput(
+            f"{solver!r} is no solver; give a name such as 'anneal:sweeps=50', a solver object of prunebench, or a "
+            "dimod sampler, its class or an object of it"
+        )
+
+    @staticmethod
+    def _of_object(solver: Solver) -> "SolverChoice":
         cls = type(solver)
         if cls.name not in SOLVERS.names():
             raise InvalidInput(
                 f"solver {cls.name!r} is not registered, so a comparison could not be resumed; "
                 "put @prunebench.register_solver on its class"
             )
-        default = option_tools.as_json(cls())
-        options = {key: value for key, value in option_tools.as_json(solver).items() if value != default[key]}
+        default = cls()
+        held = {option_tools.option_name(item): item.name for item in dataclasses.fields(cls) if item.init}  # type: ignore[arg-type]
+        values = {option: getattr(solver, field) for option, field in held.items()}
+        standard = option_tools.as_json(default)
+        plain = option_tools.as_json(solver)
+        options = {option: plain[option] for option in held if plain[option] != standard[option]}
+        objects = {option: _described(value) for option, value in values.items() if not portable(value)}
+        if objects:
+            return SolverChoice(cls.name, {**options, **objects}, is_object=True, given=solver)
         return SolverChoice(cls.name, options)
+
+    def _checked(self) -> "SolverChoice":
+        """The choice itself, its objects made part of it as `of` does."""
+        if self.given is not None or self.is_object or all(map(portable, self.options.values())):
+            return self
+        return SolverChoice._of_object(make_solver(self.name, self.options))
+
+
+def portable(value: Any) -> bool:
+    """Whether an option's value, or every option of a solver, is plain: what a text or JSON holds, no object."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return all(portable(getattr(value, item.name)) for item in dataclasses.fields(value))
+    if isinstance(value, (tuple, list)):
+        return all(map(portable, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _described(value: Any) -> str:
+    """An object by the name of its class, as rows and messages show it."""
+    cls = value if isinstance(value, type) else type(value)
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +192,18 @@ class CompareRequest:
 
     def as_json(self) -> dict[str, Any]:
         """The request as JSON-able values, marked as a comparison's."""
-        return {"kind": "compare", **dataclasses.asdict(self)}
+        held: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        solvers: list[dict[str, Any]] = []
+        for choice in self.solvers:
+            solvers.append({"name": choice.name, "options": dict(choice.options)})
+            if choice.is_object:
+                solvers[-1]["is_object"] = True
+        held |= {
+            "solvers": solvers,
+            "problem_options": dict(self.problem_options),
+            "curvature": dict(self.curvature),
+        }
+        return {"kind": "compare", **held}
 
     @staticmethod
     def from_json(held: Mapping[str, Any], source: str) -> "CompareRequest":
@@ -148,6 +226,17 @@ class CompareRequest:
 
 def with_baselines(solvers: Sequence["str | SolverChoice | Solver"]) -> tuple[SolverChoice, ...]:
     """The choices, preceded by those baselines that are not among them."""
-    chosen = tuple(SolverChoice.of(solver) for solver in solvers)
+    chosen = _told_apart([SolverChoice.of(solver) for solver in solvers])
     named = {choice.name for choice in chosen}
     return (*(SolverChoice(name) for name in BASELINES if name not in named), *chosen)
+
+
+def _told_apart(choices: Sequence[SolverChoice]) -> tuple[SolverChoice, ...]:
+    """The choices; two objects of one class, whose labels say the same, are numbered."""
+    out: list[SolverChoice] = []
+    for choice in choices:
+        twins = sum(other.is_object and other.name == choice.name for other in out)
+        if choice.is_object and any(other.label == choice.label for other in out):
+            choice = dataclasses.replace(choice, options={**choice.options, "object": twins + 1})
+        out.append(choice)
+    return tuple(out)

@@ -12,19 +12,20 @@ import numpy as np
 
 from prunebench.comparison import table
 from prunebench.comparison.blocks import Entry, entries_of, given
-from prunebench.comparison.cache import AnswerCache, code_version
+from prunebench.comparison.cache import AnswerCache
+from prunebench.comparison.fingerprint import code_version
 from prunebench.comparison.request import CompareRequest, SolverChoice, with_baselines
 from prunebench.comparison.true_loss import TrueLoss
 from prunebench.comparison.work import Outcome, attempt, reason_of
 from prunebench.coordinator.executors import Job, Workers, make_workers
 from prunebench.core.block import BlockProblem
-from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage, SolverRefused
+from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage
 from prunebench.core.options import as_json
 from prunebench.core.problem import NetworkProblem, Problem, make_problem, require_data
 from prunebench.core.registry import PROBLEMS
 from prunebench.core.solution import Budget
 from prunebench.core.solution_file import finite
-from prunebench.core.solver import Solver, make_solver, native_or_refit
+from prunebench.core.solver import Solver, native_or_refit
 from prunebench.log.run_directory import RunDirectory, next_free, resume_line
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Cell:
 
 def compare(
     problem: "str | Problem | Sequence[BlockProblem]",
-    solvers: "Sequence[str | SolverChoice | Solver]" = (),
+    solvers: "Sequence[str | SolverChoice | Solver | Any]" = (),
     *,
     out: Path | str | None = None,
     say: Say = lambda _line: None,
@@ -66,8 +67,9 @@ def compare(
     Parameters
     ----------
     problem : registered name (with `problem_options`), a registered problem object, or block problems
-    solvers : names ("anneal", "anneal:sweeps=50"), `SolverChoice`s or solver objects; random sampling,
-              greedy elimination and multi-start swap descent are added
+    solvers : names ("anneal", "anneal:sweeps=50"), `SolverChoice`s, solver objects or classes, dimod samplers
+              or their classes; random sampling, greedy elimination and multi-start swap descent are added.
+              A comparison with an object that no file holds (a sampler) is not cached and cannot be resumed
     out : the run directory; by default runs/compare-PROBLEM-NNN below the working directory
     say : called with one line of progress at a time
     wanted : the other fields of `prunebench.comparison.request.CompareRequest`: sizes, densities, blocks,
@@ -76,7 +78,8 @@ def compare(
     Returns
     -------
     DataFrame   a row for each block, solver and seed (`prunebench.comparison.table.COLUMNS`); its
-                `attrs["directory"]` names the run directory, `attrs["skipped"]` counts rows without an answer
+                `attrs["directory"]` names the run directory, `attrs["skipped"]` counts rows without an answer,
+                `attrs["failed"]` those of them whose solver failed
 
     Raises
     ------
@@ -130,7 +133,7 @@ def _check(request: CompareRequest) -> Workers:
     """Refuse what can be refused before any work: unknown names and options, missing data, a wrong executor."""
     for choice in request.solvers:
         try:
-            make_solver(choice.name, choice.options)
+            choice.make()
         except MissingPackage:
             continue
     if request.problem:
@@ -152,7 +155,7 @@ def _cells(request: CompareRequest, entries: Sequence[Entry]) -> Iterator[Cell]:
     made: list[tuple[SolverChoice, Solver | None, str]] = []
     for choice in request.solvers:
         try:
-            made.append((choice, make_solver(choice.name, choice.options), ""))
+            made.append((choice, choice.make(), ""))
         except MissingPackage as error:
             made.append((choice, None, str(error)))
     for entry in entries:
@@ -172,7 +175,8 @@ def _execute(
     done = {(row["block_hash"], row["solver"], row["seed"]) for row in run.events()}
     waiting = [cell for cell in cells if cell.key not in done]
     say(f"{len(cells)} solves on {len(entries)} blocks, {len(cells) - len(waiting)} of them done before")
-    cache = AnswerCache.of_user() if request.cache else AnswerCache(None)
+    cache = AnswerCache.of_user(say) if request.cache else AnswerCache(None)
+    failures = _Failures(say)
     judge = _judge(request)
     began = told = perf_counter()
     finished = 0
@@ -180,6 +184,7 @@ def _execute(
         queue = iter(waiting)
         while batch := list(islice(queue, max(1, workers.width))):
             for cell, outcome, cached in _solve(batch, request, workers, cache, say):
+                failures.note(cell.choice.label, outcome.skipped)
                 run.event(_row(request, cell, outcome, cached, judge))
                 finished += 1
             if perf_counter() - told >= TOLD_SECONDS:
@@ -199,8 +204,25 @@ def _execute(
         workers.close()
     rows = run.events()
     frame = table.finished(rows, request.time_limit, request.target)
-    run.finish_table(frame, {"kind": "compare", "rows": len(rows), "seconds": perf_counter() - began})
+    failed = sum(table.is_failure(row["skipped"]) for row in rows)
+    if failed:
+        say(f"{failed} of {len(rows)} solves failed; their rows say why")
+    run.finish_table(frame, {"kind": "compare", "rows": len(rows), "failed": failed, "seconds": perf_counter() - began})
     return table.read(run.path)
+
+
+class _Failures:
+    """Tells each solver's failure once, as it happens."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._told: set[tuple[str, str]] = set()
+
+    def note(self, label: str, skipped: str) -> None:
+        """Take in a row's reason."""
+        if table.is_failure(skipped) and (label, skipped) not in self._told:
+            self._told.add((label, skipped))
+            self._say(f"solver {label} {skipped}")
 
 
 def _solve(
@@ -222,7 +244,7 @@ def _solve(
     budget = Budget(seconds=request.time_limit)
     jobs = [Job(batch[i].entry.block, s, budget, batch[i].seed) for i in rest if (s := batch[i].solver) is not None]
     for i, (outcome, reason) in zip(rest, workers.answers(jobs, say, attempt), strict=True):
-        held[i] = (outcome if outcome is not None else Outcome(None, f"failed: {reason}")), False
+        held[i] = (outcome if outcome is not None else Outcome(None, f"{table.FAILED}{reason}")), False
         cache.put(keys[i], batch[i].entry.block, held[i][0])
     for i, cell in enumerate(batch):
         yield cell, *held[i]
@@ -233,7 +255,7 @@ def _refusal(cell: Cell) -> str:
     assert cell.solver is not None
     try:
         native_or_refit(cell.solver, cell.entry.block)
-    except SolverRefused as error:
+    except InvalidInput as error:
         return reason_of(error)
     return ""
 

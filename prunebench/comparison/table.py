@@ -36,6 +36,14 @@ TEXTS = (
 
 FILE = "results.parquet"
 
+FAILED = "failed: "
+"""What the reason of a solve begins with that broke, and was not refused before any work."""
+
+
+def is_failure(skipped: str) -> bool:
+    """Whether a row's reason tells of a solver that broke."""
+    return skipped.startswith(FAILED)
+
 
 def finished(rows: Sequence[Mapping[str, Any]], time_limit: float, target: float) -> "pandas.DataFrame":
     """The table of all rows with every measure computed, block by block."""
@@ -85,6 +93,7 @@ def read(directory: Path | str) -> "pandas.DataFrame":
         frame = finished(run.events(), run.request["time_limit"], run.request["target"])
     frame.attrs["directory"] = str(path)
     frame.attrs["skipped"] = int((frame["skipped"] != "").sum())
+    frame.attrs["failed"] = sum(map(is_failure, frame["skipped"]))
     return frame
 
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, replace
 from time import process_time
 
+from prunebench.comparison.table import FAILED
 from prunebench.coordinator.executors import Job, run_job
 from prunebench.core.errors import MissingPackage, PrunebenchError, SolverRefused
 from prunebench.core.solution import Budget, Progress, Solution, Status
@@ -36,9 +37,9 @@ def attempt(job: Job, progress: Progress | None = None) -> Outcome:
     except (SolverRefused, MissingPackage) as error:
         return Outcome(None, reason_of(error))
     except PrunebenchError as error:
-        return Outcome(None, f"failed: {error}")
+        return Outcome(None, f"{FAILED}{error}")
     except Exception as error:
-        return Outcome(None, f"failed: {type(error).__name__}: {error}")
+        return Outcome(None, f"{FAILED}{type(error).__name__}: {error}")
     if solution.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
     return Outcome(solution, "", seconds)
