@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import keep_count
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solver import Solver, make_solver
+
+_COMMAS_OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
 
 BASELINES = ("random", "greedy", "swap")
 """Random sampling, greedy elimination and multi-start swap descent: rows of every comparison."""
@@ -55,7 +58,7 @@ class SolverChoice:
 
     @staticmethod
     def parse(text: str) -> "SolverChoice":
-        """NAME or NAME:KEY=VALUE,KEY=VALUE.
+        """NAME or NAME:KEY=VALUE,KEY=VALUE; a value that is a list stands in brackets, KEY=[1,2].
 
         Raises
         ------
@@ -63,7 +66,7 @@ class SolverChoice:
         """
         name, _, rest = text.partition(":")
         options: dict[str, Any] = {}
-        for part in filter(None, rest.split(",")):
+        for part in filter(None, _COMMAS_OUTSIDE_BRACKETS.split(rest)):
             key, equals, value = part.partition("=")
             if not equals or not key:
                 raise InvalidInput(f"--solver {text}: {part!r} is no option; write NAME:OPTION=VALUE,OPTION=VALUE")

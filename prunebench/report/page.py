@@ -13,7 +13,7 @@ from prunebench.report.figure import Absent, Drawn, Figure
 from prunebench.report.gather import Material, Source
 from prunebench.report.glossary import GLOSSARY, anchor
 from prunebench.report.interactive import has_bands, plot_json, shows_bands
-from prunebench.report.reproduce import command
+from prunebench.report.reproduce import command, why_not
 from prunebench.report.style import Looks
 from prunebench.report.swatch import swatch
 from prunebench.report.tables import Cell, Table
@@ -227,7 +227,8 @@ def _reproduce(sources: Iterable[Source]) -> str:
     for source in held:
         asked = command(source.request) if "problem" in source.request else ""
         words = " ".join(f"<span>{escape(word)}</span>" for word in asked.split(" "))
-        line = f"<pre>{words}</pre>" if asked else "<p>Blocks were given as objects: no command does it.</p>"
+        reason = why_not(source.request) if "problem" in source.request else "the table came without its run"
+        line = f"<pre>{words}</pre>" if asked else f"<p>No command does it: {escape(reason)}.</p>"
         seeds = source.request.get("seeds")
         runs = f"; {_counted(int(seeds), 'run')} of each stochastic solver on each block" if seeds else ""
         text += f"<h3>{escape(str(source.path))}</h3>{line}<p class='subtle'>seed {source.seed}{escape(runs)}</p>"
