@@ -98,7 +98,9 @@ def test_a_tokenizer_of_another_model(capsys, tmp_path, copy):
     held = json.loads(file.read_text())
     held["model"]["vocab"] |= {f"more{number}": 48 + number for number in range(12)}
     file.write_text(json.dumps(held))
-    assert "has 60 tokens and the model 48; they do not belong together" in refused(capsys, tmp_path, *options(copy))
+    text = copy / "text.json"
+    text.write_text(json.dumps(["w1 w2 more11 w3 " * 9] * 120))
+    assert "the text holds token 59 ('more11') and model" in refused(capsys, tmp_path, *options(copy))
     file.unlink()
     assert "has no tokenizer that can be read" in refused(capsys, tmp_path, *options(copy))
 

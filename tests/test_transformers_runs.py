@@ -240,7 +240,7 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_mistral, tmp_path):
     problem = make_problem("causal-lm", {"model": str(tmp_path), "text": str(tmp_path / "text.json")})
     with pytest.raises(InvalidInput) as error:
         problem.calibration()
-    assert "has 48 tokens and the model 20" in lines_of(error)
+    assert "the text holds token 47 ('w44') and model" in lines_of(error)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tiny_mistral, tmp_path):

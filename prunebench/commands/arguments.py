@@ -9,6 +9,7 @@ from typing import Any
 
 from prunebench.core import options as option_tools
 from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.core.problem import problem_options
 
 Say = Callable[[str], None]
 
@@ -79,7 +80,11 @@ def split_options(texts: list[str], owners: Mapping[str, type]) -> dict[str, dic
     UnknownName    none has it
     """
     mine: dict[str, dict[str, str]] = {owner: {} for owner in owners}
-    known = {owner: {option.name for option in option_tools.options_of(cls)} for owner, cls in owners.items()}
+    listed = {
+        owner: problem_options(cls) if owner == "problem" else option_tools.options_of(cls)
+        for owner, cls in owners.items()
+    }
+    known = {owner: {option.name for option in options} for owner, options in listed.items()}
     for key, value in pairs(texts).items():
         named, dot, name = key.partition(".")
         if dot and named in mine:

@@ -8,6 +8,7 @@ from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.layer_wise_options import LayerWiseOptions
 from prunebench.coordinator.multi_stage import MultiStageOptions
 from prunebench.coordinator.one_shot import OneShot
+from prunebench.core.options import options_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,17 +23,17 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             {
                 "name": "icbs",
                 "summary": "Block coordinate descent over the network.",
-                "options": options_rows(ICBSOptions),
+                "options": options_rows(options_of(ICBSOptions)),
             },
             {
                 "name": "multi-stage",
                 "summary": "The density falls in stages, each from new gradients about the current weights.",
-                "options": options_rows(MultiStageOptions),
+                "options": options_rows(options_of(MultiStageOptions)),
             },
             {
                 "name": "layer-wise",
                 "summary": "Layer by layer from the Gram matrix of each layer's inputs; no backward pass.",
-                "options": options_rows(LayerWiseOptions),
+                "options": options_rows(options_of(LayerWiseOptions)),
             },
         ]
     }

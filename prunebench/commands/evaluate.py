@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.commands import arguments as shared
-from prunebench.core import options as option_tools
 from prunebench.core.errors import InvalidInput
-from prunebench.core.problem import NetworkProblem, make_problem, require_data
+from prunebench.core.problem import NetworkProblem, make_problem, options_as_json, require_data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,16 +22,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {arguments.problem!r} has no network to evaluate")
     require_data(problem)
-    from prunebench.curvature.network import PrunableNetwork
+    from prunebench.curvature.chosen import prunable_network
 
     model = problem.model()
-    network = PrunableNetwork(model, problem.prunable())
+    network = prunable_network(problem, model)
     if arguments.weights:
         network.load(arguments.weights)
     measures = problem.evaluate(model)
     return {
         "problem": arguments.problem,
-        "options": option_tools.as_json(problem),
+        "options": options_as_json(problem),
         "weights": str(arguments.weights) if arguments.weights else None,
         **measures,
         "kept": int((network.weights() != 0.0).sum()),

@@ -5,7 +5,7 @@ from typing import Any
 
 from prunebench.commands.solvers import options_rows
 from prunebench.core.errors import InvalidInput
-from prunebench.core.problem import data_directory
+from prunebench.core.problem import data_directory, problem_options
 from prunebench.core.registry import PROBLEMS, missing_packages
 
 
@@ -54,5 +54,5 @@ def _describe(cls: type[Any]) -> dict[str, Any]:
         "summary": cls.summary,
         "ready": not missing,
         "missing": missing,
-        "options": options_rows(cls),
+        "options": options_rows(problem_options(cls)),
     }

@@ -1,6 +1,7 @@
 """List the solvers: modes, exact or not, stochastic or not, size limits, options, and what is missing."""
 
 import argparse
+from collections.abc import Iterable
 from typing import Any
 
 from prunebench.core import options as option_tools
@@ -61,15 +62,14 @@ def _describe(cls: type[Any]) -> dict[str, Any]:
         "missing": missing,
         "available": not missing,
         "install": getattr(cls, "install", "") if missing else "",
-        "options": options_rows(cls),
+        "options": options_rows(option_tools.options_of(cls)),
     }
 
 
-def options_rows(cls: type[Any]) -> list[dict[str, str]]:
-    """The options of a class as rows of name, type, default and documentation."""
+def options_rows(options: Iterable[option_tools.Option]) -> list[dict[str, str]]:
+    """Options as rows of name, type, default and documentation."""
     return [
-        {"name": option.name, "type": option.kind, "default": option.default, "doc": option.doc}
-        for option in option_tools.options_of(cls)
+        {"name": option.name, "type": option.kind, "default": option.default, "doc": option.doc} for option in options
     ]
 
 

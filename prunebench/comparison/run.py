@@ -21,7 +21,7 @@ from prunebench.coordinator.executors import Job, Workers, make_workers
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage
 from prunebench.core.options import as_json
-from prunebench.core.problem import NetworkProblem, Problem, make_problem, require_data
+from prunebench.core.problem import NetworkProblem, Problem, make_problem, options_as_json, require_data
 from prunebench.core.registry import PROBLEMS
 from prunebench.core.solution import Budget
 from prunebench.core.solution_file import finite
@@ -97,7 +97,7 @@ def compare(
         wanted |= {"sizes": tuple(sorted({block.p for block in blocks})), "blocks": len(blocks), "true_loss": False}
         wanted.setdefault("mode", blocks[0].mode)
     else:
-        name, options = problem.name, as_json(problem)
+        name, options = problem.name, options_as_json(problem)
         PROBLEMS.get(name)
     for key in ("sizes", "densities"):
         if key in wanted:

@@ -18,10 +18,10 @@ class TrueLoss:
     """
 
     def __init__(self, problem: NetworkProblem, samples: int = SAMPLES, batch: int = 500) -> None:
-        from prunebench.curvature.network import PrunableNetwork
+        from prunebench.curvature.chosen import prunable_network
 
         self._problem = problem
-        self._network = PrunableNetwork(problem.model(), problem.prunable())
+        self._network = prunable_network(problem)
         self._dense = self._network.weights()
         self._samples = problem.validation()
         count = min(samples, len(self._samples))

@@ -118,12 +118,12 @@ def _from_network(
     rng: np.random.Generator,
     quota: str | None,
 ) -> BlockProblem:
+    from prunebench.curvature.chosen import prunable_network
     from prunebench.curvature.fisher import FisherOptions, fisher_form
-    from prunebench.curvature.network import PrunableNetwork
     from prunebench.curvature.samples import row_weight
 
     options = option_tools.build(FisherOptions, curvature)
-    network = PrunableNetwork(problem.model(), problem.prunable())
+    network = prunable_network(problem)
     _require_size(problem.name, size, network.total)
     weights = network.weights()
     calibration = problem.calibration()

@@ -57,9 +57,9 @@ def export_model(run: Path, folder: Path) -> dict[str, Any]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInput(f"{folder} exists and is not empty; choose another folder")
     require_data(problem)
-    from prunebench.curvature.network import PrunableNetwork
+    from prunebench.curvature.chosen import prunable_network
 
-    network = PrunableNetwork(problem.model(), problem.prunable())
+    network = prunable_network(problem)
     pruned = load_start(run, network)
     folder.mkdir(parents=True, exist_ok=True)
     problem.save_pretrained(network.model, folder)

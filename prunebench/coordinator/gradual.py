@@ -87,10 +87,10 @@ def prune_gradually(
     InvalidInput      options that make no sense
     PrunebenchError   the loss stopped being finite
     """
+    from prunebench.curvature.chosen import prunable_network
     from prunebench.curvature.fisher import FisherOptions, network_form
-    from prunebench.curvature.network import PrunableNetwork
 
-    network = PrunableNetwork(problem.model(), problem.prunable())
+    network = prunable_network(problem)
     solver: Solver = make_solver(options.solver, options.solver_options)
     fisher = FisherOptions(samples=options.samples, batch_size=options.rows_batch, ridge=options.ridge)
     rng = np.random.default_rng(options.seed)

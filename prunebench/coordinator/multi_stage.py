@@ -209,6 +209,16 @@ class MultiStage:
         self._rate = options.follow_rate
 
     @property
+    def row_samples(self) -> int:
+        """How many samples a gradient row is the mean of."""
+        return self._batch
+
+    @property
+    def stage_samples(self) -> IndexArray:
+        """The calibration samples that gradients are drawn from, as many as a stage takes. int64 (s,)."""
+        return self._pool[: self._samples]
+
+    @property
     def total_steps(self) -> int | None:
         """Stages and settling rounds; fewer are made where settling stops helping."""
         return len(self.steps)

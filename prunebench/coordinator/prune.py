@@ -1,7 +1,8 @@
 """Prune a whole problem: build its quadratic form, drive a coordinator over it, judge and save the result."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from prunebench.coordinator import quotas
+from prunebench.coordinator import network_facts, quotas
 from prunebench.coordinator.executors import Workers, make_workers
 from prunebench.coordinator.icbs import ICBS
 from prunebench.coordinator.icbs_options import ICBSOptions
@@ -26,14 +27,25 @@ from prunebench.core.arrays import RealArray
 from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput, SolverRefused, unknown_name
 from prunebench.core.masks import keep_count
-from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem, require_data, spread
+from prunebench.core.problem import (
+    BlockSetProblem,
+    NetworkProblem,
+    Problem,
+    make_problem,
+    options_as_json,
+    require_data,
+    selection,
+    spread,
+)
 from prunebench.core.solution import Budget
 from prunebench.core.solver import Solver, make_solver
 from prunebench.curvature.fisher import FisherOptions, network_form
 from prunebench.log.run_directory import RunDirectory, next_free
 
 if TYPE_CHECKING:
+    from prunebench.curvature.gradient_check import Checked
     from prunebench.curvature.network import PrunableNetwork
+    from prunebench.curvature.reach import Unreached
 
 COORDINATORS: Mapping[str, type | None] = {
     "one-shot": None,
@@ -43,6 +55,9 @@ COORDINATORS: Mapping[str, type | None] = {
 }
 """The coordinators by name, with the class of their options."""
 SCOPES = ("network", "layer")
+
+REACH_SAMPLES = 1000
+"""Samples from which multi-stage tells what is not reached: a stage may take many more, and that pass is extra."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,7 +230,7 @@ def _execute(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say:
         "solver": prepared.solver.name,
         "options": {
             **option_tools.as_json(prepared.solver),
-            **{f"problem.{key}": value for key, value in option_tools.as_json(prepared.problem).items()},
+            **{f"problem.{key}": value for key, value in options_as_json(prepared.problem).items()},
         },
         "mode": prepared.mode,
         "density": request.density,
@@ -235,19 +250,28 @@ def _execute(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say:
 def _prune_network(
     request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, run: RunDirectory, say: Say
 ) -> dict[str, Any]:
-    from prunebench.curvature.network import PrunableNetwork
+    from prunebench.curvature.chosen import not_pruned, prunable_network
+    from prunebench.curvature.finite import require_finite_losses
 
     clock = perf_counter()
     model = problem.model()
-    network = PrunableNetwork(model, problem.prunable())
+    network = prunable_network(problem, model)
     network.require_finite()
     dense = problem.evaluate(model)
+    if not all(math.isfinite(value) for value in dense.values()):
+        require_finite_losses(network, problem.loss, problem.validation())
+        raise InvalidInput(f"the dense network is judged {dense} on its validation samples; look for a broken one")
     timings = {"load": perf_counter() - clock}
     measures = ", ".join(f"{name} {value:.4f}" for name, value in dense.items())
     say(f"{request.problem}: {network.total} prunable weights, dense {measures}")
 
     clock = perf_counter()
-    coordinator = _network_coordinator(request, prepared, problem, network, say)
+    coordinator, way, unreached = _network_coordinator(request, prepared, problem, network, say)
+    if not run.describes_network():
+        facts = network_facts.as_json(not_pruned(network, selection(problem)), way, unreached())
+        run.describe_network(facts)
+        for line in network_facts.lines(facts):
+            say(line)
     timings["build"] = perf_counter() - clock
 
     def validate(weights: RealArray) -> Mapping[str, float]:
@@ -281,14 +305,21 @@ def _prune_network(
 
 def _network_coordinator(
     request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, network: "PrunableNetwork", say: Say
-) -> Coordinator:
-    """The coordinator over a network: iCBS and multi-stage look at it again and again, one-shot once."""
+) -> tuple[Coordinator, "Checked | None", Callable[[], "Unreached"]]:
+    """The coordinator over a network, how it computes gradients, and what tells which weights samples do not reach.
+
+    iCBS and multi-stage look at the network again and again, one-shot once.
+    """
+    from prunebench.curvature import reach
+    from prunebench.curvature.gradient_ways import way_of
+
+    rng = np.random.default_rng(calibration_seed(request.seed))
     if request.coordinator == "icbs":
         from prunebench.curvature.landscape import NetworkLandscape
 
         landscape = NetworkLandscape(problem, network)
         start = None if request.start is None else load_start(Path(request.start), network)
-        return ICBS(
+        icbs = ICBS(
             landscape,
             request.density,
             prepared.mode,
@@ -297,17 +328,37 @@ def _network_coordinator(
             problem=request.problem,
             start=start,
         )
+        looked = spread(landscape.samples, prepared.options.samples, rng)
+        return (
+            icbs,
+            landscape.way,
+            lambda: reach.unreached(
+                network.layers, landscape.look(landscape.dense_weights, looked).gradient != 0.0, looked.size
+            ),
+        )
     if request.coordinator == "multi-stage":
-        return _multi_stage(request, prepared, problem, network)
+        stages = _multi_stage(request, prepared, problem, network)
+        calibration, looked = problem.calibration(), stages.stage_samples[:REACH_SAMPLES]
+        way = way_of(network, problem.loss, calibration, looked, batch_size=stages.row_samples)
+        return (
+            stages,
+            way,
+            lambda: reach.unreached(
+                network.layers, reach.reached_by_gradients(network, problem.loss, calibration, looked), looked.size
+            ),
+        )
     if request.coordinator == "layer-wise":
         return _layer_wise(request, prepared, problem, network, say)
     curvature = option_tools.build(FisherOptions, request.curvature)
     layers = [Span(layer.name, layer.start, layer.stop) for layer in network.layers]
     spans = layers if request.scope == "layer" else [Span("network", 0, network.total)]
     _require_size(prepared.solver, max(span.stop - span.start for span in spans))
-    form = network_form(problem, network, curvature, np.random.default_rng(calibration_seed(request.seed)))
+    form = network_form(problem, network, curvature, rng)
     say(f"quadratic form from {curvature.samples} samples")
-    return OneShot(form, network.weights(), request.density, prepared.mode, spans, problem=request.problem)
+    one_shot = OneShot(form, network.weights(), request.density, prepared.mode, spans, problem=request.problem)
+    calibration = problem.calibration()
+    way = way_of(network, problem.loss, calibration, np.arange(1), batch_size=curvature.batch_size)
+    return one_shot, way, lambda: reach.unreached(network.layers, reach.reached_by_form(form), curvature.samples)
 
 
 def _multi_stage(
@@ -327,7 +378,8 @@ def _multi_stage(
 
 def _layer_wise(
     request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, network: "PrunableNetwork", say: Say
-) -> LayerWise:
+) -> tuple[LayerWise, None, Callable[[], "Unreached"]]:
+    from prunebench.curvature import reach
     from prunebench.curvature.staged import StagedNetwork
 
     options: LayerWiseOptions = prepared.options
@@ -343,7 +395,7 @@ def _layer_wise(
     stages = StagedNetwork(network, calibration, positions, dense=options.target == "dense")
     how = f"{stages.blocks} blocks run by themselves" if stages.blocks else "the network run from its inputs each time"
     say(f"{len(network.layers)} layers with {len(stages.groups)} different inputs, {how}")
-    return LayerWise(
+    coordinator = LayerWise(
         stages,
         network.layers,
         network.weights(),
@@ -352,6 +404,13 @@ def _layer_wise(
         options,
         whole_layers=getattr(prepared.solver, "whole_layers", False),
         problem=request.problem,
+    )
+    return (
+        coordinator,
+        None,
+        lambda: reach.unreached(
+            network.layers, reach.reached_by_inputs(network, calibration, positions), positions.size
+        ),
     )
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -10,7 +11,7 @@ import numpy as np
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import IndexArray
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.errors import MissingData
+from prunebench.core.errors import InvalidInput, MissingData
 from prunebench.core.registry import PROBLEMS, register_problem, require_packages
 
 register = register_problem
@@ -81,20 +82,84 @@ class BlockSetProblem(Problem, Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which matrices of a network are pruned: two options that every problem made of a network has beside its own.
+
+    Patterns are those of the shell (`*`, `?`, `[abc]`) and are held against whole parameter names.
+    """
+
+    include: str = ""
+    """Prune the matrices whose names match one of these patterns (comma-separated), and no others; empty: the usual."""
+
+    exclude: str = ""
+    """Leave out the matrices whose names match one of these patterns (comma-separated), such as *.0.*,*head*."""
+
+    @property
+    def patterns(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The patterns of include, and those of exclude."""
+        return _listed(self.include), _listed(self.exclude)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+SELECTION = tuple(item.name for item in option_tools.options_of(Selection))
+"""The names of these options."""
+
+
 def make_problem(problem: "str | Problem", options: Mapping[str, Any] | None = None) -> Problem:
     """A problem by registered name and options, or the object itself.
 
     Raises
     ------
     UnknownName      no problem or option of that name, with the nearest match
+    InvalidInput     a value that does not fit its option
     MissingPackage   the problem's own library is not installed
     """
     if not isinstance(problem, str):
         return problem
     cls = PROBLEMS.get(problem)
     require_packages(f"problem {problem!r}", cls.requires, getattr(cls, "install", "pip install prunebench"))
-    made: Problem = option_tools.build(cls, options or {})
+    given = dict(options or {})
+    which = {name: given.pop(name) for name in SELECTION if name in given and _selects(cls)}
+    made: Problem = option_tools.build(cls, given)
+    if any(which.values()):
+        # Not a field of the class: problems of other packages need not know of it.
+        object.__setattr__(made, "_selection", Selection(**{name: _text(name, item) for name, item in which.items()}))
     return made
+
+
+def problem_options(cls: type) -> list[option_tools.Option]:
+    """The options of a problem class: its fields, and for a network those of `Selection`."""
+    return [*option_tools.options_of(cls), *(option_tools.options_of(Selection) if _selects(cls) else [])]
+
+
+def options_as_json(problem: Problem) -> dict[str, Any]:
+    """The options of a problem as JSON-able values; those of `Selection` where they were given."""
+    chosen = option_tools.as_json(selection(problem))
+    return option_tools.as_json(problem) | {name: value for name, value in chosen.items() if value}
+
+
+def selection(problem: Problem) -> Selection:
+    """Which matrices the problem was asked to prune."""
+    held: Selection = getattr(problem, "_selection", Selection())
+    return held
+
+
+def _selects(cls: type) -> bool:
+    """Whether the class is a network's and has no options of its own with these names."""
+    own = {option.name for option in option_tools.options_of(cls)}
+    return hasattr(cls, "prunable") and not own & set(SELECTION)
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, tuple | list) and all(isinstance(part, str) for part in value):
+        return ",".join(value)
+    raise InvalidInput(f"{name} is {value!r}; give patterns of parameter names, separated by commas")
 
 
 def require_data(problem: Problem) -> None:

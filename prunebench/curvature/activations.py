@@ -18,6 +18,7 @@ from prunebench.core.arrays import FloatArray, frozen
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.problem import Samples
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.curvature.module_use import require_calls_only
 from prunebench.curvature.network import PrunableNetwork, evaluation_mode
 from prunebench.curvature.samples import checked_positions
 
@@ -87,7 +88,7 @@ def layer_inputs(
     Raises
     ------
     UnknownName    the model has no module of that name
-    InvalidInput   the module is neither, is never reached, or gets NaN
+    InvalidInput   the module is neither, is never reached, gets NaN, or its weight is used otherwise than by calling it
     """
     model = network.model if isinstance(network, PrunableNetwork) else network
     name = layer.removesuffix(".weight")
@@ -103,6 +104,9 @@ def layer_inputs(
         gram.addmm_(rows.T, rows)
         count += len(rows)
 
+    one, _ = samples.batch(chosen[:1])
+    place = next(model.parameters()).device
+    require_calls_only(model, {name: module}, lambda: model(one.to(place)))
     tensors = {key: item.detach().to(device) for key, item in model.named_parameters()}
     tensors |= {key: item.detach().to(device, copy=True) for key, item in model.named_buffers()}
     hook = module.register_forward_pre_hook(add)
@@ -130,7 +134,7 @@ def input_width(module: Linear) -> int:
 
 
 def input_rows(
-    module: Linear, inputs: torch.Tensor, counted: torch.Tensor | None = None, step: int = 1
+    module: Linear, inputs: torch.Tensor, counted: torch.Tensor | None = None, step: int = 1, layer: str = ""
 ) -> torch.Tensor:
     """What each output of the module is a weighted sum of: its inputs, or the patches of a convolution. (n, width)
 
@@ -140,6 +144,7 @@ def input_rows(
     inputs : (..., in_features), or images (s, channels, height, width)
     counted : bool (s, t), optional     which positions of a linear layer's inputs count; the others are padding
     step : of a convolution, every how many of its outputs in both directions
+    layer : its name, for messages
     """
     if isinstance(module, torch.nn.Conv2d):
         padding = module.padding
@@ -152,10 +157,36 @@ def input_rows(
             inputs, module.kernel_size, dilation=module.dilation, padding=padding, stride=stride
         )
         return patches.transpose(1, 2).reshape(-1, input_width(module))
+    return counted_rows(layer, inputs, counted)
+
+
+def counted_rows(layer: str, inputs: torch.Tensor, counted: torch.Tensor | None) -> torch.Tensor:
+    """A linear layer's inputs as rows, those of padding left out. (..., c) -> (n, c)
+
+    Parameters
+    ----------
+    layer : for the message
+    counted : bool (s, t), which positions are no padding; None where there is none
+
+    Raises
+    ------
+    InvalidInput   there is padding, and the inputs do not show which of them are
+    """
     rows = inputs.reshape(-1, inputs.shape[-1])
-    if counted is not None and counted.numel() == len(rows):
-        rows = rows[counted.reshape(-1).to(rows.device)]
-    return rows
+    if counted is None or bool(counted.all()):
+        return rows
+    counted = counted.to(rows.device)
+    if counted.numel() == len(rows):
+        return rows[counted.reshape(-1)]
+    # A head's axis, say, may stand between the samples and the positions.
+    length = [axis for axis in range(1, inputs.ndim - 1) if inputs.shape[axis] == counted.shape[1]]
+    if len(inputs) == len(counted) and len(length) == 1:
+        return inputs.movedim(length[0], 1)[counted].reshape(-1, inputs.shape[-1])
+    raise InvalidInput(
+        f"layer {layer!r} gets inputs of shape {tuple(inputs.shape)} for {tuple(counted.shape)} tokens, some of them "
+        "padding, and which is not seen there; use packing=packed, whose sequences have no padding, or leave the "
+        "layer out with exclude=NAME"
+    )
 
 
 def checked_linear(name: str, module: torch.nn.Module) -> Linear:

@@ -9,11 +9,28 @@ from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.network import PrunableNetwork
+from prunebench.curvature.samples import fetched
 
 Loss = Callable[[Any, Any], Any]
 """Outputs and targets of s samples -> the loss of every sample, (s,)."""
 
 Parameters = dict[str, torch.Tensor]
+
+
+def one_a_sample(losses: Any, count: int) -> torch.Tensor:
+    """The losses, checked to be one number a sample.
+
+    Raises
+    ------
+    InvalidInput   they are not
+    """
+    if not isinstance(losses, torch.Tensor) or losses.shape != (count,):
+        shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
+        raise InvalidInput(
+            f"the loss of {count} samples has shape {shape}; expected ({count},), "
+            'one number a sample (reduction="none")'
+        )
+    return losses
 
 
 class GradientWork:
@@ -34,8 +51,7 @@ class GradientWork:
 
     def batch(self, positions: IndexArray) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets of the samples at `positions`, on the device."""
-        inputs, targets = self.samples.batch(positions)
-        return inputs.to(self.device), targets.to(self.device)
+        return fetched(self.samples, positions, self.device)
 
     def losses(self, prunable: Parameters, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """The losses (s,) of s samples with these prunable tensors in the network.
@@ -45,14 +61,7 @@ class GradientWork:
         InvalidInput   the loss is not one number a sample
         """
         outputs = torch.func.functional_call(self.model, {**prunable, **self.fixed}, (inputs,))
-        losses = self.loss(outputs, targets)
-        if not isinstance(losses, torch.Tensor) or losses.shape != (len(inputs),):
-            shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
-            raise InvalidInput(
-                f"the loss of {len(inputs)} samples has shape {shape}; expected ({len(inputs)},), "
-                'one number a sample (reduction="none")'
-            )
-        return losses
+        return one_a_sample(self.loss(outputs, targets), len(inputs))
 
     def leaves(self) -> Parameters:
         """The prunable tensors, recording for the backward pass."""

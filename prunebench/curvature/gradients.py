@@ -1,14 +1,13 @@
 """Sample gradients: one row a calibration sample, or one row the mean of a mini-batch.
 
-Per-sample gradients by torch.func (vmap of grad), or as outer products for chains of linear layers,
-chunk by chunk into one float32 array; nothing of the size of the result is held twice.
+Computed chunk by chunk into one float32 array, in the fastest way that was seen to be right for the network
+(`gradient_ways`); nothing of the size of the result is held twice.
 """
 
 import contextlib
 import shutil
 import uuid
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,8 +19,9 @@ from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature import linear_gradients
-from prunebench.curvature.gradient_work import GradientWork, Loss, Parameters
-from prunebench.curvature.linear_passes import unsuited
+from prunebench.curvature.finite import first_broken
+from prunebench.curvature.gradient_ways import ONE_BY_ONE, VECTORISED, expected_way, rows_by, way_of
+from prunebench.curvature.gradient_work import GradientWork, Loss
 from prunebench.curvature.network import PrunableNetwork, evaluation_mode
 from prunebench.curvature.samples import checked_positions
 
@@ -85,8 +85,8 @@ def sample_gradients(
 
     Warns
     -----
-    RuntimeWarning   the model cannot be vectorised over samples; its gradients are then computed
-                     one by one, which gives the same numbers in more time
+    RuntimeWarning   a faster way cannot be used for the model, or gives what its own backward pass does
+                     not; gradients are then computed in a slower one. Once for each network
     """
     chosen = checked_positions(positions, len(samples))
     rows = _row_count(chosen.size, batch_size)
@@ -102,19 +102,17 @@ def sample_gradients(
     else:
         require_memory(replace(memory, result=0), rows, network.total, memory_limit)
     with evaluation_mode(network.model), torch.random.fork_rng(devices=[]):
+        way = way_of(network, loss, samples, chosen, batch_size=batch_size, device=device)
         work = GradientWork(network, loss, samples, torch.device(device))
         held = torch.from_numpy(out)
-        if batch_size > 1:
-            steps = _one_by_one(work, chosen, batch_size, held)
-        elif linear_gradients.applies(network):
-            steps = linear_gradients.fill(work, chosen, memory.chunk, held)
-        elif _by_passes(network, samples, device):
-            steps = linear_gradients.fill_by_passes(work, chosen, memory.chunk, held)
-        else:
-            steps = _per_sample(work, chosen, memory.chunk, held)
+        if way.rejected and batch_size == 1:
+            # It was thought that another way would do, which needs other working memory.
+            memory = gradient_memory(network, loss, samples, rows)
+            require_memory(replace(memory, result=0), rows, network.total, memory_limit)
+        steps = rows_by(way.way, work, chosen, batch_size, memory.chunk, held)
         done = 0
         for count in steps:
-            _require_finite(held[done : done + count], network, chosen[done * batch_size :])
+            _require_finite(held[done : done + count], work, chosen[done * batch_size :], batch_size)
             done += count
             if progress is not None:
                 progress(done, rows)
@@ -175,7 +173,7 @@ def gradient_memory(
     else:
         # Gradients of the activations are made while the kept ones are still there.
         each = 3 * kept
-        if not (linear_gradients.applies(network) or _by_passes(network, samples, "cpu")):
+        if expected_way(network, loss, samples) in (VECTORISED, ONE_BY_ONE):
             # The gradients of a chunk, and temporaries of the size of the layer that is being made.
             each += gradient + 2 * 4 * max(layer.size for layer in network.layers)
         else:
@@ -209,94 +207,17 @@ def available_memory() -> int | None:
     return None
 
 
-def _by_passes(network: PrunableNetwork, samples: Samples, device: str) -> bool:
-    """Whether gradients can be had from passes through linear layers and convolutions, where the model is."""
-    place = next(network.model.parameters()).device
-    if place != torch.device(device):
-        return False
-    modules = linear_gradients.weighted_modules(network)
-    if unsuited(network, samples, place, modules):
-        return False
-    return not any(isinstance(m, torch.nn.Conv2d) for m in modules.values()) or _apart(network, samples, place)
-
-
-def _apart(network: PrunableNetwork, samples: Samples, place: torch.device) -> bool:
-    """Whether the network treats every sample of a batch by itself: two together give what each gives alone.
-
-    Vectorising over samples refuses what depends on the values of a batch (branches), which
-    numbers alone might not show.
-    """
-
-    def alone(one: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = network.model(one.unsqueeze(0))
-        return outputs[0]
-
-    positions = np.arange(min(2, len(samples)), dtype=np.int64)
-    inputs = samples.batch(positions)[0].to(place)
-    with evaluation_mode(network.model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        together = network.model(inputs)
-        try:
-            apart = torch.func.vmap(alone)(inputs)
-        except RuntimeError:
-            return False
-    return bool(torch.allclose(together, apart, rtol=1e-3, atol=1e-4 * (1.0 + float(together.abs().max()))))
-
-
-def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[int]:
-    """Write the gradients of up to `chunk` samples at a time into the rows of `out`; yields how many."""
-
-    def loss_of_one(prunable: Parameters, one: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        return work.losses(prunable, one.unsqueeze(0), target.unsqueeze(0))[0]
-
-    gradients_of = torch.func.vmap(torch.func.grad(loss_of_one), in_dims=(None, 0, 0))
-    for start in range(0, positions.size, chunk):
-        inputs, targets = work.batch(positions[start : start + chunk])
-        try:
-            gradients = gradients_of(work.prunable, inputs, targets)
-        except RuntimeError as error:
-            if start:
-                raise
-            warnings.warn(
-                f"the network cannot be vectorised over samples ({str(error).splitlines()[0]}); "
-                "its gradients are computed one by one",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-            yield from _one_by_one(work, positions, 1, out)
-            return
-        for layer in work.network.layers:
-            # Popped, so that a layer's gradients are freed as soon as they are written.
-            part = gradients.pop(layer.name).reshape(len(inputs), -1)
-            out[start : start + len(inputs), layer.start : layer.stop].copy_(part)
-        yield len(inputs)
-
-
-def _one_by_one(work: GradientWork, positions: IndexArray, batch_size: int, out: torch.Tensor) -> Iterator[int]:
-    """Write the mean gradients of consecutive mini-batches into the rows of `out`, one backward pass each."""
-    prunable = work.leaves()
-    for row in range(len(out)):
-        inputs, targets = work.batch(positions[row * batch_size : (row + 1) * batch_size])
-        with torch.enable_grad():
-            mean = work.losses(prunable, inputs, targets).mean()
-            gradients = torch.autograd.grad(mean, list(prunable.values()), materialize_grads=True)
-        for layer, part in zip(work.network.layers, gradients, strict=True):
-            out[row, layer.start : layer.stop].copy_(part.reshape(-1))
-        yield 1
-
-
-def _require_finite(rows: torch.Tensor, network: PrunableNetwork, positions: IndexArray) -> None:
+def _require_finite(rows: torch.Tensor, work: GradientWork, positions: IndexArray, batch_size: int) -> None:
     """Raise InvalidInput with the layer and the sample if a gradient among these rows is NaN or infinite."""
     # A row's sum shows it without temporaries; it may overflow by itself, hence the second look.
     if bool(torch.isfinite(rows.sum(dim=1)).all()):
         return
-    for layer in network.layers:
+    for layer in work.network.layers:
         good = torch.isfinite(rows[:, layer.start : layer.stop]).all(dim=1)
         if not bool(good.all()):
-            first = int((~good).nonzero()[0])
-            raise InvalidInput(
-                f"the gradient of layer {layer.name!r} is NaN or infinite at sample {positions[first]}; "
-                "look for a diverged network, a broken sample or an overflowing loss"
-            )
+            first = int((~good).nonzero()[0]) * batch_size
+            which, why = first_broken(work.network, work.loss, work.samples, positions[first : first + batch_size])
+            raise InvalidInput(f"the gradient of layer {layer.name!r} is NaN or infinite at sample {which}: {why}")
 
 
 def _row_count(count: int, batch_size: int) -> int:

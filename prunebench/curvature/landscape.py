@@ -5,7 +5,10 @@ inputs and d the gradients of its outputs, so the columns of a block are gathere
 backward pass has anyway; no gradient of a whole layer is formed per sample.
 """
 
-from collections.abc import Callable, Sequence
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,13 +16,32 @@ import torch
 from prunebench.core.arrays import FloatArray, IndexArray, RealArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, Samples
+from prunebench.curvature.activations import counted_rows
+from prunebench.curvature.finite import FINITE, first_broken
+from prunebench.curvature.gradient_check import (
+    Checked,
+    Difference,
+    difference,
+    hardest,
+    in_half,
+    true_gradients,
+)
+from prunebench.curvature.gradient_ways import PASSES, way_of
 from prunebench.curvature.gradient_work import Loss
 from prunebench.curvature.gradients import sample_gradients
-from prunebench.curvature.linear_passes import linear_modules, unsuited
+from prunebench.curvature.linear_gradients import sample_products
+from prunebench.curvature.linear_passes import linear_modules, send, unsuited
+from prunebench.curvature.module_use import require_calls_only
 from prunebench.curvature.network import Layer, PrunableNetwork, evaluation_mode
 from prunebench.curvature.pass_memory import Activations, activations, pass_memory, require_room
-from prunebench.curvature.samples import at_once, counted_positions
+from prunebench.curvature.samples import at_once, counted_positions, fetched, row_weight
 from prunebench.curvature.view import EVALUATION_BATCH, NetworkView, RowsView
+
+MOST_CHECKED = 2**26
+"""Above this many weights (gradients of 256 MiB a sample) two samples are computed both ways, not three."""
+
+CHECK_BYTES = 2**30
+"""Gradients that are held at a time while that is done, where a layer's are not more by themselves."""
 
 
 class NetworkLandscape:
@@ -38,9 +60,10 @@ class NetworkLandscape:
         self.loss_of: Loss = problem.loss
         self.linear = linear_modules(network)
         self.device = next(network.model.parameters()).device
-        self._by_passes = not unsuited(network, self.calibration, self.device)
         self._activations: tuple[int, Activations] | None = None
         self.recompute = bool(getattr(problem, "checkpointing", False))
+        self.way: Checked = self._looked_at()
+        """How gradients are computed, and what was looked at before."""
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -59,14 +82,74 @@ class NetworkLandscape:
         ------
         InvalidInput   a gradient is NaN or infinite; the message names the layer
         """
-        if not self._by_passes:
+        if self.way.way != PASSES:
             self.network.assign(weights)
-            rows = sample_gradients(self.network, self.loss_of, self.calibration, positions)
-            return RowsView(rows, self.loss(weights, positions))
+            rows = sample_gradients(self.network, self.loss_of, self.calibration, positions, device=str(self.device))
+            return RowsView(rows, self.loss(weights, positions), row_weight(self.calibration))
         return NetworkView(self, weights, positions)
 
+    def _looked_at(self) -> Checked:
+        """Passes through linear layers where they give what the network's own backward pass does, else another way.
+
+        Raises
+        ------
+        InvalidInput   what `true_gradients` refuses, or rows that are tokens and no passes to take them from
+        """
+        samples = hardest(self.network, self.loss_of, self.calibration, np.arange(len(self.calibration)))
+        if self.network.total > MOST_CHECKED:
+            samples = samples[:2]
+        reason = unsuited(self.network, self.calibration, self.device)
+        if not reason:
+            try:
+                away = self._away(samples)
+            except InvalidInput as error:
+                reason = str(error)
+            else:
+                if away.small:
+                    return Checked(PASSES, samples.size, away.error)
+                reason = str(away)
+                warnings.warn(
+                    f"gradients by {PASSES} are not those of plain autograd ({reason}); they are computed otherwise",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+        if getattr(self.calibration, "rows", "sequence") == "token":
+            raise InvalidInput(
+                f"rows of tokens (sample=token) need passes through the layers, which this network does not allow: "
+                f"{reason}; use sample=sequence, or leave the layer out with exclude=NAME"
+            )
+        way = way_of(self.network, self.loss_of, self.calibration, samples, device=str(self.device))
+        return replace(way, rejected={PASSES: reason, **way.rejected})
+
+    def _away(self, positions: IndexArray) -> Difference:
+        """By how much gradients from passes differ from those of plain autograd, a few layers at a time."""
+        batch = fetched(self.calibration, positions, self.device)
+        worst = Difference(0.0, "", float("inf"))
+        for names in _portions(self.network.layers, positions.size):
+            true = true_gradients(
+                self.network, self.loss_of, self.calibration, positions, names, recompute=self.recompute
+            )
+            found: list[dict[str, torch.Tensor]] = [{} for _ in positions]
+
+            def add(
+                name: str, given: torch.Tensor, slopes: torch.Tensor, found: list[dict[str, torch.Tensor]] = found
+            ) -> None:
+                for sums, product in zip(found, sample_products(self.linear[name], given, slopes), strict=True):
+                    sums[name] = sums[name] + product if name in sums else product
+
+            modules = {name: self.linear[name] for name in names}
+            send(self.network.model, modules, self.loss_of, batch, add, recompute=self.recompute)
+            away = difference(found, true, half=in_half(self.network))
+            worst = max(worst, away, key=lambda item: item.error / item.tolerance)
+        return worst
+
     def loss(self, weights: RealArray, positions: IndexArray) -> float:
-        """The mean loss at `weights`, in evaluation mode, summed in float64."""
+        """The mean loss at `weights`, in evaluation mode, summed in float64.
+
+        Raises
+        ------
+        InvalidInput   it is NaN or infinite because a sample's is in the dense network; the message names the sample
+        """
         self.network.assign(weights)
         total = 0.0
         model = self.network.model
@@ -75,7 +158,16 @@ class NetworkLandscape:
             for start in range(0, positions.size, step):
                 inputs, targets = self.batch(positions[start : start + step])
                 total += float(self.loss_of(model(inputs), targets).sum(dtype=torch.float64))
+        if not math.isfinite(total):
+            self._require_sound(positions)
         return total / positions.size
+
+    def _require_sound(self, positions: IndexArray) -> None:
+        """Raise InvalidInput where not the weights but a sample makes the loss what it is."""
+        self.network.assign(self.dense_weights)
+        which, why = first_broken(self.network, self.loss_of, self.calibration, positions)
+        if not why.startswith(FINITE):
+            raise InvalidInput(f"the dense network's loss is NaN or infinite at sample {which}: {why}")
 
     def batch(self, positions: IndexArray) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets where the model is."""
@@ -110,33 +202,36 @@ class NetworkLandscape:
     def input_norms(self, positions: IndexArray) -> list[FloatArray]:
         """For every layer the norms of its input features in the dense network. float64 (columns,) each.
 
-        Padding does not count.
+        Padding does not count. Zero throughout for a layer that the samples do not reach.
 
         Raises
         ------
-        InvalidInput   a prunable parameter is not the weight of a linear layer
+        InvalidInput   a prunable parameter is not the weight of a linear layer or is used otherwise than by it, or
+                       padding cannot be told apart at a layer
         """
         for layer in self.network.layers:
             if layer.name not in self.linear:
                 raise InvalidInput(
                     f"layer {layer.name!r} is not linear, so the score 'wanda' has no input norms for it"
                 )
-        squares: dict[str, FloatArray] = {}
+        self.network.assign(self.dense_weights)
+        model = self.network.model
+        some = self.batch(positions[:1])[0]
+        require_calls_only(
+            model, {name.removesuffix(".weight"): item for name, item in self.linear.items()}, lambda: model(some)
+        )
+        # A layer that no sample reaches multiplies nothing.
+        squares: dict[str, FloatArray] = {name: np.zeros(module.in_features) for name, module in self.linear.items()}
         counted: torch.Tensor | None = None
 
         def note(name: str) -> Callable[..., None]:
             def hook(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
-                rows = inputs[0].detach()
-                if counted is not None:
-                    rows = rows[counted.to(rows.device)]
+                rows = counted_rows(name, inputs[0].detach(), counted)
                 # A column's sum of squares in float32 chunks, added up in float64.
-                held = rows.reshape(-1, rows.shape[-1]).float().square().sum(dim=0, dtype=torch.float64).cpu().numpy()
-                squares[name] = squares[name] + held if name in squares else held
+                squares[name] += rows.float().square().sum(dim=0, dtype=torch.float64).cpu().numpy()
 
             return hook
 
-        self.network.assign(self.dense_weights)
-        model = self.network.model
         hooks = [module.register_forward_hook(note(name)) for name, module in self.linear.items()]
         step = at_once(self.calibration, EVALUATION_BATCH)
         try:
@@ -149,3 +244,17 @@ class NetworkLandscape:
             for hook in hooks:
                 hook.remove()
         return [np.sqrt(squares[layer.name]) for layer in self.network.layers]
+
+
+def _portions(layers: Sequence[Layer], samples: int) -> Iterator[list[str]]:
+    """Names of consecutive layers whose float32 gradients, computed in two ways, take CHECK_BYTES together."""
+    names: list[str] = []
+    size = 0
+    for layer in layers:
+        bytes_needed = 2 * 4 * samples * layer.size
+        if names and size + bytes_needed > CHECK_BYTES:
+            yield names
+            names, size = [], 0
+        names.append(layer.name)
+        size += bytes_needed
+    yield names

@@ -12,6 +12,7 @@ import torch
 
 from prunebench.core.errors import InvalidInput, MissingData, MissingPackage, PrunebenchError, unknown_name
 from prunebench.core.registry import require_packages
+from prunebench.curvature.chosen import folded, kinds_of
 from prunebench.curvature.hub import cached, fetched, named
 from prunebench.curvature.torchvision_build import make_importable
 from prunebench.devices import torch_device
@@ -102,9 +103,15 @@ def linear_layers(model: str, layers: tuple[str, ...]) -> tuple[str, ...]:
         name for name, module in skeleton.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
     ]
     if not found:
+        others = folded(
+            name
+            for name, item in skeleton.named_parameters()
+            if item.ndim >= 2 and not isinstance(skeleton.get_submodule(name.rpartition(".")[0]), torch.nn.Embedding)
+        )
         raise InvalidInput(
             f"model {model!r} ({type(skeleton).__name__}) has no linear layer but its head; "
-            "only weights of torch.nn.Linear are pruned"
+            "by themselves only weights of torch.nn.Linear are pruned. Name others of its matrices "
+            f"({kinds_of(skeleton)}) with --option include=PATTERN, such as {others[0]}"
         )
     for wanted in layers:
         if not any(_ends_in(name, wanted) for name in found):
@@ -113,14 +120,14 @@ def linear_layers(model: str, layers: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def load_tokenizer(model: str) -> Any:
-    """The model's tokenizer, checked against it.
+    """The model's tokenizer. It may have tokens that the model does not know: `require_known` looks at those used.
 
     Raises
     ------
-    InvalidInput   there is none, or it has tokens that the model does not know
+    InvalidInput   there is none
     """
     classes = _transformers()
-    config = load_config(model)
+    load_config(model)
     try:
         made = _from_hub(
             model,
@@ -135,13 +142,23 @@ def load_tokenizer(model: str) -> Any:
             f"model {model!r} has no tokenizer beside it that can be read ({_first_line(error)}); "
             "put tokenizer.json and tokenizer_config.json into its folder"
         ) from error
-    known = config.get_text_config().vocab_size
-    if len(made) > known:
-        raise InvalidInput(
-            f"the tokenizer of {model!r} has {len(made)} tokens and the model {known}; "
-            "they do not belong together: give a folder with the model's own tokenizer"
-        )
     return made
+
+
+def require_known(model: str, tokens: npt.NDArray[np.int64], tokenizer: Any) -> None:
+    """Refuse token ids that the model has no embedding for; tokens that do not occur may be more than it knows.
+
+    Raises
+    ------
+    InvalidInput   one occurs; the message names it
+    """
+    known = load_config(model).get_text_config().vocab_size
+    if tokens.size and int(tokens.max()) >= known:
+        worst = int(tokens.max())
+        raise InvalidInput(
+            f"the text holds token {worst} ({tokenizer.convert_ids_to_tokens(worst)!r}) and model {model!r} knows "
+            f"{known} tokens; give a folder with the model's own tokenizer, or a text without that token"
+        )
 
 
 def save(model: Any, source: str, folder: Path) -> None:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from prunebench.core.errors import InvalidInput
 from prunebench.curvature import texts
-from prunebench.curvature.language_models import load_tokenizer, longest_context, tokenized
+from prunebench.curvature.language_models import load_tokenizer, longest_context, require_known, tokenized
 from prunebench.curvature.language_samples import Packing, pack
 
 LONGEST_CONTEXT = 2048
@@ -83,12 +83,18 @@ def _sequences(chosen: LanguageSet, part: str, context: int) -> Sequences:
 def _tokens(chosen: LanguageSet, part: str) -> Iterator[npt.NDArray[np.int64]]:
     """The documents of a part as token ids."""
     tokenizer = load_tokenizer(chosen.model)
+
+    def checked(documents: list[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:
+        for document in documents:
+            require_known(chosen.model, document, tokenizer)
+        return documents
+
     if chosen.text in texts.NAMED:
         source = texts.documents(chosen.text, "test" if (chosen.text, part) == ("wikitext", "validation") else part)
     else:
         source = texts.documents(chosen.text, part)
         if len(source) == 1:
-            (whole,) = tokenized(tokenizer, source)
+            (whole,) = checked(tokenized(tokenizer, source))
             cut = len(whole) - len(whole) // 10
             yield whole[:cut] if part == "train" else whole[cut:]
             return
@@ -100,4 +106,4 @@ def _tokens(chosen: LanguageSet, part: str) -> Iterator[npt.NDArray[np.int64]]:
         cut = len(source) - chosen.held_out
         source = source[:cut] if part == "train" else source[cut:]
     for start in range(0, len(source), DOCUMENTS_AT_ONCE):
-        yield from tokenized(tokenizer, source[start : start + DOCUMENTS_AT_ONCE])
+        yield from checked(tokenized(tokenizer, source[start : start + DOCUMENTS_AT_ONCE]))

@@ -18,6 +18,7 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.activations import Linear, checked_linear, input_rows
+from prunebench.curvature.module_use import require_calls_only
 from prunebench.curvature.network import Layer, PrunableNetwork, evaluation_mode
 
 PLACES = 64
@@ -48,7 +49,8 @@ class LayerRefit:
 
     Raises
     ------
-    InvalidInput   a prunable parameter of another kind, or a layer that is not called exactly once
+    InvalidInput   a prunable parameter of another kind, a layer that is not called exactly once, or whose weight is
+                   used otherwise than by calling it
     """
 
     def __init__(self, network: PrunableNetwork, samples: Samples, positions: IndexArray, *, ridge: float) -> None:
@@ -56,6 +58,8 @@ class LayerRefit:
         self._modules = [_module(network.model, layer) for layer in network.layers]
         device = next(network.model.parameters()).device
         self._inputs: torch.Tensor = samples.batch(positions)[0].to(device)
+        called = {layer.name.removesuffix(".weight"): m for layer, m in zip(network.layers, self._modules, strict=True)}
+        require_calls_only(network.model, called, lambda: network.model(self._inputs[:1]))
         outputs: dict[int, torch.Tensor] = {}
 
         def note(layer: int, module: Linear, given: torch.Tensor, output: torch.Tensor) -> None:

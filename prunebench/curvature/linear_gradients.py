@@ -117,24 +117,33 @@ def fill_by_passes(work: GradientWork, positions: IndexArray, chunk: int, out: t
         block.zero_()
 
         def add(name: str, given: torch.Tensor, slopes: torch.Tensor, block: torch.Tensor = block) -> None:
-            layer, module, count = spans[name], modules[name], len(block)
-            if isinstance(module, torch.nn.Conv2d):
-                rows = block[:, layer.start : layer.stop].view(count, layer.shape[0], -1)
-                windows = torch.nn.functional.unfold(
-                    given,
-                    module.kernel_size,
-                    dilation=module.dilation,
-                    padding=cast(tuple[int, int], module.padding),
-                    stride=module.stride,
-                )
-                rows += (slopes.reshape(count, layer.shape[0], -1) @ windows.transpose(1, 2)).to(block.device)
-                return
-            rows = block[:, layer.start : layer.stop].view(count, *layer.shape)
-            slopes = slopes.reshape(count, -1, slopes.shape[-1])
-            rows += (slopes.transpose(1, 2) @ given.reshape(count, -1, given.shape[-1])).to(block.device)
+            layer = spans[name]
+            rows = block[:, layer.start : layer.stop].view(len(block), *layer.shape)
+            rows += sample_products(modules[name], given, slopes).view(rows.shape).to(block.device)
 
         linear_passes.send(work.model, modules, work.loss, (inputs, targets), add)
         yield len(inputs)
+
+
+def sample_products(module: torch.nn.Module, given: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:
+    """Each sample's gradient of a layer's weight by one use of the layer. (s, outputs, inputs or window)
+
+    Parameters
+    ----------
+    module : a linear layer or a plain convolution;  given : what it got;  slopes : of its outputs
+    """
+    count = len(given)
+    if isinstance(module, torch.nn.Conv2d):
+        windows = torch.nn.functional.unfold(
+            given,
+            module.kernel_size,
+            dilation=module.dilation,
+            padding=cast(tuple[int, int], module.padding),
+            stride=module.stride,
+        )
+        return slopes.reshape(count, slopes.shape[1], -1) @ windows.transpose(1, 2)
+    slopes = slopes.reshape(count, -1, slopes.shape[-1])
+    return slopes.transpose(1, 2) @ given.reshape(count, -1, given.shape[-1])
 
 
 def _is_plain_convolution(module: torch.nn.Conv2d) -> bool:

@@ -63,7 +63,7 @@ def unsuited(
 
     def note(name: str) -> Callable[..., None]:
         def hook(_module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-            shapes.setdefault(name, given[0].shape)
+            shapes.setdefault(name, given[0].shape if given else torch.Size())
 
         return hook
 
@@ -78,7 +78,7 @@ def unsuited(
         if name not in shapes:
             return f"layer {name!r} is not called by the network"
         # One sample: an axis of another length in front counts something else (experts, windows, time).
-        if shapes[name][0] != 1 or len(shapes[name]) < 2:
+        if len(shapes[name]) < 2 or shapes[name][0] != 1:
             return f"layer {name!r} gets inputs of shape {tuple(shapes[name])} for one sample"
     return ""
 
@@ -117,7 +117,7 @@ def send(
     # First of all hooks: another may change the output.
     handles += [module.register_forward_hook(watch.after(name), prepend=True) for name, module in modules.items()]
     try:
-        with evaluation_mode(model), _frozen(model), _checkpointed(model, recompute), torch.enable_grad():
+        with evaluation_mode(model), frozen(model), checkpointed(model, recompute), torch.enable_grad():
             losses = loss(model(batch[0]), batch[1])
             unused = [name for name in modules if name not in watch.uses]
             if unused:
@@ -208,7 +208,7 @@ def _unchanged(name: str, held: Held) -> torch.Tensor:
 
 
 @contextmanager
-def _frozen(model: torch.nn.Module) -> Iterator[None]:
+def frozen(model: torch.nn.Module) -> Iterator[None]:
     """No parameter records for the backward pass: weight gradients are not wanted."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     for parameter, _ in flags:
@@ -236,7 +236,7 @@ def repeated_blocks(model: torch.nn.Module) -> Sequence[torch.nn.Module]:
 
 
 @contextmanager
-def _checkpointed(model: torch.nn.Module, wanted: bool) -> Iterator[None]:
+def checkpointed(model: torch.nn.Module, wanted: bool) -> Iterator[None]:
     """Inside, the model's repeated blocks recompute their activations in the backward pass."""
     if not wanted:
         yield

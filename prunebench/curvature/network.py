@@ -57,6 +57,8 @@ class PrunableNetwork:
         self.layers: tuple[Layer, ...] = tuple(layers)
         """The prunable parameters in order; together they cover the weight vector."""
         self._stops = np.array([layer.stop for layer in layers])
+        self.ways: dict[Any, Any] = {}
+        """How sample gradients are computed, by what decides it: filled by `gradient_ways`, once for each process."""
 
     @property
     def total(self) -> int:
@@ -179,7 +181,7 @@ class PrunableNetwork:
             if tied:
                 raise InvalidInput(
                     f"parameter {name!r} is tied to {tied[0]!r}: pruning one would change the other; "
-                    "leave it out or untie them first"
+                    "leave it out (--option exclude=PATTERN), or untie them first"
                 )
 
 

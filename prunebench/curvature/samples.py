@@ -99,6 +99,22 @@ def checked_positions(positions: npt.ArrayLike | Sequence[int], total: int) -> I
     return chosen
 
 
+def fetched(samples: Samples, positions: IndexArray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and targets of samples, on the device.
+
+    Raises
+    ------
+    InvalidInput   another number of samples than asked for, or an empty one
+    """
+    inputs, targets = samples.batch(positions)
+    if len(inputs) != positions.size or inputs.numel() == 0:
+        raise InvalidInput(
+            f"sample {positions[0]} has inputs of shape {tuple(inputs.shape)}; expected {positions.size} along the "
+            "first axis and none empty: look at the data"
+        )
+    return inputs.to(device), targets.to(device)
+
+
 def at_once(samples: Samples, usual: int) -> int:
     """How many of these samples should go through the network at a time."""
     return int(getattr(samples, "batch_size", usual))

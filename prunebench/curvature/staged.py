@@ -18,8 +18,10 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.activations import Linear, checked_linear, input_rows, input_width
 from prunebench.curvature.block_chain import Entered, Stop, find_chain
+from prunebench.curvature.chosen import pattern_of
+from prunebench.curvature.module_use import require_calls_only
 from prunebench.curvature.network import PrunableNetwork, evaluation_mode
-from prunebench.curvature.samples import at_once, counted_positions
+from prunebench.curvature.samples import at_once, counted_positions, fetched
 
 CHUNK_SAMPLES = 256
 
@@ -51,7 +53,8 @@ class StagedNetwork:
 
     Raises
     ------
-    InvalidInput   no samples; a prunable parameter of another kind, or one that the network never reaches
+    InvalidInput   no samples; a prunable parameter of another kind, one that the network never reaches, or one that is
+                   used otherwise than by calling its layer
     """
 
     def __init__(self, network: PrunableNetwork, samples: Samples, positions: IndexArray, *, dense: bool) -> None:
@@ -66,6 +69,9 @@ class StagedNetwork:
         self._device = next(network.model.parameters()).device
         modules = dict(network.model.named_modules())
         self._modules = [_checked(layer.name, modules) for layer in network.layers]
+        require_calls_only(
+            network.model, dict(zip(self._names, self._modules, strict=True)), lambda: self._answer(self._chunks[0][:1])
+        )
         calls = self._probe()
         self.groups: tuple[tuple[int, ...], ...] = _grouped(
             self._names, calls, [_geometry(module) for module in self._modules]
@@ -101,6 +107,11 @@ class StagedNetwork:
                 total[0].addmm_(rows.T, rows)
                 count += len(rows)
                 if dense is not None:
+                    if dense.shape != rows.shape:
+                        raise InvalidInput(
+                            f"layer {name!r} gets {len(rows)} inputs in the pruned network and {len(dense)} in the "
+                            "dense one (experts that are routed to otherwise): use target=own"
+                        )
                     total[1].addmm_(rows.T, dense)
                     away = rows - dense
                     total[2].addmm_(away.T, away)
@@ -155,7 +166,7 @@ class StagedNetwork:
                 seen += 1
                 # layers of a group get the same inputs, so those of the first are enough
                 if name == first:
-                    rows.append(input_rows(module, inputs[0].detach(), counted).to(torch.float64))
+                    rows.append(input_rows(module, inputs[0].detach(), counted, layer=name).to(torch.float64))
                 if seen == self._expected[group]:
                     raise Stop
 
@@ -172,7 +183,8 @@ class StagedNetwork:
         finally:
             for handle in hooks:
                 handle.remove()
-        return torch.cat(rows).to(self._device)
+        empty = torch.zeros((0, input_width(self._modules[self.groups[group][0]])), dtype=torch.float64)
+        return torch.cat([empty.to(self._device), *(part.to(self._device) for part in rows)])
 
     def _advance(self, block: int) -> None:
         """Bring what enters `block` up to date, for all chunks and both networks."""
@@ -191,8 +203,12 @@ class StagedNetwork:
         return self._chain.entered(model, lambda: self._forward(model, chunk))
 
     def _forward(self, model: torch.nn.Module, chunk: IndexArray) -> None:
-        inputs, _ = self._samples.batch(chunk)
-        model(inputs.to(self._device))
+        inputs, _ = fetched(self._samples, chunk, self._device)
+        model(inputs)
+
+    def _answer(self, chunk: IndexArray) -> Any:
+        inputs, _ = fetched(self._samples, chunk, self._device)
+        return self.network.model(inputs)
 
     def _probe(self) -> list[list[int]]:
         """When each layer is called on the first chunk, as the number of the tensor it gets."""
@@ -224,12 +240,15 @@ def _grouped(
     names: Sequence[str], calls: Sequence[Sequence[int]], geometries: Sequence[tuple[str, ...]]
 ) -> tuple[tuple[int, ...], ...]:
     """Layers that get the same tensors and see them alike, in the order of the first call."""
+    unreached = [name for name, numbers in zip(names, calls, strict=True) if not numbers]
+    if unreached:
+        pattern = pattern_of([f"{name}.weight" for name in unreached], [f"{name}.weight" for name in names])
+        raise InvalidInput(
+            f"layer {unreached[0]!r} is never reached by the samples, so nothing is known of its weights (nor of "
+            f"{len(unreached) - 1} more layers); leave them out of the prunable parameters: --option exclude={pattern}"
+        )
     groups: dict[tuple[tuple[int, ...], tuple[str, ...]], list[int]] = {}
     for layer, numbers in enumerate(calls):
-        if not numbers:
-            raise InvalidInput(
-                f"layer {names[layer]!r} is never reached by the samples; leave it out of the prunable parameters"
-            )
         groups.setdefault((tuple(numbers), geometries[layer]), []).append(layer)
     return tuple(tuple(groups[key]) for key in sorted(groups))
 

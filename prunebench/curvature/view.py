@@ -12,6 +12,7 @@ from prunebench.core.arrays import Factor, FloatArray, IndexArray, RealArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.columns import Columns
+from prunebench.curvature.finite import first_broken
 from prunebench.curvature.gradient_work import Loss
 from prunebench.curvature.linear_passes import Take, send
 from prunebench.curvature.network import PrunableNetwork
@@ -53,14 +54,17 @@ class Seen(Protocol):
 class RowsView:
     """Everything from sample gradients of the whole network, which are held."""
 
-    def __init__(self, rows: npt.NDArray[np.float32], loss: float) -> None:
-        self._rows = rows
+    def __init__(self, rows: npt.NDArray[np.float32], loss: float, weight: float = 1.0) -> None:
+        self._rows, self._weight = rows, weight
         self.gradient: FloatArray = rows.mean(axis=0, dtype=np.float64)
         self.loss: float = loss
 
     def factor(self, indices: IndexArray) -> Factor:
-        """Sample gradients of the weights in `indices`, over sqrt(samples). float32 (n, b)."""
-        return np.asarray(self._rows[:, indices] / np.float32(np.sqrt(self._rows.shape[0])))
+        """Sample gradients of the weights in `indices`, over sqrt(samples), weighted as in `NetworkView`. (n, b)."""
+        rows, weight = self._rows[:, indices], self._weight
+        if weight > 1.0:
+            rows = rows - (centring(weight) * self.gradient[indices]).astype(np.float32)
+        return np.asarray(rows / np.float32(np.sqrt(len(rows) / weight)))
 
     def factors(self, blocks: Sequence[IndexArray]) -> list[Factor]:
         """The same for several blocks."""
@@ -239,7 +243,8 @@ class NetworkView:
             found = np.flatnonzero(~np.isfinite(gradient))
         if found.size:
             name = self._seen.network.layer_names(found[:1])[0]
-            raise InvalidInput(f"the gradient of layer {name!r} holds NaN or infinity; the network diverged")
+            which, why = first_broken(self._seen.network, self._seen.loss_of, self._seen.calibration, self._positions)
+            raise InvalidInput(f"the gradient of layer {name!r} holds NaN or infinity at sample {which}: {why}")
 
 
 def _rows(name: str, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -84,6 +84,15 @@ class RunDirectory:
             raise InvalidInput(f"{file}: format is {held.get('format')!r}; expected {FORMAT!r}")
         return RunDirectory(path, held["request"])
 
+    def describes_network(self) -> bool:
+        """Whether run.json says what was found out of the network."""
+        return "network" in json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+
+    def describe_network(self, facts: Mapping[str, Any]) -> None:
+        """Add what was found out of the network to run.json, under "network"."""
+        held = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        self._write_json("run.json", {**held, "network": plain(facts)})
+
     def remove_if_unused(self) -> None:
         """Take the directory away again if nothing has happened in it: the request turned out to be wrong."""
         if not self.events() and self.load_state() is None:

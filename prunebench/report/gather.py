@@ -36,6 +36,21 @@ class Comparison:
     frame: "pandas.DataFrame"
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Matrices of a network that a run tells of.
+
+    why : "not pruned" or "reached by none of N samples";  kind : of module
+    matrices, weights : how many;  names : parameter names, numbers replaced by *
+    """
+
+    why: str
+    kind: str
+    matrices: int
+    weights: int
+    names: tuple[str, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """A pruning run: its events, its result (None while it is not finished), and its layers' sizes and kept counts."""
@@ -45,6 +60,8 @@ class Run:
     result: Mapping[str, Any] | None
     layers: Mapping[str, tuple[int, int]]
     """By layer (kept, size), from the mask; empty while there is none."""
+    left_out: "tuple[LeftOut, ...]" = ()
+    """Matrices that were not pruned and weights that no sample reached; empty for runs that did not write it down."""
 
     @property
     def problem(self) -> str:
@@ -171,7 +188,7 @@ def _load(folder: Path) -> Comparison | Run:
     result = run.result()
     if not events and result is None:
         raise InvalidInput("nothing has happened in it yet: there is neither an event nor a result")
-    loaded = Run(source, events, result, _layers(folder))
+    loaded = Run(source, events, result, _layers(folder), _left_out(folder))
     # Read once here, so that a directory without them is named as unreadable and not found out while drawing.
     _ = (loaded.problem, loaded.density, loaded.coordinator, loaded.solver)
     return loaded
@@ -187,6 +204,24 @@ def _source(run: RunDirectory) -> Source:
         machine=held.get("machine", {}),
         finished=run.result() is not None,
     )
+
+
+def _left_out(folder: Path) -> tuple[LeftOut, ...]:
+    """What run.json says under "network"."""
+    network = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("network", {})
+    out = [_group("not pruned", held) for held in network.get("not_pruned", [])]
+    missed = network.get("unreached")
+    if missed is not None:
+        why = f"reached by none of {int(missed['samples'])} samples"
+        if missed["layers"]["matrices"]:
+            out.append(_group(why, missed["layers"]))
+        out += [LeftOut(why, "weights", 1, int(count), (str(name),)) for name, count in missed["weights"].items()]
+    return tuple(out)
+
+
+def _group(why: str, held: Mapping[str, Any]) -> LeftOut:
+    names = tuple(str(name) for name in held["names"])
+    return LeftOut(why, str(held["kind"]), int(held["matrices"]), int(held["weights"]), names)
 
 
 def _layers(folder: Path) -> dict[str, tuple[int, int]]:

@@ -141,6 +141,9 @@ def _sections(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
         else "There is no comparison, so nothing could be skipped."
     )
     out.append(("skipped", "What was skipped and why", _table(left, heading=False) if left else f"<p>{nothing}</p>"))
+    unpruned = tables.left_out(material.runs)
+    if unpruned:
+        out.append(("left-out", unpruned.title, _table(unpruned, heading=False)))
     sources = [*(c.source for c in material.comparisons), *(r.source for r in material.runs)]
     out.append(("reproduce", "How to reproduce", _reproduce(sources)))
     entries = "".join(

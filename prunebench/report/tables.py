@@ -166,6 +166,26 @@ def pruning(runs: Sequence[Run]) -> list[Table]:
     ]  # fmt: skip
 
 
+def left_out(runs: Sequence[Run]) -> Table | None:
+    """What runs did not prune and what their samples did not reach; None where there is nothing of either."""
+    rows = tuple(
+        (
+            Cell(run.problem), Cell(item.why), Cell(item.kind), count(item.matrices), count(item.weights),
+            Cell(", ".join(item.names)), Cell(run.source.path.name),
+        )
+        for run in runs
+        for item in run.left_out
+    )  # fmt: skip
+    if not rows:
+        return None
+    return Table(
+        "left-out", "What was not pruned, and what no sample reached",
+        "Matrices that were left as they are, by kind of module, and pruned weights of whose worth the calibration "
+        "samples say nothing.",
+        ("problem", "what", "kind", "matrices", "weights", "names", "directory"), rows,
+    )  # fmt: skip
+
+
 def skipped(comparisons: Sequence[Comparison]) -> Table | None:
     """What was left out and why, grouped by solver and reason; None where nothing was."""
     rows = []
