@@ -11,7 +11,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from prunebench.core.errors import InvalidInput
-from prunebench.curvature.activations import layer_inputs
+from prunebench.curvature.activations import counted_rows, layer_inputs
+from prunebench.curvature.gradient_check import own_gradients
 from prunebench.curvature.gradient_ways import ONE_BY_ONE, PASSES, way_of
 from prunebench.curvature.gradients import sample_gradients
 from prunebench.curvature.landscape import NetworkLandscape
@@ -260,8 +261,9 @@ def test_a_use_in_the_loss_is_seen_as_well():
     def penalised(outputs, _targets):
         return outputs.square().mean(dim=1) + 0.5 * weight.square().sum()
 
-    found = quietly(lambda: sample_gradients(network, penalised, samples, np.arange(2)))
+    # The way that is right for one loss is not taken for another.
     unpenalised = sample_gradients(network, lambda outputs, _t: outputs.square().mean(dim=1), samples, np.arange(2))
+    found = quietly(lambda: sample_gradients(network, penalised, samples, np.arange(2)))
     extra = np.concatenate([weight.detach().numpy().ravel(), np.zeros(8)])
     close(found, unpenalised + extra)
 
@@ -323,6 +325,45 @@ def test_looking_at_a_network_leaves_it_and_the_random_state_as_they_were(name):
     linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
     used_otherwise(model, linear, lambda: model(samples.inputs[:2]))
     same(before, state_of(model))
+
+
+class Counting(nn.Module):
+    """A network that counts its calls in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(6, 4)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.inner(x)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_buffer_that_the_network_writes_to_is_left_as_it_was(batch_size):
+    network = PrunableNetwork(Counting(), ("inner.weight",))
+    samples = TensorSamples(torch.ones(COUNT, 6), torch.zeros(COUNT))
+    way = way_of(network, loss_of, samples, np.arange(COUNT))
+    before = float(network.model.calls)
+    own_gradients(network, loss_of, samples.batch(np.arange(2)), network.names)
+    assert float(network.model.calls) == before
+    assert way.error < 1e-4
+    rows = sample_gradients(network, loss_of, samples, np.arange(COUNT), batch_size=batch_size)
+    assert np.isfinite(rows).all()
+
+
+def test_padding_is_left_out_whichever_axes_a_layer_gets():
+    counted = torch.tensor([[True, True, False], [True, False, False]])
+    inputs = torch.arange(2 * 2 * 3 * 4.0).reshape(2, 2, 3, 4)  # samples, heads, positions, features
+    rows = counted_rows("a", inputs, counted)
+    expected = torch.stack([inputs[s, h, t] for s, t in ((0, 0), (0, 1), (1, 0)) for h in (0, 1)])
+    assert torch.equal(rows, expected)
+    flat = inputs[:, 0].reshape(6, 4)
+    assert torch.equal(counted_rows("a", flat, counted), flat[[0, 1, 3]])
+    assert len(counted_rows("a", torch.zeros(5, 4), torch.ones(2, 3, dtype=torch.bool))) == 5
+    with pytest.raises(InvalidInput, match=r"'a' gets inputs of shape \(5, 4\) for \(2, 3\) tokens.*packing=packed"):
+        counted_rows("a", torch.zeros(5, 4), counted)
 
 
 def test_and_so_does_a_look_that_ends_in_an_exception():

@@ -294,6 +294,8 @@ def test_what_is_reached_is_the_same_by_gradients_and_by_inputs():
     # The last sample alone lights channel 1 up.
     x[-1, 1] = 1.0
     assert "0.weight" not in unreached(network.layers, reached_by_inputs(network, samples, positions), 300).weights
+    reached = reached_by_gradients(network, loss, samples, positions)
+    assert unreached(network.layers, reached, 300).weights["0.weight"] < expected["0.weight"]
 
 
 def test_columns_of_zeros_are_found_across_chunks(monkeypatch):

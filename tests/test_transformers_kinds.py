@@ -150,9 +150,9 @@ def test_tokens_that_the_model_does_not_know_may_be_there_and_not_occur(folders,
     code, err, _ = run(capsys, tmp_path, folder, *LAYERS)
     assert code == 0, err
     texts = json.loads((folder / "text.json").read_text())
-    (folder / "text.json").write_text(json.dumps(["more2 " + text for text in texts]))
+    (folder / "text.json").write_text(json.dumps(["more0 " + text for text in texts]))
     other = folder.rename(tmp_path / "other")
     shutil.rmtree(tmp_path / "run")
     code, err, _ = run(capsys, tmp_path, other, *LAYERS)
     assert code == 2
-    assert "the text holds token 50 ('more2')" in err
+    assert "the text holds token 48 ('more0')" in err
