@@ -5,25 +5,32 @@ order, the last two positions in closed form).
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import combinations, product
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.mask_bounds import mask_bound
+from prunebench.core.optimality import is_proved
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 
 if TYPE_CHECKING:
-    from prunebench.kernels.enumeration import Ranges, RefitEnumeration, SelectEnumeration
+    from prunebench.kernels.enumeration import Collected, Ranges, RefitEnumeration, SelectEnumeration
+    from prunebench.kernels.enumeration_rounding import Doubt
 
-    _Made = tuple[SelectEnumeration | RefitEnumeration, float, float]
+    _Made = tuple[SelectEnumeration | RefitEnumeration, Doubt]
 
 MASK_LIMIT = {"select": 500_000_000, "refit": 200_000_000}
 """Masks that are gone through in a few seconds."""
 CHUNK = 5_000_000
 """Masks between two looks at the clock: less than a tenth of a second."""
+MOST_CANDIDATES = 4096
+"""Masks that rounding leaves in doubt and that are looked at one by one, at some tenth of a millisecond each."""
 
 
 @register
@@ -32,8 +39,9 @@ class Exhaustive:
     """Evaluate every feasible mask: all with `keep` ones, or the product of a quota's combinations.
 
     Solves both modes exactly; time grows as C(p, keep), O(1) a mask. Where fewer weights are pruned
-    than kept the pruned sets are enumerated. The lower bound is the best value less what rounding
-    can have hidden, so it lies a little below the objective.
+    than kept the pruned sets are enumerated. The lower bound is the best value less what rounding can
+    have hidden; where that is too much, the masks that it leaves in doubt are bounded one by one. If
+    there are too many of them, or each is in doubt itself, the answer is "feasible" and says so.
     """
 
     name: ClassVar[str] = "exhaustive"
@@ -61,63 +69,143 @@ class Exhaustive:
         self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
     ) -> Solution:
         """The optimal mask with its proof, or the best mask so far when the budget runs out."""
-        recorder = Recorder(budget, progress)
-        best = block.incumbent
-        bound = block.form.lower_bound()
-        recorder.record(block.evaluate(best), bound)
-        status, total, done = Status.OPTIMAL, block.mask_count, 0
-        reason = recorder.expired()
+        return _Run(block, Recorder(budget, progress)).solve()
+
+
+class _Run:
+    """One solve: the walk over all masks, then over those that rounding leaves in doubt."""
+
+    def __init__(self, block: BlockProblem, recorder: Recorder) -> None:
+        self.block, self.recorder = block, recorder
+        self.best, self.done = block.incumbent, 0
+        self.objective, self.bound = block.evaluate(self.best), block.form.lower_bound()
+        recorder.record(self.objective, min(self.bound, self.objective))
+
+    def solve(self) -> Solution:
+        """Run to the end or to the budget's, or to Ctrl-C."""
+        total, reason, status = self.block.mask_count, self.recorder.expired(), None
         try:
-            if not reason:
-                enumeration = _Enumeration(block)
-            while not reason:
-                found, value, done, finished = enumeration.advance(int(min(CHUNK, budget.evaluations - done)))
-                if not np.array_equal(found, best) and (objective := block.evaluate(found)) < recorder.objective:
-                    best = found
-                    recorder.record(objective)
-                if finished:
-                    bound = max(bound, min(value, recorder.objective) - _rounding(block))
-                    recorder.record(lower_bound=min(bound, recorder.objective))
-                    break
-                reason = recorder.expired(done)
+            reason = reason or self._search()
         except KeyboardInterrupt:
             status, reason = Status.INTERRUPTED, "interrupted"
-        if reason and status is not Status.INTERRUPTED:
-            status = Status.TIME_LIMIT
+        proved = self.done == total and is_proved(self.objective, self.bound)
+        if status is None:
+            ended = Status.FEASIBLE if self.done == total else Status.TIME_LIMIT
+            status = Status.OPTIMAL if proved else ended
+        through = f"went through all {total} masks"
+        if self.done < total:
+            through = f"{reason} after {self.done} of {total} masks"
+        elif not proved:
+            through += f", but {reason}"
         return Solution.from_mask(
-            block,
-            best,
+            self.block,
+            self.best,
             status=status,
-            stop_reason=f"{reason} after {done} of {total} masks" if reason else f"went through all {total} masks",
-            recorder=recorder,
-            lower_bound=bound,
-            details={"masks": done, "masks_in_all": total},
+            stop_reason=through,
+            recorder=self.recorder,
+            lower_bound=self.bound,
+            details={"masks": self.done, "masks_in_all": total},
         )
+
+    def _search(self) -> str:
+        """Go through all masks. Returns what is in the way of a proof, or ""."""
+        walk = _Enumeration(self.block)
+        if not walk.doubt.ready and self.block.mask_count <= MOST_CANDIDATES:
+            return self._one_by_one(_all_masks(self.block))
+        finished = False
+        while not finished:
+            most = int(min(CHUNK, self.recorder.budget.evaluations - self.done))
+            found, value, self.done, finished = walk.advance(most)
+            self._offer(found)
+            if not finished and (reason := self.recorder.expired(self.done)):
+                return reason
+        self._raise(walk.doubt.least(value))
+        if is_proved(self.objective, self.bound):
+            return ""
+        masks = _in_doubt(self.block, walk.doubt.limit(self.objective), self.recorder)
+        return "rounding leaves too many masks in doubt" if masks is None else self._one_by_one(masks)
+
+    def _one_by_one(self, masks: Iterable[BoolArray]) -> str:
+        """Bound the masks that rounding leaves in doubt each by itself."""
+        least, before = self.objective, self.done
+        for number, mask in enumerate(masks, 1):
+            self._offer(mask)
+            least = min(least, mask_bound(self.block, mask))
+            self.done = max(before, number)
+            if (reason := self.recorder.expired(self.done)) and self.done < self.block.mask_count:
+                return reason
+        self.done = self.block.mask_count
+        self._raise(least)
+        return "rounding leaves this gap"
+
+    def _offer(self, mask: BoolArray) -> None:
+        if not np.array_equal(mask, self.best) and (objective := self.block.evaluate(mask)) < self.objective:
+            self.best, self.objective = mask, objective
+            self.recorder.record(objective)
+
+    def _raise(self, bound: float) -> None:
+        self.bound = max(self.bound, min(bound, self.objective))
+        self.recorder.record(lower_bound=min(self.bound, self.objective))
+
+
+def _in_doubt(block: BlockProblem, limit: float, recorder: Recorder) -> list[BoolArray] | None:
+    """The masks whose computed value is below `limit`; None if there are too many, or no time to find them."""
+    from prunebench.kernels.enumeration import Collected
+
+    if not math.isfinite(limit):
+        return None
+    walk = _Enumeration(block, Collected(limit, MOST_CANDIDATES))
+    finished = False
+    while not finished:
+        *_, finished = walk.advance(CHUNK)
+        if walk.found > MOST_CANDIDATES or recorder.expired():
+            return None
+    return walk.collected()
 
 
 class _Enumeration:
     """The walk over the kept sets, or over the pruned sets where those are smaller.
 
-    Value of a mask: base + factor · the enumeration's value of its set.
+    `doubt` says what a set's value in the enumeration's units proves of its mask's cost.
     """
 
-    def __init__(self, block: BlockProblem) -> None:
+    def __init__(self, block: BlockProblem, collected: "Collected | None" = None) -> None:
         self._kept = block.keep * 2 <= block.p
         self._size = block.p
         self._order = np.arange(block.p) if block.quota is None else block.quota.order
-        made = (_select if block.mode == "select" else _refit)(block, self._kept, self._order)
-        self._walk, self._base, self._factor = made
+        make = _select if block.mode == "select" else _refit
+        try:
+            self._walk, self.doubt = make(block, self._kept, self._order, collected)
+        except np.linalg.LinAlgError:
+            # the Hessian has no inverse in floating point; the kept sets need none
+            self._kept = True
+            self._walk, self.doubt = make(block, self._kept, self._order, collected)
 
     def advance(self, masks: int) -> tuple[BoolArray, float, int, bool]:
-        """Go on for at least `masks`. -> best mask, its value, masks gone through, whether those were all"""
+        """Go on for at least `masks`. -> best mask, its value in the enumeration's units, masks gone through,
+        whether those were all
+        """
         at = self._walk.advance(masks)
+        return self._mask(at.best_subset), at.lowest, at.done, at.finished
+
+    @property
+    def found(self) -> int:
+        """How many sets were collected, or would have been if there were room."""
+        return int(self._walk.advance(0).found[0])
+
+    def collected(self) -> list[BoolArray]:
+        """The masks of the collected sets."""
+        return [self._mask(subset) for subset in self._walk.advance(0).held[: self.found]]
+
+    def _mask(self, subset: IndexArray) -> BoolArray:
         mask = np.full(self._size, not self._kept)
-        mask[self._order[at.best_subset]] = self._kept
-        return mask, self._base + self._factor * at.lowest, at.done, at.finished
+        mask[self._order[subset]] = self._kept
+        return mask
 
 
-def _select(block: BlockProblem, kept: bool, order: IndexArray) -> "_Made":
+def _select(block: BlockProblem, kept: bool, order: IndexArray, collected: "Collected | None") -> "_Made":
     from prunebench.kernels.enumeration import SelectEnumeration
+    from prunebench.kernels.enumeration_rounding import select_doubt
 
     qubo = block.to_qubo()
     linear, base = np.array(qubo.linear), qubo.constant
@@ -126,21 +214,37 @@ def _select(block: BlockProblem, kept: bool, order: IndexArray) -> "_Made":
         form, dense = block.form, block.dense_weights
         linear, base = 0.5 * dense**2 * form.diagonal() - dense * form.gradient(dense), form.value(dense)
     couplings = qubo.couplings if block.quota is None else qubo.couplings[np.ix_(order, order)]
-    return SelectEnumeration(couplings, linear[order], *_levels(block, kept)), base, 1.0
+    walk = SelectEnumeration(couplings, linear[order], *_levels(block, kept), collected)
+    return walk, select_doubt(block, base)
 
 
-def _refit(block: BlockProblem, kept: bool, order: IndexArray) -> "_Made":
+def _refit(block: BlockProblem, kept: bool, order: IndexArray, collected: "Collected | None") -> "_Made":
     from prunebench.kernels.enumeration import RefitEnumeration
+    from prunebench.kernels.enumeration_rounding import kept_doubt, pruned_doubt
 
-    matrix, slope = _scaled(block)
+    matrix, slope, scale = _scaled(block)
+    if kept:
+        sign, doubt = -1.0, kept_doubt(block, scale)
+    else:
+        # dropping the set R from the full refit costs w_R' (P_RR)⁻¹ w_R / 2 with P the inverse of the matrix
+        inverse = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+        sign, doubt = 1.0, pruned_doubt(block, matrix, slope, scale, inverse)
+        matrix, slope = 0.5 * (inverse + inverse.T), inverse @ slope
     matrix, slope = matrix[np.ix_(order, order)], slope[order]
     chosen, ranges = _levels(block, kept)
-    if kept:
-        return RefitEnumeration(matrix, slope, chosen, -1.0, ranges), block.form.value(np.zeros(block.p)), 0.5
-    # dropping the set R from the full refit costs w_R' (P_RR)⁻¹ w_R / 2 with P the inverse of the matrix
-    inverse = np.linalg.inv(matrix)
-    everything = block.form.value(block.form.refit(np.ones(block.p, dtype=np.bool_)))
-    return RefitEnumeration(0.5 * (inverse + inverse.T), inverse @ slope, chosen, 1.0, ranges), everything, 0.5
+    return RefitEnumeration(matrix, slope, chosen, sign, ranges, collected), doubt
+
+
+def _all_masks(block: BlockProblem) -> Iterator[BoolArray]:
+    """Every feasible mask, group by group."""
+    quota = block.quota
+    groups = [(np.arange(block.p), block.keep)]
+    if quota is not None:
+        groups = [(quota.members(g), int(count)) for g, count in enumerate(quota.counts)]
+    for kept in product(*(combinations(members.tolist(), count) for members, count in groups)):
+        mask = np.zeros(block.p, dtype=np.bool_)
+        mask[[i for part in kept for i in part]] = True
+        yield mask
 
 
 def _levels(block: BlockProblem, kept: bool) -> "tuple[int, Ranges | None]":
@@ -158,29 +262,9 @@ def _rounded(count: int) -> str:
     return f"{count:.3g}" if count < 10**300 else f"about 1e{round(count.bit_length() * math.log10(2.0))}"
 
 
-def _scaled(block: BlockProblem) -> tuple[FloatArray, FloatArray]:
-    """H at unit diagonal, and the gradient at w = 0 in the same scale."""
+def _scaled(block: BlockProblem) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """H at unit diagonal, the gradient at w = 0 in the same scale, and the scale."""
     form = block.form
     matrix = form.gram(np.arange(block.p))
     scale = 1.0 / np.sqrt(matrix.diagonal())
-    return matrix * scale[:, None] * scale, scale * (form.linear - form.product(form.centre))
-
-
-def _rounding(block: BlockProblem) -> float:
-    """What rounding may have hidden below the best value.
-
-    Every term of f is bounded by its absolute value and weighed by the operations that touched it.
-    In mode refit the matrix is as good as perturbed by p·eps of its unit diagonal, which moves the
-    refitted objective by at most that, divided by the lowest eigenvalue, of what refitting gains.
-    """
-    form, eps = block.form, float(np.finfo(np.float64).eps)
-    rows = form.factor.shape[0] if form.factor is not None else block.p
-    reach = np.abs(block.dense_weights) + np.abs(form.centre)
-    size = abs(form.constant) + float(np.abs(form.linear) @ reach) + float(np.sqrt(form.diagonal()) @ reach) ** 2
-    margin = 4.0 * eps * (rows + block.p) * size
-    if block.mode == "refit" and block.keep:
-        matrix, slope = _scaled(block)
-        lowest = max(float(np.linalg.eigvalsh(matrix)[0]), eps * block.p)
-        gain = 0.5 * float(slope @ np.linalg.solve(matrix, slope))
-        margin += 4.0 * eps * block.p**2 / lowest * abs(gain)
-    return margin
+    return matrix * scale[:, None] * scale, scale * (form.linear - form.product(form.centre)), scale

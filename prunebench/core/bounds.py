@@ -16,14 +16,16 @@ import numpy as np
 
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.certificate import LAGRANGIAN, SHIFT, SPLIT, certificate, derive, value_range
+from prunebench.core.certificate import LAGRANGIAN, SHIFT, SPLIT, certificate, derive
 from prunebench.core.convexify import plane_shift
 from prunebench.core.errors import InvalidInput
+from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.perspective import best_split
 from prunebench.core.programs import RefitProgram, SelectProgram
 from prunebench.core.quota import Keeping, Quota, top
 from prunebench.core.rows import RowsForm
 
+UNCONSTRAINED = "unconstrained minimum"
 DENSE_SIZE = 600
 """Up to this p the dense relaxation is solved: O(p³) an iteration, some forty of them."""
 
@@ -52,25 +54,24 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
     started = perf_counter()
     if isinstance(block.form, RowsForm):
         # the relaxations read one Hessian of size p, which a layer's form does not hold
-        return Bound(block.form.lower_bound(), "unconstrained minimum", {"seconds": perf_counter() - started})
+        return Bound(block.form.lower_bound(), UNCONSTRAINED, {"seconds": perf_counter() - started})
 
     def stop() -> bool:
         return perf_counter() - started > seconds
 
     if block.settled:
-        low, _ = value_range(block, block.weights_of(block.incumbent))
-        if block.mode == "select" or block.keep == 0:
-            return Bound(low, "one mask", {"seconds": perf_counter() - started})
+        return Bound(mask_bound(block, block.incumbent), "one mask", {"seconds": perf_counter() - started})
     found: list[tuple[float, dict[str, Any]]] = []
     if block.p <= DENSE_SIZE and 0 < block.keep < block.p:
         proof = _shift(block, stop) if block.mode == "select" else _split(block, stop)
         if proof:
             found.append((derive(block, proof), proof))
-    if not found or not np.isfinite(found[0][0]) or block.quota is not None:
+    convex = block.form.strong_convexity is not None
+    if convex and (not found or not np.isfinite(found[0][0]) or block.quota is not None):
         proof = {"formulation": LAGRANGIAN, "dual": _dual(block, stop)}
         found.append((derive(block, proof), proof))
-    if _is_semidefinite(block):
-        found.append((block.form.lower_bound(), {"formulation": "unconstrained minimum"}))
+    # of an indefinite Hessian, which only mode select has, the shift alone says something
+    found.append((block.form.lower_bound(), {"formulation": UNCONSTRAINED}))
     value, proof = max(found, key=lambda pair: pair[0])
     details: dict[str, Any] = {"seconds": perf_counter() - started}
     if np.isfinite(value):
@@ -79,15 +80,6 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
             proof["formulation"], root_bound=value, bound=value, tolerance=0.0, nodes=0, **rest
         )
     return Bound(value, proof["formulation"], details)
-
-
-def _is_semidefinite(block: BlockProblem) -> bool:
-    """Whether the curvature is positive semidefinite to rounding, as the form's own bound takes for granted."""
-    hessian = block.form.hessian
-    if hessian is None:
-        return True
-    values = np.linalg.eigvalsh(hessian)
-    return bool(values[0] >= -1e-12 * block.p * max(float(values[-1]), 0.0))
 
 
 def _shift(block: BlockProblem, stop: Callable[[], bool]) -> dict[str, Any]:

@@ -218,19 +218,21 @@ def _scaled(
     return product((vector / size).astype(dtype)).astype(np.float64) * size
 
 
-def symmetric_factor(matrix: FloatArray) -> FloatArray:
+def symmetric_factor(matrix: FloatArray, lift: float = 0.0) -> FloatArray:
     """A with A'A = matrix for a positive semidefinite matrix; rows below rounding left out. (p, p) -> (r, p)
+
+    Negative eigenvalues down to -lift are left out too: those of a Gram matrix in float32, which a ridge lifts.
 
     Raises
     ------
-    InvalidInput   an eigenvalue is negative beyond rounding
+    InvalidInput   an eigenvalue is negative beyond rounding and `lift`
     """
     import scipy.linalg
 
     values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
     largest = max(float(values[-1]), 0.0)
     rounding = matrix.shape[0] * np.finfo(np.float64).eps * largest
-    if values[0] < -1e3 * rounding - np.finfo(np.float64).tiny:
+    if values[0] < -1e3 * rounding - lift - np.finfo(np.float64).tiny:
         raise InvalidInput(
             f"hessian has the negative eigenvalue {values[0]:.3g}, so it is not positive semidefinite; "
             "use A'A with A the sample gradients, or clip the spectrum"

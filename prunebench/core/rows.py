@@ -128,7 +128,7 @@ class RowsForm(QuadraticForm):
         InvalidInput   more than 4,096 weights: take one row at a time
         """
         self._require_small()
-        return np.kron(np.eye(self.rows), linalg.symmetric_factor(self.shared))
+        return np.kron(np.eye(self.rows), linalg.symmetric_factor(self.shared, float(self.ridge.min())))
 
     def plain(self) -> QuadraticForm:
         """The same form with one Hessian of all weights, (p, p); for small layers only.
@@ -191,6 +191,14 @@ class RowsForm(QuadraticForm):
                 matrix = self.shared[np.ix_(support, support)]
                 step[number, support] = linalg.solve_on_support(matrix, ridge, slope[number, support])
         return np.where(kept, self.centre + step.reshape(-1), 0.0)
+
+    @property
+    def is_indefinite(self) -> bool:
+        """Whether H, the ridge included, is not proved positive semidefinite and has a computed negative eigenvalue."""
+        if self.strong_convexity is not None:
+            return False
+        lowest, rounding = definite.lowest_eigenvalue(self.shared, self.table(self.ridge).min(axis=0))
+        return lowest < -rounding
 
     @property
     def entry_sizes(self) -> FloatArray:

@@ -68,12 +68,14 @@ class Solution:
         """The solution that a mask stands for: in refit mode its weights are re-optimised.
 
         `extra` may give timings, details and alternatives. A bound above the recomputed objective
-        by rounding is lowered to it.
+        by rounding is lowered to it; one that is further above stays, for `solve` to refuse.
         """
         weights = block.weights_of(mask)
         objective = block.evaluate(weights, mask)
         recorder = recorder or Recorder(Budget())
-        bound = min(float(lower_bound), objective)
+        bound = float(lower_bound)
+        if objective < bound <= objective + block.form.rounding_of(weights):
+            bound = objective
         return Solution(
             mask=frozen(np.array(mask, dtype=np.bool_)),
             weights=frozen(weights),

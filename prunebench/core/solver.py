@@ -10,6 +10,7 @@ import numpy as np
 from prunebench.core import options as option_tools
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import SolverFault, SolverRefused
+from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
 from prunebench.core.registry import SOLVERS, register_solver, require_packages
 from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
@@ -18,8 +19,8 @@ __all__ = ["Budget", "Progress", "Recorder", "Refit", "Solver", "make_solver", "
 
 register = register_solver
 
-BOUND_ROUNDING = 1e-9
-"""A bound may exceed the recomputed objective by this part of the objective's scale and is then lowered to it."""
+RELATIVE_ROUNDING = 1e-12
+"""Part of |objective| by which two ways of computing it may differ, beside the rounding of evaluating it."""
 
 
 @runtime_checkable
@@ -197,26 +198,39 @@ def verified(block: BlockProblem, solution: Solution, solver_name: str) -> Solut
     Raises
     ------
     SolverFault   an infeasible mask or weights, an objective that is not the block's, a bound above
-                  the objective, "optimal" without a bound, or an answer worse than the start
+                  the objective, "optimal" beside a bound that does not prove it (core.optimality), or an
+                  answer worse than the start
     """
     try:
         objective = block.evaluate(solution.weights, solution.mask)
     except ValueError as error:
         raise SolverFault(f"solver {solver_name!r} gave back an infeasible answer: {error}") from error
-    scale = BOUND_ROUNDING * (abs(objective) + abs(block.form.constant) + abs(block.random_mean()))
-    if abs(objective - solution.objective) > scale:
+    if objective != solution.objective and abs(objective - solution.objective) > _rounding(block, objective, solution):
         raise SolverFault(
             f"solver {solver_name!r} reports objective {solution.objective!r} "
             f"where {block.name} evaluates {objective!r}"
         )
-    if solution.lower_bound > objective + scale:
+    bound = solution.lower_bound
+    if np.isnan(bound) or (bound > objective and bound - objective > _rounding(block, objective, solution)):
+        raise SolverFault(f"solver {solver_name!r} reports the lower bound {bound!r} above its objective {objective!r}")
+    bound = min(bound, objective)
+    if solution.status is Status.OPTIMAL and not is_proved(objective, bound):
+        if not np.isfinite(bound):
+            raise SolverFault(f"solver {solver_name!r} says optimal without a proven bound")
         raise SolverFault(
-            f"solver {solver_name!r} reports the lower bound {solution.lower_bound!r} above its objective {objective!r}"
+            f"solver {solver_name!r} says optimal at {objective!r} beside the lower bound {bound!r}, which leaves more "
+            f"than {PROOF_TOLERANCE:g} of it; an answer without a proof is feasible"
         )
-    if solution.status is Status.OPTIMAL and not np.isfinite(solution.lower_bound):
-        raise SolverFault(f"solver {solver_name!r} says optimal without a proven bound")
     if block.start_mask is not None:
-        start = block.evaluate(block.start_mask)
-        if objective > start + scale:
-            raise SolverFault(f"solver {solver_name!r} gave back {objective!r}, worse than its start {start!r}")
-    return replace(solution, objective=objective, lower_bound=min(solution.lower_bound, objective))
+        start = block.weights_of(block.start_mask)
+        worse = objective - block.form.value(start)
+        if worse > 0.0 and worse > _rounding(block, objective, solution) + block.form.rounding_of(start):
+            raise SolverFault(
+                f"solver {solver_name!r} gave back {objective!r}, worse than its start {objective - worse!r}"
+            )
+    return replace(solution, objective=objective, lower_bound=bound)
+
+
+def _rounding(block: BlockProblem, objective: float, solution: Solution) -> float:
+    """How far two honest evaluations of the solution's weights may lie apart."""
+    return block.form.rounding_of(solution.weights) + RELATIVE_ROUNDING * abs(objective)

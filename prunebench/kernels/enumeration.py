@@ -12,6 +12,8 @@ the same walk goes through the product of the groups' combinations.
 State arrays live outside, so that a call can stop after a number of subsets and be continued.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from numba import njit
@@ -25,9 +27,16 @@ class SelectEnumeration:
     couplings : float64 (p, p), symmetric;  linear : float64 (p,);  ranges : of the levels, or none
     """
 
-    def __init__(self, couplings: FloatArray, linear: FloatArray, chosen: int, ranges: "Ranges | None" = None) -> None:
+    def __init__(
+        self,
+        couplings: FloatArray,
+        linear: FloatArray,
+        chosen: int,
+        ranges: "Ranges | None" = None,
+        collected: "Collected | None" = None,
+    ) -> None:
         self._couplings = couplings
-        self._walk = Walk(chosen, linear, ranges)
+        self._walk = Walk(chosen, linear, ranges, collected)
         self._fields = np.zeros((max(1, chosen - 1), linear.size))
         self._fields[0] = linear
 
@@ -47,6 +56,9 @@ class SelectEnumeration:
                     at.best_subset,
                     at.ranges.low,
                     at.ranges.high,
+                    at.limit,
+                    at.held,
+                    at.found,
                     subsets,
                 )
             )
@@ -61,10 +73,16 @@ class RefitEnumeration:
     """
 
     def __init__(
-        self, matrix: FloatArray, vector: FloatArray, chosen: int, sign: float, ranges: "Ranges | None" = None
+        self,
+        matrix: FloatArray,
+        vector: FloatArray,
+        chosen: int,
+        sign: float,
+        ranges: "Ranges | None" = None,
+        collected: "Collected | None" = None,
     ) -> None:
         self._sign = sign
-        self._walk = Walk(chosen, sign * vector**2 / matrix.diagonal(), ranges)
+        self._walk = Walk(chosen, sign * vector**2 / matrix.diagonal(), ranges, collected)
         self._matrices = np.zeros((max(1, chosen - 1), vector.size, vector.size))
         self._vectors = np.zeros((max(1, chosen - 1), vector.size))
         self._matrices[0], self._vectors[0] = matrix, vector
@@ -86,6 +104,9 @@ class RefitEnumeration:
                     at.best_subset,
                     at.ranges.low,
                     at.ranges.high,
+                    at.limit,
+                    at.held,
+                    at.found,
                     subsets,
                 )
             )
@@ -106,16 +127,31 @@ class Ranges:
         self.high = np.asarray((starts + sizes)[group] - left, dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Collected:
+    """Which subsets a walk holds on to: those of a value below `limit`, the first `most` of them."""
+
+    limit: float
+    most: int
+
+
 class Walk:
     """Where an enumeration stands.
 
     chosen : the subsets' size;  ranges : of the levels;  singles : float64 (p,), the values of the
     subsets of size one, which with size zero are settled here.
     done : subsets gone through;  finished : whether those were all
-    lowest, subset_of_lowest : the best so far
+    lowest, best_subset : the best so far
+    collected : which subsets are held (int64 (most, chosen)); found : how many there are, held or not
     """
 
-    def __init__(self, chosen: int, singles: FloatArray, ranges: Ranges | None) -> None:
+    def __init__(
+        self, chosen: int, singles: FloatArray, ranges: Ranges | None, collected: Collected | None = None
+    ) -> None:
+        collected = collected or Collected(-np.inf, 0)
+        self.limit = collected.limit
+        self.held: npt.NDArray[np.int64] = np.zeros((collected.most, chosen), dtype=np.int64)
+        self.found: npt.NDArray[np.int64] = np.zeros(1, dtype=np.int64)
         self.ranges = ranges or Ranges(np.array([singles.size]), np.array([chosen]))
         levels = max(1, chosen - 1)
         self.done = 0
@@ -132,6 +168,10 @@ class Walk:
             self.done = int(high - low)
             self.best[0] = singles[low:high].min() if chosen else 0.0
             self.best_subset[:] = low + singles[low:high].argmin()
+            below = low + np.flatnonzero((singles[low:high] if chosen else np.zeros(1)) < self.limit)
+            self.found[0] = below.size
+            if chosen:
+                self.held[: below.size, 0] = below[: collected.most]
 
     @property
     def finished(self) -> bool:
@@ -144,6 +184,14 @@ class Walk:
         return float(self.best[0])
 
 
+@njit(cache=True, nogil=True)
+def hold(subset: IndexArray, held: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> None:
+    """Count a subset, and keep it while there is room."""
+    if found[0] < held.shape[0]:
+        held[found[0]] = subset
+    found[0] += 1
+
+
 @njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"})
 def _lowest_partner(fields: FloatArray, row: FloatArray, start: int, stop: int) -> float:
     lowest = np.inf
@@ -152,7 +200,7 @@ def _lowest_partner(fields: FloatArray, row: FloatArray, start: int, stop: int) 
     return lowest
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _advance_select(
     couplings: FloatArray,
     fields: FloatArray,
@@ -164,6 +212,9 @@ def _advance_select(
     best_subset: IndexArray,
     low: IndexArray,
     high: IndexArray,
+    limit: float,
+    held: npt.NDArray[np.int64],
+    found: npt.NDArray[np.int64],
     subsets: int,
 ) -> int:
     size, chosen = couplings.shape[0], subset.size
@@ -174,7 +225,7 @@ def _advance_select(
             for a in range(start, high[depth]):
                 base, first = values[depth] + fields[depth, a], max(a + 1, low[last + 1])
                 done += stop - first
-                if base + _lowest_partner(fields[depth], couplings[a], first, stop) < best[0]:
+                if base + _lowest_partner(fields[depth], couplings[a], first, stop) < max(best[0], limit):
                     subset[chosen - 2] = a
                     for b in range(first, stop):
                         value = base + (fields[depth, b] + couplings[a, b])
@@ -182,6 +233,9 @@ def _advance_select(
                             best[0] = value
                             subset[chosen - 1] = b
                             best_subset[:] = subset
+                        if value < limit:
+                            subset[chosen - 1] = b
+                            hold(subset, held, found)
             depth -= 1
         elif start >= high[depth]:
             depth -= 1
@@ -197,7 +251,7 @@ def _advance_select(
     return done
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"})
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"}, error_model="numpy")
 def _best_partner(matrix: FloatArray, vector: FloatArray, a: int, start: int, stop: int, sign: float) -> float:
     lowest = np.inf
     row, pivot, own = matrix[a], matrix[a, a], vector[a] / matrix[a, a]
@@ -207,7 +261,7 @@ def _best_partner(matrix: FloatArray, vector: FloatArray, a: int, start: int, st
     return lowest
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _advance_refit(
     matrices: FloatArray,
     vectors: FloatArray,
@@ -220,6 +274,9 @@ def _advance_refit(
     best_subset: IndexArray,
     low: IndexArray,
     high: IndexArray,
+    limit: float,
+    held: npt.NDArray[np.int64],
+    found: npt.NDArray[np.int64],
     subsets: int,
 ) -> int:
     size, chosen = vectors.shape[1], subset.size
@@ -232,7 +289,7 @@ def _advance_refit(
                 base = values[depth] + sign * vector[a] * vector[a] / matrix[a, a]
                 first = max(a + 1, low[last + 1])
                 done += stop - first
-                if base + _best_partner(matrix, vector, a, first, stop, sign) < best[0]:
+                if base + _best_partner(matrix, vector, a, first, stop, sign) < max(best[0], limit):
                     subset[chosen - 2] = a
                     for b in range(first, stop):
                         rest = vector[b] - vector[a] / matrix[a, a] * matrix[a, b]
@@ -242,6 +299,9 @@ def _advance_refit(
                             best[0] = value
                             subset[chosen - 1] = b
                             best_subset[:] = subset
+                        if value < limit:
+                            subset[chosen - 1] = b
+                            hold(subset, held, found)
             depth -= 1
         elif start >= high[depth]:
             depth -= 1
