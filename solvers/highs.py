@@ -14,7 +14,7 @@ Huangfu, Hall: Parallelizing the dual revised simplex method, Math. Programming 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -23,8 +23,10 @@ from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.certificate import certificate
 from prunebench.core.convexify import certified_shift, plane_shift
-from prunebench.core.perspective import best_split
-from prunebench.core.programs import RefitProgram, SelectProgram
+from prunebench.core.mask_bounds import mask_bound
+from prunebench.core.optimality import is_proved
+from prunebench.core.perspective import best_split, certified_split
+from prunebench.core.programs import HALF_ULP, RefitProgram, SelectProgram
 from prunebench.core.quota import top
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
@@ -37,6 +39,7 @@ MAX_SIZE = 256
 PAIRS_SIZE = 24
 LP_ROUNDS = 25
 MOST_KICKS = 2000
+ROUNDING = "rounding, and HiGHS' tolerances, leave this gap"
 PROBED = "probing"
 """The formulation's name where fixing variables and splitting left nothing for HiGHS."""
 TANGENTS = "tangents"
@@ -54,7 +57,9 @@ class HiGHS:
     Kept for what HiGHS is: an independent, widely trusted solver behind the same certificate
     (`probing=False` leaves the whole program to it). With `tangents` the details say how many models
     HiGHS proved (`parts`) and how often a part was split before (`splits`). Bounds are lowered by
-    what HiGHS' row and integer tolerances allow. Budgeted evaluations are nodes of HiGHS.
+    what HiGHS' row and integer tolerances allow, and by what the block's and the model's arrays are rounded
+    by; where that leaves more than `optimal` allows, the answer is feasible. What HiGHS itself decides, such
+    as that a model has no solution, is its word. Budgeted evaluations are nodes of HiGHS.
     """
 
     name: ClassVar[str] = "highs"
@@ -106,11 +111,14 @@ class HiGHS:
         objective = block.evaluate(block.incumbent)
         recorder.record(objective)
         if block.settled:
+            bound = mask_bound(block, block.incumbent)
+            proved = is_proved(objective, bound)
             details = {"certificate": certificate(
-                "one mask", root_bound=objective, bound=objective, tolerance=0.0, nodes=0)}  # fmt: skip
+                "one mask", root_bound=bound, bound=bound, tolerance=0.0, nodes=0)}  # fmt: skip
             return Solution.from_mask(
-                block, block.incumbent, status=Status.OPTIMAL, stop_reason="only one mask", recorder=recorder,
-                lower_bound=objective, details=details,
+                block, block.incumbent, status=Status.OPTIMAL if proved else Status.FEASIBLE,
+                stop_reason="only one mask" if proved else f"only one mask; {ROUNDING}", recorder=recorder,
+                lower_bound=bound, details=details,
             )  # fmt: skip
         return _Run(self, block, recorder, objective).solve()
 
@@ -139,11 +147,14 @@ class _Run:
                 self._search()
         except KeyboardInterrupt:
             status, self.reason = Status.INTERRUPTED, "interrupted"
+        if np.isfinite(self.bound):
+            # no proof can say more of the best mask than its own value, rounding included
+            self.bound = min(self.bound, mask_bound(self.block, self.mask))
         if status is None:
-            proved = self.bound >= self.objective - self.tolerance
+            proved = is_proved(self.objective, self.bound)
             expired = self.reason.startswith(("time limit", "evaluation limit"))
             status = Status.OPTIMAL if proved else Status.TIME_LIMIT if expired else Status.FEASIBLE
-            self.reason = "proved optimal" if proved else self.reason
+            self.reason = "proved optimal" if proved else self.reason or ROUNDING
         details: dict[str, Any] = {
             "nodes": self.nodes, "rounds": self.rounds, "formulation": self.formulation, "free": self.free.size,
         }  # fmt: skip
@@ -165,6 +176,7 @@ class _Run:
 
         block, recorder = self.block, self.recorder
         self._offer(swap_descent(block, self.mask, recorder).mask)
+        self._raise_bound(block.form.lower_bound())
         program, formulation = self._formulated()
         if program is None or formulation is None:
             if self.formulation not in (PROBED, TANGENTS):
@@ -229,10 +241,10 @@ class _Run:
         block, threads = self.block, self.options.threads
         expired = lambda: bool(self.recorder.expired())  # noqa: E731  # passed on as a value
         if block.mode == "select":
-            program = SelectProgram.of(block, self.objective)
+            program = _widened_select(block, SelectProgram.of(block, self.objective))
             if block.quota is None:
                 self._offer(kicked_mask(program, self.mask, min(block.p**2 // 8, MOST_KICKS)))
-                program = SelectProgram.of(block, self.objective)
+                program = _widened_select(block, SelectProgram.of(block, self.objective))
             shift: FloatArray | None = None
             if self.options.probing and block.quota is None:
                 program, shift = self._probed(program, expired)
@@ -257,16 +269,17 @@ class _Run:
         if self.formulation in ("auto", TANGENTS) and block.quota is None and self._refit_tangents(expired):
             return None, None
         lowest = block.form.lower_bound()
-        refit = RefitProgram.of(block, self.objective, lowest if np.isfinite(lowest) else None)
+        refit = _widened_refit(block, RefitProgram.of(block, self.objective, lowest if np.isfinite(lowest) else None))
         self.tolerance = 0.0
         self.formulation = "perspective" if self.formulation in ("auto", TANGENTS) else self.formulation
         upper = refit.inner(self.objective)
         split = best_split(refit, upper, stop=expired)
-        if split is None:
+        delta = None if split is None else certified_split(refit, split.delta)
+        if delta is None:
             return refit, None
         if self.formulation == "mask-cuts":
-            return refit, formulations.MaskCuts(refit, split.delta, threads, block.quota)
-        return refit, formulations.Perspective(refit, split.delta, upper, threads, block.quota)
+            return refit, formulations.MaskCuts(refit, delta, threads, block.quota)
+        return refit, formulations.Perspective(refit, delta, upper, threads, block.quota)
 
     def _probed(self, program: SelectProgram, expired: Callable[[], bool]) -> tuple[SelectProgram, FloatArray]:
         """The program of what probing leaves, and its part of the shift; closes the proof where nothing is left."""
@@ -310,7 +323,7 @@ class _Run:
 
         while not (self.reason or expired()):
             # once more for every better incumbent
-            program = RefitProgram.of(self.block, self.objective)
+            program = _widened_refit(self.block, RefitProgram.of(self.block, self.objective))
             upper, before = program.inner(self.objective), self.objective
             tree = RefitTree.of(program, upper, expired)
             if tree is None:
@@ -321,24 +334,26 @@ class _Run:
                 self._offer(mask)
                 if self.objective < before:
                     continue
-            proof = prove_refit(tree, upper - tree.margin, self.options.threads)
+            proof = prove_refit(tree, upper, self.options.threads)
             if proof is None:
                 return False
             self.formulation = TANGENTS
             exclusion, tangent_at = proof
-            self.tolerance = (tree.margin + 4.0 * exclusion.slack + 2.0 * program.rounding) / program.scale
+            self.tolerance = 2.0 * program.rounding / program.scale
             _, root = tree.root_proof()
             self._raise_bound(program.outer(root))
             self.root = self.bound
 
             watch = self._watcher(program, exclusion)
             seen: set[bytes] = set()
+            # masks that were taken out of the model are no part of what HiGHS proves of it
+            apart = np.inf
             while not self.reason and self.objective == before:
                 self.rounds += 1
                 outcome = exclusion.model.solve(self.recorder.remaining, None, expired, watch)
                 self.nodes += outcome.nodes
                 if outcome.status == INFEASIBLE:
-                    self._raise_bound(program.outer(exclusion.proven))
+                    self._raise_bound(min(program.outer(exclusion.proven), apart))
                     return True
                 if outcome.status == "Solve error":
                     # seen on columns that nearly cancel: the perspective model takes over
@@ -349,6 +364,8 @@ class _Run:
                     self._offer(mask)
                     slopes, constants = tangent_at(mask)
                     exclusion.exclude(slopes[0], constants[0])
+                    exclusion.take_out(mask)
+                    apart = min(apart, mask_bound(self.block, mask))
                 self.reason = self.recorder.expired(self.nodes)
                 if not self.reason and not outcome.finished:
                     self.reason = f"HiGHS stopped: {outcome.status}"
@@ -358,10 +375,14 @@ class _Run:
         return True
 
     def _watcher(self, program: RefitProgram, exclusion: "Exclusion") -> Callable[[float], None]:
-        """What to do with HiGHS' dual bounds: none says more than that nothing is better than the incumbent."""
+        """What to do with HiGHS' dual bounds: none says more than that nothing is better than the incumbent.
+
+        Before any mask was taken out of the model, that is: then they are bounds of the others.
+        """
+        first = self.rounds
 
         def watch(dual: float) -> None:
-            if np.isfinite(dual):
+            if np.isfinite(dual) and self.rounds <= first + 1:
                 self._raise_bound(program.outer(min(exclusion.bound_of(dual), exclusion.proven)))
 
         return watch
@@ -389,6 +410,23 @@ class _Run:
         if objective < self.objective:
             self.mask, self.objective = mask, objective
             self.recorder.record(objective)
+
+
+def _widened_select(block: BlockProblem, program: SelectProgram) -> SelectProgram:
+    """The program with what an indefinite Hessian, or one that was formed from a factor, adds to its rounding."""
+    form = block.form
+    rows = block.p if form.factor is None else form.factor.shape[0]
+    reach = float(form.entry_sizes @ (np.abs(block.dense_weights) + np.abs(form.centre)))
+    lost = (form.formed_error + HALF_ULP * (rows + block.p + 16)) * reach**2 * program.scale
+    return replace(program, rounding=program.rounding + lost)
+
+
+def _widened_refit(block: BlockProblem, program: RefitProgram) -> RefitProgram:
+    """The program with what forming the Hessian from a factor adds to its rounding."""
+    form = block.form
+    reach = float(form.entry_sizes @ np.abs(form.centre))
+    rounding = program.rounding + form.formed_error * reach**2 * program.scale
+    return replace(program, rounding=rounding, relative=program.relative + form.formed_error)
 
 
 def _with_count(mask: BoolArray, count: int) -> BoolArray:

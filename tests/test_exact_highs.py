@@ -1,6 +1,7 @@
 """HiGHS: every formulation proves the same optimum, and stops honestly."""
 
 from dataclasses import replace
+from fractions import Fraction
 from itertools import combinations, product
 
 import numpy as np
@@ -14,9 +15,12 @@ from prunebench.core.quota import Quota
 from prunebench.kernels import highs_parts
 from prunebench.kernels.branch_and_bound_select import FREE
 from prunebench.kernels.branch_and_bound_trees import RefitTree, SelectTree
+from prunebench.kernels.highs_formulations import refitted
 from prunebench.kernels.highs_parts import Exclusion, Front, prove_refit, refit_tangents, select_tangents
 from prunebench.kernels.probing import probed, reduced
 from prunebench.kernels.relaxation_points import refit_points, relaxation_points
+from prunebench.testing.exact import Exact
+from prunebench.testing.hostile import ill_conditioned
 from prunebench.testing.instances import FAMILIES, instance
 
 FORMULATIONS = {
@@ -227,14 +231,52 @@ def test_refit_tangents_exclude_every_mask_and_none_lies_above_the_objective(see
     points = np.empty((500, p))
     held, closed = refit_points(tree.matrix, tree.linear, tree.sizes, keep, tree.accuracy, pattern, sign, cut, points)
     assert closed
-    slopes, constants = refit_tangents(tree.matrix, tree.linear, points[:held])
+    slopes, constants = refit_tangents(tree, tree.accuracy, points[:held])
     tangents = constants[:, None] + slopes @ masks.T
     assert (tangents <= program.inner(values) + tree.slack).all()
-    assert (tangents.max(axis=0) >= cut - tree.slack).all()
-    assert prove_refit(tree, cut, 1, limit=1) is None
+    # what rounding may take off each is far below what counts as equal
+    assert (tangents.max(axis=0) >= cut - 1e-9 * abs(cut)).all()
+    upper = program.inner(values.min())
+    assert prove_refit(tree, upper, 1, limit=1) is None
     exclusion = Exclusion(slopes, constants, keep, tree.slack, cut, 1)
     assert exclusion.model.solve(60.0, None, lambda: False, lambda _: None).status == "Infeasible"
     assert exclusion.proven < cut
+    # a target above the optimum finds the best mask; once it is taken out the rest is proved to cost as much
+    proof = prove_refit(tree, upper, 1)
+    if proof is None:
+        assert exclusion.slack > highs_parts.LOOSE * abs(cut)
+        return
+    reaching, _ = proof
+    assert reaching.proven >= upper
+    outcome = reaching.model.solve(60.0, None, lambda: False, lambda _: None)
+    while outcome.status != "Infeasible":
+        for mask in reaching.masks(outcome.points):
+            reaching.take_out(mask)
+        outcome = reaching.model.solve(60.0, None, lambda: False, lambda _: None)
+
+
+def test_refit_tangents_lie_below_the_exact_values_at_any_conditioning():
+    looked_at = 0
+    for seed in range(60):
+        block = ill_conditioned(seed, "refit").block
+        program = RefitProgram.of(block, block.evaluate(block.incumbent))
+        tree = RefitTree.of(program, program.inner(block.evaluate(block.incumbent)), lambda: False)
+        if tree is None or block.form.formed_error > 0.0:
+            continue
+        masks = list(Exact.of(block).masks())
+        points = np.array([refitted(tree.matrix, tree.linear, mask) for mask in masks])
+        slopes, constants = refit_tangents(tree, tree.accuracy + 1e-15 * block.p, points)
+        exact = Exact.of(block)
+        for mask in masks:
+            value = (exact.of_mask(mask) - Fraction(program.constant)) * Fraction(program.scale)
+            # products with a mask of ones and zeros, in exact arithmetic too
+            tangents = [
+                Fraction(float(constant)) + sum(Fraction(float(slope)) for slope in row[mask])
+                for row, constant in zip(slopes, constants, strict=True)
+            ]
+            assert max(tangents) <= value + Fraction(program.rounding), block.problem
+        looked_at += 1
+    assert looked_at > 10
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

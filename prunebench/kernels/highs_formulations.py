@@ -6,12 +6,13 @@ those of the count. Each formulation has a model, says which rows a solution vio
 the objective of its relaxation may be wrong because rows and integers hold only to a tolerance.
 """
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
-from prunebench.core.programs import RefitProgram, SelectProgram
+from prunebench.core.programs import HALF_ULP, RefitProgram, SelectProgram
 from prunebench.core.quota import Quota
 from prunebench.kernels.highs_model import FEASIBILITY, Model, Rows
 
@@ -57,6 +58,7 @@ class Pairs:
         cost = np.concatenate([-(program.linear + rise) + 0.5 * matrix.diagonal(), couplings])
         self.offset = float(program.linear.sum() + 0.5 * rise.sum())
         self.slack = SAFETY * FEASIBILITY * float(np.abs(cost).sum())
+        self.slack += _summing(program)
         count = couplings.size
         self.model = Model(cost, np.zeros(p + count), np.ones(p + count), p, threads)
         self.p = p
@@ -112,7 +114,9 @@ class Residuals:
         values, vectors = np.linalg.eigh(0.5 * (flat + flat.T))
         held = values > 1e-9 * max(float(values[-1]), 1e-300)
         self.rays = (vectors[:, held] * np.sqrt(values[held])).T
-        lost = float(np.abs(values[~held]).sum()) * p
+        # the count's plane is left by at most √p, and the eigenvectors give the matrix back to rounding
+        lost = (float(np.abs(values[~held]).sum()) + 8.0 * p * HALF_ULP * float(np.linalg.norm(matrix))) * p
+        lost += _summing(program) + 8.0 * p * HALF_ULP * float(np.abs(shift).sum())
         rank = int(held.sum())
         base = np.full(p, program.count / p)
         linear = program.linear - 0.5 * shift + centre @ image
@@ -152,6 +156,61 @@ class Residuals:
         return np.concatenate([m, r, r * r])
 
 
+@dataclass(frozen=True, eq=False)
+class Ellipsoid:
+    """A refit program scaled so that the split is 1, and where every mask's weights lie that is no worse than the best.
+
+    matrix K (p, p), linear h (p,), sizes (2, p) : f = ½y'(K + 1)y − h'y, entries off by `accuracy` of their sizes
+    free (p,), lowest : the unconstrained minimum as computed
+    room : how far above the true minimum the best mask can be;  limit (p,) : no entry of such a y is larger
+    doubt : what K and h being off changes at most within the limits
+
+    With K proved positive semidefinite, the true minimum is within ‖residual‖ of `free`, and half the squared
+    distance from it is at most what f rises.
+    """
+
+    matrix: FloatArray
+    linear: FloatArray
+    sizes: FloatArray
+    accuracy: float
+    free: FloatArray
+    lowest: float
+    room: float
+    limit: FloatArray
+    doubt: float
+
+    @staticmethod
+    def of(program: RefitProgram, delta: FloatArray, upper: float) -> "Ellipsoid":
+        """delta : a split that is proved (`certified_split`);  upper : the incumbent's value."""
+        p = delta.size
+        root = 1.0 / np.sqrt(delta)
+        matrix = np.array(program.hessian)
+        matrix[np.diag_indices(p)] -= delta
+        matrix = matrix * root[:, None] * root
+        linear = program.slope * root
+        sizes = np.stack((program.reach * root, program.height * root))
+        accuracy = program.relative + HALF_ULP * (4 * p + 32)
+        whole = matrix + np.eye(p)
+        free = np.asarray(np.linalg.solve(whole, linear), dtype=np.float64)
+        inverse = np.linalg.inv(whole)
+        along = float(sizes[0] @ np.abs(free))
+        residual = np.abs(whole @ free - linear) + accuracy * (sizes[0] * along + sizes[1] + np.abs(free))
+        off = float(np.linalg.norm(residual))
+        lowest = 0.5 * float(free @ (whole @ free)) - float(linear @ free)
+        below = off**2 + accuracy * (along**2 + float(free @ free) + float(sizes[1] @ np.abs(free)))
+        room = max(upper - lowest, 0.0) * 1.001 + 1e-6 + 1e-12 * abs(lowest) + 2.0 * (below + program.rounding)
+        # `free` is off the minimum, so f falls a little on the way from it
+        room += 2.0 * off * np.sqrt(2.0 * room)
+        # the inverse's diagonal is at most 1, and at most the computed one where that is proved good
+        gap = np.abs(np.eye(p) - whole @ inverse)
+        gap += accuracy * (sizes[0][:, None] * (sizes[0] @ np.abs(inverse)) + np.abs(inverse))
+        spread = np.minimum(1.0, np.maximum(inverse.diagonal(), 0.0) + float(np.linalg.norm(gap)))
+        limit = np.abs(free) + off + np.sqrt(2.0 * room * spread) + 1e-6
+        reach = float(sizes[0] @ limit)
+        doubt = accuracy * (reach**2 + float(limit @ limit) + float(sizes[1] @ limit))
+        return Ellipsoid(matrix, linear, sizes, accuracy, free, lowest, room, limit, doubt)
+
+
 class Perspective:
     """Refit: weights, tangents of w²/m for the split's share Δ, and of r² for the rest, |w| <= limit·m.
 
@@ -168,22 +227,16 @@ class Perspective:
         self, program: RefitProgram, split: FloatArray, upper: float, threads: int, quota: Quota | None = None
     ) -> None:
         p = split.size
-        root = 1.0 / np.sqrt(split)
-        matrix = np.array(program.hessian)
-        matrix[np.diag_indices(p)] -= split
-        matrix = matrix * root[:, None] * root
+        held_in = Ellipsoid.of(program, split, upper)
+        matrix, lowest, room = held_in.matrix, held_in.lowest, held_in.room
+        self.linear, self.free, self.limit = held_in.linear, held_in.free, held_in.limit
         values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
         held = values > 1e-9 * max(float(values[-1]), 1e-300)
         self.rays = (vectors[:, held] * np.sqrt(values[held])).T
-        self.linear = program.slope * root
-        whole = matrix + np.eye(p)
-        self.free = np.linalg.solve(whole, self.linear)
-        lowest = -0.5 * float(self.linear @ self.free)
-        room = max(upper - lowest, 0.0) * 1.001 + 1e-6 + 1e-12 * abs(lowest)
-        # everything no worse than the incumbent lies in the ellipsoid ½(y − free)'(K + 1)(y − free) <= room
-        self.limit = np.abs(self.free) + np.sqrt(2.0 * room * np.maximum(np.linalg.inv(whole).diagonal(), 0.0)) + 1e-6
         self.matrix, self.p, self.rank = matrix, p, int(held.sum())
+        # f = lowest + slope at `free`, which is not quite zero, + ½‖y − free‖² + ½ (y − free)'K(y − free)
         self.offset = 0.5 * float(self.free @ self.free) + lowest
+        slope = np.abs(matrix @ self.free + self.free - self.linear)
         reach = np.full(self.rank, np.sqrt(2.0 * room) + 1e-3)
         cost = np.concatenate([np.zeros(p), -self.free, np.full(p, 0.5), np.zeros(self.rank), np.full(self.rank, 0.5)])
         low = np.concatenate([np.zeros(p), -self.limit, np.zeros(p), -reach, np.zeros(self.rank)])
@@ -194,7 +247,9 @@ class Perspective:
             * FEASIBILITY
             * (p + self.rank + float(np.sqrt(2.0 * room * self.rank) + slopes.sum() + slopes @ self.limit))
         )
-        self.slack += float(np.abs(values[~held]).sum()) * room
+        # half the squared distance from the minimum is at most the room, and so is it from `free`, four times over
+        lost = float(np.abs(values[~held]).sum()) + 8.0 * p * HALF_ULP * float(np.linalg.norm(matrix))
+        self.slack += 4.0 * lost * room + held_in.doubt + float(slope @ (self.limit + np.abs(self.free)))
         self.model = Model(cost, low, high, p, threads)
         rows = Rows()
         add_count(rows, p, program.keep, quota)
@@ -243,7 +298,13 @@ class MaskCuts:
         matrix[np.diag_indices(p)] -= split
         self.matrix = matrix * root[:, None] * root
         self.linear = program.slope * root
-        lowest = -0.5 * float(self.linear @ np.linalg.solve(self.matrix + np.eye(p), self.linear))
+        self._sizes = np.stack((program.reach * root, program.height * root))
+        self._keep, self._accuracy = program.keep, program.relative + HALF_ULP * (4 * p + 32)
+        free = np.asarray(np.linalg.solve(self.matrix + np.eye(p), self.linear), dtype=np.float64)
+        # below every value, however `free` was rounded: −½‖h − Ky‖² − ½y'Ky at any y
+        rho = self.linear - self.matrix @ free
+        lowest = -0.5 * float(free @ (self.linear - rho)) - 0.5 * float(rho @ rho)
+        lowest -= float(refit_doubts(self._sizes, p, self._accuracy, free[None, :], rho[None, :])[0]) + 1e-9
         self.p, self.offset = p, 0.0
         self.slack = SAFETY * FEASIBILITY * (1.0 + abs(lowest))
         cost = np.append(np.zeros(p), 1.0)
@@ -263,6 +324,7 @@ class MaskCuts:
         rho = self.linear - self.matrix @ y
         self.slack = max(self.slack, SAFETY * FEASIBILITY * float(rho @ rho))
         constant = -0.5 * float(y @ (self.linear - rho))
+        constant -= float(refit_doubts(self._sizes, self._keep, self._accuracy, y[None, :], rho[None, :])[0])
         rows = Rows()
         if every or point[self.p] < constant - 0.5 * float(rho**2 @ m) - 1e-7 * (1.0 + abs(constant)):
             rows.add([*range(self.p), self.p], [*(0.5 * rho**2), 1.0], lower=constant)
@@ -272,6 +334,24 @@ class MaskCuts:
         """The mask and its value."""
         y = refitted(self.matrix, self.linear, mask)
         return np.append(mask.astype(np.float64), -0.5 * float(self.linear @ y))
+
+
+def refit_doubts(sizes: FloatArray, keep: int, accuracy: float, points: FloatArray, rho: FloatArray) -> FloatArray:
+    """How far −½y'Ky − ½ Σ ρᵢ² mᵢ may be off at weights y, for any mask of `keep` ones. (k, p), (k, p) -> (k,)
+
+    sizes (2, p) : with |K_ij| off by at most accuracy·sizes₀ᵢ·sizes₀ⱼ and |hᵢ| by accuracy·sizes₁ᵢ
+    """
+    along = np.abs(points) @ sizes[0]
+    moved = accuracy * (sizes[0] * along[:, None] + sizes[1])
+    gains = np.abs(rho) * moved + 0.5 * moved**2
+    kept = np.sort(gains, axis=1)[:, gains.shape[1] - keep :].sum(axis=1)
+    return np.asarray(1.01 * (accuracy * along**2 + kept))
+
+
+def _summing(program: SelectProgram) -> float:
+    """What adding up a select program's terms can round, for any mask."""
+    size = float(np.abs(program.quadratic).sum() + np.abs(program.linear).sum())
+    return 8.0 * HALF_ULP * (program.linear.size + 8) * size
 
 
 def add_count(rows: Rows, p: int, keep: int, quota: Quota | None) -> None:

@@ -17,11 +17,12 @@ import numpy as np
 from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.programs import HALF_ULP
 from prunebench.core.quota import top
 from prunebench.kernels.branch_and_bound_points import descend, repair, rounded
 from prunebench.kernels.branch_and_bound_select import FREE, Pattern, gradient_at
 from prunebench.kernels.branch_and_bound_trees import RefitTree, SelectTree
-from prunebench.kernels.highs_formulations import SAFETY, refitted
+from prunebench.kernels.highs_formulations import SAFETY, refit_doubts, refitted
 from prunebench.kernels.highs_model import FEASIBILITY, Model, Rows
 from prunebench.kernels.probing import Reduced, probe
 from prunebench.kernels.relaxation_points import refit_points, relaxation_points
@@ -51,7 +52,10 @@ QUIET = (
 class Exclusion:
     """The masks m that keep `keep` weights with every tangent constant + slope'm at most `target`.
 
-    The first tangent is minimised, which leads HiGHS to the best masks first.
+    The first tangent is minimised, which leads HiGHS to the best masks first. The target lies below `cut` by
+    what rounding and tolerances can take, so that a mask that costs `cut` breaks its own tangent's row; or,
+    with `above`, as much above it, so that what is proved reaches `cut` itself: masks between the two are
+    found, and taken out one by one (`take_out`).
 
     Parameters
     ----------
@@ -63,13 +67,21 @@ class Exclusion:
     """
 
     def __init__(
-        self, slopes: FloatArray, constants: FloatArray, keep: int, rounding: float, cut: float, threads: int
+        self,
+        slopes: FloatArray,
+        constants: FloatArray,
+        keep: int,
+        rounding: float,
+        cut: float,
+        threads: int,
+        above: bool = False,
     ) -> None:
         self.keep, self.p = keep, slopes.shape[1]
         rows, right, scales, dropped = self._rows(slopes, constants)
         # a row holds to FEASIBILITY and is itself rounded; masks are integer, so the integers' tolerance costs nothing
         self.slack = 2.0 * rounding + float((scales * (SAFETY * FEASIBILITY + dropped)).max())
-        self.target = cut - 2.0 * self.slack
+        self.slack += 16.0 * HALF_ULP * float((np.abs(constants) + keep * np.abs(slopes).max(axis=1)).max())
+        self.target = cut + self.slack if above else cut - 2.0 * self.slack
         self.proven = self.target - self.slack
         self.model = Model(rows[0], np.zeros(self.p), np.ones(self.p), self.p, threads)
         self.model.set_options(QUIET)
@@ -89,6 +101,12 @@ class Exclusion:
         rows, right, scales, _ = self._rows(slope[None, :], np.array([constant]))
         cut = Rows()
         cut.add(range(self.p), rows[0], upper=(self.target + right[0]) / scales[0])
+        self.model.add(cut)
+
+    def take_out(self, mask: BoolArray) -> None:
+        """Exclude one mask, whatever it costs: not all of what it keeps may be kept."""
+        cut = Rows()
+        cut.add(np.flatnonzero(mask), np.ones(self.keep), upper=self.keep - 1.0)
         self.model.add(cut)
 
     def masks(self, points: list[FloatArray]) -> list[BoolArray]:
@@ -118,17 +136,24 @@ def select_tangents(
     return -gradients, constant - 0.5 * np.einsum("kp,kp->k", points, images) + gradients.sum(axis=1)
 
 
-def refit_tangents(matrix: FloatArray, linear: FloatArray, points: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Slopes (k, p) and constants (k,) of −½y'Ky − ½ Σ ρᵢ² mᵢ, ρ = h − Ky, at weights y (k, p)."""
-    images = points @ matrix
-    return -0.5 * (linear - images) ** 2, -0.5 * np.einsum("kp,kp->k", points, images)
+def refit_tangents(tree: RefitTree, accuracy: float, points: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Slopes (k, p) and constants (k,) of −½y'Ky − ½ Σ ρᵢ² mᵢ, ρ = h − Ky, at weights y (k, p).
+
+    Below the objective at any y, whatever K and h were rounded by: each constant is lowered by what entries
+    that are off by `accuracy` of their size change at this y.
+    """
+    images = points @ tree.matrix
+    rho = tree.linear - images
+    constants = -0.5 * np.einsum("kp,kp->k", points, images)
+    return -0.5 * rho**2, constants - refit_doubts(tree.sizes, tree.keep, accuracy, points, rho)
 
 
 def prove_refit(
-    tree: RefitTree, cut: float, threads: int, limit: int = NODES_OF_THE_WHOLE
+    tree: RefitTree, upper: float, threads: int, limit: int = NODES_OF_THE_WHOLE
 ) -> tuple[Exclusion, Callable[[BoolArray], tuple[FloatArray, FloatArray]]] | None:
-    """The model of a whole refit program, and the tangent at a mask; None where a tree of `limit` nodes
-    stays open or its tangents are too steep."""
+    """The model of the masks of a whole refit program that cost at most about `upper`, and the tangent at a mask;
+    None where a tree of `limit` nodes stays open or its tangents are too steep."""
+    cut = upper - tree.margin
     pattern, sign, *_ = tree.root()
     points = np.empty((limit, tree.linear.size))
     held, closed = refit_points(
@@ -136,12 +161,14 @@ def prove_refit(
     )
     if not closed:
         return None
-    slopes, constants = refit_tangents(tree.matrix, tree.linear, np.vstack([tree.split.point.y, points[:held]]))
+    # a product with y and a square on top of what the entries are off by
+    accuracy = tree.accuracy + HALF_ULP * (2 * tree.linear.size + 16)
+    slopes, constants = refit_tangents(tree, accuracy, np.vstack([tree.split.point.y, points[:held]]))
 
     def at(mask: BoolArray) -> tuple[FloatArray, FloatArray]:
-        return refit_tangents(tree.matrix, tree.linear, refitted(tree.matrix, tree.linear, mask)[None, :])
+        return refit_tangents(tree, accuracy, refitted(tree.matrix, tree.linear, mask)[None, :])
 
-    exclusion = Exclusion(slopes, constants, tree.keep, tree.slack, cut, threads)
+    exclusion = Exclusion(slopes, constants, tree.keep, 0.0, upper, threads, above=True)
     return None if exclusion.slack > LOOSE * abs(cut) else (exclusion, at)
 
 
