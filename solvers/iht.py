@@ -56,6 +56,8 @@ class Iht:
         for option, least in (("steps", 1), ("rounds", 1), ("active", 1.0), ("sweeps", 0)):
             if not getattr(self, option) >= least:
                 return f"{option} is {getattr(self, option)}; choose {least} or more"
+        if block.mode == "select" and block.form.is_indefinite:
+            return "the Hessian is indefinite, and its steps need a convex form; choose solver 'swap' or 'anneal'"
         return ""
 
     def solve(

@@ -51,6 +51,8 @@ class Mfac:
                 return f"{option} is {getattr(self, option)}; choose 1 or more"
         if not (block.form.ridge > 0.0).all():
             return "the recursion begins with the ridge's inverse; give every weight a positive ridge"
+        if block.form.is_indefinite:
+            return "the Hessian is indefinite, and no sum of squared gradients; choose solver 'swap' or 'anneal'"
         return ""
 
     def solve(

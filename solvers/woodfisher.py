@@ -48,6 +48,8 @@ class WoodFisher:
             return f"block_size is {self.block_size}; choose 1 or more, or 0 for the whole matrix"
         if not (block.form.ridge > 0.0).all():
             return "the Fisher is inverted, which needs a positive ridge for every weight; raise the ridge"
+        if block.form.is_indefinite:
+            return "the Hessian is indefinite, so its inverse says nothing of losses; choose solver 'swap' or 'anneal'"
         return ""
 
     def solve(

@@ -13,7 +13,15 @@ import pytest
 from prunebench import SOLVERS, Budget, Solution, Status, make_solver
 from prunebench.core.registry import Registry, missing_packages
 from prunebench.core.solver import Refit, solve, verified
-from prunebench.testing.conformance import CHECKS, assert_conforms, families, run_check
+from prunebench.testing.conformance import (
+    CHECKS,
+    HOSTILE_CHECKS,
+    HOSTILE_SEEDS,
+    assert_conforms,
+    families,
+    hostile_families,
+    run_check,
+)
 from prunebench.testing.instances import BruteForce, instance
 
 QUICK_OPTIONS: dict[str, dict[str, object]] = {
@@ -39,6 +47,17 @@ def test_every_solver_passes_every_check(name, family, mode):
         if "no access" in refusal:
             pytest.skip(refusal)
         assert not (refusal and family == "gaussian" and mode in solver.modes), refusal
+
+
+@pytest.mark.parametrize("mode", ["select", "refit"])
+@pytest.mark.parametrize("name", [name for name in _solvers() if name != "branch-and-bound"])
+def test_every_claim_holds_in_exact_arithmetic_where_rounding_is_not_small(name, mode):
+    solver = make_solver(name, QUICK_OPTIONS.get(name))
+    if mode == "select" and "select" not in solver.modes:
+        pytest.skip(f"{name} handles mode refit only")
+    for family in hostile_families(mode):
+        for check in HOSTILE_CHECKS:
+            run_check(check, solver, family, mode, HOSTILE_SEEDS)
 
 
 class _Broken:

@@ -260,8 +260,10 @@ class SamplerRun:
             broken = float(np.average(samples.record.chain_break_fraction, weights=samples.record.num_occurrences))
             earlier = self.details.get("chain_break_fraction", 0.0)
             self.details["chain_break_fraction"] = earlier + (broken - earlier) / self.pool.batches
-        if "chain_strength" in (context := samples.info.get("embedding_context", {})):
-            self.details["chain_strength"] = float(context["chain_strength"]) * self.pool.unit
+        # without couplings there are no chains, and the strength is None
+        strength = samples.info.get("embedding_context", {}).get("chain_strength")
+        if strength is not None:
+            self.details["chain_strength"] = float(strength) * self.pool.unit
 
 
 @lru_cache(maxsize=1)

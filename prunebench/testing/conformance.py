@@ -19,6 +19,9 @@ from prunebench.core.block import MODES, BlockProblem, Mode
 from prunebench.core.errors import SolverRefused
 from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import Solver, solve
+from prunebench.testing.claims import faults
+from prunebench.testing.exact import Exact
+from prunebench.testing.hostile import HOSTILE
 from prunebench.testing.instances import FAMILIES, QUOTAS, BruteForce, instance, scaled
 
 SEEDS = range(5)
@@ -33,7 +36,16 @@ OVERRUN_SECONDS = 5.0
 
 @lru_cache(maxsize=4096)
 def _instance(family: str, seed: int, mode: Mode) -> BlockProblem:
-    return instance(family, seed, mode)
+    return HOSTILE[family](seed, mode).block if family in HOSTILE else instance(family, seed, mode)
+
+
+@lru_cache(maxsize=4096)
+def _truths(family: str, seed: int, mode: Mode) -> tuple[Exact, Exact | None]:
+    """The block in exact arithmetic: as its arrays have it, and as the factor has it that it was made from."""
+    if family not in HOSTILE:
+        return Exact.of(_instance(family, seed, mode)), None
+    hostile = HOSTILE[family](seed, mode)
+    return Exact.of(hostile.block), None if hostile.factor is None else Exact.of(hostile.block, hostile.factor)
 
 
 @lru_cache(maxsize=4096)
@@ -126,6 +138,14 @@ def optimal_is_said_only_of_the_optimum(case: Case) -> None:
     """Status optimal never stands beside a worse objective."""
     if case.solution.status is Status.OPTIMAL:
         assert case.solution.objective <= case.optimum.objective + 1e3 * case.tolerance
+
+
+@_check
+def claims_hold_in_exact_arithmetic(case: Case) -> None:
+    """The bound is at most the exact optimum, "optimal" is within the proof's tolerance of it, the objective is f."""
+    exact, meant = _truths(case.family, case.seed, case.mode)
+    wrong = faults(exact, case.solution, meant)
+    assert not wrong, wrong
 
 
 @_check
@@ -246,6 +266,21 @@ def _global_random_state() -> bytes:
     return pickle.dumps((random.getstate(), legacy))
 
 
+HOSTILE_CHECKS = (
+    "keeps_exactly_keep",
+    "claims_hold_in_exact_arithmetic",
+    "same_seed_same_answer",
+    "block_is_unchanged",
+)
+"""What is asked on blocks where rounding is not small, and other checks' tolerances mean nothing."""
+HOSTILE_SEEDS = range(8)
+
+
+def hostile_families(mode: Mode) -> list[str]:
+    """The names of the families on which rounding is not small, and of indefinite ones in mode select."""
+    return [name for name in HOSTILE if mode == "select" or name != "indefinite"]
+
+
 def families() -> list[str]:
     """The names of all instance families, the real one last."""
     return [*FAMILIES, "digits"]
@@ -321,6 +356,9 @@ def assert_conforms(solver: Solver, *, seeds: Iterable[int] = SEEDS, modes: Iter
                 refusal = run_check(name, solver, family, mode, chosen)
                 if refusal and family == "gaussian" and mode in solver.modes:
                     raise AssertionError(f"{solver.name} declares mode {mode} but refuses every instance: {refusal}")
+        for family in hostile_families(mode):
+            for name in HOSTILE_CHECKS:
+                run_check(name, solver, family, mode, HOSTILE_SEEDS)
         _assert_quotas(solver, mode, chosen)
 
 
