@@ -134,9 +134,8 @@ class _Run:
         if select and block.quota is None and not recorder.expired():
             start = SelectProgram.of(block, self.objective)
             self._offer(kicked_mask(start, self.mask, KICKS_A_WEIGHT * block.p))
-        if block.form.factor is not None:
-            self.bound = min(block.form.lower_bound(), self.objective)
-            recorder.record(lower_bound=self.bound)
+        self.bound = min(block.form.lower_bound(), self.objective)
+        recorder.record(lower_bound=self.bound)
         self.timings["descent"] = recorder.seconds
         program = SelectProgram.of(block, self.objective) if select else RefitProgram.of(block, self.objective)
         upper = program.inner(self.objective)
