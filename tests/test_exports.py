@@ -33,8 +33,8 @@ def block_of(mode="select", unit=1.0, constant=0.0, *, weight=1.0, seed=0, quota
         linear=unit / weight * rng.normal(size=P),
         constant=constant,
     )
-    groups = Quota(np.arange(P) % 2, np.array([1, 1])) if quota else None
-    return BlockProblem(form, weights, keep, mode, quota=groups)
+    groups = Quota(np.arange(P) % 2, np.array([2, 1])) if quota else None
+    return BlockProblem(form, weights, 3 if quota else keep, mode, quota=groups)
 
 
 def feasible_masks(block):
