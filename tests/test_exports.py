@@ -16,7 +16,7 @@ from prunebench.cli import main
 from prunebench.core.errors import InvalidInput
 from prunebench.core.quota import Quota
 from prunebench.forms import qiskit as qiskit_forms
-from prunebench.forms.program import Units, program
+from prunebench.forms.program import Units, program, reach
 from prunebench.forms.text_files import EXPORTS as TEXT_EXPORTS
 
 P, KEEP = 5, 2
@@ -255,6 +255,21 @@ def test_a_curvature_that_bounds_no_weight_is_refused(tmp_path):
     form = QuadraticForm(factor=np.ones((1, P)), ridge=1e-18, centre=weights)
     with pytest.raises(InvalidInput, match="singular to rounding"):
         program(BlockProblem(form, weights, KEEP, "refit"))
+
+
+@pytest.mark.parametrize("constant", [0.0, -1e4])
+def test_every_weight_vector_no_worse_than_the_start_lies_within_the_bounds(constant):
+    block = block_of("refit", constant=constant)
+    upper = block.evaluate(block.incumbent)
+    free, wide, _ = reach(block, upper)
+    inverse = np.linalg.inv(block.form.gram(np.arange(P)))
+    room = upper - block.form.value(free)
+    for i in range(P):
+        # The point of the level set of `upper` that lies farthest out along axis i, away from zero.
+        move = np.sqrt(2.0 * room / inverse[i, i]) * inverse[i] * (np.sign(free[i]) or 1.0)
+        assert block.form.value(free + move) == pytest.approx(upper)
+        assert abs(free + move)[i] <= wide[i] * (1 + 1e-12)
+        assert wide[i] <= 1.1 * abs(free + move)[i] + 1e-3
 
 
 @pytest.mark.parametrize(
