@@ -57,6 +57,12 @@ class Admm:
     device: str = "cpu"
     """Where the products with the factor are computed: cpu, or a torch device such as cuda."""
 
+    def warm_up(self, block: BlockProblem) -> None:
+        """The descent that fits the block's size."""
+        from prunebench.kernels.descent import warm_up
+
+        warm_up(block)
+
     def refuses(self, block: BlockProblem) -> str:
         """Options that make no sense, or a device that is not there."""
         if not self.penalties or not all(np.isfinite(value) and value > 0.0 for value in self.penalties):

@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from prunebench.kernels.anneal_reads import DenseReads, FactorReads
 
 READS = 32
-"""Reads where neither the caller nor the budget sets a limit."""
+"""Reads where neither the caller nor the budget sets a limit, and the fewest of any search that ends by itself."""
 BATCH = 4
 """Reads of one batch; more from random masks would take the time from those that start at the best one."""
-BATCH_SECONDS = 0.05
-"""A batch grows until it takes this long: short enough for the clock, long enough to outweigh its overhead."""
 WARM_RANGE = (1e-3, 0.5)
 """First temperature of reads from the best mask so far, log-uniform in units of `hot`: some need to stay near it."""
 STALLED = 4
@@ -38,10 +36,16 @@ KICK_SHARES = (0.1, 0.3)
 """Sweeps of a kick, as a part of a read's: many short ones find more than a few long ones."""
 FROZEN_SHARE = 0.05
 """Share of a read's sweeps at temperature zero: where good masks lie closer together than `cold`, a read must end."""
-READS_PER_MASK = 10
-"""Once each feasible mask could have been the end of this many reads, more are pointless."""
+PROPOSALS_PER_MASK = 100
+"""Once so many swaps were proposed for each feasible mask, more are pointless."""
+MOST_PROPOSALS = 50_000_000
+"""Blocks on which that takes more proposals, half a second of them, are searched until a limit is met."""
+MEASURES = 3
+"""Sweeps that are timed, the quickest counts, before a limit is held to be too short for a whole read."""
 SEARCH_SHARE = 0.98
 """Share of the seconds that the search uses when a polish follows."""
+MOST_SWEEPS = 10_000_000
+"""Sweeps a read at most: the schedule of so many takes 80 MB."""
 ALTERNATIVES = 16
 
 
@@ -52,9 +56,11 @@ class Anneal:
 
     Where several batches bring nothing, every second one starts hotter and is shorter. Proves no
     bound. A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost
-    O(n) and nothing of size p² is formed. The budget counts proposals as evaluations. Without a
-    limit on seconds, evaluations or reads it makes 32 reads. Equal seeds give equal answers
-    whatever the threads, unless the seconds run out.
+    O(n) and nothing of size p² is formed. The budget counts proposals as evaluations. A search ends
+    by itself after 32 reads, or on blocks of few masks once 100 swaps were proposed for each; larger
+    blocks use all of a limit on seconds or evaluations, and make 32 reads without one. Equal seeds
+    give equal answers whatever the threads and the limits, unless the seconds run out or are too
+    few for one read, which is then shortened to fit.
     """
 
     name: ClassVar[str] = "anneal"
@@ -71,7 +77,7 @@ class Anneal:
     """Sweeps of p proposals a read; fewer where the budget does not allow one whole read."""
 
     reads: int | None = None
-    """Reads at most; none: until the budget is used, or 32 without a budget."""
+    """Reads at most; none: 32 or more without a limit on seconds and evaluations, else until it is used."""
 
     hot: float = 0.05
     """First temperature, in units of the mean energy change of a random swap."""
@@ -86,7 +92,11 @@ class Anneal:
     """End with the shared swap descent, reported apart."""
 
     threads: int = 1
-    """Reads that run at the same time."""
+    """Reads that run at the same time; more than the 4 of a batch bring nothing."""
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """Load or compile the sweeps on couplings and on the factor, and the polish."""
+        _compile(block.quota is not None)
 
     def refuses(self, block: BlockProblem) -> str:
         """Options out of range, or the factor of a form that holds none."""
@@ -94,7 +104,9 @@ class Anneal:
             value = getattr(self, name)
             if value is not None and value < 1:
                 return f"{name} is {value}; choose at least 1"
-        if not 0.0 < self.cold <= self.hot:
+        if self.sweeps > MOST_SWEEPS:
+            return f"sweeps is {self.sweeps}; choose at most {MOST_SWEEPS:,}: each has an entry in the schedule"
+        if not 0.0 < self.cold <= self.hot < math.inf:
             return f"cold is {self.cold} and hot is {self.hot}; choose 0 < cold <= hot"
         if self.couplings not in ("auto", "dense", "factor"):
             return f"couplings is {self.couplings!r}; choose one of auto, dense, factor"
@@ -114,7 +126,7 @@ class Anneal:
             reason = search.go(rng)
         except KeyboardInterrupt:
             status, reason = Status.INTERRUPTED, "interrupted"
-        if reason.startswith(("time limit", "evaluation limit", "the budget")):
+        if reason.startswith(("time limit", "evaluation limit", "the budget")) or search.shortened:
             status = Status.TIME_LIMIT
         solution = search.solution(status, reason, compiling)
         if not self.polish or status is Status.INTERRUPTED:
@@ -133,14 +145,16 @@ class _Search:
     recorder: Recorder
     reads: int = 0
     evaluations: float = 0.0
-    build: float = 0.0
+    shortened: bool = False
+    """Whether the limit was too short for one whole read."""
     details: dict[str, float] = field(default_factory=dict)
     _pool: dict[bytes, tuple[float, BoolArray]] = field(default_factory=dict)
     _stalled: int = 0
 
     def __post_init__(self) -> None:
         start = self.block.evaluate(self.block.incumbent)
-        self._constant = self.block.to_qubo().constant
+        with self.recorder.building():
+            self._constant = self.block.to_qubo().constant
         self.recorder.record(start)
         self._pool[self.block.incumbent.tobytes()] = (start, self.block.incumbent)
 
@@ -154,8 +168,8 @@ class _Search:
         from prunebench.kernels.anneal_reads import in_threads, reads_of
 
         seconds = recorder.budget.seconds * (SEARCH_SHARE if options.polish else 1.0)
-        source = reads_of(block, options.couplings, _seeds(rng, 1)[0])
-        self.build = recorder.seconds
+        with recorder.building():
+            source = reads_of(block, options.couplings, _seeds(rng, 1)[0])
         self.details["temperature_unit"] = source.unit
         limit, why = self._read_limit()
         sweeps = self._affordable_sweeps(source, seconds)
@@ -163,26 +177,20 @@ class _Search:
             return "the budget ended before a sweep"
         self.details["sweeps"] = sweeps
         stop = partial(_after, recorder, seconds)
-        timed, batch, turn = seconds < math.inf, options.threads, 0
+        turn = 0
         while self.reads < limit:
-            # without a clock the batches are fixed, so that equal seeds give equal answers
-            wanted = batch if timed else BATCH
             kick = options.reads is None and limit > READS and self._stalled >= STALLED and turn % 4 in (1, 2)
             start, temperatures = self._plan(source.unit, sweeps, rng, turn, kick)
-            if kick:
-                wanted = wanted * sweeps // temperatures.size
+            wanted = BATCH * sweeps // temperatures.size if kick else BATCH
             count = int(min(wanted, limit - self.reads, self._affordable_reads(temperatures.size)))
             if count == 0:
                 return f"evaluation limit of {recorder.budget.evaluations:g}"
-            before = perf_counter()
             self._add(*in_threads(source, _seeds(rng, count), temperatures, stop, options.threads, start))
             turn += 1
             self.evaluations += float(count * temperatures.size * block.p)
             if stop():
                 return f"time limit of {recorder.budget.seconds:g} s"
-            if not kick:
-                batch = self._next_batch(batch, perf_counter() - before, seconds - recorder.seconds)
-        return why
+        return f"{why}, each shortened to {sweeps} sweeps by the time limit" if self.shortened else why
 
     def solution(self, status: Status, reason: str, compiling: float) -> Solution:
         """The pool's best mask as a solution."""
@@ -196,7 +204,7 @@ class _Search:
             status=status,
             stop_reason=reason,
             recorder=self.recorder,
-            timings={"compile": compiling, "build": self.build, "solve": self.recorder.seconds - self.build},
+            timings={"compile": compiling},
             details={"reads": self.reads, "evaluations": self.evaluations, **self.details},
             alternatives=np.array(others[:ALTERNATIVES]) if others else None,
         )
@@ -237,33 +245,37 @@ class _Search:
             self._pool = dict(ranked[: ALTERNATIVES + 1])
 
     def _read_limit(self) -> tuple[float, str]:
-        options, budget = self.options, self.recorder.budget
-        enough = READS_PER_MASK * self.block.mask_count if self.block.p <= 64 else math.inf
+        """After how many reads the search ends by itself, inf where it goes on until a limit; and the words for it."""
+        options, budget, block = self.options, self.recorder.budget, self.block
         if options.reads is not None:
             return options.reads, f"finished {options.reads} reads"
-        limit = math.inf if min(budget.seconds, budget.evaluations) < math.inf else READS
-        if enough < limit:
-            return enough, f"read {READS_PER_MASK} times as often as there are feasible masks"
-        return limit, f"finished {READS} reads (no budget was set)"
+        proposals = PROPOSALS_PER_MASK * block.mask_count if block.p <= 64 else math.inf
+        if proposals <= MOST_PROPOSALS:
+            # the same with and without a limit, so that one that is not reached changes nothing
+            reads = max(READS, math.ceil(proposals / (options.sweeps * block.p)))
+            return reads, f"finished {reads} reads, {PROPOSALS_PER_MASK} or more swaps for each feasible mask"
+        if min(budget.seconds, budget.evaluations) < math.inf:
+            return math.inf, ""
+        return READS, f"finished {READS} reads (no budget was set)"
 
     def _affordable_sweeps(self, source: "DenseReads | FactorReads", seconds: float) -> int:
-        """Sweeps of one read: fewer than asked for where one read would not fit into the budget."""
-        sweeps = min(self.options.sweeps, self.recorder.budget.evaluations // self.block.p)
-        if seconds < math.inf:
+        """Sweeps of one read: fewer than asked for where one whole read would not fit into the budget."""
+        sweeps = int(min(self.options.sweeps, self.recorder.budget.evaluations // self.block.p))
+        if seconds == math.inf:
+            return sweeps
+        one, fitting = math.inf, 0.0
+        for _ in range(MEASURES):
             before = perf_counter()
             source.run(np.ones(1, dtype=np.uint64), np.full(1, source.unit * self.options.hot), lambda: False)
-            one = perf_counter() - before
-            sweeps = min(sweeps, max(0.0, seconds - self.recorder.seconds) / one)
-        return int(sweeps)
+            one = min(one, max(perf_counter() - before, 1e-9))
+            fitting = max(0.0, seconds - self.recorder.seconds) / one
+            if fitting >= sweeps:
+                return sweeps
+        self.shortened = True
+        return int(fitting)
 
     def _affordable_reads(self, sweeps: int) -> float:
         return (self.recorder.budget.evaluations - self.evaluations) // (sweeps * self.block.p)
-
-    def _next_batch(self, batch: int, seconds: float, left: float) -> int:
-        """Twice as many, as long as a batch stays short and leaves time for another."""
-        if 2.0 * seconds < min(BATCH_SECONDS, left / 4.0):
-            return min(2 * batch, max(BATCH, self.options.threads))
-        return max(self.options.threads, batch // 2) if seconds > min(BATCH_SECONDS, left) else batch
 
 
 def _schedule(unit: float, hot: float, cold: float, sweeps: int) -> FloatArray:

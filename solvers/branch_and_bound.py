@@ -45,6 +45,7 @@ class BranchAndBound:
     requires: ClassVar[tuple[str, ...]] = ("numba",)
     install: ClassVar[str] = "pip install numba"
     max_size: ClassVar[int | None] = MAX_SIZE
+    miniature_size: ClassVar[int] = 24
     reference: ClassVar[str] = "Billionnet, Elloumi, Plateau 2009; Pilanci, Wainwright, El Ghaoui 2015"
 
     threads: int = 1

@@ -37,6 +37,12 @@ class Cbs:
     max_size: ClassVar[int | None] = None
     reference: ClassVar[str] = "Yu, Serra, Ramalingam, Zhe: The Combinatorial Brain Surgeon, ICML 2022"
 
+    def warm_up(self, block: BlockProblem) -> None:
+        """The descent that fits the block's size."""
+        from prunebench.kernels.descent import warm_up
+
+        warm_up(block.in_mode("select"))
+
     def refuses(self, block: BlockProblem) -> str:
         """Nothing."""
         return ""

@@ -47,8 +47,8 @@ class Chita:
 
     def refuses(self, block: BlockProblem) -> str:
         """Counts that make no sense."""
-        if self.steps < 1 or not self.active >= 1.0:
-            return f"steps is {self.steps} and active {self.active}; choose 1 or more for both"
+        if self.steps < 1 or not 1.0 <= self.active < float("inf"):
+            return f"steps is {self.steps} and active {self.active}; choose 1 or more for both, and a finite number"
         return ""
 
     def solve(

@@ -18,6 +18,9 @@ from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 from prunebench.forms.dimod import ENCODINGS, LAGRANGE_QUOTA, MAX_DENSE, sampler_of
 
+MOST_SWEEPS = 10_000_000
+"""Sweeps a read at most: the schedule of so many takes 160 MB."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class DimodSolver:
@@ -38,6 +41,7 @@ class DimodSolver:
     max_size: ClassVar[int | None] = MAX_DENSE
     reference: ClassVar[str] = "D-Wave Ocean: dimod and dwave-samplers, https://docs.dwavequantum.com"
     extra_keywords: ClassVar[tuple[str, ...]] = ()
+    miniature: ClassVar[bool] = False
     simulated: ClassVar[bool] = True
 
     encoding: Literal["adaptive", "lagrange", "safe"] = "adaptive"
@@ -72,6 +76,12 @@ class DimodSolver:
         effort : in (0, 1], the length of a read; first reads under a clock are short
         """
         return {"seed": seed}
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """Load the libraries; no sampler is asked."""
+        from prunebench.forms.sampler_run import load
+
+        load()
 
     def refuses(self, block: BlockProblem) -> str:
         """Too many weights, or options out of range."""
@@ -117,8 +127,10 @@ class _Annealer(DimodSolver):
 
     def refuses(self, block: BlockProblem) -> str:
         """Also a temperature range that is none."""
-        if not 0.0 < self.cold <= self.hot or self.sweeps < 1:
+        if not 0.0 < self.cold <= self.hot < float("inf") or self.sweeps < 1:
             return f"sweeps is {self.sweeps}, cold {self.cold}, hot {self.hot}; choose 0 < cold <= hot and sweeps >= 1"
+        if self.sweeps > MOST_SWEEPS:
+            return f"sweeps is {self.sweeps}; choose at most {MOST_SWEEPS:,}: each has an entry in the schedule"
         return DimodSolver.refuses(self, block)
 
 

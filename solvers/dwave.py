@@ -35,6 +35,7 @@ class _Device:
     max_size: ClassVar[int | None] = None
     reference: ClassVar[str] = "D-Wave Ocean: dwave-system, https://docs.dwavequantum.com"
     extra_keywords: ClassVar[tuple[str, ...]] = ()
+    miniature: ClassVar[bool] = False
     simulated: ClassVar[bool] = False
 
     encoding: Literal["adaptive", "lagrange", "safe"] = "lagrange"
@@ -61,6 +62,12 @@ class _Device:
     def child(self) -> Any:
         """The annealer itself, without an embedding."""
         raise NotImplementedError
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """Load the libraries; no sampler is asked."""
+        from prunebench.forms.sampler_run import load
+
+        load()
 
     def refuses(self, block: BlockProblem) -> str:
         """No access, or more weights than the largest clique that the device holds."""

@@ -266,5 +266,8 @@ def _scaled(block: BlockProblem) -> tuple[FloatArray, FloatArray, FloatArray]:
     """H at unit diagonal, the gradient at w = 0 in the same scale, and the scale."""
     form = block.form
     matrix = form.gram(np.arange(block.p))
+    if not block.keep:
+        # nothing is refitted, so that neither curvature nor ridge need be there: such weights have no scale
+        matrix[np.diag_indices(block.p)] = np.where(matrix.diagonal() > 0.0, matrix.diagonal(), 1.0)
     scale = 1.0 / np.sqrt(matrix.diagonal())
     return matrix * scale[:, None] * scale, scale * (form.linear - form.product(form.centre)), scale

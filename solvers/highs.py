@@ -70,6 +70,7 @@ class HiGHS:
     requires: ClassVar[tuple[str, ...]] = ("highspy", "numba")
     install: ClassVar[str] = "pip install highspy numba"
     max_size: ClassVar[int | None] = MAX_SIZE
+    miniature_size: ClassVar[int] = 24
     reference: ClassVar[str] = "Huangfu, Hall 2018; Adams, Sherali 1986; Günlük, Linderoth 2010"
 
     formulation: Literal[

@@ -11,6 +11,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.errors import SolverRefused
 from prunebench.core.solution import Budget, Progress, Recorder, Solution
 from prunebench.core.solver import register
 from prunebench.kernels.candidates import Candidates, settled
@@ -67,7 +68,13 @@ class Mfac:
             best.offer(block.incumbent, "start")
             return best.solution("there was nothing to rank")
         form = obs.first_rows(block.form, self.rows)
-        diagonal = obs.recursive_inverse_diagonal(form)
+        with np.errstate(over="ignore", invalid="ignore"):
+            diagonal = obs.recursive_inverse_diagonal(form)
+        if not np.isfinite(diagonal).all():
+            raise SolverRefused(
+                f"solver 'mfac' refuses {block.name}: its recursion leaves float64 at a ridge of "
+                f"{float(form.ridge.min()):.3g}; raise the ridge, for example to 1e-3 of the curvature's mean diagonal"
+            )
         weights: FloatArray = block.dense_weights
 
         def costs(mask: BoolArray) -> FloatArray:

@@ -55,6 +55,12 @@ class Obs:
     swaps: int = 2
     """Rounds of exact swaps at the end on a large block; 0 for none, also on a small one."""
 
+    def warm_up(self, block: BlockProblem) -> None:
+        """The descent that fits the block's size."""
+        from prunebench.kernels.descent import warm_up
+
+        warm_up(block)
+
     def refuses(self, block: BlockProblem) -> str:
         """Counts that make no sense, or the estimate mfac without a ridge."""
         for option, least in (("rounds", 1), ("rows", 1), ("swaps", 0)):

@@ -91,18 +91,16 @@ class Pyomo:
             )
         from prunebench.forms import pyomo as forms
 
-        solver = self._factory()
-        model = forms.build(block, self._chosen())
-        built = recorder.seconds
+        with recorder.building():
+            solver = self._factory()
+            model = forms.build(block, self._chosen())
         found, bound, status, reason = self._run(solver, model, block, recorder)
         if found is not None and block.evaluate(found) < objective:
             mask = found
         details: dict[str, Any] = {"solver": self.solver, "formulation": self._chosen()}
         if bound is not None and math.isfinite(bound):
             details["claimed_bound"] = bound
-        return Solution.from_mask(
-            block, mask, status=status, stop_reason=reason, recorder=recorder, timings={"build": built}, details=details
-        )
+        return Solution.from_mask(block, mask, status=status, stop_reason=reason, recorder=recorder, details=details)
 
     def _chosen(self) -> Literal["miqp", "milp"]:
         if self.formulation != "auto":

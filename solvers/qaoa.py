@@ -98,6 +98,11 @@ class Qaoa:
     memory: float = 4.0
     """Gigabytes that a local simulation may take; a block that needs more is refused."""
 
+    @property
+    def miniature(self) -> bool:
+        """Whether a small circuit may be run before the clock starts: not on a device, whose runs cost money."""
+        return qaoa_devices.kind_of(self.sampler) != "hardware"
+
     def refuses(self, block: BlockProblem) -> str:
         """An option out of range, or more qubits than the simulator's memory holds."""
         wrong = self._wrong_option()
@@ -167,17 +172,21 @@ class Qaoa:
 
     def _sample(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, spent: int) -> Draws:
         """Build, transpile, find angles, run: the shots of the last circuit and all that was measured."""
-        device = self._device(block, rng)
-        values = self._exact_values(block)
-        reference = values if values is not None else mask_values(block, uniform_masks(block.p, block.keep, 4096, rng))
+        with recorder.building():
+            device = self._device(block, rng)
+            values = self._exact_values(block)
+            reference = values
+            if reference is None:
+                reference = mask_values(block, uniform_masks(block.p, block.keep, 4096, rng))
         mean, deviation = float(reference.mean()), float(reference.std()) or 1.0
         if self.mixer == "penalty":
             return self._reference(block, device, deviation, recorder, rng, spent, values)
-        began = recorder.seconds
-        ansatz = Ansatz(block.p, block.keep, self.mixer, self._reps)
-        circuit, cost = self._circuit(ansatz, device)
-        fields, couplings, _ = forms.ising_coefficients(block)
-        transpiled = recorder.seconds
+        before = recorder.built
+        with recorder.building():
+            ansatz = Ansatz(block.p, block.keep, self.mixer, self._reps)
+            circuit, cost = self._circuit(ansatz, device)
+            fields, couplings, _ = forms.ising_coefficients(block)
+        transpiling, transpiled = recorder.built - before, recorder.seconds
         waits = {"queue": 0.0, "execute": 0.0}
 
         def draw(angles: FloatArray) -> BoolArray | str:
@@ -225,7 +234,7 @@ class Qaoa:
             **sample_statistics(block, masks, values),
         }
         timings = {
-            "transpile": transpiled - began,
+            "transpile": transpiling,
             "optimize": optimized - transpiled,
             "queue": waits["queue"],
             "execute": waits["execute"],

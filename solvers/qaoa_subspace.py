@@ -155,16 +155,16 @@ class QaoaSubspace:
         """Samples of the state at the best angles found, and the exact probability that each free weight is kept."""
         from prunebench.kernels.subspace_simulator import Simulator, gaussian_ranks, spread
 
-        began = recorder.seconds
         size = part.free.size
-        space = subspace.feasible_space(size, part.keep, mixer_pairs(size, self.mixer))
-        masks = space.masks()
-        values = mask_values(part.block, part.expand(masks))
-        mean, deviation = spread(values)
-        energies = (values - mean) / deviation
-        simulator = Simulator(
-            space, gaussian_ranks(values) if self.energies == "rank" else energies, self.mixer == "grover"
-        )
+        with recorder.building():
+            space = subspace.feasible_space(size, part.keep, mixer_pairs(size, self.mixer))
+            masks = space.masks()
+            values = mask_values(part.block, part.expand(masks))
+            mean, deviation = spread(values)
+            energies = (values - mean) / deviation
+            simulator = Simulator(
+                space, gaussian_ranks(values) if self.energies == "rank" else energies, self.mixer == "grover"
+            )
         built = recorder.seconds
         fit = self._fit(simulator, size, rng, lambda done: recorder.expired(spent + done))
         angles = fit.angles
@@ -190,7 +190,7 @@ class QaoaSubspace:
             + float(values[rng.integers(space.size, size=self.shots)].min()),
             **state_statistics(energies, chances),
         }
-        timings = {"build": built - began, "optimize": optimized - built, "sample": recorder.seconds - optimized}
+        timings = {"optimize": optimized - built, "sample": recorder.seconds - optimized}
         reason = fit.stopped or f"drew {self.shots} samples after {fit.evaluations} evaluations"
         draws = Draws(part.expand(masks[drawn]), self.shots, fit.evaluations, reason, details, timings)
         return draws, np.asarray(chances @ masks)

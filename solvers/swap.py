@@ -50,6 +50,12 @@ class Swap:
     restarts: int | None = None
     """Descents, at least one; none: 10 up to p = 256, 3 up to p = 1024, 1 beyond."""
 
+    def warm_up(self, block: BlockProblem) -> None:
+        """The descent that fits the block's size."""
+        from prunebench.kernels.descent import warm_up
+
+        warm_up(block)
+
     def refuses(self, block: BlockProblem) -> str:
         """A number of restarts below one."""
         if self.restarts is not None and self.restarts < 1:

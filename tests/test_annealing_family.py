@@ -85,8 +85,8 @@ def test_even_reads_that_never_cool_end_where_no_swap_improves(couplings):
 
 
 def test_reads_become_shorter_where_nothing_improves_and_stay_in_the_budget():
-    block = instance("gaussian", 3, "select", p=12, keep=6)
-    budget = Budget(evaluations=1_000_000)
+    block = instance("gaussian", 3, "select", p=28, keep=14)
+    budget = Budget(evaluations=2_000_000)
     one, two = (solve(block, "anneal", budget=budget, seed=1) for _ in range(2))
     assert one.details["reads"] > one.details["evaluations"] / (one.details["sweeps"] * block.p)
     assert one.details["evaluations"] <= budget.evaluations

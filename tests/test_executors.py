@@ -135,6 +135,7 @@ def test_a_block_that_always_kills_its_worker_is_given_up(odd):
 
 def test_a_solver_that_hangs_is_stopped_after_its_limit_and_the_others_are_solved(odd, monkeypatch):
     monkeypatch.setattr(executors, "GRACE_SECONDS", 15.0)
+    monkeypatch.setattr(executors, "WARM_UP_SECONDS", 0.0)
     workers, said = make_workers("local:1"), []
     started = time.monotonic()
     try:

@@ -48,6 +48,22 @@ def seconds(text: str) -> float:
     return float(number)
 
 
+def not_negative(text: str) -> float:
+    """A finite number of at least 0."""
+    number = finite(text)
+    if number < 0.0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; expected a number of at least 0")
+    return number
+
+
+def finite(text: str) -> float:
+    """A finite number."""
+    number = _number(float, text, "a number")
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text} is no finite number")
+    return float(number)
+
+
 def add_options(parser: argparse.ArgumentParser, what: str) -> None:
     """--option K=V, repeatable."""
     parser.add_argument("--option", action="append", default=[], metavar="K=V", help=f"an option of {what}; repeatable")
@@ -104,8 +120,8 @@ def add_curvature(parser: argparse.ArgumentParser) -> None:
     """The arguments that say how sample gradients become a quadratic form."""
     parser.add_argument("--samples", type=positive_int, help="sample-gradient rows are drawn from this many samples")
     parser.add_argument("--batch-size", type=positive_int, help="samples averaged in each gradient row")
-    parser.add_argument("--ridge", type=float, help="ridge, relative to the mean of the curvature's diagonal")
-    parser.add_argument("--gradient-scale", type=float, help="factor of the mean gradient in the linear term; 0: none")
+    parser.add_argument("--ridge", type=not_negative, help="ridge, relative to the mean of the curvature's diagonal")
+    parser.add_argument("--gradient-scale", type=finite, help="factor of the mean gradient in the linear term; 0: none")
 
 
 def curvature(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -1,17 +1,14 @@
 """One cell of a comparison: one solver on one block with one seed, whatever happens."""
 
-import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import process_time
 
 from prunebench.comparison.table import FAILED
 from prunebench.coordinator.executors import Job, run_job
 from prunebench.core.errors import MissingPackage, PrunebenchError, SolverRefused
-from prunebench.core.solution import Budget, Progress, Solution, Status
-
-WARM_SECONDS = 2.0
-
-_warm: set[tuple[int, str, str, str]] = set()
+from prunebench.core.solution import Progress, Solution, Status
+from prunebench.core.solver import native_or_refit
+from prunebench.core.warm import warm_up
 
 
 @dataclass(frozen=True)
@@ -26,11 +23,11 @@ class Outcome:
 def attempt(job: Job, progress: Progress | None = None) -> Outcome:
     """Solve a cell and turn refusals and faults into reasons, so that no solver ends a comparison.
 
-    Each process first solves a small instance with the solver: code is compiled and libraries are
-    loaded then, which must not count as solving time. Ctrl-C passes through.
+    What is loaded and compiled for the solver counts neither as its time nor as its processor time.
+    Ctrl-C passes through.
     """
     try:
-        _warm_up(job)
+        warm_up(native_or_refit(job.solver, job.block), job.block)
         started = process_time()
         solution = run_job(job, progress)
         seconds = process_time() - started
@@ -48,19 +45,3 @@ def attempt(job: Job, progress: Progress | None = None) -> Outcome:
 def reason_of(refusal: Exception) -> str:
     """A refusal's own words, without the solver and block that the row names anyway."""
     return str(refusal).split("): ", 1)[-1]
-
-
-def _warm_up(job: Job) -> None:
-    """Compile for this block's mode and representation, once in each process."""
-    from prunebench.testing.instances import instance
-
-    representation = "factor" if job.block.form.factor is not None else "hessian"
-    key = (os.getpid(), repr(job.solver), job.block.mode, representation)
-    if key in _warm:
-        return
-    _warm.add(key)
-    small = instance("gaussian", 1 if representation == "factor" else 2, job.block.mode, p=8, keep=4)
-    try:
-        run_job(replace(job, block=small, budget=Budget(seconds=WARM_SECONDS)))
-    except SolverRefused:
-        return

@@ -20,6 +20,8 @@ from prunebench.core.registry import require_packages
 from prunebench.core.solution import Budget, Progress, Solution
 from prunebench.core.solver import Solver, solve
 
+WARM_UP_SECONDS = 120.0
+"""What a worker may take to load and compile before the clock of its first job starts."""
 GRACE_SECONDS = 10.0
 """How long after its time limit a solver elsewhere may still answer before it is given up."""
 
@@ -136,7 +138,7 @@ class Pooled:
 
     @staticmethod
     def _answer(future: "Future[Any]", job: Job, rounds: int) -> tuple[Any, str]:
-        limit = job.budget.seconds * rounds + GRACE_SECONDS
+        limit = job.budget.seconds * rounds + GRACE_SECONDS + WARM_UP_SECONDS
         return future.result(timeout=None if math.isinf(limit) else limit), ""
 
 

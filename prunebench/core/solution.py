@@ -1,6 +1,7 @@
 """What a solver gives back: mask, weights, objective, bound, why it stopped, and the incumbent's history."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from time import perf_counter
@@ -84,7 +85,7 @@ class Solution:
             status=status,
             stop_reason=stop_reason,
             trace=frozen(recorder.table(objective, bound)),
-            timings={"solve": recorder.seconds, **extra.pop("timings", {})},
+            timings={"build": recorder.built, "solve": recorder.seconds, **extra.pop("timings", {})},
             **extra,
         )
 
@@ -93,8 +94,9 @@ class Solution:
 class Budget:
     """When to stop. A budget that runs out is a normal end, never an exception.
 
-    seconds : wall-clock seconds for `solve`;  evaluations : objective evaluations or moves tried,
-    as the solver counts them;  gap : stop once (objective − bound)/|objective| is proved at most this.
+    seconds : wall-clock seconds of solving, after imports, compilation and building;
+    evaluations : objective evaluations or moves tried, as the solver counts them;
+    gap : stop once (objective − bound)/|objective| is proved at most this.
     """
 
     seconds: float = float("inf")
@@ -104,12 +106,13 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("seconds", "evaluations", "gap"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or np.isnan(value) or value < 0:
+            number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+            if not number or value != value or value < 0:
                 raise InvalidInput(f"budget: {name} is {value!r}; expected a number that is not negative")
 
 
 class Recorder:
-    """The clock and the incumbent's history of one solve. Starts when it is made."""
+    """The clock and the incumbent's history of one solve. Starts when it is made; building stops it."""
 
     def __init__(self, budget: Budget, progress: Progress | None = None) -> None:
         self.budget = budget
@@ -117,12 +120,25 @@ class Recorder:
         self.lower_bound = -float("inf")
         self._progress = progress
         self._rows: list[tuple[float, float, float]] = []
+        self.built = 0.0
+        """Seconds that went into `building`."""
         self._start = perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Seconds since the solve began."""
+        """Seconds since the solve began, without those of `building`."""
         return perf_counter() - self._start
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """The clock stands still: a model, matrix or circuit is made of the block, and nothing is decided."""
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            spent = perf_counter() - began
+            self.built += spent
+            self._start += spent
 
     @property
     def remaining(self) -> float:

@@ -8,12 +8,14 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 
 from prunebench.core import options as option_tools
+from prunebench.core.arrays import whole_number
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import SolverFault, SolverRefused
 from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
 from prunebench.core.registry import SOLVERS, register_solver, require_packages
 from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
+from prunebench.core.warm import SIZE, warm_up
 
 __all__ = ["Budget", "Progress", "Recorder", "Refit", "Solver", "make_solver", "register", "solve"]
 
@@ -31,7 +33,10 @@ class Solver(Protocol):
     `stochastic` (depends on the seed); `requires` (import names of packages that only it needs)
     and `install` (the command that brings them); `max_size` (largest p, or None); `reference`;
     `quotas`, True where it honours `block.quota` (a solver without this fact does not);
-    `whole_layers`, True where it takes a `RowsForm`, a layer whose rows share one Hessian (likewise).
+    `whole_layers`, True where it takes a `RowsForm`, a layer whose rows share one Hessian (likewise);
+    `miniature`, False where no small block may be solved before the clock starts (`core.warm`);
+    `miniature_size`, more than 8 where it takes more weights to go through all of its code; and a method
+    `warm_up(block)` for what a small block does not load or compile.
     """
 
     name: ClassVar[str]
@@ -71,6 +76,22 @@ class Refit:
 
     modes: ClassVar[frozenset[str]] = frozenset({"refit"})
     exact: ClassVar[bool] = False
+
+    @property
+    def miniature(self) -> bool:
+        """Whether the mask solver may be given a small block before the clock starts."""
+        return getattr(self.mask_solver, "miniature", True)
+
+    @property
+    def miniature_size(self) -> int:
+        """How many weights of it the mask solver asks for."""
+        return getattr(self.mask_solver, "miniature_size", SIZE)
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """The mask solver's own, if it has one."""
+        own = getattr(self.mask_solver, "warm_up", None)
+        if own is not None:
+            own(block.in_mode("select"))
 
     @property
     def quotas(self) -> bool:
@@ -175,7 +196,7 @@ def solve(
     block : BlockProblem
     solver : registered name, or a solver object
     options : the solver's options by name
-    budget : when to stop; none by default
+    budget : when to stop; none by default. Imports, compilation and building come before its clock
     seed : the only source of randomness; the same seed gives the same answer
     progress : called with (seconds, objective, lower bound) at each improvement
 
@@ -185,11 +206,20 @@ def solve(
     SolverFault                                  the solver broke its contract
     """
     runnable = native_or_refit(make_solver(solver, options), block)
+    budget = budget or Budget()
+    seed = whole_number("seed", seed, 0)
+    warming = warm_up(runnable, block) if 0.0 < budget.seconds < np.inf else 0.0
     started = perf_counter()
-    solution = runnable.solve(block, budget or Budget(), np.random.default_rng(seed), progress)
-    seconds = perf_counter() - started
+    try:
+        solution = runnable.solve(block, budget, np.random.default_rng(seed), progress)
+    except np.linalg.LinAlgError as error:
+        raise SolverRefused(
+            f"solver {runnable.name!r} refuses {block.name} (p={block.p}, keep={block.keep}): its matrices cannot be "
+            f"decomposed in float64 ({error}); raise the ridge, for example to 1e-3 of the curvature's mean diagonal"
+        ) from error
+    seconds = perf_counter() - started - solution.timings.get("build", 0.0)
     checked = verified(block, solution, runnable.name)
-    return replace(checked, timings={**checked.timings, "total": seconds})
+    return replace(checked, timings={**checked.timings, "warm_up": warming, "total": max(0.0, seconds)})
 
 
 def verified(block: BlockProblem, solution: Solution, solver_name: str) -> Solution:

@@ -83,25 +83,24 @@ def sample_block(
 ) -> Solution:
     """Run a sampler on a block: the best sample after repair and polish, or the incumbent where none is better.
 
-    Loading libraries and kernels is reported as `timings["load"]` and is not part of the budget.
+    Loading libraries and kernels, `timings["load"]`, is part of `timings["build"]` and not of the budget.
 
     Raises
     ------
     InvalidInput    a keyword that the sampler does not have, or a sampler that cannot be made
     SamplerFailed   the sampler raised, hung or gave back no samples before any other call of it had succeeded
     """
-    from prunebench.kernels.polish import polish, warm
+    from prunebench.kernels.polish import polish
 
-    started = perf_counter()
-    sampler = None
-    if not block.settled and budget.seconds > 0.0:
-        warm()
-        _warm_tuning()
-        sampler = solver.sampler_for(block)
-        require_keywords(sampler, keywords_of(solver.keywords), solver.extra_keywords)
-    loading = perf_counter() - started
     recorder = Recorder(budget, progress)
-    run = SamplerRun(block, recorder, rng, solver.keep_samples)
+    sampler, started = None, perf_counter()
+    with recorder.building():
+        if not block.settled and budget.seconds > 0.0:
+            load()
+            sampler = solver.sampler_for(block)
+            require_keywords(sampler, keywords_of(solver.keywords), solver.extra_keywords)
+        loading = perf_counter() - started
+        run = SamplerRun(block, recorder, rng, solver.keep_samples)
     run.device["load"] = loading
     solution = run.solve(solver, sampler)
     if not solver.polish or solution.status is Status.INTERRUPTED:
@@ -122,12 +121,11 @@ class SamplerRun:
         self.details: dict[str, Any] = {}
         self.device: dict[str, float] = {}
         """Seconds that a device reports about itself: programming, sampling, access; and queue, the rest of a call."""
-        self._build, self._tune, self._decode, self._sample = 0.0, 0.0, 0.0, 0.0
+        self._tune, self._decode, self._sample = 0.0, 0.0, 0.0
         plain = encode(block)
         unit = swap_unit(plain, np.random.default_rng(rng.integers(2**63)))
         self._plain = encode(block, unit)
         self.pool = Pool(block, self._plain, unit, recorder, keep_samples)
-        self._build = recorder.seconds
 
     def solve(self, solver: Settings, sampler: Any) -> Solution:
         """The best sample after repair, or the incumbent where none is better.
@@ -141,7 +139,7 @@ class SamplerRun:
             status, reason = Status.INTERRUPTED, "interrupted"
         if reason.startswith("time limit"):
             status = Status.TIME_LIMIT
-        timings = {"build": self._build, "tune": self._tune, "solve": self._sample, "decode": self._decode}
+        timings = {"tune": self._tune, "solve": self._sample, "decode": self._decode}
         return self.pool.solution(status, reason, {**timings, **self.device}, self.details)
 
     def _go(self, solver: Settings, sampler: Any) -> str:
@@ -172,6 +170,9 @@ class SamplerRun:
         if limits is None:
             return f"time limit of {budget.seconds:g} s is below the shortest run that the sampler accepts"
         timed = seconds < math.inf
+        if timed and not limits and budget.evaluations < math.inf and solver.simulated:
+            # a limit on reads ends the search first: it is then the same as without one on seconds
+            timed = not self._fits(call, solver, int(min(solver.reads, budget.evaluations)), seconds)
         effort, count = (SHORT, 1) if timed else (1.0, solver.reads)
         while True:
             count = int(min(count, budget.evaluations - self.pool.reads))
@@ -180,7 +181,7 @@ class SamplerRun:
                 return f"finished {self.pool.reads} reads"
             ours = {**solver.defaults(int(self._rng.integers(2**31)), effort), "num_reads": count, **limits}
             keywords = {**accepted(call[0], ours, solver.extra_keywords), **given}
-            patience = max(0.0, seconds - before) + GRACE_SECONDS if timed else solver.patience
+            patience = max(0.0, seconds - before) + GRACE_SECONDS if seconds < math.inf else solver.patience
             self._batch(call, keywords, patience, solver.simulated)
             if not timed or limits:
                 return f"finished {self.pool.reads} reads"
@@ -193,6 +194,18 @@ class SamplerRun:
             else:
                 count = int(min(BATCH_SECONDS, 0.5 * left, 4 * count * one) / one) or 1
 
+    def _fits(self, call: tuple[Any, str, Any], solver: Settings, reads: int, seconds: float) -> bool:
+        """Whether so many reads take at most a quarter of the time left, by one short read that is not looked at."""
+        if reads < 1:
+            return True
+        sampler, method, model = call
+        before = self._recorder.seconds
+        keywords = {**solver.defaults(0, SHORT), "num_reads": 1}
+        given = {**accepted(sampler, keywords, solver.extra_keywords), **keywords_of(solver.keywords)}
+        ask(sampler, method, model, given, max(0.0, seconds - before) + GRACE_SECONDS)
+        now = self._recorder.seconds
+        return (now - before) / SHORT * reads <= LONGEST * (seconds - now)
+
     def _model(self, sampler: Any, encoding: str, seconds: float) -> tuple[Any, str]:
         """The model to hand over and the method that takes it."""
         before = perf_counter()
@@ -201,7 +214,8 @@ class SamplerRun:
             self.details["encoding"] = "constraint"
             method = "sample_block" if hasattr(sampler, "sample_block") else "sample_cqm"
             if method == "sample_cqm":
-                model = to_cqm(self._block)
+                with self._recorder.building():
+                    model = to_cqm(self._block)
         else:
             from prunebench.kernels.descent import swap_descent
 
@@ -264,6 +278,14 @@ class SamplerRun:
         strength = samples.info.get("embedding_context", {}).get("chain_strength")
         if strength is not None:
             self.details["chain_strength"] = float(strength) * self.pool.unit
+
+
+def load() -> None:
+    """Load dimod's and dwave-samplers' libraries and the compiled polish, before a clock starts."""
+    from prunebench.kernels.polish import warm
+
+    warm()
+    _warm_tuning()
 
 
 @lru_cache(maxsize=1)

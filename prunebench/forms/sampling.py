@@ -109,15 +109,15 @@ class _ShortAnneals:
         return self._left() <= self._round
 
     def _fit(self, trial: Encoded, seconds: float) -> None:
-        # two runs tell the fixed cost of a call from that of a sweep
+        # two runs tell the fixed cost of a call from that of a sweep; a limit that fits all must change no draw
         began = perf_counter()
-        self._run(trial, 1, 1)
+        self._run(trial, 1, 1, seed=0)
         fixed = perf_counter() - began
         if fixed > seconds / TUNE_ROUNDS:
             self._round = math.inf
             return
         work = FEWEST_READS * FEWEST_SWEEPS // 4
-        self._run(trial, 1, work)
+        self._run(trial, 1, work, seed=0)
         one = max(1e-9, perf_counter() - began - 2.0 * fixed) / work
         affordable = max(0.0, seconds / TUNE_ROUNDS - fixed) / one
         share = math.sqrt(min(1.0, affordable / (TUNE_READS * TUNE_SWEEPS)))
@@ -125,13 +125,13 @@ class _ShortAnneals:
         self._sweeps = max(FEWEST_SWEEPS, int(TUNE_SWEEPS * share))
         self._round = fixed + one * self._reads * self._sweeps
 
-    def _run(self, trial: Encoded, reads: int, sweeps: int) -> BoolArray:
+    def _run(self, trial: Encoded, reads: int, sweeps: int, seed: int | None = None) -> BoolArray:
         samples = self._sampler.sample(
             trial.bqm(),
             num_reads=reads,
             num_sweeps=sweeps,
             beta_range=BETA_RANGE,
-            seed=int(self._rng.integers(2**31)),
+            seed=int(self._rng.integers(2**31)) if seed is None else seed,
         )
         return masks_of(samples, trial.linear.size)
 

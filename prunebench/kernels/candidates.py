@@ -68,7 +68,7 @@ class Candidates:
             status=status,
             stop_reason=self.expired() or stop_reason,
             trace=frozen(self.recorder.table(self.objective, -np.inf)),
-            timings={"solve": self.recorder.seconds, **(timings or {})},
+            timings={"build": self.recorder.built, "solve": self.recorder.seconds, **(timings or {})},
             details={"best_from": self.source, "objectives": self.objectives, **(details or {})},
         )
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, IndexArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Recorder
+from prunebench.core.solution import Budget, Recorder
+from prunebench.core.warm import EVALUATIONS, miniature
 
 DENSE_SELECT_SIZE = 1024
 """Up to this p the couplings are formed; above, working sets on the factor are faster and prove as much."""
@@ -49,9 +50,10 @@ class SwapDescent:
     Refit: splicing and exact working sets above p = 1024, one tableau up to p = 2048; in between, both.
     """
 
-    def __init__(self, block: BlockProblem) -> None:
+    def __init__(self, block: BlockProblem, size: int | None = None) -> None:
+        """`size` : take the path of a block of so many weights; the block's own by default."""
         self.block = block
-        self._run: _Run = _path(block)
+        self._run: _Run = _path(block, block.p if size is None else size)
 
     def run(self, mask: BoolArray, recorder: Recorder, spent: float = 0.0) -> DescentResult:
         """Descend from `mask`, which stays as it is, until no swap improves or the budget runs out.
@@ -76,22 +78,29 @@ def swap_descent(block: BlockProblem, mask: BoolArray, recorder: Recorder) -> De
     return SwapDescent(block).run(mask, recorder)
 
 
-def _path(block: BlockProblem) -> _Run:
+def warm_up(block: BlockProblem) -> None:
+    """Load and compile the descent that fits the block's mode and size, on a miniature of it."""
+    small = miniature(block)
+    if not small.settled:
+        SwapDescent(small, block.p).run(small.incumbent, Recorder(Budget(evaluations=EVALUATIONS)))
+
+
+def _path(block: BlockProblem, size: int) -> _Run:
     """The search that fits the block's mode and size; numba is first imported here."""
     if block.settled:
         return lambda *_: (0, 0.0, True, "there is nothing to swap")
     if block.mode == "select":
-        if block.p <= DENSE_SELECT_SIZE or block.form.factor is None:
+        if size <= DENSE_SELECT_SIZE or block.form.factor is None:
             return _dense_select(block)
         from prunebench.kernels.select_factor import SelectFactorSearch
 
         return SelectFactorSearch(block).run
-    if block.p <= DENSE_REFIT_SIZE or (block.p <= TABLEAU_SIZE and block.form.factor is None):
+    if size <= DENSE_REFIT_SIZE or (size <= TABLEAU_SIZE and block.form.factor is None):
         return _dense_refit(block)
     from prunebench.kernels.refit_factor import RefitFactorSearch
 
     in_sets = RefitFactorSearch(block).run
-    return in_sets if block.p > TABLEAU_SIZE else _one_after_the_other(in_sets, _dense_refit(block))
+    return in_sets if size > TABLEAU_SIZE else _one_after_the_other(in_sets, _dense_refit(block))
 
 
 def _dense_select(block: BlockProblem) -> _Run:

@@ -68,6 +68,9 @@ def block_inverse_diagonal(form: QuadraticForm, size: int) -> FloatArray:
 def first_rows(form: QuadraticForm, rows: int) -> QuadraticForm:
     """The form with only the first rows of its factor, scaled so that the curvature keeps its size on average."""
     root = form.square_root()
+    if root.shape[0] == 0:
+        # no curvature at all: the ridge alone
+        root = np.zeros((1, form.p))
     count = min(rows, root.shape[0])
     few = root[:count].astype(np.float64) * np.sqrt(root.shape[0] / count)
     return QuadraticForm(factor=few, ridge=form.ridge, linear=form.linear, centre=form.centre)

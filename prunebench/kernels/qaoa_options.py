@@ -5,6 +5,8 @@ from typing import Any
 
 LEAST: Mapping[str, int] = {"reps": 1, "shots": 1, "parts": 1, "steps": 0, "qubits": 0, "recursion": 0}
 """The smallest value of each whole-number option."""
+MOST: Mapping[str, int] = {"reps": 1000, "shots": 10_000_000}
+"""The largest: a layer is built gate by gate, and every shot is held."""
 
 
 def wrong_option(solver: Any, known: Mapping[str, tuple[str | None, ...]], least: Mapping[str, int]) -> str:
@@ -23,6 +25,10 @@ def wrong_option(solver: Any, known: Mapping[str, tuple[str | None, ...]], least
         value = getattr(solver, option)
         if value is not None and value < lowest:
             return f"{option} is {value}; choose {lowest} or more"
+    for option, highest in MOST.items():
+        value = getattr(solver, option)
+        if value is not None and value > highest:
+            return f"{option} is {value}; choose at most {highest:,}"
     if solver.qubits == 1:
         return "qubits is 1, which leaves nothing to exchange; choose 2 or more, or 0 for the whole block"
     return ""
