@@ -48,11 +48,11 @@ def seconds(text: str) -> float:
     return float(number)
 
 
-def not_negative(text: str) -> float:
+def ridge(text: str) -> float:
     """A finite number of at least 0."""
     number = finite(text)
     if number < 0.0:
-        raise argparse.ArgumentTypeError(f"{text} is negative; expected a number of at least 0")
+        raise argparse.ArgumentTypeError(f"ridge is {number}; it must not be negative")
     return number
 
 
@@ -120,7 +120,7 @@ def add_curvature(parser: argparse.ArgumentParser) -> None:
     """The arguments that say how sample gradients become a quadratic form."""
     parser.add_argument("--samples", type=positive_int, help="sample-gradient rows are drawn from this many samples")
     parser.add_argument("--batch-size", type=positive_int, help="samples averaged in each gradient row")
-    parser.add_argument("--ridge", type=not_negative, help="ridge, relative to the mean of the curvature's diagonal")
+    parser.add_argument("--ridge", type=ridge, help="ridge, relative to the mean of the curvature's diagonal")
     parser.add_argument("--gradient-scale", type=finite, help="factor of the mean gradient in the linear term; 0: none")
 
 

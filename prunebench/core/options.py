@@ -79,9 +79,15 @@ def require_kinds(instance: Any) -> None:
         value = getattr(instance, item.name)
         if item.init and not _fits(value, hints[item.name]):
             owner = getattr(cls, "name", cls.__name__)
-            raise InvalidInput(
-                f"{owner}: option {option_name(item)} is {value!r}; expected {_type_text(hints[item.name])}"
-            )
+            raise InvalidInput(f"{owner}: option {option_name(item)} is {value!r}; {_rule(hints[item.name])}")
+
+
+def _rule(kind: Any) -> str:
+    """What a value of that type must be, in words."""
+    choices = [name for arm in (typing.get_args(kind) or ()) for name in (typing.get_args(arm) or (arm,))]
+    if choices and all(name is type(None) or isinstance(name, str) for name in choices):
+        return f"choose one of {', '.join(name for name in choices if isinstance(name, str))}"
+    return f"expected {_type_text(kind)}"
 
 
 def _fits(value: Any, kind: Any) -> bool:
