@@ -185,7 +185,10 @@ class _Enumeration:
         """Go on for at least `masks`. -> best mask, its value in the enumeration's units, masks gone through,
         whether those were all
         """
-        at = self._walk.advance(masks)
+        try:
+            at = self._walk.advance(masks)
+        except ZeroDivisionError as error:
+            raise np.linalg.LinAlgError("the Hessian is singular to rounding for some masks") from error
         return self._mask(at.best_subset), at.lowest, at.done, at.finished
 
     @property
@@ -228,6 +231,8 @@ def _refit(block: BlockProblem, kept: bool, order: IndexArray, collected: "Colle
     else:
         # dropping the set R from the full refit costs w_R' (P_RR)⁻¹ w_R / 2 with P the inverse of the matrix
         inverse = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+        if not (inverse.diagonal() > 0.0).all():
+            raise np.linalg.LinAlgError("the inverse of the Hessian has no digits left")
         sign, doubt = 1.0, pruned_doubt(block, matrix, slope, scale, inverse)
         matrix, slope = 0.5 * (inverse + inverse.T), inverse @ slope
     matrix, slope = matrix[np.ix_(order, order)], slope[order]
