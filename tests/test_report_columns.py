@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from prunebench import measures
 from prunebench.comparison import run as comparison_run
 from prunebench.comparison import table
 from prunebench.comparison.blocks import Entry, worst_objective
@@ -183,6 +184,23 @@ def test_the_reports_pruning_table_shows_each_value_under_its_heading():
         "accuracy": "95.00 %", "dense accuracy": "97.00 %", "loss": "0.125", "seconds": "", "seed": "11",
         "status": "finished", "directory": "runs/first",
     }  # fmt: skip
+
+
+def test_a_language_models_perplexity_is_the_pruned_networks():
+    request = {
+        "problem": "stories-llama", "density": 0.5, "solver": "swap", "solver_options": {}, "coordinator": "icbs",
+        "coordinator_options": {},
+    }  # fmt: skip
+    result = {"kept": 5, "loss": 2.0, "perplexity": 7.5, "dense_perplexity": 6.5, "seconds": 9.0, "timings": {}}
+    run = Run(Source(gather.Path("r"), request, 0, {}, {}, True), ({"time": 3.0, "kept": 5},), result, {})
+    (shown,) = tables.pruning([run])
+    assert cells(shown, shown.rows[0])["perplexity"] == "7.5"
+
+
+@pytest.mark.parametrize("success", [0.99, 0.995, 1.0])
+def test_one_run_is_enough_where_success_reaches_the_confidence(success):
+    assert measures.time_to_solution(3.0, success) == 3.0
+    assert measures.time_to_solution(3.0, 0.98) == pytest.approx(3.0 * math.log(0.01) / math.log(0.02))
 
 
 def test_a_runs_layers_are_kept_and_size(tmp_path):
