@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from prunebench import __version__
 from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
 from prunebench.core.problem import DATA_VARIABLE
+from prunebench.signals import terminable
 
 COMMANDS = {
     "demo": "train a small network and let every solver family prune it",
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
-        return _run(given)
+        with terminable():
+            return _run(given)
     except InvalidInput as error:
         failure, code = str(error), WRONG_REQUEST
         if debug:
@@ -90,6 +92,9 @@ def _run(given: list[str]) -> int:
             print(json.dumps(_jsonable(record), allow_nan=False))
     else:
         print(command.text(result))
+    failure = getattr(command, "failure", None)
+    if failure is not None and (words := failure(result)):
+        raise PrunebenchError(words)
     refuted = isinstance(result, dict) and (result.get("verified") is False or bool(result.get("failed_solves")))
     return FAILED if refuted else DONE
 

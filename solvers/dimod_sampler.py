@@ -6,7 +6,7 @@ Never a library's own penalty, inverse temperatures or single read: each is orde
 on blocks of real networks.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ from prunebench.core.mask_bounds import least_bound
 from prunebench.core.optimality import is_proved
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.trust import RUNS_CODE
 from prunebench.forms.dimod import ENCODINGS, LAGRANGE_QUOTA, MAX_DENSE, sampler_of
 
 MOST_SWEEPS = 10_000_000
@@ -267,7 +268,9 @@ class AnySampler(DimodSolver):
     name: ClassVar[str] = "dimod"
     requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers")
 
-    sampler: Any = "dwave.samplers:SimulatedAnnealingSampler"
+    sampler: Any = field(
+        default="dwave.samplers:SimulatedAnnealingSampler", metadata={RUNS_CODE: lambda value: isinstance(value, str)}
+    )
     """The sampler object, its class or factory, or "package.module:Class"."""
 
     def make_sampler(self) -> Any:

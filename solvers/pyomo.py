@@ -4,7 +4,7 @@ Bynum et al.: Pyomo, Optimization Modeling in Python, 3rd ed., Springer 2021.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import StringIO
 from typing import Any, ClassVar, Literal
 
@@ -14,6 +14,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import MissingPackage, SolverFailed
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.trust import RUNS_CODE, is_path
 
 MAX_SIZE = 512
 MOST_WORDS = 500
@@ -57,7 +58,7 @@ class Pyomo:
     max_size: ClassVar[int | None] = MAX_SIZE
     reference: ClassVar[str] = "Bynum et al. 2021"
 
-    solver: str = "highs"
+    solver: str = field(default="highs", metadata={RUNS_CODE: is_path})
     """The solver by Pyomo's name: highs, appsi_highs, gurobi, scip, cbc, glpk, …"""
 
     formulation: Literal["auto", "miqp", "milp"] = "auto"

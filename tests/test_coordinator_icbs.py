@@ -1,5 +1,7 @@
 """iCBS as a state machine: exact counts, model and truth, selection, acceptance, checkpoints."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -377,3 +379,82 @@ def test_more_samples_than_there_are_is_refused():
 def test_density_one_has_nothing_to_exchange_and_says_so():
     with pytest.raises(InvalidInput, match=r"no layer .* has both pruned and kept"):
         ICBS(network(), 1.0, "select", ICBSOptions(**OPTIONS), seed=0).ask()
+
+
+class Watched:
+    """A landscape that notes on which samples it is looked at, and on which its loss is taken."""
+
+    def __init__(self, held):
+        self.held, self.looked, self.judged = held, [], []
+
+    def __getattr__(self, name):
+        return getattr(self.held, name)
+
+    def look(self, weights, positions):
+        self.looked.append(positions)
+        return self.held.look(weights, positions)
+
+    def loss(self, weights, positions):
+        self.judged.append(positions)
+        return self.held.loss(weights, positions)
+
+
+@pytest.mark.parametrize("more", [{}, {"init": "gradient"}, {"samples": 700}, {"accept_samples": 1000}])
+def test_no_model_sees_a_sample_that_an_answer_is_accepted_by(more):
+    held = Watched(network())
+    # enough steps to go through the pool more than once
+    options = ICBSOptions(**{**OPTIONS, "steps": 8, "block_size": 12, **more})
+    coordinator = ICBS(held, 0.2, "select", options, seed=3)
+    run(coordinator, make_solver("magnitude"))
+    seen, accepted = np.unique(np.concatenate(held.looked)), held.judged[0]
+    assert np.unique(accepted).size == accepted.size == options.accept_samples
+    assert np.intersect1d(seen, accepted).size == 0
+    batches = {tuple(positions) for positions in held.looked}
+    # a loss is taken on the acceptance samples, or on those that the step's model was made from
+    assert all(np.array_equal(positions, accepted) or tuple(positions) in batches for positions in held.judged)
+    assert all(np.unique(positions).size == positions.size == options.samples for positions in held.looked)
+
+
+def test_an_epoch_shows_every_pool_sample_at_most_once():
+    held = Watched(network())
+    run(ICBS(held, 0.2, "select", ICBSOptions(**OPTIONS), seed=1), make_solver("magnitude"))
+    epoch = np.concatenate(held.looked[: (len(held.calibration) - 200) // 64])
+    assert np.unique(epoch).size == epoch.size
+
+
+def test_a_resumed_run_has_the_trust_ridge_that_it_had(tmp_path, monkeypatch):
+    from prunebench.coordinator import runner
+    from prunebench.coordinator.prune import PruneRequest, prune, resume
+    from prunebench.core.errors import Interrupted
+
+    monkeypatch.setattr(runner, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "CHECKPOINT_RATIO", 0.0)
+    # a model of few samples and full scale promises too much, so that the ridge grows
+    options = {"steps": 8, "block_size": 64, "samples": 20, "accept_samples": 300, "gradient_scale": 1.0}
+    options |= {"trust": "adaptive", "ridge": 1e-3, "fixed_pruned": 0.0, "fixed_kept": 0.0, "block_scope": "network"}
+    request = PruneRequest(
+        problem="digits-mlp", density=0.1, solver="swap", coordinator="icbs", coordinator_options=options, seed=5
+    )
+    prune(request, out=tmp_path / "whole")
+    whole = events_of(tmp_path / "whole")
+    ridges = [event["trust_ridge"] for event in whole]
+    stop = next(number for number, ridge in enumerate(ridges) if ridge > options["ridge"] and number < len(ridges) - 1)
+
+    def say(line):
+        if line.startswith(f"step {stop}/"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        prune(request, out=tmp_path / "cut", say=say)
+    resume(tmp_path / "cut")
+    assert [told(event) for event in events_of(tmp_path / "cut")] == [told(event) for event in whole]
+
+
+def events_of(path):
+    return [json.loads(line) for line in (path / "events.jsonl").read_text().splitlines()]
+
+
+def told(event):
+    """What an event says, but for the seconds in it."""
+    held = {key: value for key, value in event.items() if key not in ("time", "times")}
+    return held | {"tasks": [{k: v for k, v in task.items() if k != "timings"} for task in event["tasks"]]}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.core import options as option_tools
-from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.core.errors import InvalidInput, RunFailed, unknown_name
 from prunebench.core.problem import problem_options
 
 Say = Callable[[str], None]
@@ -143,6 +143,21 @@ def teller(arguments: argparse.Namespace) -> Callable[[str], None]:
     if arguments.quiet:
         return lambda _line: None
     return lambda line: print(line, file=sys.stderr, flush=True)
+
+
+def with_losses(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What a pruning run gives, also where it is whole but lost blocks; its command's `failure` then says so.
+
+    Raises
+    ------
+    RunFailed   the run stopped before its end: there is nothing to show
+    """
+    try:
+        return run()
+    except RunFailed as failed:
+        if failed.result.get("outcome") != "incomplete":
+            raise
+        return dict(failed.result)
 
 
 def _number(kind: Callable[[str], Any], text: str, expected: str) -> Any:

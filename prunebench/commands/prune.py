@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.commands import arguments as shared
-from prunebench.coordinator.prune import COORDINATORS, SCOPES, PruneRequest, prune
+from prunebench.coordinator.prune import COORDINATORS, SCOPES, PruneRequest, loss_words, prune
 from prunebench.coordinator.quotas import pattern
 from prunebench.coordinator.schedules import SCHEDULES
 from prunebench.core.block import MODES
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.registry import PROBLEMS, SOLVERS
+from prunebench.log.run_directory import resume_line
 
 ICBS_ARGUMENTS = ("init", "select", "block_size", "steps", "accept", "ablation")
 STAGE_ARGUMENTS = ("stages", "schedule")
@@ -116,7 +117,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         seed=arguments.seed,
         start=None if arguments.start is None else str(arguments.start),
     )
-    return prune(request, out=arguments.out, say=shared.teller(arguments))
+    return shared.with_losses(lambda: prune(request, out=arguments.out, say=shared.teller(arguments)))
+
+
+def failure(result: dict[str, Any]) -> str:
+    """What a run that lost blocks says, "" for one that did not."""
+    if result.get("outcome", "finished") == "finished":
+        return ""
+    return loss_words(result, resume_line(Path(result["run"])))
 
 
 def _density(density: float | None, quota: Any) -> float:
@@ -149,10 +157,18 @@ def text(result: dict[str, Any]) -> str:
     for measure in ("accuracy", "perplexity"):
         if result.get(measure) is not None:
             lines.append(f"{measure:<12} {result[measure]:.4f} (dense {result['dense_' + measure]:.4f})")
+    lines.append(f"loss         {_number(result['loss'])} (dense {_number(result['dense_loss'])})")
+    if result.get("objective") is not None:
+        lines.append(f"objective    {result['objective']:.8g}")
     lines += [
-        f"loss         {result['loss']:.6g} (dense {result['dense_loss']:.6g})",
-        f"objective    {result['objective']:.8g}",
         f"seconds      {result['seconds']:.1f} ({', '.join(f'{k} {v:.1f}' for k, v in result['timings'].items())})",
         f"run          {result['run']}",
     ]
+    if result.get("unsolved"):
+        lines.append(f"unsolved     {result['unsolved']} blocks: this is not what was asked for")
+        lines += [f"             {count} x {reason}" for reason, count in result["failures"].items()]
     return "\n".join(lines)
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.6g}"

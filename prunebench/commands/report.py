@@ -30,6 +30,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     shared.require_folder(out)
     for path, reason in material.unreadable:
         say(f"{path} could not be read: {reason}")
+    sources = [*(held.source for held in material.comparisons), *(held.source for held in material.runs)]
+    troubled = [source for source in sources if source.trouble]
+    for source in troubled:
+        say(f"{source.path}: {source.trouble}")
     figures: list[Path] = []
     if arguments.figures is not None:
         from prunebench import plot
@@ -39,6 +43,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "report": str(write(material, out)),
         "comparisons": len(material.comparisons),
         "runs": len(material.runs),
+        "troubles": [{"directory": str(source.path), "reason": source.trouble} for source in troubled],
         "unreadable": [{"directory": str(path), "reason": reason} for path, reason in material.unreadable],
         "figures": [str(file) for file in figures],
     }
@@ -53,4 +58,6 @@ def text(result: dict[str, Any]) -> str:
     ]
     if result["figures"]:
         lines.append(f"figures      {len(result['figures'])} in {Path(result['figures'][0]).parent}")
+    lines += [f"trouble      {held['directory']}: {held['reason']}" for held in result["troubles"]]
+    lines += [f"unreadable   {held['directory']}: {held['reason']}" for held in result["unreadable"]]
     return "\n".join(lines)

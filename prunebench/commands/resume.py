@@ -8,20 +8,41 @@ from prunebench.commands import arguments as shared
 from prunebench.commands import compare, prune
 from prunebench.comparison.run import resume as resume_comparison
 from prunebench.coordinator.prune import resume as resume_pruning
+from prunebench.core.errors import InvalidInput
 from prunebench.log.run_directory import RunDirectory
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run directory."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="a run directory")
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="the directory is yours or of somebody you trust: follow options that name code (an import path, an "
+        "executable, a dask scheduler), and take a checkpoint that has no seal",
+    )
+    parser.add_argument(
+        "--executor",
+        metavar="WHERE",
+        help="of a pruning run: inline, local:N or dask:ADDRESS instead of what was asked",
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Continue and return the result."""
     say = shared.teller(arguments)
     if RunDirectory.open(arguments.directory).request.get("kind") == "compare":
-        return compare.finished(resume_comparison(arguments.directory, say=say))
-    return resume_pruning(arguments.directory, say=say)
+        if arguments.executor is not None:
+            raise InvalidInput(f"{arguments.directory} is a comparison; leave --executor out")
+        return compare.finished(resume_comparison(arguments.directory, say=say, trust=arguments.trust))
+    return shared.with_losses(
+        lambda: resume_pruning(arguments.directory, say=say, trust=arguments.trust, executor=arguments.executor)
+    )
+
+
+def failure(result: dict[str, Any]) -> str:
+    """What a pruning run that lost blocks says, "" for others."""
+    return "" if "summary" in result else prune.failure(result)
 
 
 def text(result: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import keep_count
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solver import Solver, make_solver
+from prunebench.log import checks
 
 _COMMAS_OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
 
@@ -222,6 +223,7 @@ class CompareRequest:
         unknown = set(values) - {item.name for item in dataclasses.fields(CompareRequest)}
         if unknown:
             raise InvalidInput(f"{source}/run.json asks for {', '.join(sorted(unknown))}, unknown to this version")
+        checks.require(values, checks.COMPARISON, checks.COMPARISON_NEEDS, f"{source}/run.json")
         values["solvers"] = tuple(SolverChoice(**choice) for choice in values["solvers"])
         values["sizes"], values["densities"] = tuple(values["sizes"]), tuple(values["densities"])
         return CompareRequest(**values)

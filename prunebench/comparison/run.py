@@ -26,7 +26,9 @@ from prunebench.core.registry import PROBLEMS
 from prunebench.core.solution import Budget
 from prunebench.core.solution_file import finite
 from prunebench.core.solver import Solver, native_or_refit
+from prunebench.core.trust import require_trust
 from prunebench.log.run_directory import RunDirectory, next_free, resume_line
+from prunebench.signals import terminable
 
 if TYPE_CHECKING:
     import pandas
@@ -107,26 +109,39 @@ def compare(
     folder = Path(out) if out is not None else next_free(Path("runs"), f"compare-{name or 'blocks'}")
     run = RunDirectory.create(folder, request.as_json(), request.seed)
     try:
-        entries = _entries(request, run, say, blocks)
-        return _execute(request, run, entries, checked, say)
+        with terminable():
+            entries = _entries(request, run, say, blocks)
+            return _execute(request, run, entries, checked, say)
     except InvalidInput:
         run.remove_if_unused()
         raise
+    finally:
+        run.release()
 
 
-def resume(path: Path, *, say: Say = lambda _line: None) -> "pandas.DataFrame":
+def resume(path: Path, *, say: Say = lambda _line: None, trust: bool = False) -> "pandas.DataFrame":
     """Continue an interrupted comparison; what is solved is not solved again. A finished one gives its table.
+
+    trust : the directory is the user's own or of somebody trusted: options that name code are followed
 
     Raises
     ------
-    InvalidInput   not a comparison's run directory
+    InvalidInput   not a comparison's run directory, somebody else writes to it, it is damaged, or it names code and
+                   is not trusted
     """
     run = RunDirectory.open(path)
     request = CompareRequest.from_json(run.request, str(path))
     if run.result() is not None:
         say(f"{path} is finished; nothing is left to do")
         return table.read(path)
-    return _execute(request, run, _entries(request, run, say, None), _check(request), say)
+    if not trust:
+        require_trust(run.request, path, f"{resume_line(path)} --trust")
+    run.hold(say)
+    try:
+        with terminable():
+            return _execute(request, run, _entries(request, run, say, None), _check(request), say)
+    finally:
+        run.release()
 
 
 def _check(request: CompareRequest) -> Workers:
@@ -172,7 +187,7 @@ def _execute(
     cells = list(_cells(request, entries))
     # A killed run may have left half a line, to which the next one would be appended.
     run.truncate_events(len(run.events()))
-    done = {(row["block_hash"], row["solver"], row["seed"]) for row in run.events()}
+    done = {(row["block_hash"], row["solver"], row["seed"]) for row in _rows(run, entries)}
     waiting = [cell for cell in cells if cell.key not in done]
     say(f"{len(cells)} solves on {len(entries)} blocks, {len(cells) - len(waiting)} of them done before")
     cache = AnswerCache.of_user(say) if request.cache else AnswerCache(None)
@@ -198,7 +213,8 @@ def _execute(
                 )
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted; the {len(done) + finished} solves done are kept. Resume with: {resume_line(run.path)}"
+            f"interrupted; the {len(done) + finished} solves done are kept. Resume with: "
+            f"{resume_line(run.path, run.request)}"
         ) from None
     finally:
         workers.close()
@@ -223,6 +239,25 @@ class _Failures:
         if table.is_failure(skipped) and (label, skipped) not in self._told:
             self._told.add((label, skipped))
             self._say(f"solver {label} {skipped}")
+
+
+def _rows(run: RunDirectory, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The rows that are there already.
+
+    Raises
+    ------
+    InvalidInput   events.jsonl holds something else, or rows of blocks that are not the comparison's
+    """
+    known = {entry.block.hash for entry in entries}
+    rows = table.rows_of(run)
+    for number, row in enumerate(rows, 1):
+        if row["block_hash"] not in known:
+            raise InvalidInput(
+                f"{run.path / 'events.jsonl'}, line {number}, is of a block that is not in {run.path / 'blocks'}: one "
+                "was changed or is of another comparison; put the run's own back, or remove events.jsonl to solve all "
+                "anew"
+            )
+    return rows
 
 
 def _solve(

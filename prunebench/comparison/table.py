@@ -11,9 +11,12 @@ import numpy as np
 from prunebench import measures
 from prunebench.core.errors import InvalidInput
 from prunebench.core.solution_file import plain
+from prunebench.log import checks
 
 if TYPE_CHECKING:
     import pandas
+
+    from prunebench.log.run_directory import RunDirectory
 
 PHASES = ("build", "queue", "solve", "decode", "refit", "polish")
 """Seconds by phase, as far as a solver tells them apart."""
@@ -35,6 +38,20 @@ TEXTS = (
 )  # fmt: skip
 
 FILE = "results.parquet"
+
+ROW: Mapping[str, checks.Kind] = {
+    **{name: checks.optional(checks.is_number) for name in COLUMNS},
+    **{name: checks.optional(checks.is_text) for name in TEXTS},
+    **{name: checks.lists_of(checks.optional(checks.is_number)) for name in LISTS},
+    **dict.fromkeys(("stochastic", "cached"), checks.is_flag),
+    **dict.fromkeys(("p", "seed", "block_index"), checks.is_whole),
+    **dict.fromkeys(("block_hash", "solver", "skipped"), checks.is_text),
+    **dict.fromkeys(("density", "random_mean"), checks.is_number),
+}
+"""What an event of a comparison, a row before its measures, holds."""
+ROW_NEEDS = ("block_hash", "solver", "seed", "skipped", "p", "density", "block_index", "random_mean", "worst_objective")
+SOLVED_NEEDS = ("objective", "lower_bound", "seconds", "status", *LISTS)
+"""What is there too where there is an answer."""
 
 FAILED = "failed: "
 """What the reason of a solve begins with that broke, and was not refused before any work."""
@@ -68,6 +85,25 @@ def finished(rows: Sequence[Mapping[str, Any]], time_limit: float, target: float
     return frame
 
 
+def rows_of(run: "RunDirectory") -> list[dict[str, Any]]:
+    """The rows that a comparison has so far.
+
+    Raises
+    ------
+    InvalidInput   events.jsonl holds something else; the message names the line
+    """
+    rows = run.events()
+    for number, row in enumerate(rows, 1):
+        source = f"{run.path / 'events.jsonl'}, line {number}"
+        checks.require(row, ROW, ROW_NEEDS, source)
+        if not row["skipped"]:
+            solved = {**ROW, **dict.fromkeys(("objective", "seconds"), checks.is_number)}
+            checks.require(row, solved, SOLVED_NEEDS, source)
+            if len({len(row[name]) for name in LISTS}) != 1 or not row[LISTS[0]]:
+                raise InvalidInput(f"{source}: the columns of its trace have different lengths")
+    return rows
+
+
 def read(directory: Path | str) -> "pandas.DataFrame":
     """The table of a comparison's run directory; of an unfinished one, what is solved so far.
 
@@ -77,6 +113,7 @@ def read(directory: Path | str) -> "pandas.DataFrame":
     """
     import pandas
 
+    from prunebench.comparison.request import CompareRequest
     from prunebench.log.run_directory import RunDirectory
 
     path = Path(directory)
@@ -89,8 +126,10 @@ def read(directory: Path | str) -> "pandas.DataFrame":
             frame = pandas.read_parquet(file)
         except Exception as error:
             raise InvalidInput(f"{file} cannot be read ({error}); remove it and run 'prunebench resume'") from error
+        run.require_own(FILE)
     else:
-        frame = finished(run.events(), run.request["time_limit"], run.request["target"])
+        request = CompareRequest.from_json(run.request, str(path))
+        frame = finished(rows_of(run), request.time_limit, request.target)
     frame.attrs["directory"] = str(path)
     frame.attrs["skipped"] = int((frame["skipped"] != "").sum())
     frame.attrs["failed"] = sum(map(is_failure, frame["skipped"]))

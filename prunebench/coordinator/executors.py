@@ -2,20 +2,25 @@
 
 Any concurrent.futures.Executor will do. A worker that dies is survived: its block is handed in
 again. A solver that hangs is given up some time after its limit, and stopped where it runs in a
-process of ours.
+process of ours. A solver that raises is an answer too: a `Failed` with its own words.
 """
 
+import asyncio
 import math
+import os
+import sys
+import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from prunebench.core.block import BlockProblem
-from prunebench.core.errors import InvalidInput
+from prunebench.core.errors import InvalidInput, PrunebenchError, WorkersGone
 from prunebench.core.registry import require_packages
 from prunebench.core.solution import Budget, Progress, Solution
 from prunebench.core.solver import Solver, solve
@@ -30,6 +35,17 @@ REPORT_SECONDS = 5.0
 
 MOST_DEATHS = 3
 """A block whose worker died so often is given up: it probably kills its worker."""
+
+MOST_WORDS = 400
+"""Characters of a solver's error that are kept."""
+
+UNGUARDED = 79
+"""Exit code of a worker process that, by importing the main script, came to where it would start workers itself."""
+
+GUARD = (
+    "each worker process imports the script that began the run, and this one begins the run again there; put what it "
+    'runs below the line: if __name__ == "__main__":'
+)
 
 Say = Callable[[str], None]
 Result = TypeVar("Result")
@@ -53,6 +69,37 @@ def run_job(job: Job, progress: Progress | None = None) -> Solution:
         return solve(job.block, job.solver, budget=job.budget, seed=job.seed, progress=progress)
 
 
+@dataclass(frozen=True)
+class Failed:
+    """Instead of a solution: why there is none, in the solver's own words."""
+
+    reason: str
+
+
+def answer_job(job: Job, progress: Progress | None = None) -> Solution | Failed:
+    """Solve one job; a solver that fails gives its words. A wrong request and Ctrl-C pass through.
+
+    Raises
+    ------
+    InvalidInput   the request is wrong: the solver refuses the block, or a package that it needs is missing
+    """
+    try:
+        return run_job(job, progress)
+    except InvalidInput:
+        raise
+    except PrunebenchError as error:
+        return Failed(_shortened(str(error)))
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}, line {last.lineno}"
+        return Failed(_shortened(f"solver {job.solver.name!r} failed: {type(error).__name__}: {error} ({where})"))
+
+
+def _shortened(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= MOST_WORDS else words[: MOST_WORDS - 1] + "…"
+
+
 Result_co = TypeVar("Result_co", covariant=True)
 
 
@@ -68,6 +115,9 @@ class Inline:
     """Solve in this process, one after the other; only Ctrl-C stops a solver that ignores its limit."""
 
     width = 1
+
+    def start(self) -> None:
+        """Nothing has to be started."""
 
     def answers(
         self,
@@ -87,17 +137,33 @@ class Pooled:
 
     Parameters
     ----------
-    make : gives a new executor; called again after a worker died or had to be stopped
+    make : gives a new executor that works; called again after a worker died or had to be stopped.
+           Raises WorkersGone where none can be had
     width : jobs worked on at a time
     stop : ends an executor at once, its running jobs included
+    gone : why no executor can be had any more, "" while one can; asked when a job ends in an unknown way
     """
 
     def __init__(
-        self, make: Callable[[], Executor], width: int, stop: Callable[[Any], None] = lambda pool: pool.shutdown(False)
+        self,
+        make: Callable[[], Executor],
+        width: int,
+        stop: Callable[[Any], None] = lambda pool: pool.shutdown(False),
+        gone: Callable[[], str] = lambda: "",
     ) -> None:
         self.width = width
-        self._make, self._stop = make, stop
+        self._make, self._stop, self._gone = make, stop, gone
         self._pool: Executor | None = None
+
+    def start(self) -> None:
+        """Have the executor up, so that one that cannot be had is found out before any work.
+
+        Raises
+        ------
+        WorkersGone   worker processes do not start, the scheduler does not answer any more
+        """
+        if self._pool is None:
+            self._pool = self._make()
 
     def answers(
         self,
@@ -105,15 +171,23 @@ class Pooled:
         say: Say,
         work: Work[Result] = run_job,  # type: ignore[assignment]  # mypy cannot tie a default to a type variable
     ) -> list[tuple[Result | None, str]]:
-        """The answers to all jobs, in their order, whatever the order of completion."""
+        """The answers to all jobs, in their order, whatever the order of completion.
+
+        Raises
+        ------
+        InvalidInput   as the work does
+        WorkersGone    there is nobody left to do it
+        """
         held: dict[int, tuple[Result | None, str]] = {}
         deaths = 0
         while len(held) < len(jobs):
-            if self._pool is None:
-                self._pool = self._make()
-            waiting = {i: self._pool.submit(work, job) for i, job in enumerate(jobs) if i not in held}
-            rounds = math.ceil(len(waiting) / self.width)
+            self.start()
+            waiting: dict[int, Future[Any]] = {}
             try:
+                for i, job in enumerate(jobs):
+                    if i not in held:
+                        waiting[i] = self._submit(work, job)
+                rounds = math.ceil(len(waiting) / self.width)
                 for i, future in waiting.items():
                     held[i] = self._answer(future, jobs[i], rounds)
             except BrokenProcessPool:
@@ -121,7 +195,7 @@ class Pooled:
                 say("a worker died; its block is handed in again")
                 self.close()
                 if deaths >= MOST_DEATHS:
-                    held |= {i: (None, f"workers died {deaths} times") for i in waiting if i not in held}
+                    held |= {i: (None, f"workers died {deaths} times") for i in range(len(jobs)) if i not in held}
             except TimeoutError:
                 self.close()
                 late = next(i for i in waiting if i not in held)
@@ -136,10 +210,27 @@ class Pooled:
             self._stop(self._pool)
             self._pool = None
 
-    @staticmethod
-    def _answer(future: "Future[Any]", job: Job, rounds: int) -> tuple[Any, str]:
+    def _submit(self, work: Work[Any], job: Job) -> "Future[Any]":
+        assert self._pool is not None
+        try:
+            return self._pool.submit(work, job)
+        except RuntimeError as error:
+            if not isinstance(error, BrokenProcessPool) and (gone := self._gone()):
+                raise WorkersGone(gone) from None
+            raise
+
+    def _answer(self, future: "Future[Any]", job: Job, rounds: int) -> tuple[Any, str]:
         limit = job.budget.seconds * rounds + GRACE_SECONDS + WARM_UP_SECONDS
-        return future.result(timeout=None if math.isinf(limit) else limit), ""
+        try:
+            return future.result(timeout=None if math.isinf(limit) else limit), ""
+        except (BrokenProcessPool, InvalidInput):
+            raise
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, TimeoutError) and not future.done():
+                raise
+            if gone := self._gone():
+                raise WorkersGone(gone) from None
+            return None, _shortened(f"{type(error).__name__}: {error}")
 
 
 Workers = Inline | Pooled
@@ -174,6 +265,7 @@ def make_workers(text: str | None) -> Workers:
         if not rest.isdigit() or int(rest) < 1:
             raise InvalidInput(f"--executor {text}: the number of processes must follow, for example local:2")
         count = int(rest)
+        leave_import_by_worker()
         return Pooled(lambda: _process_pool(count), count, _kill_processes)
     if kind == "dask":
         require_packages("executor dask", ("distributed",), "pip install 'prunebench[dask]'")
@@ -181,22 +273,68 @@ def make_workers(text: str | None) -> Workers:
     raise InvalidInput(f"--executor {text}: choose inline, local:N, or dask:ADDRESS")
 
 
+def leave_import_by_worker() -> None:
+    """End this process if it is a worker that is importing the main script: what asks for workers there has no guard.
+
+    Its parent is told by the exit code, and nothing of the run is begun a second time.
+    """
+    if getattr(current_process(), "_inheriting", False):
+        os._exit(UNGUARDED)
+
+
 def _process_pool(count: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
+    """Worker processes, one of which has answered.
+
+    Raises
+    ------
+    WorkersGone   none starts
+    """
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_begin_worker)
+    first = pool.submit(os.getpid)
+    processes = list((pool._processes or {}).values())
+    try:
+        first.result()
+    except BrokenProcessPool:
+        for process in processes:
+            process.join(GRACE_SECONDS)
+        unguarded = any(process.exitcode == UNGUARDED for process in processes)
+        script = getattr(sys.modules.get("__main__"), "__file__", None)
+        likely = f" (its likely cause: {GUARD})" if script else ""
+        raise WorkersGone(
+            f"worker processes cannot be started: {GUARD}"
+            if unguarded
+            else f"worker processes die before they solve anything, what they say is above{likely}"
+        ) from None
+    except BaseException:
+        _kill_processes(pool)
+        raise
+    return pool
 
 
 def _kill_processes(pool: ProcessPoolExecutor) -> None:
     """Stop workers even in the middle of a job; shutdown alone would wait for it."""
-    workers = list((pool._processes or {}).values())
-    pool.shutdown(wait=False, cancel_futures=True)
-    for worker in workers:
+    for worker in list((pool._processes or {}).values()):
         worker.kill()
+    pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _leave_interrupts_to_the_parent() -> None:
+def _begin_worker() -> None:
+    """Leave interrupts to the parent, which knows how to stop, and end with it however it ends."""
     import signal
+    import threading
+    from multiprocessing import parent_process
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    parent = parent_process()
+
+    def end_with_parent() -> None:
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def _dask(address: str, text: str) -> Pooled:
@@ -209,7 +347,16 @@ def _dask(address: str, text: str) -> Pooled:
     except (OSError, ValueError) as error:
         raise InvalidInput(f"--executor {text}: no dask scheduler answers at {address} ({error})") from error
     width = max(1, len(client.scheduler_info()["workers"]))
-    return Pooled(lambda: client.get_executor(retries=MOST_DEATHS), width)
+
+    def gone() -> str:
+        try:
+            client.scheduler_info()
+            Client(address, timeout="5s", set_as_default=False).close()
+        except Exception as error:
+            return f"the dask scheduler at {address} is gone ({type(error).__name__})"
+        return ""
+
+    return Pooled(lambda: client.get_executor(retries=MOST_DEATHS), width, gone=gone)
 
 
 @cache

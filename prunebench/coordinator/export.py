@@ -46,9 +46,7 @@ def export_model(run: Path, folder: Path) -> dict[str, Any]:
                    kind, a folder that is not empty
     """
     held = finished(run)
-    result = held.result()
-    assert result is not None
-    problem = make_problem(held.request["problem"], held.request["problem_options"])
+    problem = make_problem(held.request["problem"], held.request.get("problem_options", {}))
     if not isinstance(problem, NetworkProblem) or not isinstance(problem, Exporting):
         raise InvalidInput(
             f"problem {problem.name!r} has no network of transformers or timm; "
@@ -67,7 +65,7 @@ def export_model(run: Path, folder: Path) -> dict[str, Any]:
     facts = {
         "run": str(run),
         "problem": problem.name,
-        "density": result["density"],
+        "density": held.request["density"],
         "kept": int(pruned.mask.sum()),
         "total": int(pruned.mask.size),
         "zeros": int((pruned.weights == 0.0).sum()),

@@ -19,7 +19,7 @@ from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.landscape import Landscape, View
 from prunebench.coordinator.quotas import NetworkQuota
 from prunebench.coordinator.start import Start
-from prunebench.coordinator.state import Move, Task
+from prunebench.coordinator.state import Move, Task, checked_array, checked_number, checked_state
 from prunebench.coordinator.step import StepBlock, clip_negative, conflicting, joint_change
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import Mode
@@ -126,6 +126,11 @@ class ICBS:
             return None
         return self._close_step()
 
+    @property
+    def complete(self) -> bool:
+        """Always: the first mask has the count, and every step keeps it."""
+        return True
+
     def check(self) -> None:
         """Raise PrunebenchError where the mask that is returned breaks the quota."""
         if self._quota is not None:
@@ -147,20 +152,34 @@ class ICBS:
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self._mask = arrays["mask"].astype(np.bool_)
-        self._weights = arrays["weights"].astype(self._dense.dtype)
-        self._best_mask, self._best_weights = self._mask, self._weights
-        if "best_mask" in arrays:
-            self._best_mask = arrays["best_mask"].astype(np.bool_)
-            self._best_weights = arrays["best_weights"].astype(self._dense.dtype)
-        self._last_seen = arrays["last_seen"].astype(self._last_seen.dtype)
-        self._fixed = arrays["fixed"].astype(np.bool_)
-        self._gains = arrays["gains"].astype(np.float64)
-        self.step = int(info["step"])
-        self._trust = float(info["trust"])
-        self._loss = float(info["loss"])
-        self._best_loss = float(info["best_loss"])
+        mask, weights = self._checked(arrays)
+        best_mask, best_weights = mask, weights
+        if "best_mask" in arrays or "best_weights" in arrays:
+            best_mask, best_weights = self._checked(arrays, "best_")
+        last_seen = checked_array(arrays, "last_seen", (self._dense.size,), "i").astype(self._last_seen.dtype)
+        fixed = checked_array(arrays, "fixed", (self._dense.size,), "b").astype(np.bool_)
+        gains = checked_array(arrays, "gains", self._gains.shape, "f").astype(np.float64)
+        names = ("trust", "loss", "best_loss")
+        for name in names:
+            if isinstance(info.get(name), bool) or not isinstance(info.get(name), (int, float)):
+                raise InvalidInput(f"{name} is {info.get(name)!r} where a number is expected")
+        self.step = checked_number(info, "step", most=self.options.steps)
+        self._mask, self._weights, self._best_mask, self._best_weights = mask, weights, best_mask, best_weights
+        self._last_seen, self._fixed, self._gains = last_seen, fixed, gains
+        self._trust, self._loss, self._best_loss = (float(info[name]) for name in names)
         self._blocks, self._waiting, self._outcomes = [], [], {}
+
+    def _checked(self, arrays: Mapping[str, npt.NDArray[Any]], of: str = "") -> tuple[BoolArray, RealArray]:
+        """The mask and weights of a checkpoint, of the count and quota that the run has from its first mask on."""
+        mask, weights = checked_state(arrays, self._dense.size, f"{of}mask", f"{of}weights")
+        if (kept := int(mask.sum())) != (due := int(self._mask.sum())):
+            raise InvalidInput(f"{of}mask keeps {kept} weights where {due} are asked for")
+        if self._quota is not None and (broken := self._quota.violation(mask)):
+            raise InvalidInput(f"{of}mask breaks the quota: {broken}")
+        weights = weights.astype(self._dense.dtype)
+        if self.mode == "select" and (weights != np.where(mask, self._dense, self._dense.dtype.type(0))).any():
+            raise InvalidInput(f"{of}weights are not the dense ones where kept, which mode select does not change")
+        return mask.astype(np.bool_), weights
 
     # --- the beginning -------------------------------------------------------------------------
 
@@ -225,7 +244,9 @@ class ICBS:
                 f"exceed the {total} calibration samples of {self.problem or 'the problem'}; choose fewer"
             )
         order = self._rng(0, "samples").permutation(total)
-        return np.sort(order[apart:]), np.sort(order[:apart])
+        acceptance = np.sort(order[:apart])
+        # What is left over is the pool, so that no model sees a sample by which its answer is accepted.
+        return np.setdiff1d(np.arange(total), acceptance), acceptance
 
     # --- one step ------------------------------------------------------------------------------
 

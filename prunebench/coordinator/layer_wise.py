@@ -22,10 +22,10 @@ import numpy.typing as npt
 from prunebench.coordinator.landscape import Layer
 from prunebench.coordinator.layer_wise_options import LayerWiseOptions
 from prunebench.coordinator.quotas import NetworkQuota, require_honoured
-from prunebench.coordinator.state import Move, Task
+from prunebench.coordinator.state import Move, Task, checked_number, checked_state
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.errors import PrunebenchError, SolverRefused
+from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.quota import Quota
@@ -133,6 +133,11 @@ class LayerWise:
         self._asked = [held for held in self._asked if held.position != task.position]
         return None if self._asked or self._waiting else self._finish()
 
+    @property
+    def complete(self) -> bool:
+        """Whether every layer is done."""
+        return self._done == len(self._order)
+
     def check(self) -> None:
         """Raise PrunebenchError where a layer that is done breaks the quota."""
         self._quota.require(self.mask, [layer for _, layer in self._order[: self._done]])
@@ -143,9 +148,20 @@ class LayerWise:
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue after the layers that are done."""
-        self.mask = arrays["mask"].astype(np.bool_)
-        self.weights = arrays["weights"].astype(np.float64)
-        self._done = int(info["done"])
+        mask, weights = checked_state(arrays, self._dense.size)
+        done = checked_number(info, "done", most=len(self._order))
+        if broken := self._quota.violation(mask, [layer for _, layer in self._order[:done]]):
+            raise InvalidInput(f"{broken}")
+        for number, (_, place) in enumerate(self._order):
+            layer = self._layers[place]
+            part = slice(layer.start, layer.stop)
+            if number >= done and not mask[part].all():
+                raise InvalidInput(f"layer {layer.name!r} is not done and already pruned")
+            if (number >= done or self.mode == "select") and (
+                weights[part] != np.where(mask[part], self._dense[part], 0.0)
+            ).any():
+                raise InvalidInput(f"layer {layer.name!r} has kept weights other than the dense ones")
+        self.mask, self.weights, self._done = mask.astype(np.bool_), weights.astype(np.float64), done
         self._held, self._waiting, self._asked, self._answers = None, [], [], {}
 
     def _begin(self) -> None:

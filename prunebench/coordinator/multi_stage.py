@@ -20,7 +20,7 @@ import numpy.typing as npt
 from prunebench.coordinator import quotas, schedules
 from prunebench.coordinator.quotas import NetworkQuota
 from prunebench.coordinator.small_steps import Pace, small_steps
-from prunebench.coordinator.state import Move, Task
+from prunebench.coordinator.state import Move, Task, checked_number, checked_state
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray, column_squares
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
@@ -255,6 +255,11 @@ class MultiStage:
             return None
         return self._finish(self.steps[self._done], task.block)
 
+    @property
+    def complete(self) -> bool:
+        """Whether the last stage has pruned; settling after it changes no count."""
+        return self._done > max(number for number, step in enumerate(self.steps) if step.kind == "prune")
+
     def check(self) -> None:
         """Raise PrunebenchError where the mask breaks the quota of the last stage that is done."""
         if self._done and (quota := self.steps[self._done - 1].quota) is not None:
@@ -266,9 +271,21 @@ class MultiStage:
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue after the steps that are done."""
-        self.mask = arrays["mask"].astype(np.bool_)
-        self.weights = arrays["weights"].astype(np.float64)
-        self._done, self._rate = int(info["done"]), float(info.get("rate", self.options.follow_rate))
+        mask, weights = checked_state(arrays, self.weights.size)
+        done, rate = checked_number(info, "done", most=len(self.steps)), info.get("rate", self.options.follow_rate)
+        if not isinstance(rate, (int, float)) or not 0.0 < rate <= self.options.follow_rate:
+            raise InvalidInput(f"the rate of small steps is {rate!r}")
+        due, quota = (self.steps[done - 1].keep, self.steps[done - 1].quota) if done else (self.weights.size, None)
+        if (kept := int(mask.sum())) != due:
+            raise InvalidInput(f"{kept} weights are kept where {due} are due after {done} steps")
+        if quota is not None and (broken := quota.violation(mask)):
+            raise InvalidInput(broken)
+        moved = weights != self.weights
+        # In mode select a weight that was pruned may be kept again by a later stage, as the zero that it is now.
+        if (not done and moved.any()) or (self.mode == "select" and (moved & (weights != 0.0)).any()):
+            raise InvalidInput("kept weights are other than the dense ones")
+        self.mask, self.weights = mask.astype(np.bool_), weights.astype(np.float64)
+        self._done, self._rate = done, float(rate)
         self._asked, self._waiting, self._answers = [], [], {}
 
     def _plan(self, density: float) -> list[_Step]:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.coordinator.state import Move, Task
+from prunebench.coordinator.state import Move, Task, checked_number, checked_state
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.errors import PrunebenchError
+from prunebench.core.errors import InvalidInput, PrunebenchError
 from prunebench.core.masks import keep_count, keep_per_layer
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Solution
@@ -97,6 +97,11 @@ class OneShot:
         """Mask and weights as they stand."""
         return self.mask, self.weights
 
+    @property
+    def complete(self) -> bool:
+        """Whether every span is done."""
+        return self._done == len(self.spans)
+
     def check(self) -> None:
         """Raise PrunebenchError where a span that is done keeps another number than its share."""
         for span, keep in zip(self.spans[: self._done], self.keep, strict=False):
@@ -109,7 +114,16 @@ class OneShot:
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue after the spans that are done."""
-        self.mask = arrays["mask"].astype(np.bool_)
-        self.weights = arrays["weights"].astype(np.float64)
-        self._done = int(info["done"])
-        self._asked = False
+        mask, weights = checked_state(arrays, self.form.p)
+        done = checked_number(info, "done", most=len(self.spans))
+        for number, (span, keep) in enumerate(zip(self.spans, self.keep, strict=True)):
+            part = slice(span.start, span.stop)
+            due = int(keep) if number < done else span.stop - span.start
+            if (kept := int(mask[part].sum())) != due:
+                raise InvalidInput(f"{span.name} keeps {kept} weights where {due} are due")
+            if (number >= done or self.mode == "select") and (
+                weights[part] != np.where(mask[part], self.dense_weights[part], 0.0)
+            ).any():
+                raise InvalidInput(f"{span.name} has kept weights other than the dense ones")
+        self.mask, self.weights = mask.astype(np.bool_), weights.astype(np.float64)
+        self._done, self._asked = done, False

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunebench.coordinator import network_facts, quotas
-from prunebench.coordinator.executors import Workers, make_workers
+from prunebench.coordinator.executors import Workers, leave_import_by_worker, make_workers
 from prunebench.coordinator.icbs import ICBS
 from prunebench.coordinator.icbs_options import ICBSOptions
 from prunebench.coordinator.landscape import FormLandscape
@@ -25,7 +25,7 @@ from prunebench.coordinator.state import Coordinator, calibration_seed
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import RealArray
 from prunebench.core.block import MODES, Mode
-from prunebench.core.errors import InvalidInput, SolverRefused, unknown_name
+from prunebench.core.errors import CannotWrite, Interrupted, InvalidInput, RunFailed, SolverRefused, unknown_name
 from prunebench.core.masks import keep_count
 from prunebench.core.problem import (
     BlockSetProblem,
@@ -38,9 +38,13 @@ from prunebench.core.problem import (
     spread,
 )
 from prunebench.core.solution import Budget
+from prunebench.core.solution_file import plain
 from prunebench.core.solver import Solver, make_solver
+from prunebench.core.trust import require_trust
 from prunebench.curvature.fisher import FisherOptions, network_form
-from prunebench.log.run_directory import RunDirectory, next_free
+from prunebench.log import checks
+from prunebench.log.run_directory import RunDirectory, next_free, resume_line
+from prunebench.signals import terminable
 
 if TYPE_CHECKING:
     from prunebench.curvature.gradient_check import Checked
@@ -91,6 +95,21 @@ class PruneRequest:
     start: str | None = None
     """A finished run of the same problem and density that coordinator icbs begins from."""
 
+    @staticmethod
+    def from_json(held: Mapping[str, Any], source: object) -> "PruneRequest":
+        """The request of a run directory.
+
+        source : what messages call it
+
+        Raises
+        ------
+        InvalidInput   a key is missing or unknown to this version, or a value is of another kind
+        """
+        if unknown := set(held) - {item.name for item in dataclasses.fields(PruneRequest)}:
+            raise InvalidInput(f"{source} asks for {', '.join(sorted(unknown))}, which this version does not know")
+        checks.require(held, checks.REQUEST, checks.REQUEST_NEEDS, source)
+        return PruneRequest(**held)
+
     def as_json(self) -> dict[str, Any]:
         """The request as JSON-able values."""
         return dataclasses.asdict(self)
@@ -108,37 +127,78 @@ def prune(request: PruneRequest, *, out: Path | None = None, say: Say = lambda _
     Raises
     ------
     InvalidInput   before any work is done or file written, where the request is wrong
-    Interrupted    Ctrl-C; the message says how to resume
+    Interrupted    Ctrl-C or SIGTERM; the message says how to resume
+    RunFailed      a solver failed, workers died, or nothing was solved: what was lost stands in the error's `result`
+                   and in result.json, and resuming solves it again
+    WorkersGone    worker processes do not start, or the scheduler is lost
+    CannotWrite    a file of the run cannot be written: disk full, read-only
     """
-    prepared = _prepare(request)
-    run = RunDirectory.create(
-        out or next_free(Path("runs"), f"{request.problem}-{request.solver}"), request.as_json(), request.seed
-    )
-    try:
-        return _execute(request, prepared, run, say)
-    except InvalidInput:
-        run.remove_if_unused()
-        raise
+    leave_import_by_worker()
+    with terminable():
+        prepared = _prepare(request)
+        try:
+            prepared.workers.start()
+            folder = out or next_free(Path("runs"), f"{request.problem}-{request.solver}")
+            run = RunDirectory.create(folder, request.as_json(), request.seed)
+        except BaseException:
+            prepared.workers.close()
+            raise
+        try:
+            return _execute(request, prepared, run, say)
+        except InvalidInput:
+            run.remove_if_unused()
+            raise
+        finally:
+            run.release()
 
 
-def resume(path: Path, *, say: Say = lambda _line: None) -> dict[str, Any]:
+def resume(
+    path: Path, *, say: Say = lambda _line: None, trust: bool = False, executor: str | None = None
+) -> dict[str, Any]:
     """Continue a run directory to the result an uninterrupted run gives; a finished one returns its result.
+
+    A run that lost blocks goes back to before the first of them.
+
+    Parameters
+    ----------
+    path : the run directory
+    trust : the run directory is the user's own or of somebody trusted: options that name code are followed, and
+            a checkpoint without a seal is taken
+    executor : where blocks are solved, instead of where the run was asked to; the result is the same
 
     Raises
     ------
-    InvalidInput   not a run directory
+    InvalidInput   not a run directory, somebody else writes to it, it is damaged, or it names code and is not trusted
+    Others         as `prune`
     """
+    leave_import_by_worker()
     run = RunDirectory.open(path)
+    request = PruneRequest.from_json(run.request, path / "run.json")
     done = run.result()
-    if done is not None:
+    if done is not None and run.finished:
+        run.require_own("mask.safetensors")
         say(f"{path} is finished; nothing is left to do")
-        return done
-    fields = {item.name for item in dataclasses.fields(PruneRequest)}
-    unknown = set(run.request) - fields
-    if unknown:
-        raise InvalidInput(f"{path}/run.json asks for {', '.join(sorted(unknown))}, which this version does not know")
-    request = PruneRequest(**run.request)
-    return _execute(request, _prepare(request), run, say)
+        return {**done, "run": str(path)}
+    if executor is not None:
+        request = dataclasses.replace(request, executor=executor)
+    if not trust:
+        # An executor given here is the user's own word.
+        asked = {**request.as_json(), "executor": request.executor if executor is None else None}
+        require_trust(asked, path, f"{resume_line(path)} --trust")
+    with terminable():
+        run.hold(say)
+        try:
+            if run.forget_losses():
+                say("going back to before the first block that was not solved")
+            prepared = _prepare(request)
+            try:
+                prepared.workers.start()
+                run.withdraw_result()
+                return _execute(request, dataclasses.replace(prepared, trust=trust), run, say)
+            finally:
+                prepared.workers.close()
+        finally:
+            run.release()
 
 
 @dataclass(frozen=True)
@@ -149,10 +209,13 @@ class _Prepared:
     options: Any
     """Of the coordinator; None where it has none."""
     workers: Workers
+    trust: bool = False
+    """Whether a checkpoint without a seal is taken."""
 
 
 def _prepare(request: PruneRequest) -> _Prepared:
     """Check everything that can be checked before work begins."""
+    checks.require(plain(request.as_json()), checks.REQUEST, checks.REQUEST_NEEDS, "the request")
     for what, value, known in (
         ("coordinator", request.coordinator, COORDINATORS),
         ("scope", request.scope, SCOPES),
@@ -222,29 +285,50 @@ def _execute(request: PruneRequest, prepared: _Prepared, run: RunDirectory, say:
             measures = _prune_network(request, prepared, prepared.problem, run, say)
         else:
             measures = _prune_block_set(request, prepared, run, say)
+        result = {
+            **_described(request, prepared),
+            **measures,
+            "seconds": perf_counter() - started,
+            "run": str(run.path),
+        }
+        run.finish(result)
+    except KeyboardInterrupt:
+        line = resume_line(run.path, run.request)
+        raise Interrupted(f"interrupted between steps; the steps done are kept. Resume with: {line}") from None
+    except OSError as error:
+        line = resume_line(run.path, run.request)
+        raise CannotWrite(f"{error}; what is done up to the last checkpoint is kept. Resume with: {line}") from error
     finally:
         prepared.workers.close()
-    result = {
+    if result["unsolved"]:
+        raise RunFailed(loss_words(result, resume_line(run.path, run.request)), result)
+    return result
+
+
+def _described(request: PruneRequest, prepared: _Prepared) -> dict[str, Any]:
+    """What was asked for, as the result has it."""
+    solver, problem = option_tools.as_json(prepared.solver), options_as_json(prepared.problem)
+    out = {
         "problem": request.problem,
         "coordinator": request.coordinator,
         "solver": prepared.solver.name,
-        "options": {
-            **option_tools.as_json(prepared.solver),
-            **{f"problem.{key}": value for key, value in options_as_json(prepared.problem).items()},
-        },
+        "options": {**solver, **{f"problem.{key}": value for key, value in problem.items()}},
         "mode": prepared.mode,
         "density": request.density,
-        **measures,
-        "seconds": perf_counter() - started,
         "seed": request.seed,
-        "run": str(run.path),
     }
-    if prepared.options is not None:
-        result["coordinator_options"] = option_tools.as_json(prepared.options)
-    else:
-        result["scope"] = request.scope
-    run.finish(result)
-    return result
+    if prepared.options is None:
+        return {**out, "scope": request.scope}
+    return {**out, "coordinator_options": option_tools.as_json(prepared.options)}
+
+
+def loss_words(result: Mapping[str, Any], resume: str) -> str:
+    """What a run that ended with unsolved blocks says: how many, why, and the command that solves them again."""
+    failures = "; ".join(f"{count} x {reason}" for reason, count in result["failures"].items())
+    return (
+        f"{result['unsolved']} blocks were not solved and stayed as they were ({failures}). The network is whole, but "
+        f"not what was asked for. Resume, from before the first of them, with: {resume}"
+    )
 
 
 def _prune_network(
@@ -288,11 +372,13 @@ def _prune_network(
     clock = perf_counter()
     mask, weights = coordinator.best()
     judged = dict(validate(weights))
-    network.save(run.path / "weights.safetensors")
+    with run.writes("weights.safetensors"):
+        network.save(run.path / "weights.safetensors")
     spans = {layer.name: mask[layer.start : layer.stop].reshape(layer.shape) for layer in network.layers}
     run.save_tensors("mask.safetensors", spans)
     timings["evaluate"] = perf_counter() - clock
     return {
+        "outcome": _outcome(driven),
         "kept": int(mask.sum()),
         "total": network.total,
         **judged,
@@ -446,6 +532,7 @@ def _prune_block_set(request: PruneRequest, prepared: _Prepared, run: RunDirecto
     run.save_tensors("weights.safetensors", {"weights": weights})
     run.save_tensors("mask.safetensors", {"weights": mask})
     return {
+        "outcome": _outcome(driven),
         "kept": int(mask.sum()),
         "total": block.p,
         "accuracy": None,
@@ -455,6 +542,10 @@ def _prune_block_set(request: PruneRequest, prepared: _Prepared, run: RunDirecto
         **driven,
         "timings": {"solve": driven.pop("solve_seconds")},
     }
+
+
+def _outcome(driven: Mapping[str, Any]) -> str:
+    return "incomplete" if driven["unsolved"] else "finished"
 
 
 def _drive(request: PruneRequest, prepared: _Prepared, validate: Validate | None) -> Drive:
@@ -469,4 +560,5 @@ def _drive(request: PruneRequest, prepared: _Prepared, validate: Validate | None
         validate_every=request.validate_every or int(request.coordinator == "multi-stage"),
         finish_step=stepwise,
         blas_threads=1 if stepwise else None,
+        trust=prepared.trust,
     )

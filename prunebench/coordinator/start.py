@@ -8,7 +8,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.errors import InvalidInput
-from prunebench.log.run_directory import RunDirectory
+from prunebench.log import checks
+from prunebench.log.run_directory import RunDirectory, resume_line
 
 if TYPE_CHECKING:
     from prunebench.curvature.network import PrunableNetwork
@@ -26,15 +27,19 @@ class Start:
 
 
 def finished(path: Path) -> RunDirectory:
-    """The directory of a finished run of a network.
+    """The directory of a finished run of a network, its mask and weights those that the run wrote.
 
     Raises
     ------
-    InvalidInput   no run directory, or the run is not finished or was none of a network
+    InvalidInput   no run directory, or the run is not finished, lost blocks or was none of a network; or files that
+                   the run did not write
     """
     held = RunDirectory.open(path)
-    if held.result() is None or not (path / MASK_FILE).is_file():
-        raise InvalidInput(f"{path} is not a finished run of a network; finish it: prunebench resume {path}")
+    checks.require(held.request, checks.REQUEST, checks.REQUEST_NEEDS, path / "run.json")
+    if not held.finished or not (path / MASK_FILE).is_file():
+        result = held.result() or {}
+        why = f" (it {'lost blocks' if result.get('unsolved') else 'failed'})" if "outcome" in result else ""
+        raise InvalidInput(f"{path} is not a finished run of a network{why}; finish it: {resume_line(path)}")
     return held
 
 
@@ -47,13 +52,27 @@ def load_start(path: Path, network: "PrunableNetwork") -> Start:
     """
     from prunebench.curvature.checkpoints import read_state
 
-    finished(path)
+    held = finished(path)
+    for name in (MASK_FILE, WEIGHTS_FILE):
+        held.require_own(name)
     network.load(path / WEIGHTS_FILE)
     masks = read_state(path / MASK_FILE)
-    if missing := [name for name in network.names if name not in masks]:
-        raise InvalidInput(f"{path}: {MASK_FILE} has no mask of {missing[0]!r}; it is of other prunable parameters")
-    mask = np.concatenate([masks[name].numpy().reshape(-1) for name in network.names])
-    weights = network.weights()
-    if mask.shape != weights.shape or (weights[~mask] != 0.0).any():
-        raise InvalidInput(f"{path}: {WEIGHTS_FILE} is not zero where {MASK_FILE} is false; the files do not match")
+    parts = []
+    for layer in network.layers:
+        if layer.name not in masks:
+            raise InvalidInput(f"{path}: {MASK_FILE} has no mask of {layer.name!r}; it is of other prunable parameters")
+        part = masks[layer.name]
+        if str(part.dtype) != "torch.bool" or tuple(part.shape) != layer.shape:
+            raise InvalidInput(
+                f"{path}: {MASK_FILE} has {part.dtype} {tuple(part.shape)} for {layer.name!r}; a mask is bool "
+                f"{layer.shape}"
+            )
+        parts.append(part.numpy().reshape(-1))
+    mask, weights = np.concatenate(parts), network.weights()
+    kept = (held.result() or {}).get("kept")
+    if (weights[~mask] != 0.0).any() or kept not in (None, int(mask.sum())):
+        raise InvalidInput(
+            f"{path}: the files do not match: {WEIGHTS_FILE} is not zero where {MASK_FILE} is false, or that keeps "
+            "another number than result.json says"
+        )
     return Start(mask, weights)

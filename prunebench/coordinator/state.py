@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from prunebench.core.arrays import BoolArray, RealArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.errors import InvalidInput
 from prunebench.core.solution import Solution
 
 
@@ -65,6 +66,11 @@ class Coordinator(Protocol):
         """Take the answer to a task, None if it could not be had; the move of a step once its last answer is in."""
         ...
 
+    @property
+    def complete(self) -> bool:
+        """Whether the mask is of the density asked for; it may be before the last step."""
+        ...
+
     def check(self) -> None:
         """Raise PrunebenchError where the mask, as far as the work is done, breaks what was asked for."""
         ...
@@ -74,8 +80,64 @@ class Coordinator(Protocol):
         ...
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` gave."""
+        """Continue from what `state_dict` gave.
+
+        Raises
+        ------
+        InvalidInput   it is not of this request: shapes, counts, a quota, weights off the mask, a step there is not
+        """
         ...
+
+
+def checked_state(
+    arrays: Mapping[str, npt.NDArray[Any]], size: int, mask_name: str = "mask", weights_name: str = "weights"
+) -> tuple[BoolArray, RealArray]:
+    """Mask and weights of a checkpoint. -> bool (p,), float (p,)
+
+    size : p, of the network
+
+    Raises
+    ------
+    InvalidInput   one is missing, of another shape or type, not finite, or not zero off the mask
+    """
+    mask, weights = checked_array(arrays, mask_name, (size,), "b"), checked_array(arrays, weights_name, (size,), "f")
+    if not np.isfinite(weights).all():
+        raise InvalidInput(f"{weights_name} holds NaN or infinity")
+    if stray := int((weights[~mask] != 0.0).sum()):
+        raise InvalidInput(f"{weights_name} has {stray} weights that are not zero where {mask_name} is false")
+    return mask, weights
+
+
+def checked_array(
+    arrays: Mapping[str, npt.NDArray[Any]], name: str, shape: tuple[int, ...], kinds: str
+) -> npt.NDArray[Any]:
+    """An array of a checkpoint.
+
+    kinds : the letters of numpy's dtype.kind that are taken
+
+    Raises
+    ------
+    InvalidInput   it is missing, or of another shape or type
+    """
+    if name not in arrays:
+        raise InvalidInput(f"the array {name} is missing")
+    held = arrays[name]
+    if held.shape != shape or held.dtype.kind not in kinds:
+        raise InvalidInput(f"{name} is {held.dtype} {held.shape} where {shape} is expected")
+    return held
+
+
+def checked_number(info: Mapping[str, Any], name: str, least: int = 0, most: int | None = None) -> int:
+    """A whole number of a checkpoint within [least, most].
+
+    Raises
+    ------
+    InvalidInput   it is missing or something else
+    """
+    value = info.get(name)
+    if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
+        raise InvalidInput(f"{name} is {value!r} where a whole number from {least} to {most} is expected")
+    return value
 
 
 def task_seed(seed: int, position: int) -> int:

@@ -1,7 +1,8 @@
 """Errors that a user can act on: each message names the thing, the value, the rule and the remedy."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class PrunebenchError(Exception):
@@ -42,6 +43,26 @@ class SolverFailed(PrunebenchError):
 
 class Interrupted(PrunebenchError):
     """The user stopped the work; the message says how to resume."""
+
+
+class CannotWrite(PrunebenchError):
+    """A file of a run cannot be written: disk full, read-only; the message says how to resume."""
+
+
+class WorkersGone(PrunebenchError):
+    """Those who solve blocks cannot be had, or not any more: worker processes that do not start, a lost scheduler."""
+
+
+class RunFailed(PrunebenchError):
+    """A run lost something: a solver failed, workers died, or nothing was solved; the message says how to resume.
+
+    `result` is what result.json says: its "outcome" is "incomplete" where the network is whole, its count exact and
+    blocks are unsolved, and "failed" where the run stopped before.
+    """
+
+    def __init__(self, message: str, result: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], remedy: str = "") -> UnknownName:

@@ -24,7 +24,7 @@ def read_state(path: Path | str) -> dict[str, torch.Tensor]:
         raise MissingData(f"weights file {str(file)!r} does not exist; give the path of a safetensors file")
     try:
         return load_file(file)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
         raise InvalidInput(
             f"weights file {str(file)!r} cannot be read ({error}); it is truncated or not a safetensors file"
         ) from error
@@ -77,4 +77,23 @@ def load_into(model: torch.nn.Module, state: Mapping[str, torch.Tensor], source:
                 f"{source}: tensor {name!r} has shape {tuple(state[name].shape)}; "
                 f"the network needs {tuple(tensor.shape)}"
             )
+        if tensor.is_floating_point() != state[name].is_floating_point():
+            raise InvalidInput(
+                f"{source}: tensor {name!r} holds {state[name].dtype}; the network has {tensor.dtype} there"
+            )
+    _require_finite(expected, state, source)
     model.load_state_dict(dict(state))
+
+
+def _require_finite(expected: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Refuse NaN and infinity, but for what the network itself has (a mask of attention scores as a buffer)."""
+    for name, tensor in expected.items():
+        held = state[name]
+        if not held.is_floating_point() or bool(torch.isfinite(held).all()):
+            continue
+        bad = int((~torch.isfinite(held) & torch.isfinite(tensor).to(held.device)).sum())
+        if bad:
+            raise InvalidInput(
+                f"{source}: tensor {name!r} holds {bad} values that are NaN or infinite; give weights of a network "
+                "that did not diverge"
+            )

@@ -1,16 +1,22 @@
 """Read run directories and comparisons into plain records, and say of each that cannot be read why not."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from prunebench.core.errors import InvalidInput
+from prunebench.log import checks
 from prunebench.log.run_directory import RunDirectory
 
 if TYPE_CHECKING:
     import pandas
+
+MASK_FILE = "mask.safetensors"
+ASKED = ("coordinator", "solver", "solver_options")
+"""Keys of a run's request that a report names."""
 
 DEEPEST = 4
 """Folders are searched for run directories to this depth."""
@@ -26,6 +32,8 @@ class Source:
     versions: Mapping[str, str]
     machine: Mapping[str, Any]
     finished: bool
+    trouble: str = ""
+    """Blocks that were not solved, a solver that failed, files that are not what the run wrote."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +136,7 @@ def gather(directories: Sequence[Path | str]) -> Material:
     for folder in found.values():
         try:
             read = _load(folder)
-        except (InvalidInput, OSError, KeyError, ValueError, TypeError) as error:
+        except (ValueError, OSError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
             reason = f"{error.args[0]} is missing in it" if isinstance(error, KeyError) else str(error)
             unreadable.append((folder, reason))
             continue
@@ -177,38 +185,46 @@ def _run_directories(path: Path, depth: int) -> Iterable[Path]:
 
 def _load(folder: Path) -> Comparison | Run:
     from prunebench.comparison import table
+    from prunebench.comparison.request import CompareRequest
 
     run = RunDirectory.open(folder)
     source = _source(run)
     if run.request.get("kind") == "compare":
+        CompareRequest.from_json(run.request, str(folder))
         frame = table.read(folder)
         _check_columns(frame, str(folder))
         return Comparison(source, frame)
+    checks.require(run.request, checks.REQUEST, (*checks.REQUEST_NEEDS, *ASKED), folder / "run.json")
     events = tuple(run.events())
-    result = run.result()
+    for number, event in enumerate(events, 1):
+        line = f"{folder / 'events.jsonl'}, line {number}"
+        checks.require(event, checks.EVENT, checks.EVENT_NEEDS, line)
+        if event["step"] != number:
+            raise InvalidInput(f"{line} is of step {event['step']}; lines were lost, added or changed")
+    result = run.result(sealed=False)
+    if result is not None and result.get("outcome") == "failed":
+        result = None
     if not events and result is None:
-        raise InvalidInput("nothing has happened in it yet: there is neither an event nor a result")
-    loaded = Run(source, events, result, _layers(folder), _left_out(folder))
-    # Read once here, so that a directory without them is named as unreadable and not found out while drawing.
-    _ = (loaded.problem, loaded.density, loaded.coordinator, loaded.solver)
-    return loaded
+        raise InvalidInput(source.trouble or "nothing has happened in it yet: there is neither an event nor a result")
+    return Run(source, events, result, _layers(folder, result) if result is not None else {}, _left_out(folder))
 
 
 def _source(run: RunDirectory) -> Source:
-    held = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+    held, result = RunDirectory.described(run.path), run.result(sealed=False)
     return Source(
         path=run.path,
         request=held["request"],
         seed=int(held.get("seed", 0)),
         versions=held.get("versions", {}),
         machine=held.get("machine", {}),
-        finished=run.result() is not None,
+        finished=result is not None and result.get("outcome", "finished") == "finished",
+        trouble=_trouble(result or {}) or run.doubt("events.jsonl", MASK_FILE),
     )
 
 
 def _left_out(folder: Path) -> tuple[LeftOut, ...]:
     """What run.json says under "network"."""
-    network = json.loads((folder / "run.json").read_text(encoding="utf-8")).get("network", {})
+    network = RunDirectory.described(folder).get("network", {})
     out = [_group("not pruned", held) for held in network.get("not_pruned", [])]
     missed = network.get("unreached")
     if missed is not None:
@@ -224,8 +240,18 @@ def _group(why: str, held: Mapping[str, Any]) -> LeftOut:
     return LeftOut(why, str(held["kind"]), int(held["matrices"]), int(held["weights"]), names)
 
 
-def _layers(folder: Path) -> dict[str, tuple[int, int]]:
-    file = folder / "mask.safetensors"
+def _trouble(result: Mapping[str, Any]) -> str:
+    """What a result says that is not finished; "" for others."""
+    if result.get("outcome") == "failed":
+        return f"the run failed: {result['error']}"
+    if result.get("outcome") == "incomplete":
+        failures = "; ".join(f"{count} x {reason}" for reason, count in result.get("failures", {}).items())
+        return f"{result.get('unsolved')} blocks were not solved ({failures})"
+    return ""
+
+
+def _layers(folder: Path, result: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    file = folder / MASK_FILE
     if not file.is_file():
         return {}
     from safetensors import SafetensorError
@@ -233,10 +259,11 @@ def _layers(folder: Path) -> dict[str, tuple[int, int]]:
 
     try:
         masks = load_file(file)
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
         raise InvalidInput(f"{file} cannot be read: {error}") from error
+    if other := [name for name, mask in masks.items() if mask.dtype != bool or not mask.size]:
+        raise InvalidInput(f"{file}: {other[0]} is {masks[other[0]].dtype} {masks[other[0]].shape} and no mask")
     # The network's own order, which result.json keeps and the tensor file does not.
-    result = RunDirectory(folder, {}).result() or {}
     order = [name for name in result.get("kept_per_layer", {}) if name in masks]
     order += [name for name in masks if name not in order]
     return {name: (int(masks[name].sum()), int(masks[name].size)) for name in order}
@@ -250,3 +277,20 @@ def _check_columns(frame: "pandas.DataFrame", source: str) -> None:
         raise InvalidInput(f"{source}: the table has no column {', '.join(missing)}; it is not a comparison's")
     if frame.empty:
         raise InvalidInput(f"{source}: the table has no row yet")
+    _check_kinds(frame, source)
+
+
+def _check_kinds(frame: "pandas.DataFrame", source: str) -> None:
+    """Refuse columns that hold something else than a comparison's."""
+    from prunebench.comparison.table import COLUMNS, LISTS, TEXTS
+
+    for name in COLUMNS:
+        held = frame[name]
+        if name in TEXTS:
+            fits = all(isinstance(value, str) for value in held)
+        elif name in LISTS:
+            fits = all(isinstance(value, (list, tuple, np.ndarray)) for value in held)
+        else:
+            fits = held.dtype.kind in "biuf" or bool(held.isna().all())
+        if not fits:
+            raise InvalidInput(f"{source}: column {name} of the table holds {held.dtype}; it is not a comparison's")

@@ -85,7 +85,9 @@ def _step_series(runs: list[Run], which: str) -> list[Series]:
         if which == "fit":
             # Where only a part was accepted, the prediction is of more than what was applied.
             events = [
-                event for event in events if event["accepted"] and (rule != "true-loss" or event["true_change"] < 0)
+                event
+                for event in events
+                if event["accepted"] and (rule != "true-loss" or (event.get("true_change") or 0.0) < 0)
             ]
         key = "fit_change" if which == "fit" else "true_change"
         events = [event for event in events if event.get("predicted_change") is not None and event.get(key) is not None]

@@ -110,10 +110,13 @@ def _read(material: Material) -> str:
     text += "point for its values.</p>"
     going = [*(c.source for c in comparisons), *(r.source for r in runs)]
     for source in going:
-        if not source.finished:
+        if source.finished and source.trouble:
+            text += f'<p class="absent">{escape(source.trouble)}</p>'
+        elif not source.finished:
+            shown = escape(source.trouble) or "what is shown of it is from its events so far"
             text += (
-                f'<p class="absent">{escape(str(source.path))} is not finished: what is shown of it is from its events '
-                f"so far. Continue it with <code>prunebench resume {escape(str(source.path))}</code>.</p>"
+                f'<p class="absent">{escape(str(source.path))} is not finished: {shown}. '
+                f"Continue it with <code>prunebench resume {escape(str(source.path))}</code>.</p>"
             )
     for path, reason in material.unreadable:
         text += f'<p class="absent">{escape(str(path))} could not be read: {escape(reason)}</p>'

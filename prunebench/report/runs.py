@@ -203,13 +203,13 @@ def loss_against_time(runs: tuple[Run, ...]) -> Drawn:
     """The acceptance loss of iCBS after each step."""
     figures: list[Figure] = []
     for problem, density, same in by_density(runs):
-        stepped = [run for run in same if any("acceptance_loss" in event for event in run.events)]
+        stepped = [run for run in same if any(event.get("acceptance_loss") is not None for event in run.events)]
         if not stepped:
             continue
         names = labels(stepped)
         series = []
         for place, run in enumerate(stepped):
-            events = [event for event in run.events if "acceptance_loss" in event]
+            events = [event for event in run.events if event.get("acceptance_loss") is not None]
             x = build_seconds(run) + np.array([float(event["time"]) for event in events])
             y = np.array([float(event["acceptance_loss"]) for event in events])
             text = tuple(

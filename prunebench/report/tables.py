@@ -133,14 +133,16 @@ def pruning(runs: Sequence[Run]) -> list[Table]:
         result = run.result or {}
         kept = result.get("kept", run.events[-1].get("kept") if run.events else None)
         status = "finished" if run.source.finished else f"unfinished after {len(run.events)} steps"
+        if run.source.trouble:
+            status += f": {run.source.trouble}"
         loss = result.get("loss")
         accuracy = result.get("accuracy")
-        if not run.source.finished:
+        if run.result is None:
             last: Mapping[str, float] = next(
                 (event["validation"] for event in reversed(run.events) if event.get("validation")), {}
             )
             accuracy, loss = last.get("accuracy"), last.get("loss")
-        seconds = finish_seconds(run) if run.source.finished else float(run.events[-1]["time"])
+        seconds = finish_seconds(run) if run.result is not None else float(run.events[-1]["time"])
         rows.append(
             (
                 Cell(run.problem), Cell(run.coordinator), Cell(run.solver), number(run.density),
