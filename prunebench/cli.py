@@ -30,7 +30,7 @@ COMMANDS = {
     "evaluate": "accuracy or perplexity, and loss, of a network, dense or pruned",
 }
 
-DONE, FAILED, WRONG_REQUEST = 0, 1, 2
+DONE, FAILED, WRONG_REQUEST, NOT_DERIVED = 0, 1, 2, 3
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,7 +39,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 the work failed, 2 the request is wrong."""
+    """Run one command and return its exit code.
+
+    0 done, 1 the work failed, 2 the request is wrong, 3 `verify` found nothing wrong but could not derive all.
+    """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     try:
@@ -95,8 +98,16 @@ def _run(given: list[str]) -> int:
     failure = getattr(command, "failure", None)
     if failure is not None and (words := failure(result)):
         raise PrunebenchError(words)
-    refuted = isinstance(result, dict) and (result.get("verified") is False or bool(result.get("failed_solves")))
-    return FAILED if refuted else DONE
+    return _exit_code(result)
+
+
+def _exit_code(result: Any) -> int:
+    """What a command's result says of its own success."""
+    if not isinstance(result, dict):
+        return DONE
+    if result.get("failed_solves"):
+        return FAILED
+    return {"not verified": FAILED, "consistent": NOT_DERIVED}.get(str(result.get("verdict")), DONE)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:

@@ -15,8 +15,10 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.certificate import certificate
+from prunebench.core.certificate import certificate, one_mask_bound
+from prunebench.core.optimality import is_proved
 from prunebench.core.programs import RefitProgram, SelectProgram
+from prunebench.core.proof import ProofWriter
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 
@@ -51,6 +53,9 @@ class BranchAndBound:
     threads: int = 1
     """Dives that run at once; with more than one the order of the search depends on the machine."""
 
+    proof: bool = False
+    """Record what the bound can be derived from again without a search, up to 1 GiB."""
+
     def refuses(self, block: BlockProblem) -> str:
         """More weights than its dense relaxations can hold, a quota in mode refit, or no thread to run on."""
         if self.threads < 1:
@@ -72,26 +77,28 @@ class BranchAndBound:
         objective = block.evaluate(mask)
         recorder.record(objective)
         if block.settled:
-            recorder.record(lower_bound=objective)
+            bound = min(one_mask_bound(block, mask), objective)
+            recorder.record(lower_bound=bound)
             return Solution.from_mask(
-                block, mask, status=Status.OPTIMAL, stop_reason="only one mask", recorder=recorder,
-                lower_bound=objective, details={"certificate": certificate(
-                    "one mask", root_bound=objective, bound=objective, tolerance=0.0, nodes=0)},
+                block, mask, status=Status.OPTIMAL if is_proved(objective, bound) else Status.FEASIBLE,
+                stop_reason="only one mask", recorder=recorder, lower_bound=bound, details={"certificate": certificate(
+                    "one mask", root_bound=bound, bound=bound, tolerance=0.0, nodes=0)},
             )  # fmt: skip
         if recorder.expired():
             return Solution.from_mask(
                 block, mask, status=Status.TIME_LIMIT, stop_reason=recorder.expired(), recorder=recorder
             )
-        return _Run(block, recorder, self.threads).solve(mask, objective)
+        return _Run(block, recorder, self.threads, self.proof).solve(mask, objective)
 
 
 class _Run:
     """One solve: the incumbent, the tree, and how the two are reported."""
 
-    def __init__(self, block: BlockProblem, recorder: Recorder, threads: int) -> None:
+    def __init__(self, block: BlockProblem, recorder: Recorder, threads: int, proof: bool) -> None:
         from prunebench.kernels.descent import SwapDescent
 
         self.block, self.recorder, self.threads = block, recorder, threads
+        self.writer = ProofWriter(block.hash, block.mode, block.p) if proof else None
         self.descent = SwapDescent(block)
         self.mask: BoolArray = block.incumbent
         self.objective = np.inf
@@ -109,11 +116,16 @@ class _Run:
             status, self.reason = Status.INTERRUPTED, "interrupted"
         tolerance = self.proof.pop("tolerance", 0.0)
         if status is None:
-            proved = self.bound >= self.objective - 4.0 * tolerance
+            proved = is_proved(self.objective, self.bound)
             expired = self.reason.startswith(("time limit", "evaluation limit"))
             status = Status.OPTIMAL if proved else Status.TIME_LIMIT if expired else Status.FEASIBLE
             if proved:
                 self.reason = "proved optimal"
+            elif not self.reason:
+                self.reason = (
+                    "the search is complete, but rounding leaves a gap: the block is ill-conditioned; a larger ridge "
+                    "leaves a smaller one"
+                )
         details: dict[str, Any] = {
             "nodes": self.nodes,
             **({"splits": self.splits} if self.block.mode == "refit" else {}),
@@ -123,6 +135,7 @@ class _Run:
         return Solution.from_mask(
             self.block, self.mask, status=status, stop_reason=self.reason, recorder=self.recorder,
             lower_bound=self.bound, timings=self.timings, details=details,
+            proof=None if self.writer is None else self.writer.proof(),
         )  # fmt: skip
 
     def _search(self) -> None:
@@ -149,7 +162,10 @@ class _Run:
             if block.quota is not None:
                 self.bound = max(self.bound, min(program.outer(root), self.objective))
                 # a mask that breaks the quota costs root + 2·weight at least: more than the incumbent
-                program = program.within(block.quota, PENALTY * max(upper - root, 0.0) + LEAST_PENALTY)
+                weight = PENALTY * max(upper - root, 0.0) + LEAST_PENALTY
+                program = program.within(block.quota, weight)
+                if self.writer is not None:
+                    self.writer.penalty = weight / program.scale
                 tree = SelectTree(program, upper, expired)
                 point, price, root = tree.root_proof()
                 formulation = "select: diagonal shift with group penalties"
@@ -183,12 +199,12 @@ class _Run:
             return recorder.expired(nodes)
 
         limit = int(max(20, min(WORK_OF_A_DIVE / block.p**2, recorder.budget.evaluations)))
-        search = Search(tree, upper, self.mask, improved, stop, self.threads)
+        settle = lambda mask: program.inner(one_mask_bound(block, mask))  # noqa: E731  # passed on as a value
+        search = Search(tree, upper, self.mask, improved, settle, stop, self.threads, writer=self.writer)
         try:
             search.run(limit)
         finally:
             self.splits = search.splits
-            self.proof["tolerance"] += max(0.0, search.margin - tree.margin) / program.scale
         self.nodes, self.reason = search.nodes, search.reason
         self.bound = max(self.bound, min(program.outer(search.bound), self.objective))
         recorder.record(lower_bound=self.bound)

@@ -1,7 +1,7 @@
 """Solve a block problem file with one solver and print what was found."""
 
 import argparse
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from prunebench.core import options as option_tools
 from prunebench.core import solution_file
 from prunebench.core.block import MODES, BlockProblem
 from prunebench.core.bounds import Bound, lower_bound
+from prunebench.core.errors import InvalidInput, PrunebenchError
+from prunebench.core.proof import MOST_BYTES
+from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Budget, Solution
 from prunebench.core.solver import make_solver, native_or_refit, solve
 
@@ -30,6 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of the first repeat (default: 0)")
     parser.add_argument("--repeat", type=shared.positive_int, default=1, metavar="N", help="solve with N seeds in turn")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write the best repeat's solution here")
+    parser.add_argument(
+        "--proof", type=Path, metavar="FILE.npz",
+        help="write here what 'prunebench verify --proof' derives the bound from, without a search",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
@@ -39,7 +46,11 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     block = BlockProblem.load(arguments.file)
     if arguments.mode:
         block = block.in_mode(arguments.mode)
-    solver = make_solver(arguments.solver, shared.pairs(arguments.option))
+    options = shared.pairs(arguments.option)
+    if arguments.proof:
+        shared.require_folder(arguments.proof)
+        options = _with_proof(arguments.solver, options)
+    solver = make_solver(arguments.solver, options)
     native_or_refit(solver, block)
     limit = float("inf") if arguments.time_limit is None else arguments.time_limit
     evaluations = float("inf") if arguments.evaluations is None else arguments.evaluations
@@ -62,7 +73,38 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             say(f"seed {seed}: objective {solution.objective:.12g}, {row['seconds']:.3f} s")
     if arguments.output and best is not None:
         solution_file.write(arguments.output, solution_file.with_arrays(best[1], best[0]))
+    if arguments.proof and best is not None:
+        _write_proof(arguments.proof, best[0], say)
     return rows
+
+
+def _with_proof(solver: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options with `proof` set.
+
+    Raises
+    ------
+    InvalidInput   the solver has no such option
+    """
+    if solver in SOLVERS.names() and "proof" not in {field.name for field in fields(SOLVERS.get(solver))}:
+        able = [name for name in SOLVERS.names() if "proof" in {field.name for field in fields(SOLVERS.get(name))}]
+        raise InvalidInput(f"solver {solver!r} writes no proof; choose one of {', '.join(able)}, or leave out --proof")
+    return {**options, "proof": True}
+
+
+def _write_proof(path: Path, solution: Solution, say: shared.Say) -> None:
+    """Write the proof file.
+
+    Raises
+    ------
+    PrunebenchError   there is none
+    """
+    if solution.proof is None:
+        raise PrunebenchError(
+            f"no proof was written to {path}: the solver recorded none, because nothing was searched or the proof grew "
+            f"beyond {MOST_BYTES >> 20} MiB; the solution stands, and 'prunebench verify' checks it without one"
+        )
+    solution.proof.save(path)
+    say(f"proof of {solution.proof.records} records, {solution.proof.nbytes / 1e6:.1f} MB")
 
 
 def _bound(block: BlockProblem, seconds: float, say: shared.Say) -> Bound:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.core import lapack
-from prunebench.core.arrays import FloatArray, vector
+from prunebench.core.arrays import BoolArray, FloatArray, vector
 from prunebench.core.balls import UNIT, Ball, image, largest_sum, transposed_image
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
@@ -70,16 +70,21 @@ def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price
     and convex on the count's plane: f >= F(x) − ∇F'x + price·Σx + Σ min(0, ∇Fᵢ − price).
     """
     form, dense = block.form, block.dense_weights
-    shift = shift + _missing_convexity(block, shift)
+    added, largest_row = _missing_convexity(block, shift)
+    shift = shift + added
+    point = np.clip(point, 0.0, 1.0)
     left = Ball.of(np.ones(block.p)) - point
-    value, slope = _value_and_gradient(block, left * dense)
+    value, slope = block.form.enclosure(left * dense)
     extra = Ball.of(shift) - Ball.of(form.ridge) * dense * dense
     gradient = extra * (Ball.of(point) - 0.5) - slope * dense
     start = value + (extra * (Ball.of(point) * point - point) * 0.5).total() - (gradient * point).total()
     reduced = gradient - price
     clipped = Ball.of(np.minimum(reduced.lower(), 0.0)).total()
     bound = start + Ball.of(np.float64(price)) * np.float64(block.p - block.keep) + clipped
-    return float(bound.lower())
+    # convex on the plane only: a point beside it by t·1 costs at most t times the sum of all |entries|, twice
+    beside = abs(Ball.of(point).total().mid - (block.p - block.keep)) + 2.0 * UNIT * block.p
+    astray = float(beside * largest_row * (2.0 + beside)) * (1.0 + 1e-6)
+    return float((bound - astray).lower())
 
 
 def split_bound(block: BlockProblem, split: FloatArray, point: FloatArray) -> float:
@@ -94,7 +99,7 @@ def split_bound(block: BlockProblem, split: FloatArray, point: FloatArray) -> fl
     if factor == 0.0:
         return -np.inf
     split = factor * split
-    value, slope = _value_and_gradient(block, Ball.of(point))
+    value, slope = block.form.enclosure(point)
     rest = Ball.of(split) * point - slope
     gains = (rest * rest).over(split) * 0.5
     start = value - (slope * point).total() + (Ball.of(split) * point * point).total() * 0.5
@@ -134,33 +139,37 @@ def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
     return float(bound.lower())
 
 
+def one_mask_bound(block: BlockProblem, mask: BoolArray) -> float:
+    """A lower bound on f over the weights that go with one mask: its value less rounding.
+
+    Mode refit: with H − diag(d) proved semidefinite, f >= f(v) − ½ Σ ∇f²/d over the support at any v; −inf where
+    nothing is proved.
+    """
+    weights = block.weights_of(mask)
+    value, slope = block.form.enclosure(weights)
+    if block.mode == "refit" and mask.any():
+        floor = block.form.strong_convexity
+        if floor is None or (floor[mask] <= 0.0).any():
+            return -np.inf
+        left = Ball(slope.mid[mask], slope.rad[mask])
+        value = value - (left * left).over(floor[mask]).total() * 0.5
+    return float(value.lower())
+
+
 def value_range(block: BlockProblem, weights: FloatArray) -> tuple[float, float]:
     """An interval that holds f(weights) exactly."""
-    value, _ = _value_and_gradient(block, Ball.of(weights))
+    value, _ = block.form.enclosure(weights)
     return float(value.lower()), float(value.upper())
 
 
-def _value_and_gradient(block: BlockProblem, weights: Ball) -> tuple[Ball, Ball]:
-    form = block.form
-    move = weights - form.centre
-    if form.hessian is not None:
-        product = image(form.hessian, move)
-        curved = (product * move).total()
-    else:
-        assert form.factor is not None
-        residual = image(form.factor, move)
-        product = transposed_image(form.factor, residual)
-        curved = (residual * residual).total()
-    ridge_part = move * form.ridge
-    value = (move * form.linear).total() + (curved + (ridge_part * move).total()) * 0.5 + form.constant
-    return value, product + ridge_part + form.linear
+def _missing_convexity(block: BlockProblem, shift: FloatArray) -> tuple[float, float]:
+    """What must be added to every entry of `shift` before the relaxation is proved convex on the count's plane.
 
-
-def _missing_convexity(block: BlockProblem, shift: FloatArray) -> float:
-    """What must be added to every entry of `shift` before the relaxation is proved convex on the count's plane."""
+    And the largest sum of a row's absolute entries, with what is added.
+    """
     dense = block.dense_weights
     gram = block.form.gram(np.arange(block.p))
-    norms = np.sqrt(np.maximum(gram.diagonal(), 0.0))
+    norms = np.sqrt(block.form.entry_sizes**2 + block.form.ridge)
     gram[np.diag_indices(block.p)] -= block.form.ridge
     matrix = gram * dense[:, None] * dense
     matrix[np.diag_indices(block.p)] += shift
@@ -177,7 +186,7 @@ def _missing_convexity(block: BlockProblem, shift: FloatArray) -> float:
     added, step = 0.0, 2.0 * doubt
     for _ in range(60):
         if _is_convex(rotated + added * np.eye(block.p - 1), doubt):
-            return added
+            return added, float(np.abs(matrix).sum(axis=1).max()) + added + doubt
         added, step = added + step, 4.0 * step
     raise InvalidInput(f"{block.name}: the certificate's shift does not make the block convex")
 
@@ -197,8 +206,7 @@ def _convex_share(block: BlockProblem, split: FloatArray) -> float:
 
 def _entry_doubt(block: BlockProblem) -> float:
     """Relative error of a curvature entry computed from the block's arrays: of √(H_ii H_jj)."""
-    rows = 0 if block.form.factor is None else block.form.factor.shape[0]
-    return (rows + 12) * UNIT * 1.01
+    return (block.form.entry_error + 12.0 * UNIT) * 1.01
 
 
 def _is_convex(matrix: FloatArray, doubt: float) -> bool:

@@ -9,7 +9,10 @@ Far below any difference that matters between masks, and above what rounding lea
 blocks that are not ill-conditioned. Where rounding leaves more, nothing is called optimal.
 """
 
+SMALLEST = 1e-300
+"""An objective and a bound that differ by less are the same number: directed rounding of 0 goes below it."""
+
 
 def is_proved(objective: float, lower_bound: float) -> bool:
     """Whether the bound proves the objective optimal: no feasible answer is better by more than PROOF_TOLERANCE."""
-    return math.isfinite(objective) and objective - lower_bound <= PROOF_TOLERANCE * abs(objective)
+    return math.isfinite(objective) and objective - lower_bound <= max(PROOF_TOLERANCE * abs(objective), SMALLEST)

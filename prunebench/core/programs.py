@@ -47,7 +47,7 @@ class SelectProgram:
         """The program of a block; `upper` is the incumbent's objective. O(np²)."""
         form, dense = block.form, block.dense_weights
         gram = form.gram(np.arange(block.p))
-        norms = np.sqrt(np.maximum(gram.diagonal(), 0.0))
+        norms = np.sqrt(form.entry_sizes**2 + form.ridge)
         gram[np.diag_indices(block.p)] -= form.ridge
         if form.hessian is not None:
             gram = np.array(form.hessian)

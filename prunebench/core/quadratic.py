@@ -313,12 +313,13 @@ class QuadraticForm:
         bound = float((value - below).lower())
         return bound if np.isfinite(bound) else -np.inf
 
-    def enclosure(self, weights: npt.ArrayLike) -> tuple[Ball, Ball]:
+    def enclosure(self, weights: "npt.ArrayLike | Ball") -> tuple[Ball, Ball]:
         """f and its gradient at `weights`, with what rounding may have changed. float (p,) -> balls () and (p,)
 
         They hold the exact values for the hessian held and for the factor given. Cost about 8np.
         """
-        move = Ball.of(vector("weights", weights, self.p)) - self.centre
+        held = weights if isinstance(weights, Ball) else Ball.of(vector("weights", weights, self.p))
+        move = held - self.centre
         curved, product = self._curvature_enclosure(move)
         if self.formed_error > 0.0:
             sizes = self.entry_sizes

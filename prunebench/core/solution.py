@@ -13,6 +13,7 @@ import numpy.typing as npt
 from prunebench.core.arrays import BoolArray, FloatArray, frozen
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
+from prunebench.core.proof import Proof
 
 Progress = Callable[[float, float, float], None]
 """Called with (seconds, objective, lower bound) whenever the incumbent or the bound improves."""
@@ -42,6 +43,7 @@ class Solution:
     timings : dict                   seconds by phase: build, queue, solve, decode, polish, …
     details : dict                   whatever else the solver measured; JSON-able
     alternatives : bool (s, p)       other distinct feasible masks, best first, for re-ranking by true loss
+    proof : Proof                    what the bound can be derived from again, where the solver was asked for it
     """
 
     mask: BoolArray
@@ -54,6 +56,7 @@ class Solution:
     timings: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     alternatives: BoolArray | None = None
+    proof: Proof | None = None
 
     @staticmethod
     def from_mask(

@@ -14,7 +14,7 @@ TIED_CANDIDATES, TIED_DEARER, TIED_OVERSHOOT = 16, 0.2, 0.5
 """The same of mode refit, and the share of what the followers' overshoot costs if nothing else gives way."""
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def branching_variable(
     x: FloatArray, diagonal: FloatArray, basic: BoolArray, tableau: FloatArray, sweeps: Sweeps, made: int
 ) -> int:
@@ -56,14 +56,14 @@ def branching_variable(
     return best
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def overshoot(value: float) -> float:
     """The squared distance from the interval [0, 1]."""
     over = max(-value, value - 1.0, 0.0)
     return over * over
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def tied_branching_variable(
     keep: int,
     pattern: Pattern,
@@ -138,14 +138,14 @@ def tied_branching_variable(
     return best
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def follower_cost(value: float, level: float, variance: float) -> float:
     """What it costs to take a tied weight back that follows below 0 or above the threshold."""
     below, above = max(-value, 0.0), max(value - level, 0.0)
     return 0.5 * below * below / variance + 0.5 * above * above / (1.0 + variance)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def dearest_to_prune(
     pattern: Pattern,
     sign: FloatArray,

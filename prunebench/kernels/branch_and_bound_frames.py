@@ -8,14 +8,14 @@ from prunebench.kernels.branch_and_bound_select import FAST, Pattern
 from prunebench.kernels.branch_and_bound_tableau import Sweeps, row_of
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def views(sheets: FloatArray, at: int, n: int) -> tuple[FloatArray, FloatArray]:
     """The matrix (n, n) and the tableau (n + 1, n + 1) of a frame whose place begins at `at`."""
     middle = at + n * n
     return sheets[at:middle].reshape((n, n)), sheets[middle : middle + (n + 1) * (n + 1)].reshape((n + 1, n + 1))
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def put_in(
     matrix: FloatArray, linear: FloatArray, fixed: Pattern, free: IndexArray, part: FloatArray, slope: FloatArray
 ) -> tuple[float, int]:
@@ -43,7 +43,7 @@ def put_in(
     return constant, kept.size
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def restrict(tableau: FloatArray, sweeps: Sweeps, made: int, free: IndexArray, out: FloatArray) -> None:
     """The tableau after `made` sweeps, of the count and the `free` variables; the others are at bounds."""
     f = free.size

@@ -7,7 +7,7 @@ from prunebench.core.arrays import FloatArray
 from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, gradient_at
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def value_at(linear: FloatArray, x: FloatArray, grad: FloatArray) -> float:
     """½x'Mx + g'x from the gradient at x."""
     total = 0.0
@@ -16,7 +16,7 @@ def value_at(linear: FloatArray, x: FloatArray, grad: FloatArray) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def descend(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, grad: FloatArray, passes: int) -> float:
     """Best-improvement 1-swaps on a binary point, in place. Returns its value."""
     p = linear.size
@@ -50,7 +50,7 @@ def descend(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, grad: Fl
     return value_at(linear, chosen, grad)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: int) -> float:
     """Iterated descent in place: exchange a few pairs at random, descend, go on from the better. Returns its value.
 
@@ -91,7 +91,7 @@ def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: in
     return best
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def rounded(x: FloatArray, fixed: Pattern, count: int, chosen: FloatArray) -> None:
     """The binary point that takes the `count` largest entries of x, fixed ones first."""
     p = x.size
@@ -104,7 +104,7 @@ def rounded(x: FloatArray, fixed: Pattern, count: int, chosen: FloatArray) -> No
         chosen[order[a]] = 1.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def repair(x: FloatArray, fixed: Pattern, grad: FloatArray, count: int) -> None:
     """Make Σx = count by filling or emptying free variables, the cheapest first."""
     missing = float(count)
@@ -120,7 +120,7 @@ def repair(x: FloatArray, fixed: Pattern, grad: FloatArray, count: int) -> None:
         missing -= move
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def reachable(fixed: Pattern, count: int) -> bool:
     """Whether the free variables can still bring the sum to `count`."""
     kept = 0

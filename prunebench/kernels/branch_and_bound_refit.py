@@ -21,7 +21,7 @@ from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern
 OUT, TIED, IN = 0, 1, 2
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def border(matrix: FloatArray, inverse: FloatArray, members: IndexArray, size: int, i: int, extra: float) -> int:
     """Variable i joins with `extra` on its diagonal. Returns the new size, unchanged if singular."""
     row = matrix[i]
@@ -49,7 +49,7 @@ def border(matrix: FloatArray, inverse: FloatArray, members: IndexArray, size: i
     return size + 1
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def drop(inverse: FloatArray, members: IndexArray, size: int, at: int) -> int:
     """The variable at position `at` leaves. Returns the new size."""
     last = size - 1
@@ -71,7 +71,7 @@ def drop(inverse: FloatArray, members: IndexArray, size: int, at: int) -> int:
     return last
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def shift_diagonal(inverse: FloatArray, size: int, at: int, change: float) -> bool:
     """The system's diagonal entry `at` changes by `change`. False if that leaves it singular."""
     denominator = 1.0 + change * inverse[at, at]
@@ -85,7 +85,7 @@ def shift_diagonal(inverse: FloatArray, size: int, at: int, change: float) -> bo
     return True
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def build(matrix: FloatArray, pattern: Pattern, inverse: FloatArray, members: IndexArray) -> int:
     """The inverse afresh from the pattern. Returns its size."""
     size = 0
@@ -98,7 +98,7 @@ def build(matrix: FloatArray, pattern: Pattern, inverse: FloatArray, members: In
     return size
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def change_pattern(
     matrix: FloatArray, pattern: Pattern, wanted: Pattern, inverse: FloatArray, members: IndexArray, size: int
 ) -> int:
@@ -109,6 +109,7 @@ def change_pattern(
         i = members[a]
         if wanted[i] == OUT:
             pattern[i] = OUT
+            healthy &= inverse[a, a] > 0.0
             size = drop(inverse, members, size, a)
             continue
         if wanted[i] == IN and pattern[i] == TIED:
@@ -132,7 +133,7 @@ def change_pattern(
     return size
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def pattern_point(
     matrix: FloatArray,
     linear: FloatArray,
@@ -186,15 +187,17 @@ def pattern_point(
         row = matrix[members[a]]
         for i in range(p):
             rho[i] -= value * row[i]
-    residual = 0.0
+    residual, total = 0.0, 0.0
     for a in range(size):
         i = members[a]
         due = y[i] if pattern[i] == IN else sign[i] * tau
         residual = max(residual, abs(rho[i] - due))
-    return tau, inside, tied, residual
+        total += abs(rho[i] - due)
+    # a maximum passes over NaN, a sum does not
+    return tau, inside, tied, residual if np.isfinite(total) else np.inf
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def dual_bound(
     linear: FloatArray,
     sizes: FloatArray,
@@ -207,6 +210,8 @@ def dual_bound(
 ) -> float:
     """The bound at any y with the threshold `level` = λ (any λ >= 0 is valid), less rounding.
 
+    Every |ρᵢ| is taken at the upper end of what it can be, whether it is above the threshold or not.
+
     sizes : (2, p)   what errors are relative to: K_ij is off by accuracy·sizes_0i·sizes_0j at most (square
                      roots of the diagonal of K + I, or more), h_i by accuracy·sizes_1i (|h_i|, or more)
     accuracy         relative error of every entry and sum
@@ -214,28 +219,39 @@ def dual_bound(
     p = linear.size
     left = keep
     quadratic = 0.0
+    size = 0.0
     top = 0.0
-    span = 0.0
+    span = reach_of(sizes, y)
     for i in range(p):
         quadratic += y[i] * (linear[i] - rho[i])
-        span += sizes[0, i] * abs(y[i])
-    lost = 0.0
-    for i in range(p):
-        square = rho[i] * rho[i]
+        size += abs(y[i]) * sizes[1, i]
+        square = square_end(sizes, span, accuracy, rho, i)
         if fixed[i] == 1:
             top += square
             left -= 1
-            lost += abs(rho[i]) * (sizes[1, i] + sizes[0, i] * span)
         elif fixed[i] == FREE and square > level:
             top += square - level
-            lost += abs(rho[i]) * (sizes[1, i] + sizes[0, i] * span)
-    size = span * span + 2.0 * lost + 2.0 * top + abs(level) * keep
-    for i in range(p):
-        size += abs(y[i]) * sizes[1, i]
+    size += span * span + 2.0 * top + 2.0 * abs(level) * keep
     return -0.5 * quadratic - 0.5 * (top + level * left) - accuracy * size
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+def reach_of(sizes: FloatArray, y: FloatArray) -> float:
+    """What an entry of Ky is off by, in units of accuracy·sizes_0i."""
+    span = 0.0
+    for i in range(y.size):
+        span += sizes[0, i] * abs(y[i])
+    return span
+
+
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+def square_end(sizes: FloatArray, span: float, accuracy: float, rho: FloatArray, i: int) -> float:
+    """The largest ρᵢ² that rounding allows."""
+    end: float = abs(rho[i]) + accuracy * (sizes[1, i] + sizes[0, i] * span)
+    return end * end
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def solve_node(
     matrix: FloatArray,
     linear: FloatArray,
@@ -271,11 +287,18 @@ def solve_node(
         largest = 0.0
         for i in range(p):
             largest = max(largest, abs(rho[i]))
-        if residual > 1e-8 * largest:
+        if not residual <= 1e-8 * largest:
             size = build(matrix, pattern, inverse, members)
             tau, inside, tied, residual = pattern_point(
                 matrix, linear, keep, pattern, sign, inverse, members, size, y, rho, spread
             )
+            if not np.isfinite(residual):
+                # the pattern's system is singular in floating point: the point 0 has a bound too
+                y[:] = 0.0
+                rho[:] = linear
+                level = 0.0
+                at_zero = dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy)
+                return size, max(bound, at_zero), level, False, 0
         lowest = np.inf
         highest = 0.0
         for i in range(p):
@@ -291,7 +314,9 @@ def solve_node(
             else:
                 tau = highest if lowest == np.inf else 0.5 * (lowest + highest)
         level = tau * tau
-        bound = max(bound, dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy))
+        found = dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy)
+        if found > bound:
+            bound = found
         if converged or bound >= cut:
             return size, bound, level, converged, tied
         wanted[:] = pattern
@@ -344,7 +369,46 @@ def solve_node(
     return size, bound, level, False, tied
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+def one_mask_point(
+    matrix: FloatArray,
+    linear: FloatArray,
+    pattern: Pattern,
+    inverse: FloatArray,
+    members: IndexArray,
+    size: int,
+    y: FloatArray,
+    rho: FloatArray,
+) -> float:
+    """y and ρ where the mask is given: pattern IN or OUT alone. Returns the value of the weights y.
+
+    Corrected twice by its own residual, since a system that has drifted leaves a bound below the value.
+    """
+    p = linear.size
+    y[:] = 0.0
+    rho[:] = linear
+    step = np.empty(size)
+    for _ in range(3):
+        for a in range(size):
+            step[a] = 0.0
+            for b in range(size):
+                step[a] += inverse[a, b] * (rho[members[b]] - y[members[b]])
+        for a in range(size):
+            y[members[a]] += step[a]
+        rho[:] = linear
+        for a in range(size):
+            value = y[members[a]]
+            row = matrix[members[a]]
+            for i in range(p):
+                rho[i] -= value * row[i]
+    total = 0.0
+    for a in range(size):
+        i = members[a]
+        total += y[i] * (0.5 * (y[i] - rho[i] - linear[i]))
+    return total
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def legal(keep: int, fixed: Pattern, wanted: Pattern, rho: FloatArray) -> None:
     """Make the pattern one whose threshold exists: |IN| < keep < |IN| + |TIED|, or |IN| = keep without ties."""
     p = wanted.size

@@ -13,13 +13,16 @@ from prunebench.kernels.branch_and_bound_refit import (
     change_pattern,
     dual_bound,
     legal,
+    one_mask_point,
     pattern_point,
+    reach_of,
     solve_node,
+    square_end,
 )
-from prunebench.kernels.branch_and_bound_select import FREE, ROUNDED, Pattern
+from prunebench.kernels.branch_and_bound_select import FREE, ROUNDED, Pattern, Records
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def rounded_value(
     matrix: FloatArray,
     linear: FloatArray,
@@ -69,7 +72,7 @@ def rounded_value(
     return value
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def explore(
     matrix: FloatArray,
     linear: FloatArray,
@@ -92,12 +95,20 @@ def explore(
     out_fixed: Pattern,
     out_branch: IndexArray,
     out_bound: FloatArray,
-) -> tuple[float, int, int]:
+    out_record: IndexArray,
+    out_single: Pattern,
+    out_single_bound: FloatArray,
+    records: Records,
+) -> tuple[float, int, int, int, float, int]:
     """Search below one open node, at most `node_limit` nodes, only where bounds are below `ceiling`.
 
     matrix K (p, p), linear h (p,): the split-off form. A node is pruned once its safe bound is at
     least best − margin. best_mask (IN or OUT) is overwritten when a better mask is found.
-    Returns (best value, nodes, how many open nodes were left in the out arrays).
+    `records` receives what a proof needs of every node that was bounded (none where they have no room),
+    out_record the record of each open node's parent.
+    A node of one mask whose bound rounding leaves below the cut-off is handed back in out_single (IN or OUT).
+    Returns (best value, nodes, how many open nodes were left in the out arrays, how many single masks,
+    the smallest bound of a single mask for which there was no room, how many records were made).
     """
     p = linear.size
     pattern = root_pattern.copy()
@@ -123,6 +134,12 @@ def explore(
     depth = 0
     nodes = 0
     handed_on = 0
+    record = -1
+    made = 0
+    writes = records.parent.size > 0
+    stack_record = np.empty(p + 1, np.int64)
+    singles = 0
+    left_open = np.inf
     room = out_bound.size - p - 2
     size = build(matrix, pattern, inverse, members)
     bound = root_bound
@@ -132,9 +149,15 @@ def explore(
         nodes += 1
         cut = best_value - margin
         pruned = bound >= cut
+        solved = not pruned
         tied = 0
         level = 0.0
+        current = -np.inf
+        single = False
         if not pruned:
+            if writes:
+                records.parent[made], records.value[made] = record, target
+            inherited = bound
             if j >= 0:
                 fixed[j] = target
                 wanted[:] = pattern
@@ -165,6 +188,38 @@ def explore(
                 40,
             )
             pruned = bound >= cut
+        if not pruned:
+            # what the last point proves: an earlier one may have proved more, but is gone
+            current = dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy)
+            bound = max(inherited, current)
+            free = 0
+            kept = 0
+            for i in range(p):
+                free += fixed[i] == FREE
+                kept += fixed[i] == 1
+            single = kept == keep or kept + free == keep
+        if single:
+            for i in range(p):
+                scratch[i] = IN if fixed[i] == 1 or (fixed[i] == FREE and kept < keep) else OUT
+            size = change_pattern(matrix, pattern, scratch, inverse, members, size)
+            found = one_mask_point(matrix, linear, pattern, inverse, members, size, y, rho)
+            level = 0.0
+            for i in range(p):
+                if fixed[i] == FREE and kept == keep:
+                    level = max(level, rho[i] * rho[i])
+            level *= 1.0 + 1e-6
+            bound = max(bound, dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy))
+            if found < best_value:
+                best_value = found
+                best_mask[:] = scratch
+                cut = best_value - margin
+            if not bound >= cut and singles < out_single_bound.size:
+                out_single[singles] = scratch
+                out_single_bound[singles] = bound
+                singles += 1
+            elif not bound >= cut:
+                left_open = min(left_open, bound)
+            pruned = True
         if not pruned and ((nodes & 15) == ROUNDED or tied == 0):
             found = rounded_value(matrix, linear, keep, pattern, sign, fixed, y, inverse, members, size, scratch)
             if found < best_value:
@@ -174,11 +229,6 @@ def explore(
                 pruned = bound >= cut
         j = -1
         if not pruned:
-            free = 0
-            kept = 0
-            for i in range(p):
-                free += fixed[i] == FREE
-                kept += fixed[i] == 1
             if tied > 0:
                 j = tied_branching_variable(
                     keep, pattern, sign, fixed, inverse, members, size, y, spread, np.sqrt(level)
@@ -194,18 +244,32 @@ def explore(
                         j < 0 or abs(abs(rho[i]) - np.sqrt(level)) < abs(abs(rho[j]) - np.sqrt(level))
                     ):
                         j = i
-            if free == 0:
-                pruned = True
         if not pruned:
-            current = dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy)
+            span = reach_of(sizes, y)
             for i in range(p):
                 if fixed[i] == FREE and i != j:
-                    reduced = 0.5 * (level - rho[i] * rho[i])
-                    if pattern[i] == OUT and current + reduced >= cut:
+                    reduced = 0.5 * (level - square_end(sizes, span, accuracy, rho, i))
+                    if pattern[i] == OUT and current + max(reduced, 0.0) >= cut:
                         fixed[i] = 0
-                    elif pattern[i] == IN and current - reduced >= cut:
+                    elif pattern[i] == IN and current + max(-reduced, 0.0) >= cut:
                         fixed[i] = 1
+            free = 0
+            kept = 0
+            for i in range(p):
+                free += fixed[i] == FREE
+                kept += fixed[i] == 1
+            # nothing better is left where the reduced costs leave no feasible mask
+            pruned = kept > keep or kept + free < keep
+        if solved and writes:
+            records.point[made] = y
+            records.fixed[made] = fixed
+            records.branch[made] = -1 if pruned else j
+            record = made
+            made += 1
         if not pruned and nodes > 1 and bound >= ceiling and handed_on < room:
+            if writes:
+                records.branch[record] = -1
+                out_record[handed_on] = record
             out_pattern[handed_on] = pattern
             out_sign[handed_on] = sign
             out_fixed[handed_on] = fixed
@@ -218,14 +282,9 @@ def explore(
             if pattern[j] == IN:
                 share = 1.0
             elif pattern[j] == TIED:
-                share = sign[j] * y[j] / np.sqrt(level)
+                share = sign[j] * y[j] / (np.sqrt(level) + 1e-300)
             first = 1 if share > 0.5 else 0
             # a child whose count cannot be met holds no mask
-            free = 0
-            kept = 0
-            for i in range(p):
-                free += fixed[i] == FREE
-                kept += fixed[i] == 1
             if kept + 1 > keep:
                 first = 0
             if kept + free - 1 < keep:
@@ -250,6 +309,7 @@ def explore(
             stack_j[depth] = j
             stack_target[depth] = 1 - first
             stack_bound[depth] = np.inf if only else bound
+            stack_record[depth] = record
             depth += 1
             target = first
             if nodes < node_limit:
@@ -261,6 +321,7 @@ def explore(
             stack_j[depth] = j
             stack_target[depth] = target
             stack_bound[depth] = bound
+            stack_record[depth] = record
             depth += 1
             break
         while depth > 0 and stack_bound[depth - 1] >= best_value - margin:
@@ -276,6 +337,7 @@ def explore(
         j = stack_j[depth]
         target = stack_target[depth]
         bound = stack_bound[depth]
+        record = stack_record[depth]
         at = stack_at[depth]
         for a in range(size):
             for b in range(size):
@@ -290,4 +352,5 @@ def explore(
         out_branch[at, 0] = stack_j[a]
         out_branch[at, 1] = stack_target[a]
         out_bound[at] = stack_bound[a]
-    return best_value, nodes, handed_on + depth
+        out_record[at] = stack_record[a]
+    return best_value, nodes, handed_on + depth, singles, left_open, made

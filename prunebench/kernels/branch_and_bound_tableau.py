@@ -20,7 +20,7 @@ Sweeps = tuple[FloatArray, IndexArray, FloatArray]
 """Stacks of swept rows (capacity, ≥ n + 1), their places, and (capacity, 2): 1/pivot, 1 for in or −1 for out."""
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def sweep_row(row: FloatArray, k: int, order: int, sweeps: Sweeps, begin: int, end: int) -> None:
     """Take row k of the tableau, (order,), through the sweeps from `begin` to before `end`, in place."""
     rows, places, pivots = sweeps
@@ -39,7 +39,7 @@ def sweep_row(row: FloatArray, k: int, order: int, sweeps: Sweeps, begin: int, e
             row[at] = sign * factor
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def row_of(tableau: FloatArray, sweeps: Sweeps, made: int, k: int, out: FloatArray) -> None:
     """Row k after the first `made` sweeps."""
     order = tableau.shape[0]
@@ -48,7 +48,7 @@ def row_of(tableau: FloatArray, sweeps: Sweeps, made: int, k: int, out: FloatArr
     sweep_row(out, k, order, sweeps, 0, made)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def push(tableau: FloatArray, sweeps: Sweeps, made: int, k: int, sign: float, least: float) -> int:
     """One more sweep, on row k: into the swept set (sign 1) or out of it (sign −1).
 
@@ -67,7 +67,7 @@ def push(tableau: FloatArray, sweeps: Sweeps, made: int, k: int, sign: float, le
     return made + 1
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def diagonal_of(tableau: FloatArray, sweeps: Sweeps, made: int, out: FloatArray) -> None:
     """The tableau's diagonal after the first `made` sweeps."""
     rows, places, pivots = sweeps
@@ -81,7 +81,7 @@ def diagonal_of(tableau: FloatArray, sweeps: Sweeps, made: int, out: FloatArray)
         out[places[q]] = -inverse
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def sweep_all(tableau: FloatArray, sweeps: Sweeps, made: int) -> None:
     """Apply the first `made` sweeps to the tableau itself."""
     order = tableau.shape[0]
@@ -89,20 +89,20 @@ def sweep_all(tableau: FloatArray, sweeps: Sweeps, made: int) -> None:
         sweep_row(tableau[k], k, order, sweeps, 0, made)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def sweep_now(tableau: FloatArray, sweeps: Sweeps, k: int, sign: float) -> None:
     """Sweep the tableau itself on row k; uses the first place of `sweeps`."""
     push(tableau, sweeps, 0, k, sign, 0.0)
     sweep_all(tableau, sweeps, 1)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def singular(matrix: FloatArray, i: int) -> float:
     """A pivot of variable i up to this is zero but for rounding."""
     return float(1e-13 * abs(matrix[i, i]) + 1e-300)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def build(matrix: FloatArray, tableau: FloatArray, sweeps: Sweeps, basic: BoolArray) -> int:
     """The tableau afresh, of the variables that are basic; dependent ones are no longer. Returns how many are left."""
     n: int = basic.size
@@ -133,7 +133,7 @@ def build(matrix: FloatArray, tableau: FloatArray, sweeps: Sweeps, basic: BoolAr
     return size
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def start(grad: FloatArray, x: FloatArray, fixed: Pattern, basic: BoolArray) -> bool:
     """F from the fractional entries of x; one free variable where there is none. False: none is free."""
     n = x.size
@@ -156,7 +156,7 @@ def start(grad: FloatArray, x: FloatArray, fixed: Pattern, basic: BoolArray) -> 
     return best >= 0
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def price_at(grad: FloatArray, basic: BoolArray, size: int) -> float:
     """The multiplier of the count: the gradient where x is fractional, which at an optimum is the same everywhere."""
     total = 0.0
@@ -165,7 +165,7 @@ def price_at(grad: FloatArray, basic: BoolArray, size: int) -> float:
     return total / size
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def optimal(reduced: FloatArray, x: FloatArray, fixed: Pattern, basic: BoolArray, tolerance: float) -> bool:
     """Whether these reduced costs are an optimum's to `tolerance`."""
     for i in range(x.size):
@@ -177,7 +177,7 @@ def optimal(reduced: FloatArray, x: FloatArray, fixed: Pattern, basic: BoolArray
     return True
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def refine(
     matrix: FloatArray,
     linear: FloatArray,
@@ -260,7 +260,7 @@ def refine(
     return size, False
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def optimum(
     matrix: FloatArray,
     linear: FloatArray,
@@ -284,7 +284,7 @@ def optimum(
     return size, price_at(grad, basic, max(size, 1))
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def follow(
     matrix: FloatArray,
     x: FloatArray,

@@ -13,7 +13,7 @@ from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.kernels.branch_and_bound_branching import branching_variable
 from prunebench.kernels.branch_and_bound_frames import put_in, restrict, views
 from prunebench.kernels.branch_and_bound_points import descend, reachable, repair, rounded, value_at
-from prunebench.kernels.branch_and_bound_select import FREE, ROUNDED, Pattern, gradient_at, safe_bound
+from prunebench.kernels.branch_and_bound_select import FREE, ROUNDED, Pattern, Records, bound_at, gradient_at
 from prunebench.kernels.branch_and_bound_tableau import (
     build,
     diagonal_of,
@@ -35,7 +35,7 @@ TOLERANCE = 1e-8
 """Reduced costs that are wrong by this part of the gap at most cost a bound next to nothing."""
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def hand_on(
     index: IndexArray, outside: Pattern, x: FloatArray, fixed: Pattern, out_x: FloatArray, out_fixed: Pattern
 ) -> None:
@@ -48,7 +48,22 @@ def hand_on(
         out_fixed[index[i]] = fixed[i]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
+def write_record(
+    records: Records,
+    at: int,
+    branch: int,
+    index: IndexArray,
+    outside: Pattern,
+    x: FloatArray,
+    fixed: Pattern,
+) -> None:
+    """Row `at` of the records, of a node of a frame."""
+    hand_on(index, outside, x, fixed, records.point[at], records.fixed[at])
+    records.branch[at] = index[branch] if branch >= 0 else -1
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
 def explore(
     root_matrix: FloatArray,
     root_linear: FloatArray,
@@ -68,13 +83,18 @@ def explore(
     out_fixed: Pattern,
     out_branch: IndexArray,
     out_bound: FloatArray,
-) -> tuple[float, int, int]:
+    out_record: IndexArray,
+    records: Records,
+) -> tuple[float, int, int, float, int]:
     """Search below one open node, at most `node_limit` nodes, only where bounds are below `ceiling`.
 
     root_matrix (p, p), root_linear (p,): the convexified objective. A node is pruned once its safe
     bound is at least best − margin. best_x is overwritten when a better binary point is found.
     `rounding` covers that of the objective at any point and of putting fixed variables in.
-    Returns (best value, nodes, how many open nodes were left in the out arrays).
+    `records` receives what a proof needs of every node that was bounded (none where they have no room),
+    out_record the record of each open node's parent.
+    Returns (best value, nodes, how many open nodes were left in the out arrays, the smallest bound of a
+    point that was left although it is below the cut-off, how many records were made).
     """
     p = root_linear.size
     # of a frame: how many variables, which, what is fixed outside, where its program, tableau and sweeps are
@@ -123,6 +143,9 @@ def explore(
     if np.isfinite(root_bound):
         tolerance = max(tolerance, TOLERANCE * (best_value - root_bound))
     depth, nodes, handed_on = 0, 0, 0
+    record, done, left_open = -1, 0, np.inf
+    writes = records.parent.size > 0
+    stack_record = np.empty(p + 1, np.int64)
     room = out_bound.size - p - 2
     price = 0.0
     bound, j, target = root_bound, root_j, root_target
@@ -140,6 +163,9 @@ def explore(
         cut = best_value - margin
         pruned = bound >= cut
         state = 0
+        parent, value, solved, current = record, -1, False, -np.inf
+        if j >= 0:
+            value = 1 if target > 0.5 else 0
         if not pruned and j >= 0:
             fixed[j] = 1 if target > 0.5 else 0
             pruned = not reachable(fixed, count)
@@ -151,7 +177,10 @@ def explore(
             if state == 2:
                 gradient_at(matrix, linear, x, grad)
                 price = price_at(grad, basic, size)
-                bound = max(bound, constant + safe_bound(linear, x, grad, price, fixed, count, rounding))
+                current = constant + bound_at(matrix, linear, x, grad, price, fixed, count, rounding)
+                if current > bound:
+                    bound = current
+                solved = True
                 pruned = bound >= cut
                 if not pruned:
                     size, made, state = follow(
@@ -183,8 +212,11 @@ def explore(
                     price = price_at(grad, basic, size)
                 else:
                     size, price = optimum(matrix, linear, x, grad, fixed, source, single, basic, tolerance)
-                reduced[:] = grad - price
-            bound = max(bound, constant + safe_bound(linear, x, grad, price, fixed, count, rounding))
+            current = constant + bound_at(matrix, linear, x, grad, price, fixed, count, rounding)
+            reduced[:] = grad - price
+            if current > bound:
+                bound = current
+            solved = True
             pruned = bound >= cut
         found = np.inf
         if not pruned and (nodes & 15) == ROUNDED:
@@ -211,20 +243,31 @@ def explore(
                 if fixed[i] == FREE:
                     j = i
                     break
-            pruned = j < 0
+            if j < 0:
+                # one mask, with its value below its bound by no more than rounding
+                pruned = True
+                left_open = min(left_open, bound)
         if not pruned:
             free = 1
             for i in range(n):
                 if fixed[i] == FREE and i != j:
-                    if x[i] == 0.0 and bound + reduced[i] >= cut:
+                    # the bound may be the parent's, the reduced costs are those of the point
+                    if x[i] == 0.0 and current + reduced[i] >= cut:
                         fixed[i] = 0
-                    elif x[i] == 1.0 and bound - reduced[i] >= cut:
+                    elif x[i] == 1.0 and current - reduced[i] >= cut:
                         fixed[i] = 1
                     else:
                         free += 1
             # nothing better is left where the reduced costs leave no feasible point
             pruned = not reachable(fixed, count)
+        if solved and writes:
+            onward = not (pruned or (nodes > 1 and bound >= ceiling and handed_on < room))
+            write_record(records, done, j if onward else -1, frame_index[frame], frame_fixed[frame], x, fixed)
+            records.parent[done], records.value[done] = parent, value
+            record = done
+            done += 1
         if not pruned and nodes > 1 and bound >= ceiling and handed_on < room:
+            out_record[handed_on] = record
             hand_on(frame_index[frame], frame_fixed[frame], x, fixed, out_x[handed_on], out_fixed[handed_on])
             out_branch[handed_on] = -1
             out_bound[handed_on] = bound
@@ -307,6 +350,7 @@ def explore(
             stack_j[depth] = j
             stack_target[depth] = 1.0 - first
             stack_bound[depth] = bound
+            stack_record[depth] = record
             depth += 1
             target = first
             if nodes < node_limit:
@@ -318,6 +362,7 @@ def explore(
             stack_j[depth] = j
             stack_target[depth] = target
             stack_bound[depth] = bound
+            stack_record[depth] = record
             depth += 1
             break
         while depth > 0 and stack_bound[depth - 1] >= best_value - margin:
@@ -343,6 +388,7 @@ def explore(
         j = stack_j[depth]
         target = stack_target[depth]
         bound = stack_bound[depth]
+        record = stack_record[depth]
     for a in range(depth):
         frame = stack_frame[a]
         n = frame_size[frame]
@@ -351,4 +397,5 @@ def explore(
         out_branch[at, 0] = frame_index[frame, stack_j[a]]
         out_branch[at, 1] = int(stack_target[a])
         out_bound[at] = stack_bound[a]
-    return best_value, nodes, handed_on + depth
+        out_record[at] = stack_record[a]
+    return best_value, nodes, handed_on + depth, left_open, done

@@ -23,6 +23,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.convexify import certified_shift, plane_shift
+from prunebench.core.optimality import PROOF_TOLERANCE
 from prunebench.core.perspective import RelaxedPoint, Split, best_split, certified_split
 from prunebench.core.programs import HALF_ULP, RefitProgram, SelectProgram
 from prunebench.kernels import branch_and_bound_points as points
@@ -31,6 +32,7 @@ from prunebench.kernels import branch_and_bound_refit_tree as refit_tree
 from prunebench.kernels import branch_and_bound_select as select
 from prunebench.kernels import branch_and_bound_tableau as tableau
 from prunebench.kernels import branch_and_bound_tree as select_tree
+from prunebench.kernels.branch_and_bound_select import Pattern, Records
 
 Node = tuple[Any, ...]
 _explore_select: Any = select_tree.explore
@@ -42,18 +44,34 @@ last part of the gap."""
 SPLIT_STEPS, SPLIT_ACCURACY = 8, 0.3
 """Newton steps for its split at most, and the part of the gap that is near enough to the best."""
 WIDER = 30.0
-"""How much wider than the whole tree's the margin of a node's tree may be."""
+"""How much more than the whole tree's margin rounding may take from the bounds of a node's tree."""
+WIDEST = 0.3
+"""The part of what "optimal" leaves open that the margin may take: a complete search then proves what it can."""
+SINGLES = 64
+"""How many masks a dive can hand back because rounding leaves their bounds below the cut-off. Few do."""
 
 
 @dataclass
 class Dive:
-    """What one dive found: its best mask and value, how many nodes it took, what it left open of which tree."""
+    """What one dive found: its best mask and value, how many nodes it took, what it left open of which tree.
+
+    singles : masks whose bound rounding leaves below the cut-off, and that bound
+    closed : the smallest bound of what it left for good below the cut-off; inf as a rule
+    records : for a proof, in the tree's own variables; empty unless they were asked for
+    parent : the record, in the whole proof, of what the dive began from
+
+    A node that is left open ends with the record it lies under: of this dive, or −1 for `parent`.
+    """
 
     value: float
     mask: BoolArray | None
     nodes: int
     tree: "Tree"
     left: list[tuple[float, Node]]
+    singles: list[tuple[float, BoolArray]]
+    closed: float
+    records: Records
+    parent: int
 
 
 class Tree(Protocol):
@@ -69,8 +87,16 @@ class Tree(Protocol):
         """The node with nothing fixed."""
         ...
 
-    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf) -> Dive:
-        """Search below a node, only where bounds are below `ceiling`."""
+    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
+        """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
+        ...
+
+    def relaxation(self) -> tuple[FloatArray, Pattern]:
+        """For a proof, of the whole program's variables: the diagonal, and what is fixed (1 kept, 0 pruned, −1)."""
+        ...
+
+    def written(self, records: Records) -> Records:
+        """A dive's records in the whole program's variables, 1 for kept and 0 for pruned."""
         ...
 
     def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
@@ -91,36 +117,56 @@ class SelectTree:
             found = plane_shift(program.quadratic, program.linear, program.count, upper, stop=stop)
             shift, point = found.diagonal, found.point
         self.shift = certified_shift(program.quadratic, shift)
-        self.count = program.count
+        self.count, self.scale = program.count, program.scale
         self.matrix = np.array(program.quadratic)
         self.matrix[np.diag_indices(p)] += self.shift
         self.linear = program.linear - 0.5 * self.shift
-        size = float(np.abs(self.linear).sum() + np.abs(self.matrix).sum() + np.abs(self.shift).sum())
-        # evaluation, and at most as much three times over for putting fixed variables in
-        self.slack = 4.0 * HALF_ULP * (p + 8) * size
+        rows = np.abs(self.matrix).sum(axis=1)
+        size = float(np.abs(self.linear).sum() + rows.sum() + np.abs(self.shift).sum())
+        # evaluation, and at most as much three times over for putting fixed variables in; a point is beside Σx = count
+        # by p² half ulps at most, which costs as much of a row's sum
+        self.slack = 4.0 * HALF_ULP * (p + 8) * size + 2.0 * HALF_ULP * p * p * float(rows.max())
         self.margin = max(RELATIVE_TOLERANCE * abs(upper), 2.0 * self.slack)
         self._point = _rounded_off(point, self.count)
 
     def root(self) -> Node:
         """A point near the root relaxation's optimum with nothing fixed."""
-        return self._point.copy(), np.full(self.linear.size, select.FREE, np.int8), -1, 0.0, -np.inf
+        return self._point.copy(), np.full(self.linear.size, select.FREE, np.int8), -1, 0.0, -np.inf, -1
 
-    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf) -> Dive:
-        """Search below a node, only where bounds are below `ceiling`."""
+    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
+        """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
         p = self.linear.size
         room = p + 2 + (limit if np.isfinite(ceiling) else 0)
         point, fixed = np.empty((room, p)), np.empty((room, p), np.int8)
-        branch, bound = np.empty((room, 2), np.int64), np.empty(room)
+        branch, bound, record = np.empty((room, 2), np.int64), np.empty(room), np.empty(room, np.int64)
         chosen = np.zeros(p)
-        value, nodes, left = _explore_select(
-            self.matrix, self.linear, self.count, self.slack, self.margin, *node,
-            chosen, best, limit, ceiling, point, fixed, branch, bound,
+        records = Records.of(limit + 1 if recorded else 0, p)
+        value, nodes, left, closed, made = _explore_select(
+            self.matrix, self.linear, self.count, self.slack, self.margin, *node[:-1],
+            chosen, best, limit, ceiling, point, fixed, branch, bound, record, records,
         )  # fmt: skip
         opened = [
-            (float(bound[a]), (point[a].copy(), fixed[a].copy(), int(branch[a, 0]), float(branch[a, 1]), bound[a]))
+            (
+                float(bound[a]),
+                (
+                    point[a].copy(), fixed[a].copy(), int(branch[a, 0]), float(branch[a, 1]), bound[a], int(record[a]),
+                ),
+            )
             for a in range(left)
-        ]
-        return Dive(value, chosen < 0.5 if value < best else None, nodes, self, opened)
+        ]  # fmt: skip
+        mask = chosen < 0.5 if value < best else None
+        return Dive(value, mask, nodes, self, opened, [], closed, records.first(made), node[-1])
+
+    def relaxation(self) -> tuple[FloatArray, Pattern]:
+        """The shift, in the block's units; nothing is fixed."""
+        return self.shift / self.scale, np.full(self.shift.size, select.FREE, np.int8)
+
+    def written(self, records: Records) -> Records:
+        """The records as they are, with what is pruned (1 here) as 0."""
+        fixed, value = records.fixed, records.value
+        return records._replace(
+            fixed=np.where(fixed < 0, fixed, 1 - fixed), value=np.where(value < 0, value, 1 - value)
+        )
 
     def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
         """None: a shift of its own for a node has not been worth its time."""
@@ -135,7 +181,11 @@ class SelectTree:
             self.matrix, self.linear, point, gradient, fixed, np.empty((p + 1, p + 1)), sweeps, np.zeros(p, bool), 1e-9
         )
         self._point = point
-        return point, price, select.safe_bound(self.linear, point, gradient, price, fixed, self.count, self.slack)
+        return (
+            point,
+            price,
+            select.bound_at(self.matrix, self.linear, point, gradient, price, fixed, self.count, self.slack),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,9 +230,10 @@ class RefitTree:
         self.accuracy = program.relative + HALF_ULP * (2 * p + 24)
         weights = np.abs(split.point.y)
         self.slack = self.accuracy * (float(self.sizes[0] @ weights) ** 2 + 2.0 * float(weights @ self.sizes[1]))
-        self.margin = max(RELATIVE_TOLERANCE * abs(upper + program.constant * program.scale), 2.0 * self.slack)
-        self.place = place or Place(np.arange(p), np.zeros(p, np.bool_), 0.0, 0.0, self.margin)
-        self.margin = max(self.place.margin, 2.0 * (self.slack + self.place.doubt))
+        objective = abs(upper + program.constant * program.scale)
+        margin = max(RELATIVE_TOLERANCE * objective, min(2.0 * self.slack, WIDEST * PROOF_TOLERANCE * objective))
+        self.place = place or Place(np.arange(p), np.zeros(p, np.bool_), 0.0, 0.0, margin)
+        self.margin = self.place.margin
         self._stop = stop
         self._root_bound = -np.inf
 
@@ -198,33 +249,66 @@ class RefitTree:
         p, point = self.linear.size, self.split.point
         pattern = np.full(p, refit.OUT, np.int8)
         pattern[point.tied], pattern[point.inside] = refit.TIED, refit.IN
-        return pattern, np.where(point.rho < 0.0, -1.0, 1.0), np.full(p, select.FREE, np.int8), -1, 0, -np.inf
+        return pattern, np.where(point.rho < 0.0, -1.0, 1.0), np.full(p, select.FREE, np.int8), -1, -1, -np.inf, -1
 
-    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf) -> Dive:
-        """Search below a node, only where bounds are below `ceiling`."""
+    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
+        """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
         p = self.linear.size
         room = p + 2 + (limit if np.isfinite(ceiling) else 0)
         pattern, sign, fixed = np.empty((room, p), np.int8), np.empty((room, p)), np.empty((room, p), np.int8)
-        branch, bound = np.empty((room, 2), np.int64), np.empty(room)
+        branch, bound, record = np.empty((room, 2), np.int64), np.empty(room), np.empty(room, np.int64)
         chosen = np.zeros(p, np.int8)
+        records = Records.of(limit + 1 if recorded else 0, p)
+        single, single_bound = np.empty((SINGLES, p), np.int8), np.empty(SINGLES)
         # what is at least `best` here is so in the whole program whatever the doubt
         higher = self.place.higher + self.place.doubt
-        value, nodes, left = _explore_refit(
-            self.matrix, self.linear, self.sizes, self.keep, self.accuracy, self.margin, *node, chosen, best + higher,
-            limit, ceiling + higher, pattern, sign, fixed, branch, bound,
+        value, nodes, left, alone, closed, made = _explore_refit(
+            self.matrix, self.linear, self.sizes, self.keep, self.accuracy, self.margin, *node[:-1], chosen,
+            best + higher, limit, ceiling + higher, pattern, sign, fixed, branch, bound, record,
+            single, single_bound, records,
         )  # fmt: skip
         opened = [
             (
                 float(bound[a]) - higher,
-                (pattern[a].copy(), sign[a].copy(), fixed[a].copy(), int(branch[a, 0]), int(branch[a, 1]), bound[a]),
+                (
+                    pattern[a].copy(), sign[a].copy(), fixed[a].copy(), int(branch[a, 0]), int(branch[a, 1]), bound[a],
+                    int(record[a]),
+                ),
             )
             for a in range(left)
-        ]
-        mask = None
-        if value < best + higher:
-            mask = self.place.kept.copy()
-            mask[self.place.index[chosen == refit.IN]] = True
-        return Dive(value - self.place.higher, mask, nodes, self, opened)
+        ]  # fmt: skip
+        mask = self._mask(chosen) if value < best + higher else None
+        singles = [(float(single_bound[a]) - higher, self._mask(single[a])) for a in range(alone)]
+        return Dive(
+            value - self.place.higher, mask, nodes, self, opened, singles, closed - higher, records.first(made),
+            node[-1],
+        )  # fmt: skip
+
+    def _mask(self, chosen: Pattern) -> BoolArray:
+        """The mask of the whole that IN and OUT of this tree's variables stand for."""
+        mask = self.place.kept.copy()
+        mask[self.place.index[chosen == refit.IN]] = True
+        return mask
+
+    def relaxation(self) -> tuple[FloatArray, Pattern]:
+        """The split of the free weights, in the block's units and 0 elsewhere, and the weights fixed outside."""
+        place = self.place
+        start = np.where(place.kept, 1, 0).astype(np.int8)
+        start[place.index] = select.FREE
+        split = np.zeros(start.size)
+        split[place.index] = self.delta / self.program.scale
+        return split, start
+
+    def written(self, records: Records) -> Records:
+        """The records with the weights fixed outside, and with weights w in place of y = √Δ w."""
+        place = self.place
+        rows = records.parent.size
+        _, start = self.relaxation()
+        fixed, point = np.tile(start, (rows, 1)), np.zeros((rows, start.size))
+        fixed[:, place.index] = records.fixed
+        point[:, place.index] = records.point / np.sqrt(self.delta)
+        branch = np.where(records.branch < 0, -1, place.index[records.branch])
+        return records._replace(fixed=fixed, point=point, branch=branch)
 
     def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
         """An open node as the root of a tree of its own, with a better split of its free weights.
@@ -257,7 +341,11 @@ class RefitTree:
         mask[place.index[kept]] = True
         part = Place(place.index[free], mask, place.higher + higher, place.doubt + doubt, place.margin)
         tree = RefitTree(program, whole + higher, split, delta, part, self._stop)
-        return (tree, tree.root()) if tree.margin <= WIDER * part.margin else None
+        if 2.0 * (tree.slack + part.doubt) > WIDER * part.margin:
+            return None
+        pattern, sign, open_, branch, _, bound, _ = tree.root()
+        # in a proof the new root has the value that its parent's branching weight has here
+        return tree, (pattern, sign, open_, branch, node[4], bound, node[-1])
 
     def root_proof(self) -> tuple[FloatArray, float]:
         """The root relaxation's point and the safe bound there."""

@@ -342,7 +342,7 @@ def with_fixed(tree: SelectTree, part: Part, i: int, value: int) -> Part:
     return Part(x, fixed, part.bound)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def move(matrix: FloatArray, linear: FloatArray, count: int, x: FloatArray, fixed: Pattern, i: int, value: int) -> None:
     """Fix variable i in place, and bring x back to the count."""
     gradient = np.empty(x.size)

@@ -15,12 +15,12 @@ from numba import njit
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.programs import HALF_ULP, SelectProgram
 from prunebench.kernels.branch_and_bound_points import reachable, repair
-from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, gradient_at, safe_bound
+from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, bound_at, gradient_at
 from prunebench.kernels.branch_and_bound_tableau import follow, optimum, price_at
 from prunebench.kernels.branch_and_bound_trees import SelectTree
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def probe(
     matrix: FloatArray,
     linear: FloatArray,
@@ -51,8 +51,8 @@ def probe(
         changed = False
         size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
         if size == 0:
-            return max(bound, safe_bound(linear, x, grad, price, fixed, count, rounding))
-        bound = max(bound, safe_bound(linear, x, grad, price, fixed, count, rounding))
+            return max(bound, bound_at(matrix, linear, x, grad, price, fixed, count, rounding))
+        bound = max(bound, bound_at(matrix, linear, x, grad, price, fixed, count, rounding))
         if bound >= cut:
             return bound
         for i in range(p):
@@ -87,7 +87,7 @@ def probe(
                     if state == 1:
                         gradient_at(matrix, linear, child, slope)
                         own = price_at(slope, inside, left)
-                        closed = safe_bound(linear, child, slope, own, fixed, count, rounding) >= cut
+                        closed = bound_at(matrix, linear, child, slope, own, fixed, count, rounding) >= cut
                 fixed[j] = FREE
                 if closed:
                     fixed[j] = 1 - side
@@ -102,7 +102,7 @@ def probe(
                 size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
                 if size == 0:
                     break
-                bound = max(bound, safe_bound(linear, x, grad, price, fixed, count, rounding))
+                bound = max(bound, bound_at(matrix, linear, x, grad, price, fixed, count, rounding))
                 if bound >= cut:
                     return bound
     return bound

@@ -12,11 +12,11 @@ from prunebench.core.arrays import FloatArray
 from prunebench.kernels import branch_and_bound_refit as refit
 from prunebench.kernels.branch_and_bound_branching import branching_variable, dearest_to_prune
 from prunebench.kernels.branch_and_bound_points import reachable, repair
-from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, gradient_at, safe_bound
+from prunebench.kernels.branch_and_bound_select import FAST, FREE, Pattern, bound_at, gradient_at
 from prunebench.kernels.branch_and_bound_tableau import optimum
 
 
-@njit(cache=True, fastmath=FAST, nogil=True)
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
 def relaxation_points(
     matrix: FloatArray,
     linear: FloatArray,
@@ -63,7 +63,7 @@ def relaxation_points(
                 repair(x, fixed, grad, count)
         if open_node:
             size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
-            own = safe_bound(linear, x, grad, price, fixed, count, rounding)
+            own = bound_at(matrix, linear, x, grad, price, fixed, count, rounding)
             bound = max(bound, own)
             points[held] = x
             held += 1
@@ -111,7 +111,7 @@ def relaxation_points(
     return held, False, first_branch
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, error_model="numpy", nogil=True)
 def refit_points(
     matrix: FloatArray,
     linear: FloatArray,
