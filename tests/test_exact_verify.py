@@ -10,6 +10,7 @@ from prunebench import BlockProblem, QuadraticForm, solve
 from prunebench.commands import verify
 from prunebench.core import solution_file
 from prunebench.core.errors import InvalidInput
+from prunebench.testing.forged import FORGERIES, forged
 
 
 @pytest.fixture(params=["select", "refit"])
@@ -85,3 +86,16 @@ def test_without_a_certificate_a_bound_is_found(files):
 def test_weights_of_the_wrong_length_are_refused(files):
     with pytest.raises(InvalidInput, match="weights have shape"):
         verdict(files, weights=[0.0])
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_a_forged_file_is_never_verified(files, kind):
+    block = BlockProblem.load(files / "block.npz")
+    honest = json.loads((files / "solution.json").read_text())
+    for seed in range(2):
+        contents = forged(kind, honest, block, np.random.default_rng(seed))
+        try:
+            found = verdict(files, **contents)["verdict"]
+        except InvalidInput:
+            found = "refused"
+        assert found in ("not verified", "refused")
