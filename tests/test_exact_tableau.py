@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prunebench.kernels.branch_and_bound_frames import put_in, restrict
-from prunebench.kernels.branch_and_bound_select import FREE
+from prunebench.kernels.branch_and_bound_select import FREE, Records
 from prunebench.kernels.branch_and_bound_tableau import build, diagonal_of, follow, push, row_of, sweep_all, sweep_now
 from prunebench.kernels.branch_and_bound_tree import explore
 
@@ -155,13 +155,17 @@ def test_a_search_in_pieces_through_many_frames_finds_the_optimum(seed, limit, s
     linear = linear - 0.5 * count
     room = n + 2 + min(limit, 40)
     out = np.empty((room, n)), np.empty((room, n), np.int8), np.empty((room, 2), np.int64), np.empty(room)
+    parents, records = np.empty(room, np.int64), Records.of(0, n)
     best = np.inf
     open_nodes = [(np.full(n, count / n), np.full(n, FREE, np.int8), -1, 0.0, -np.inf)]
     while open_nodes:
         chosen = np.zeros(n)
         node = open_nodes.pop()
         ceiling = node[4] + step if np.isfinite(node[4]) else np.inf
-        found, nodes, left = explore(matrix, linear, count, 1e-9, 1e-8, *node, chosen, best, limit, ceiling, *out)
+        found, nodes, left, closed, made = explore(
+            matrix, linear, count, 1e-9, 1e-8, *node, chosen, best, limit, ceiling, *out, parents, records
+        )
+        assert (closed, made) == (np.inf, 0)
         assert nodes <= limit
         if found < best:
             assert chosen.sum() == count

@@ -200,7 +200,7 @@ def test_a_worse_mask_is_not_verified_by_a_proof_of_the_block(files, capsys):
     assert verdict(files, "--proof", str(files / "p.npz")) == 1
     assert "the proof proves" in capsys.readouterr().out
     assert verdict(files) == 1
-    assert "another mask has the objective" in capsys.readouterr().out
+    assert "is false: another mask has the objective" in capsys.readouterr().out
 
 
 def test_a_solver_without_proofs_is_named(files, capsys):

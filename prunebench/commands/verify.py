@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         if not rests:
             faults.append(_unsupported(claimed, support, proof))
         elif not faults:
-            faults += _refuted(block, mask, high, solution)
+            faults += _refuted(block, mask, claimed, reported)
     verdict = REFUTED if faults else verdict
     return {
         "verdict": verdict,
@@ -227,16 +227,15 @@ def _unsupported(claimed: float, support: Support, proof: Proof | None) -> str:
     return f"the lower bound {claimed:.12g} is not supported: {given} {support.bound:.12g}"
 
 
-def _refuted(block: BlockProblem, mask: BoolArray, high: float, solution: dict[str, Any]) -> list[str]:
-    """A better mask, where local search from the solution's finds one although it says optimal."""
+def _refuted(block: BlockProblem, mask: BoolArray, claimed: float, reported: float) -> list[str]:
+    """A mask below the bound, where one is found: by enumeration, or by local search from the solution's mask."""
     from prunebench.core.solver import solve
 
-    if solution.get("status") != Status.OPTIMAL:
-        return []
-    better = solve(block.with_start(mask), "swap", budget=Budget(evaluations=1e7), seed=0)
+    solver = "exhaustive" if can_enumerate(block) else "swap"
+    better = solve(block.with_start(mask), solver, budget=Budget(evaluations=1e7), seed=0)
     _, top = value_range(block, better.weights)
-    if top < high - PROOF_TOLERANCE * abs(high):
-        return [f"it says optimal but another mask has the objective {better.objective:.12g}"]
+    if top < claimed - PROOF_TOLERANCE * abs(reported):
+        return [f"the bound {claimed:.12g} is false: another mask has the objective {better.objective:.12g}"]
     return []
 
 

@@ -72,7 +72,6 @@ def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price
     form, dense = block.form, block.dense_weights
     added, largest_row = _missing_convexity(block, shift)
     shift = shift + added
-    point = np.clip(point, 0.0, 1.0)
     left = Ball.of(np.ones(block.p)) - point
     value, slope = block.form.enclosure(left * dense)
     extra = Ball.of(shift) - Ball.of(form.ridge) * dense * dense
@@ -81,9 +80,11 @@ def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price
     reduced = gradient - price
     clipped = Ball.of(np.minimum(reduced.lower(), 0.0)).total()
     bound = start + Ball.of(np.float64(price)) * np.float64(block.p - block.keep) + clipped
-    # convex on the plane only: a point beside it by t·1 costs at most t times the sum of all |entries|, twice
-    beside = abs(Ball.of(point).total().mid - (block.p - block.keep)) + 2.0 * UNIT * block.p
-    astray = float(beside * largest_row * (2.0 + beside)) * (1.0 + 1e-6)
+    # convex on the plane only: beside it by t·1, M costs t·1'Md and ½t²·1'M1 of a mask that is d away
+    beside = abs(float(Ball.of(point).total().mid) - (block.p - block.keep)) * (1.0 + 4.0 * UNIT)
+    beside += 2.0 * UNIT * (block.p + float(np.abs(point).sum()))
+    reach = 1.0 + float(np.abs(point).max())
+    astray = beside * largest_row * (reach + beside) * (1.0 + 1e-6)
     return float((bound - astray).lower())
 
 
