@@ -82,8 +82,16 @@ class _Broken:
             "count": {"mask": np.zeros(block.p, dtype=bool)},
             "weights": {"weights": np.ones(block.p)},
             "objective": {"objective": good.objective - 1.0},
+            "objective by a little": {"objective": good.objective * (1.0 - 1e-9)},
             "bound": {"lower_bound": good.objective + 1.0},
+            "bound by a little": {"lower_bound": good.objective * (1.0 + 1e-9)},
+            "bound from a mask": {
+                "lower_bound": Solution.from_mask(
+                    block, mask, status=Status.OPTIMAL, stop_reason="", lower_bound=good.objective + 1.0
+                ).lower_bound
+            },
             "optimal": {"status": Status.OPTIMAL},
+            "optimal with a gap": {"status": Status.OPTIMAL, "lower_bound": good.objective * (1.0 - 1e-5)},
             "worse": {},
         }[self.fault]
         held = {name: getattr(good, name) for name in good.__dataclass_fields__}
@@ -96,8 +104,12 @@ class _Broken:
         ("count", "infeasible answer"),
         ("weights", "infeasible answer"),
         ("objective", "reports objective"),
+        ("objective by a little", "reports objective"),
         ("bound", "above its objective"),
+        ("bound by a little", "above its objective"),
+        ("bound from a mask", "above its objective"),
         ("optimal", "optimal without a proven bound"),
+        ("optimal with a gap", "an answer without a proof is feasible"),
     ],
 )
 def test_a_solver_that_breaks_the_contract_is_found_out(fault, words):

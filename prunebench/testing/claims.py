@@ -12,7 +12,7 @@ import numpy as np
 
 from prunebench.core.block import MODES, BlockProblem, Mode
 from prunebench.core.bounds import lower_bound
-from prunebench.core.errors import PrunebenchError, SolverRefused
+from prunebench.core.errors import InvalidInput, PrunebenchError
 from prunebench.core.optimality import PROOF_TOLERANCE
 from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import solve
@@ -72,7 +72,7 @@ class Counts:
     """What an attack found.
 
     solves : answers looked at;  optimal : of which called optimal;  bounded : of which with a finite bound
-    refused : blocks that a solver refused with its reason
+    refused : blocks that a solver refused with its reason, before or on the way
     faults : how often what was claimed does not hold, by kind, and exceptions by name;  examples : some in words
     """
 
@@ -133,7 +133,7 @@ def _judge(counts: Counts, hostile: Hostile, solvers: Sequence[str], bounds: boo
     for name in solvers:
         try:
             solution = solve(block, name, budget=Budget(), seed=0)
-        except SolverRefused:
+        except InvalidInput:
             counts.refused += 1
             continue
         except Exception as error:  # whatever a solver raises is what is counted
