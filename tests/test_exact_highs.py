@@ -10,12 +10,13 @@ import pytest
 from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
 from prunebench.core.certificate import value_range
 from prunebench.core.errors import SolverRefused
+from prunebench.core.perspective import best_split, certified_split
 from prunebench.core.programs import RefitProgram, SelectProgram
 from prunebench.core.quota import Quota
 from prunebench.kernels import highs_parts
 from prunebench.kernels.branch_and_bound_select import FREE
 from prunebench.kernels.branch_and_bound_trees import RefitTree, SelectTree
-from prunebench.kernels.highs_formulations import refitted
+from prunebench.kernels.highs_formulations import Ellipsoid, refitted
 from prunebench.kernels.highs_parts import Exclusion, Front, prove_refit, refit_tangents, select_tangents
 from prunebench.kernels.probing import probed, reduced
 from prunebench.kernels.relaxation_points import refit_points, relaxation_points
@@ -353,3 +354,51 @@ def test_interruption_during_the_run_keeps_the_incumbent():
 def test_a_formulation_of_the_other_mode_is_refused_with_the_right_ones():
     with pytest.raises(SolverRefused, match="choose auto, tangents, pairs"):
         solve(block_of("select"), "highs", options={"formulation": "perspective"})
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_probing_fixes_no_variable_of_a_better_mask(seed):
+    rng = np.random.default_rng(seed)
+    p, keep = 9, int(rng.integers(2, 8))
+    block = block_of("select", p=p, n=int(rng.integers(2, 12)), keep=keep, seed=seed)
+    masks = [mask for mask in (np.array(bits) for bits in product((False, True), repeat=p)) if mask.sum() == keep]
+    values = np.array([block.evaluate(mask) for mask in masks])
+    fixed = 0
+    for share in (0.0, 0.02, 0.1, 0.3):
+        # an incumbent that several masks beat: none of them may be lost
+        objective = float(np.sort(values)[int(share * len(masks))])
+        program = SelectProgram.of(block, objective)
+        left = probed(program, objective, lambda: False)
+        fixed += p - left.free.size
+        held = np.ones(p, dtype=bool)
+        held[left.free] = False
+        for mask, value in zip(masks, values, strict=True):
+            if value < left.cut - left.doubt:
+                assert not left.closed
+                assert (mask == left.mask)[held].all(), (share, value, objective)
+    assert fixed > 0
+
+
+def test_the_ellipsoid_holds_every_better_mask_and_what_its_arrays_are_off_by():
+    looked_at = 0
+    for seed in range(30):
+        block = ill_conditioned(seed, "refit").block
+        upper = block.evaluate(block.incumbent)
+        program = RefitProgram.of(block, upper)
+        split = best_split(program, program.inner(upper))
+        delta = None if split is None else certified_split(program, split.delta)
+        if delta is None or block.form.formed_error > 0.0:
+            continue
+        held = Ellipsoid.of(program, delta, program.inner(upper))
+        scaled = QuadraticForm(hessian=held.matrix, ridge=1.0, linear=-held.linear)
+        exact, arrays = Exact.of(block), Exact.of(replace(block, form=scaled, start_mask=None))
+        room = Fraction(held.doubt) + Fraction(program.rounding)
+        for mask in exact.masks():
+            value = exact.of_mask(mask)
+            if value <= Fraction(upper):
+                inner = (value - Fraction(program.constant)) * Fraction(program.scale)
+                assert abs(arrays.of_mask(mask) - inner) <= room, seed
+                weights = refitted(held.matrix, held.linear, mask)
+                assert (np.abs(weights) <= held.limit * (1.0 + 1e-6)).all(), seed
+        looked_at += 1
+    assert looked_at > 5

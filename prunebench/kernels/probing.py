@@ -184,7 +184,8 @@ def reduced(program: SelectProgram, tree: SelectTree, objective: float) -> Reduc
         constant=program.constant + offset / program.scale,
         rounding=program.rounding + HALF_ULP * ((p + 8) * size + 2.0 * abs(program.constant * program.scale)),
     )
-    closed = bound >= cut or free.size == 0
+    # with nothing left free one mask is left, which may be better: closed is what the bound alone says
+    closed = bound >= cut
     doubt = (tree.margin + tree.slack + 2.0 * left.rounding) / program.scale
     return Reduced(
         left, free, fixed == 0, program.outer(bound), program.outer(cut), closed, tree.shift[free], doubt
