@@ -15,7 +15,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.certificate import certificate, one_mask_bound
+from prunebench.core.certificate import certificate
+from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.optimality import is_proved
 from prunebench.core.programs import RefitProgram, SelectProgram
 from prunebench.core.proof import ProofWriter
@@ -77,7 +78,7 @@ class BranchAndBound:
         objective = block.evaluate(mask)
         recorder.record(objective)
         if block.settled:
-            bound = min(one_mask_bound(block, mask), objective)
+            bound = min(mask_bound(block, mask), objective)
             recorder.record(lower_bound=bound)
             return Solution.from_mask(
                 block, mask, status=Status.OPTIMAL if is_proved(objective, bound) else Status.FEASIBLE,
@@ -199,7 +200,7 @@ class _Run:
             return recorder.expired(nodes)
 
         limit = int(max(20, min(WORK_OF_A_DIVE / block.p**2, recorder.budget.evaluations)))
-        settle = lambda mask: program.inner(one_mask_bound(block, mask))  # noqa: E731  # passed on as a value
+        settle = lambda mask: program.inner(mask_bound(block, mask))  # noqa: E731  # passed on as a value
         search = Search(tree, upper, self.mask, improved, settle, stop, self.threads, writer=self.writer)
         try:
             search.run(limit)

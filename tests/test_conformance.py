@@ -50,7 +50,7 @@ def test_every_solver_passes_every_check(name, family, mode):
 
 
 @pytest.mark.parametrize("mode", ["select", "refit"])
-@pytest.mark.parametrize("name", [name for name in _solvers() if name != "branch-and-bound"])
+@pytest.mark.parametrize("name", _solvers())
 def test_every_claim_holds_in_exact_arithmetic_where_rounding_is_not_small(name, mode):
     solver = make_solver(name, QUICK_OPTIONS.get(name))
     if mode == "select" and "select" not in solver.modes:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
-from prunebench.core.certificate import one_mask_bound
+from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.programs import RefitProgram, SelectProgram
 from prunebench.testing.instances import FAMILIES, instance
 
@@ -303,7 +303,7 @@ def test_nodes_with_trees_of_their_own_prove_the_optimum(monkeypatch, seed, equa
         return mask, value
 
     def settle(mask):
-        return program.inner(one_mask_bound(block, mask))
+        return program.inner(mask_bound(block, mask))
 
     search = Search(tree, upper, worst, improved, settle, stop)
     search.run(20)

@@ -16,9 +16,10 @@ from prunebench.core import solution_file
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.bounds import lower_bound
-from prunebench.core.certificate import derive, one_mask_bound, value_range
+from prunebench.core.certificate import derive, value_range
 from prunebench.core.enumeration_check import can_enumerate, enumerated_bound
 from prunebench.core.errors import InvalidInput
+from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
 from prunebench.core.proof import Proof
 from prunebench.core.proof_check import proved_bound
@@ -168,7 +169,7 @@ def _support(
     faults: list[str] = []
     found: list[Support] = []
     if block.settled:
-        found.append(_plain(one_mask_bound(block, block.incumbent), "only mask"))
+        found.append(_plain(mask_bound(block, block.incumbent), "only mask"))
     root = _derived(block, certificate, faults)
     if np.isfinite(root):
         found.append(_plain(root, f"certificate, {certificate['formulation']}"))

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from prunebench.core import lapack
-from prunebench.core.arrays import BoolArray, FloatArray, vector
+from prunebench.core.arrays import FloatArray, vector
 from prunebench.core.balls import UNIT, Ball, image, largest_sum, transposed_image
 from prunebench.core.block import BlockProblem
+from prunebench.core.definite import proved_semidefinite
 from prunebench.core.errors import InvalidInput
 
 SHIFT = "select: diagonal shift"
@@ -120,7 +120,7 @@ def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
     else:
         assert form.hessian is not None
         # half the ridge goes into the curvature, so that a hessian singular to rounding is provably convex
-        if not _is_convex(form.hessian + np.diag(0.5 * form.ridge), _entry_doubt(block)):
+        if not proved_semidefinite(form.hessian + np.diag(0.5 * form.ridge), _entry_doubt(block)):
             return -np.inf
         ridge = ridge * 0.5
         product = image(form.hessian, dual) + ridge * dual
@@ -138,23 +138,6 @@ def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
         gains = (rest * rest).over(ridge.mid) * (0.5 + 4.0 * UNIT)
     bound = pruned.total() + form.constant - paid - largest_sum(gains, block.keeping)
     return float(bound.lower())
-
-
-def one_mask_bound(block: BlockProblem, mask: BoolArray) -> float:
-    """A lower bound on f over the weights that go with one mask: its value less rounding.
-
-    Mode refit: with H − diag(d) proved semidefinite, f >= f(v) − ½ Σ ∇f²/d over the support at any v; −inf where
-    nothing is proved.
-    """
-    weights = block.weights_of(mask)
-    value, slope = block.form.enclosure(weights)
-    if block.mode == "refit" and mask.any():
-        floor = block.form.strong_convexity
-        if floor is None or (floor[mask] <= 0.0).any():
-            return -np.inf
-        left = Ball(slope.mid[mask], slope.rad[mask])
-        value = value - (left * left).over(floor[mask]).total() * 0.5
-    return float(value.lower())
 
 
 def value_range(block: BlockProblem, weights: FloatArray) -> tuple[float, float]:
@@ -186,7 +169,7 @@ def _missing_convexity(block: BlockProblem, shift: FloatArray) -> tuple[float, f
     rotated = (matrix - np.outer(normal, update) - np.outer(update, normal))[1:, 1:]
     added, step = 0.0, 2.0 * doubt
     for _ in range(60):
-        if _is_convex(rotated + added * np.eye(block.p - 1), doubt):
+        if proved_semidefinite(rotated + added * np.eye(block.p - 1), doubt):
             return added, float(np.abs(matrix).sum(axis=1).max()) + added + doubt
         added, step = added + step, 4.0 * step
     raise InvalidInput(f"{block.name}: the certificate's shift does not make the block convex")
@@ -200,7 +183,7 @@ def _convex_share(block: BlockProblem, split: FloatArray) -> float:
     share = split * unit * unit
     doubt = block.p * (_entry_doubt(block) + 8.0 * UNIT)
     for factor in (1.0, 1.0 - 1e-12, 1.0 - 1e-10, 1.0 - 1e-8, 1.0 - 1e-6, 1.0 - 1e-4, 0.99, 0.9, 0.5, 0.1, 1e-2, 1e-3):
-        if _is_convex(matrix - np.diag(factor * share), doubt):
+        if proved_semidefinite(matrix - np.diag(factor * share), doubt):
             return factor
     return 0.0
 
@@ -208,22 +191,6 @@ def _convex_share(block: BlockProblem, split: FloatArray) -> float:
 def _entry_doubt(block: BlockProblem) -> float:
     """Relative error of a curvature entry computed from the block's arrays: of √(H_ii H_jj)."""
     return (block.form.entry_error + 12.0 * UNIT) * 1.01
-
-
-def _is_convex(matrix: FloatArray, doubt: float) -> bool:
-    """Whether every matrix within `doubt` of `matrix` (spectral norm) is proved positive semidefinite.
-
-    Rump: Verification of positive definiteness, BIT 46 (2006), Theorem 2.3.
-    """
-    size = matrix.shape[0]
-    if size == 0:
-        return True
-    trace = float(np.abs(matrix.diagonal()).sum())
-    lowered = matrix - (doubt + 2.0 * (size + 3) * UNIT * trace) * np.eye(size)
-    if not np.isfinite(lowered).all():
-        return False
-    _, info = lapack.dpotrf(lowered, lower=1, clean=0)
-    return bool(info == 0)
 
 
 def _held(proof: Mapping[str, Any], key: str, size: int) -> FloatArray:

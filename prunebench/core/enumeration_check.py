@@ -11,7 +11,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.certificate import one_mask_bound
+from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.quota import Quota
 
 UNIT = 2.0**-53
@@ -40,7 +40,7 @@ def enumerated_bound(block: BlockProblem, needed: float) -> float:
         for row in np.flatnonzero(~(bounds >= needed)):
             close += 1
             if close <= SINGLES:
-                bounds[row] = max(bounds[row], one_mask_bound(block, masks[row]))
+                bounds[row] = max(bounds[row], mask_bound(block, masks[row]))
         lowest = min(lowest, float(bounds.min()))
     return lowest if np.isfinite(lowest) else -np.inf
 
