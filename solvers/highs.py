@@ -24,9 +24,10 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.certificate import certificate
 from prunebench.core.convexify import certified_shift, plane_shift
 from prunebench.core.mask_bounds import mask_bound
-from prunebench.core.optimality import is_proved
+from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
 from prunebench.core.perspective import best_split, certified_split
 from prunebench.core.programs import HALF_ULP, RefitProgram, SelectProgram
+from prunebench.core.proof import Proof
 from prunebench.core.quota import top
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
@@ -59,7 +60,8 @@ class HiGHS:
     HiGHS proved (`parts`) and how often a part was split before (`splits`). Bounds are lowered by
     what HiGHS' row and integer tolerances allow, and by what the block's and the model's arrays are rounded
     by; where that leaves more than `optimal` allows, the answer is feasible. What HiGHS itself decides, such
-    as that a model has no solution, is its word. Budgeted evaluations are nodes of HiGHS.
+    as that a model has no solution, is its word, and a proof (`proof`) names it so. Budgeted evaluations are
+    nodes of HiGHS.
     """
 
     name: ClassVar[str] = "highs"
@@ -88,6 +90,10 @@ class HiGHS:
 
     gap: float = 1e-9
     """Stop at this relative gap, beside the budget's."""
+
+    proof: bool = False
+    """Record what probing and splitting fixed, so that it can be checked without a search, up to 1 GiB. What HiGHS
+    decided stands there as its word."""
 
     def refuses(self, block: BlockProblem) -> str:
         """Too many weights, or a formulation of the other mode."""
@@ -128,6 +134,8 @@ class _Run:
     """One solve: the incumbent, the bound, and the rounds between them."""
 
     def __init__(self, options: HiGHS, block: BlockProblem, recorder: Recorder, objective: float) -> None:
+        from prunebench.kernels.highs_proof import Trail
+
         self.options, self.block, self.recorder = options, block, recorder
         self.mask: BoolArray = block.incumbent
         self.objective, self.bound, self.tolerance = objective, -np.inf, 0.0
@@ -138,6 +146,7 @@ class _Run:
         self.free = np.arange(block.p)
         self.most = np.inf
         self.front: Front | None = None
+        self.trail = Trail(block if options.proof else None)
 
     def solve(self) -> Solution:
         """Run to the end of the proof or of the budget, or to Ctrl-C."""
@@ -169,8 +178,16 @@ class _Run:
             )  # fmt: skip
         return Solution.from_mask(
             self.block, self.mask, status=status, stop_reason=self.reason, recorder=self.recorder,
-            lower_bound=self.bound, details=details,
+            lower_bound=self.bound, details=details, proof=self._proof(),
         )  # fmt: skip
+
+    def _proof(self) -> Proof | None:
+        """The records of what was fixed and split; of the whole's relaxation alone where HiGHS had the whole."""
+        if not self.options.proof or not np.isfinite(self.bound):
+            return None
+        if not self.trail.entered:
+            self.trail.enter_whole(self.block, self.objective, lambda: bool(self.recorder.expired()))
+        return self.trail.finished(self.bound - PROOF_TOLERANCE * abs(self.objective))
 
     def _search(self) -> None:
         from prunebench.kernels.descent import swap_descent
@@ -288,6 +305,7 @@ class _Run:
 
         left = probed(program, self.objective, expired)
         self.left, self.free, self.most, self.tolerance = left, left.free, left.cut, left.doubt
+        self.trail.follow(left)
         if left.settled:
             if not left.closed:
                 # one mask has not been excluded
@@ -310,7 +328,7 @@ class _Run:
 
         self.front = Front(
             self.left, self.objective, offer, self._raise_bound, self.recorder.expired,
-            lambda: self.recorder.remaining, self.options.threads,
+            lambda: self.recorder.remaining, self.options.threads, self.trail,
         )  # fmt: skip
         self.front.run()
         self.reason, self.tolerance = self.front.reason, self.front.tolerance

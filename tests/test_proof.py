@@ -96,7 +96,7 @@ def test_a_proofs_bound_is_never_above_the_exact_optimum(mode):
 
 def forged(proof: Proof, rng: np.random.Generator) -> Proof:
     """The proof with something in it changed."""
-    what = rng.integers(8)
+    what = rng.integers(11)
     rows = rng.random(proof.records) < rng.choice([0.02, 0.3])
     rows[rng.integers(proof.records)] = True
     if what == 0:
@@ -122,15 +122,33 @@ def forged(proof: Proof, rng: np.random.Generator) -> Proof:
         return replace(proof, parent=np.where(rows, rng.integers(-1, proof.records, proof.records), proof.parent))
     if what == 6:
         return replace(proof, value=np.where(rows, 1 - proof.value, proof.value).astype(np.int8))
+    if what == 7:
+        freed = rng.random(proof.starts.shape) < 0.3
+        return replace(proof, starts=np.where(freed, rng.integers(-1, 2, freed.shape), proof.starts).astype(np.int8))
+    if what == 8:
+        other = rng.integers(0, proof.diagonals.shape[0], proof.records)
+        return replace(proof, relaxation=np.where(rows, other, proof.relaxation).astype(np.int32))
+    if what == 9:
+        return replace(proof, foreign=np.where(rows, 1 - proof.foreign, proof.foreign).astype(np.uint8))
     return replace(proof, kinds=pack(rng.integers(0, 2, (proof.records, proof.diagonals.shape[1])).astype(np.uint8)),
                    entries=np.empty(0))  # fmt: skip
 
 
-@pytest.mark.parametrize("mode", ["select", "refit"])
-def test_a_forged_proof_proves_nothing_false(mode):
-    block = block_of(4, mode, p=14, keep=6, rows=5)
+@pytest.mark.parametrize(
+    ("mode", "solver", "keep"),
+    [
+        ("select", "branch-and-bound", 6),
+        ("refit", "branch-and-bound", 6),
+        ("select", "highs", 6),
+        ("select", "highs", 4),
+    ],
+)
+def test_a_forged_proof_proves_nothing_false(monkeypatch, mode, solver, keep):
+    monkeypatch.setattr("prunebench.kernels.highs_parts.NODES_OF_THE_WHOLE", 1)
+    monkeypatch.setattr("prunebench.kernels.highs_parts.NODES_OF_A_PART", 2)
+    block = block_of(4, mode, p=14, keep=keep, rows=5)
     optimum = Exact.of(block).optimum
-    answer = solve(block, "branch-and-bound", options=PROOF)
+    answer = solve(block, solver, options=PROOF)
     rng = np.random.default_rng(0)
     refused = weaker = 0
     for _ in range(150):

@@ -6,7 +6,8 @@ or to prove little. Two facts are used.
 
 select, x = 1 − m pruned: F(x) = f((1 − x)·w̄) + ½ Σ (sᵢ − ridgeᵢ w̄ᵢ²)(xᵢ² − xᵢ), plus the quota's penalty
 weight·Σ_g (Σ_g x − pruned_g)², is f on masks that keep the count (and the quota). Where its curvature M is
-positive semidefinite on Σd = 0 it lies above its tangent at any x with Σx = p − keep.
+positive semidefinite on Σd = 0 it lies above its tangent at any x with Σx = p − keep. Where a relaxation
+was used below fixed weights only, that is asked of the free ones' M and d alone.
 
 refit: f(w) >= c − ½ v'(H − Δ)v − ½ Σ_kept (h − (H − Δ)v)²/Δ for any v, where c = f(0), h = −∇f(0), and
 H − Δ is positive semidefinite. Where a relaxation was used below fixed weights only, those that are
@@ -159,11 +160,11 @@ def _relaxations(block: BlockProblem, proof: Proof) -> "Iterator[tuple[IndexArra
         rows = order[bounds[number] : bounds[number + 1]]
         if not rows.size:
             continue
+        diagonal, start = proof.diagonals[number], proof.starts[number]
         if block.mode == "select":
-            yield rows, _Tangent.of(block, curvature, proof.diagonals[number], proof.penalty)
+            yield rows, _Tangent.of(block, curvature, diagonal, proof.penalty, start)
         else:
-            first, start = proof.diagonals[0], proof.starts[number]
-            yield rows, _Dual.of(block, curvature, first, proof.diagonals[number], start, np.flatnonzero(start == 1))
+            yield rows, _Dual.of(block, curvature, proof.diagonals[0], diagonal, start, np.flatnonzero(start == 1))
 
 
 def _points(block: BlockProblem, proof: Proof, rows: IndexArray) -> Iterator[tuple[IndexArray, FloatArray]]:
@@ -377,7 +378,10 @@ def _is_semidefinite(matrix: FloatArray, doubt: float) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class _Tangent:
-    """Mode select: constant, linear (p,) and matrix M (p, p) of F, their errors, and what leaving Σx = count costs."""
+    """Mode select: constant, linear (p,) and matrix M (p, p) of F, their errors, and what leaving Σx = count costs.
+
+    start : int8 (p,), what is fixed wherever F is used; M is semidefinite on the free weights' Σd = 0
+    """
 
     constant: float
     constant_off: float
@@ -385,11 +389,17 @@ class _Tangent:
     matrix: FloatArray
     doubt: FloatArray
     count: int
+    start: Signs
 
     @staticmethod
-    def of(block: BlockProblem, curvature: _Curvature, shift: FloatArray, penalty: float) -> "_Tangent | None":
+    def of(
+        block: BlockProblem, curvature: _Curvature, shift: FloatArray, penalty: float, start: Signs
+    ) -> "_Tangent | None":
         """F of a shift, which is raised where that makes its convexity on the count's plane provable."""
         dense, ridge, p = block.dense_weights, block.form.ridge, block.p
+        free = np.flatnonzero(start < 0)
+        # x² − x is 0 at a fixed weight, whatever multiplies it
+        shift = np.where(start < 0, shift, 0.0)
         value, value_off, slope, slope_off = _expansion(block, dense)
         matrix = curvature.matrix * dense[:, None] * dense
         scale = curvature.scale * np.abs(dense)
@@ -409,19 +419,21 @@ class _Tangent:
         diagonal = np.diag_indices(p)
         matrix[diagonal] += shift
         off[diagonal] += 4.0 * UNIT * (np.abs(shift) + np.abs(matrix[diagonal]))
-        added = _missing_on_plane(matrix, off)
-        if added is None:
+        missing = _missing_on_plane(matrix[np.ix_(free, free)], off[np.ix_(free, free)])
+        if missing is None:
             return None
+        added = np.zeros(p)
+        added[free] = missing
         shift = shift + added
         matrix[diagonal] += added
         off[diagonal] += 4.0 * UNIT * (np.abs(shift) + np.abs(matrix[diagonal]) + added)
         linear = linear - 0.5 * shift
         linear_off = linear_off + 4.0 * UNIT * (np.abs(linear) + np.abs(shift))
         doubt = (linear_off + off.sum(axis=1) + (p + 8) * UNIT * (np.abs(matrix).sum(axis=1) + np.abs(linear))) * UP
-        return _Tangent(value, value_off, linear, matrix, doubt, p - block.keep)
+        return _Tangent(value, value_off, linear, matrix, doubt, p - block.keep, start)
 
     def costs(self, points: FloatArray) -> _Costs:
-        """The tangents at points x (r, p) as costs of the pruned weights.
+        """The tangents at points x (r, p) as costs of the pruned weights; a fixed weight's x is what it is fixed to.
 
         Raises
         ------
@@ -429,15 +441,17 @@ class _Tangent:
         """
         if points.size and (points.min() < 0.0 or points.max() > 1.0):
             raise InvalidInput("a point of the proof lies outside [0, 1]")
+        free = self.start < 0
+        points = np.where(free, points, 1.0 - self.start)
         curved = points @ self.matrix
         gradient = curved + self.linear
         halves = 0.5 * points * curved
         start = self.constant - halves.sum(axis=1)
         p = self.linear.size
         # M is semidefinite on the plane only: a point beside it by t·1 costs t·|1'Md| and ½t²·|1'M1| at most
-        aside = np.abs(self.count - points.sum(axis=1)) / p + UNIT * p
-        rows = np.abs(self.matrix.sum(axis=1)) + self.doubt
-        astray = aside * rows.sum() * (1.0 + aside)
+        aside = np.abs(self.count - points.sum(axis=1)) / max(int(free.sum()), 1) + UNIT * p
+        rows = np.abs(self.matrix[:, free].sum(axis=1)) + self.doubt
+        astray = aside * rows[free].sum() * (1.0 + aside)
         doubt = self.constant_off + 1.5 * self.doubt.sum() + (p + 16) * UNIT * np.abs(halves).sum(axis=1) + astray
         return _Costs(start, doubt * UP, gradient, kept=False)
 
@@ -448,8 +462,8 @@ def _missing_on_plane(matrix: FloatArray, off: FloatArray) -> FloatArray | None:
     Weights of different sizes are brought to one scale first, dᵢ = eᵢ/scaleᵢ, so that small ones lose little.
     """
     p = matrix.shape[0]
-    if p == 1:
-        return np.zeros(1)
+    if p <= 1:
+        return np.zeros(p)
     scale = np.sqrt(np.maximum(np.abs(matrix).max(axis=1), 1e-300))
     matrix = matrix / scale[:, None] / scale
     # dividing rounds twice

@@ -117,7 +117,7 @@ class SelectTree:
             found = plane_shift(program.quadratic, program.linear, program.count, upper, stop=stop)
             shift, point = found.diagonal, found.point
         self.shift = certified_shift(program.quadratic, shift)
-        self.count, self.scale = program.count, program.scale
+        self.program, self.count, self.scale = program, program.count, program.scale
         self.matrix = np.array(program.quadratic)
         self.matrix[np.diag_indices(p)] += self.shift
         self.linear = program.linear - 0.5 * self.shift
@@ -174,18 +174,23 @@ class SelectTree:
 
     def root_proof(self) -> tuple[FloatArray, float, float]:
         """The root relaxation's point, the price of the count, and the safe bound there."""
-        p = self.linear.size
         point, fixed, *_ = self.root()
+        price, bound = self.optimum(point, fixed)
+        self._point = point
+        return point, price, bound
+
+    def optimum(self, point: FloatArray, fixed: Pattern) -> tuple[float, float]:
+        """Take a feasible point to the relaxation's optimum with what is fixed, in place.
+
+        Returns the price of the count, and the safe bound there.
+        """
+        p = self.linear.size
         gradient, sweeps = np.empty(p), (np.empty((1, p + 1)), np.empty(1, np.int64), np.empty((1, 2)))
         _, price = tableau.optimum(
             self.matrix, self.linear, point, gradient, fixed, np.empty((p + 1, p + 1)), sweeps, np.zeros(p, bool), 1e-9
         )
-        self._point = point
-        return (
-            point,
-            price,
-            select.bound_at(self.matrix, self.linear, point, gradient, price, fixed, self.count, self.slack),
-        )
+        bound = select.bound_at(self.matrix, self.linear, point, gradient, price, fixed, self.count, self.slack)
+        return price, bound
 
 
 @dataclass(frozen=True, eq=False)

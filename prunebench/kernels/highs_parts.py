@@ -11,7 +11,7 @@ split at the variable on which the tree branched, and probing fixes what it can 
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numba import njit
@@ -24,6 +24,7 @@ from prunebench.kernels.branch_and_bound_select import FREE, Pattern, gradient_a
 from prunebench.kernels.branch_and_bound_trees import RefitTree, SelectTree
 from prunebench.kernels.highs_formulations import SAFETY, refit_doubts, refitted
 from prunebench.kernels.highs_model import FEASIBILITY, Model, Rows
+from prunebench.kernels.highs_proof import ROOT, End, Trail
 from prunebench.kernels.probing import Reduced, probe
 from prunebench.kernels.relaxation_points import refit_points, relaxation_points
 
@@ -174,11 +175,12 @@ def prove_refit(
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Masks with some variables fixed: x (p,) feasible, fixed (p,); bound is the relaxation's."""
+    """Masks with some variables fixed: x (p,) feasible, fixed (p,); bound is the relaxation's, end where a proof is."""
 
     x: FloatArray
     fixed: Pattern
     bound: float
+    end: End = ROOT
 
 
 @dataclass
@@ -189,6 +191,7 @@ class Front:
     watch : told what is proved as it rises, in the block's units
     stop : given the nodes so far, a reason to end or ""
     seconds : what is left of the time
+    trail : where a proof is to be left
 
     tolerance : how far below the incumbent a proof may end, in the block's units
     """
@@ -200,6 +203,7 @@ class Front:
     stop: Callable[[int], str]
     seconds: Callable[[], float]
     threads: int = 1
+    trail: Trail = field(default_factory=Trail)
     nodes: int = 0
     splits: int = 0
     models: int = 0
@@ -224,7 +228,8 @@ class Front:
     def run(self) -> None:
         """Close every part, or end with a reason."""
         root, _, bound = self.tree.root_proof()
-        self._take(Part(root, np.full(root.size, FREE, np.int8), bound), NODES_OF_THE_WHOLE)
+        end = self.trail.enter(self.tree)
+        self._take(Part(root, np.full(root.size, FREE, np.int8), bound, end), NODES_OF_THE_WHOLE)
         while self._heap and not self.reason:
             self._tell(np.inf)
             self.reason = self.stop(self.nodes)
@@ -236,11 +241,13 @@ class Front:
         """Close a part, by its bound or by HiGHS, or split it."""
         tree, x, fixed = self.tree, part.x, part.fixed
         cut = self.cut
-        bound = max(part.bound, fixed_bound(tree, x, fixed, cut))
+        own, order = fixed_bound(tree, x, fixed, cut)
+        bound, end = max(part.bound, own), self.trail.fix(part.end, order, fixed)
         free = np.flatnonzero(fixed == FREE)
         left = tree.count - int((fixed == 1).sum())
         if bound >= cut or left in (0, free.size):
             self._proved = min(self._proved, cut)
+            self.trail.close(end)
             if bound < cut:
                 # one mask has not been excluded
                 self._offer(np.where(fixed == FREE, left == 0, fixed == 0))
@@ -251,13 +258,13 @@ class Front:
         held, closed, branch = relaxation_points(
             tree.matrix, tree.linear, tree.count, tree.slack, x, fixed, cut, points
         )
-        part = Part(x, fixed, bound)
+        part = Part(x, fixed, bound, end)
         if closed:
             self._prove(part, free, points[:held])
             return
         self.splits += 1
-        for value in (0, 1):
-            self._push(with_fixed(tree, part, branch, value))
+        for value, below in enumerate(self.trail.split(end, branch)):
+            self._push(replace(with_fixed(tree, part, branch, value), end=below))
 
     def _round(self, x: FloatArray, fixed: Pattern) -> None:
         """Offer the mask that descent finds from the relaxation's point."""
@@ -297,6 +304,7 @@ class Front:
             self.rounds += 1
             if outcome.status == INFEASIBLE:
                 self._proved = min(self._proved, exclusion.proven)
+                self.trail.close(part.end, foreign=True)
                 return
             fresh = [mask for mask in exclusion.masks(outcome.points) if mask.tobytes() not in seen]
             for mask in fresh:
@@ -329,10 +337,11 @@ class Front:
         return bool(self.stop(self.nodes))
 
 
-def fixed_bound(tree: SelectTree, x: FloatArray, fixed: Pattern, cut: float) -> float:
-    """Fix what probing can, in place; x becomes the relaxation's point. Returns its bound."""
-    bound: float = probe(tree.matrix, tree.linear, tree.count, tree.slack, x, fixed, cut, PROMISE)
-    return bound
+def fixed_bound(tree: SelectTree, x: FloatArray, fixed: Pattern, cut: float) -> tuple[float, IndexArray]:
+    """Fix what probing can, in place; x becomes the relaxation's point. Returns its bound, and what was fixed when."""
+    order = np.empty(x.size, np.int64)
+    bound, made = probe(tree.matrix, tree.linear, tree.count, tree.slack, x, fixed, cut, PROMISE, order)
+    return bound, order[:made]
 
 
 def with_fixed(tree: SelectTree, part: Part, i: int, value: int) -> Part:

@@ -30,8 +30,10 @@ def probe(
     fixed: Pattern,
     cut: float,
     promise: float,
-) -> float:
-    """Fix what the relaxations allow, in place, from the feasible x. Returns the safe bound with what is fixed.
+    order: IndexArray,
+) -> tuple[float, int]:
+    """Fix what the relaxations allow, in place, from the feasible x. Returns the safe bound with what is fixed,
+    and how many variables were fixed; `order` (p,) begins with them, in the order in which they were.
 
     matrix (p, p), linear (p,): the convexified objective. A bound of `cut` or more: nothing is better.
     A child is solved only where the bound's rise, to second order and without the box, is at least
@@ -46,15 +48,16 @@ def probe(
     tableau = np.empty((p + 1, p + 1))
     sweeps = (np.empty((4 * p + 8, p + 1)), np.empty(4 * p + 8, np.int64), np.empty((4 * p + 8, 2)))
     bound = -np.inf
+    made = 0
     changed = True
     while changed:
         changed = False
         size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
         if size == 0:
-            return max(bound, bound_at(matrix, linear, x, grad, price, fixed, count, rounding))
+            return max(bound, bound_at(matrix, linear, x, grad, price, fixed, count, rounding)), made
         bound = max(bound, bound_at(matrix, linear, x, grad, price, fixed, count, rounding))
         if bound >= cut:
-            return bound
+            return bound, made
         for i in range(p):
             if fixed[i] == FREE:
                 cost = grad[i] - price
@@ -62,6 +65,9 @@ def probe(
                     fixed[i] = 0
                 elif x[i] == 1.0 and bound - cost >= cut:
                     fixed[i] = 1
+                if fixed[i] != FREE:
+                    order[made] = i
+                    made += 1
         for i in range(p):
             variance[i] = (-tableau[i + 1, i + 1] if basic[i] else 1.0 / (matrix[i, i] + 1e-300)) + 1e-300
         for j in range(p):
@@ -94,9 +100,11 @@ def probe(
                     break
             if fixed[j] != FREE:
                 changed = True
+                order[made] = j
+                made += 1
                 x[j] = float(fixed[j])
                 if not reachable(fixed, count):
-                    return np.inf
+                    return np.inf, made
                 gradient_at(matrix, linear, x, grad)
                 repair(x, fixed, grad, count)
                 size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
@@ -104,8 +112,20 @@ def probe(
                     break
                 bound = max(bound, bound_at(matrix, linear, x, grad, price, fixed, count, rounding))
                 if bound >= cut:
-                    return bound
-    return bound
+                    return bound, made
+    return bound, made
+
+
+@dataclass(frozen=True, eq=False)
+class Fixings:
+    """What was fixed of one tree's variables.
+
+    order : int64 (k,), the variables in the order in which they were fixed;  fixed : int8 (p,), FREE, 0 or 1
+    """
+
+    tree: SelectTree
+    order: IndexArray
+    fixed: Pattern
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +137,7 @@ class Reduced:
     bound : the relaxation's bound with what is fixed, in the block's units;  closed : nothing is better than `cut`
     cut : what every solution that the fixing excludes costs at least, in the block's units
     shift : (f,) of the relaxation, the free variables' part;  doubt : how far it may be off, in the block's units
+    stages : how it was fixed; each stage's tree is over what the stages before left free
     """
 
     program: SelectProgram
@@ -127,6 +148,7 @@ class Reduced:
     closed: bool
     shift: FloatArray
     doubt: float
+    stages: tuple[Fixings, ...] = ()
 
     def lift(self, mask: BoolArray) -> BoolArray:
         """A mask of the free variables as one of all."""
@@ -143,6 +165,7 @@ class Reduced:
             bound=max(self.bound, further.bound),
             cut=min(self.cut, further.cut),
             doubt=max(self.doubt, further.doubt),
+            stages=self.stages + further.stages,
         )
 
     @property
@@ -169,8 +192,8 @@ def reduced(program: SelectProgram, tree: SelectTree, objective: float) -> Reduc
     p = program.linear.size
     cut = program.inner(objective) - tree.margin
     point, _, _ = tree.root_proof()
-    fixed = np.full(p, FREE, np.int8)
-    bound = float(probe(tree.matrix, tree.linear, program.count, tree.slack, point, fixed, cut, 0.0))
+    fixed, order = np.full(p, FREE, np.int8), np.empty(p, np.int64)
+    bound, made = probe(tree.matrix, tree.linear, program.count, tree.slack, point, fixed, cut, 0.0, order)
     free, ones = np.flatnonzero(fixed == FREE), fixed == 1
     inner = program.quadratic[:, ones].sum(axis=1)
     linear = program.linear + inner
@@ -188,5 +211,6 @@ def reduced(program: SelectProgram, tree: SelectTree, objective: float) -> Reduc
     closed = bound >= cut
     doubt = (tree.margin + tree.slack + 2.0 * left.rounding) / program.scale
     return Reduced(
-        left, free, fixed == 0, program.outer(bound), program.outer(cut), closed, tree.shift[free], doubt
+        left, free, fixed == 0, program.outer(bound), program.outer(cut), closed, tree.shift[free], doubt,
+        (Fixings(tree, order[:made], fixed),),
     )  # fmt: skip
