@@ -241,15 +241,20 @@ def with_worse_mask(folder, block):
     (folder / "s.json").write_text(json.dumps(contents))
 
 
-def test_verify_believes_nothing_where_probing_settled_the_block(tmp_path, capsys):
-    block = easy_block(1, p=24, keep=9, rows=10)
+def test_verify_believes_nothing_where_probing_settled_the_block(tmp_path, capsys, small_parts):
+    # too many masks to enumerate
+    block = hard_block(26, 3)
     arguments = solved(tmp_path, block)
+    assert json.loads((tmp_path / "s.json").read_text())["details"]["parts"] == 0
     capsys.readouterr()
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert out.startswith("verified")
     assert "proof's" in out
     assert "HiGHS" not in out
+    # without its proof an honest solution is not refuted, although no node was searched
+    assert main(arguments[:3]) == 3
+    assert "a search of 0 nodes by probing and HiGHS that is not re-derived" in capsys.readouterr().out
     with_worse_mask(tmp_path, block)
     assert main(arguments) == 1
     assert "not supported" in capsys.readouterr().out

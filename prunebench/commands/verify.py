@@ -215,8 +215,10 @@ def _unchecked(
     if proof is not None:
         return f"HiGHS' word: {what} was not derived again" if support.trusted >= needed else ""
     nodes, masks = certificate.get("nodes"), details.get("masks_in_all")
-    if isinstance(nodes, int) and nodes > 0 and _is_number(certificate.get("bound")):
-        by = "by HiGHS " if str(certificate.get("formulation", "")).startswith("highs") else ""
+    highs = str(certificate.get("formulation", "")).startswith("highs")
+    # probing settles blocks without a node, and HiGHS' presolve excludes parts without one
+    if isinstance(nodes, int) and nodes >= (0 if highs else 1) and _is_number(certificate.get("bound")):
+        by = "by probing and HiGHS " if highs else ""
         return f"a search of {nodes} nodes {by}that is not re-derived: {what} is not checked here"
     if isinstance(masks, int) and masks == details.get("masks"):
         return f"an enumeration of {masks} masks that is not repeated: {what} is not checked here"
