@@ -8,9 +8,10 @@ import zipfile
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from prunebench.cli import main
-from prunebench.coordinator import runner
+from prunebench.coordinator import icbs, layer_wise, multi_stage, one_shot, runner
 from prunebench.coordinator.prune import PruneRequest, prune, resume
 from prunebench.core.errors import Interrupted
 from prunebench.log import archive
@@ -137,6 +138,49 @@ def test_every_flipped_bit_of_a_checkpoint_is_found(capsys, tiny, half):
             assert "checkpoint.npz is" in refused(capsys, "resume", half, "--quiet")
 
 
+def test_a_seal_covers_everything():
+    request, arrays, info = {"a": 1}, {"x": np.arange(4.0), "y": np.ones(2, dtype=bool)}, {"step": 1, "trust": 0.5}
+    seals = {
+        archive.seal(request, arrays, info),
+        archive.seal({"a": 2}, arrays, info),
+        archive.seal(request, arrays, {**info, "trust": 0.25}),
+        archive.seal(request, {**arrays, "x": np.arange(1.0, 5.0)}, info),
+        archive.seal(request, {**arrays, "x": np.arange(4.0).reshape(2, 2)}, info),
+        archive.seal(request, {**arrays, "x": arrays["x"].view(np.int64)}, info),
+        archive.seal(request, {"z": arrays["x"], "y": arrays["y"]}, info),
+        archive.seal(request, {"x": arrays["x"]}, info),
+    }
+    assert len(seals) == 8
+    assert archive.seal(request, dict(reversed(arrays.items())), dict(reversed(info.items()))) in seals
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "unusual"),
+    [("half", {"trust": 0.0625, "loss": 3.5, "best_loss": 1.5}), ("one-shot", {}), ("layer-wise", {}),
+     ("multi-stage", {"rate": 0.025})],
+)  # fmt: skip
+def test_what_a_checkpoint_says_is_what_the_run_goes_on_with(tiny, tmp_path, monkeypatch, coordinator, unusual):
+    run = shutil.copytree(tiny / coordinator, tmp_path / "run")
+    of_run = {"seconds": 1234.5, "outcome": {"objective": 0.125, "status": "feasible"}, "solved": 7}
+
+    def change(arrays, info):
+        info.update(unusual)
+        info["run"].update(of_run)
+
+    rewrite(run, change)
+    arrays, info = RunDirectory.open(run).load_state()
+    for kind in (icbs.ICBS, one_shot.OneShot, layer_wise.LayerWise, multi_stage.MultiStage):
+        monkeypatch.setattr(kind, "ask", lambda *_count: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(Interrupted):
+        resume(run)
+    arrays_then, then = RunDirectory.open(run).load_state()
+    assert 1234.5 <= then["run"].pop("seconds") < 1334.5
+    info["run"].pop("seconds")
+    assert then == info
+    assert arrays.keys() == arrays_then.keys()
+    assert all(np.array_equal(arrays[name], arrays_then[name]) for name in arrays)
+
+
 def test_a_checkpoint_without_a_seal_is_taken_only_if_it_is_trusted(capsys, half):
     rewrite(half, lambda arrays, info: None, sealed=False)
     line = refused(capsys, "resume", half, "--quiet")
@@ -233,6 +277,12 @@ def test_what_a_finished_run_wrote_is_told_from_what_it_did_not(capsys, tiny, do
         shutil.copy(tiny / "other" / name, done)
         assert "the files do not match" in refused(capsys, *asked, "--start", done, "--out", tmp_path / "new")
         (done / name).write_bytes(before)
+    # files that fit one another, and yet are not what the run wrote
+    weights = load_file(done / "weights.safetensors")
+    before = (done / "weights.safetensors").read_bytes()
+    save_file({**weights, "fc1.bias": weights["fc1.bias"] + 1.0}, done / "weights.safetensors")
+    assert "the files do not match" in refused(capsys, *asked, "--start", done, "--out", tmp_path / "new")
+    (done / "weights.safetensors").write_bytes(before)
     held = json.loads((done / "result.json").read_text())
     (done / "result.json").write_text(json.dumps({**held, "accuracy": 0.99}))
     assert "is not what this run wrote" in refused(capsys, "resume", done, "--quiet")

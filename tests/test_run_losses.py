@@ -18,6 +18,7 @@ from prunebench import make_solver, register_solver
 from prunebench.cli import main
 from prunebench.coordinator import runner
 from prunebench.coordinator.executors import Pooled
+from prunebench.coordinator.icbs import ICBS
 from prunebench.coordinator.prune import PruneRequest, prune, resume
 from prunebench.core.errors import Interrupted, InvalidInput, RunFailed, WorkersGone
 from prunebench.core.registry import SOLVERS
@@ -208,6 +209,51 @@ def test_a_run_whose_solver_stops_working_is_given_up_after_three_steps(tmp_path
         prune(request("icbs", coordinator_options=options), out=tmp_path / "run")
     assert result_of(tmp_path / "run")["steps"] == 6
     assert len(Failing.calls) == 6
+
+
+def test_losses_now_and_then_end_no_run_and_it_resumes_before_the_first(tmp_path):
+    options = {**OPTIONS["icbs"], "steps": 9, "blocks_per_step": 1}
+    breaks(1, 3, 5, 7)
+    with pytest.raises(RunFailed, match="4 blocks were not solved"):
+        prune(request("icbs", coordinator_options=options), out=tmp_path / "run")
+    assert result_of(tmp_path / "run")["steps"] == 9
+    breaks()
+    said = []
+    resume(tmp_path / "run", say=said.append)
+    assert "continuing after step 1" in said
+    assert len(Failing.calls) == 8
+
+
+def test_what_was_solved_before_an_interrupt_counts_when_the_solver_fails_after_it(tmp_path):
+    options = {**OPTIONS["icbs"], "steps": 9, "blocks_per_step": 1}
+    with pytest.raises(Interrupted):
+        prune(
+            request("icbs", coordinator_options=options),
+            out=tmp_path / "run",
+            say=lambda line: _interrupt() if "step 2/" in line else None,
+        )
+    breaks(*range(100))
+    with pytest.raises(RunFailed, match="3 steps in a row solved nothing"):
+        resume(tmp_path / "run")
+
+
+def test_an_interrupt_while_a_step_is_applied_leaves_the_checkpoint_before_it(whole, tmp_path, monkeypatch):
+    close, calls = ICBS._close_step, []
+
+    def interrupted(self):
+        move = close(self)
+        calls.append(move)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return move
+
+    monkeypatch.setattr(ICBS, "_close_step", interrupted)
+    with pytest.raises(Interrupted):
+        prune(request("icbs"), out=tmp_path / "run")
+    assert resume(tmp_path / "run")["steps"] == 4
+    assert same_mask(tmp_path / "run", whole / "icbs")
+    lines = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 
 
 def test_a_run_with_a_loss_that_is_killed_goes_back_to_before_the_loss(whole, tmp_path):
