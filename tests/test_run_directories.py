@@ -389,7 +389,7 @@ def test_no_damaged_run_directory_gives_an_internal_error(capsys, tiny, tmp_path
     ways, found = spoiled(tiny, rng), []
     start = ["prune", "digits-mlp", "--density", DENSITY, "--coordinator", "icbs", "--steps", 1, "--block-size", 16]
     assert len(ways) > 150
-    ways = [("nothing", lambda run: None), *rng.sample(ways, 80)]
+    ways = [("nothing", lambda run: None), *rng.sample(ways, 40)]
     for number, (what, spoil) in enumerate(ways):
         run = tmp_path / "run"
         shutil.rmtree(run, ignore_errors=True)
