@@ -213,6 +213,8 @@ def _unchecked(
     details = solution.get("details") or {}
     what = "that it is optimal" if solution.get("status") == Status.OPTIMAL else "its bound"
     if proof is not None:
+        if support.bound >= needed:
+            return f"a bound that the proof misses by a rounding: it proves {support.bound:.17g}"
         return f"HiGHS' word: {what} was not derived again" if support.trusted >= needed else ""
     nodes, masks = certificate.get("nodes"), details.get("masks_in_all")
     highs = str(certificate.get("formulation", "")).startswith("highs")
