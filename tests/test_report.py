@@ -178,7 +178,7 @@ def test_the_page_has_every_section_and_its_links_lead_somewhere(page):
     assert "To fill it" not in text
     assert "exhaustive" in text[text.index("What was skipped and why</h2>") :].split("<h2>")[0]
     said = re.sub(r"<[^>]*>", "", text)
-    assert "prunebench prune digits-mlp --density 0.1 --solver swap --coordinator icbs" in said
+    assert "prunebench prune digits-mlp --density=0.1 --solver=swap --coordinator=icbs" in said
 
 
 def test_names_from_the_data_cannot_become_markup(folder, tmp_path):
