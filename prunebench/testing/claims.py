@@ -58,7 +58,8 @@ def evaluation_rounding(block: BlockProblem, weights: np.ndarray) -> Fraction:
     form = block.plain().form
     move = np.abs(weights - form.centre)
     if form.factor is not None:
-        hessian = np.abs(form.factor).T @ np.abs(form.factor)
+        factor = np.abs(form.factor.astype(np.float64))
+        hessian = factor.T @ factor
     else:
         assert form.hessian is not None
         hessian = np.abs(form.hessian)
