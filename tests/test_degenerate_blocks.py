@@ -69,20 +69,21 @@ def test_every_solver_answers_or_refuses(name, mode):
     solver = make_solver(name, OPTIONS.get(name))
     if mode not in solver.modes:
         pytest.skip(f"{name} does not handle mode {mode} itself")
-    answers = 0
+    answers, refusals = 0, []
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
         for block in _blocks(name, mode):
             try:
                 found = solve(block, solver, budget=Budget(evaluations=EVALUATIONS))
-            except InvalidInput:
+            except InvalidInput as error:
+                refusals.append(str(error))
                 continue
             answers += 1
             assert np.isfinite(found.objective), block.name
             assert np.isfinite(found.weights).all(), block.name
             assert not np.isnan(found.lower_bound), block.name
             assert int(found.mask.sum()) == block.keep
-    assert answers > (10 if name in SLOW else 40)
+    assert answers > (10 if name in SLOW else 40), f"{answers} answers; refused: {refusals}"
 
 
 def test_mfac_without_curvature_keeps_the_heaviest_weights():
