@@ -9,7 +9,8 @@ import pytest
 from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
 from prunebench.cli import main
 from prunebench.core.optimality import is_proved
-from prunebench.core.proof_check import _Curvature, _Tangent, proved_bound
+from prunebench.core.proof_check import proved_bound
+from prunebench.core.proof_relaxations import Curvature, Tangent
 from prunebench.core.quota import Quota
 from prunebench.kernels import highs_parts
 from prunebench.testing.exact import Exact
@@ -43,8 +44,8 @@ def small_parts(monkeypatch):
 
 
 def tangents_below(block, start, shift):
-    tangent = _Tangent.of(block, _Curvature.of(block), shift, 0.0, start)
-    added = tangent.matrix.diagonal() - _Curvature.of(block).matrix.diagonal() * block.dense_weights**2 - shift
+    tangent = Tangent.of(block, Curvature.of(block), shift, 0.0, start)
+    added = tangent.matrix.diagonal() - Curvature.of(block).matrix.diagonal() * block.dense_weights**2 - shift
     return tangent, added[start < 0]
 
 
@@ -72,7 +73,7 @@ def test_tangents_below_fixed_weights_lie_below_every_mask_under_them_and_touch_
 
 def test_convexity_is_asked_of_the_free_weights_alone():
     block = easy_block(0, p=10, keep=5, rows=6)
-    matrix = _Curvature.of(block).matrix * block.dense_weights[:, None] * block.dense_weights
+    matrix = Curvature.of(block).matrix * block.dense_weights[:, None] * block.dense_weights
     start = np.array([0, 1, 1, -1, -1, -1, -1, -1, 0, -1], np.int8)
     free = np.flatnonzero(start < 0)
     plane = np.linalg.svd(np.ones((1, free.size)))[2][1:]
