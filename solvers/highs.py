@@ -33,12 +33,15 @@ from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 
 if TYPE_CHECKING:
+    from prunebench.kernels.highs_model import Rows
     from prunebench.kernels.highs_parts import Exclusion, Front
     from prunebench.kernels.probing import Reduced
 
 MAX_SIZE = 256
 PAIRS_SIZE = 24
 LP_ROUNDS = 25
+MOST_APART = 20
+"""Masks that are taken out of one model at most, each for one more run of HiGHS: the best few, as a rule the best."""
 MOST_KICKS = 2000
 ROUNDING = "rounding, and HiGHS' tolerances, leave this gap"
 PROBED = "probing"
@@ -94,6 +97,13 @@ class HiGHS:
     proof: bool = False
     """Record what probing and splitting fixed, so that it can be checked without a search, up to 1 GiB. What HiGHS
     decided stands there as its word."""
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """Compile what only a split part needs: a miniature is settled without one."""
+        from prunebench.kernels.highs_parts import warm_up
+
+        if block.mode == "select":
+            warm_up()
 
     def refuses(self, block: BlockProblem) -> str:
         """Too many weights, or a formulation of the other mode."""
@@ -216,9 +226,13 @@ class _Run:
                     break
                 model.add(rows)
 
+        # masks that were taken out of the model, and what each of them costs at least
+        apart: dict[bytes, float] = {}
+
         def watch(dual: float) -> None:
             if np.isfinite(dual):
-                self._raise_bound(program.outer(dual + formulation.offset - formulation.slack))
+                others = program.outer(dual + formulation.offset - formulation.slack)
+                self._raise_bound(min([others, *apart.values()]))
 
         while not self.reason:
             self.rounds += 1
@@ -233,6 +247,9 @@ class _Run:
                 # probing may exclude the incumbent, and the model's columns hold what is better than it only
                 self._raise_bound(self.most)
                 return
+            if apart and outcome.status == "Infeasible":
+                self._raise_bound(min(apart.values()))
+                return
             watch(outcome.bound)
             if self.rounds == 1:
                 self.root = self.bound
@@ -245,7 +262,14 @@ class _Run:
                     model.add(formulation.violated(formulation.point_of(mask), every=True))
                     added += 1
             if self.bound >= self.objective - self.tolerance:
-                return
+                # HiGHS' tolerances may be all that is left of the gap: then the best mask is looked at by itself
+                best = self._mask_of(outcome.points[0]) if outcome.points else self.mask
+                done = is_proved(self.objective, self.bound) or self.left is not None or len(apart) == MOST_APART
+                if done or best.tobytes() in apart:
+                    return
+                apart[best.tobytes()] = mask_bound(self.block, best)
+                model.add(_all_but(best))
+                continue
             self.reason = recorder.expired(self.nodes)
             if not self.reason and not outcome.finished:
                 self.reason = f"HiGHS stopped: {outcome.status}"
@@ -446,6 +470,15 @@ def _widened_refit(block: BlockProblem, program: RefitProgram) -> RefitProgram:
     reach = float(form.entry_sizes @ np.abs(form.centre))
     rounding = program.rounding + form.formed_error * reach**2 * program.scale
     return replace(program, rounding=rounding, relative=program.relative + form.formed_error)
+
+
+def _all_but(mask: BoolArray) -> "Rows":
+    """The row that every mask but this one keeps; the mask's binaries are a model's first columns."""
+    from prunebench.kernels.highs_model import Rows
+
+    row, kept = Rows(), np.flatnonzero(mask)
+    row.add(kept, np.ones(kept.size), upper=kept.size - 1)
+    return row
 
 
 def _with_count(mask: BoolArray, count: int) -> BoolArray:

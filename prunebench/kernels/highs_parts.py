@@ -351,6 +351,11 @@ def with_fixed(tree: SelectTree, part: Part, i: int, value: int) -> Part:
     return Part(x, fixed, part.bound)
 
 
+def warm_up() -> None:
+    """Compile `move`."""
+    move(np.eye(2), np.zeros(2), 1, np.full(2, 0.5), np.full(2, FREE, np.int8), 0, 1)
+
+
 @njit(cache=True, error_model="numpy", nogil=True)
 def move(matrix: FloatArray, linear: FloatArray, count: int, x: FloatArray, fixed: Pattern, i: int, value: int) -> None:
     """Fix variable i in place, and bring x back to the count."""
