@@ -70,7 +70,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     proof = None if arguments.proof is None else Proof.load(arguments.proof)
     block = BlockProblem.load(arguments.file).in_mode(solution["mode"])
     mask, weights = _mask(solution, block.p), _weights(solution, block.p)
-    faults = _wrong_entries(solution, block, mask, weights)
+    wrong = _wrong_entries(solution, block, mask, weights)
+    faults = list(wrong)
     low, high = value_range(block, weights)
     reported = float(solution["objective"])
     slack = 2.0 * (high - low) + ROUNDING * abs(reported)
@@ -90,8 +91,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     elif not derived:
         verdict, rests = CONSISTENT, _unchecked(solution, certificate, support, proof, needed)
         if not rests:
+            rests = "nothing"
             faults.append(_unsupported(claimed, support, proof))
-        elif not faults:
+        elif not wrong:
             faults += _refuted(block, mask, claimed, reported)
     verdict = REFUTED if faults else verdict
     return {
