@@ -53,7 +53,7 @@ def derive(block: BlockProblem, proof: Mapping[str, Any]) -> float:
     formulation = proof.get("formulation")
     if formulation == SHIFT and block.mode == "select":
         return shift_bound(
-            block, _held(proof, "shift", block.p), _held(proof, "point", block.p), float(proof.get("price", 0.0))
+            block, _held(proof, "shift", block.p), _held(proof, "point", block.p), _number(proof, "price")
         )
     if formulation == SPLIT and block.mode == "refit":
         return split_bound(block, _held(proof, "split", block.p), _held(proof, "point", block.p))
@@ -196,4 +196,21 @@ def _entry_doubt(block: BlockProblem) -> float:
 def _held(proof: Mapping[str, Any], key: str, size: int) -> FloatArray:
     if key not in proof:
         raise InvalidInput(f"the certificate has no {key!r}; its formulation {proof.get('formulation')!r} needs it")
-    return vector(f"the certificate's {key}", np.asarray(proof[key], dtype=np.float64), size)
+    try:
+        held = np.asarray(proof[key], dtype=np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidInput(f"the certificate's {key} is no list of numbers: {error}") from error
+    return vector(f"the certificate's {key}", held, size)
+
+
+def _number(proof: Mapping[str, Any], key: str) -> float:
+    """A finite number of the certificate, 0 where it has none.
+
+    Raises
+    ------
+    InvalidInput   it is something else
+    """
+    value = proof.get(key, 0.0)
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < np.inf:
+        raise InvalidInput(f"the certificate's {key} is {value!r}; expected a finite number")
+    return float(value)

@@ -26,14 +26,13 @@ Records of masks that HiGHS itself excluded are marked: value 1 in `foreign` uin
 """
 
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from prunebench.core import npz
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 
@@ -43,9 +42,6 @@ MOST_BYTES = 2**30
 
 Signs = npt.NDArray[np.int8]
 Bits = npt.NDArray[np.uint8]
-
-UNREADABLE = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, OSError, KeyError, TypeError, MemoryError)
-"""What numpy raises of an archive that is damaged or none."""
 
 _KINDS: dict[str, tuple[type[np.generic], int]] = {
     "diagonals": (np.float64, 2),
@@ -121,25 +117,12 @@ class Proof:
         path = Path(path)
         if not path.is_file():
             raise InvalidInput(f"{path}: there is no such file; make one with 'prunebench solve … --proof FILE'")
-        try:
-            _require_honest_sizes(path)
-            with np.load(path, allow_pickle=False) as archive:
-                if not isinstance(archive, np.lib.npyio.NpzFile):
-                    raise InvalidInput(f"{path}: this is a single array, not a proof file ({FORMAT}, .npz)")
-                held = {name: archive[name] for name in archive.files}
-        except InvalidInput:
-            raise
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            ValueError,
-            EOFError,
-            OSError,
-            KeyError,
-            TypeError,
-            MemoryError,
-        ) as error:
-            raise InvalidInput(f"{path}: not a readable proof file ({FORMAT}, .npz): {error}") from error
+        with npz.opened(path, f"proof file ({FORMAT}, .npz)") as archive:
+            members = [archive.header(key) for key in ("format", "block", "mode", *_KINDS) if key in archive]
+            for member in members:
+                _require_kind(member, str(path))
+            archive.require_unpacked(members)
+            held = {member.name: archive.array(member) for member in members}
         return _of_arrays(held, str(path))
 
 
@@ -233,11 +216,15 @@ def _packed_point(point: FloatArray) -> tuple[Bits, FloatArray]:
     return pack(kinds), np.ascontiguousarray(point[kinds == 2])
 
 
-def _require_honest_sizes(path: Path) -> None:
-    """Refuse an archive that unpacks to more than a proof may hold: proofs are stored uncompressed."""
-    with zipfile.ZipFile(path) as archive:
-        if sum(member.file_size for member in archive.infolist()) > 2 * MOST_BYTES:
-            raise InvalidInput(f"{path}: unpacks to more than {2 * MOST_BYTES} bytes, which no proof file holds")
+def _require_kind(member: npz.Member, source: str) -> None:
+    """Refuse an array of another type or number of axes, before it is loaded."""
+    kind, axes = _KINDS.get(member.name, (np.str_, 0))
+    right = member.dtype.kind == "U" if kind is np.str_ else member.dtype == np.dtype(kind)
+    if not right or len(member.shape) != axes:
+        raise InvalidInput(
+            f"{source}: {member.name!r} has dtype {member.dtype} and {len(member.shape)} axes; "
+            f"expected {np.dtype(kind)} and {axes}"
+        )
 
 
 def _of_arrays(held: dict[str, npt.NDArray[np.generic]], source: str) -> Proof:
@@ -247,12 +234,5 @@ def _of_arrays(held: dict[str, npt.NDArray[np.generic]], source: str) -> Proof:
     missing = [name for name in ("block", "mode", *_KINDS) if name not in held]
     if missing:
         raise InvalidInput(f"{source}: the proof file lacks {missing[0]!r}")
-    for name, (kind, axes) in _KINDS.items():
-        array = held[name]
-        if array.dtype != np.dtype(kind) or array.ndim != axes:
-            raise InvalidInput(
-                f"{source}: {name!r} has dtype {array.dtype} and {array.ndim} axes; "
-                f"expected {np.dtype(kind)} and {axes}"
-            )
     arrays = {name: held[name] for name in _KINDS if name != "penalty"}
     return Proof(str(held["block"]), str(held["mode"]), penalty=float(held["penalty"]), **arrays)  # type: ignore[arg-type]  # checked above
