@@ -205,7 +205,7 @@ def test_one_run_is_enough_where_success_reaches_the_confidence(success):
 
 def test_a_runs_layers_are_kept_and_size(tmp_path):
     save_file({"fc": np.array([True, False, False])}, tmp_path / "mask.safetensors")
-    assert gather._layers(tmp_path) == {"fc": (1, 3)}
+    assert gather._layers(tmp_path, {}) == {"fc": (1, 3)}
 
 
 def test_a_row_has_the_values_of_its_solve():

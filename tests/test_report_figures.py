@@ -365,6 +365,11 @@ def test_directories_without_anything_to_report_are_refused_with_the_reason(tmp_
     with pytest.raises(InvalidInput, match="not readable"):
         gather([tmp_path])
     (tmp_path / "run.json").write_text(json.dumps({"format": "prunebench.run/1", "request": {"problem": "x"}}))
+    with pytest.raises(InvalidInput, match="'density' is missing"):
+        gather([tmp_path])
+    asked = {"coordinator": "icbs", "solver": "swap", "mode": "refit", "seed": 0, "scope": "network"}
+    request = {"problem": "x", "density": 0.5, **asked, "solver_options": {}, "coordinator_options": {}}
+    (tmp_path / "run.json").write_text(json.dumps({"format": "prunebench.run/1", "request": request}))
     with pytest.raises(InvalidInput, match="nothing has happened"):
         gather([tmp_path])
     with pytest.raises(InvalidInput, match="is a file"):

@@ -16,7 +16,7 @@ import numpy as np
 
 from prunebench.core import options as option_tools
 from prunebench.core.block import MODES, BlockProblem, Mode
-from prunebench.core.errors import InvalidInput, SolverRefused
+from prunebench.core.errors import InvalidInput, SolverFailed, SolverRefused
 from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import Solver, solve
 from prunebench.testing.claims import faults
@@ -315,7 +315,7 @@ def run_check(name: str, solver: Solver, family: str, mode: Mode, seeds: Iterabl
     Returns
     -------
     str   "" if it passed on at least one seed and failed on none, else the reason why the solver
-          refused every instance
+          refused every instance, or why the external program behind it gave no answer
 
     Raises
     ------
@@ -332,6 +332,9 @@ def run_check(name: str, solver: Solver, family: str, mode: Mode, seeds: Iterabl
             # a hostile block may turn out too ill-conditioned on the way, which the error says
             if family not in HOSTILE and not isinstance(error, SolverRefused):
                 raise
+            refusal = str(error)
+        except SolverFailed as error:
+            # an external program gave up, which is told and no answer: nothing to judge
             refusal = str(error)
         except AssertionError as error:
             where = f"{solver.name} fails {name} on {family}, seed {seed}, mode {mode}"
