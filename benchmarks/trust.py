@@ -54,8 +54,8 @@ def claims(share):
 
 
 def honest_block(rng):
-    """A random block of 20 to 44 weights in either mode."""
-    p = int(rng.integers(20, 45))
+    """A random block of 16 to 30 weights in either mode."""
+    p = int(rng.integers(16, 31))
     weights = rng.normal(size=p)
     form = QuadraticForm(factor=rng.normal(size=(int(rng.integers(4, 30)), p)), ridge=0.05, centre=weights)
     return BlockProblem(form, weights, int(rng.integers(2, p - 2)), MODES[int(rng.integers(2))])
