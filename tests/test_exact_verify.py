@@ -51,6 +51,12 @@ def test_a_wrong_objective_is_named(files):
     assert "objective" in verdict(files, objective=0.0)["faults"][0]
 
 
+def test_a_worse_objective_than_the_weights_have_is_named(files):
+    worse = json.loads((files / "solution.json").read_text())["objective"] + 1.0
+    result = verdict(files, objective=worse, status="feasible", lower_bound=None, relative_gap=None)
+    assert [fault for fault in result["faults"] if fault.startswith("the objective is")] == result["faults"] != []
+
+
 def test_a_bound_above_the_objective_is_named(files):
     assert any("above the objective" in fault for fault in verdict(files, lower_bound=1e9)["faults"])
 
