@@ -225,3 +225,11 @@ def test_a_solver_without_proofs_is_named(files, capsys):
     arguments = ["solve", str(files / "b.npz"), "--solver", "swap", "--proof", str(files / "q.npz")]
     assert main(arguments) == 2
     assert "branch-and-bound" in capsys.readouterr().err
+
+
+def test_a_variable_that_is_fixed_is_not_branched_on_again():
+    # singular to rounding: a fixed variable was left between its values, and the tree went deeper than it has room
+    block = ill_conditioned(1371, "select").block
+    answer = solve(block, "branch-and-bound", options=PROOF)
+    assert answer.lower_bound <= Exact.of(block).optimum
+    assert answer.details["nodes"] < 2 ** (block.p + 1)

@@ -226,6 +226,9 @@ def explore(
         if not pruned:
             diagonal_of(source, sweeps, 0 if own else made, diagonal[: n + 1])
             j = branching_variable(x, diagonal, basic, source, sweeps, 0 if own else made)
+            if j >= 0 and fixed[j] != FREE:
+                # on a block that is singular to rounding a fixed variable can be left between its values
+                j = -1
             if j < 0:
                 rounded(x, fixed, count, trial)
                 gradient_at(matrix, linear, trial, trial_grad)

@@ -70,7 +70,8 @@ def relaxation_points(
             open_node = bound < cut
         if open_node:
             j = branching_variable(x, np.diag(tableau), basic, tableau, sweeps, 0) if size > 0 else -1
-            if j < 0:
+            if j < 0 or fixed[j] != FREE:
+                j = -1
                 for i in range(p):
                     if fixed[i] == FREE:
                         j = i
