@@ -116,6 +116,9 @@ class _Run:
         except KeyboardInterrupt:
             status, self.reason = Status.INTERRUPTED, "interrupted"
         tolerance = self.proof.pop("tolerance", 0.0)
+        # the objective is rounded itself: its mask's exact value may be a few units in the last place below it
+        own = mask_bound(self.block, self.mask)
+        self.bound = min(self.bound, own) if np.isfinite(own) else self.bound
         if status is None:
             proved = is_proved(self.objective, self.bound)
             expired = self.reason.startswith(("time limit", "evaluation limit"))
