@@ -29,7 +29,7 @@ def certificate(
     formulation : SHIFT (proof: shift, point, price), SPLIT (proof: split, point), LAGRANGIAN (proof:
                   dual), or another name, which proves nothing by itself
     root_bound  : the bound of the relaxation that the proof stands for
-    bound       : what the search proved;  tolerance : objectives this close count as equal
+    bound       : what the search proved;  tolerance : the search's margin and rounding, for information
     nodes       : of the search tree
     """
     plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in proof.items()}

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
-from prunebench.core.proof import Proof, unpack
+from prunebench.core.proof import Bits, Proof, unpack
 from prunebench.core.proof_relaxations import UNIT, UP, Costs, Curvature, Dual, Tangent, expansion, is_semidefinite
 
 CHUNK = 8192
@@ -55,10 +55,13 @@ def proved_bound(block: BlockProblem, proof: Proof) -> Checked:
     entering, leaving = _assignments(block, proof)
     own, branches = np.full(proof.records, -np.inf), np.full((proof.records, 2), -np.inf)
     excluded = np.full(proof.records, np.inf)
+    kinds = unpack(proof.kinds, block.p)
+    if (kinds > 2).any() or int((kinds == 2).sum()) != proof.entries.size:
+        raise InvalidInput("the proof's points do not fit their entries")
     for rows, relaxation in _relaxations(block, proof):
         if relaxation is None:
             continue
-        for part, points in _points(block, proof, rows):
+        for part, points in _points(proof, kinds, rows):
             costs = relaxation.costs(points)
             _close(block, proof, costs, part, entering, leaving, own, branches, excluded)
     if block.mode == "refit":
@@ -148,13 +151,10 @@ def _relaxations(block: BlockProblem, proof: Proof) -> "Iterator[tuple[IndexArra
             yield rows, Dual.of(block, curvature, proof.diagonals[0], diagonal, start, np.flatnonzero(start == 1))
 
 
-def _points(block: BlockProblem, proof: Proof, rows: IndexArray) -> Iterator[tuple[IndexArray, FloatArray]]:
-    """The points of the given records, some at a time. -> (rows, points (rows, p))"""
-    kinds = unpack(proof.kinds, block.p)
+def _points(proof: Proof, kinds: Bits, rows: IndexArray) -> Iterator[tuple[IndexArray, FloatArray]]:
+    """The points of the given records, some at a time, of the kinds (r, p). -> (rows, points (rows, p))"""
     held = (kinds == 2).sum(axis=1)
     begin = np.concatenate(([0], np.cumsum(held)))
-    if (kinds > 2).any() or begin[-1] != proof.entries.size:
-        raise InvalidInput("the proof's points do not fit their entries")
     for first in range(0, rows.size, CHUNK):
         part = rows[first : first + CHUNK]
         points = np.where(kinds[part] == 1, 1.0, 0.0)
