@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
-from prunebench.forms import sampler_run
+from prunebench.solvers.dimod import sampler_run
 
 NATIVE = ("anneal", "swap")
 """Solvers whose every state keeps the right count."""

@@ -59,10 +59,10 @@ def digits(seed: int) -> tuple[np.ndarray, np.ndarray]:
     import torch
     from sklearn.datasets import load_digits
 
-    from prunebench.curvature.classification import cross_entropy
     from prunebench.curvature.gradients import sample_gradients
-    from prunebench.curvature.network import PrunableNetwork
-    from prunebench.curvature.samples import TensorSamples
+    from prunebench.networks.classification import cross_entropy
+    from prunebench.networks.network import PrunableNetwork
+    from prunebench.networks.samples import TensorSamples
 
     images, labels = load_digits(return_X_y=True)
     inputs, targets = torch.tensor(images / 8.0, dtype=torch.float32), torch.tensor(labels)
@@ -135,7 +135,7 @@ def compare(
     name: str, rows: np.ndarray, weights: np.ndarray, ridge: float, solvers: list[str], limits: tuple[float, float]
 ) -> None:
     """The table of one instance; limits : wall-clock seconds of a solver and of the search for a bound."""
-    from prunebench.core.bounds import lower_bound
+    from prunebench.kernels.relaxations.bounds import lower_bound
 
     for density in DENSITIES:
         keep = int(density * weights.size)

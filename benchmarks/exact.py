@@ -24,8 +24,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 
 from prunebench import Budget, Status, solve
-from prunebench.coordinator.cut import cut_block
-from prunebench.core.programs import RefitProgram, SelectProgram
+from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
+from prunebench.runs.cut import cut_block
 
 
 def kinds(problem, size, mode):
@@ -168,7 +168,7 @@ def scip(block, limit):
 
 def mccormick(block, limit):
     """The textbook linearisation in HiGHS: three rows a pair, no strengthening and no starting point."""
-    from prunebench.kernels.highs_formulations import Pairs
+    from prunebench.solvers.highs.formulations import Pairs
 
     program = program_of(block)
     begin = process_time()

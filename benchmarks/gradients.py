@@ -12,11 +12,11 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from prunebench.curvature.classification import cross_entropy
 from prunebench.curvature.gradients import gradient_memory, sample_gradients
-from prunebench.curvature.network import PrunableNetwork
-from prunebench.curvature.samples import TensorSamples
-from prunebench.curvature.training import dense_network
+from prunebench.networks.classification import cross_entropy
+from prunebench.networks.network import PrunableNetwork
+from prunebench.networks.samples import TensorSamples
+from prunebench.networks.training import dense_network
 
 NETWORKS = {"784-40-20-10": (784, 40, 20, 10), "784-512-512-10": (784, 512, 512, 10)}
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from prunebench.coordinator.prune import PruneRequest, prune
+from prunebench.runs.prune import PruneRequest, prune
 
 PROBLEM = "garment-fashion-mnist"
 PUBLISHED = {"steps": 90, "accept": "none"}

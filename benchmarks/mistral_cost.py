@@ -14,13 +14,13 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from prunebench.coordinator.host_memory import icbs_host_bytes
-from prunebench.coordinator.icbs_options import ICBSOptions
+from prunebench.coordinators.icbs.host_memory import icbs_host_bytes
+from prunebench.coordinators.icbs.options import ICBSOptions
 from prunebench.curvature.landscape import NetworkLandscape
-from prunebench.curvature.language import sequence_loss
-from prunebench.curvature.language_samples import TokenSamples
-from prunebench.curvature.network import PrunableNetwork
-from prunebench.curvature.torchvision_build import make_importable
+from prunebench.data.language_samples import TokenSamples
+from prunebench.networks.language import sequence_loss
+from prunebench.networks.network import PrunableNetwork
+from prunebench.networks.torchvision_build import make_importable
 
 GIB = 2**30
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from prunebench import make_problem
-from prunebench.coordinator.prune import PruneRequest, prune
 from prunebench.core.block import BlockProblem
 from prunebench.core.masks import keep_count
 from prunebench.core.solution import Budget
 from prunebench.core.solver import solve
 from prunebench.curvature.fisher import FisherOptions, network_form
-from prunebench.curvature.network import PrunableNetwork
+from prunebench.networks.network import PrunableNetwork
+from prunebench.runs.prune import PruneRequest, prune
 
 PROBLEM = "mlpnet-mnist"
 DENSITIES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)

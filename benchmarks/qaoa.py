@@ -22,12 +22,13 @@ from qaoa_blocks import FAMILIES, block
 from prunebench import Budget, solve
 from prunebench.forms.circuits import Ansatz, mixer_pairs
 from prunebench.forms.qiskit import ising_coefficients, masks_of_bits
-from prunebench.kernels import qaoa_angles, subspace
-from prunebench.kernels.qaoa_objectives import objective
-from prunebench.kernels.qaoa_optimizers import minimise
-from prunebench.kernels.qaoa_samples import state_statistics
-from prunebench.kernels.subspace_simulator import Simulator, spread
-from prunebench.kernels.subspace_values import mask_values
+from prunebench.kernels.enumeration import subspace
+from prunebench.kernels.enumeration.values import mask_values
+from prunebench.solvers.qaoa import starts
+from prunebench.solvers.qaoa.objectives import objective
+from prunebench.solvers.qaoa.optimizers import minimise
+from prunebench.solvers.qaoa.samples import state_statistics
+from prunebench.solvers.qaoa.simulator import Simulator, spread
 
 LAYERS, STEPS = 5, 20
 PLAIN = {"angles": "layer", "objective": "mean"}
@@ -70,8 +71,8 @@ def penalty_run(problem, reps):
     middle, width = spread(energies)
     simulator = Simulator(space, (energies - middle) / width)
     found = minimise(
-        simulator.gradient, qaoa_angles.ramp(problem.p, "x", reps), method="lbfgs", steps=STEPS,
-        units=qaoa_angles.units(problem.p, "x", reps), rng=np.random.default_rng(0), stop=lambda _: "",
+        simulator.gradient, starts.ramp(problem.p, "x", reps), method="lbfgs", steps=STEPS,
+        units=starts.units(problem.p, "x", reps), rng=np.random.default_rng(0), stop=lambda _: "",
     )  # fmt: skip
     chances = simulator.probabilities(found.angles)
     share = float(chances[feasible].sum())
@@ -92,8 +93,8 @@ def empty_run(problem):
     simulator, aim = Simulator(space, np.zeros(space.size), weighted=True), objective("gibbs", energies)
     found = minimise(
         lambda angles: simulator.gradient(angles, aim),
-        qaoa_angles.with_weights(qaoa_angles.ramp(p, "complete", LAYERS), p), method="lbfgs", steps=STEPS,
-        units=qaoa_angles.weighted_units(p, "complete", LAYERS), rng=np.random.default_rng(0), stop=lambda _: "",
+        starts.with_weights(starts.ramp(p, "complete", LAYERS), p), method="lbfgs", steps=STEPS,
+        units=starts.weighted_units(p, "complete", LAYERS), rng=np.random.default_rng(0), stop=lambda _: "",
     )  # fmt: skip
     return state_statistics(energies, simulator.probabilities(found.angles)), time.perf_counter() - began
 
@@ -173,7 +174,7 @@ def speed(p, keep, layers, repeats):
     values = mask_values(problem, space.masks())
     mean, deviation = spread(values)
     simulator = Simulator(space, (values - mean) / deviation)
-    angles = qaoa_angles.ramp(p, "complete", layers)
+    angles = starts.ramp(p, "complete", layers)
     ansatz = Ansatz(p, keep, "complete", layers)
     fields, couplings, _ = ising_coefficients(problem)
     named = ansatz.binding(fields / deviation, couplings / deviation, angles)
@@ -218,7 +219,7 @@ def sizes(cases):
         values = mask_values(problem, space.masks())
         mean, deviation = spread(values)
         simulator = Simulator(space, (values - mean) / deviation)
-        angles = qaoa_angles.ramp(p, "complete", LAYERS)
+        angles = starts.ramp(p, "complete", LAYERS)
         step = timed(lambda simulator=simulator, angles=angles: simulator.gradient(angles), 2)
         began = time.process_time()
         solution = solve(problem, "qaoa-subspace")

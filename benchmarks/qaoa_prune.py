@@ -14,7 +14,7 @@ import statistics
 import tempfile
 from pathlib import Path
 
-from prunebench.coordinator.prune import PruneRequest, prune
+from prunebench.runs.prune import PruneRequest, prune
 
 SAMPLES = {"samples": 200, "accept_samples": 1000}
 """The digits have 1347 calibration samples, fewer than iCBS's defaults want."""

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from prunebench.coordinator.prune import PruneRequest, prune, resume
+from prunebench.runs.prune import PruneRequest, prune, resume
 
 DENSE = 91.36
 RECALLED = {0.7: 91.25, 0.6: 91.20, 0.5: 91.04, 0.4: 90.78, 0.3: 90.38, 0.2: 88.72, 0.1: 79.32}

@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from prunebench.coordinator.prune import PruneRequest, prune
+from prunebench.runs.prune import PruneRequest, prune
 
 PUBLISHED = ("wanda", "sparsegpt", "sparsegpt (row)")
 FREE = {"fixed_pruned": 0.0, "fixed_kept": 0.0, "gradient_scale": 1.0}

@@ -19,7 +19,7 @@ import numpy as np
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Recorder
-from prunebench.kernels.descent import SwapDescent
+from prunebench.kernels.local_search.descent import SwapDescent
 
 T = TypeVar("T")
 REPEATS = 5

@@ -19,11 +19,11 @@ import numpy as np
 
 from prunebench import BlockProblem, QuadraticForm, solve
 from prunebench.commands import verify
-from prunebench.coordinator.cut import cut_block
 from prunebench.core import solution_file
 from prunebench.core.block import MODES
 from prunebench.core.errors import InvalidInput
-from prunebench.core.proof_check import proved_bound
+from prunebench.proofs.check import proved_bound
+from prunebench.runs.cut import cut_block
 from prunebench.testing import damaged_blocks
 from prunebench.testing.claims import attack
 from prunebench.testing.forged import FORGERIES, forged

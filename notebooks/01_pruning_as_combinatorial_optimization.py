@@ -32,8 +32,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from prunebench import BlockProblem, QuadraticForm, solve
-from prunebench.coordinator.cut import cut_block
 from prunebench.core.errors import InvalidInput
+from prunebench.runs.cut import cut_block
 
 SIZES = {"small": {"real_blocks": 12}, "default": {"real_blocks": 40}}
 size = SIZES[os.environ.get("PRUNEBENCH_NOTEBOOK_SIZE", "default")]

@@ -30,8 +30,8 @@ import numpy as np
 from IPython.display import display
 
 from prunebench import make_problem, plot
-from prunebench.coordinator.prune import PruneRequest, prune
 from prunebench.log.run_directory import next_free
+from prunebench.runs.prune import PruneRequest, prune
 
 SIZES = {"small": {"steps": 4, "strong_steps": 2, "every": 1}, "default": {"steps": 90, "strong_steps": 20, "every": 3}}
 size = SIZES[os.environ.get("PRUNEBENCH_NOTEBOOK_SIZE", "default")]

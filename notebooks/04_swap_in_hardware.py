@@ -33,8 +33,8 @@ import pandas
 from IPython.display import display
 
 from prunebench import Budget, make_solver, solve
-from prunebench.coordinator.cut import cut_block
-from prunebench.kernels.qaoa_samples import baselines
+from prunebench.runs.cut import cut_block
+from prunebench.solvers.qaoa.samples import baselines
 
 SIZES = {
     "small": {"weights": 16, "seconds": 0.5, "qubits": 6, "shots": 256},

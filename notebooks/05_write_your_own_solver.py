@@ -31,8 +31,8 @@ from IPython.display import display
 import prunebench
 from prunebench import Solution, Status, plot, register_solver, solve
 from prunebench.comparison.table import summary
-from prunebench.coordinator.cut import cut_block
 from prunebench.core.solution import Recorder
+from prunebench.runs.cut import cut_block
 from prunebench.testing.conformance import CHECKS, assert_conforms, families
 
 SIZES = {

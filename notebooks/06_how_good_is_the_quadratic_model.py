@@ -33,8 +33,8 @@ from scipy.stats import spearmanr
 
 from prunebench import Budget, make_problem, solve
 from prunebench.comparison.true_loss import TrueLoss
-from prunebench.coordinator.cut import cut_block
 from prunebench.core.errors import InvalidInput
+from prunebench.runs.cut import cut_block
 
 SIZES = {
     "small": {

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from prunebench.core.errors import InvalidInput, MissingData
 from prunebench.core.problem import register
 from prunebench.core.registry import missing_packages
-from prunebench.curvature.hub import cached
-from prunebench.curvature.texts import missing_text
+from prunebench.data.texts import missing_text
+from prunebench.networks.hub import cached
 
 if TYPE_CHECKING:
-    from prunebench.curvature.language_samples import Packing, TokenSamples
+    from prunebench.data.language_samples import Packing, TokenSamples
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 TASKS = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
@@ -118,13 +118,13 @@ class CausalLM:
 
     def model(self) -> Any:
         """A new copy of the language model on its device, in evaluation mode."""
-        from prunebench.curvature.language_models import load_model
+        from prunebench.networks.language_models import load_model
 
         return load_model(self._located(), self.dtype, self.device)
 
     def prunable(self) -> tuple[str, ...]:
         """The weights of the linear layers but the head, or of those that `layers` names."""
-        from prunebench.curvature.language_models import linear_layers
+        from prunebench.networks.language_models import linear_layers
 
         return linear_layers(self._located(), self.layers)
 
@@ -139,25 +139,25 @@ class CausalLM:
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The mean cross-entropy of every sequence's predicted tokens."""
-        from prunebench.curvature.language import sequence_loss
+        from prunebench.networks.language import sequence_loss
 
         return sequence_loss(outputs, targets)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Loss and perplexity a token of the validation text, and the accuracy of the tasks that are named."""
-        from prunebench.curvature.language import evaluate_language_model
+        from prunebench.networks.language import evaluate_language_model
 
         measures = evaluate_language_model(model, self.validation())
         if self.tasks:
-            from prunebench.curvature.language_models import load_tokenizer
-            from prunebench.curvature.language_tasks import evaluate_tasks
+            from prunebench.networks.language_models import load_tokenizer
+            from prunebench.networks.language_tasks import evaluate_tasks
 
             measures |= evaluate_tasks(model, load_tokenizer(self._located()), self.tasks, self.batch)
         return measures
 
     def save_pretrained(self, model: Any, folder: Path) -> None:
         """Write the model and its tokenizer as a folder that AutoModelForCausalLM.from_pretrained takes."""
-        from prunebench.curvature.language_models import save
+        from prunebench.networks.language_models import save
 
         save(model, self._located(), folder)
 
@@ -191,8 +191,8 @@ class CausalLM:
             yield missing_text(self.validation_text)
 
     def _samples(self, part: str, text: str, context: int, packing: "Packing", most: int | None) -> "TokenSamples":
-        from prunebench.curvature.language_samples import TokenSamples
-        from prunebench.curvature.language_sets import LanguageSet
+        from prunebench.data.language_samples import TokenSamples
+        from prunebench.data.language_sets import LanguageSet
 
         chosen = LanguageSet(self._located(), text, self.validation_documents, context, packing, most)
         return TokenSamples(chosen.sequences(part), self.batch, self.sample, weighted=self.weighting == "tokens")

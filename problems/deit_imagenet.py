@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from prunebench.core.errors import MissingData
 from prunebench.core.problem import Samples, register
-from prunebench.curvature.imagenet import ImageNet
+from prunebench.data.imagenet import ImageNet
 
 DOWNLOAD = "download"
 
@@ -46,7 +46,7 @@ class DeitImagenet:
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
-        from prunebench.curvature.timm_models import load
+        from prunebench.networks.timm_models import load
 
         if self.missing():
             raise MissingData(self.missing())
@@ -55,7 +55,7 @@ class DeitImagenet:
 
     def prunable(self) -> tuple[str, ...]:
         """The weights of the linear layers but the head; the patch embedding is a convolution and stays."""
-        from prunebench.curvature.timm_models import linear_layers
+        from prunebench.networks.timm_models import linear_layers
 
         return linear_layers(self.network)
 
@@ -69,19 +69,19 @@ class DeitImagenet:
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The cross-entropy of every sample."""
-        from prunebench.curvature.classification import cross_entropy
+        from prunebench.networks.classification import cross_entropy
 
         return cross_entropy(outputs, targets)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Accuracy and mean cross-entropy on the images below val/."""
-        from prunebench.curvature.classification import evaluate_classifier
+        from prunebench.networks.classification import evaluate_classifier
 
         return evaluate_classifier(model, self.validation(), batch_size=self.batch)
 
     def save_pretrained(self, model: Any, folder: Path) -> None:
         """Write the model as a folder of timm's: `timm.create_model("local-dir:FOLDER", pretrained=True)` takes it."""
-        from prunebench.curvature.timm_models import save
+        from prunebench.networks.timm_models import save
 
         save(model, folder)
 

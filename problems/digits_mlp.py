@@ -53,7 +53,7 @@ class DigitsMlp:
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode; trains it when the cache does not hold it."""
-        from prunebench.curvature.training import Recipe, dense_network, trained
+        from prunebench.networks.training import Recipe, dense_network, trained
 
         network = dense_network((INPUTS, *self.hidden, CLASSES), self._layers())
         recipe = Recipe(epochs=self.epochs, batch_size=64, learning_rate=5e-3, weight_decay=1e-3, seed=self.seed)
@@ -73,13 +73,13 @@ class DigitsMlp:
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The cross-entropy of every sample."""
-        from prunebench.curvature.classification import cross_entropy
+        from prunebench.networks.classification import cross_entropy
 
         return cross_entropy(outputs, targets)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Accuracy and mean cross-entropy on the held-out images."""
-        from prunebench.curvature.classification import evaluate_classifier
+        from prunebench.networks.classification import evaluate_classifier
 
         return evaluate_classifier(model, self.validation())
 
@@ -90,7 +90,7 @@ class DigitsMlp:
 def _samples(part: str) -> Samples:
     import torch
 
-    from prunebench.curvature.samples import TensorSamples
+    from prunebench.networks.samples import TensorSamples
 
     train_images, test_images, train_labels, test_labels = _split()
     images, labels = (train_images, train_labels) if part == "train" else (test_images, test_labels)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from prunebench.core.problem import Samples, register
-from prunebench.curvature.datasets import FASHION_MNIST, Part, load_images, missing_files
-from prunebench.curvature.pretrained import Source
+from prunebench.data.mnist import FASHION_MNIST, Part, load_images, missing_files
+from prunebench.networks.pretrained import Source
 
 SIZES = (784, 512, 512, 10)
 LAYERS = ("linear_relu_stack.linear1", "linear_relu_stack.linear2", "linear_relu_stack.linear3")
@@ -35,7 +35,7 @@ class GarmentFashionMnist:
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
-        from prunebench.curvature.training import Recipe, dense_network
+        from prunebench.networks.training import Recipe, dense_network
 
         recipe = Recipe(epochs=6, batch_size=128, learning_rate=1e-3)
         return self._source().fill(dense_network(SIZES, LAYERS), self.calibration, recipe)
@@ -54,13 +54,13 @@ class GarmentFashionMnist:
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The cross-entropy of every sample."""
-        from prunebench.curvature.classification import cross_entropy
+        from prunebench.networks.classification import cross_entropy
 
         return cross_entropy(outputs, targets)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Accuracy and mean cross-entropy on the test images."""
-        from prunebench.curvature.classification import evaluate_classifier
+        from prunebench.networks.classification import evaluate_classifier
 
         return evaluate_classifier(model, self.validation())
 
@@ -73,6 +73,6 @@ class GarmentFashionMnist:
 
 
 def _samples(part: Part) -> Samples:
-    from prunebench.curvature.samples import ImageSamples
+    from prunebench.networks.samples import ImageSamples
 
     return ImageSamples(*load_images(FASHION_MNIST, part), mean=MEAN, std=STD)

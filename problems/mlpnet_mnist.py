@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from prunebench.core.problem import Samples, register
-from prunebench.curvature.datasets import MNIST, Part, load_images, missing_files
-from prunebench.curvature.pretrained import Source
+from prunebench.data.mnist import MNIST, Part, load_images, missing_files
+from prunebench.networks.pretrained import Source
 
 SIZES = (784, 40, 20, 10)
 LAYERS = ("fc1", "fc2", "fc3")
@@ -35,7 +35,7 @@ class MlpnetMnist:
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
-        from prunebench.curvature.training import Recipe, dense_network
+        from prunebench.networks.training import Recipe, dense_network
 
         recipe = Recipe(epochs=10, batch_size=128, learning_rate=3e-3)
         return self._source().fill(dense_network(SIZES, LAYERS, bias=False), self.calibration, recipe)
@@ -54,13 +54,13 @@ class MlpnetMnist:
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The cross-entropy of every sample."""
-        from prunebench.curvature.classification import cross_entropy
+        from prunebench.networks.classification import cross_entropy
 
         return cross_entropy(outputs, targets)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Accuracy and mean cross-entropy on the test images."""
-        from prunebench.curvature.classification import evaluate_classifier
+        from prunebench.networks.classification import evaluate_classifier
 
         return evaluate_classifier(model, self.validation())
 
@@ -70,6 +70,6 @@ class MlpnetMnist:
 
 
 def _samples(part: Part) -> Samples:
-    from prunebench.curvature.samples import ImageSamples
+    from prunebench.networks.samples import ImageSamples
 
     return ImageSamples(*load_images(MNIST, part), mean=MEAN, std=STD)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from prunebench.core.problem import Samples, register
-from prunebench.curvature.imagenet import ImageNet
+from prunebench.data.imagenet import ImageNet
 
 
 @register
@@ -29,14 +29,14 @@ class Mobilenetv1Imagenet:
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
-        from prunebench.curvature.convolutional import filled, mobilenet_v1
+        from prunebench.networks.convolutional import filled, mobilenet_v1
 
         source = self._source()
         return filled(mobilenet_v1(source.classes()), source.weights_file(), self.name)
 
     def prunable(self) -> tuple[str, ...]:
         """All convolutions, depthwise ones too, and the linear layer."""
-        from prunebench.curvature.convolutional import mobilenet_v1, prunable_weights
+        from prunebench.networks.convolutional import mobilenet_v1, prunable_weights
 
         return prunable_weights(mobilenet_v1(1))
 
@@ -50,13 +50,13 @@ class Mobilenetv1Imagenet:
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The cross-entropy of every sample."""
-        from prunebench.curvature.classification import cross_entropy
+        from prunebench.networks.classification import cross_entropy
 
         return cross_entropy(outputs, targets)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Accuracy and mean cross-entropy on the images below val/."""
-        from prunebench.curvature.classification import evaluate_classifier
+        from prunebench.networks.classification import evaluate_classifier
 
         return evaluate_classifier(model, self.validation(), batch_size=100)
 

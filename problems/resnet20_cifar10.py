@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from prunebench.core.errors import InvalidInput, MissingData
 from prunebench.core.problem import DATA_VARIABLE, Samples, data_directory, register
-from prunebench.curvature.cifar10 import Part, load_images, missing_files
+from prunebench.data.cifar10 import Part, load_images, missing_files
 
 BLOCKS = 3
 CHECKPOINTS = {
@@ -58,7 +58,7 @@ class Resnet20Cifar10:
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
-        from prunebench.curvature.convolutional import filled
+        from prunebench.networks.convolutional import filled
 
         if not self._file().is_file():
             raise MissingData(self.missing())
@@ -66,7 +66,7 @@ class Resnet20Cifar10:
 
     def prunable(self) -> tuple[str, ...]:
         """The convolutions and the linear layer, the shortcuts' 1×1 convolutions left out."""
-        from prunebench.curvature.convolutional import prunable_weights
+        from prunebench.networks.convolutional import prunable_weights
 
         return prunable_weights(self._network(), downsample=False)
 
@@ -80,13 +80,13 @@ class Resnet20Cifar10:
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The cross-entropy of every sample."""
-        from prunebench.curvature.classification import cross_entropy
+        from prunebench.networks.classification import cross_entropy
 
         return cross_entropy(outputs, targets)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Accuracy and mean cross-entropy on the test images."""
-        from prunebench.curvature.classification import evaluate_classifier
+        from prunebench.networks.classification import evaluate_classifier
 
         return evaluate_classifier(model, self.validation(), batch_size=250)
 
@@ -96,14 +96,14 @@ class Resnet20Cifar10:
         return Path(self.weights).expanduser()
 
     def _network(self) -> Any:
-        from prunebench.curvature.convolutional import cifar_resnet
+        from prunebench.networks.convolutional import cifar_resnet
 
         if self.variant == "chita":
             return cifar_resnet(BLOCKS, "projection", "fc")
         return cifar_resnet(BLOCKS, "pad", "linear")
 
     def _samples(self, part: Part) -> Samples:
-        from prunebench.curvature.images import ColourSamples
+        from prunebench.data.images import ColourSamples
 
         mean, std = NORMALISATION[self.variant]
         return ColourSamples(*load_images(part), mean=mean, std=std)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from prunebench.core.problem import Samples, register
-from prunebench.curvature.imagenet import ImageNet
+from prunebench.data.imagenet import ImageNet
 
 
 @register
@@ -29,14 +29,14 @@ class Resnet50Imagenet:
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
-        from prunebench.curvature.convolutional import filled, resnet50
+        from prunebench.networks.convolutional import filled, resnet50
 
         source = self._source()
         return filled(resnet50(source.classes()), source.weights_file(), self.name)
 
     def prunable(self) -> tuple[str, ...]:
         """All convolutions, those of the shortcuts too, and the linear layer."""
-        from prunebench.curvature.convolutional import prunable_weights, resnet50
+        from prunebench.networks.convolutional import prunable_weights, resnet50
 
         return prunable_weights(resnet50(1))
 
@@ -50,13 +50,13 @@ class Resnet50Imagenet:
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The cross-entropy of every sample."""
-        from prunebench.curvature.classification import cross_entropy
+        from prunebench.networks.classification import cross_entropy
 
         return cross_entropy(outputs, targets)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Accuracy and mean cross-entropy on the images below val/."""
-        from prunebench.curvature.classification import evaluate_classifier
+        from prunebench.networks.classification import evaluate_classifier
 
         return evaluate_classifier(model, self.validation(), batch_size=100)
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from prunebench.core.errors import MissingData
 from prunebench.core.problem import DATA_VARIABLE, Samples, data_directory, register
-from prunebench.curvature.datasets import MNIST, Part, load_images, missing_files
+from prunebench.data.mnist import MNIST, Part, load_images, missing_files
 
 MEAN, STD = 0.1307, 0.3081
 CHECKPOINT_FILE = "checkpoints/vit_mnist_d64_l6_h8_p7.safetensors"
@@ -44,8 +44,8 @@ class VitMnist:
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
-        from prunebench.curvature.convolutional import filled
-        from prunebench.curvature.vision_transformer import Sizes, VisionTransformer
+        from prunebench.networks.convolutional import filled
+        from prunebench.networks.vision_transformer import Sizes, VisionTransformer
 
         if not self._file().is_file():
             raise MissingData(self.missing())
@@ -65,13 +65,13 @@ class VitMnist:
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The cross-entropy of every sample."""
-        from prunebench.curvature.classification import cross_entropy
+        from prunebench.networks.classification import cross_entropy
 
         return cross_entropy(outputs, targets)
 
     def evaluate(self, model: Any) -> dict[str, float]:
         """Accuracy and mean cross-entropy on the test images."""
-        from prunebench.curvature.classification import evaluate_classifier
+        from prunebench.networks.classification import evaluate_classifier
 
         return evaluate_classifier(model, self.validation())
 
@@ -80,6 +80,6 @@ class VitMnist:
 
 
 def _samples(part: Part) -> Samples:
-    from prunebench.curvature.samples import ImageSamples
+    from prunebench.networks.samples import ImageSamples
 
     return ImageSamples(*load_images(MNIST, part), mean=MEAN, std=STD)

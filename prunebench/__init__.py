@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import Quota
 from prunebench.core.problem import make_problem
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.core.quota import Quota
 from prunebench.core.registry import PROBLEMS, SOLVERS, register_problem, register_solver
 from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import Refit, Solver, make_solver, solve

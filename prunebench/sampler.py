@@ -73,7 +73,7 @@ def _masks(
     bqm: Any, cardinality: int | None, reads: int, schedule: tuple[float, float, int], rng: np.random.Generator
 ) -> BoolArray:
     """Anneal the model's arrays. -> bool (reads, p)"""
-    from prunebench.kernels.anneal_reads import DenseReads
+    from prunebench.solvers.anneal.reads import DenseReads
 
     size = bqm.num_variables
     total = size if cardinality is not None else 2 * size

@@ -11,7 +11,7 @@ import numpy as np
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.solution import Budget, Progress, Recorder, Solution
 from prunebench.core.solver import register
-from prunebench.kernels.candidates import Candidates
+from prunebench.kernels.local_search.candidates import Candidates
 from prunebench.scores import score
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.quota import Quota
+from prunebench.core.keeping import Quota
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
-from prunebench.kernels.descent import DescentResult, SwapDescent
+from prunebench.kernels.local_search.descent import DescentResult, SwapDescent
 from prunebench.scores import SCORES, score
 
 MANY_RESTARTS, MANY_RESTARTS_SIZE = 10, 256
@@ -52,7 +52,7 @@ class Swap:
 
     def warm_up(self, block: BlockProblem) -> None:
         """The descent that fits the block's size."""
-        from prunebench.kernels.descent import warm_up
+        from prunebench.kernels.local_search.descent import warm_up
 
         warm_up(block)
 

@@ -51,7 +51,7 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def torchvision_imports():
     """Tests that import transformers or timm themselves meet them as the program does."""
-    from prunebench.curvature.torchvision_build import make_importable
+    from prunebench.networks.torchvision_build import make_importable
 
     make_importable()
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.commands import arguments as shared
-from prunebench.coordinator.cut import cut_block
-from prunebench.coordinator.quotas import pattern
+from prunebench.coordinators.quotas import pattern
 from prunebench.core.block import MODES
 from prunebench.core.errors import InvalidInput
+from prunebench.runs.cut import cut_block
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

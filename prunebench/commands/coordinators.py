@@ -4,10 +4,10 @@ import argparse
 from typing import Any
 
 from prunebench.commands.solvers import options_rows
-from prunebench.coordinator.icbs_options import ICBSOptions
-from prunebench.coordinator.layer_wise_options import LayerWiseOptions
-from prunebench.coordinator.multi_stage import MultiStageOptions
-from prunebench.coordinator.one_shot import OneShot
+from prunebench.coordinators.icbs.options import ICBSOptions
+from prunebench.coordinators.layer_wise.options import LayerWiseOptions
+from prunebench.coordinators.multi_stage.coordinator import MultiStageOptions
+from prunebench.coordinators.one_shot import OneShot
 from prunebench.core.options import options_of
 
 

@@ -8,9 +8,9 @@ from typing import Any
 from prunebench.commands import arguments as shared
 from prunebench.comparison import table
 from prunebench.comparison.run import compare
-from prunebench.coordinator.prune import PruneRequest, prune
 from prunebench.core.errors import InvalidInput
 from prunebench.log.run_directory import next_free
+from prunebench.runs.prune import PruneRequest, prune
 
 PROBLEM = "digits-mlp"
 SIZES = (16, 32, 64)

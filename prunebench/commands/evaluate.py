@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {arguments.problem!r} has no network to evaluate")
     require_data(problem)
-    from prunebench.curvature.chosen import prunable_network
+    from prunebench.networks.chosen import prunable_network
 
     model = problem.model()
     network = prunable_network(problem, model)

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from prunebench.coordinator.export import export_model
+from prunebench.runs.export import export_model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

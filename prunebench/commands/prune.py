@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.commands import arguments as shared
-from prunebench.coordinator.prune import COORDINATORS, SCOPES, PruneRequest, loss_words, prune
-from prunebench.coordinator.quotas import pattern
-from prunebench.coordinator.schedules import SCHEDULES
+from prunebench.coordinators.quotas import pattern
+from prunebench.coordinators.schedules import SCHEDULES
 from prunebench.core.block import MODES
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.registry import PROBLEMS, SOLVERS
 from prunebench.log.run_directory import resume_line
+from prunebench.runs.prune import COORDINATORS, SCOPES, PruneRequest, loss_words, prune
 
 ICBS_ARGUMENTS = ("init", "select", "block_size", "steps", "accept", "ablation")
 STAGE_ARGUMENTS = ("stages", "schedule")

@@ -7,9 +7,9 @@ from typing import Any
 from prunebench.commands import arguments as shared
 from prunebench.commands import compare, prune
 from prunebench.comparison.run import resume as resume_comparison
-from prunebench.coordinator.prune import resume as resume_pruning
 from prunebench.core.errors import InvalidInput
 from prunebench.log.run_directory import RunDirectory
+from prunebench.runs.prune import resume as resume_pruning
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

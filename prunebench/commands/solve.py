@@ -11,12 +11,12 @@ from prunebench.commands import arguments as shared
 from prunebench.core import options as option_tools
 from prunebench.core import solution_file
 from prunebench.core.block import MODES, BlockProblem
-from prunebench.core.bounds import Bound, lower_bound
 from prunebench.core.errors import InvalidInput, PrunebenchError
 from prunebench.core.proof import MOST_BYTES
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Budget, Solution
 from prunebench.core.solver import make_solver, native_or_refit, solve
+from prunebench.kernels.relaxations.bounds import Bound, lower_bound
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

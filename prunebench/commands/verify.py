@@ -15,15 +15,15 @@ import numpy as np
 from prunebench.core import solution_file
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.bounds import lower_bound
-from prunebench.core.certificate import derive, value_range
-from prunebench.core.enumeration_check import can_enumerate, enumerated_bound
 from prunebench.core.errors import InvalidInput
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
 from prunebench.core.proof import Proof
-from prunebench.core.proof_check import proved_bound
 from prunebench.core.solution import Budget, Status
+from prunebench.kernels.relaxations.bounds import lower_bound
+from prunebench.kernels.relaxations.certificate import derive, value_range
+from prunebench.proofs.check import proved_bound
+from prunebench.proofs.enumeration import can_enumerate, enumerated_bound
 
 VERIFIED, CONSISTENT, REFUTED = "verified", "consistent", "not verified"
 """The three verdicts."""

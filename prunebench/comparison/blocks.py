@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from prunebench.comparison.request import CompareRequest
-from prunebench.coordinator.cut import cut_block
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput, NoCurvature
 from prunebench.core.masks import keep_count
 from prunebench.core.problem import Problem, make_problem
+from prunebench.runs.cut import cut_block
 
 Say = Callable[[str], None]
 
@@ -131,8 +131,8 @@ def worst_objective(block: BlockProblem) -> float:
     """The largest objective over all feasible masks, NaN where there are more than are enumerated."""
     if getattr(block, "quota", None) is not None or math.comb(block.p, block.keep) > ENUMERATED:
         return math.nan
-    from prunebench.kernels.subspace import feasible_space
-    from prunebench.kernels.subspace_values import mask_values
+    from prunebench.kernels.enumeration.subspace import feasible_space
+    from prunebench.kernels.enumeration.values import mask_values
 
     masks = feasible_space(block.p, block.keep, np.empty((0, 2), dtype=np.int64)).masks()
     return block.evaluate(masks[int(np.argmax(mask_values(block, masks)))])

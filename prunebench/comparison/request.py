@@ -150,7 +150,7 @@ class CompareRequest:
     problem : registered name, or "" where the blocks were given as objects
     sizes, densities : every block of every size is solved at every density
     blocks : how many blocks of each size;  seeds : runs of each stochastic solver on each
-    select, mode, curvature : how blocks are cut, as in `prunebench.coordinator.cut.cut_block`
+    select, mode, curvature : how blocks are cut, as in `prunebench.runs.cut.cut_block`
     time_limit : seconds of each solve;  target : the gap to best that counts as success
     true_loss : whether answers are written into the network and its loss is measured
     cache : whether answers are taken from and kept in the user's cache

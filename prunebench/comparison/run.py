@@ -17,7 +17,6 @@ from prunebench.comparison.fingerprint import code_version
 from prunebench.comparison.request import CompareRequest, SolverChoice, with_baselines
 from prunebench.comparison.true_loss import TrueLoss
 from prunebench.comparison.work import Outcome, attempt, reason_of
-from prunebench.coordinator.executors import Job, Workers, make_workers
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage
 from prunebench.core.options import as_json
@@ -28,6 +27,7 @@ from prunebench.core.solution_file import finite
 from prunebench.core.solver import Solver, native_or_refit
 from prunebench.core.trust import require_trust
 from prunebench.log.run_directory import RunDirectory, next_free, resume_line
+from prunebench.runs.executors import Job, Workers, make_workers
 from prunebench.signals import terminable
 
 if TYPE_CHECKING:

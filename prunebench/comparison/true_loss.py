@@ -18,7 +18,7 @@ class TrueLoss:
     """
 
     def __init__(self, problem: NetworkProblem, samples: int = SAMPLES, batch: int = 500) -> None:
-        from prunebench.curvature.chosen import prunable_network
+        from prunebench.networks.chosen import prunable_network
 
         self._problem = problem
         self._network = prunable_network(problem)

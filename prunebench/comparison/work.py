@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from time import process_time
 
 from prunebench.comparison.table import FAILED
-from prunebench.coordinator.executors import Job, run_job
 from prunebench.core.errors import MissingPackage, PrunebenchError, SolverRefused
 from prunebench.core.solution import Progress, Solution, Status
 from prunebench.core.solver import native_or_refit
 from prunebench.core.warm import warm_up
+from prunebench.runs.executors import Job, run_job
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.arrays import Factor, FloatArray, row_chunks, times, transposed_times
-from prunebench.core.quota import Keeping, Quota
+from prunebench.core.keeping import Keeping, Quota
 
 UNIT = 0.5 * float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)

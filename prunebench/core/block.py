@@ -15,9 +15,9 @@ from prunebench.core import block_file, definite
 from prunebench.core.arrays import LARGEST, BoolArray, FloatArray, frozen, numeric, vector
 from prunebench.core.errors import InvalidInput
 from prunebench.core.gap import gap
+from prunebench.core.keeping import Keeping, Quota, top
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.qubo import Qubo
-from prunebench.core.quota import Keeping, Quota, top
 from prunebench.core.rows import RowsForm, RowsQubo
 
 Mode = Literal["select", "refit"]

@@ -2,7 +2,7 @@
 
 A proof is a tree of records. Each stands for the masks under it: what its parent fixed, the value it
 gives the parent's branching weight, and what the record fixes itself. It holds a point of the
-relaxation, from which `prunebench.core.proof_check` derives bounds of the masks that nothing below the
+relaxation, from which `prunebench.proofs.check` derives bounds of the masks that nothing below the
 record covers: those on the other side of a fixed weight, and the record's own where it has no
 branches. A record whose point proves too little only makes the bound weaker, never wrong.
 

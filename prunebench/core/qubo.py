@@ -6,8 +6,8 @@ from functools import cached_property
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, Factor, FloatArray, column_squares, row_chunks, times
+from prunebench.core.keeping import Keeping, Quota
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.core.quota import Keeping, Quota
 
 
 @dataclass(frozen=True, eq=False)

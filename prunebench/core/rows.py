@@ -18,9 +18,9 @@ from prunebench.core import definite, linalg
 from prunebench.core.arrays import BoolArray, Factor, FloatArray, frozen, numeric, vector, whole_number
 from prunebench.core.balls import TINY, UNIT, Ball
 from prunebench.core.errors import InvalidInput
+from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm, checked_ridge
 from prunebench.core.qubo import Qubo
-from prunebench.core.quota import Quota
 
 SMALL = 4096
 """Up to so many weights a layer may be written out as one Hessian or factor."""

@@ -13,8 +13,8 @@ import numpy as np
 
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import PrunebenchError
+from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.core.quota import Quota
 from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Budget
 

@@ -19,8 +19,8 @@ from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.problem import Samples
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.curvature.module_use import require_calls_only
-from prunebench.curvature.network import PrunableNetwork, evaluation_mode
-from prunebench.curvature.samples import checked_positions
+from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.samples import checked_positions
 
 CHUNK_SAMPLES = 256
 

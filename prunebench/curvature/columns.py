@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from prunebench.core.arrays import Factor, FloatArray, IndexArray
-from prunebench.curvature.network import Layer
+from prunebench.networks.network import Layer
 
 WHOLE_LAYER_SHARE = 16
 """Where a layer has at most this many weights for each one wanted, products of whole matrices are faster."""

@@ -13,7 +13,7 @@ from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.gradient_work import Loss
-from prunebench.curvature.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.network import PrunableNetwork, evaluation_mode
 
 
 class DrawnLabels:

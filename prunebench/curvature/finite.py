@@ -10,8 +10,8 @@ from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.gradient_work import Loss
-from prunebench.curvature.network import PrunableNetwork, evaluation_mode
-from prunebench.curvature.samples import at_once, fetched
+from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.samples import at_once, fetched
 
 FINITE = "its loss is finite"
 """How a cause begins that lies in the backward pass alone."""

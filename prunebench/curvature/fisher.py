@@ -17,7 +17,7 @@ from prunebench.core.quadratic import QuadraticForm
 
 if TYPE_CHECKING:
     from prunebench.curvature.gradients import Report
-    from prunebench.curvature.network import PrunableNetwork
+    from prunebench.networks.network import PrunableNetwork
 
 DEFAULT_RIDGE = 0.01
 """Best or close to it for refitted magnitude masks of MLPNet and the digits MLP at a density of 0.05 to 0.4."""
@@ -105,7 +105,7 @@ def fisher_form(
         raise InvalidInput(f"weights have shape {centre.shape}; the gradients have {factor.shape[1]} columns")
     linear = gradient_scale * _column_means(factor) if gradient_scale else None
     if row_weight > 1.0:
-        from prunebench.curvature.samples import centring
+        from prunebench.networks.samples import centring
 
         factor -= (centring(batch_size * row_weight) * _column_means(factor)).astype(factor.dtype)
     factor *= factor.dtype.type(math.sqrt(batch_size * row_weight / factor.shape[0]))
@@ -143,7 +143,7 @@ def network_form(
                    or what sample_gradients and fisher_form refuse
     """
     from prunebench.curvature.gradients import sample_gradients, stored_rows
-    from prunebench.curvature.samples import row_weight
+    from prunebench.networks.samples import row_weight
 
     calibration = problem.calibration()
     if options.samples > len(calibration):

@@ -17,8 +17,8 @@ from prunebench.core.problem import Samples
 from prunebench.curvature.finite import cause
 from prunebench.curvature.gradient_work import Loss, one_a_sample
 from prunebench.curvature.linear_passes import checkpointed, frozen
-from prunebench.curvature.network import PrunableNetwork, evaluation_mode
-from prunebench.curvature.samples import at_once, fetched
+from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.samples import at_once, fetched
 
 CANDIDATES = 64
 """Samples whose losses are compared to choose the few; fewer where the samples go through in smaller batches."""

@@ -26,8 +26,8 @@ from prunebench.curvature.gradient_check import (
 )
 from prunebench.curvature.gradient_work import GradientWork, Loss, Parameters
 from prunebench.curvature.linear_passes import unsuited
-from prunebench.curvature.network import PrunableNetwork, evaluation_mode
-from prunebench.curvature.samples import fetched
+from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.samples import fetched
 
 OUTER, PASSES, VECTORISED, ONE_BY_ONE = "outer products", "layer passes", "vectorised", "one by one"
 

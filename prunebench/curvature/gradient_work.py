@@ -8,8 +8,8 @@ import torch
 from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
-from prunebench.curvature.network import PrunableNetwork
-from prunebench.curvature.samples import fetched
+from prunebench.networks.network import PrunableNetwork
+from prunebench.networks.samples import fetched
 
 Loss = Callable[[Any, Any], Any]
 """Outputs and targets of s samples -> the loss of every sample, (s,)."""

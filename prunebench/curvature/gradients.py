@@ -22,8 +22,8 @@ from prunebench.curvature import linear_gradients
 from prunebench.curvature.finite import first_broken
 from prunebench.curvature.gradient_ways import ONE_BY_ONE, VECTORISED, expected_way, rows_by, way_of
 from prunebench.curvature.gradient_work import GradientWork, Loss
-from prunebench.curvature.network import PrunableNetwork, evaluation_mode
-from prunebench.curvature.samples import checked_positions
+from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.samples import checked_positions
 
 Report = Callable[[int, int], None]
 """Called with the rows done and the rows there will be."""

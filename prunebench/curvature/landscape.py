@@ -32,10 +32,10 @@ from prunebench.curvature.gradients import sample_gradients
 from prunebench.curvature.linear_gradients import sample_products
 from prunebench.curvature.linear_passes import linear_modules, send, unsuited
 from prunebench.curvature.module_use import require_calls_only
-from prunebench.curvature.network import Layer, PrunableNetwork, evaluation_mode
 from prunebench.curvature.pass_memory import Activations, activations, pass_memory, require_room
-from prunebench.curvature.samples import at_once, counted_positions, fetched, row_weight
 from prunebench.curvature.view import EVALUATION_BATCH, NetworkView, RowsView
+from prunebench.networks.network import Layer, PrunableNetwork, evaluation_mode
+from prunebench.networks.samples import at_once, counted_positions, fetched, row_weight
 
 MOST_CHECKED = 2**26
 """Above this many weights (gradients of 256 MiB a sample) two samples are computed both ways, not three."""

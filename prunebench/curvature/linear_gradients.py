@@ -15,7 +15,7 @@ from prunebench.core.arrays import IndexArray
 from prunebench.core.problem import Samples
 from prunebench.curvature import linear_passes
 from prunebench.curvature.gradient_work import GradientWork
-from prunebench.curvature.network import PrunableNetwork
+from prunebench.networks.network import PrunableNetwork
 
 NEUTRAL = (
     torch.nn.Flatten,

@@ -17,7 +17,7 @@ from torch.utils import checkpoint
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.gradient_work import Loss
-from prunebench.curvature.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.network import PrunableNetwork, evaluation_mode
 
 Take = Callable[[str, torch.Tensor, torch.Tensor], None]
 """Called with a parameter's name, its layer's inputs (b, ..., in) and its outputs' slopes (b, ..., out), float32.

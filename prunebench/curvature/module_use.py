@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 from prunebench.core.errors import InvalidInput
-from prunebench.curvature.chosen import pattern_of
-from prunebench.curvature.network import evaluation_mode
+from prunebench.networks.chosen import pattern_of
+from prunebench.networks.network import evaluation_mode
 
 Layer = torch.nn.Linear | torch.nn.Conv2d
 

@@ -9,7 +9,7 @@ import torch
 from prunebench.core.errors import InvalidInput
 from prunebench.curvature.gradients import available_memory
 from prunebench.curvature.linear_passes import repeated_blocks
-from prunebench.curvature.network import evaluation_mode
+from prunebench.networks.network import evaluation_mode
 
 GRADIENT_SHARE = 2
 """Activations' gradients and temporaries exist beside the activations while a block is gone through backwards."""

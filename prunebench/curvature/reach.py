@@ -10,11 +10,11 @@ import torch
 from prunebench.core.arrays import BoolArray, Factor, IndexArray, row_chunks
 from prunebench.core.problem import Samples
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.curvature.chosen import Group, group
 from prunebench.curvature.gradient_check import own_gradients
 from prunebench.curvature.gradient_work import Loss
-from prunebench.curvature.network import Layer, PrunableNetwork, evaluation_mode
-from prunebench.curvature.samples import at_once, fetched
+from prunebench.networks.chosen import Group, group
+from prunebench.networks.network import Layer, PrunableNetwork, evaluation_mode
+from prunebench.networks.samples import at_once, fetched
 
 BATCH = 256
 """Samples that are run together."""

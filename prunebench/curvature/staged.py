@@ -17,11 +17,11 @@ from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.activations import Linear, checked_linear, input_rows, input_width
-from prunebench.curvature.block_chain import Entered, Stop, find_chain
-from prunebench.curvature.chosen import pattern_of
 from prunebench.curvature.module_use import require_calls_only
-from prunebench.curvature.network import PrunableNetwork, evaluation_mode
-from prunebench.curvature.samples import at_once, counted_positions, fetched
+from prunebench.networks.block_chain import Entered, Stop, find_chain
+from prunebench.networks.chosen import pattern_of
+from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.samples import at_once, counted_positions, fetched
 
 CHUNK_SAMPLES = 256
 

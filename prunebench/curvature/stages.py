@@ -12,9 +12,9 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, Samples
 from prunebench.curvature.drawn_labels import DrawnLabels
 from prunebench.curvature.gradients import sample_gradients, stored_rows
-from prunebench.curvature.layer_refit import LayerRefit
-from prunebench.curvature.network import PrunableNetwork, evaluation_mode
-from prunebench.curvature.samples import at_once, row_weight
+from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.samples import at_once, row_weight
+from prunebench.recovery.layer_refit import LayerRefit
 
 EVALUATION_BATCH = 1000
 _TINY = 1e-6

@@ -15,8 +15,8 @@ from prunebench.curvature.columns import Columns
 from prunebench.curvature.finite import first_broken
 from prunebench.curvature.gradient_work import Loss
 from prunebench.curvature.linear_passes import Take, send
-from prunebench.curvature.network import PrunableNetwork
-from prunebench.curvature.samples import at_once, centring, row_weight
+from prunebench.networks.network import PrunableNetwork
+from prunebench.networks.samples import at_once, centring, row_weight
 
 EVALUATION_BATCH = 2000
 """Samples that go through the network at a time where they do not say."""

@@ -18,7 +18,7 @@ import numpy as np
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
-from prunebench.core.quota import Quota
+from prunebench.core.keeping import Quota
 from prunebench.forms.program import Units, require_select
 
 Draw = Callable[["Encoded"], BoolArray]

@@ -1,1 +1,1 @@
-"""Compiled inner loops shared by solvers. numba is imported by the kernel modules, when a solver runs."""
+"""What two or more solver families use, in folders named by their mathematics; numba is imported when one runs."""

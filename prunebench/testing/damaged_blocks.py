@@ -21,8 +21,8 @@ import numpy as np
 from prunebench.core import block_file
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
+from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.core.quota import Quota
 from prunebench.core.rows import RowsForm
 
 Contents = dict[str, Any]

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput
+from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.core.quota import Quota
 
 MOST_WEIGHTS = 8
 """Blocks have 2 to so many weights: exact arithmetic goes through all their masks in milliseconds."""

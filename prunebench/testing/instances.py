@@ -12,8 +12,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.core.quota import Quota
 
 Columns = Callable[[np.random.Generator, int, int], tuple[FloatArray, FloatArray]]
 
@@ -166,7 +166,7 @@ def _with_quota(name: str, seed: int, mode: Mode, p: int) -> BlockProblem:
 
 
 def _digits_block(seed: int, mode: Mode, p: int, keep: int) -> BlockProblem:
-    from prunebench.coordinator.cut import cut_block
+    from prunebench.runs.cut import cut_block
 
     select = "random" if seed % 2 else "row"
     block = cut_block("digits-mlp", size=p, keep=keep, select=select, mode=mode, curvature={"samples": 128}, seed=seed)

@@ -1,0 +1,488 @@
+"""iCBS: block coordinate descent over a whole network, as a pure state machine.
+
+Rosenberg et al.: Scalable iterative pruning of large language and vision models using block
+coordinate descent, arXiv 2411.17796 (2024). Beyond the paper: several blocks a step, kept weights
+re-optimised (mode refit), acceptance by the true loss on samples the model did not see, a trust
+ridge that can adapt, and tabu lists that cannot run dry.
+"""
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.coordinators.icbs import select
+from prunebench.coordinators.icbs.accept import Rule, adapted_trust, judge
+from prunebench.coordinators.icbs.options import ICBSOptions
+from prunebench.coordinators.icbs.step import StepBlock, clip_negative, conflicting, joint_change
+from prunebench.coordinators.landscape import Landscape, View
+from prunebench.coordinators.quotas import NetworkQuota
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
+from prunebench.core.block import Mode
+from prunebench.core.coordinator import Move, Start, Task, checked_array, checked_number, checked_state
+from prunebench.core.errors import InvalidInput
+from prunebench.core.masks import keep_count
+from prunebench.core.solution import Solution
+
+ACCEPT_SAMPLES = 2000
+
+
+class ICBS:
+    """Block coordinate descent: ask for a step's blocks, tell their answers, until the steps are used up.
+
+    The number of kept weights is exact at every step, because every block keeps what it kept; under a
+    quota so is each group's, because a block keeps as many of each group's weights as it held.
+    A checkpoint taken between steps continues to the same result: all random draws come from the
+    seed and the step's number. Times go to the log only.
+
+    Parameters
+    ----------
+    landscape : Landscape
+    density : the part that is kept
+    mode : "select" (published) or "refit" (the kept weights of a block are re-optimised)
+    options : ICBSOptions
+    seed : of everything random
+    problem : a name for messages and logs
+    start : mask and weights to begin from, instead of those of the init score
+
+    Raises
+    ------
+    InvalidInput   options, sample counts or a start that cannot be had
+    """
+
+    def __init__(
+        self,
+        landscape: Landscape,
+        density: float,
+        mode: Mode,
+        options: ICBSOptions,
+        *,
+        seed: int,
+        problem: str = "",
+        start: Start | None = None,
+    ) -> None:
+        if options.ablation and mode != "select":
+            raise InvalidInput("coordinator icbs: the ablation clip-negative exists in mode select only")
+        self.landscape = landscape
+        self.options = options
+        self.mode: Mode = mode
+        self.problem = problem
+        self.seed = seed
+        self.step = 0
+        self._dense = landscape.dense_weights
+        self._quota = NetworkQuota.of(options.quota, landscape.layers, density)
+        self._pool, self._acceptance = self._split_samples()
+        self._trust = options.ridge
+        # The shortest type that counts the steps; -1 is never.
+        self._last_seen = np.full(self._dense.size, -1, dtype=np.min_scalar_type(-max(1, options.steps)))
+        self._gains: FloatArray = np.full(len(landscape.layers), np.inf)
+        self._norms: Sequence[FloatArray] | None = None
+        self._blocks: list[StepBlock] = []
+        self._waiting: list[Task] = []
+        self._outcomes: dict[int, Solution | None] = {}
+        self._expected = 0
+        self._again: list[int] = []
+        self._times: dict[str, float] = {}
+        self._started = 0.0
+        self._begin(density, start)
+
+    @property
+    def mask(self) -> BoolArray:
+        """The mask as it stands, written to in place. bool (p,)."""
+        return self._mask
+
+    @property
+    def weights(self) -> RealArray:
+        """The weights as they stand, written to in place, in the landscape's precision. float (p,)."""
+        return self._weights
+
+    @property
+    def total_steps(self) -> int | None:
+        """The steps asked for."""
+        return self.options.steps
+
+    def best(self) -> tuple[BoolArray, RealArray]:
+        """The mask and weights with the lowest acceptance loss of the run."""
+        return self._best_mask, self._best_weights
+
+    def ask(self, count: int = 1) -> list[Task]:
+        """Up to `count` of the step's blocks that nobody has taken yet; a new step once all answers are in."""
+        if not self._blocks and self.step < self.options.steps:
+            self._open_step()
+        given, self._waiting = self._waiting[:count], self._waiting[count:]
+        return given
+
+    def tell(self, task: Task, solution: Solution | None) -> Move | None:
+        """Take an answer, in any order; with the step's last one, judge and apply. None means unsolved."""
+        self._outcomes[task.position] = solution
+        if len(self._outcomes) < self._expected:
+            return None
+        self._lap("solve")
+        self._take_outcomes()
+        if self._next_in_turn():
+            return None
+        return self._close_step()
+
+    @property
+    def complete(self) -> bool:
+        """Always: the first mask has the count, and every step keeps it."""
+        return True
+
+    def check(self) -> None:
+        """Raise PrunebenchError where the mask that is returned breaks the quota."""
+        if self._quota is not None:
+            self._quota.require(self._best_mask)
+
+    def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """The state between steps: a step that is under way is begun again."""
+        arrays = {
+            "mask": self._mask,
+            "weights": self._weights,
+            "last_seen": self._last_seen,
+            "fixed": self._fixed,
+            "gains": self._gains,
+        }
+        if self._best_mask is not self._mask:
+            arrays |= {"best_mask": self._best_mask, "best_weights": self._best_weights}
+        scalars = {"step": self.step, "trust": self._trust, "loss": self._loss, "best_loss": self._best_loss}
+        return arrays, scalars
+
+    def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        mask, weights = self._checked(arrays)
+        best_mask, best_weights = mask, weights
+        if "best_mask" in arrays or "best_weights" in arrays:
+            best_mask, best_weights = self._checked(arrays, "best_")
+        last_seen = checked_array(arrays, "last_seen", (self._dense.size,), "i").astype(self._last_seen.dtype)
+        fixed = checked_array(arrays, "fixed", (self._dense.size,), "b").astype(np.bool_)
+        gains = checked_array(arrays, "gains", self._gains.shape, "f").astype(np.float64)
+        names = ("trust", "loss", "best_loss")
+        for name in names:
+            if isinstance(info.get(name), bool) or not isinstance(info.get(name), (int, float)):
+                raise InvalidInput(f"{name} is {info.get(name)!r} where a number is expected")
+        self.step = checked_number(info, "step", most=self.options.steps)
+        self._mask, self._weights, self._best_mask, self._best_weights = mask, weights, best_mask, best_weights
+        self._last_seen, self._fixed, self._gains = last_seen, fixed, gains
+        self._trust, self._loss, self._best_loss = (float(info[name]) for name in names)
+        self._blocks, self._waiting, self._outcomes = [], [], {}
+
+    def _checked(self, arrays: Mapping[str, npt.NDArray[Any]], of: str = "") -> tuple[BoolArray, RealArray]:
+        """The mask and weights of a checkpoint, of the count and quota that the run has from its first mask on."""
+        mask, weights = checked_state(arrays, self._dense.size, f"{of}mask", f"{of}weights")
+        if (kept := int(mask.sum())) != (due := int(self._mask.sum())):
+            raise InvalidInput(f"{of}mask keeps {kept} weights where {due} are asked for")
+        if self._quota is not None and (broken := self._quota.violation(mask)):
+            raise InvalidInput(f"{of}mask breaks the quota: {broken}")
+        weights = weights.astype(self._dense.dtype)
+        if self.mode == "select" and (weights != np.where(mask, self._dense, self._dense.dtype.type(0))).any():
+            raise InvalidInput(f"{of}weights are not the dense ones where kept, which mode select does not change")
+        return mask.astype(np.bool_), weights
+
+    # --- the beginning -------------------------------------------------------------------------
+
+    def _begin(self, density: float, start: Start | None) -> None:
+        """The first mask, the fixed weights, and the loss they start from."""
+        options, layers = self.options, self.landscape.layers
+        scores = self._init_scores()
+        if start is None:
+            # A quota says what each group keeps; else the scope does.
+            scope = options.init_scope if self._quota is None else self._quota.kind
+            self._mask = select.initial_mask(scores, density, layers, scope)
+            self._weights = np.where(self._mask, self._dense, self._dense.dtype.type(0))
+        else:
+            self._require_start(start, density)
+            self._mask, self._weights = start.mask.copy(), start.weights.astype(self._dense.dtype)
+        self._fixed = select.fixed_weights(scores, self._mask, layers, options.fixed_pruned, options.fixed_kept)
+        self._loss = self.landscape.loss(self._weights, self._acceptance)
+        self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, self._loss
+
+    def _require_start(self, start: Start, density: float) -> None:
+        keep, kept = keep_count(density, self._dense.size), int(start.mask.sum())
+        if kept != keep:
+            raise InvalidInput(f"coordinator icbs: the start keeps {kept} weights and density {density:g} needs {keep}")
+        if self._quota is not None and (broken := self._quota.violation(start.mask)):
+            raise InvalidInput(f"coordinator icbs: the start breaks quota {self._quota.kind}: {broken}; give another")
+        if self.mode == "select" and (start.weights != np.where(start.mask, self._dense, 0.0)).any():
+            raise InvalidInput(
+                "coordinator icbs: mode select keeps the dense values of weights and the start has changed them; "
+                "use mode refit"
+            )
+
+    def _init_scores(self) -> select.Scores:
+        gradient = (
+            self.landscape.look(self._dense, self._batch(-1)).gradient if self.options.init == "gradient" else None
+        )
+        return self._scores(self.options.init, gradient, self._rng(0, "init"))
+
+    def _scores(self, name: str, gradient: RealArray | None, rng: np.random.Generator) -> select.Scores:
+        """High = worth keeping, from the original weights, never the zeroed ones; worked out for those asked for."""
+        salt = rng.integers(2**64, dtype=np.uint64)
+
+        def scores(indices: IndexArray) -> FloatArray:
+            if name == "random":
+                return scattered(indices, salt)
+            size = np.abs(self._dense[indices]).astype(np.float64)
+            if name == "wanda":
+                return size * self._input_norms(indices)
+            return size if gradient is None else size * np.abs(gradient[indices])
+
+        return scores
+
+    def _split_samples(self) -> tuple[IndexArray, IndexArray]:
+        """Calibration samples to fit on, and those set apart for acceptance."""
+        total, options = self.landscape.samples, self.options
+        nothing = np.zeros(0, dtype=np.int64)
+        if total == 0:
+            return nothing, nothing
+        apart = options.accept_samples or max(1, min(ACCEPT_SAMPLES, total // 4))
+        if options.samples + apart > total:
+            raise InvalidInput(
+                f"coordinator icbs: samples {options.samples} and accept_samples {apart} together "
+                f"exceed the {total} calibration samples of {self.problem or 'the problem'}; choose fewer"
+            )
+        order = self._rng(0, "samples").permutation(total)
+        acceptance = np.sort(order[:apart])
+        # What is left over is the pool, so that no model sees a sample by which its answer is accepted.
+        return np.setdiff1d(np.arange(total), acceptance), acceptance
+
+    # --- one step ------------------------------------------------------------------------------
+
+    def _open_step(self) -> None:
+        self._times, self._started = {}, perf_counter()
+        view = self.landscape.look(self._weights, self._batch(self.step))
+        scores = self._selection_scores(view)
+        self._lap("gradients")
+        chosen = self._choose_blocks(view, scores)
+        self._lap("select")
+        scale = self.options.gradient_scale if self.landscape.samples else 1.0
+        factors = view.factors([indices for _, indices in chosen])
+        self._lap("gradients")
+        for (label, indices), factor in zip(chosen, factors, strict=True):
+            self._blocks.append(
+                StepBlock(
+                    label=label,
+                    indices=indices,
+                    factor=factor,
+                    slope=scale * view.slope(indices),
+                    ridge=view.ridge(indices),
+                    dense_weights=self._dense[indices].astype(np.float64),
+                    weights=self._weights[indices].astype(np.float64),
+                    mask=self._mask[indices],
+                    quota=None if self._quota is None else self._quota.within(indices, self._mask[indices]),
+                )
+            )
+        self._fit_loss = view.loss
+        self._waiting = [self._task(position, None) for position in range(len(self._blocks))]
+        self._expected, self._outcomes, self._again = len(self._waiting), {}, []
+        self._lap("build")
+
+    def _choose_blocks(self, view: View, scores: select.Scores) -> list[tuple[str, IndexArray]]:
+        """The step's disjoint blocks with their labels."""
+        options, layers = self.options, self.landscape.layers
+        keys = None if self._quota is None else self._quota.keys
+        barred = self._fixed.copy()
+        rng = self._rng(self.step, "layers")
+        chosen: list[tuple[str, IndexArray]] = []
+        for _ in range(options.blocks_per_step):
+            spans = [("network", 0, self._dense.size)]
+            if options.block_scope == "layer":
+                order = rng.permutation(len(layers)) if self.landscape.samples == 0 else self._draw_layers(rng)
+                spans = [(layers[i].name, layers[i].start, layers[i].stop) for i in order]
+            for label, start, stop in spans:
+                pool = select.candidates(
+                    np.arange(start, stop), self._mask, barred, self._last_seen, options.tabu, keys
+                )
+                if not pool.usable:
+                    continue
+                if options.select == "coupling":
+                    seed = int(rng.integers(2**31))
+                    indices = select.pick_coupled(pool, scores, options.block_size, view.factor, self._dense, seed)
+                else:
+                    indices = select.pick(pool, scores, options.block_size)
+                barred[indices] = True
+                chosen.append((label, indices))
+                break
+        if not chosen:
+            raise InvalidInput(
+                f"coordinator icbs: no layer of {self.problem or 'the problem'} has both pruned and kept weights that "
+                "may be exchanged; use a density below 1 or smaller fixed fractions"
+            )
+        return chosen
+
+    def _selection_scores(self, view: View) -> select.Scores:
+        name = self.options.select
+        if name == "cyclic":
+            return self._cyclic
+        gradient = view.gradient if name in ("gradient", "coupling") else None
+        return self._scores(name, gradient, self._rng(self.step, "pick"))
+
+    def _cyclic(self, indices: IndexArray) -> FloatArray:
+        """The longest unseen first in both groups: high for pruned weights, low for kept ones."""
+        age = (self.step - self._last_seen[indices].astype(np.int64)).astype(np.float64)
+        return np.where(self._mask[indices], -age, age)
+
+    def _draw_layers(self, rng: np.random.Generator) -> IndexArray:
+        """All layers in random order, the likelier ones first."""
+        layers = self.landscape.layers
+        share = np.log10(np.array([layer.stop - layer.start for layer in layers], dtype=np.float64) + 1.0)
+        if self.options.layers == "gain":
+            known = self._gains[np.isfinite(self._gains)]
+            hope = float(known.max()) if known.size else 1.0
+            share = np.where(np.isfinite(self._gains), self._gains, hope) + 0.05 * hope + 1e-300
+        # Exponential races: the order of sampling without replacement in proportion to the shares.
+        return np.argsort(rng.exponential(size=share.size) / share, kind="stable")
+
+    def _task(self, position: int, others: FloatArray | None) -> Task:
+        block = self._blocks[position]
+        again = len(self._blocks) if others is not None else 0
+        name = f"{self.problem}/{block.label}/{self.step}" if self.problem else f"{block.label}/{self.step}"
+        problem = block.problem(self.mode, self._trust, others, name)
+        if self.options.ablation == "clip-negative":
+            problem = clip_negative(problem)
+        number = 2 * self.options.blocks_per_step * self.step + again + position
+        return Task(number, block.label, problem)
+
+    def _take_outcomes(self) -> None:
+        """Put the answers into their blocks; an unsolved block stays as it is."""
+        base = 2 * self.options.blocks_per_step * self.step
+        for number, solution in self._outcomes.items():
+            block = self._blocks[(number - base) % len(self._blocks)]
+            if solution is None:
+                continue
+            block.new_mask = np.array(solution.mask)
+            block.new_weights = np.array(solution.weights)
+            if self.options.ablation:
+                block.new_weights = np.where(block.new_mask, block.dense_weights, 0.0)
+            block.predicted = joint_change([block], self._trust)
+        self._outcomes = {}
+
+    def _next_in_turn(self) -> bool:
+        """After the first answers, solve conflicting blocks again, one by one, given what the others do."""
+        if self._expected == len(self._blocks) and len(self._blocks) > 1 and not self._again:
+            self._again = conflicting(self._blocks, self.options.conflict)
+            self._expected = 1
+        if not self._again:
+            return False
+        position = self._again.pop(0)
+        images = [block.image for other, block in enumerate(self._blocks) if other != position]
+        self._blocks[position].new_weights = self._blocks[position].weights
+        self._blocks[position].new_mask = self._blocks[position].mask
+        self._waiting = [self._task(position, np.sum(images, axis=0))]
+        return True
+
+    def _close_step(self) -> Move:
+        """Accept or reject, move on, and tell what happened."""
+        proposed = [block for block in self._blocks if np.any(block.new_weights != block.weights)]
+        proposed.sort(key=lambda block: block.predicted)
+        predicted = joint_change(proposed, self._trust)
+        rule = Rule(self.options.accept, halve_swaps=self.mode == "select")
+        verdict = judge(proposed, predicted, rule, self._loss_after, self._loss, self._trust)
+        accepted, before = verdict.accepted, self._loss
+        changed = sum(int((block.new_mask != block.mask).sum()) for block in accepted)
+        fit_after = self._loss_with(accepted, self._batch(self.step)) if accepted else self._fit_loss
+        self._apply(accepted, verdict.loss)
+        for block in self._blocks:
+            self._last_seen[block.indices] = self.step
+        self._note_gains(before)
+        self._lap("evaluate")
+        details = {
+            "blocks": [block.label for block in self._blocks],
+            "block_sizes": [int(block.indices.size) for block in self._blocks],
+            "blocks_accepted": len(accepted),
+            "predicted_each": [block.predicted for block in self._blocks],
+            "true_change": verdict.true_change,
+            "fit_change": fit_after - self._fit_loss,
+            "acceptance_loss": self._loss,
+            "best_loss": self._best_loss,
+            "trust_ridge": self._trust,
+            "kept_per_layer": {
+                layer.name: int(self._mask[layer.start : layer.stop].sum()) for layer in self.landscape.layers
+            },
+            "times": self._times,
+        }
+        if self.options.trust == "adaptive" and self.options.accept == "true-loss":
+            self._trust = adapted_trust(self._trust, self.options.ridge, predicted, verdict.true_change)
+        self._blocks, self._waiting = [], []
+        self.step += 1
+        return Move(bool(accepted), predicted, changed, details)
+
+    def _loss_after(self, blocks: list[StepBlock]) -> float:
+        """The acceptance loss with the movements of `blocks` applied."""
+        return self._loss_with(blocks, self._acceptance)
+
+    def _loss_with(self, blocks: list[StepBlock], positions: IndexArray) -> float:
+        """The loss with the movements of `blocks` applied for as long as it takes."""
+        try:
+            for block in blocks:
+                self._weights[block.indices] = block.new_weights
+            return self.landscape.loss(self._weights, positions)
+        finally:
+            for block in blocks:
+                self._weights[block.indices] = block.weights
+
+    def _apply(self, accepted: list[StepBlock], loss: float) -> None:
+        """Write the accepted blocks in place; the best state so far is copied only where this one is not better."""
+        if not accepted:
+            return
+        if loss >= self._best_loss and self._best_mask is self._mask:
+            self._best_mask, self._best_weights = self._mask.copy(), self._weights.copy()
+        for block in accepted:
+            self._mask[block.indices] = block.new_mask
+            self._weights[block.indices] = block.new_weights
+        self._loss = loss
+        if loss < self._best_loss:
+            self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, loss
+
+    def _note_gains(self, before: float) -> None:
+        """Half of a layer's gain is what this step brought, half what earlier ones did."""
+        names = {block.label for block in self._blocks}
+        gain = max(0.0, before - self._loss) / max(1, len(names))
+        for position, layer in enumerate(self.landscape.layers):
+            if layer.name in names:
+                held = self._gains[position]
+                self._gains[position] = gain if not np.isfinite(held) else 0.5 * (held + gain)
+
+    # --- samples, seeds, times -----------------------------------------------------------------
+
+    def _batch(self, step: int) -> IndexArray:
+        """The fit samples of a step: the pool in a new order each epoch, without replacement within it."""
+        count = self.options.samples
+        if self._pool.size == 0:
+            return self._pool
+        if step < 0:
+            return np.sort(self._rng(0, "first").permutation(self._pool)[:count])
+        per_epoch = self._pool.size // count
+        epoch, place = divmod(step, per_epoch)
+        order = self._rng(epoch, "epoch").permutation(self._pool)
+        return np.sort(order[place * count : (place + 1) * count])
+
+    def _rng(self, number: int, purpose: str) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=(3, number, *purpose.encode())))
+
+    def _input_norms(self, indices: IndexArray) -> FloatArray:
+        """The norm of the input feature that each weight multiplies. int64 (b,) -> float64 (b,)."""
+        if self._norms is None:
+            self._norms = self.landscape.input_norms(self._acceptance)
+        starts = np.array([layer.start for layer in self.landscape.layers])
+        lengths = np.array([norms.size for norms in self._norms])
+        layer = np.searchsorted(starts, indices, side="right") - 1
+        before = np.cumsum(lengths) - lengths
+        return np.asarray(np.concatenate(self._norms)[before[layer] + (indices - starts[layer]) % lengths[layer]])
+
+    def _lap(self, phase: str) -> None:
+        now = perf_counter()
+        self._times[phase] = self._times.get(phase, 0.0) + now - self._started
+        self._started = now
+
+
+def scattered(indices: IndexArray, salt: np.uint64) -> FloatArray:
+    """A uniform number in [0, 1) for each position, the same whichever are asked for together. int64 (b,) -> (b,)
+
+    Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014 (SplitMix64's mix).
+    """
+    z = indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + salt
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(((z ^ (z >> np.uint64(31))) >> np.uint64(11)) * 2.0**-53)

@@ -1,0 +1,51 @@
+"""What the iCBS coordinator holds on the host beside the network itself, in bytes a weight.
+
+For float32 (or shorter) networks, one block a layer, picked by gradient, up to 32,768 steps:
+
+    dense and current weights      4 + 4      float32: what the network itself holds
+    mask, fixed weights            1 + 1      bool
+    step of the last visit         2          the shortest integer that counts the steps
+    weights barred in a step       1          while its blocks are picked
+    mean gradient                  4          while they are picked by it
+    ====================================
+    together                      17          12 between steps
+
+and what goes through while one layer is ranked, at most LAYER_BYTES (QUOTA_LAYER_BYTES under a quota)
+for each weight of the largest layer. The best state so far is the current one wherever answers are
+accepted by the true loss; else it costs a second mask and second weights. Held in float64 and int64, with
+a copy for every loss that is tried, the same took 62 bytes a weight at its peak.
+"""
+
+import numpy as np
+
+from prunebench.coordinators.icbs.options import ICBSOptions
+
+LAYER_BYTES = 50
+"""For each weight of the largest layer: positions, scores and a partition of them."""
+
+QUOTA_LAYER_BYTES = 90
+"""The same where weights are ranked within groups."""
+
+
+def icbs_host_bytes(weights: int, largest_layer: int, options: ICBSOptions, *, precision: int = 4) -> dict[str, int]:
+    """Bytes of the iCBS coordinator on the host at its peak, by what they are for; the network is not counted.
+
+    Parameters
+    ----------
+    weights : prunable weights;  largest_layer : of them, in the largest layer
+    options : of the coordinator;  precision : bytes in which the landscape gives weights, 4 or 8
+    """
+    whole = options.block_scope == "network" or (options.init_scope == "network" and options.quota is None)
+    ranked = weights if whole else largest_layer
+    visits = np.min_scalar_type(-max(1, options.steps)).itemsize
+    by_gradient = options.select in ("gradient", "coupling") or options.init == "gradient"
+    return {
+        "dense and current weights": 2 * precision * weights,
+        "mask, fixed, barred weights": 3 * weights,
+        "last visits": visits * weights,
+        "best state, where it is not the current one": 0
+        if options.accept == "true-loss"
+        else (1 + precision) * weights,
+        "mean gradient, while blocks are picked by it": precision * weights if by_gradient else 0,
+        "ranking the largest layer": (LAYER_BYTES if options.quota is None else QUOTA_LAYER_BYTES) * ranked,
+    }

@@ -1,0 +1,173 @@
+"""Which weights enter a block: initial mask, fixed fractions, tabu, layers, and the pick itself.
+
+Rosenberg et al.: Scalable iterative pruning of large language and vision models using block
+coordinate descent, arXiv 2411.17796 (2024). Here the tabu lists of kept and pruned weights are
+apart, so that at no density a step finds no candidates.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.coordinators.landscape import Layer
+from prunebench.coordinators.quotas import NetworkQuota
+from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray, RealArray
+from prunebench.core.keeping import Quota
+from prunebench.core.masks import keep_count, top_mask
+
+Scores = Callable[[IndexArray], FloatArray]
+"""Gives the scores of some weights: high is worth keeping. int64 (b,) -> float64 (b,)"""
+
+Keys = Callable[[IndexArray], IndexArray]
+"""Names the group of each of some weights. int64 (b,) -> int64 (b,)"""
+
+INIT_SCOPES = ("layer", "row", "network")
+
+
+def initial_mask(scores: Scores, density: float, layers: Sequence[Layer], scope: str) -> BoolArray:
+    """Keep the highest scores: round(density·p) in all, shared out per layer, per output row, or not at all.
+
+    scope : "network", or the name of a quota
+    """
+    quota = None if scope == "network" else NetworkQuota.of(scope, layers, density)
+    if quota is not None:
+        return quota.top_mask(scores)
+    size = layers[-1].stop
+    return top_mask(scores(np.arange(size)), keep_count(density, size))
+
+
+def fixed_weights(
+    scores: Scores, mask: BoolArray, layers: Sequence[Layer], fixed_pruned: float, fixed_kept: float
+) -> BoolArray:
+    """True for the weights that never enter a block: per layer the lowest pruned and the highest kept ones."""
+    fixed = np.zeros(mask.size, dtype=np.bool_)
+    for layer in layers:
+        span = np.arange(layer.start, layer.stop)
+        pruned, kept = span[~mask[span]], span[mask[span]]
+        fixed[pruned[top_mask(-scores(pruned), round(fixed_pruned * pruned.size))]] = True
+        fixed[kept[top_mask(scores(kept), round(fixed_kept * kept.size))]] = True
+    return fixed
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The weights of one layer, or of the whole network, that may enter a block now.
+
+    keys : names the quota's group of each weight, where swaps must stay within groups
+    """
+
+    pruned: IndexArray
+    kept: IndexArray
+    keys: Keys | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is something to swap."""
+        if self.keys is None:
+            return self.pruned.size > 0 and self.kept.size > 0
+        return np.intersect1d(self.keys(self.pruned), self.keys(self.kept)).size > 0
+
+
+def candidates(
+    span: IndexArray,
+    mask: BoolArray,
+    barred: BoolArray,
+    last_seen: npt.NDArray[np.signedinteger[Any]],
+    tabu: float,
+    keys: Keys | None = None,
+) -> Candidates:
+    """The weights of `span` that are not barred and not tabu, kept and pruned apart.
+
+    Of each group the `tabu` part that was in a block most recently waits; never-seen weights do
+    not. The two lists are apart, so the rarer group is never used up by the other's visits. Where
+    swaps must stay within groups, and waiting leaves no group with both, none waits.
+    """
+    free = span[~barred[span]]
+    groups = []
+    for group in (free[~mask[free]], free[mask[free]]):
+        seen = last_seen[group]
+        waiting = min(int(tabu * group.size), int((seen >= 0).sum()))
+        # Of those last seen at the same step the earlier weights may go, the later wait.
+        groups.append(group[top_mask(-seen.astype(np.float64), group.size - waiting)] if waiting else group)
+    found = Candidates(groups[0], groups[1], keys)
+    if keys is not None and tabu > 0.0 and not found.usable:
+        return candidates(span, mask, barred, last_seen, 0.0, keys)
+    return found
+
+
+def pick(pool: Candidates, scores: Scores, size: int) -> IndexArray:
+    """The block: highest-scoring pruned against lowest-scoring kept weights, half and half, sorted. int64 (b,).
+
+    Where one group is smaller than half, the other fills up; where both are, all are taken. Where swaps
+    must stay within groups, it is made of the swaps within them, see `_pick_pairs`.
+    """
+    if pool.keys is not None:
+        return _pick_pairs(pool, pool.keys, scores, size)
+    from_pruned = min(pool.pruned.size, max(size // 2, size - pool.kept.size))
+    from_kept = min(pool.kept.size, size - from_pruned)
+    pruned = pool.pruned[top_mask(scores(pool.pruned), from_pruned)]
+    kept = pool.kept[top_mask(-scores(pool.kept), from_kept)]
+    return np.sort(np.concatenate([pruned, kept]))
+
+
+def _pick_pairs(pool: Candidates, keys: Keys, scores: Scores, size: int) -> IndexArray:
+    """The block out of pairs within groups: in each the r-th highest pruned with the r-th lowest kept weight.
+
+    Those come first whose pruned weight scores most above the kept one; without groups these are the
+    weights that `pick` takes. Where all pairs are in, the most contested of the rest fill up.
+    """
+    nodes = np.concatenate([pool.pruned, pool.kept])
+    is_kept = np.arange(nodes.size) >= pool.pruned.size
+    _, group = np.unique(keys(nodes), return_inverse=True)
+    quota = Quota(group, np.bincount(group, weights=is_kept).astype(np.int64))
+    own = scores(nodes)
+    kept, pruned = quota.exchanges(is_kept, own, own)
+    taken = np.zeros(nodes.size, dtype=np.bool_)
+    taken[kept[: size // 2]] = taken[pruned[: size // 2]] = True
+    if kept.size <= size // 2:
+        rest = np.flatnonzero(~taken)
+        contested = np.where(is_kept[rest], -own[rest], own[rest])
+        taken[rest[top_mask(contested, min(rest.size, size - 2 * kept.size))]] = True
+    return np.sort(nodes[taken])
+
+
+def pick_coupled(
+    pool: Candidates,
+    scores: Scores,
+    size: int,
+    factor_of: Callable[[IndexArray], Factor],
+    weights: RealArray,
+    seed: int,
+) -> IndexArray:
+    """The block out of whole communities of the Fisher coupling graph among the most contested weights.
+
+    Nodes are the 4·size (at most 1024) most contested candidates, edges |w̄ᵢ Hᵢⱼ w̄ⱼ| for every
+    node's 8 strongest partners; Louvain communities, those with the most coupling between kept and
+    pruned weights first.
+    """
+    import networkx
+
+    nodes = pick(pool, scores, min(4 * size, max(1024, size)))
+    columns = factor_of(nodes).astype(np.float64) * weights[nodes]
+    strength = np.abs(columns.T @ columns)
+    np.fill_diagonal(strength, 0.0)
+    graph = networkx.Graph()
+    graph.add_nodes_from(range(nodes.size))
+    partners = np.argsort(-strength, axis=1, kind="stable")[:, :8]
+    for node, row in enumerate(partners):
+        graph.add_weighted_edges_from((node, int(other), float(strength[node, other])) for other in row)
+    communities = networkx.community.louvain_communities(graph, weight="weight", seed=seed)
+    is_kept = np.isin(nodes, pool.kept)
+
+    def crossing(community: set[int]) -> float:
+        members = np.array(sorted(community))
+        inside = strength[np.ix_(members[is_kept[members]], members[~is_kept[members]])]
+        return float(inside.sum()) / len(members)
+
+    ordered = sorted(communities, key=lambda community: (-crossing(community), min(community)))
+    chosen = np.array([node for community in ordered for node in sorted(community)][:size])
+    block = Candidates(nodes[chosen[~is_kept[chosen]]], nodes[chosen[is_kept[chosen]]], pool.keys)
+    return np.sort(nodes[chosen]) if block.usable else pick(pool, scores, size)

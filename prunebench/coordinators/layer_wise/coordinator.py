@@ -1,0 +1,288 @@
+"""Layer-wise pruning: layer by layer from the inputs on, from the Gram matrix of each layer's inputs alone.
+
+Every layer is to give what it gave, ½‖X (W − W̄)‖²/n + ridge, with X the inputs that reach it once all
+layers before it are pruned (Frantar et al.: OBC, NeurIPS 2022, and SparseGPT, ICML 2023; Sun et al.: Wanda,
+ICLR 2024; Meng et al.: ALPS, NeurIPS 2024). No backward pass. Beyond the papers, with target "dense": it is
+to give what the dense network gives there, ½‖X W − Y W̄‖²/n with Y the dense network's inputs, so that
+a layer makes up for what pruning the layers before it has changed.
+
+A layer is one block problem whose form says that its rows share one Hessian (`RowsForm`); solvers
+that decide over all rows at once (`whole_layers`) take it as it is. For any other solver it is cut into one
+block a row. Both are block problems under the one solver contract: hashed, verified, logged and sent to
+workers alike, where a second contract for layers would have doubled all of that.
+"""
+
+from collections.abc import Mapping, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.coordinators.landscape import Layer
+from prunebench.coordinators.layer_wise.options import LayerWiseOptions
+from prunebench.coordinators.quotas import NetworkQuota, require_honoured
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.coordinator import Move, Task, checked_number, checked_state
+from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
+from prunebench.core.keeping import Quota
+from prunebench.core.masks import top_mask
+from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.rows import RowsForm
+from prunebench.core.solution import Solution
+from prunebench.core.solver import Solver
+
+if TYPE_CHECKING:
+    from prunebench.curvature.staged import InputGrams
+
+
+class Stages(Protocol):
+    """A network walked layer by layer, as `prunebench.curvature.staged.StagedNetwork`."""
+
+    @property
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Layers by position, those with the same inputs together, in the order in which they are run."""
+        ...
+
+    def inputs(self, group: int, weights: FloatArray) -> "InputGrams":
+        """What the inputs of a group say with the network at `weights`."""
+        ...
+
+
+class LayerWise:
+    """Ask for a layer's blocks, tell their answers, and go on to the next with the layer pruned.
+
+    Nothing is random but the samples, which the network was given; a checkpoint taken between layers
+    continues to the same result. Exactly round(density·p) weights are kept, by largest remainder over the layers.
+
+    Parameters
+    ----------
+    stages : the network
+    layers : the prunable parameters in order;  dense_weights : float (p,)
+    density : the part that is kept
+    mode : "select" (kept weights stay) or "refit"
+    whole_layers : whether the solver takes a layer as one block
+    problem : a name for messages
+
+    Raises
+    ------
+    InvalidInput   a quota N:M that does not fit the density or a layer
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        layers: Sequence[Layer],
+        dense_weights: FloatArray,
+        density: float,
+        mode: Mode,
+        options: LayerWiseOptions,
+        *,
+        whole_layers: bool,
+        problem: str = "",
+    ) -> None:
+        self.options, self.mode, self.problem = options, mode, problem
+        self.mask: BoolArray = np.ones(dense_weights.size, dtype=np.bool_)
+        self.weights: FloatArray = dense_weights.copy()
+        self._stages, self._layers, self._dense = stages, layers, dense_weights
+        self._whole = whole_layers
+        quota = NetworkQuota.of(options.quota, layers, density)
+        assert quota is not None
+        self._quota = quota
+        self._order = [(number, layer) for number, group in enumerate(stages.groups) for layer in group]
+        tasks = [1 if whole_layers else layers[layer].shape[0] for _, layer in self._order]
+        self._first_task = np.concatenate([[0], np.cumsum(tasks)])
+        self._done = 0
+        self._held: tuple[int, InputGrams] | None = None
+        self._waiting: list[Task] = []
+        self._asked: list[Task] = []
+        self._answers: dict[int, Solution] = {}
+        self._form: RowsForm | None = None
+        self._clock = self._gathered = 0.0
+
+    @property
+    def total_steps(self) -> int | None:
+        """The number of layers."""
+        return len(self._order)
+
+    def best(self) -> tuple[BoolArray, FloatArray]:
+        """Mask and weights as they stand."""
+        return self.mask, self.weights
+
+    def ask(self, count: int = 1) -> list[Task]:
+        """Blocks of the layer under way; [] while the last are out and at the end."""
+        if self._done == len(self._order):
+            return []
+        if not self._waiting and not self._asked:
+            self._begin()
+        now, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._asked += now
+        return now
+
+    def tell(self, task: Task, solution: Solution | None) -> Move | None:
+        """Take an answer; with the last of a layer, write its mask and weights.
+
+        Raises
+        ------
+        PrunebenchError   there is no answer: no part of a layer can be left out
+        """
+        if solution is None:
+            raise PrunebenchError(f"{task.block.name} was not solved; there is no answer to go on with")
+        self._answers[task.position] = solution
+        self._asked = [held for held in self._asked if held.position != task.position]
+        return None if self._asked or self._waiting else self._finish()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every layer is done."""
+        return self._done == len(self._order)
+
+    def check(self) -> None:
+        """Raise PrunebenchError where a layer that is done breaks the quota."""
+        self._quota.require(self.mask, [layer for _, layer in self._order[: self._done]])
+
+    def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Mask, weights and how many layers are done."""
+        return {"mask": self.mask, "weights": self.weights}, {"done": self._done}
+
+    def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
+        """Continue after the layers that are done."""
+        mask, weights = checked_state(arrays, self._dense.size)
+        done = checked_number(info, "done", most=len(self._order))
+        if broken := self._quota.violation(mask, [layer for _, layer in self._order[:done]]):
+            raise InvalidInput(f"{broken}")
+        for number, (_, place) in enumerate(self._order):
+            layer = self._layers[place]
+            part = slice(layer.start, layer.stop)
+            if number >= done and not mask[part].all():
+                raise InvalidInput(f"layer {layer.name!r} is not done and already pruned")
+            if (number >= done or self.mode == "select") and (
+                weights[part] != np.where(mask[part], self._dense[part], 0.0)
+            ).any():
+                raise InvalidInput(f"layer {layer.name!r} has kept weights other than the dense ones")
+        self.mask, self.weights, self._done = mask.astype(np.bool_), weights.astype(np.float64), done
+        self._held, self._waiting, self._asked, self._answers = None, [], [], {}
+
+    def _begin(self) -> None:
+        """Gather the layer's inputs and make its tasks."""
+        self._clock = perf_counter()
+        group, number = self._order[self._done]
+        if self._held is None or self._held[0] != group:
+            self._held = group, self._stages.inputs(group, self.weights)
+        self._gathered = perf_counter() - self._clock
+        layer = self._layers[number]
+        form = self._form = self._layer_form(layer, self._held[1])
+        keep, quota = int(self._quota.counts[number]), self._quota.of_layer(number)
+        first = int(self._first_task[self._done])
+        self._answers = {}
+        if self._whole:
+            self._waiting = [Task(first, layer.name, self._block(layer, form, keep, quota))]
+            return
+        counts = _row_counts(form, keep) if quota is None else _counts(quota, form.rows)
+        for row in range(form.rows):
+            part = slice(row * form.columns, (row + 1) * form.columns)
+            inner = None if self.options.pattern is None else Quota.n_m(form.columns, *self.options.pattern)
+            block = self._block(layer, form.row(row), int(counts[row]), inner, part, f"{layer.name}/row {row}")
+            self._waiting.append(Task(first + row, f"{layer.name} row {row}", block))
+
+    def _block(
+        self,
+        layer: Layer,
+        form: QuadraticForm,
+        keep: int,
+        quota: Quota | None,
+        part: slice = slice(None),
+        label: str = "",
+    ) -> BlockProblem:
+        label = label or layer.name
+        return BlockProblem(
+            form=form,
+            dense_weights=self._dense[layer.start : layer.stop][part],
+            keep=keep,
+            mode=self.mode,
+            indices=np.arange(layer.start, layer.stop)[part],
+            problem=f"{self.problem}/{label}" if self.problem else label,
+            quota=quota,
+        )
+
+    def _layer_form(self, layer: Layer, held: "InputGrams") -> RowsForm:
+        dense = self._dense[layer.start : layer.stop]
+        table = dense.reshape(layer.shape[0], -1)
+        away = table @ (held.gram - held.cross).T
+        return RowsForm(
+            shared=held.gram,
+            rows=layer.shape[0],
+            ridge=self.options.ridge * float(held.gram.diagonal().mean()),
+            linear=away.reshape(-1),
+            centre=dense,
+            constant=0.5 * float(np.einsum("ij,ij->", table @ held.drift, table)),
+        )
+
+    def _finish(self) -> Move:
+        number = self._order[self._done][1]
+        layer, form = self._layers[number], self._form
+        assert form is not None
+        ordered = [self._answers[position] for position in sorted(self._answers)]
+        mask = np.concatenate([solution.mask for solution in ordered])
+        weights = np.concatenate([solution.weights for solution in ordered])
+        self.mask[layer.start : layer.stop], self.weights[layer.start : layer.stop] = mask, weights
+        self._done += 1
+        self._answers, self._form = {}, None
+        dense = self._dense[layer.start : layer.stop]
+        before, after = form.value(dense), form.value(weights)
+        table = form.table(dense)
+        size = 0.5 * float(np.einsum("ij,ij->", table @ form.shared, table))
+        seconds = perf_counter() - self._clock
+        details = {
+            "layer": layer.name,
+            "density": float(mask.mean()),
+            "objective_before": before,
+            "objective_after": after,
+            "relative_error": after / size if size > 0.0 else 0.0,
+            "blocks": len(ordered),
+            "inputs_seconds": self._gathered,
+            "solve_seconds": seconds - self._gathered,
+        }
+        return Move(True, after - before, int((~mask).sum()), details)
+
+
+def require_fit(solver: Solver, layers: Sequence[Layer], options: LayerWiseOptions) -> None:
+    """Refuse, before any work, a solver that cannot take the blocks of these layers.
+
+    Raises
+    ------
+    SolverRefused   rows longer than it takes, or a quota N:M that it does not honour
+    """
+    if getattr(solver, "whole_layers", False):
+        return
+    if options.pattern is not None:
+        require_honoured(solver, options.quota, "use --quota row")
+    largest = getattr(solver, "max_size", None)
+    for layer in layers:
+        if largest is not None and _columns(layer) > largest:
+            raise SolverRefused(
+                f"solver {solver.name!r} takes blocks of at most {largest:,} weights and a row of layer {layer.name!r} "
+                f"has {_columns(layer):,}; use --coordinator icbs --block-size {min(largest, 64)}, or another solver"
+            )
+
+
+def _columns(layer: Layer) -> int:
+    return (layer.stop - layer.start) // layer.shape[0]
+
+
+def _counts(quota: Quota, rows: int) -> IndexArray:
+    """How many weights each row keeps under a quota whose groups lie within rows. int64 (rows,)"""
+    return np.asarray(quota.counts.reshape(rows, -1).sum(axis=1))
+
+
+def _row_counts(form: RowsForm, keep: int) -> IndexArray:
+    """How many weights each row keeps where the rows are weighed together, for solvers that take one row at a time.
+
+    As many as it has among the `keep` highest w_j²/[H⁻¹]_jj of the layer at its minimiser, twice what
+    pruning one weight alone costs (Hassibi, Stork, NeurIPS 1992). int64 (rows,)
+    """
+    inverse = np.linalg.inv(form.shared + np.diag(form.ridge[: form.columns]))
+    slope = form.table(form.linear - form.product(form.centre))
+    costs = (slope @ inverse) ** 2 / inverse.diagonal()
+    return np.asarray(form.table(top_mask(costs.reshape(-1), keep)).sum(axis=1))

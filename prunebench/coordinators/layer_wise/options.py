@@ -1,0 +1,48 @@
+"""The options of layer-wise pruning, checked when they are made."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from prunebench.coordinators import quotas
+from prunebench.core.errors import InvalidInput
+
+Target = Literal["own", "dense"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerWiseOptions:
+    """Options of layer-wise pruning.
+
+    Raises
+    ------
+    InvalidInput   a count, ridge, target or quota that makes no sense; the message names it
+    """
+
+    quota: str = "row"
+    """Within what the density holds: row (each output row), layer (rows weighed together), or N:M, such as 2:4."""
+
+    samples: int = 128
+    """Calibration samples whose layer inputs are gathered."""
+
+    ridge: float = 0.01
+    """Ridge, relative to the mean of the Gram matrix's diagonal (SparseGPT's dampening)."""
+
+    target: Target = "own"
+    """What a layer is to give: its dense weights' outputs on its own inputs (published), or the dense network's."""
+
+    def __post_init__(self) -> None:
+        where = "coordinator layer-wise"
+        quotas.pattern(self.quota)
+        if not isinstance(self.samples, int) or self.samples < 1:
+            raise InvalidInput(f"{where}: samples is {self.samples!r}; choose a whole number from 1")
+        if not (np.isfinite(self.ridge) and self.ridge > 0.0):
+            raise InvalidInput(f"{where}: ridge is {self.ridge}; choose a positive one, for example 0.01")
+        if self.target not in ("own", "dense"):
+            raise InvalidInput(f"{where}: target is {self.target!r}; choose own or dense")
+
+    @property
+    def pattern(self) -> tuple[int, int] | None:
+        """(N, M) of a quota N:M, else None."""
+        return quotas.pattern(self.quota)

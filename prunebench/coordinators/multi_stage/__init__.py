@@ -1,0 +1,1 @@
+"""The density falls in stages, each from new gradients."""

@@ -1,0 +1,1 @@
+"""Readers of data sets: images and texts as samples by position."""

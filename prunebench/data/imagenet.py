@@ -1,0 +1,89 @@
+"""A user's own ImageNet folder and checkpoint: where they are looked for, and how the images are read."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from prunebench.core.errors import MissingData
+from prunebench.core.problem import DATA_VARIABLE, Samples, data_directory
+
+if TYPE_CHECKING:
+    from prunebench.data.images import FolderSamples
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+FOLDER = "imagenet"
+PARTS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
+
+
+@dataclass(frozen=True)
+class ImageNet:
+    """What a problem on ImageNet needs of the user.
+
+    problem : its name
+    images : the folder with train/ and val/; empty for `imagenet` below the data folder
+    weights : a safetensors file; empty for `checkpoint` below the data folder
+    """
+
+    problem: str
+    images: str
+    weights: str
+    checkpoint: str
+
+    def folder(self) -> Path:
+        """The folder that holds train/ and val/."""
+        return Path(self.images).expanduser() if self.images else data_directory() / FOLDER
+
+    def weights_file(self) -> Path:
+        """The safetensors file of the network's state."""
+        return Path(self.weights).expanduser() if self.weights else data_directory() / self.checkpoint
+
+    def missing(self) -> str:
+        """Which images or weights are not there and what to do; "" if all are. Reads no file."""
+        out = [self.missing_images()]
+        if not self.weights_file().is_file():
+            out.append(
+                f"the weights of {self.problem} are not at {str(self.weights_file())!r}: put a safetensors file there, "
+                f"give it with --option weights=FILE, or point {DATA_VARIABLE} or --data at the folder that holds it"
+            )
+        return "; ".join(text for text in out if text)
+
+    def missing_images(self) -> str:
+        """Which images are not there and what to do; "" if all are."""
+        absent = [part for part in PARTS if not (self.folder() / part).is_dir()]
+        if not absent:
+            return ""
+        return (
+            f"ImageNet is not in {str(self.folder())!r} ({' and '.join(absent)} missing): fetch it from "
+            "image-net.org, unpack it to one folder a class below train/ and val/, and give that folder "
+            "with --option images=DIR"
+        )
+
+    def classes(self) -> int:
+        """How many classes the images have.
+
+        Raises
+        ------
+        MissingData   images are not there
+        """
+        if self.missing_images():
+            raise MissingData(self.missing_images())
+        return len(_folder(self.folder() / "train").classes)
+
+    def samples(self, part: Literal["train", "val"], batch_size: int = 0) -> Samples:
+        """The images of a part, read when they are fetched; `batch_size` at a time in the network, 0 for any number.
+
+        Raises
+        ------
+        InvalidInput   no images, or val/ has other classes than train/
+        """
+        train = _folder(self.folder() / "train")
+        found = train if part == "train" else _folder(self.folder() / part, len(train.classes))
+        return found.in_batches(batch_size) if batch_size else found
+
+
+@lru_cache(maxsize=8)
+def _folder(folder: Path, classes: int = 0) -> "FolderSamples":
+    from prunebench.data.images import FolderSamples
+
+    return FolderSamples(folder, classes=classes, mean=MEAN, std=STD)

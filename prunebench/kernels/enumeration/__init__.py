@@ -1,0 +1,1 @@
+"""The masks with exactly `keep` ones, numbered, and their objectives."""

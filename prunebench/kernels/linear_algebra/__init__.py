@@ -1,0 +1,1 @@
+"""Matrices as support searches and layer methods see them."""

@@ -1,0 +1,95 @@
+"""A block problem seen as rows that share one Hessian: what the methods for whole layers work on.
+
+A plain quadratic form is a layer of one row.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import Quota
+from prunebench.core.rows import RowsForm
+
+LARGEST = 16384
+"""Most weights in a row: its Hessian is decomposed."""
+
+Kind = Literal["layer", "rows", "groups"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerView:
+    """f(W) = Σ_r ½ w_r'H w_r + q_r'w_r + constant.
+
+    matrix : float64 (c, c)     H, the ridge included
+    slope : float64 (r, c)      q, the gradient at w = 0
+    live : bool (c,)            inputs that are not zero throughout
+    """
+
+    matrix: FloatArray
+    slope: FloatArray
+    live: BoolArray
+
+    @staticmethod
+    def of(block: BlockProblem) -> "LayerView":
+        """The view of a block that `refusal` does not refuse."""
+        form = block.form
+        slope = form.linear - form.product(form.centre)
+        if isinstance(form, RowsForm):
+            matrix = form.shared + np.diag(form.ridge[: form.columns])
+            return LayerView(matrix, form.table(slope), form.shared.diagonal() > 0.0)
+        return LayerView(form.gram(np.arange(form.p)), slope[None, :], form.curvature_diagonal() > 0.0)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.slope.shape[0], self.slope.shape[1]
+
+    def scaled(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """H with unit diagonal, q in the same units, and the scale s with w = s·u. (c, c), (r, c), (c,)"""
+        scale = 1.0 / np.sqrt(self.matrix.diagonal())
+        return self.matrix * scale[:, None] * scale, self.slope * scale, scale
+
+    def minimiser(self) -> FloatArray:
+        """The weights that minimise f with none pruned. float64 (r, c)"""
+        matrix, slope, scale = self.scaled()
+        return np.asarray(-scipy.linalg.solve(matrix, slope.T, assume_a="pos").T * scale)
+
+
+def refusal(block: BlockProblem) -> str:
+    """Why a block is no layer that can be worked on, or ""."""
+    form = block.form
+    columns = form.columns if isinstance(form, RowsForm) else form.p
+    if columns > LARGEST:
+        return f"its rows have {columns:,} weights, and their Hessian is decomposed; take at most {LARGEST:,}"
+    if isinstance(form, RowsForm):
+        table = form.table(form.ridge)
+        if (table != table[0]).any():
+            return "its rows have different ridges, so that they share no Hessian; give all rows the same"
+    return ""
+
+
+def kind_of(quota: Quota | None, rows: int, columns: int) -> Kind | None:
+    """What a quota parts a layer into: nothing ("layer"), its rows, or equal runs with one count each ("groups").
+
+    None for any other partition. A layer of one row without a quota is "layer".
+    """
+    if quota is None:
+        return "layer"
+    places = np.arange(rows * columns)
+    if np.array_equal(quota.group, places // columns):
+        return "rows"
+    size = int(quota.sizes[0])
+    equal = columns % size == 0 and np.array_equal(quota.group, places // size)
+    return "groups" if equal and (quota.counts == quota.counts[0]).all() else None
+
+
+def row_groups(block: BlockProblem, row: int, columns: int, mask: BoolArray) -> tuple[IndexArray, IndexArray]:
+    """The groups of one row that a swap must stay within, as `mask` (p,) fills them: order (c,), offsets (g + 1,)."""
+    if block.quota is None:
+        return np.arange(columns), np.array([0, columns])
+    part = block.quota.within(np.arange(row * columns, (row + 1) * columns), mask)
+    return part.order, part.offsets

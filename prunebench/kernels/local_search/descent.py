@@ -1,0 +1,164 @@
+"""Swap descent for either mode and any size: the search of solver "swap" and every solver's polish.
+
+The local search of Combinatorial Brain Surgeon (Yu, Serra, Ramalingam, Zhe, ICML 2022), with the
+best swap out of all pairs instead of a window of candidates, every pruned weight a candidate
+whatever its sign, the ridge counted, no absolute acceptance threshold, and in mode refit the exact
+change of the refitted objective.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, IndexArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Budget, Recorder
+from prunebench.core.warm import EVALUATIONS, miniature
+
+DENSE_SELECT_SIZE = 1024
+"""Up to this p the couplings are formed; above, working sets on the factor are faster and prove as much."""
+DENSE_REFIT_SIZE = 1024
+"""Up to this p the tableau of the whole block does the whole descent."""
+TABLEAU_SIZE = 2048
+"""Up to this p the tableau, 8p² bytes and O(p²) a move, completes what working sets have begun."""
+_Run = Callable[[BoolArray, Recorder, float], tuple[int, float, bool, str]]
+
+
+@dataclass(frozen=True)
+class DescentResult:
+    """Where a descent ended.
+
+    mask : bool (p,)           as many ones as the start, never worse than it
+    moves : int                weights exchanged
+    locally_optimal : bool     proved: no single swap improves the objective beyond rounding
+    evaluations : float        swaps looked at (a splice with its refit counts as one)
+    stop_reason : str          why it ended
+    """
+
+    mask: BoolArray
+    moves: int
+    locally_optimal: bool
+    evaluations: float
+    stop_reason: str
+
+
+class SwapDescent:
+    """Swap descent on one block; what its restarts share is computed once.
+
+    Select: dense couplings up to p = 1024 or where the form holds its hessian, else the factor.
+    Refit: splicing and exact working sets above p = 1024, one tableau up to p = 2048; in between, both.
+    """
+
+    def __init__(self, block: BlockProblem, size: int | None = None) -> None:
+        """`size` : take the path of a block of so many weights; the block's own by default."""
+        self.block = block
+        self._run: _Run = _path(block, block.p if size is None else size)
+
+    def run(self, mask: BoolArray, recorder: Recorder, spent: float = 0.0) -> DescentResult:
+        """Descend from `mask`, which stays as it is, until no swap improves or the budget runs out.
+
+        Parameters
+        ----------
+        mask : bool (p,)        feasible; a quota's groups keep their counts
+        recorder : Recorder     its budget is respected; large blocks record their progress
+        spent : float           evaluations made before, counted towards the budget
+        """
+        out = np.array(mask, dtype=np.bool_)
+        moves, evaluations, optimal, reason = self._run(out, recorder, spent)
+        return DescentResult(out, moves, optimal, evaluations, reason)
+
+
+def swap_descent(block: BlockProblem, mask: BoolArray, recorder: Recorder) -> DescentResult:
+    """The descent from one mask: the polish that any solver can end with.
+
+    The result's objective is at most the start's, up to rounding. For several starts on one block
+    make one SwapDescent.
+    """
+    return SwapDescent(block).run(mask, recorder)
+
+
+def warm_up(block: BlockProblem) -> None:
+    """Load and compile the descent that fits the block's mode and size, on a miniature of it."""
+    small = miniature(block)
+    if not small.settled:
+        SwapDescent(small, block.p).run(small.incumbent, Recorder(Budget(evaluations=EVALUATIONS)))
+
+
+def _path(block: BlockProblem, size: int) -> _Run:
+    """The search that fits the block's mode and size; numba is first imported here."""
+    if block.settled:
+        return lambda *_: (0, 0.0, True, "there is nothing to swap")
+    if block.mode == "select":
+        if size <= DENSE_SELECT_SIZE or block.form.factor is None:
+            return _dense_select(block)
+        from prunebench.kernels.local_search.select_factor import SelectFactorSearch
+
+        return SelectFactorSearch(block).run
+    if size <= DENSE_REFIT_SIZE or (size <= TABLEAU_SIZE and block.form.factor is None):
+        return _dense_refit(block)
+    from prunebench.kernels.local_search.refit_factor import RefitFactorSearch
+
+    in_sets = RefitFactorSearch(block).run
+    return in_sets if size > TABLEAU_SIZE else _one_after_the_other(in_sets, _dense_refit(block))
+
+
+def _dense_select(block: BlockProblem) -> _Run:
+    from prunebench.kernels.local_search import select_kernel
+
+    qubo = block.to_qubo()
+    couplings, linear = qubo.couplings, np.array(qubo.linear)
+    size = np.abs(linear) + np.abs(couplings).sum(axis=1)
+    tolerance = 16.0 * float(np.finfo(np.float64).eps) * size
+    order, offsets = (None, None) if block.quota is None else (block.quota.order, block.quota.offsets)
+    if order is not None:
+        couplings, linear, tolerance = couplings[np.ix_(order, order)], linear[order], tolerance[order]
+
+    def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
+        left = recorder.budget.evaluations - spent
+        return select_kernel.descend(
+            couplings, linear, tolerance, mask, lambda tried: recorder.expired(spent + tried), left, offsets
+        )
+
+    return run if order is None else _in_order(run, order)
+
+
+def _dense_refit(block: BlockProblem) -> _Run:
+    from prunebench.kernels.local_search import refit_kernel
+
+    form = block.form
+    matrix = form.gram(np.arange(block.p))
+    scale = 1.0 / np.sqrt(matrix.diagonal())
+    matrix *= scale[:, None] * scale
+    slope = scale * (form.linear - form.product(form.centre))
+    order, offsets = (None, None) if block.quota is None else (block.quota.order, block.quota.offsets)
+    if order is not None:
+        matrix, slope = matrix[np.ix_(order, order)], slope[order]
+
+    def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
+        left = recorder.budget.evaluations - spent
+        return refit_kernel.descend(matrix, slope, mask, lambda tried: recorder.expired(spent + tried), left, offsets)
+
+    return run if order is None else _in_order(run, order)
+
+
+def _in_order(run: _Run, order: IndexArray) -> _Run:
+    """`run` on the weights in another order, in which every group of a quota is one range."""
+
+    def ordered(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
+        inner = mask[order]
+        try:
+            return run(inner, recorder, spent)
+        finally:
+            mask[order] = inner
+
+    return ordered
+
+
+def _one_after_the_other(first: _Run, second: _Run) -> _Run:
+    def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
+        moves, evaluations, _, _ = first(mask, recorder, spent)
+        more, tried, optimal, reason = second(mask, recorder, spent + evaluations)
+        return moves + more, evaluations + tried, optimal, reason
+
+    return run

@@ -1,0 +1,320 @@
+"""Swap search in mode refit without a p×p matrix: exchanges of many weights, then exact working sets.
+
+With S the support, R the ridge and M = (I + A_S R⁻¹ A_S')⁻¹ (n×n), the residual of the refit is
+z = M·right and everything follows from one pass over the columns: weights, gradients, the cost
+w_i²/(2 P_ii) of dropping i with P_ii = (1 - a_i'M a_i/ρ_i)/ρ_i, and the gain g_j²/(2 (ρ_j + a_j'M a_j))
+of adding j. Splicing exchanges the cheapest kept with the most useful pruned weights and accepts only
+what lowers the true objective (Zhu et al., A polynomial algorithm for best-subset selection, PNAS 2020).
+A working set B is then exact: minimising f over the kept weights outside B leaves a quadratic form of
+B alone, which the tableau kernel descends on.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray, times, transposed_times
+from prunebench.core.block import BlockProblem
+from prunebench.core.masks import top_mask
+from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.solution import Recorder
+from prunebench.kernels.local_search import refit_kernel
+
+WORKING_SET = 256
+"""Kept and pruned weights, each, that are exchanged at a time."""
+COLUMN_CHUNK = 4096
+EXCHANGED, EXCHANGED_SETS = 0.25, 8
+"""Share of the kept weights that exchanges look at, the cheapest, and how many working sets it is at least."""
+LEAST_SHARE = 1e-6
+"""Floor of what the other kept weights leave of a weight's own curvature."""
+MINIMUM_GAIN = 1e-12
+"""A round must lower f by this part of the change that refitting makes against w = 0."""
+
+
+@dataclass
+class RefitView:
+    """The refit on one support: float64 (p,) arrays.
+
+    weights; gradient of f there; drop, the cost of removing each kept weight; gain, the use of
+    adding each pruned one. drop and gain are used for ranking only.
+    """
+
+    weights: FloatArray
+    gradient: FloatArray
+    drop: FloatArray
+    gain: FloatArray
+
+
+class DualRefit:
+    """Refit quantities from the n×n dual system of a form that holds a factor and a positive ridge."""
+
+    def __init__(self, form: QuadraticForm) -> None:
+        assert form.factor is not None
+        self._form = form
+        self._factor: Factor = form.factor
+        self._energy: FloatArray | None = None
+        self._held: tuple[BoolArray, FloatArray] | None = None
+
+    def view(self, mask: BoolArray, fresh: bool) -> RefitView:
+        """Weights, gradient, drop and gain on a support; O(np), and O(n²k) where `fresh`.
+
+        Without `fresh` the quantities a_j'M a_j of the last fresh view serve for the ranking. It looked
+        only at what exchanges are made of: a pruned weight it passed over gains 0, a kept one costs too much.
+        """
+        form = self._form
+        lower = _cholesky(self._system(mask))
+        inner = transposed_times(self._factor, _solve(lower, self._right(mask)))
+        weights = np.where(mask, form.centre - (form.linear + inner) / form.ridge, 0.0)
+        gradient = np.where(mask, 0.0, form.linear + inner - form.ridge * form.centre)
+        if fresh or self._energy is None:
+            self._energy = self._energies(lower, mask, weights, gradient)
+        energy = self._energy
+        # leverage in the factor's precision only ranks; a share of zero would make its weight free to drop
+        share = np.maximum(1.0 - energy / form.ridge, LEAST_SHARE)
+        drop = 0.5 * weights**2 * form.ridge / share
+        return RefitView(weights, gradient, drop, 0.5 * gradient**2 / (form.ridge + energy))
+
+    def reduced(self, fixed: BoolArray, chosen: IndexArray) -> tuple[FloatArray, FloatArray]:
+        """The form's matrix and slope at zero on `chosen`, minimised over the weights in `fixed`, others zero."""
+        form = self._form
+        lower = _cholesky(self._system(fixed))
+        columns = self._factor[:, chosen].astype(np.float64, copy=False)
+        half = scipy.linalg.solve_triangular(lower, columns, lower=True, check_finite=False)
+        matrix = half.T @ half
+        matrix[np.diag_indices_from(matrix)] += form.ridge[chosen]
+        residual = _solve(lower, self._right(fixed))
+        return matrix, form.linear[chosen] + columns.T @ residual - form.ridge[chosen] * form.centre[chosen]
+
+    def refit(self, mask: BoolArray) -> FloatArray:
+        """The back-solve on a support, to the accuracy of the form's own. float64 (p,)"""
+        return self._form.refit(mask, self._system(mask))
+
+    def _right(self, mask: BoolArray) -> FloatArray:
+        form = self._form
+        return -times(self._factor, np.where(mask, form.linear / form.ridge, form.centre))
+
+    def _system(self, mask: BoolArray) -> FloatArray:
+        """I + A_S R⁻¹ A_S' in float64, brought up to date by the columns that changed since the last call."""
+        held = self._held
+        size = self._factor.shape[0]
+        if held is None or int((held[0] != mask).sum()) * 2 > int(mask.sum()):
+            system = np.eye(size)
+            self._add(system, np.flatnonzero(mask), 1.0)
+        else:
+            system = held[1]
+            self._add(system, np.flatnonzero(mask & ~held[0]), 1.0)
+            self._add(system, np.flatnonzero(held[0] & ~mask), -1.0)
+        self._held = mask.copy(), system
+        return system
+
+    def _add(self, system: FloatArray, chosen: IndexArray, sign: float) -> None:
+        root = np.sqrt(self._form.ridge)
+        for start in range(0, chosen.size, COLUMN_CHUNK):
+            part = chosen[start : start + COLUMN_CHUNK]
+            columns = self._factor[:, part] / root[part]
+            system += sign * (columns @ columns.T)
+
+    def _energies(self, lower: FloatArray, mask: BoolArray, weights: FloatArray, gradient: FloatArray) -> FloatArray:
+        """a_j'M a_j in the factor's precision for the weights that matter, infinity for others. float64 (p,)
+
+        Exchanges are made at the ends of two rankings, so EXCHANGED of the kept weights count and as many
+        pruned ones (two working sets at least): those that cost least and gain most if a_j'M a_j were for
+        all columns the share of ‖a_j‖² that it is over the kept ones, where a_j'M a_j/ρ_j sums to n − tr M.
+        """
+        ridge = self._form.ridge
+        half = scipy.linalg.solve_triangular(lower, np.eye(lower.shape[0]), lower=True, check_finite=False)
+        narrow: npt.NDArray[Any] = half.astype(self._factor.dtype)
+        squares = self._form.curvature_diagonal()
+        carried = len(half) - float(np.einsum("ij,ij->", half, half))
+        share = carried / max(float((squares / ridge)[mask].sum()), np.finfo(np.float64).tiny)
+        kept = int(mask.sum())
+        count = min(max(round(EXCHANGED * kept), EXCHANGED_SETS * WORKING_SET), kept)
+        cost = weights**2 * ridge / np.maximum(1.0 - share * squares / ridge, LEAST_SHARE)
+        cheap = top_mask(np.where(mask, -cost, -np.inf), count)
+        promise = np.where(mask, -1.0, gradient**2 / (ridge + share * squares))
+        useful = top_mask(promise, min(max(count, 2 * WORKING_SET), mask.size - kept))
+        chosen = np.flatnonzero(cheap | useful)
+        out = np.full(mask.size, np.inf)
+        for start in range(0, chosen.size, COLUMN_CHUNK):
+            part = chosen[start : start + COLUMN_CHUNK]
+            image = narrow @ self._factor[:, part]
+            out[part] = np.einsum("ij,ij->j", image, image)
+        return out
+
+
+class PrimalRefit:
+    """The same quantities from the k×k system of a form that holds its hessian."""
+
+    def __init__(self, form: QuadraticForm) -> None:
+        assert form.hessian is not None
+        self._form = form
+        self._slope = form.linear - form.product(form.centre)
+
+    def view(self, mask: BoolArray, fresh: bool) -> RefitView:
+        """Weights, gradient, drop and gain on a support. O(k²p), always fresh."""
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        matrix, _ = self.reduced(np.zeros_like(mask), kept)
+        lower = _cholesky(matrix)
+        half_inverse = scipy.linalg.solve_triangular(lower, np.eye(kept.size), lower=True, check_finite=False)
+        weights, drop, gain = np.zeros(mask.size), np.zeros(mask.size), np.zeros(mask.size)
+        weights[kept] = -_solve(lower, self._slope[kept])
+        gradient = np.where(mask, 0.0, self._slope + self._form.product(weights))
+        drop[kept] = 0.5 * weights[kept] ** 2 / np.einsum("ij,ij->j", half_inverse, half_inverse)
+        assert self._form.hessian is not None
+        half = half_inverse @ self._form.hessian[np.ix_(kept, pruned)]
+        schur = self._form.diagonal()[pruned] - np.einsum("ij,ij->j", half, half)
+        gain[pruned] = 0.5 * gradient[pruned] ** 2 / np.maximum(schur, np.finfo(np.float64).tiny)
+        return RefitView(weights, gradient, drop, gain)
+
+    def refit(self, mask: BoolArray) -> FloatArray:
+        """The back-solve on a support. float64 (p,)"""
+        return self._form.refit(mask)
+
+    def reduced(self, fixed: BoolArray, chosen: IndexArray) -> tuple[FloatArray, FloatArray]:
+        """The form's matrix and slope at zero on `chosen`, minimised over the weights in `fixed`, others zero."""
+        hessian, ridge = self._form.hessian, self._form.ridge
+        assert hessian is not None
+        rest = np.flatnonzero(fixed)
+        matrix = hessian[np.ix_(chosen, chosen)]
+        matrix[np.diag_indices_from(matrix)] += ridge[chosen]
+        if rest.size == 0:
+            return matrix, self._slope[chosen]
+        outer = hessian[np.ix_(rest, rest)]
+        outer[np.diag_indices_from(outer)] += ridge[rest]
+        lower = _cholesky(outer)
+        half = scipy.linalg.solve_triangular(lower, hessian[np.ix_(rest, chosen)], lower=True, check_finite=False)
+        slope = scipy.linalg.solve_triangular(lower, self._slope[rest], lower=True, check_finite=False)
+        return matrix - half.T @ half, self._slope[chosen] - half.T @ slope
+
+
+class RefitFactorSearch:
+    """Splicing and exact working sets on one block in mode refit, for p too large for one tableau."""
+
+    def __init__(self, block: BlockProblem) -> None:
+        self._block = block
+        self._refit = DualRefit(block.form) if block.form.factor is not None else PrimalRefit(block.form)
+        self._quota = block.quota
+        self._smallest_change = MINIMUM_GAIN * abs(block.form.value(np.zeros(block.p)) - block.form.constant)
+
+    def run(
+        self, mask: BoolArray, recorder: Recorder, spent: float = 0.0, most_sets: float = float("inf")
+    ) -> tuple[int, float, bool, str]:
+        """Improve `mask` in place. -> moves, swaps looked at, proved 1-swap optimal, why it stopped.
+
+        `spent` evaluations count towards the recorder's budget; `most_sets` limits the working sets.
+        """
+        if self._block.settled:
+            return 0, 0.0, True, "there is nothing to swap"
+        if reason := recorder.expired(spent):
+            return 0, 0.0, False, reason
+        clock = _Clock(recorder)
+        view = self._refit.view(mask, True)
+        value = self._block.evaluate(view.weights, mask)
+        view, value, moves, evaluations = self._splice(mask, view, value, clock, spent)
+        fresh, sets = False, 0
+        while not (reason := clock.expired(spent + evaluations)):
+            if sets >= most_sets:
+                return moves, evaluations, False, f"made {sets} working sets"
+            sets += 1
+            trial = mask.copy()
+            made, tried = self._working_set(trial, view)
+            evaluations += tried
+            next_view, next_value = view, value
+            if made:
+                next_view = self._refit.view(trial, False)
+                next_value = self._block.evaluate(next_view.weights, trial)
+            if next_value < value - self._smallest_change:
+                mask[:], view, value, fresh = trial, next_view, next_value, False
+                moves += made
+                recorder.record(value)
+            elif fresh:
+                return moves, evaluations, False, "no working set improves"
+            else:
+                view, fresh = self._refit.view(mask, True), True
+        return moves, evaluations, False, reason
+
+    def refit(self, mask: BoolArray) -> FloatArray:
+        """The back-solve on a mask; cheapest on the one that `run` ended with. float64 (p,)"""
+        return self._refit.refit(mask)
+
+    def _splice(
+        self, mask: BoolArray, view: RefitView, value: float, clock: "_Clock", spent: float
+    ) -> tuple[RefitView, float, int, float]:
+        """Exchange the cheapest kept with the most useful pruned weights, fewer at a time as that stops helping."""
+        moves, evaluations = 0, 0.0
+        limit = mask.size
+        while not clock.expired(spent + evaluations):
+            kept, pruned = self._ranked(mask, view)
+            paired = min(kept.size, pruned.size)
+            worthwhile = int((view.drop[kept[:paired]] < view.gain[pruned[:paired]]).sum())
+            count = min(worthwhile, limit)
+            if count < WORKING_SET // 2:
+                break
+            trial = mask.copy()
+            trial[kept[:count]], trial[pruned[:count]] = False, True
+            next_view = self._refit.view(trial, False)
+            next_value = self._block.evaluate(next_view.weights, trial)
+            evaluations += 1.0
+            if next_value < value - self._smallest_change:
+                mask[:], view, value = trial, next_view, next_value
+                moves += count
+                clock.recorder.record(value)
+            else:
+                limit = count // 2
+        return view, value, moves, evaluations
+
+    def _working_set(self, mask: BoolArray, view: RefitView) -> tuple[int, float]:
+        kept, pruned = self._ranked(mask, view)
+        leaving = kept[:WORKING_SET]
+        chosen, offsets = np.concatenate((leaving, pruned[:WORKING_SET])), None
+        if self._quota is not None:
+            chosen, offsets = self._quota.grouped(chosen)
+        fixed = mask.copy()
+        fixed[leaving] = False
+        matrix, slope = self._refit.reduced(fixed, chosen)
+        scale = 1.0 / np.sqrt(matrix.diagonal())
+        inside = mask[chosen]
+        moves, tried, _, _ = refit_kernel.descend(
+            matrix * scale[:, None] * scale, slope * scale, inside, offsets=offsets
+        )
+        mask[chosen] = inside
+        return moves, tried
+
+    def _ranked(self, mask: BoolArray, view: RefitView) -> tuple[IndexArray, IndexArray]:
+        """Kept weights, the cheapest first, and pruned ones, the most useful first; with a quota in pairs."""
+        if self._quota is not None:
+            return self._quota.exchanges(mask, view.drop, view.gain)
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        return (
+            kept[np.argsort(view.drop[kept], kind="stable")],
+            pruned[np.argsort(-view.gain[pruned], kind="stable")],
+        )
+
+
+class _Clock:
+    """The recorder's budget, and no round begun that would take longer than what is left."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self._last = recorder.seconds
+
+    def expired(self, evaluations: float) -> str:
+        """Why to stop now, or ""; to be asked once a round."""
+        now = self.recorder.seconds
+        took, self._last = now - self._last, now
+        if reason := self.recorder.expired(evaluations):
+            return reason
+        if took > self.recorder.remaining:
+            return f"time limit of {self.recorder.budget.seconds:g} s: another round would not fit"
+        return ""
+
+
+def _solve(lower: FloatArray, right: FloatArray) -> FloatArray:
+    return np.asarray(scipy.linalg.cho_solve((lower, True), right, check_finite=False))
+
+
+def _cholesky(matrix: FloatArray) -> FloatArray:
+    return np.asarray(np.linalg.cholesky(matrix), dtype=np.float64)

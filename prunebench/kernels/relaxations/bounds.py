@@ -1,0 +1,243 @@
+"""A proven lower bound for any block: how far can a heuristic's answer be from the best one?
+
+Small blocks get the semidefinite-strength root relaxation of branch and bound; large ones the
+Lagrangian dual of the factor (mathematics, §3), which needs two products with it a step. Either way
+the number that is given back is derived with interval arithmetic from the dual data found, so a
+search that stops early or rounds badly can only make it weaker. A quota's masks are among those of
+its count, so every bound for the count holds; the dual and the split also rank within the groups.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from prunebench.core.arrays import FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.errors import InvalidInput
+from prunebench.core.keeping import Keeping, Quota, top
+from prunebench.core.mask_bounds import mask_bound
+from prunebench.core.rows import RowsForm
+from prunebench.kernels.relaxations.certificate import LAGRANGIAN, SHIFT, SPLIT, certificate, derive
+from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
+from prunebench.kernels.relaxations.shift import plane_shift
+from prunebench.kernels.relaxations.split import best_split
+
+UNCONSTRAINED = "unconstrained minimum"
+DENSE_SIZE = 600
+"""Up to this p the dense relaxation is solved: O(p³) an iteration, some forty of them."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A proven lower bound.
+
+    value : float       at most the block's optimum, whatever was rounded; −inf where nothing is proved
+    method : str        the relaxation it comes from
+    details : dict      seconds, and under "certificate" what `prunebench verify` derives it from again
+    """
+
+    value: float
+    method: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
+    """The best bound found in about `seconds`, in the block's own units.
+
+    Small blocks (p <= 600): the diagonal shift (select) or split (refit) that maximises the root
+    relaxation. Larger ones: the Lagrangian dual, O(np) a step and nothing of size p² or n². A whole layer
+    (`RowsForm`): the unconstrained minimum only.
+    """
+    started = perf_counter()
+    if isinstance(block.form, RowsForm):
+        # the relaxations read one Hessian of size p, which a layer's form does not hold
+        return Bound(block.form.lower_bound(), UNCONSTRAINED, {"seconds": perf_counter() - started})
+
+    def stop() -> bool:
+        return perf_counter() - started > seconds
+
+    if block.settled:
+        return Bound(mask_bound(block, block.incumbent), "one mask", {"seconds": perf_counter() - started})
+    found: list[tuple[float, dict[str, Any]]] = []
+    if block.p <= DENSE_SIZE and 0 < block.keep < block.p:
+        proof = _shift(block, stop) if block.mode == "select" else _split(block, stop)
+        if proof:
+            found.append((derive(block, proof), proof))
+    convex = block.form.strong_convexity is not None
+    if convex and (not found or not np.isfinite(found[0][0]) or block.quota is not None):
+        proof = {"formulation": LAGRANGIAN, "dual": _dual(block, stop)}
+        found.append((derive(block, proof), proof))
+    # of an indefinite Hessian, which only mode select has, the shift alone says something
+    found.append((block.form.lower_bound(), {"formulation": UNCONSTRAINED}))
+    value, proof = max(found, key=lambda pair: pair[0])
+    details: dict[str, Any] = {"seconds": perf_counter() - started}
+    if np.isfinite(value):
+        rest = {key: entry for key, entry in proof.items() if key != "formulation"}
+        details["certificate"] = certificate(
+            proof["formulation"], root_bound=value, bound=value, tolerance=0.0, nodes=0, **rest
+        )
+    return Bound(value, proof["formulation"], details)
+
+
+def _shift(block: BlockProblem, stop: Callable[[], bool]) -> dict[str, Any]:
+    """The shift, and the unconstrained minimum on the count's plane, where its value is attained."""
+    upper = block.evaluate(block.incumbent)
+    program = SelectProgram.of(block, upper)
+    shift = plane_shift(program.quadratic, program.linear, program.count, program.inner(upper), 1e-4, stop).diagonal
+    p = block.p
+    system = np.ones((p + 1, p + 1))
+    system[p, p] = 0.0
+    system[:p, :p] = program.quadratic
+    system[np.arange(p), np.arange(p)] += shift
+    right = np.append(0.5 * shift - program.linear, program.count)
+    try:
+        solved = np.linalg.solve(system, right)
+    except np.linalg.LinAlgError:
+        solved = np.append(np.full(p, program.count / p), 0.0)
+    if not np.isfinite(solved).all():
+        return {}
+    return {
+        "formulation": SHIFT,
+        "shift": shift / program.scale,
+        "point": solved[:p],
+        "price": float(-solved[p] / program.scale),
+    }
+
+
+def _split(block: BlockProblem, stop: Callable[[], bool]) -> dict[str, Any]:
+    """The split and the relaxation's optimum for it."""
+    upper = block.evaluate(block.incumbent)
+    program = RefitProgram.of(block, upper)
+    split = best_split(program, program.inner(upper), stop=stop)
+    if split is None:
+        return {}
+    return {
+        "formulation": SPLIT,
+        "split": split.delta / program.scale,
+        "point": split.point.y * np.sqrt(program.scale / split.delta) / np.sqrt(program.scale),
+    }
+
+
+class _Stopped(Exception):
+    """Raised inside the optimiser when the time is up."""
+
+
+def _dual(block: BlockProblem, stop: Callable[[], bool]) -> FloatArray:
+    """A good dual point: L-BFGS on the dual with the ranking smoothed less and less (Nesterov 2005, (2.5))."""
+    from scipy.optimize import minimize
+
+    factor = block.form.square_root()
+    dual = _Dual(block, factor)
+    best = factor.astype(np.float64, copy=False) @ (block.weights_of(block.incumbent) - block.form.centre)
+    best_value = dual.value(best, 0.0)[0]
+    if dual.value(np.zeros_like(best), 0.0)[0] > best_value:
+        best = np.zeros_like(best)
+        best_value = dual.value(best, 0.0)[0]
+    if not np.isfinite(best_value):
+        raise InvalidInput(f"{block.name}: the Lagrangian bound needs a positive ridge in mode refit")
+    scale = max(abs(block.evaluate(block.incumbent) - best_value), 1e-300)
+    root = np.sqrt(scale)
+
+    def watched(point: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
+        nonlocal best, best_value
+        if stop():
+            raise _Stopped
+        value, slope, sharp = dual.value(point * root, smoothing)
+        if sharp > best_value:
+            best, best_value = point * root, sharp
+        return -value / scale, -slope * (root / scale)
+
+    try:
+        for part in (1.0, 0.1, 0.1, 0.01, 0.01, 1e-3):
+            spread = float(np.abs(dual.gains(best)).mean())
+            minimize(
+                watched,
+                best / root,
+                args=(part * spread,),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": 400, "maxcor": 20, "ftol": 1e-10, "gtol": 1e-9},
+            )
+    except _Stopped:
+        pass
+    if block.form.hessian is None:
+        return best
+    return dual.weights(best) - block.form.centre
+
+
+class _Dual:
+    """The Lagrangian dual D(z) of core.certificate.lagrangian_bound, in floating point, with gradient."""
+
+    def __init__(self, block: BlockProblem, factor: Any) -> None:
+        self.block, self.factor, self.form = block, factor, block.form
+
+    def value(self, dual: FloatArray, smoothing: float) -> tuple[float, FloatArray, float]:
+        """The smoothed value, its gradient, and the value with exact ranking."""
+        form = self.form
+        pull = self._pull(dual)
+        gains = self._gains(pull)
+        share = _capped_share(gains, self.block.keeping, smoothing)
+        best = float(gains[self.block.top_mask(gains)].sum())
+        base = form.constant - 0.5 * float(dual @ dual) + float((0.5 * form.ridge * form.centre - pull) @ form.centre)
+        smooth = base - float(share @ gains) + 0.5 * smoothing * float(share @ share)
+        move = self._weights(pull, share) - form.centre
+        slope = np.asarray(self.factor @ move.astype(self.factor.dtype), dtype=np.float64) - dual
+        return smooth, slope, base - best
+
+    def gains(self, dual: FloatArray) -> FloatArray:
+        """What keeping each weight saves at z."""
+        return self._gains(self._pull(dual))
+
+    def weights(self, dual: FloatArray) -> FloatArray:
+        """The weights that answer z, the best `keep` of them kept."""
+        pull = self._pull(dual)
+        return self._weights(pull, _capped_share(self._gains(pull), self.block.keeping, 0.0))
+
+    def _pull(self, dual: FloatArray) -> FloatArray:
+        return np.asarray(dual.astype(self.factor.dtype) @ self.factor, dtype=np.float64) + self.form.linear
+
+    def _gains(self, pull: FloatArray) -> FloatArray:
+        form = self.form
+        if self.block.mode == "select":
+            dense = self.block.dense_weights
+            return np.asarray(dense * (form.ridge * form.centre - pull) - 0.5 * form.ridge * dense * dense)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray(0.5 * (form.ridge * form.centre - pull) ** 2 / form.ridge)
+
+    def _weights(self, pull: FloatArray, share: FloatArray) -> FloatArray:
+        if self.block.mode == "select":
+            return np.asarray(share * self.block.dense_weights)
+        return np.asarray(share * (self.form.centre - pull / self.form.ridge))
+
+
+def _capped_share(gains: FloatArray, keeping: Keeping, smoothing: float) -> FloatArray:
+    """argmax of share'gains − ½ smoothing ‖share‖² over 0 <= share <= 1, Σ = keep, by bisection on the price."""
+    if isinstance(keeping, Quota):
+        return _capped_shares(gains, keeping, smoothing)
+    if smoothing <= 0.0 or keeping in (0, gains.size):
+        return top(gains, keeping).astype(np.float64)
+    low, high = float(gains.min()) - smoothing, float(gains.max())
+    for _ in range(60):
+        price = 0.5 * (low + high)
+        if float(np.clip((gains - price) / smoothing, 0.0, 1.0).sum()) > keeping:
+            low = price
+        else:
+            high = price
+    return np.clip((gains - 0.5 * (low + high)) / smoothing, 0.0, 1.0)
+
+
+def _capped_shares(gains: FloatArray, quota: Quota, smoothing: float) -> FloatArray:
+    """The same with a price for every group."""
+    if smoothing <= 0.0:
+        return quota.top_mask(gains).astype(np.float64)
+    low = np.full(quota.counts.size, float(gains.min()) - smoothing)
+    high = np.full(quota.counts.size, float(gains.max()))
+    for _ in range(60):
+        price = 0.5 * (low + high)
+        share = np.clip((gains - price[quota.group]) / smoothing, 0.0, 1.0)
+        above = np.bincount(quota.group, share) > quota.counts
+        low, high = np.where(above, price, low), np.where(above, high, price)
+    return np.asarray(np.clip((gains - 0.5 * (low + high)[quota.group]) / smoothing, 0.0, 1.0))

@@ -1,0 +1,412 @@
+"""Convexified programs and their compiled dives: what the search walks through.
+
+Tried and left out, each on single blocks of weights drawn by Fisher score (nearly equal diagonals;
+the tree has 10^4 to 10^6 nodes at p = 48 to 96 and 4·10^7 at p = 128): a shift of its own for an open
+node takes a fifth to a third off its gap, but about as many nodes remain below it; semidefinite
+bounds at every node, with a plain branching rule, were not done at p = 48 after more nodes than the
+whole tree has; strong branching halves the nodes at many times their cost, and in the upper levels
+alone changes nothing; triangle inequalities take a fifth off the root's gap at p = 64 and cost some
+thousand eigenvalue problems (not tried inside the tree).
+
+In mode refit an open node with a tenth of its weights fixed gets a tree of its own: pruned weights
+leave the program, kept ones are eliminated, and a few Newton steps from the split at hand give the
+free ones more of the diagonal. That closes a quarter to nine tenths of the node's gap. It costs as
+much as a hundred nodes (p = 128: 10 ms; a split to the accuracy of the root's, four to nine times as
+much, did not pay), so only those that a dive left open and that are far from the cut-off get one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.optimality import PROOF_TOLERANCE
+from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram, SelectProgram
+from prunebench.kernels.relaxations.shift import certified_shift, plane_shift
+from prunebench.kernels.relaxations.split import RelaxedPoint, Split, best_split, certified_split
+from prunebench.kernels.trees import points, refit_tree, select_tree, tableau
+from prunebench.kernels.trees import refit_node as refit
+from prunebench.kernels.trees import select_node as select
+from prunebench.kernels.trees.select_node import Pattern, Records
+
+Node = tuple[Any, ...]
+_explore_select: Any = select_tree.explore
+_explore_refit: Any = refit_tree.explore
+RELATIVE_TOLERANCE = 1e-10
+FIXED, LEAST_FIXED, OPEN = 0.1, 4, 0.3
+"""A node has a tree of its own if this share of the variables, and a few, are fixed, and its bound is not in this
+last part of the gap."""
+SPLIT_STEPS, SPLIT_ACCURACY = 8, 0.3
+"""Newton steps for its split at most, and the part of the gap that is near enough to the best."""
+WIDER = 30.0
+"""How much more than the whole tree's margin rounding may take from the bounds of a node's tree."""
+WIDEST = 0.3
+"""The part of what "optimal" leaves open that the margin may take: a complete search then proves what it can."""
+SINGLES = 64
+"""How many masks a dive can hand back because rounding leaves their bounds below the cut-off. Few do."""
+
+
+@dataclass
+class Dive:
+    """What one dive found: its best mask and value, how many nodes it took, what it left open of which tree.
+
+    singles : masks whose bound rounding leaves below the cut-off, and that bound
+    closed : the smallest bound of what it left for good below the cut-off; inf as a rule
+    records : for a proof, in the tree's own variables; empty unless they were asked for
+    parent : the record, in the whole proof, of what the dive began from
+
+    A node that is left open ends with the record it lies under: of this dive, or −1 for `parent`.
+    """
+
+    value: float
+    mask: BoolArray | None
+    nodes: int
+    tree: "Tree"
+    left: list[tuple[float, Node]]
+    singles: list[tuple[float, BoolArray]]
+    closed: float
+    records: Records
+    parent: int
+
+
+class Tree(Protocol):
+    """One convexified program and its compiled dive. Values and bounds are those of the whole program, in its units.
+
+    What a node holds is the tree's own affair.
+    """
+
+    margin: float
+    slack: float
+
+    def root(self) -> Node:
+        """The node with nothing fixed."""
+        ...
+
+    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
+        """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
+        ...
+
+    def relaxation(self) -> tuple[FloatArray, Pattern]:
+        """For a proof, of the whole program's variables: the diagonal, and what is fixed (1 kept, 0 pruned, −1)."""
+        ...
+
+    def written(self, records: Records) -> Records:
+        """A dive's records in the whole program's variables, 1 for kept and 0 for pruned."""
+        ...
+
+    def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
+        """An open node as the root of a tree of its own with better bounds; None where that promises little."""
+        ...
+
+
+class SelectTree:
+    """Mode select: the program with its diagonal shift, proved convex on the count's plane."""
+
+    def __init__(
+        self, program: SelectProgram, upper: float, stop: Callable[[], bool], shift: FloatArray | None = None
+    ) -> None:
+        """With the best shift, or a given one."""
+        p = program.linear.size
+        point = np.full(p, program.count / p)
+        if shift is None:
+            found = plane_shift(program.quadratic, program.linear, program.count, upper, stop=stop)
+            shift, point = found.diagonal, found.point
+        self.shift = certified_shift(program.quadratic, shift)
+        self.program, self.count, self.scale = program, program.count, program.scale
+        self.matrix = np.array(program.quadratic)
+        self.matrix[np.diag_indices(p)] += self.shift
+        self.linear = program.linear - 0.5 * self.shift
+        rows = np.abs(self.matrix).sum(axis=1)
+        size = float(np.abs(self.linear).sum() + rows.sum() + np.abs(self.shift).sum())
+        # evaluation, and at most as much three times over for putting fixed variables in; a point is beside Σx = count
+        # by p² half ulps at most, which costs as much of a row's sum
+        self.slack = 4.0 * HALF_ULP * (p + 8) * size + 2.0 * HALF_ULP * p * p * float(rows.max())
+        self.margin = max(RELATIVE_TOLERANCE * abs(upper), 2.0 * self.slack)
+        self._point = _rounded_off(point, self.count)
+
+    def root(self) -> Node:
+        """A point near the root relaxation's optimum with nothing fixed."""
+        return self._point.copy(), np.full(self.linear.size, select.FREE, np.int8), -1, 0.0, -np.inf, -1
+
+    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
+        """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
+        p = self.linear.size
+        room = p + 2 + (limit if np.isfinite(ceiling) else 0)
+        point, fixed = np.empty((room, p)), np.empty((room, p), np.int8)
+        branch, bound, record = np.empty((room, 2), np.int64), np.empty(room), np.empty(room, np.int64)
+        chosen = np.zeros(p)
+        records = Records.of(limit + 1 if recorded else 0, p)
+        value, nodes, left, closed, made = _explore_select(
+            self.matrix, self.linear, self.count, self.slack, self.margin, *node[:-1],
+            chosen, best, limit, ceiling, point, fixed, branch, bound, record, records,
+        )  # fmt: skip
+        opened = [
+            (
+                float(bound[a]),
+                (
+                    point[a].copy(), fixed[a].copy(), int(branch[a, 0]), float(branch[a, 1]), bound[a], int(record[a]),
+                ),
+            )
+            for a in range(left)
+        ]  # fmt: skip
+        mask = chosen < 0.5 if value < best else None
+        return Dive(value, mask, nodes, self, opened, [], closed, records.first(made), node[-1])
+
+    def relaxation(self) -> tuple[FloatArray, Pattern]:
+        """The shift, in the block's units; nothing is fixed."""
+        return self.shift / self.scale, np.full(self.shift.size, select.FREE, np.int8)
+
+    def written(self, records: Records) -> Records:
+        """The records as they are, with what is pruned (1 here) as 0."""
+        fixed, value = records.fixed, records.value
+        return records._replace(
+            fixed=np.where(fixed < 0, fixed, 1 - fixed), value=np.where(value < 0, value, 1 - value)
+        )
+
+    def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
+        """None: a shift of its own for a node has not been worth its time."""
+        return None
+
+    def root_proof(self) -> tuple[FloatArray, float, float]:
+        """The root relaxation's point, the price of the count, and the safe bound there."""
+        point, fixed, *_ = self.root()
+        price, bound = self.optimum(point, fixed)
+        self._point = point
+        return point, price, bound
+
+    def optimum(self, point: FloatArray, fixed: Pattern) -> tuple[float, float]:
+        """Take a feasible point to the relaxation's optimum with what is fixed, in place.
+
+        Returns the price of the count, and the safe bound there.
+        """
+        p = self.linear.size
+        gradient, sweeps = np.empty(p), (np.empty((1, p + 1)), np.empty(1, np.int64), np.empty((1, 2)))
+        _, price = tableau.optimum(
+            self.matrix, self.linear, point, gradient, fixed, np.empty((p + 1, p + 1)), sweeps, np.zeros(p, bool), 1e-9
+        )
+        bound = select.bound_at(self.matrix, self.linear, point, gradient, price, fixed, self.count, self.slack)
+        return price, bound
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where in the whole program a tree is: its variables, which others are kept, and how much higher its values are.
+
+    doubt : what that difference is off by at most;  margin : the whole tree's, the least
+    """
+
+    index: IndexArray
+    kept: BoolArray
+    higher: float
+    doubt: float
+    margin: float
+
+
+class RefitTree:
+    """Mode refit: the program with its diagonal split, proved convex, scaled so that the split is 1.
+
+    A node far enough below the root can have a tree of its own: the pruned weights leave the
+    program, the kept ones are eliminated, and the free ones can be split anew.
+    """
+
+    def __init__(
+        self,
+        program: RefitProgram,
+        upper: float,
+        split: Split,
+        delta: FloatArray,
+        place: Place | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """With a proved split; `place` where it is not the whole program, `stop` ends the splits of nodes early."""
+        root = 1.0 / np.sqrt(delta)
+        p = delta.size
+        self.program, self.delta, self.keep, self.split = program, delta, program.keep, split
+        matrix = np.array(program.hessian)
+        matrix[np.diag_indices(p)] -= delta
+        self.matrix = np.ascontiguousarray(matrix * root[:, None] * root)
+        self.linear = program.slope * root
+        self.sizes = np.stack((program.reach * root, program.height * root))
+        self.accuracy = program.relative + HALF_ULP * (2 * p + 24)
+        weights = np.abs(split.point.y)
+        self.slack = self.accuracy * (float(self.sizes[0] @ weights) ** 2 + 2.0 * float(weights @ self.sizes[1]))
+        objective = abs(upper + program.constant * program.scale)
+        margin = max(RELATIVE_TOLERANCE * objective, min(2.0 * self.slack, WIDEST * PROOF_TOLERANCE * objective))
+        self.place = place or Place(np.arange(p), np.zeros(p, np.bool_), 0.0, 0.0, margin)
+        self.margin = self.place.margin
+        self._stop = stop
+        self._root_bound = -np.inf
+
+    @staticmethod
+    def of(program: RefitProgram, upper: float, stop: Callable[[], bool]) -> "RefitTree | None":
+        """The tree with the best split; None where the curvature is not positive definite in floating point."""
+        split = best_split(program, upper, compiled_relaxation, accuracy=3e-2, stop=stop)
+        delta = None if split is None else certified_split(program, split.delta)
+        return None if split is None or delta is None else RefitTree(program, upper, split, delta, stop=stop)
+
+    def root(self) -> Node:
+        """The pattern at which the split was found, with nothing fixed: from afar the iterations may not settle."""
+        p, point = self.linear.size, self.split.point
+        pattern = np.full(p, refit.OUT, np.int8)
+        pattern[point.tied], pattern[point.inside] = refit.TIED, refit.IN
+        return pattern, np.where(point.rho < 0.0, -1.0, 1.0), np.full(p, select.FREE, np.int8), -1, -1, -np.inf, -1
+
+    def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
+        """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
+        p = self.linear.size
+        room = p + 2 + (limit if np.isfinite(ceiling) else 0)
+        pattern, sign, fixed = np.empty((room, p), np.int8), np.empty((room, p)), np.empty((room, p), np.int8)
+        branch, bound, record = np.empty((room, 2), np.int64), np.empty(room), np.empty(room, np.int64)
+        chosen = np.zeros(p, np.int8)
+        records = Records.of(limit + 1 if recorded else 0, p)
+        single, single_bound = np.empty((SINGLES, p), np.int8), np.empty(SINGLES)
+        # what is at least `best` here is so in the whole program whatever the doubt
+        higher = self.place.higher + self.place.doubt
+        value, nodes, left, alone, closed, made = _explore_refit(
+            self.matrix, self.linear, self.sizes, self.keep, self.accuracy, self.margin, *node[:-1], chosen,
+            best + higher, limit, ceiling + higher, pattern, sign, fixed, branch, bound, record,
+            single, single_bound, records,
+        )  # fmt: skip
+        opened = [
+            (
+                float(bound[a]) - higher,
+                (
+                    pattern[a].copy(), sign[a].copy(), fixed[a].copy(), int(branch[a, 0]), int(branch[a, 1]), bound[a],
+                    int(record[a]),
+                ),
+            )
+            for a in range(left)
+        ]  # fmt: skip
+        mask = self._mask(chosen) if value < best + higher else None
+        singles = [(float(single_bound[a]) - higher, self._mask(single[a])) for a in range(alone)]
+        return Dive(
+            value - self.place.higher, mask, nodes, self, opened, singles, closed - higher, records.first(made),
+            node[-1],
+        )  # fmt: skip
+
+    def _mask(self, chosen: Pattern) -> BoolArray:
+        """The mask of the whole that IN and OUT of this tree's variables stand for."""
+        mask = self.place.kept.copy()
+        mask[self.place.index[chosen == refit.IN]] = True
+        return mask
+
+    def relaxation(self) -> tuple[FloatArray, Pattern]:
+        """The split of the free weights, in the block's units and 0 elsewhere, and the weights fixed outside."""
+        place = self.place
+        start = np.where(place.kept, 1, 0).astype(np.int8)
+        start[place.index] = select.FREE
+        split = np.zeros(start.size)
+        split[place.index] = self.delta / self.program.scale
+        return split, start
+
+    def written(self, records: Records) -> Records:
+        """The records with the weights fixed outside, and with weights w in place of y = √Δ w."""
+        place = self.place
+        rows = records.parent.size
+        _, start = self.relaxation()
+        fixed, point = np.tile(start, (rows, 1)), np.zeros((rows, start.size))
+        fixed[:, place.index] = records.fixed
+        point[:, place.index] = records.point / np.sqrt(self.delta)
+        branch = np.where(records.branch < 0, -1, place.index[records.branch])
+        return records._replace(fixed=fixed, point=point, branch=branch)
+
+    def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
+        """An open node as the root of a tree of its own, with a better split of its free weights.
+
+        None while only few weights are fixed, where its bound is near the cut-off, or where rounding
+        would take many times the whole tree's margin.
+        """
+        place, whole = self.place, best + self.place.higher
+        fixed = np.array(node[2])
+        if node[3] >= 0:
+            fixed[node[3]] = node[4]
+        free, kept = np.flatnonzero(fixed == select.FREE), np.flatnonzero(fixed == 1)
+        cut = whole - self.margin
+        if fixed.size - free.size < max(LEAST_FIXED, FIXED * fixed.size) or not 0 < self.keep - kept.size < free.size:
+            return None
+        if node[5] > cut - OPEN * (cut - self._bound()):
+            return None
+        found = self.program.below(kept, free)
+        if found is None:
+            return None
+        program, higher, doubt = found
+        split = best_split(
+            program, whole + higher, compiled_relaxation, accuracy=SPLIT_ACCURACY, stop=self._stop,
+            start=self.delta[free], steps=SPLIT_STEPS,
+        )  # fmt: skip
+        delta = None if split is None else certified_split(program, split.delta)
+        if split is None or delta is None:
+            return None
+        mask = place.kept.copy()
+        mask[place.index[kept]] = True
+        part = Place(place.index[free], mask, place.higher + higher, place.doubt + doubt, place.margin)
+        tree = RefitTree(program, whole + higher, split, delta, part, self._stop)
+        if 2.0 * (tree.slack + part.doubt) > WIDER * part.margin:
+            return None
+        pattern, sign, open_, branch, _, bound, _ = tree.root()
+        # in a proof the new root has the value that its parent's branching weight has here
+        return tree, (pattern, sign, open_, branch, node[4], bound, node[-1])
+
+    def root_proof(self) -> tuple[FloatArray, float]:
+        """The root relaxation's point and the safe bound there."""
+        point = compiled_relaxation(self.matrix, self.linear, self.keep, self.split.point)
+        free = np.full(self.linear.size, select.FREE, np.int8)
+        bound = refit.dual_bound(
+            self.linear, self.sizes, self.keep, free, point.y, point.rho, point.level**2, self.accuracy
+        )
+        return point.y / np.sqrt(self.delta), bound
+
+    def _bound(self) -> float:
+        if not np.isfinite(self._root_bound):
+            self._root_bound = self.root_proof()[1]
+        return self._root_bound
+
+
+def kicked_mask(program: SelectProgram, mask: BoolArray, kicks: int) -> BoolArray:
+    """A mask at least as good as `mask` by iterated descent, without a quota. A kick costs about p² operations."""
+    chosen = (~mask).astype(np.float64)
+    points.kicked(program.quadratic, program.linear, chosen, kicks)
+    return np.asarray(chosen < 0.5)
+
+
+def _rounded_off(point: FloatArray, count: int) -> FloatArray:
+    """A point of the box with Σ = count whose entries near 0 and 1 are there: few are left fractional."""
+    clipped = np.clip(np.where(point < 0.02, 0.0, np.where(point > 0.98, 1.0, point)), 0.0, 1.0)
+    inner = (clipped > 0.0) & (clipped < 1.0)
+    left = count - float((clipped == 1.0).sum())
+    total = float(clipped[inner].sum())
+    if not inner.any() or not 0.0 < left < inner.sum() or not np.isfinite(total):
+        return np.full(point.size, count / point.size)
+    # towards 0 or towards 1 in proportion, so that every entry stays inside
+    if left <= total:
+        clipped[inner] *= left / total
+    else:
+        clipped[inner] = 1.0 - (1.0 - clipped[inner]) * (inner.sum() - left) / (inner.sum() - total)
+    return clipped
+
+
+def compiled_relaxation(
+    matrix: FloatArray, linear: FloatArray, keep: int, start: RelaxedPoint | None = None
+) -> RelaxedPoint:
+    """prunebench.kernels.relaxations.split.relaxation, compiled and with rank-one updates."""
+    p = linear.size
+    matrix = np.ascontiguousarray(matrix)
+    pattern = np.full(p, refit.OUT, np.int8)
+    if start is None:
+        pattern[np.argsort(-np.abs(linear), kind="stable")[:keep]] = refit.IN
+        sign = np.where(linear < 0.0, -1.0, 1.0)
+    else:
+        pattern[start.tied], pattern[start.inside] = refit.TIED, refit.IN
+        sign = np.where(start.rho < 0.0, -1.0, 1.0)
+    members, inverse = np.empty(p, np.int64), np.empty((p, p))
+    y, rho, spread = np.zeros(p), np.empty(p), np.zeros(p)
+    size = refit.build(matrix, pattern, inverse, members)
+    free = np.full(p, select.FREE, np.int8)
+    sizes = np.stack((np.sqrt(matrix.diagonal() + 1.0), np.abs(linear)))
+    _, bound, level, _, _ = refit.solve_node(
+        matrix, linear, sizes, keep, free, pattern, sign, inverse, members, size,
+        y, rho, spread, pattern.copy(), -np.inf, np.inf, 0.0, 60 + 4 * p,
+    )  # fmt: skip
+    return RelaxedPoint(y, rho, float(np.sqrt(level)), pattern == refit.TIED, pattern == refit.IN, bound)

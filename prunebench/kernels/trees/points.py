@@ -1,0 +1,131 @@
+"""Points of the select tree: binary ones by descent and rounding, and feasible ones by repair."""
+
+import numpy as np
+from numba import njit
+
+from prunebench.core.arrays import FloatArray
+from prunebench.kernels.trees.select_node import FAST, FREE, Pattern, gradient_at
+
+
+@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+def value_at(linear: FloatArray, x: FloatArray, grad: FloatArray) -> float:
+    """½x'Mx + g'x from the gradient at x."""
+    total = 0.0
+    for i in range(linear.size):
+        total += 0.5 * x[i] * (linear[i] + grad[i])
+    return total
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def descend(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, grad: FloatArray, passes: int) -> float:
+    """Best-improvement 1-swaps on a binary point, in place. Returns its value."""
+    p = linear.size
+    gradient_at(matrix, linear, chosen, grad)
+    for _ in range(passes):
+        best = -1e-9 * (1e-300 + abs(value_at(linear, chosen, grad)))
+        into = -1
+        out = -1
+        low = np.inf
+        for k in range(p):
+            if chosen[k] == 0.0:
+                low = min(low, grad[k] + 0.5 * matrix[k, k])
+        for i in range(p):
+            if chosen[i] == 1.0:
+                row = matrix[i]
+                base = 0.5 * row[i] - grad[i]
+                for k in range(p):
+                    if chosen[k] == 0.0:
+                        change = base + grad[k] + 0.5 * matrix[k, k] - row[k]
+                        if change < best:
+                            best = change
+                            into = k
+                            out = i
+        if into < 0:
+            break
+        chosen[into] = 1.0
+        chosen[out] = 0.0
+        for k in range(p):
+            grad[k] += matrix[into, k] - matrix[out, k]
+    gradient_at(matrix, linear, chosen, grad)
+    return value_at(linear, chosen, grad)
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: int) -> float:
+    """Iterated descent in place: exchange a few pairs at random, descend, go on from the better. Returns its value.
+
+    The exchanges are those of a fixed linear congruential sequence (Knuth, MMIX): the answer is always the same.
+    """
+    p = linear.size
+    grad = np.empty(p)
+    best = descend(matrix, linear, chosen, grad, 4 * p)
+    trial = np.empty(p)
+    state = np.uint64(88172645463325252)
+    ones = np.empty(p, np.int64)
+    zeros = np.empty(p, np.int64)
+    for _ in range(kicks):
+        trial[:] = chosen
+        taken = 0
+        left = 0
+        for i in range(p):
+            if trial[i] == 1.0:
+                ones[taken] = i
+                taken += 1
+            else:
+                zeros[left] = i
+                left += 1
+        if taken == 0 or left == 0:
+            return best
+        for _ in range(4):
+            state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+            a = int((state >> np.uint64(33)) % np.uint64(taken))
+            state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+            b = int((state >> np.uint64(33)) % np.uint64(left))
+            trial[ones[a]] = 0.0
+            trial[zeros[b]] = 1.0
+            ones[a], zeros[b] = zeros[b], ones[a]
+        value = descend(matrix, linear, trial, grad, 4 * p)
+        if value < best:
+            best = value
+            chosen[:] = trial
+    return best
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def rounded(x: FloatArray, fixed: Pattern, count: int, chosen: FloatArray) -> None:
+    """The binary point that takes the `count` largest entries of x, fixed ones first."""
+    p = x.size
+    key = np.empty(p)
+    for i in range(p):
+        key[i] = -x[i] if fixed[i] == FREE else (-2.0 if fixed[i] == 1 else 2.0)
+    order = np.argsort(key, kind="mergesort")
+    chosen[:] = 0.0
+    for a in range(count):
+        chosen[order[a]] = 1.0
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def repair(x: FloatArray, fixed: Pattern, grad: FloatArray, count: int) -> None:
+    """Make Σx = count by filling or emptying free variables, the cheapest first."""
+    missing = float(count)
+    for i in range(x.size):
+        missing -= x[i]
+    order = np.argsort(grad, kind="mergesort")
+    for a in range(x.size):
+        i = order[a] if missing > 0.0 else order[x.size - 1 - a]
+        if fixed[i] != FREE or missing == 0.0:
+            continue
+        move = min(missing, 1.0 - x[i]) if missing > 0.0 else max(missing, -x[i])
+        x[i] += move
+        missing -= move
+
+
+@njit(cache=True, error_model="numpy", nogil=True)
+def reachable(fixed: Pattern, count: int) -> bool:
+    """Whether the free variables can still bring the sum to `count`."""
+    kept = 0
+    free = 0
+    for i in range(fixed.size):
+        kept += fixed[i] == 1
+        free += fixed[i] == FREE
+    return kept <= count <= kept + free

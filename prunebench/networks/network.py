@@ -1,0 +1,201 @@
+"""A network seen as one weight vector: the prunable parameters, flattened in order."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from prunebench.core.arrays import numeric
+from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.networks import checkpoints
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One prunable parameter: its name and the part [start, stop) of the weight vector that it fills."""
+
+    name: str
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """How many weights the layer has."""
+        return self.stop - self.start
+
+
+class PrunableNetwork:
+    """The prunable parameters of a torch model as one vector of weights.
+
+    Parameters
+    ----------
+    model : torch.nn.Module      held, not copied; `assign` writes into it
+    names : parameter names, as in model.named_parameters(), in the order of the weight vector
+
+    Raises
+    ------
+    UnknownName    the model has no parameter of that name; the message gives the nearest match
+    InvalidInput   no names, a repeated name, a tied parameter, or one that does not hold real floats
+    """
+
+    def __init__(self, model: torch.nn.Module, names: Sequence[str]) -> None:
+        self.model = model
+        held = dict(model.named_parameters(remove_duplicate=False))
+        self._check_names(held, names)
+        layers: list[Layer] = []
+        start = 0
+        for name in names:
+            stop = start + held[name].numel()
+            layers.append(Layer(name, start, stop, tuple(held[name].shape)))
+            start = stop
+        self.layers: tuple[Layer, ...] = tuple(layers)
+        """The prunable parameters in order; together they cover the weight vector."""
+        self._stops = np.array([layer.stop for layer in layers])
+        self.ways: dict[Any, Any] = {}
+        """How sample gradients are computed, by what decides it: filled by `gradient_ways`, once for each process."""
+
+    @property
+    def total(self) -> int:
+        """How many prunable weights there are."""
+        return self.layers[-1].stop
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The prunable parameters' names, in order."""
+        return tuple(layer.name for layer in self.layers)
+
+    @property
+    def precision(self) -> type[np.float32] | type[np.float64]:
+        """The shorter type that holds every prunable weight as it is: float32, or float64 if a parameter has that."""
+        kinds = {self.model.get_parameter(layer.name).dtype for layer in self.layers}
+        return np.float64 if torch.float64 in kinds else np.float32
+
+    def weights(self, dtype: npt.DTypeLike = np.float64) -> Any:
+        """The prunable weights. (p,) of that type, a copy.
+
+        Raises
+        ------
+        InvalidInput   NaN or infinity; the message names the layer
+        """
+        self.require_finite()
+        out = np.empty(self.total, dtype=dtype)
+        for layer in self.layers:
+            tensor = self.model.get_parameter(layer.name).detach()
+            wide = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+            out[layer.start : layer.stop] = tensor.to(device="cpu", dtype=wide).reshape(-1).numpy()
+        return out
+
+    def require_finite(self) -> None:
+        """Check the prunable weights where they are, without copying them.
+
+        Raises
+        ------
+        InvalidInput   NaN or infinity; the message names the layer
+        """
+        for layer in self.layers:
+            bad = int((~torch.isfinite(self.model.get_parameter(layer.name).detach())).sum())
+            if bad:
+                raise InvalidInput(
+                    f"layer {layer.name!r} holds {bad} weights that are NaN or infinite; "
+                    "load a checkpoint of a network that did not diverge"
+                )
+
+    def assign(self, weights: npt.ArrayLike) -> None:
+        """Write weights into the model, in place, in the parameters' own dtype. float (p,).
+
+        Raises
+        ------
+        InvalidInput   wrong shape, NaN or infinity; nothing is written then
+        """
+        values = numeric("weights", weights)
+        if values.shape != (self.total,):
+            raise InvalidInput(f"weights have shape {values.shape}; the network needs ({self.total},)")
+        for layer in self.layers:
+            if not np.isfinite(values[layer.start : layer.stop]).all():
+                raise InvalidInput(f"weights for layer {layer.name!r} hold NaN or infinity; nothing was written")
+        with torch.no_grad():
+            for layer in self.layers:
+                part = np.array(values[layer.start : layer.stop])
+                self.model.get_parameter(layer.name).copy_(torch.from_numpy(part).reshape(layer.shape))
+
+    def layer_names(self, indices: npt.ArrayLike) -> npt.NDArray[np.str_]:
+        """The layer of each weight in `indices`. int64 (b,) -> str (b,).
+
+        Raises
+        ------
+        IndexError   an index is outside [0, total)
+        """
+        chosen = np.asarray(indices, dtype=np.int64)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= self.total):
+            raise IndexError(f"indices reach outside the network's {self.total} prunable weights")
+        return np.array(self.names, dtype=np.str_)[np.searchsorted(self._stops, chosen, side="right")]
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """A copy of the model's whole state, prunable or not, on the CPU."""
+        return {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    def load_state(self, state: Mapping[str, torch.Tensor], source: str = "the state") -> None:
+        """Put a whole state into the model, in place.
+
+        Raises
+        ------
+        InvalidInput   names or shapes that are not the model's; nothing is written then
+        """
+        checkpoints.load_into(self.model, state, source)
+
+    def save(self, path: Path | str) -> None:
+        """Write the model's whole state as a safetensors file, whole or not at all."""
+        checkpoints.write_state(path, self.model.state_dict())
+
+    def load(self, path: Path | str) -> None:
+        """Put the state in a safetensors file into the model, in place.
+
+        Raises
+        ------
+        MissingData    there is no such file
+        InvalidInput   the file is broken, or its names or shapes are not the model's
+        """
+        self.load_state(checkpoints.read_state(path), f"weights file {str(path)!r}")
+
+    @staticmethod
+    def _check_names(held: Mapping[str, torch.nn.Parameter], names: Sequence[str]) -> None:
+        if isinstance(names, str) or not names:
+            raise InvalidInput(f"prunable parameters are {names!r}; give the names of at least one, as a tuple")
+        for position, name in enumerate(names):
+            if name not in held:
+                raise unknown_name("parameter", name, held)
+            if name in names[:position]:
+                raise InvalidInput(f"parameter {name!r} is named twice among the prunable ones; name it once")
+            if not held[name].is_floating_point() or held[name].numel() == 0:
+                raise InvalidInput(
+                    f"parameter {name!r} has dtype {held[name].dtype} and shape {tuple(held[name].shape)}; "
+                    "only non-empty floating-point parameters can be pruned"
+                )
+            tied = [other for other in held if other != name and _share_memory(held[other], held[name])]
+            if tied:
+                raise InvalidInput(
+                    f"parameter {name!r} is tied to {tied[0]!r}: pruning one would change the other; "
+                    "leave it out (--option exclude=PATTERN), or untie them first"
+                )
+
+
+def _share_memory(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return first is second or (first.data_ptr() != 0 and first.data_ptr() == second.data_ptr())
+
+
+@contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside the block; afterwards every module has the training flag it had."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training

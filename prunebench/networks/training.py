@@ -1,0 +1,130 @@
+"""Small dense networks, and training them deterministically without touching the global random state."""
+
+import hashlib
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Samples, cache_directory
+from prunebench.networks import checkpoints
+from prunebench.networks.classification import cross_entropy
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a classifier is trained: Adam with weight decay, the learning rate falling to zero along a cosine."""
+
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-4
+    seed: int = 0
+    version: int = 1
+
+
+def dense_network(sizes: Sequence[int], names: Sequence[str], *, bias: bool = True) -> torch.nn.Sequential:
+    """Flatten, then linear layers of the given sizes with ReLU between them; the parameters are not initialised.
+
+    Parameters
+    ----------
+    sizes : widths from the inputs to the outputs, one more than layers
+    names : the linear layers' names; "a.b" puts layer b into a container a
+    bias : whether the linear layers have biases
+    """
+    modules: OrderedDict[str, torch.nn.Module] = OrderedDict(flatten=torch.nn.Flatten())
+    parts: dict[str, OrderedDict[str, torch.nn.Module]] = {"": modules}
+    for position, name in enumerate(names):
+        container, _, own = name.rpartition(".")
+        if container not in parts:
+            parts[container] = OrderedDict()
+        # skip_init: the usual constructor would draw from the global random state.
+        layer: torch.nn.Module = torch.nn.utils.skip_init(  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            torch.nn.Linear, sizes[position], sizes[position + 1], bias=bias
+        )
+        parts[container][own] = layer
+        if position < len(names) - 1:
+            parts[container][f"relu{position + 1}"] = torch.nn.ReLU()
+    for container, members in parts.items():
+        if container:
+            modules[container] = torch.nn.Sequential(members)
+    return torch.nn.Sequential(modules)
+
+
+def trained(
+    model: torch.nn.Module, name: str, samples: Callable[[], Samples], recipe: Recipe, identity: Mapping[str, Any]
+) -> torch.nn.Module:
+    """The model, trained by the recipe or loaded from the user's cache when it was trained before.
+
+    Parameters
+    ----------
+    model : its parameters are overwritten
+    name : the problem's name, for the file in the cache
+    samples : gives the training samples; called only when there is something to train
+    recipe : Recipe
+    identity : everything else that the weights depend on, JSON-able (options, widths)
+    """
+    file = cached_file(name, recipe, identity)
+    if file.is_file():
+        try:
+            checkpoints.load_into(model, checkpoints.read_state(file), str(file))
+        except InvalidInput as error:
+            raise InvalidInput(f"{error}; delete this file of the cache to train the network again") from error
+        model.eval()
+        return model
+    train_classifier(model, samples(), recipe)
+    checkpoints.write_state(file, model.state_dict(), {"problem": name, "recipe": json.dumps(asdict(recipe))})
+    return model
+
+
+def cached_file(name: str, recipe: Recipe, identity: Mapping[str, Any]) -> Path:
+    """Where the network of this recipe and identity is kept."""
+    text = json.dumps({"recipe": asdict(recipe), **identity}, sort_keys=True)
+    return cache_directory() / "networks" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
+
+
+def train_classifier(model: torch.nn.Module, samples: Samples, recipe: Recipe) -> None:
+    """Initialise and train the model in place; the same recipe on the same machine gives the same weights.
+
+    He-uniform weights and zero biases. All random numbers come from a generator of the recipe's
+    seed. Runs on one thread, so that sums round alike whatever the number of threads is (and since
+    layers of this size gain nothing from more).
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _train(model, samples, recipe)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(model: torch.nn.Module, samples: Samples, recipe: Recipe) -> None:
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for parameter in model.parameters():
+        with torch.no_grad():
+            if parameter.ndim > 1:
+                torch.nn.init.kaiming_uniform_(parameter, nonlinearity="relu", generator=generator)
+            else:
+                parameter.zero_()
+    total = len(samples)
+    steps = math.ceil(total / recipe.batch_size) * recipe.epochs
+    adam = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=max(steps, 1))
+    model.train()
+    for _ in range(recipe.epochs):
+        order = torch.randperm(total, generator=generator).numpy().astype(np.int64)
+        for start in range(0, total, recipe.batch_size):
+            inputs, targets = samples.batch(order[start : start + recipe.batch_size])
+            adam.zero_grad(set_to_none=True)
+            cross_entropy(model(inputs), targets).mean().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            adam.step()
+            schedule.step()
+    model.zero_grad(set_to_none=True)
+    model.eval()

@@ -1,0 +1,113 @@
+"""A bound from all masks one by one: what an enumeration claims, enumerated again with numpy alone.
+
+Values are computed many masks at a time, and a bound on their rounding is subtracted. Masks whose
+values are then below what is to be shown are looked at singly, where rounding takes less.
+"""
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import Quota
+from prunebench.core.mask_bounds import mask_bound
+
+UNIT = 2.0**-53
+"""Half an ulp of 1 in float64."""
+CHUNK = 4096
+"""Masks that are looked at together: some 4096 systems of 20 weights are 13 MB."""
+SELECT_MASKS, REFIT_MASKS = 3_000_000, 300_000
+"""Up to so many masks are enumerated, ten seconds or so on one core: those of refit cost a linear system each."""
+SINGLES = 5000
+"""So many masks are looked at singly, a second or two; were there more, the bound would be the joint one."""
+
+
+def can_enumerate(block: BlockProblem) -> bool:
+    """Whether the block's masks are few enough."""
+    return block.mask_count <= (SELECT_MASKS if block.mode == "select" else REFIT_MASKS)
+
+
+def enumerated_bound(block: BlockProblem, needed: float) -> float:
+    """A lower bound on the block's optimum from every mask; masks below `needed` are looked at singly.
+
+    float; −inf where nothing is proved. Cost: block.mask_count values.
+    """
+    lowest, close = np.inf, 0
+    for masks in _chunks(block):
+        bounds = _select_bounds(block, masks) if block.mode == "select" else _refit_bounds(block, masks)
+        for row in np.flatnonzero(~(bounds >= needed)):
+            close += 1
+            if close <= SINGLES:
+                bounds[row] = max(bounds[row], mask_bound(block, masks[row]))
+        lowest = min(lowest, float(bounds.min()))
+    return lowest if np.isfinite(lowest) else -np.inf
+
+
+def _chunks(block: BlockProblem) -> Iterator[BoolArray]:
+    masks = _supports(block)
+    while True:
+        chosen = list(itertools.islice(masks, CHUNK))
+        if not chosen:
+            return
+        out = np.zeros((len(chosen), block.p), dtype=np.bool_)
+        np.put_along_axis(out, np.array(chosen, dtype=np.int64).reshape(len(chosen), block.keep), True, axis=1)
+        yield out
+
+
+def _supports(block: BlockProblem) -> Iterator[tuple[int, ...]]:
+    if not isinstance(block.quota, Quota):
+        yield from itertools.combinations(range(block.p), block.keep)
+        return
+    groups = [
+        itertools.combinations(block.quota.members(number).tolist(), int(count))
+        for number, count in enumerate(block.quota.counts)
+    ]
+    for parts in itertools.product(*groups):
+        yield tuple(itertools.chain.from_iterable(parts))
+
+
+def _select_bounds(block: BlockProblem, masks: BoolArray) -> FloatArray:
+    """f of every mask less rounding, by the expansion about the dense weights."""
+    form, dense = block.form, block.dense_weights
+    value, slope = form.enclosure(dense)
+    gram = form.gram(np.arange(block.p)) * dense[:, None] * dense
+    scale = np.sqrt(form.entry_sizes**2 + form.ridge) * np.abs(dense)
+    off = (form.entry_error + 8.0 * UNIT) * np.outer(scale, scale) + 8.0 * UNIT * np.abs(gram)
+    linear = -dense * slope.mid
+    pruned = (~masks).astype(np.float64)
+    values = float(value.mid) + pruned @ linear + 0.5 * np.einsum("rp,rp->r", pruned @ gram, pruned)
+    lost = float(value.rad) + float(np.abs(dense) @ slope.rad) + 0.5 * float(off.sum())
+    size = abs(float(value.mid)) + float(np.abs(linear).sum()) + float(np.abs(gram).sum())
+    return np.asarray(values - (lost + (3 * block.p + 32) * UNIT * size) * (1.0 + 1e-6))
+
+
+def _refit_bounds(block: BlockProblem, masks: BoolArray) -> FloatArray:
+    """The least of f over each mask's weights less rounding: f(v) − ½ Σ ∇f²/d at the solution v of its system."""
+    form = block.form
+    floor = form.strong_convexity
+    if floor is None or (floor <= 0.0).any():
+        return np.full(masks.shape[0], -np.inf)
+    value, slope = form.enclosure(np.zeros(block.p))
+    gram = form.gram(np.arange(block.p))
+    support = np.nonzero(masks)[1].reshape(masks.shape[0], block.keep)
+    points = np.zeros(masks.shape)
+    try:
+        solved = np.linalg.solve(gram[support[:, :, None], support[:, None, :]], -slope.mid[support][:, :, None])
+        np.put_along_axis(points, support, solved[:, :, 0], axis=1)
+    except np.linalg.LinAlgError:
+        return np.full(masks.shape[0], -np.inf)
+    scale = np.sqrt(form.entry_sizes**2 + form.ridge)
+    curved = points @ gram
+    gradient = curved + slope.mid
+    off = np.outer(np.abs(points) @ scale, (form.entry_error + (block.p + 16) * UNIT) * scale)
+    off += slope.rad + 4.0 * UNIT * (np.abs(curved) + np.abs(slope.mid))
+    ends = np.where(masks, np.abs(gradient) + off, 0.0)
+    lost = 0.5 * (ends * ends / floor).sum(axis=1)
+    linear = points * slope.mid
+    halves = 0.5 * points * curved
+    size = abs(float(value.mid)) + np.abs(linear).sum(axis=1) + np.abs(halves).sum(axis=1) + lost
+    doubt = float(value.rad) + (np.abs(points) * (off + slope.rad)).sum(axis=1) + (2 * block.p + 32) * UNIT * size
+    total = float(value.mid) + linear.sum(axis=1) + halves.sum(axis=1)
+    return np.asarray(total - lost - doubt * (1.0 + 1e-6))

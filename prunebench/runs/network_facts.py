@@ -1,0 +1,76 @@
+"""What a run tells once of its network: what is not pruned, what no sample reaches, how gradients are computed."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prunebench.curvature.gradient_check import Checked
+    from prunebench.curvature.reach import Unreached
+    from prunebench.networks.chosen import Group
+
+MOST_NAMES = 6
+"""Names that a line of text lists; run.json has all."""
+
+
+def as_json(not_pruned: Sequence["Group"], way: "Checked | None", unreached: "Unreached | None") -> dict[str, Any]:
+    """The facts as run.json holds them under "network"."""
+    out: dict[str, Any] = {"not_pruned": [dataclasses.asdict(group) for group in not_pruned]}
+    if way is not None:
+        out["gradients"] = dataclasses.asdict(way)
+    if unreached is not None:
+        out["unreached"] = {
+            "samples": unreached.samples,
+            "layers": dataclasses.asdict(unreached.layers),
+            "weights": dict(unreached.weights),
+        }
+    return out
+
+
+def lines(facts: Mapping[str, Any]) -> list[str]:
+    """The same for people, a line a fact; what went as usual takes none."""
+    out = []
+    groups = facts["not_pruned"]
+    if groups:
+        total = sum(group["weights"] for group in groups)
+        out.append(f"not pruned: {_matrices(sum(group['matrices'] for group in groups))}, {total:,} weights")
+        for group in groups:
+            counted = f"{_matrices(group['matrices'])} of {group['kind']}, {group['weights']:,} weights"
+            out.append(f"  {counted}: {_names(group['names'])}")
+    out += reached_lines(facts)
+    way = facts.get("gradients")
+    if way is not None:
+        checked = (
+            f", equal to those of plain autograd on {way['samples']} samples to {way['error']:.1g} of each layer's"
+            if way["way"] != "one by one"
+            else ""
+        )
+        rejected = "".join(f"; not by {name}: {reason}" for name, reason in way["rejected"].items())
+        out.append(f"sample gradients: {way['way']}{checked}{rejected}")
+    return out
+
+
+def reached_lines(facts: Mapping[str, Any]) -> list[str]:
+    """What no sample reaches, for people; nothing where all weights are reached."""
+    held = facts.get("unreached")
+    if held is None:
+        return []
+    out = []
+    layers, weights = held["layers"], held["weights"]
+    which = f"reached by none of {held['samples']} samples, which say nothing of their worth"
+    if layers["matrices"]:
+        counted = f"{_matrices(layers['matrices'])}, {layers['weights']:,} weights"
+        out.append(f"{which}: {counted}: {_names(layers['names'])} (exclude= leaves them as they are)")
+    if weights:
+        listed = [f"{name} {count:,}" for name, count in weights.items()]
+        out.append(f"{which}: {sum(weights.values()):,} weights of other layers: {_names(listed)}")
+    return out
+
+
+def _names(names: Sequence[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names[:MOST_NAMES]) + (f", and {more} more" if more > 0 else "")
+
+
+def _matrices(count: int) -> str:
+    return f"{count:,} matrices" if count != 1 else "1 matrix"

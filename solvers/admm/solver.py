@@ -1,0 +1,140 @@
+"""ADMM on the whole network in its n×n dual, then exact swaps: the strongest support search for mode refit here.
+
+Meng, Behdin, Wang, Mazumder: ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
+Language Models, NeurIPS 2024 (ADMM with penalty continuation on the Gram matrix of one layer); the
+n×n form of the weight update makes it a solver for the problem of Benbaki et al.: Fast as CHITA,
+ICML 2023. The swaps are those of Zhu et al.: A polynomial algorithm for best-subset selection,
+PNAS 2020, decided by the exact refitted objective.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from prunebench.core.arrays import FloatArray
+from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.solution import Budget, Progress, Recorder, Solution
+from prunebench.core.solver import register
+from prunebench.kernels.local_search.candidates import Candidates, settled
+
+SWAP_SIZE = 2048
+"""Up to this p the swaps go on until none improves; beyond, `swaps` rounds of exact working sets."""
+SWAPS, FEW = 1, 0.25
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Admm:
+    """Search the support by ADMM from several penalties, back-solve each, finish the best by swaps.
+
+    Proves no bound, but never ends worse than the start with its back-solve. Cost: n²p for the Gram
+    matrix of the rows and 9n³ for its spectrum, once for all penalties and, for blocks that share
+    their factor, all ridges; 4np a step; one back-solve a start. A form with a Hessian (layer-wise
+    pruning) is decomposed itself, O(p³).
+    """
+
+    name: ClassVar[str] = "admm"
+    modes: ClassVar[frozenset[str]] = frozenset({"refit"})
+    preferred_mode: ClassVar[Mode] = "refit"
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ()
+    install: ClassVar[str] = "pip install prunebench"
+    max_size: ClassVar[int | None] = None
+    reference: ClassVar[str] = "Meng, Behdin, Wang, Mazumder: ALPS, NeurIPS 2024"
+
+    penalties: tuple[float, ...] = (1.0,)
+    """First penalties, one start each, in units of the ridge (at least 1e-3 of the curvature's mean diagonal)."""
+
+    steps: int = 60
+    """Most steps of a start; its penalty rises faster after half of them."""
+
+    swaps: int | None = None
+    """Rounds of exact swaps among 512 weights at the end; 0 for none; none: 1 if at most a quarter is kept."""
+
+    device: str = "cpu"
+    """Where the products with the factor are computed: cpu, or a torch device such as cuda."""
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """The descent that fits the block's size."""
+        from prunebench.kernels.local_search.descent import warm_up
+
+        warm_up(block)
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Options that make no sense, or a device that is not there."""
+        if not self.penalties or not all(np.isfinite(value) and value > 0.0 for value in self.penalties):
+            return f"penalties are {self.penalties!r}; give at least one, all positive"
+        if self.steps < 1 or (self.swaps or 0) < 0:
+            return f"steps is {self.steps} and swaps {self.swaps}; choose at least 1 step and no fewer than 0 rounds"
+        if self.device != "cpu":
+            from prunebench.devices import refusal
+
+            return refusal(self.device)
+        return ""
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The best support found, with its back-solve."""
+        recorder = Recorder(budget, progress)
+        best = Candidates(block, recorder)
+        if settled(block):
+            return best.solution("there is one feasible mask")
+        details: dict[str, object] = {}
+        timings: dict[str, float] = {}
+        try:
+            reason = self._search(best, details, timings)
+        except KeyboardInterrupt:
+            return best.solution("interrupted", interrupted=True, details=details, timings=timings)
+        return best.solution(reason, details=details, timings=timings)
+
+    def _search(self, best: Candidates, details: dict[str, object], timings: dict[str, float]) -> str:
+        from prunebench.solvers.admm import exchanges
+        from prunebench.solvers.admm.spectrum import spectrum
+
+        block, recorder = best.block, best.recorder
+        if reason := best.expired():
+            return reason
+        clock = recorder.seconds
+        decomposed = spectrum(block.form, self.device)
+        timings["spectrum"] = recorder.seconds - clock
+        steps: list[int] = []
+        for penalty in self.penalties:
+            if reason := best.expired():
+                return reason
+            start, spent = best.mask, best.evaluations
+
+            def stop(made: int, spent: float = spent) -> str:
+                return recorder.expired(spent + made)
+
+            mask, made, _ = exchanges.search(block, decomposed, start, penalty, self.steps, stop)
+            best.evaluations += made
+            steps.append(made)
+            best.offer(mask, f"admm {penalty:g}")
+        details["steps"] = steps
+        timings["admm"] = recorder.seconds - clock - timings["spectrum"]
+        clock = recorder.seconds
+        self._swap(best)
+        timings["swaps"] = recorder.seconds - clock
+        return f"support searched from {len(self.penalties)} penalties, then swapped"
+
+    def _swap(self, best: Candidates) -> None:
+        # where most is kept, refits cost most and swaps gain least
+        few = best.block.density <= FEW or best.block.p <= SWAP_SIZE
+        rounds = self.swaps if self.swaps is not None else SWAPS if few else 0
+        if not rounds or best.expired():
+            return
+        weights: FloatArray | None = None
+        if best.block.p <= SWAP_SIZE:
+            from prunebench.kernels.local_search.descent import swap_descent
+
+            mask = swap_descent(best.block, best.mask, best.recorder).mask
+        else:
+            from prunebench.kernels.local_search.working_sets import improve
+
+            mask, weights = improve(best.block, best.mask, rounds, best.recorder)
+        if not np.array_equal(mask, best.mask):
+            best.offer(mask, "swaps", weights)

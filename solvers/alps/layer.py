@@ -1,0 +1,111 @@
+"""ALPS: the support of a whole layer by the alternating direction method of multipliers, then swaps row by row.
+
+Meng, Behdin, Wang, Mazumder: ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
+Language Models, NeurIPS 2024, §3.1 and §3.2: in units in which the Hessian has unit diagonal,
+
+    U ← (H + ρ)⁻¹ (−Q − V + ρD),   D ← U + V/ρ on the support kept,   V ← V + ρ (U − D),
+
+with one eigendecomposition of H for all rows and all penalties ρ. Any quota is honoured: the support
+is the best one within its groups.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.linalg
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.kernels.linear_algebra.layer_view import LayerView, row_groups
+
+STEPS_PER_PENALTY = 3
+LARGE, MODERATE = 0.1, 0.005
+"""Shares of the support that changed in a step, above which the penalty grows fast or moderately."""
+GROWTH = (1.3, 1.2, 1.1)
+SETTLED_STEPS, SETTLED_SHARE = 30, 3e-4
+"""From so many steps on the search ends when less than this share of the support changes."""
+LOWERING, LOWERINGS = 5.0, 6
+"""While the support has not left the start, the penalty is divided by this, so often at most."""
+
+
+class Search:
+    """ADMM on one layer; its eigendecomposition is made once for all starts."""
+
+    def __init__(self, block: BlockProblem, view: LayerView) -> None:
+        self._block = block
+        matrix, self._slope, self._scale = view.scaled()
+        self._values, self._vectors = scipy.linalg.eigh(matrix, driver="evd", overwrite_a=True, check_finite=False)
+        self._values = np.maximum(self._values, 0.0)
+        self._minimiser = self._solve(-self._slope, 0.0)
+
+    def run(self, penalty: float, most: int, stop: Callable[[int], str]) -> tuple[BoolArray, int]:
+        """A support with the first penalty ρ = `penalty`. -> bool (p,), steps made
+
+        stop : given the steps made, why to stop now, or ""
+        """
+        keep = max(1, self._block.keep)
+        split = self._minimiser
+        start = support = self._top(split)
+        split = np.where(support, split, 0.0)
+        multipliers = np.zeros_like(split)
+        rho, moved, lowered = penalty, False, 0
+        for step in range(most):
+            if stop(step):
+                return support.reshape(-1), step
+            weights = self._solve(rho * split - multipliers - self._slope, rho)
+            pulled = weights + multipliers / rho
+            before, support = support, self._top(pulled)
+            split = np.where(support, pulled, 0.0)
+            multipliers += rho * (weights - split)
+            if step % STEPS_PER_PENALTY < STEPS_PER_PENALTY - 1:
+                continue
+            share = int((support & ~before).sum()) / keep
+            moved = moved or not np.array_equal(support, start)
+            if share == 0.0 and not moved and lowered < LOWERINGS:
+                # a penalty so high that the start was only confirmed says nothing about it
+                rho, lowered = rho / LOWERING, lowered + 1
+                multipliers[:] = 0.0
+            elif share == 0.0 or (step >= SETTLED_STEPS and share < SETTLED_SHARE):
+                return support.reshape(-1), step + 1
+            else:
+                rho *= GROWTH[0] if share > LARGE else GROWTH[1] if share > MODERATE else GROWTH[2]
+        return support.reshape(-1), most
+
+    def _solve(self, right: FloatArray, shift: float) -> FloatArray:
+        """(H + shift)⁻¹ applied to every row. (r, c) -> (r, c)"""
+        least = np.finfo(np.float64).eps * self._values[-1]
+        return np.asarray((right @ self._vectors / np.maximum(self._values + shift, least)) @ self._vectors.T)
+
+    def _top(self, values: FloatArray) -> BoolArray:
+        return self._block.top_mask(np.abs(values).reshape(-1)).reshape(values.shape)
+
+
+def swap_rows(
+    block: BlockProblem, view: LayerView, mask: BoolArray, expired: Callable[[float], str]
+) -> tuple[BoolArray, int]:
+    """`mask` improved by exact refit swaps within each row and group, until none improves. -> mask, swaps made
+
+    expired : given the swaps looked at, why to stop now, or ""
+    """
+    from prunebench.kernels.local_search.refit_kernel import descend
+
+    matrix, slope, _ = view.scaled()
+    out, made, tried = mask.copy(), 0, 0.0
+    rows, columns = view.shape
+    for row in range(rows):
+        if expired(tried):
+            break
+        part = slice(row * columns, (row + 1) * columns)
+        order, offsets = row_groups(block, row, columns, out)
+        inner = out[part][order]
+        spent = tried
+        moves, evaluations, _, _ = descend(
+            matrix[np.ix_(order, order)],
+            slope[row, order],
+            inner,
+            lambda looked, spent=spent: expired(spent + looked),  # type: ignore[misc]  # bound now
+            offsets=offsets,
+        )
+        out[row * columns + order] = inner
+        made, tried = made + moves, tried + evaluations
+    return out, made

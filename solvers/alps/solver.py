@@ -1,0 +1,97 @@
+"""ALPS on a whole layer at once: ADMM with one eigendecomposition of the Gram matrix, finished by exact swaps.
+
+Meng, Behdin, Wang, Mazumder: ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
+Language Models, NeurIPS 2024. Beyond the paper: the start is the minimiser (which differs from the dense
+weights where earlier layers were pruned), the last refit is exact, and swaps within each row follow.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.solution import Budget, Progress, Recorder, Solution
+from prunebench.core.solver import register
+from prunebench.kernels.linear_algebra.layer_view import LayerView, refusal
+from prunebench.kernels.local_search.candidates import Candidates, settled
+
+SWAP_COLUMNS = 1024
+"""Up to so many weights a row, swaps follow where the option leaves it open."""
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Alps:
+    """Search a layer's support by ADMM from several penalties, refit each, swap within the rows of the best.
+
+    Takes a whole layer (rows that share one Hessian) or any block as a layer of one row, with any
+    quota. Proves no bound; never worse than the start with its refit. Cost 9c³ for the spectrum,
+    4·rows·c² a step, c² a swap.
+    """
+
+    name: ClassVar[str] = "alps"
+    modes: ClassVar[frozenset[str]] = frozenset({"refit"})
+    preferred_mode: ClassVar[Mode] = "refit"
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
+    whole_layers: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ()
+    max_size: ClassVar[int | None] = None
+    reference: ClassVar[str] = "Meng, Behdin, Wang, Mazumder: ALPS, NeurIPS 2024"
+
+    penalties: tuple[float, ...] = (0.1,)
+    """First penalties, one search each, in units of the Hessian's diagonal."""
+
+    steps: int = 300
+    """Most steps of a search."""
+
+    swaps: bool | None = None
+    """Whether swaps within the rows follow; none: up to 1,024 weights a row."""
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Options that make no sense, or rows that share no Hessian."""
+        if not self.penalties or not all(np.isfinite(value) and value > 0.0 for value in self.penalties):
+            return f"penalties are {self.penalties!r}; give at least one, all positive"
+        if self.steps < 1:
+            return f"steps is {self.steps}; choose at least 1"
+        return refusal(block)
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The best support found, with its refit."""
+        best = Candidates(block, Recorder(budget, progress))
+        if settled(block):
+            return best.solution("there is one feasible mask")
+        details: dict[str, object] = {}
+        try:
+            reason = best.expired() or self._search(best, details)
+        except KeyboardInterrupt:
+            return best.solution("interrupted", interrupted=True, details=details)
+        return best.solution(reason, details=details)
+
+    def _search(self, best: Candidates, details: dict[str, object]) -> str:
+        from prunebench.solvers.alps import layer
+
+        block, recorder = best.block, best.recorder
+        view = LayerView.of(block)
+        search = layer.Search(block, view)
+        steps: list[int] = []
+        for penalty in self.penalties:
+            spent = best.evaluations
+            mask, made = search.run(penalty, self.steps, lambda made, spent=spent: recorder.expired(spent + made))  # type: ignore[misc]  # bound now
+            best.evaluations += made
+            steps.append(made)
+            best.offer(mask, f"alps {penalty:g}")
+            if reason := best.expired():
+                return reason
+        details["steps"] = steps
+        swap = self.swaps if self.swaps is not None else view.shape[1] <= SWAP_COLUMNS
+        if swap:
+            spent = best.evaluations
+            mask, made = layer.swap_rows(block, view, best.mask, lambda looked: recorder.expired(spent + looked))
+            details["swaps"] = made
+            best.offer(mask, "swaps")
+        return f"support searched from {len(self.penalties)} penalties{', then swapped' if swap else ''}"

@@ -1,0 +1,194 @@
+"""Compiled swap-move annealing within the groups of a quota: the counts of all groups never change.
+
+The moves of prunebench.solvers.anneal.dense and anneal_factor with one difference: the run of pruned
+weights that a kept one is compared with comes from its own group. Kept and pruned positions lie
+group by group, and a swap leaves that layout as it is.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.keeping import Quota
+from prunebench.solvers.anneal.dense import RUN, State, fields_of, uniform
+from prunebench.solvers.anneal.factor import dot, residual_of
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a quota's groups lie among the kept and among the pruned positions.
+
+    order : int64 (p,)           positions group by group;  offsets, kept_at, pruned_at : int64 (g + 1,)
+    group : int64 (keep,)        the group of each place among the kept
+    places : int64               those places whose group has both kept and pruned weights
+    """
+
+    order: IndexArray
+    offsets: IndexArray
+    kept_at: IndexArray
+    pruned_at: IndexArray
+    group: IndexArray
+    places: IndexArray
+
+    @staticmethod
+    def of(quota: Quota) -> "Layout":
+        """The layout of a quota with more than one feasible mask."""
+        pruned = quota.sizes - quota.counts
+        group = np.repeat(np.arange(quota.counts.size), quota.counts)
+        starts = [np.concatenate(([0], np.cumsum(part))).astype(np.int64) for part in (quota.counts, pruned)]
+        places = np.flatnonzero(pruned[group] > 0)
+        return Layout(np.array(quota.order), quota.offsets, starts[0], starts[1], group, places)
+
+    def shuffled(self, state: State) -> tuple[IndexArray, IndexArray]:
+        """Kept and pruned positions of a uniformly random mask within the quota."""
+        kept, pruned = np.empty(self.kept_at[-1], np.int64), np.empty(self.pruned_at[-1], np.int64)
+        shuffle(self.order, self.offsets, self.kept_at, self.pruned_at, kept, pruned, state)
+        return kept, pruned
+
+    def split(self, mask: BoolArray) -> tuple[IndexArray, IndexArray]:
+        """Kept and pruned positions of a mask within the quota."""
+        inside = mask[self.order]
+        return self.order[inside], self.order[~inside]
+
+
+@njit(cache=True, nogil=True)
+def shuffle(
+    order: IndexArray,
+    offsets: IndexArray,
+    kept_at: IndexArray,
+    pruned_at: IndexArray,
+    kept: IndexArray,
+    pruned: IndexArray,
+    state: State,
+) -> None:
+    """Write a uniformly random split of every group into kept and pruned (Fisher-Yates)."""
+    mixed = order.copy()
+    for g in range(offsets.size - 1):
+        first = offsets[g]
+        for i in range(offsets[g + 1] - first - 1, 0, -1):
+            j = int(uniform(state) * (i + 1))
+            mixed[first + i], mixed[first + j] = mixed[first + j], mixed[first + i]
+        count = kept_at[g + 1] - kept_at[g]
+        kept[kept_at[g] : kept_at[g + 1]] = mixed[first : first + count]
+        pruned[pruned_at[g] : pruned_at[g + 1]] = mixed[first + count : offsets[g + 1]]
+
+
+@njit(cache=True, nogil=True)
+def sweeps(
+    couplings: FloatArray,
+    fields: FloatArray,
+    kept: IndexArray,
+    pruned: IndexArray,
+    group: IndexArray,
+    places: IndexArray,
+    pruned_at: IndexArray,
+    temperatures: FloatArray,
+    state: State,
+) -> None:
+    """One sweep, p proposals, at each temperature, on dense couplings; the read's state is changed in place."""
+    size = fields.size
+    for temperature in temperatures:
+        proposed = 0
+        while proposed < size:
+            x = places[int(uniform(state) * places.size)]
+            first, last = pruned_at[group[x]], pruned_at[group[x] + 1]
+            run = min(RUN, last - first)
+            y = first + int(uniform(state) * (last - first))
+            i = kept[x]
+            row = couplings[i]
+            threshold = fields[i] - temperature * math.log(uniform(state))
+            proposed += run
+            for _ in range(run):
+                j = pruned[y]
+                if fields[j] - row[j] < threshold:
+                    other = couplings[j]
+                    for a in range(size):
+                        fields[a] += other[a] - row[a]
+                    kept[x] = j
+                    pruned[y] = i
+                    break
+                y += 1
+                if y == last:
+                    y = first
+
+
+@njit(cache=True, nogil=True)
+def factor_sweeps(
+    columns: FloatArray,
+    linear: FloatArray,
+    residual: FloatArray,
+    kept: IndexArray,
+    pruned: IndexArray,
+    group: IndexArray,
+    places: IndexArray,
+    pruned_at: IndexArray,
+    temperatures: FloatArray,
+    state: State,
+) -> None:
+    """The same on the factor's scaled columns, float64 (p, n), with r (n,) of the mask."""
+    size = linear.size
+    without = np.empty_like(residual)
+    for temperature in temperatures:
+        proposed = 0
+        while proposed < size:
+            x = places[int(uniform(state) * places.size)]
+            first, last = pruned_at[group[x]], pruned_at[group[x] + 1]
+            run = min(RUN, last - first)
+            y = first + int(uniform(state) * (last - first))
+            i = kept[x]
+            column = columns[i]
+            for a in range(residual.size):
+                without[a] = residual[a] - column[a]
+            threshold = linear[i] + dot(column, without) - temperature * math.log(uniform(state))
+            proposed += run
+            for _ in range(run):
+                j = pruned[y]
+                if linear[j] + dot(columns[j], without) < threshold:
+                    other = columns[j]
+                    for a in range(residual.size):
+                        residual[a] = without[a] + other[a]
+                    kept[x] = j
+                    pruned[y] = i
+                    break
+                y += 1
+                if y == last:
+                    y = first
+
+
+def swap_sizes(
+    couplings: FloatArray, linear: FloatArray, layout: Layout, masks: int, swaps: int, state: State
+) -> float:
+    """The mean |change of E| of random swaps within groups at random masks: the unit of temperature."""
+    fields, total = np.empty(linear.size), 0.0
+    for _ in range(masks):
+        kept, pruned = layout.shuffled(state)
+        fields_of(couplings, linear, kept, fields)
+        for _ in range(swaps):
+            i, j = _pair(layout, kept, pruned, state)
+            total += abs(fields[j] - fields[i] - couplings[i, j])
+    return float(total / (masks * swaps))
+
+
+def factor_swap_sizes(
+    columns: FloatArray, linear: FloatArray, layout: Layout, masks: int, swaps: int, state: State
+) -> float:
+    """The same on the factor's scaled columns."""
+    residual, total = np.empty(columns.shape[1]), 0.0
+    for _ in range(masks):
+        kept, pruned = layout.shuffled(state)
+        residual_of(columns, linear, kept, residual)
+        for _ in range(swaps):
+            i, j = _pair(layout, kept, pruned, state)
+            without = residual - columns[i]
+            total += abs(linear[j] - linear[i] + (columns[j] - columns[i]) @ without)
+    return float(total / (masks * swaps))
+
+
+def _pair(layout: Layout, kept: IndexArray, pruned: IndexArray, state: State) -> tuple[int, int]:
+    """A random kept weight and a random pruned one of its group."""
+    place = layout.places[int(uniform(state) * layout.places.size)]
+    first, last = layout.pruned_at[layout.group[place]], layout.pruned_at[layout.group[place] + 1]
+    return int(kept[place]), int(pruned[first + int(uniform(state) * (last - first))])

@@ -1,0 +1,305 @@
+"""Simulated annealing by swaps: every state keeps the count, or a quota, exactly, so no penalty is needed.
+
+Kirkpatrick, Gelatt, Vecchi: Optimization by Simulated Annealing, Science 220, 1983; the move is
+Kawasaki's spin exchange (Phys. Rev. 145, 1966). Temperatures run geometrically over a range in
+units of the instance's own mean swap energy; many short reads follow each other until the budget
+is used.
+"""
+
+import math
+from dataclasses import dataclass, field
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Solution, Status
+from prunebench.core.solver import Budget, Progress, Recorder, register
+
+if TYPE_CHECKING:
+    from prunebench.solvers.anneal.reads import DenseReads, FactorReads
+
+READS = 32
+"""Reads where neither the caller nor the budget sets a limit, and the fewest of any search that ends by itself."""
+BATCH = 4
+"""Reads of one batch; more from random masks would take the time from those that start at the best one."""
+WARM_RANGE = (1e-3, 0.5)
+"""First temperature of reads from the best mask so far, log-uniform in units of `hot`: some need to stay near it."""
+STALLED = 4
+"""After so many batches in a row without a better mask, every second batch kicks the best one."""
+KICK_RANGE = (0.15, 5.0)
+"""First temperature of a kick, log-uniform in units of `hot`: far enough to leave the basin."""
+KICK_SHARES = (0.1, 0.3)
+"""Sweeps of a kick, as a part of a read's: many short ones find more than a few long ones."""
+FROZEN_SHARE = 0.05
+"""Share of a read's sweeps at temperature zero: where good masks lie closer together than `cold`, a read must end."""
+PROPOSALS_PER_MASK = 100
+"""Once so many swaps were proposed for each feasible mask, more are pointless."""
+MOST_PROPOSALS = 50_000_000
+"""Blocks on which that takes more proposals, half a second of them, are searched until a limit is met."""
+MEASURES = 3
+"""Sweeps that are timed, the quickest counts, before a limit is held to be too short for a whole read."""
+SEARCH_SHARE = 0.98
+"""Share of the seconds that the search uses when a polish follows."""
+MOST_SWEEPS = 10_000_000
+"""Sweeps a read at most: the schedule of so many takes 80 MB."""
+ALTERNATIVES = 16
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Anneal:
+    """Many short swap anneals, one batch in four from random masks, the others from the best mask so far.
+
+    Where several batches bring nothing, every second one starts hotter and is shorter. Proves no
+    bound. A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost
+    O(n) and nothing of size p² is formed. The budget counts proposals as evaluations. A search ends
+    by itself after 32 reads, or on blocks of few masks once 100 swaps were proposed for each; larger
+    blocks use all of a limit on seconds or evaluations, and make 32 reads without one. Equal seeds
+    give equal answers whatever the threads and the limits, unless the seconds run out or are too
+    few for one read, which is then shortened to fit.
+    """
+
+    name: ClassVar[str] = "anneal"
+    modes: ClassVar[frozenset[str]] = frozenset({"select"})
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = True
+    quotas: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ()
+    install: ClassVar[str] = "pip install prunebench"
+    max_size: ClassVar[int | None] = None
+    reference: ClassVar[str] = "Kirkpatrick, Gelatt, Vecchi: Optimization by Simulated Annealing, Science 220, 1983"
+
+    sweeps: int = 1000
+    """Sweeps of p proposals a read; fewer where the budget does not allow one whole read."""
+
+    reads: int | None = None
+    """Reads at most; none: 32 or more without a limit on seconds and evaluations, else until it is used."""
+
+    hot: float = 0.05
+    """First temperature, in units of the mean energy change of a random swap."""
+
+    cold: float = 3e-5
+    """Last temperature, in the same units."""
+
+    couplings: Literal["auto", "dense", "factor"] = "auto"
+    """Form the couplings, or work on the factor; auto: the factor from p = 4097 on where one is held."""
+
+    polish: bool = True
+    """End with the shared swap descent, reported apart."""
+
+    threads: int = 1
+    """Reads that run at the same time; more than the 4 of a batch bring nothing."""
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """Load or compile the sweeps on couplings and on the factor, and the polish."""
+        _compile(block.quota is not None)
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Options out of range, or the factor of a form that holds none."""
+        for name in ("sweeps", "threads", "reads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                return f"{name} is {value}; choose at least 1"
+        if self.sweeps > MOST_SWEEPS:
+            return f"sweeps is {self.sweeps}; choose at most {MOST_SWEEPS:,}: each has an entry in the schedule"
+        if not 0.0 < self.cold <= self.hot < math.inf:
+            return f"cold is {self.cold} and hot is {self.hot}; choose 0 < cold <= hot"
+        if self.couplings not in ("auto", "dense", "factor"):
+            return f"couplings is {self.couplings!r}; choose one of auto, dense, factor"
+        if self.couplings == "factor" and block.form.factor is None:
+            return "couplings is 'factor' but the form holds its hessian; choose 'auto' or 'dense'"
+        return ""
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The best mask of all reads, polished if asked for, or the incumbent where nothing beats it."""
+        compiling = _compile(block.quota is not None) if not block.settled and budget.seconds > 0.0 else 0.0
+        recorder = Recorder(budget, progress)
+        search = _Search(self, block, recorder)
+        status = Status.FEASIBLE
+        try:
+            reason = search.go(rng)
+        except KeyboardInterrupt:
+            status, reason = Status.INTERRUPTED, "interrupted"
+        if reason.startswith(("time limit", "evaluation limit", "the budget")) or search.shortened:
+            status = Status.TIME_LIMIT
+        solution = search.solution(status, reason, compiling)
+        if not self.polish or status is Status.INTERRUPTED:
+            return solution
+        from prunebench.kernels.local_search.polish import polish
+
+        return polish(block, solution, recorder)
+
+
+@dataclass
+class _Search:
+    """One solve: the schedule, the pool of good masks and the counters."""
+
+    options: Anneal
+    block: BlockProblem
+    recorder: Recorder
+    reads: int = 0
+    evaluations: float = 0.0
+    shortened: bool = False
+    """Whether the limit was too short for one whole read."""
+    details: dict[str, float] = field(default_factory=dict)
+    _pool: dict[bytes, tuple[float, BoolArray]] = field(default_factory=dict)
+    _stalled: int = 0
+
+    def __post_init__(self) -> None:
+        start = self.block.evaluate(self.block.incumbent)
+        with self.recorder.building():
+            self._constant = self.block.to_qubo().constant
+        self.recorder.record(start)
+        self._pool[self.block.incumbent.tobytes()] = (start, self.block.incumbent)
+
+    def go(self, rng: np.random.Generator) -> str:
+        """Read in batches until a limit is met. -> which one"""
+        block, recorder, options = self.block, self.recorder, self.options
+        if block.settled:
+            return "there is one feasible mask"
+        if reason := recorder.expired():
+            return reason
+        from prunebench.solvers.anneal.reads import in_threads, reads_of
+
+        seconds = recorder.budget.seconds * (SEARCH_SHARE if options.polish else 1.0)
+        with recorder.building():
+            source = reads_of(block, options.couplings, _seeds(rng, 1)[0])
+        self.details["temperature_unit"] = source.unit
+        limit, why = self._read_limit()
+        sweeps = self._affordable_sweeps(source, seconds)
+        if sweeps == 0:
+            return "the budget ended before a sweep"
+        self.details["sweeps"] = sweeps
+        stop = partial(_after, recorder, seconds)
+        turn = 0
+        while self.reads < limit:
+            kick = options.reads is None and limit > READS and self._stalled >= STALLED and turn % 4 in (1, 2)
+            start, temperatures = self._plan(source.unit, sweeps, rng, turn, kick)
+            wanted = BATCH * sweeps // temperatures.size if kick else BATCH
+            count = int(min(wanted, limit - self.reads, self._affordable_reads(temperatures.size)))
+            if count == 0:
+                return f"evaluation limit of {recorder.budget.evaluations:g}"
+            self._add(*in_threads(source, _seeds(rng, count), temperatures, stop, options.threads, start))
+            turn += 1
+            self.evaluations += float(count * temperatures.size * block.p)
+            if stop():
+                return f"time limit of {recorder.budget.seconds:g} s"
+        return f"{why}, each shortened to {sweeps} sweeps by the time limit" if self.shortened else why
+
+    def solution(self, status: Status, reason: str, compiling: float) -> Solution:
+        """The pool's best mask as a solution."""
+        ranked = sorted(self._pool.values(), key=lambda pair: pair[0])
+        # energies rank; only the block judges, and the incumbent must not lose to rounding
+        best = min((mask for _, mask in ranked[:2]), key=self.block.evaluate)
+        others = [mask for _, mask in ranked if mask is not best]
+        return Solution.from_mask(
+            self.block,
+            best,
+            status=status,
+            stop_reason=reason,
+            recorder=self.recorder,
+            timings={"compile": compiling},
+            details={"reads": self.reads, "evaluations": self.evaluations, **self.details},
+            alternatives=np.array(others[:ALTERNATIVES]) if others else None,
+        )
+
+    def _plan(
+        self, unit: float, sweeps: int, rng: np.random.Generator, turn: int, kick: bool
+    ) -> tuple[BoolArray | None, FloatArray]:
+        """Where the batch starts, None for random masks, and its temperatures.
+
+        In three batches of four the best mask so far, from a random, lower temperature; in a kick
+        from a higher one, with fewer sweeps.
+        """
+        if turn == 0:
+            # nothing of the incumbent's basin may get lost: random masks rarely find it again
+            return self.block.incumbent, np.zeros(sweeps)
+        if turn % 4 == 3:
+            return None, _schedule(unit, self.options.hot, self.options.cold, sweeps)
+        _, best = min(self._pool.values(), key=lambda pair: pair[0])
+        low, high = KICK_RANGE if kick else WARM_RANGE
+        hot = self.options.hot * math.exp(rng.uniform(math.log(low), math.log(high)))
+        if kick:
+            sweeps = max(1, int(sweeps * rng.choice(KICK_SHARES)))
+        return best, _schedule(unit, hot, min(self.options.cold, hot / 30.0), sweeps)
+
+    def _add(self, masks: BoolArray, energies: FloatArray) -> None:
+        self.reads += energies.size
+        self._stalled += 1
+        for row in np.argsort(energies, kind="stable")[: ALTERNATIVES + 1]:
+            energy, key = float(energies[row]) + self._constant, masks[row].tobytes()
+            if key in self._pool:
+                continue
+            self._pool[key] = (energy, masks[row].copy())
+            if energy < self.recorder.objective:
+                # energies rank to rounding only: the block says whether this is progress
+                self._stalled *= not self.recorder.record(self.block.evaluate(masks[row]))
+        if len(self._pool) > 4 * ALTERNATIVES:
+            ranked = sorted(self._pool.items(), key=lambda item: item[1][0])
+            self._pool = dict(ranked[: ALTERNATIVES + 1])
+
+    def _read_limit(self) -> tuple[float, str]:
+        """After how many reads the search ends by itself, inf where it goes on until a limit; and the words for it."""
+        options, budget, block = self.options, self.recorder.budget, self.block
+        if options.reads is not None:
+            return options.reads, f"finished {options.reads} reads"
+        proposals = PROPOSALS_PER_MASK * block.mask_count if block.p <= 64 else math.inf
+        if proposals <= MOST_PROPOSALS:
+            # the same with and without a limit, so that one that is not reached changes nothing
+            reads = max(READS, math.ceil(proposals / (options.sweeps * block.p)))
+            return reads, f"finished {reads} reads, {PROPOSALS_PER_MASK} or more swaps for each feasible mask"
+        if min(budget.seconds, budget.evaluations) < math.inf:
+            return math.inf, ""
+        return READS, f"finished {READS} reads (no budget was set)"
+
+    def _affordable_sweeps(self, source: "DenseReads | FactorReads", seconds: float) -> int:
+        """Sweeps of one read: fewer than asked for where one whole read would not fit into the budget."""
+        sweeps = int(min(self.options.sweeps, self.recorder.budget.evaluations // self.block.p))
+        if seconds == math.inf:
+            return sweeps
+        one, fitting = math.inf, 0.0
+        for _ in range(MEASURES):
+            before = perf_counter()
+            source.run(np.ones(1, dtype=np.uint64), np.full(1, source.unit * self.options.hot), lambda: False)
+            one = min(one, max(perf_counter() - before, 1e-9))
+            fitting = max(0.0, seconds - self.recorder.seconds) / one
+            if fitting >= sweeps:
+                return sweeps
+        self.shortened = True
+        return int(fitting)
+
+    def _affordable_reads(self, sweeps: int) -> float:
+        return (self.recorder.budget.evaluations - self.evaluations) // (sweeps * self.block.p)
+
+
+def _schedule(unit: float, hot: float, cold: float, sweeps: int) -> FloatArray:
+    """Temperatures from `hot` to `cold`, geometrically, then zero. -> float64 (sweeps,)"""
+    frozen = int(FROZEN_SHARE * sweeps)
+    return unit * np.concatenate([np.geomspace(hot, cold, sweeps - frozen), np.zeros(frozen)])
+
+
+def _after(recorder: Recorder, seconds: float) -> bool:
+    return recorder.seconds >= seconds
+
+
+def _seeds(rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.integers(1, 2**63, size=count, dtype=np.uint64)
+
+
+def _compile(groups: bool) -> float:
+    """Load or compile the kernels, before the clock of the solve starts. -> seconds it took"""
+    started = perf_counter()
+    from prunebench.kernels.local_search import polish
+    from prunebench.solvers.anneal import reads
+
+    reads.warm()
+    if groups:
+        reads.warm_groups()
+    polish.warm()
+    return perf_counter() - started

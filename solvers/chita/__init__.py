@@ -1,0 +1,7 @@
+"""CHITA and its parts: thresholding steps, coordinate descent, back-solves."""
+
+from prunebench.solvers.chita.bso import ChitaBso
+from prunebench.solvers.chita.chita import Chita
+from prunebench.solvers.chita.iht import Iht
+
+__all__ = ["Chita", "ChitaBso", "Iht"]

@@ -1,0 +1,206 @@
+"""Iterative hard thresholding with an exact line search, on an active set: the method of CHITA, its faults removed.
+
+Benbaki et al.: Fast as CHITA, ICML 2023, §3 and algorithms 2 to 5. From β with gradient G the path
+β(τ) = H_k(β − τG) keeps one support between breakpoints; there f is a parabola in τ. The search jumps
+from a piece to the minimiser of its parabola and on, until the minimiser lies inside its own piece.
+No Lipschitz constant is needed, every step is accepted only if f falls, and the k largest are found by
+partition. Working precision is the factor's; objectives that count are the block's.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray
+from prunebench.core.keeping import Keeping, Quota, top
+from prunebench.core.quadratic import QuadraticForm
+from prunebench.kernels.linear_algebra.matrix import FactorMatrix
+
+PIECES = 8
+"""Most pieces looked at in one line search."""
+RELATIVE_GAIN = 1e-7
+"""A step that lowers f by less than this part of it is the last."""
+SHORTER = 0.25
+"""Where the gradient vanishes on the support, the length of the step is tried, then this part of it, and so on."""
+
+
+@dataclass
+class Point:
+    """Where the search stands. weights float64 (p,), zero off the support; value is f there."""
+
+    weights: FloatArray
+    mask: BoolArray
+    residual: FloatArray
+    """A(w − centre). (n,)"""
+    value: float
+
+
+class Descent:
+    """IHT on the weights `chosen` of a form, all others at zero; `keep` of them, or a quota of them, stay."""
+
+    def __init__(self, form: QuadraticForm, keep: Keeping, chosen: IndexArray | None = None) -> None:
+        root = form.square_root()
+        self._keep = keep
+        if chosen is None:
+            self._matrix = FactorMatrix(root)
+            self.centre, self._linear, self._ridge = form.centre, form.linear, form.ridge
+            self._image, self._constant = self._times(form.centre), 0.0
+        else:
+            outside = np.array(form.centre)
+            outside[chosen] = 0.0
+            self._matrix = FactorMatrix(_columns(root, chosen))
+            self.centre, self._linear, self._ridge = form.centre[chosen], form.linear[chosen], form.ridge[chosen]
+            self._image = FactorMatrix(root).times(form.centre).astype(np.float64)
+            self._constant = float(0.5 * (form.ridge * outside) @ outside - form.linear @ outside)
+
+    @property
+    def size(self) -> int:
+        """How many weights the search moves."""
+        return int(self.centre.size)
+
+    def at(self, weights: FloatArray, mask: BoolArray) -> Point:
+        """The point with these weights. (s,), (s,)"""
+        residual = self._times(weights) - self._image
+        return Point(weights, mask, residual, self._value(weights, residual))
+
+    def gradient(self, point: Point) -> FloatArray:
+        """The gradient of f. float64 (s,)"""
+        inner = self._matrix.transposed_times(point.residual).astype(np.float64)
+        return self._linear + inner + self._ridge * (point.weights - self.centre)
+
+    def step(self, point: Point, gradient: FloatArray) -> Point | None:
+        """The best point found on the path of hard thresholds from `point`; None if none lowers f."""
+        mask, found = point.mask, None
+        for piece in range(PIECES):
+            length, weights, residual = self._minimiser(point, mask, gradient)
+            if length > 0.0:
+                value = self._value(weights, residual)
+                if value < (found or point).value:
+                    found = Point(weights, mask, residual, value)
+            elif piece == 0:
+                return self._exchange(point, gradient)
+            ahead = top(np.abs(point.weights - max(length, 0.0) * gradient), self._keep)
+            if length <= 0.0 or np.array_equal(ahead, mask):
+                break
+            mask = ahead
+        return found
+
+    def _minimiser(self, point: Point, mask: BoolArray, gradient: FloatArray) -> tuple[float, FloatArray, FloatArray]:
+        """The lowest point of the parabola of the piece with this support: τ, weights and residual there."""
+        start, slope = np.where(mask, point.weights, 0.0), np.where(mask, gradient, 0.0)
+        image, residual = self._times(slope), self._times(start) - self._image
+        move = start - self.centre
+        curvature = float(image @ image + (self._ridge * slope) @ slope)
+        fall = float(self._linear @ slope + residual @ image + (self._ridge * move) @ slope)
+        # a gradient that is rounding only has no minimiser worth going to
+        if curvature <= 0.0 or fall <= 1e-12 * float(np.abs(gradient) @ np.abs(gradient)):
+            return 0.0, start, residual
+        length = fall / curvature
+        return length, start - length * slope, residual - length * image
+
+    def _exchange(self, point: Point, gradient: FloatArray) -> Point | None:
+        """A step from a back-solved point, whose gradient vanishes on the support: longest first."""
+        strongest = top(np.abs(gradient), self._keep)
+        slope = np.where(strongest, gradient, 0.0)
+        image = self._times(slope)
+        curvature = float(image @ image + (self._ridge * slope) @ slope)
+        length = float(slope @ slope) / curvature if curvature > 0.0 else 0.0
+        for _ in range(PIECES):
+            mask = top(np.abs(point.weights - length * gradient), self._keep)
+            if length <= 0.0 or np.array_equal(mask, point.mask):
+                return None
+            best, weights, residual = self._minimiser(point, mask, gradient)
+            value = self._value(weights, residual)
+            if best > 0.0 and value < point.value:
+                return Point(weights, mask, residual, value)
+            length *= SHORTER
+        return None
+
+    def run(self, point: Point, steps: int, stop: Callable[[int], str]) -> tuple[Point, int]:
+        """Steps until f falls no more, `steps` are made, or `stop` says why to stop. -> the point, steps made."""
+        made = 0
+        while made < steps and not stop(made):
+            made += 1
+            following = self.step(point, self.gradient(point))
+            if following is None:
+                break
+            gain, point = point.value - following.value, following
+            if gain <= RELATIVE_GAIN * abs(following.value):
+                break
+        return point, made
+
+    def _times(self, vector: FloatArray) -> FloatArray:
+        return np.asarray(self._matrix.times(vector), dtype=np.float64)
+
+    def _value(self, weights: FloatArray, residual: FloatArray) -> float:
+        move = weights - self.centre
+        ridge = float((self._ridge * move) @ move)
+        return self._constant + float(self._linear @ move) + 0.5 * (float(residual @ residual) + ridge)
+
+
+def first_support(form: QuadraticForm, dense_weights: FloatArray, keep: Keeping) -> BoolArray:
+    """The support of the hard threshold of one gradient step from the dense weights. bool (p,)
+
+    Without a gradient there this is magnitude pruning. With one, the step length is the parabola's
+    minimiser on the magnitude support, tried along with its halves; the lowest f decides, so the
+    result is always a support (the released program's is undefined when no trial improves).
+    """
+    magnitude = top(np.abs(dense_weights), keep)
+    descent = Descent(form, keep)
+    gradient = form.gradient(dense_weights)
+    if not gradient.any():
+        return magnitude
+    start = descent.at(np.where(magnitude, dense_weights, 0.0), magnitude)
+    dense = Point(dense_weights, magnitude, start.residual, start.value)
+    found = descent.step(dense, gradient)
+    return magnitude if found is None else found.mask
+
+
+def with_active_set(
+    form: QuadraticForm, start: Point, keep: Keeping, steps: int, growth: float, stop: Callable[[int], str]
+) -> tuple[Point, int]:
+    """IHT whose steps touch only an active set of about growth·keep weights; grown while outsiders improve f.
+
+    -> the point, in terms of all weights, and the steps made
+    """
+    whole = Descent(form, keep)
+    made = 0
+    point = start
+    gradient = whole.gradient(point)
+    scale = _step_scale(point, gradient)
+    wide = keep.grown(growth) if isinstance(keep, Quota) else min(form.p, round(growth * keep))
+    active = top(np.abs(point.weights - scale * gradient), wide) | point.mask
+    while made < steps and not stop(made):
+        chosen = np.flatnonzero(active)
+        part = Descent(form, keep.within(chosen, point.mask) if isinstance(keep, Quota) else keep, chosen)
+        spent = made
+
+        def inner_stop(count: int, spent: int = spent) -> str:
+            return stop(spent + count)
+
+        inner, count = part.run(part.at(point.weights[chosen], point.mask[chosen]), steps - made, inner_stop)
+        made += count
+        mask, weights = np.zeros(form.p, dtype=np.bool_), np.zeros(form.p)
+        mask[chosen], weights[chosen] = inner.mask, inner.weights
+        point = whole.at(weights, mask)
+        gradient = whole.gradient(point)
+        following = whole.step(point, gradient)
+        made += 1
+        if following is None or not (following.mask & ~active).any():
+            point = following or point
+            break
+        active |= following.mask
+        point = following
+    return point, made
+
+
+def _columns(root: Factor, chosen: IndexArray) -> Factor:
+    out: Factor = root.take(chosen, axis=1)
+    return out
+
+
+def _step_scale(point: Point, gradient: FloatArray) -> float:
+    """A step length in the units of the weights: what moves the gradient's largest entries as far as weights are."""
+    largest = float(np.abs(gradient).max())
+    return float(np.abs(point.weights).max()) / largest if largest > 0.0 else 0.0

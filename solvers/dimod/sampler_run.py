@@ -1,0 +1,298 @@
+"""A sampler inside a time budget: tune the encoding, sample in batches, keep build, tuning and device times apart."""
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from time import perf_counter
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
+from prunebench.forms.dimod import encode, swap_unit, to_cqm
+from prunebench.forms.sampling import SamplerFailed, accepted, ask, keywords_of, masks_of, require_keywords, tuned
+from prunebench.solvers.dimod.sampled import Pool
+
+SEARCH_SHARE = 0.95
+"""Share of the seconds that tuning and sampling use when a polish follows."""
+TUNE_SHARE = 0.4
+"""Share of them that goes into the search for a penalty, at most."""
+BATCH_SECONDS = 0.5
+SHORT, GROWTH, LONGEST = 1.0 / 64.0, 4.0, 0.25
+"""With a clock the first read is this short; reads grow while one takes at most a quarter of the time left."""
+GRACE_SECONDS = 5.0
+"""A sampler may overrun the time that is left by this much before it is given up on."""
+DEVICE_TIMES = {
+    "programming": "qpu_programming_time",
+    "sampling": "qpu_sampling_time",
+    "access": "qpu_access_time",
+    "run": "run_time",
+    "charge": "charge_time",
+}
+"""Phases by the key, in microseconds, under which a D-Wave device or hybrid solver reports them."""
+
+
+class Settings(Protocol):
+    """What a run needs to know of a solver."""
+
+    extra_keywords: ClassVar[tuple[str, ...]]
+    simulated: ClassVar[bool]
+
+    @property
+    def encoding(self) -> Any:
+        """One of prunebench.forms.dimod.ENCODINGS."""
+        ...
+
+    @property
+    def reads(self) -> int:
+        """Reads without a limit on seconds."""
+        ...
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """The caller's keywords as name=value."""
+        ...
+
+    @property
+    def polish(self) -> bool:
+        """Whether a polish follows, and time is kept for it."""
+        ...
+
+    @property
+    def keep_samples(self) -> int | None:
+        """How many of the lowest samples are kept whole."""
+        ...
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which a call without an answer is given up on, where no budget says so."""
+        ...
+
+    def sampler_for(self, block: BlockProblem) -> Any:
+        """The sampler, ready for the block."""
+        ...
+
+    def defaults(self, seed: int, effort: float) -> dict[str, Any]:
+        """Keywords that are set unless the caller sets them; effort, in (0, 1], is the length of a read."""
+        ...
+
+
+def sample_block(
+    solver: Settings, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None
+) -> Solution:
+    """Run a sampler on a block: the best sample after repair and polish, or the incumbent where none is better.
+
+    Loading libraries and kernels, `timings["load"]`, is part of `timings["build"]` and not of the budget.
+
+    Raises
+    ------
+    InvalidInput    a keyword that the sampler does not have, or a sampler that cannot be made
+    SamplerFailed   the sampler raised, hung or gave back no samples before any other call of it had succeeded
+    """
+    from prunebench.kernels.local_search.polish import polish
+
+    recorder = Recorder(budget, progress)
+    sampler, started = None, perf_counter()
+    with recorder.building():
+        if not block.settled and budget.seconds > 0.0:
+            load()
+            sampler = solver.sampler_for(block)
+            require_keywords(sampler, keywords_of(solver.keywords), solver.extra_keywords)
+        loading = perf_counter() - started
+        run = SamplerRun(block, recorder, rng, solver.keep_samples)
+    run.device["load"] = loading
+    solution = run.solve(solver, sampler)
+    if not solver.polish or solution.status is Status.INTERRUPTED:
+        return solution
+    return polish(block, solution, recorder)
+
+
+class SamplerRun:
+    """One solve: tune, sample in batches, keep the times apart. A sampler that fails later on ends it with what it has.
+
+    block, recorder, rng : of the solve;  keep_samples : how many of the lowest samples are kept whole
+    """
+
+    def __init__(
+        self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, keep_samples: int | None
+    ) -> None:
+        self._block, self._recorder, self._rng = block, recorder, rng
+        self.details: dict[str, Any] = {}
+        self.device: dict[str, float] = {}
+        """Seconds that a device reports about itself: programming, sampling, access; and queue, the rest of a call."""
+        self._tune, self._decode, self._sample = 0.0, 0.0, 0.0
+        plain = encode(block)
+        unit = swap_unit(plain, np.random.default_rng(rng.integers(2**63)))
+        self._plain = encode(block, unit)
+        self.pool = Pool(block, self._plain, unit, recorder, keep_samples)
+
+    def solve(self, solver: Settings, sampler: Any) -> Solution:
+        """The best sample after repair, or the incumbent where none is better.
+
+        sampler : with `sample`, `sample_cqm` or `sample_block`; None where there is nothing to sample
+        """
+        status = Status.FEASIBLE
+        try:
+            reason = self._go(solver, sampler)
+        except KeyboardInterrupt:
+            status, reason = Status.INTERRUPTED, "interrupted"
+        if reason.startswith("time limit"):
+            status = Status.TIME_LIMIT
+        timings = {"tune": self._tune, "solve": self._sample, "decode": self._decode}
+        return self.pool.solution(status, reason, {**timings, **self.device}, self.details)
+
+    def _go(self, solver: Settings, sampler: Any) -> str:
+        """Sample until the budget is used. -> why it stopped"""
+        budget = self._recorder.budget
+        if self._block.settled:
+            return "there is one feasible mask"
+        if (reason := self._recorder.expired()) or sampler is None:
+            return reason or f"time limit of {budget.seconds:g} s"
+        seconds = budget.seconds * (SEARCH_SHARE if solver.polish else 1.0)
+        self.details["sampler"] = f"{type(sampler).__module__}.{type(sampler).__qualname__}"
+        self.details["seeded"] = "seed" in {*getattr(sampler, "parameters", {}), *solver.extra_keywords}
+        try:
+            model, method = self._model(sampler, solver.encoding, seconds)
+            return self._batches((sampler, method, model), solver, seconds)
+        except SamplerFailed as error:
+            if not self.pool.reads:
+                # Nothing was sampled: the start is no answer of this sampler's.
+                raise
+            self.details["sampler_failure"] = str(error)
+            return f"{error}; the best of {self.pool.reads} earlier reads is kept"
+
+    def _batches(self, call: tuple[Any, str, Any], solver: Settings, seconds: float) -> str:
+        """Ask for reads until a limit is met. -> which one"""
+        recorder, budget = self._recorder, self._recorder.budget
+        given = keywords_of(solver.keywords)
+        limits = self._time_limit(call, given, seconds - recorder.seconds)
+        if limits is None:
+            return f"time limit of {budget.seconds:g} s is below the shortest run that the sampler accepts"
+        timed = seconds < math.inf
+        if timed and not limits and budget.evaluations < math.inf and solver.simulated:
+            # a limit on reads ends the search first: it is then the same as without one on seconds
+            timed = not self._fits(call, solver, int(min(solver.reads, budget.evaluations)), seconds)
+        effort, count = (SHORT, 1) if timed else (1.0, solver.reads)
+        while True:
+            count = int(min(count, budget.evaluations - self.pool.reads))
+            before = recorder.seconds
+            if count < 1:
+                return f"finished {self.pool.reads} reads"
+            ours = {**solver.defaults(int(self._rng.integers(2**31)), effort), "num_reads": count, **limits}
+            keywords = {**accepted(call[0], ours, solver.extra_keywords), **given}
+            patience = max(0.0, seconds - before) + GRACE_SECONDS if seconds < math.inf else solver.patience
+            self._batch(call, keywords, patience, solver.simulated)
+            if not timed or limits:
+                return f"finished {self.pool.reads} reads"
+            one = max(1e-6, (recorder.seconds - before) / count)
+            left = seconds - recorder.seconds
+            if left < one:
+                return f"time limit of {budget.seconds:g} s"
+            if effort < 1.0 and GROWTH * one < LONGEST * left:
+                effort = min(1.0, GROWTH * effort)
+            else:
+                count = int(min(BATCH_SECONDS, 0.5 * left, 4 * count * one) / one) or 1
+
+    def _fits(self, call: tuple[Any, str, Any], solver: Settings, reads: int, seconds: float) -> bool:
+        """Whether so many reads take at most a quarter of the time left, by one short read that is not looked at."""
+        if reads < 1:
+            return True
+        sampler, method, model = call
+        before = self._recorder.seconds
+        keywords = {**solver.defaults(0, SHORT), "num_reads": 1}
+        given = {**accepted(sampler, keywords, solver.extra_keywords), **keywords_of(solver.keywords)}
+        ask(sampler, method, model, given, max(0.0, seconds - before) + GRACE_SECONDS)
+        now = self._recorder.seconds
+        return (now - before) / SHORT * reads <= LONGEST * (seconds - now)
+
+    def _model(self, sampler: Any, encoding: str, seconds: float) -> tuple[Any, str]:
+        """The model to hand over and the method that takes it."""
+        before = perf_counter()
+        model: Any = self._block
+        if hasattr(sampler, "sample_block") or not hasattr(sampler, "sample"):
+            self.details["encoding"] = "constraint"
+            method = "sample_block" if hasattr(sampler, "sample_block") else "sample_cqm"
+            if method == "sample_cqm":
+                with self._recorder.building():
+                    model = to_cqm(self._block)
+        else:
+            from prunebench.kernels.local_search.descent import swap_descent
+
+            end = self._recorder.seconds + TUNE_SHARE * (seconds - self._recorder.seconds)
+            # the scale of the penalty is read off a swap-local optimum; its mask is not kept
+            brief = Recorder(Budget(seconds=0.25 * max(0.0, end - self._recorder.seconds)))
+            good = swap_descent(self._block, self._block.incumbent, brief).mask
+            found = tuned(self._plain, encoding, good, self._rng, lambda: end - self._recorder.seconds)
+            self.details |= {
+                "encoding": encoding,
+                "penalty": found.penalty * self.pool.unit,
+                "multiplier": found.multiplier * self.pool.unit,
+                "tuning_rounds": found.rounds,
+            }
+            model, method = found.encoded.bqm(), "sample"
+        self._tune = perf_counter() - before
+        return model, method
+
+    @staticmethod
+    def _time_limit(call: tuple[Any, str, Any], given: Mapping[str, Any], left: float) -> dict[str, float] | None:
+        """The `time_limit` of a sampler that takes one: what is left, at least its minimum. None: that is too long."""
+        sampler, method, model = call
+        if method == "sample" or "time_limit" not in getattr(sampler, "parameters", {}):
+            return {}
+        least = float(sampler.min_time_limit(model)) if hasattr(sampler, "min_time_limit") else 0.0
+        if "time_limit" in given:
+            return {"time_limit": given["time_limit"]}
+        if left < least:
+            return None
+        return {"time_limit": least if left == math.inf else left}
+
+    def _batch(self, call: tuple[Any, str, Any], keywords: Mapping[str, Any], patience: float, simulated: bool) -> None:
+        sampler, method, model = call
+        before = perf_counter()
+        samples = ask(sampler, method, model, keywords, patience)
+        after = perf_counter()
+        masks = masks_of(samples, self._block.p)
+        self.pool.add(masks, samples)
+        self._sample += after - before
+        self._decode += perf_counter() - after
+        self._note(samples, after - before, simulated)
+
+    def _note(self, samples: Any, wall: float, simulated: bool) -> None:
+        """Add up what a device says about its own time, in seconds; keep chain breaks and raw numbers."""
+        timing = samples.info.get("timing", {})
+        raw = {key: float(value) for key, value in timing.items() if isinstance(value, (int, float, np.number))}
+        if raw:
+            self.details["sampler_timing"] = raw
+        told = {phase: raw[key] * 1e-6 for phase, key in DEVICE_TIMES.items() if key in raw}
+        if told:
+            self.details["timing_simulated"] = simulated
+            told["queue"] = max(0.0, wall - max(told.get("access", 0.0), told.get("run", 0.0)))
+        for phase, seconds in told.items():
+            self.device[phase] = self.device.get(phase, 0.0) + seconds
+        if "chain_break_fraction" in (samples.record.dtype.names or ()):
+            broken = float(np.average(samples.record.chain_break_fraction, weights=samples.record.num_occurrences))
+            earlier = self.details.get("chain_break_fraction", 0.0)
+            self.details["chain_break_fraction"] = earlier + (broken - earlier) / self.pool.batches
+        # without couplings there are no chains, and the strength is None
+        strength = samples.info.get("embedding_context", {}).get("chain_strength")
+        if strength is not None:
+            self.details["chain_strength"] = float(strength) * self.pool.unit
+
+
+def load() -> None:
+    """Load dimod's and dwave-samplers' libraries and the compiled polish, before a clock starts."""
+    from prunebench.kernels.local_search.polish import warm
+
+    warm()
+    _warm_tuning()
+
+
+@lru_cache(maxsize=1)
+def _warm_tuning() -> None:
+    """Load dimod's and dwave-samplers' libraries on a problem of two weights."""
+    from prunebench.core.quadratic import QuadraticForm
+
+    form = QuadraticForm(hessian=np.eye(2), ridge=0.1, centre=np.ones(2))
+    block = BlockProblem(form, np.ones(2), 1, "select")
+    tuned(encode(block), "adaptive", block.incumbent, np.random.default_rng(0))

@@ -1,0 +1,301 @@
+"""Any sampler of the dimod family: by name, by import path, or as an object.
+
+dimod and dwave-samplers (D-Wave, Apache-2.0). The cardinality is built into the model by one of the
+encodings of prunebench.forms.dimod, or handed over as a constraint to a sampler that takes one.
+Never a library's own penalty, inverse temperatures or single read: each is orders of magnitude off
+on blocks of real networks.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from prunebench.core.block import BlockProblem
+from prunebench.core.mask_bounds import least_bound
+from prunebench.core.optimality import is_proved
+from prunebench.core.solution import Solution, Status
+from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.trust import RUNS_CODE
+from prunebench.forms.dimod import ENCODINGS, LAGRANGE_QUOTA, MAX_DENSE, sampler_of
+
+MOST_SWEEPS = 10_000_000
+"""Sweeps a read at most: the schedule of so many takes 160 MB."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DimodSolver:
+    """Batches of reads of one sampler; infeasible samples repaired by single flips, both values kept.
+
+    Proves no bound. `details` holds the feasible share before repair, the best objective raw and
+    repaired, the penalty and how it was found, and the lowest samples whole. Without a limit on
+    seconds it makes one batch.
+    """
+
+    name: ClassVar[str] = ""
+    modes: ClassVar[frozenset[str]] = frozenset({"select"})
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = True
+    quotas: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers")
+    install: ClassVar[str] = "pip install dimod dwave-samplers"
+    max_size: ClassVar[int | None] = MAX_DENSE
+    reference: ClassVar[str] = "D-Wave Ocean: dimod and dwave-samplers, https://docs.dwavequantum.com"
+    extra_keywords: ClassVar[tuple[str, ...]] = ()
+    miniature: ClassVar[bool] = False
+    simulated: ClassVar[bool] = True
+
+    encoding: Literal["adaptive", "lagrange", "safe"] = "adaptive"
+    """How the cardinality enters: a tuned penalty, a tuned linear term, or the provably safe penalty."""
+
+    reads: int = 20
+    """Reads without a limit on seconds; with one, batches of as many as fit until it is used."""
+
+    keywords: tuple[str, ...] = ()
+    """Keywords of the sampler as name=value; an unknown one is an error."""
+
+    polish: bool = True
+    """End with the shared swap descent, reported apart."""
+
+    keep_samples: int | None = 100
+    """Lowest distinct samples kept whole in the details; none: all of them; 0: none of them."""
+
+    patience: float = 3600.0
+    """Seconds after which a call without an answer is given up on; with a limit on seconds, 5 s after it."""
+
+    def make_sampler(self) -> Any:
+        """The dimod sampler object."""
+        raise NotImplementedError
+
+    def sampler_for(self, block: BlockProblem) -> Any:
+        """The sampler that takes this block: the same for all."""
+        return self.make_sampler()
+
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
+        """Keywords that are set unless the caller sets them; those the sampler does not list are left out.
+
+        effort : in (0, 1], the length of a read; first reads under a clock are short
+        """
+        return {"seed": seed}
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """Load the libraries; no sampler is asked."""
+        from prunebench.solvers.dimod.sampler_run import load
+
+        load()
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Too many weights, or options out of range."""
+        if self.max_size is not None and block.p > self.max_size:
+            return f"at most {self.max_size} weights; set the block size to {self.max_size} or use solver 'anneal'"
+        if self.encoding not in ENCODINGS:
+            return f"encoding is {self.encoding!r}; choose one of {', '.join(ENCODINGS)}"
+        if block.quota is not None and self.encoding == "lagrange":
+            return LAGRANGE_QUOTA
+        if self.reads < 1:
+            return f"reads is {self.reads}; choose at least 1"
+        if not self.patience > 0.0:
+            return f"patience is {self.patience}; choose a positive number of seconds"
+        return ""
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The best sample after repair and polish, or the incumbent where none is better.
+
+        Raises
+        ------
+        InvalidInput    a keyword that the sampler does not have
+        SamplerFailed   the sampler raised, hung or gave back no samples, and nothing was sampled before
+        """
+        from prunebench.solvers.dimod.sampler_run import sample_block
+
+        return sample_block(self, block, budget, rng, progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Annealer(DimodSolver):
+    """A sampler with sweeps and inverse temperatures."""
+
+    sweeps: int = 1000
+    """Sweeps a read."""
+
+    hot: float = 0.3
+    """First temperature, in units of the mean energy change of a random swap."""
+
+    cold: float = 1e-3
+    """Last temperature, in the same units."""
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Also a temperature range that is none."""
+        if not 0.0 < self.cold <= self.hot < float("inf") or self.sweeps < 1:
+            return f"sweeps is {self.sweeps}, cold {self.cold}, hot {self.hot}; choose 0 < cold <= hot and sweeps >= 1"
+        if self.sweeps > MOST_SWEEPS:
+            return f"sweeps is {self.sweeps}; choose at most {MOST_SWEEPS:,}: each has an entry in the schedule"
+        return DimodSolver.refuses(self, block)
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Neal(_Annealer):
+    """dwave-samplers' simulated annealing by single flips (dwave-neal is its retired name)."""
+
+    name: ClassVar[str] = "neal"
+
+    def make_sampler(self) -> Any:
+        """SimulatedAnnealingSampler."""
+        return sampler_of("dwave.samplers:SimulatedAnnealingSampler")
+
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
+        """Sweeps, the instance's temperatures and a seed."""
+        betas = (1.0 / self.hot, 1.0 / self.cold)
+        return {"num_sweeps": _part(self.sweeps, effort), "beta_range": betas, "seed": seed}
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class PathIntegral(_Annealer):
+    """dwave-samplers' path-integral quantum annealing, with a transverse field (its own default has none)."""
+
+    name: ClassVar[str] = "path-integral"
+
+    sweeps: int = 100
+    """Sweeps a read; one costs tens of classical sweeps."""
+
+    extra_keywords: ClassVar[tuple[str, ...]] = ("Hp_field", "Hd_field", "Gamma")
+
+    def make_sampler(self) -> Any:
+        """PathIntegralAnnealingSampler."""
+        return sampler_of("dwave.samplers:PathIntegralAnnealingSampler")
+
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
+        """A geometric rise of the problem field against a linear fall of the transverse one."""
+        sweeps = _part(self.sweeps, effort)
+        return {
+            "num_sweeps": sweeps,
+            "num_sweeps_per_beta": 1,
+            "beta_schedule_type": "custom",
+            "Hp_field": np.geomspace(1.0 / self.hot, 1.0 / self.cold, sweeps),
+            "Hd_field": np.linspace(1.0, 0.0, sweeps),
+            "seed": seed,
+        }
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Tabu(DimodSolver):
+    """dwave-samplers' multi-start tabu search, stopped by restarts and not by the clock, so that seeds repeat."""
+
+    name: ClassVar[str] = "tabu"
+
+    restarts: int = 5
+    """Restarts of one read."""
+
+    def make_sampler(self) -> Any:
+        """TabuSampler."""
+        return sampler_of("dwave.samplers:TabuSampler")
+
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
+        """Moves that grow with p, a clock that never strikes, and a seed."""
+        return {**_tabu_moves(self.restarts, effort), "timeout": 2**31 - 1, "seed": seed}
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class SteepestDescent(DimodSolver):
+    """dwave-samplers' steepest descent by single flips from random states."""
+
+    name: ClassVar[str] = "steepest-descent"
+
+    def make_sampler(self) -> Any:
+        """SteepestDescentSampler."""
+        return sampler_of("dwave.samplers:SteepestDescentSampler")
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Exact(DimodSolver):
+    """dimod's ExactSolver: every one of the 2^p masks, without any penalty. A test oracle."""
+
+    name: ClassVar[str] = "exact"
+    exact: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = False
+    max_size: ClassVar[int | None] = 16
+
+    def make_sampler(self) -> Any:
+        """ExactSolver."""
+        return sampler_of("dimod:ExactSolver")
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The optimum, proved by enumeration; the incumbent where the budget allows no enumeration."""
+        from prunebench.forms.dimod import encode
+        from prunebench.forms.sampling import ask, masks_of
+        from prunebench.kernels.enumeration.rounding import select_doubt
+        from prunebench.solvers.dimod.sampled import Pool
+
+        recorder = Recorder(budget, progress)
+        plain = encode(block)
+        pool = Pool(block, plain, 1.0, recorder, self.keep_samples)
+        if (reason := recorder.expired()) or budget.evaluations < 2.0**block.p:
+            return pool.solution(Status.TIME_LIMIT, reason or "enumerating takes 2^p evaluations", {}, {})
+        samples = ask(self.make_sampler(), "sample", plain.bqm(), {}, np.inf)
+        masks = masks_of(samples, block.p)
+        pool.add(masks, samples)
+        through = f"enumerated all 2^{block.p} masks"
+        found = pool.solution(Status.FEASIBLE, through, {}, {})
+        # dimod adds up fewer than p² terms in an order of its own: that is within as much again
+        doubt = 2.0 * select_doubt(block, plain.offset).fixed
+        good = plain.feasible(masks)
+        energies = np.asarray(samples.record.energy, dtype=np.float64)
+        bound = least_bound(block, masks[good & (energies < found.objective + doubt)], found.objective)
+        proved = is_proved(found.objective, bound)
+        return replace(
+            found,
+            status=Status.OPTIMAL if proved else Status.FEASIBLE,
+            stop_reason=through if proved else f"{through}, but rounding leaves this gap",
+            lower_bound=bound,
+            trace=recorder.table(found.objective, bound),
+        )
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class AnySampler(DimodSolver):
+    """Any dimod sampler, composite or CQM sampler: an object, a class, or an import path "package.module:Class"."""
+
+    name: ClassVar[str] = "dimod"
+    requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers")
+
+    sampler: Any = field(
+        default="dwave.samplers:SimulatedAnnealingSampler", metadata={RUNS_CODE: lambda value: isinstance(value, str)}
+    )
+    """The sampler object, its class or factory, or "package.module:Class"."""
+
+    def make_sampler(self) -> Any:
+        """The object itself, or what the class or factory makes."""
+        return sampler_of(self.sampler)
+
+    def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
+        """What samplers of the family are known to list; those that this one does not are left out."""
+        betas = (1.0 / 0.3, 1.0 / 1e-3)
+        return {
+            "num_sweeps": _part(1000, effort),
+            "beta_range": betas,
+            "beta_min": betas[0],
+            "beta_max": betas[1],
+            **_tabu_moves(5, effort),
+            "seed": seed,
+        }
+
+
+def _part(sweeps: int, effort: float) -> int:
+    return max(1, round(sweeps * effort))
+
+
+def _tabu_moves(restarts: int, effort: float) -> dict[str, int]:
+    """Moves of one tabu read: 100 p at first and 50 p a restart, at least 1000."""
+    names = ("coefficient_z_first", "coefficient_z_restart", "lower_bound_z")
+    moves = {name: _part(count, effort) for name, count in zip(names, (100, 50, 1000), strict=True)}
+    return {"num_restarts": _part(restarts, effort), **moves}

@@ -1,0 +1,278 @@
+"""Go through all C(p, keep) masks: the proof against which other solvers are measured.
+
+Enumeration of combinations: Knuth, The Art of Computer Programming 4A, §7.2.1.3 (lexicographic
+order, the last two positions in closed form).
+"""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import combinations, product
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.mask_bounds import mask_bound
+from prunebench.core.optimality import is_proved
+from prunebench.core.solution import Solution, Status
+from prunebench.core.solver import Budget, Progress, Recorder, register
+
+if TYPE_CHECKING:
+    from prunebench.kernels.enumeration.rounding import Doubt
+    from prunebench.solvers.exhaustive.enumeration import Collected, Ranges, RefitEnumeration, SelectEnumeration
+
+    _Made = tuple[SelectEnumeration | RefitEnumeration, Doubt]
+
+MASK_LIMIT = {"select": 500_000_000, "refit": 200_000_000}
+"""Masks that are gone through in a few seconds."""
+CHUNK = 5_000_000
+"""Masks between two looks at the clock: less than a tenth of a second."""
+MOST_CANDIDATES = 4096
+"""Masks that rounding leaves in doubt and that are looked at one by one, at some tenth of a millisecond each."""
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Exhaustive:
+    """Evaluate every feasible mask: all with `keep` ones, or the product of a quota's combinations.
+
+    Solves both modes exactly; time grows as C(p, keep), O(1) a mask. Where fewer weights are pruned
+    than kept the pruned sets are enumerated. The lower bound is the best value less what rounding can
+    have hidden; where that is too much, the masks that it leaves in doubt are bounded one by one. If
+    there are too many of them, or each is in doubt itself, the answer is "feasible" and says so.
+    """
+
+    name: ClassVar[str] = "exhaustive"
+    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
+    exact: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ()
+    max_size: ClassVar[int | None] = 2048
+    reference: ClassVar[str] = "Knuth, The Art of Computer Programming 4A, 7.2.1.3"
+
+    def refuses(self, block: BlockProblem) -> str:
+        """More weights or masks than can be gone through."""
+        if self.max_size is not None and block.p > self.max_size:
+            return f"it takes at most {self.max_size} weights; choose a smaller block or solver 'swap'"
+        count, limit = block.mask_count, MASK_LIMIT[block.mode]
+        if count > limit:
+            return (
+                f"there are {_rounded(count)} masks and mode {block.mode} takes at most {limit:.3g}; "
+                "choose a smaller block, a keep count nearer 0 or p, or solver 'swap'"
+            )
+        return ""
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The optimal mask with its proof, or the best mask so far when the budget runs out."""
+        return _Run(block, Recorder(budget, progress)).solve()
+
+
+class _Run:
+    """One solve: the walk over all masks, then over those that rounding leaves in doubt."""
+
+    def __init__(self, block: BlockProblem, recorder: Recorder) -> None:
+        self.block, self.recorder = block, recorder
+        self.best, self.done = block.incumbent, 0
+        self.objective, self.bound = block.evaluate(self.best), block.form.lower_bound()
+        recorder.record(self.objective, min(self.bound, self.objective))
+
+    def solve(self) -> Solution:
+        """Run to the end or to the budget's, or to Ctrl-C."""
+        total, reason, status = self.block.mask_count, self.recorder.expired(), None
+        try:
+            reason = reason or self._search()
+        except KeyboardInterrupt:
+            status, reason = Status.INTERRUPTED, "interrupted"
+        proved = self.done == total and is_proved(self.objective, self.bound)
+        if status is None:
+            ended = Status.FEASIBLE if self.done == total else Status.TIME_LIMIT
+            status = Status.OPTIMAL if proved else ended
+        through = f"went through all {total} masks"
+        if self.done < total:
+            through = f"{reason} after {self.done} of {total} masks"
+        elif not proved:
+            through += f", but {reason}"
+        return Solution.from_mask(
+            self.block,
+            self.best,
+            status=status,
+            stop_reason=through,
+            recorder=self.recorder,
+            lower_bound=self.bound,
+            details={"masks": self.done, "masks_in_all": total},
+        )
+
+    def _search(self) -> str:
+        """Go through all masks. Returns what is in the way of a proof, or ""."""
+        walk = _Enumeration(self.block)
+        if not walk.doubt.ready and self.block.mask_count <= MOST_CANDIDATES:
+            return self._one_by_one(_all_masks(self.block))
+        finished = False
+        while not finished:
+            most = int(min(CHUNK, self.recorder.budget.evaluations - self.done))
+            found, value, self.done, finished = walk.advance(most)
+            self._offer(found)
+            if not finished and (reason := self.recorder.expired(self.done)):
+                return reason
+        self._raise(walk.doubt.least(value))
+        if is_proved(self.objective, self.bound):
+            return ""
+        masks = _in_doubt(self.block, walk.doubt.limit(self.objective), self.recorder)
+        return "rounding leaves too many masks in doubt" if masks is None else self._one_by_one(masks)
+
+    def _one_by_one(self, masks: Iterable[BoolArray]) -> str:
+        """Bound the masks that rounding leaves in doubt each by itself."""
+        least, before = self.objective, self.done
+        for number, mask in enumerate(masks, 1):
+            self._offer(mask)
+            least = min(least, mask_bound(self.block, mask))
+            self.done = max(before, number)
+            if (reason := self.recorder.expired(self.done)) and self.done < self.block.mask_count:
+                return reason
+        self.done = self.block.mask_count
+        self._raise(least)
+        return "rounding leaves this gap"
+
+    def _offer(self, mask: BoolArray) -> None:
+        if not np.array_equal(mask, self.best) and (objective := self.block.evaluate(mask)) < self.objective:
+            self.best, self.objective = mask, objective
+            self.recorder.record(objective)
+
+    def _raise(self, bound: float) -> None:
+        self.bound = max(self.bound, min(bound, self.objective))
+        self.recorder.record(lower_bound=min(self.bound, self.objective))
+
+
+def _in_doubt(block: BlockProblem, limit: float, recorder: Recorder) -> list[BoolArray] | None:
+    """The masks whose computed value is below `limit`; None if there are too many, or no time to find them."""
+    from prunebench.solvers.exhaustive.enumeration import Collected
+
+    if not math.isfinite(limit):
+        return None
+    walk = _Enumeration(block, Collected(limit, MOST_CANDIDATES))
+    finished = False
+    while not finished:
+        *_, finished = walk.advance(CHUNK)
+        if walk.found > MOST_CANDIDATES or recorder.expired():
+            return None
+    return walk.collected()
+
+
+class _Enumeration:
+    """The walk over the kept sets, or over the pruned sets where those are smaller.
+
+    `doubt` says what a set's value in the enumeration's units proves of its mask's cost.
+    """
+
+    def __init__(self, block: BlockProblem, collected: "Collected | None" = None) -> None:
+        self._kept = block.keep * 2 <= block.p
+        self._size = block.p
+        self._order = np.arange(block.p) if block.quota is None else block.quota.order
+        make = _select if block.mode == "select" else _refit
+        try:
+            self._walk, self.doubt = make(block, self._kept, self._order, collected)
+        except np.linalg.LinAlgError:
+            # the Hessian has no inverse in floating point; the kept sets need none
+            self._kept = True
+            self._walk, self.doubt = make(block, self._kept, self._order, collected)
+
+    def advance(self, masks: int) -> tuple[BoolArray, float, int, bool]:
+        """Go on for at least `masks`. -> best mask, its value in the enumeration's units, masks gone through,
+        whether those were all
+        """
+        try:
+            at = self._walk.advance(masks)
+        except ZeroDivisionError as error:
+            raise np.linalg.LinAlgError("the Hessian is singular to rounding for some masks") from error
+        return self._mask(at.best_subset), at.lowest, at.done, at.finished
+
+    @property
+    def found(self) -> int:
+        """How many sets were collected, or would have been if there were room."""
+        return int(self._walk.advance(0).found[0])
+
+    def collected(self) -> list[BoolArray]:
+        """The masks of the collected sets."""
+        return [self._mask(subset) for subset in self._walk.advance(0).held[: self.found]]
+
+    def _mask(self, subset: IndexArray) -> BoolArray:
+        mask = np.full(self._size, not self._kept)
+        mask[self._order[subset]] = self._kept
+        return mask
+
+
+def _select(block: BlockProblem, kept: bool, order: IndexArray, collected: "Collected | None") -> "_Made":
+    from prunebench.kernels.enumeration.rounding import select_doubt
+    from prunebench.solvers.exhaustive.enumeration import SelectEnumeration
+
+    qubo = block.to_qubo()
+    linear, base = np.array(qubo.linear), qubo.constant
+    if not kept:
+        # from the dense point, where the gradient is known without cancellation
+        form, dense = block.form, block.dense_weights
+        linear, base = 0.5 * dense**2 * form.diagonal() - dense * form.gradient(dense), form.value(dense)
+    couplings = qubo.couplings if block.quota is None else qubo.couplings[np.ix_(order, order)]
+    walk = SelectEnumeration(couplings, linear[order], *_levels(block, kept), collected)
+    return walk, select_doubt(block, base)
+
+
+def _refit(block: BlockProblem, kept: bool, order: IndexArray, collected: "Collected | None") -> "_Made":
+    from prunebench.kernels.enumeration.rounding import kept_doubt, pruned_doubt
+    from prunebench.solvers.exhaustive.enumeration import RefitEnumeration
+
+    matrix, slope, scale = _scaled(block)
+    if kept:
+        sign, doubt = -1.0, kept_doubt(block, scale)
+    else:
+        # dropping the set R from the full refit costs w_R' (P_RR)⁻¹ w_R / 2 with P the inverse of the matrix
+        inverse = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
+        if not (inverse.diagonal() > 0.0).all():
+            raise np.linalg.LinAlgError("the inverse of the Hessian has no digits left")
+        sign, doubt = 1.0, pruned_doubt(block, matrix, slope, scale, inverse)
+        matrix, slope = 0.5 * (inverse + inverse.T), inverse @ slope
+    matrix, slope = matrix[np.ix_(order, order)], slope[order]
+    chosen, ranges = _levels(block, kept)
+    return RefitEnumeration(matrix, slope, chosen, sign, ranges, collected), doubt
+
+
+def _all_masks(block: BlockProblem) -> Iterator[BoolArray]:
+    """Every feasible mask, group by group."""
+    quota = block.quota
+    groups = [(np.arange(block.p), block.keep)]
+    if quota is not None:
+        groups = [(quota.members(g), int(count)) for g, count in enumerate(quota.counts)]
+    for kept in product(*(combinations(members.tolist(), count) for members, count in groups)):
+        mask = np.zeros(block.p, dtype=np.bool_)
+        mask[[i for part in kept for i in part]] = True
+        yield mask
+
+
+def _levels(block: BlockProblem, kept: bool) -> "tuple[int, Ranges | None]":
+    """How many positions are chosen, and with a quota where each of them may lie."""
+    from prunebench.solvers.exhaustive.enumeration import Ranges
+
+    chosen, quota = block.keep if kept else block.p - block.keep, block.quota
+    if quota is None:
+        return chosen, None
+    return chosen, Ranges(quota.sizes, quota.counts if kept else quota.sizes - quota.counts)
+
+
+def _rounded(count: int) -> str:
+    """A count to three digits, also where it is too large for a float."""
+    return f"{count:.3g}" if count < 10**300 else f"about 1e{round(count.bit_length() * math.log10(2.0))}"
+
+
+def _scaled(block: BlockProblem) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """H at unit diagonal, the gradient at w = 0 in the same scale, and the scale."""
+    form = block.form
+    matrix = form.gram(np.arange(block.p))
+    if not block.keep:
+        # nothing is refitted, so that neither curvature nor ridge need be there: such weights have no scale
+        matrix[np.diag_indices(block.p)] = np.where(matrix.diagonal() > 0.0, matrix.diagonal(), 1.0)
+    scale = 1.0 / np.sqrt(matrix.diagonal())
+    return matrix * scale[:, None] * scale, scale * (form.linear - form.product(form.centre)), scale

@@ -1,0 +1,5 @@
+"""Mixed-integer programs for HiGHS, with a proven bound."""
+
+from prunebench.solvers.highs.solver import HiGHS
+
+__all__ = ["HiGHS"]

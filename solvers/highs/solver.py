@@ -1,0 +1,489 @@
+"""Exact by HiGHS: linear formulations with tangents in place of curvature, since HiGHS refuses an MIQP.
+
+In mode select the variables that the branch and bound's root relaxation can fix, by reduced costs
+and by probing one variable at a time, are fixed before HiGHS sees a model (option `probing`), and
+then HiGHS looks for a mask better than the incumbent below tangents that were chosen so that it finds
+none: for all that is left if some hundred tangents do, otherwise for the leaves of a front that is
+split outside HiGHS (prunebench.solvers.highs.parts). In mode refit HiGHS does the same for the
+whole, where some hundred tangents do. The other formulations are one model of the
+whole, to which tangents are added between runs and not in one tree: HiGHS 1.15 names a callback for
+lazy constraints, but its input has no rows to hand over.
+
+Huangfu, Hall: Parallelizing the dual revised simplex method, Math. Programming Computation 10
+(2018), for HiGHS; the formulations and their papers are in prunebench.solvers.highs.formulations.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import top
+from prunebench.core.mask_bounds import mask_bound
+from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
+from prunebench.core.proof import Proof
+from prunebench.core.solution import Solution, Status
+from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.kernels.relaxations.certificate import certificate
+from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram, SelectProgram
+from prunebench.kernels.relaxations.shift import certified_shift, plane_shift
+from prunebench.kernels.relaxations.split import best_split, certified_split
+
+if TYPE_CHECKING:
+    from prunebench.solvers.highs.model import Rows
+    from prunebench.solvers.highs.parts import Exclusion, Front
+    from prunebench.solvers.highs.probing import Reduced
+
+MAX_SIZE = 256
+PAIRS_SIZE = 24
+LP_ROUNDS = 25
+MOST_APART = 20
+"""Masks that are taken out of one model at most, each for one more run of HiGHS: the best few, as a rule the best."""
+MOST_KICKS = 2000
+ROUNDING = "rounding, and HiGHS' tolerances, leave this gap"
+PROBED = "probing"
+"""The formulation's name where fixing variables and splitting left nothing for HiGHS."""
+TANGENTS = "tangents"
+FORMULATIONS = {
+    "select": (TANGENTS, "pairs", "mccormick", "residuals", "shifted-residuals"),
+    "refit": (TANGENTS, "perspective", "mask-cuts"),
+}
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class HiGHS:
+    """HiGHS proves blocks of up to some 64 weights; beyond that 'branch-and-bound' proves far more.
+
+    Kept for what HiGHS is: an independent, widely trusted solver behind the same certificate
+    (`probing=False` leaves the whole program to it). With `tangents` the details say how many models
+    HiGHS proved (`parts`) and how often a part was split before (`splits`). Bounds are lowered by
+    what HiGHS' row and integer tolerances allow, and by what the block's and the model's arrays are rounded
+    by; where that leaves more than `optimal` allows, the answer is feasible. What HiGHS itself decides, such
+    as that a model has no solution, is its word, and a proof (`proof`) names it so. Budgeted evaluations are
+    nodes of HiGHS.
+    """
+
+    name: ClassVar[str] = "highs"
+    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
+    exact: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ("highspy", "numba")
+    install: ClassVar[str] = "pip install highspy numba"
+    max_size: ClassVar[int | None] = MAX_SIZE
+    miniature_size: ClassVar[int] = 24
+    reference: ClassVar[str] = "Huangfu, Hall 2018; Adams, Sherali 1986; Günlük, Linderoth 2010"
+
+    formulation: Literal[
+        "auto", "tangents", "pairs", "mccormick", "residuals", "shifted-residuals", "perspective", "mask-cuts"
+    ] = "auto"
+    """select: tangents (default; needs probing, takes no quota), pairs (default otherwise, up to 24 weights),
+    residuals (beyond), shifted-residuals, mccormick (textbook);
+    refit: tangents (default where some hundred do; takes no quota), perspective (otherwise), mask-cuts."""
+
+    probing: bool = True
+    """Mode select without a quota: fix variables by the branch and bound's relaxation before HiGHS sees a model."""
+
+    threads: int = 1
+    """Threads HiGHS may use."""
+
+    gap: float = 1e-9
+    """Stop at this relative gap, beside the budget's."""
+
+    proof: bool = False
+    """Record what probing and splitting fixed, so that it can be checked without a search, up to 1 GiB. What HiGHS
+    decided stands there as its word."""
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """Compile what only a split part needs: a miniature is settled without one."""
+        from prunebench.solvers.highs.parts import warm_up
+
+        if block.mode == "select":
+            warm_up()
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Too many weights, or a formulation of the other mode."""
+        if self.threads < 1:
+            return f"threads is {self.threads}; choose at least 1"
+        if block.p > MAX_SIZE:
+            return f"it handles at most {MAX_SIZE} weights; use solver 'branch-and-bound', or smaller blocks"
+        if self.formulation != "auto" and self.formulation not in FORMULATIONS[block.mode]:
+            allowed = ", ".join(FORMULATIONS[block.mode])
+            return f"formulation {self.formulation!r} is not for mode {block.mode}; choose auto, {allowed}"
+        if self.formulation == TANGENTS and block.quota is not None:
+            return "formulation 'tangents' takes no quota; choose auto"
+        if self.formulation == TANGENTS and block.mode == "select" and not self.probing:
+            return "formulation 'tangents' needs probing in mode select; choose auto, pairs or residuals"
+        return ""
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """Swap descent and kicks for the incumbent, then rounds of branch and cut with tangents at what it finds."""
+        recorder = Recorder(budget, progress)
+        objective = block.evaluate(block.incumbent)
+        recorder.record(objective)
+        if block.settled:
+            bound = mask_bound(block, block.incumbent)
+            proved = is_proved(objective, bound)
+            details = {"certificate": certificate(
+                "one mask", root_bound=bound, bound=bound, tolerance=0.0, nodes=0)}  # fmt: skip
+            return Solution.from_mask(
+                block, block.incumbent, status=Status.OPTIMAL if proved else Status.FEASIBLE,
+                stop_reason="only one mask" if proved else f"only one mask; {ROUNDING}", recorder=recorder,
+                lower_bound=bound, details=details,
+            )  # fmt: skip
+        return _Run(self, block, recorder, objective).solve()
+
+
+class _Run:
+    """One solve: the incumbent, the bound, and the rounds between them."""
+
+    def __init__(self, options: HiGHS, block: BlockProblem, recorder: Recorder, objective: float) -> None:
+        from prunebench.solvers.highs.proof import Trail
+
+        self.options, self.block, self.recorder = options, block, recorder
+        self.mask: BoolArray = block.incumbent
+        self.objective, self.bound, self.tolerance = objective, -np.inf, 0.0
+        self.nodes, self.rounds, self.reason = 0, 0, ""
+        self.formulation: str = options.formulation
+        self.root = -np.inf
+        self.left: Reduced | None = None
+        self.free = np.arange(block.p)
+        self.most = np.inf
+        self.front: Front | None = None
+        self.trail = Trail(block if options.proof else None)
+
+    def solve(self) -> Solution:
+        """Run to the end of the proof or of the budget, or to Ctrl-C."""
+        status = None
+        try:
+            self.reason = self.recorder.expired()
+            if not self.reason:
+                self._search()
+        except KeyboardInterrupt:
+            status, self.reason = Status.INTERRUPTED, "interrupted"
+        if np.isfinite(self.bound):
+            # no proof can say more of the best mask than its own value, rounding included
+            self.bound = min(self.bound, mask_bound(self.block, self.mask))
+        if status is None:
+            proved = is_proved(self.objective, self.bound)
+            expired = self.reason.startswith(("time limit", "evaluation limit"))
+            status = Status.OPTIMAL if proved else Status.TIME_LIMIT if expired else Status.FEASIBLE
+            self.reason = "proved optimal" if proved else self.reason or ROUNDING
+        details: dict[str, Any] = {
+            "nodes": self.nodes, "rounds": self.rounds, "formulation": self.formulation, "free": self.free.size,
+        }  # fmt: skip
+        if self.front is not None:
+            self.nodes = details["nodes"] = self.front.nodes
+            details.update(rounds=self.front.rounds, parts=self.front.models, splits=self.front.splits)
+        if np.isfinite(self.bound):
+            details["certificate"] = certificate(
+                f"highs: {self.formulation}",
+                root_bound=self.root, bound=self.bound, tolerance=self.tolerance, nodes=self.nodes,
+            )  # fmt: skip
+        return Solution.from_mask(
+            self.block, self.mask, status=status, stop_reason=self.reason, recorder=self.recorder,
+            lower_bound=self.bound, details=details, proof=self._proof(),
+        )  # fmt: skip
+
+    def _proof(self) -> Proof | None:
+        """The records of what was fixed and split; of the whole's relaxation alone where HiGHS had the whole."""
+        if not self.options.proof or not np.isfinite(self.bound):
+            return None
+        if not self.trail.entered:
+            self.trail.enter_whole(self.block, self.objective, lambda: bool(self.recorder.expired()))
+        return self.trail.finished(self.bound - PROOF_TOLERANCE * abs(self.objective))
+
+    def _search(self) -> None:
+        from prunebench.kernels.local_search.descent import swap_descent
+
+        block, recorder = self.block, self.recorder
+        self._offer(swap_descent(block, self.mask, recorder).mask)
+        self._raise_bound(block.form.lower_bound())
+        program, formulation = self._formulated()
+        if program is None or formulation is None:
+            if self.formulation not in (PROBED, TANGENTS):
+                self.reason = "no bound: the curvature is not positive definite in floating point; raise the ridge"
+            return
+        # what probing may be off by is in the tolerance already
+        self.tolerance += (2.0 * formulation.slack + 2.0 * program.rounding) / program.scale
+        self.tolerance += 1e-9 * min(abs(self.objective), abs(program.inner(self.objective)) / program.scale)
+        model = formulation.model
+        seen: set[bytes] = set()
+        if formulation.curved:
+            start = self._start()
+            seen.add(start.tobytes())
+            model.add(formulation.violated(formulation.point_of(start), every=True))
+            for _ in range(LP_ROUNDS):
+                point = model.relax(recorder.remaining)
+                rows = formulation.violated(point) if point is not None else None
+                if rows is None or not rows.starts or recorder.expired():
+                    break
+                model.add(rows)
+
+        # masks that were taken out of the model, and what each of them costs at least
+        apart: dict[bytes, float] = {}
+
+        def watch(dual: float) -> None:
+            if np.isfinite(dual):
+                others = program.outer(dual + formulation.offset - formulation.slack)
+                self._raise_bound(min([others, *apart.values()]))
+
+        while not self.reason:
+            self.rounds += 1
+            outcome = model.solve(
+                recorder.remaining,
+                formulation.point_of(self._start()),
+                lambda: bool(recorder.expired(self.nodes)),
+                watch,
+            )
+            self.nodes += outcome.nodes
+            if self.left is not None and outcome.status == "Infeasible":
+                # probing may exclude the incumbent, and the model's columns hold what is better than it only
+                self._raise_bound(self.most)
+                return
+            if apart and outcome.status == "Infeasible":
+                self._raise_bound(min(apart.values()))
+                return
+            watch(outcome.bound)
+            if self.rounds == 1:
+                self.root = self.bound
+            added = 0
+            for point in outcome.points:
+                mask = self._mask_of(point)
+                self._offer(mask if self.left is None else self.left.lift(mask))
+                if formulation.curved and mask.tobytes() not in seen:
+                    seen.add(mask.tobytes())
+                    model.add(formulation.violated(formulation.point_of(mask), every=True))
+                    added += 1
+            if self.bound >= self.objective - self.tolerance:
+                # HiGHS' tolerances may be all that is left of the gap: then the best mask is looked at by itself
+                best = self._mask_of(outcome.points[0]) if outcome.points else self.mask
+                done = is_proved(self.objective, self.bound) or self.left is not None or len(apart) == MOST_APART
+                if done or best.tobytes() in apart:
+                    return
+                apart[best.tobytes()] = mask_bound(self.block, best)
+                model.add(_all_but(best))
+                continue
+            self.reason = recorder.expired(self.nodes)
+            if not self.reason and not outcome.finished:
+                self.reason = f"HiGHS stopped: {outcome.status}"
+            if not self.reason and (not formulation.curved or not added):
+                self.reason = "HiGHS' tolerances leave this gap"
+
+    def _formulated(self) -> tuple[SelectProgram | RefitProgram | None, Any]:
+        from prunebench.kernels.trees.dives import kicked_mask
+        from prunebench.solvers.highs import formulations
+
+        block, threads = self.block, self.options.threads
+        expired = lambda: bool(self.recorder.expired())  # noqa: E731  # passed on as a value
+        if block.mode == "select":
+            program = _widened_select(block, SelectProgram.of(block, self.objective))
+            if block.quota is None:
+                self._offer(kicked_mask(program, self.mask, min(block.p**2 // 8, MOST_KICKS)))
+                program = _widened_select(block, SelectProgram.of(block, self.objective))
+            shift: FloatArray | None = None
+            if self.options.probing and block.quota is None:
+                program, shift = self._probed(program, expired)
+                if self.formulation == PROBED:
+                    return program, None
+                if self.formulation in ("auto", TANGENTS):
+                    self._parts()
+                    return program, None
+            if self.formulation == "auto":
+                self.formulation = "pairs" if self.free.size <= PAIRS_SIZE else "residuals"
+            if self.formulation in ("pairs", "mccormick"):
+                return program, formulations.Pairs(program, threads, self.formulation == "mccormick", block.quota)
+            if self.formulation == "residuals":
+                shift = np.zeros(self.free.size)
+            elif shift is None:
+                shift = plane_shift(
+                    program.quadratic, program.linear, program.count, program.inner(self.objective), stop=expired
+                ).diagonal
+            return program, formulations.Residuals(
+                program, certified_shift(program.quadratic, shift), program.inner(self.objective), threads, block.quota
+            )
+        if self.formulation in ("auto", TANGENTS) and block.quota is None and self._refit_tangents(expired):
+            return None, None
+        lowest = block.form.lower_bound()
+        refit = _widened_refit(block, RefitProgram.of(block, self.objective, lowest if np.isfinite(lowest) else None))
+        self.tolerance = 0.0
+        self.formulation = "perspective" if self.formulation in ("auto", TANGENTS) else self.formulation
+        upper = refit.inner(self.objective)
+        split = best_split(refit, upper, stop=expired)
+        delta = None if split is None else certified_split(refit, split.delta)
+        if delta is None:
+            return refit, None
+        if self.formulation == "mask-cuts":
+            return refit, formulations.MaskCuts(refit, delta, threads, block.quota)
+        return refit, formulations.Perspective(refit, delta, upper, threads, block.quota)
+
+    def _probed(self, program: SelectProgram, expired: Callable[[], bool]) -> tuple[SelectProgram, FloatArray]:
+        """The program of what probing leaves, and its part of the shift; closes the proof where nothing is left."""
+        from prunebench.solvers.highs.probing import probed
+
+        left = probed(program, self.objective, expired)
+        self.left, self.free, self.most, self.tolerance = left, left.free, left.cut, left.doubt
+        self.trail.follow(left)
+        if left.settled:
+            if not left.closed:
+                # one mask has not been excluded
+                self._offer(left.lift(np.full(left.free.size, left.program.count == 0)))
+            self.formulation = PROBED
+        self._raise_bound(self.most if left.settled else left.bound)
+        self.root = self.bound
+        return left.program, left.shift
+
+    def _parts(self) -> None:
+        """Prove what probing left by HiGHS, part by part."""
+        from prunebench.solvers.highs.parts import Front
+
+        assert self.left is not None
+        self.formulation = TANGENTS
+
+        def offer(mask: BoolArray) -> float:
+            self._offer(mask)
+            return self.objective
+
+        self.front = Front(
+            self.left, self.objective, offer, self._raise_bound, self.recorder.expired,
+            lambda: self.recorder.remaining, self.options.threads, self.trail,
+        )  # fmt: skip
+        self.front.run()
+        self.reason, self.tolerance = self.front.reason, self.front.tolerance
+        if not self.front.models and not self.reason:
+            self.formulation = PROBED
+
+    def _refit_tangents(self, expired: Callable[[], bool]) -> bool:
+        """Prove a refit program by HiGHS below tangents of a small tree; False where no such tree closes."""
+        from prunebench.kernels.trees.dives import RefitTree
+        from prunebench.solvers.highs.parts import INFEASIBLE, NODES_OF_THE_WHOLE, prove_refit
+
+        while not (self.reason or expired()):
+            # once more for every better incumbent
+            program = _widened_refit(self.block, RefitProgram.of(self.block, self.objective))
+            upper, before = program.inner(self.objective), self.objective
+            tree = RefitTree.of(program, upper, expired)
+            if tree is None:
+                return False
+            # what a dive finds: against a poor incumbent no small tree closes
+            mask = tree.dive(tree.root(), upper, NODES_OF_THE_WHOLE).mask
+            if mask is not None:
+                self._offer(mask)
+                if self.objective < before:
+                    continue
+            proof = prove_refit(tree, upper, self.options.threads)
+            if proof is None:
+                return False
+            self.formulation = TANGENTS
+            exclusion, tangent_at = proof
+            self.tolerance = 2.0 * program.rounding / program.scale
+            _, root = tree.root_proof()
+            self._raise_bound(program.outer(root))
+            self.root = self.bound
+
+            watch = self._watcher(program, exclusion)
+            seen: set[bytes] = set()
+            # masks that were taken out of the model are no part of what HiGHS proves of it
+            apart = np.inf
+            while not self.reason and self.objective == before:
+                self.rounds += 1
+                outcome = exclusion.model.solve(self.recorder.remaining, None, expired, watch)
+                self.nodes += outcome.nodes
+                if outcome.status == INFEASIBLE:
+                    self._raise_bound(min(program.outer(exclusion.proven), apart))
+                    return True
+                if outcome.status == "Solve error":
+                    # seen on columns that nearly cancel: the perspective model takes over
+                    return False
+                fresh = [mask for mask in exclusion.masks(outcome.points) if mask.tobytes() not in seen]
+                for mask in fresh:
+                    seen.add(mask.tobytes())
+                    self._offer(mask)
+                    slopes, constants = tangent_at(mask)
+                    exclusion.exclude(slopes[0], constants[0])
+                    exclusion.take_out(mask)
+                    apart = min(apart, mask_bound(self.block, mask))
+                self.reason = self.recorder.expired(self.nodes)
+                if not self.reason and not outcome.finished:
+                    self.reason = f"HiGHS stopped: {outcome.status}"
+                if not self.reason and not fresh:
+                    self.reason = "HiGHS' tolerances leave this gap"
+        self.reason = self.reason or self.recorder.expired(self.nodes)
+        return True
+
+    def _watcher(self, program: RefitProgram, exclusion: "Exclusion") -> Callable[[float], None]:
+        """What to do with HiGHS' dual bounds: none says more than that nothing is better than the incumbent.
+
+        Before any mask was taken out of the model, that is: then they are bounds of the others.
+        """
+        first = self.rounds
+
+        def watch(dual: float) -> None:
+            if np.isfinite(dual) and self.rounds <= first + 1:
+                self._raise_bound(program.outer(min(exclusion.bound_of(dual), exclusion.proven)))
+
+        return watch
+
+    def _start(self) -> BoolArray:
+        """The incumbent's mask of the free variables, with as many kept as the model keeps."""
+        mask: BoolArray = self.mask[self.free]
+        if self.left is not None:
+            wanted = mask.size - self.left.program.count
+            mask = _with_count(mask, wanted)
+        return mask
+
+    def _mask_of(self, point: FloatArray) -> BoolArray:
+        """The mask of the largest binaries: HiGHS' integers hold only to a tolerance."""
+        if self.left is None:
+            return self.block.top_mask(point[: self.block.p])
+        return top(point[: self.free.size], self.free.size - self.left.program.count)
+
+    def _raise_bound(self, bound: float) -> None:
+        self.bound = max(self.bound, min(bound, self.most, self.objective))
+        self.recorder.record(lower_bound=self.bound)
+
+    def _offer(self, mask: BoolArray) -> None:
+        objective = self.block.evaluate(mask)
+        if objective < self.objective:
+            self.mask, self.objective = mask, objective
+            self.recorder.record(objective)
+
+
+def _widened_select(block: BlockProblem, program: SelectProgram) -> SelectProgram:
+    """The program with what an indefinite Hessian, or one that was formed from a factor, adds to its rounding."""
+    form = block.form
+    rows = block.p if form.factor is None else form.factor.shape[0]
+    reach = float(form.entry_sizes @ (np.abs(block.dense_weights) + np.abs(form.centre)))
+    lost = (form.formed_error + HALF_ULP * (rows + block.p + 16)) * reach**2 * program.scale
+    return replace(program, rounding=program.rounding + lost)
+
+
+def _widened_refit(block: BlockProblem, program: RefitProgram) -> RefitProgram:
+    """The program with what forming the Hessian from a factor adds to its rounding."""
+    form = block.form
+    reach = float(form.entry_sizes @ np.abs(form.centre))
+    rounding = program.rounding + form.formed_error * reach**2 * program.scale
+    return replace(program, rounding=rounding, relative=program.relative + form.formed_error)
+
+
+def _all_but(mask: BoolArray) -> "Rows":
+    """The row that every mask but this one keeps; the mask's binaries are a model's first columns."""
+    from prunebench.solvers.highs.model import Rows
+
+    row, kept = Rows(), np.flatnonzero(mask)
+    row.add(kept, np.ones(kept.size), upper=kept.size - 1)
+    return row
+
+
+def _with_count(mask: BoolArray, count: int) -> BoolArray:
+    """`mask` with entries set or cleared from the front until `count` are set."""
+    changed = mask.copy()
+    missing = count - int(mask.sum())
+    changed[np.flatnonzero(mask != (missing > 0))[: abs(missing)]] = missing > 0
+    return changed

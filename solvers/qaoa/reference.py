@@ -1,0 +1,76 @@
+"""The penalty encoding through qiskit-optimization's own optimizer: the baseline, used as its manual shows.
+
+With the library's penalty it samples like uniform guessing: the penalty is one plus the range of the
+objective, far above the objective's spread, and the angles start at random. IBM's migration guide
+gives its algorithms no successor, so nothing else here stands on it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray
+from prunebench.core.registry import require_packages
+from prunebench.solvers.qaoa.devices import Device
+from prunebench.solvers.qaoa.samples import Draws
+
+FULL_TURN = 2.0 * np.pi
+
+
+class _Stop(Exception):
+    """The budget has run out inside the library's loop."""
+
+
+def solve_program(
+    program: Any,
+    keep: int,
+    device: Device,
+    *,
+    penalty: float | None,
+    reps: int,
+    steps: int,
+    shots: int,
+    rng: np.random.Generator,
+    stop: Callable[[int], str],
+) -> Draws:
+    """`MinimumEigenOptimizer(QAOA(sampler, COBYLA(maxiter=steps), reps))` on a QuadraticProgram.
+
+    Parameters
+    ----------
+    program : QuadraticProgram of p binary variables and one cardinality constraint
+    penalty : weight of (Σm − keep)²; None leaves it to the library
+    stop : called with the evaluations done; a reason ends the library's loop with nothing sampled
+
+    The start is uniform in ±2π, the library's default, drawn from `rng`.
+    """
+    require_packages("mixer 'penalty'", ("qiskit_optimization",), "pip install qiskit-optimization")
+    from qiskit_optimization.algorithms import MinimumEigenOptimizer
+    from qiskit_optimization.minimum_eigensolvers import QAOA
+    from qiskit_optimization.optimizers import COBYLA
+
+    done = 0
+
+    def watch(count: int, *_: Any) -> None:
+        nonlocal done
+        done = count
+        if stop(count):
+            raise _Stop
+
+    start = rng.uniform(-FULL_TURN, FULL_TURN, 2 * reps)
+    minimum = QAOA(
+        sampler=device.sampler, optimizer=COBYLA(maxiter=steps), reps=reps,
+        initial_point=start, callback=watch, pass_manager=device.pass_manager,
+    )  # fmt: skip
+    nothing = np.empty((0, program.get_num_binary_vars()), dtype=np.bool_)
+    try:
+        result = MinimumEigenOptimizer(minimum, penalty=penalty).solve(program)
+    except _Stop:
+        return Draws(nothing, 0, done, stop(done))
+    samples: list[Any] = result.raw_samples or []
+    states = np.array([sample.x for sample in samples]) > 0.5
+    counts = np.rint(shots * np.array([sample.probability for sample in samples])).astype(np.int64)
+    drawn: BoolArray = rng.permutation(np.repeat(states, counts, axis=0))
+    feasible = drawn[drawn.sum(axis=1) == keep]
+    details = {"feasible_share": len(feasible) / max(len(drawn), 1)}
+    return Draws(feasible, len(drawn), done, f"drew {len(drawn)} samples after {done} evaluations", details)

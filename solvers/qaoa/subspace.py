@@ -1,0 +1,230 @@
+"""QAOA simulated exactly in the feasible subspace: the C(p, keep) masks instead of 2^p states.
+
+Farhi, Goldstone, Gutmann: A quantum approximate optimization algorithm, arXiv 1411.4028; with mixers that
+keep the number of ones, Hadfield et al., Algorithms 12 (2019) 34, and Bärtschi, Eidenbenz, QCE 2020.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from prunebench.core.arrays import FloatArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
+from prunebench.core.solver import register
+from prunebench.forms.circuits import MIXERS, mixer_pairs
+from prunebench.kernels.enumeration import subspace
+from prunebench.kernels.enumeration.values import mask_values
+from prunebench.solvers.qaoa import starts
+from prunebench.solvers.qaoa.fit import ANGLES, Fit, fit_angles, weighted_by
+from prunebench.solvers.qaoa.objectives import OBJECTIVES, objective
+from prunebench.solvers.qaoa.optimizers import OPTIMIZERS, Objective
+from prunebench.solvers.qaoa.options import LEAST, wrong_option
+from prunebench.solvers.qaoa.reduce import Part, eliminate, through_parts
+from prunebench.solvers.qaoa.samples import Draws, answer, best_of, state_statistics
+
+if TYPE_CHECKING:
+    from prunebench.solvers.qaoa.simulator import Simulator
+
+ENERGIES = ("value", "rank")
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class QaoaSubspace:
+    """Prepare the QAOA state exactly, sample it, and answer with the best sampled mask.
+
+    A simulator of an algorithm, not a competitor: it values every feasible mask before it starts, so
+    enumeration would have been cheaper. It shows what an ideal quantum computer would sample. The
+    diagonal may be any value per mask, so refit problems work as well as select problems.
+
+    By default every weight has a phase angle of its own in each layer, as circuits can have at no gate.
+    Then the loop does most of the work: fitted in the same way, such angles alone, without the objective
+    in the circuit, do as well. `angles=layer` is plain QAOA.
+
+    Cost N·(1 + pairs)·reps a state with N = C(p, keep), about three times that with its gradient.
+    Nothing is proved: the lower bound is −inf.
+    """
+
+    name: ClassVar[str] = "qaoa-subspace"
+    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ("numba",)
+    install: ClassVar[str] = "pip install numba"
+    max_size: ClassVar[int | None] = None
+    reference: ClassVar[str] = "Farhi et al. 2014, arXiv 1411.4028; Hadfield et al. 2019, arXiv 1709.03489"
+
+    mixer: Literal["complete", "ring", "grover"] = "complete"
+    """What moves amplitude between feasible masks: XY exchanges of all pairs, of neighbours on a ring, or Grover's."""
+    energies: Literal["value", "rank"] = "value"
+    """The diagonal: value, the objective, as a device can do it; rank, the masks' ranks as normal quantiles, where
+    the optimum comes out more often, but which no circuit of practical size does."""
+    angles: Literal["weight", "layer"] | None = None
+    """layer, one γ and one β a layer; weight, besides those one angle for each weight in each layer. None takes
+    weight where L-BFGS fits them, else layer."""
+    objective: Literal["gibbs", "mean", "cvar"] = "gibbs"
+    """What the loop lowers: the Gibbs objective, which looks at the low end, the mean, or the best quarter's mean."""
+    reps: int = 5
+    """Layers of the circuit."""
+    start: Literal["ramp", "transfer", "interpolate"] = "ramp"
+    """First angles: a linear ramp, fixed angles fitted on smaller blocks, or grown from one layer by interpolation."""
+    optimizer: Literal["lbfgs", "cobyla", "spsa", "fixed"] = "lbfgs"
+    """The classical loop: L-BFGS with exact gradients, COBYLA, SPSA, or fixed, which keeps the first angles."""
+    steps: int = 20
+    """Iterations of L-BFGS or SPSA, evaluations of COBYLA; a whole loop at each depth when interpolating."""
+    shots: int = 1000
+    """Samples drawn from the final state; the answer is the best of them."""
+    qubits: int = 0
+    """Solve a larger block through sub-blocks of at most this many weights; 0 takes the block whole."""
+    parts: int = 24
+    """How many sub-blocks are solved when the block is larger than `qubits`."""
+    recursion: int = 0
+    """Recursive QAOA: freeze the most decided weight until this many are free, then try all masks; 0 is off."""
+    polish: bool = False
+    """End with a swap descent from the best sample; the raw sample stays in the details."""
+    memory: float = 4.0
+    """Gigabytes that a simulation may take; a block that needs more is refused."""
+
+    def refuses(self, block: BlockProblem) -> str:
+        """An option out of range, or more feasible masks than the memory holds."""
+        wrong = self._wrong_option()
+        if wrong:
+            return wrong
+        size, keep = block.p, block.keep
+        if self.qubits and block.p > self.qubits:
+            size, keep = self.qubits, self.qubits // 2
+        needed = self._bytes(size, keep)
+        if size <= subspace.MAX_BITS and needed <= self.memory * 1e9:
+            return ""
+        share = keep / size
+        fitting = [p for p in range(2, subspace.MAX_BITS) if self._bytes(p, round(share * p)) <= self.memory * 1e9]
+        largest = max(fitting, default=0)
+        if largest == 0:
+            return f"memory is {self.memory:g} GB, too little for any block; raise it"
+        what = f"{size} weights with {keep} kept have {subspace.state_count(size, keep):.3g} feasible masks"
+        return (
+            f"{what}, {needed / 1e9:.3g} GB where {self.memory:g} are allowed (at most {subspace.MAX_BITS} weights); "
+            f"use --block-size {largest}, or the option qubits={min(largest, 12)} to solve it through sub-blocks"
+        )
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The best sampled mask, or the incumbent where that is better."""
+        recorder = Recorder(budget, progress)
+        recorder.record(block.evaluate(block.incumbent))
+        reason = recorder.expired(0) or ("there is one feasible mask" if block.keep in (0, block.p) else "")
+        if reason:
+            return Solution.from_mask(
+                block, block.incumbent, status=Status.FEASIBLE, stop_reason=reason, recorder=recorder
+            )
+        draws = through_parts(
+            block, self.qubits, self.parts, recorder, rng,
+            lambda part, spent: self._search(part, recorder, rng, spent=spent),
+        )  # fmt: skip
+        return answer(block, recorder, draws, polish=self.polish)
+
+    def _search(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, *, spent: int) -> Draws:
+        """Samples of the block's final state, or the one mask that recursion ends with."""
+        if block.keep in (0, block.p):
+            return Draws(block.incumbent[None], 0, 0, "there is one feasible mask")
+        if not (self.recursion and block.p > self.recursion):
+            return self._sample(Part.whole(block), recorder, rng, spent)[0]
+        total, why = 0, ""
+
+        def kept_share(part: Part) -> FloatArray | None:
+            nonlocal total, why
+            why = recorder.expired(spent + total)
+            if why:
+                return None
+            draws, share = self._sample(part, recorder, rng, spent + total)
+            total += draws.evaluations
+            return share
+
+        part, frozen = eliminate(block, self.recursion, kept_share)
+        masks = part.block.incumbent[None]
+        if not why:
+            rest = subspace.feasible_space(part.free.size, part.keep, mixer_pairs(0, "none")).masks()
+            masks = best_of(block, part.expand(rest))[0][:1]
+        details = {"frozen": [list(step) for step in frozen]}
+        return Draws(masks, 0, total, why or f"froze {len(frozen)} weights, then tried all masks", details)
+
+    def _sample(self, part: Part, recorder: Recorder, rng: np.random.Generator, spent: int) -> tuple[Draws, FloatArray]:
+        """Samples of the state at the best angles found, and the exact probability that each free weight is kept."""
+        from prunebench.solvers.qaoa.simulator import Simulator, gaussian_ranks, spread
+
+        size = part.free.size
+        with recorder.building():
+            space = subspace.feasible_space(size, part.keep, mixer_pairs(size, self.mixer))
+            masks = space.masks()
+            values = mask_values(part.block, part.expand(masks))
+            mean, deviation = spread(values)
+            energies = (values - mean) / deviation
+            simulator = Simulator(
+                space, gaussian_ranks(values) if self.energies == "rank" else energies, self.mixer == "grover"
+            )
+        built = recorder.seconds
+        fit = self._fit(simulator, size, rng, lambda done: recorder.expired(spent + done))
+        angles = fit.angles
+        optimized = recorder.seconds
+        chances = replace(simulator, weighted=self._weighted).probabilities(angles)
+        drawn = rng.choice(space.size, size=self.shots, p=chances)
+        scale = part.block.form.constant + mean
+        details: dict[str, Any] = {
+            "mixer": self.mixer,
+            "energies": self.energies,
+            "angles": "weight" if self._weighted else "layer",
+            "objective": self.objective,
+            "reps": self.reps,
+            "feasible_masks": space.size,
+            "gammas": angles[: self.reps].tolist(),
+            "betas": angles[self.reps : 2 * self.reps].tolist(),
+            "weight_angles": angles[2 * self.reps :].reshape(-1, size).tolist(),
+            "expectation": scale + deviation * float(energies @ chances),
+            "expectation_at_start": scale + deviation * float(energies @ simulator.probabilities(fit.first)),
+            "uniform_mean": scale,
+            "most_probable_objective": part.block.form.constant + float(values[np.argmax(chances)]),
+            "uniform_best_objective": part.block.form.constant
+            + float(values[rng.integers(space.size, size=self.shots)].min()),
+            **state_statistics(energies, chances),
+        }
+        timings = {"optimize": optimized - built, "sample": recorder.seconds - optimized}
+        reason = fit.stopped or f"drew {self.shots} samples after {fit.evaluations} evaluations"
+        draws = Draws(part.expand(masks[drawn]), self.shots, fit.evaluations, reason, details, timings)
+        return draws, np.asarray(chances @ masks)
+
+    def _fit(self, simulator: "Simulator", size: int, rng: np.random.Generator, stop: Callable[[int], str]) -> Fit:
+        aim = objective(self.objective, simulator.energies)
+
+        def lowered(weighted: bool) -> Objective:
+            circuit = replace(simulator, weighted=weighted)
+            if self.optimizer == "lbfgs":
+                return lambda angles: circuit.gradient(angles, aim)
+            return lambda angles: (circuit.expectation(angles, aim), None)
+
+        return fit_angles(
+            lowered, size, mixer=self.mixer, reps=self.reps, start=self.start, optimizer=self.optimizer,
+            weighted=self._weighted, steps=self.steps, rng=rng, stop=stop,
+        )  # fmt: skip
+
+    @property
+    def _weighted(self) -> bool:
+        return weighted_by(self.angles, self.optimizer)
+
+    def _bytes(self, p: int, keep: int) -> int:
+        factors = {"complete": p * (p - 1) // 2, "ring": p, "grover": 0}[self.mixer]
+        return subspace.memory_needed(p, keep, factors, self.reps)
+
+    def _wrong_option(self) -> str:
+        known = {
+            "mixer": MIXERS,
+            "energies": ENERGIES,
+            "angles": ANGLES,
+            "objective": OBJECTIVES,
+            "start": starts.STARTS,
+            "optimizer": OPTIMIZERS,
+        }
+        return wrong_option(self, known, LEAST)

@@ -1,0 +1,5 @@
+"""SparseGPT: whole layers, column by column."""
+
+from prunebench.solvers.sparsegpt.solver import SparseGPT
+
+__all__ = ["SparseGPT"]

@@ -1,0 +1,82 @@
+"""Optimal Brain Compression: exact Optimal Brain Surgeon on every row of a layer, the rows weighed together.
+
+Frantar, Singh, Alistarh: Optimal Brain Compression: A Framework for Accurate Post-Training Quantization
+and Pruning, NeurIPS 2022.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray
+from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.rows import RowsForm
+from prunebench.core.solution import Budget, Progress, Recorder, Solution
+from prunebench.core.solver import register
+from prunebench.kernels.linear_algebra.layer_view import LayerView, refusal
+from prunebench.kernels.local_search.candidates import Candidates, settled
+
+MOST_COLUMNS = 1024
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Obc:
+    """Drop weights one by one, the cheapest first, all others of its row answering exactly.
+
+    For small layers: rows·c³ operations, and rows of at most 1,024 weights. Without a quota the rows are
+    weighed together (the paper's algorithm 2); with one whose groups lie within rows, such as one count a
+    row or N:M, each row is pruned by itself and a full group loses no more. Without a start mask nothing
+    but that is looked at. Proves no bound.
+    """
+
+    name: ClassVar[str] = "obc"
+    modes: ClassVar[frozenset[str]] = frozenset({"refit"})
+    preferred_mode: ClassVar[Mode] = "refit"
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
+    whole_layers: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ()
+    max_size: ClassVar[int | None] = None
+    reference: ClassVar[str] = "Frantar, Singh, Alistarh: Optimal Brain Compression, NeurIPS 2022"
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Rows that are too long, that share no Hessian, or a quota that reaches over rows."""
+        columns = block.form.columns if isinstance(block.form, RowsForm) else block.p
+        if columns > MOST_COLUMNS:
+            return f"its rows have {columns:,} weights and each costs their cube; take at most {MOST_COLUMNS:,}"
+        if block.quota is not None:
+            row = np.arange(block.p) // columns
+            first = row[block.quota.order[block.quota.offsets[:-1]]]
+            if (first[block.quota.group] != row).any():
+                return "its quota has groups that reach over rows; use the solver alps, or no quota"
+        return refusal(block)
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The surgeon's mask with its refit, or the start where one is given that is better."""
+        best = Candidates(block, Recorder(budget, progress), published=True)
+        if settled(block) or best.expired():
+            best.offer(block.incumbent, "start")
+            return best.solution("there is one feasible mask")
+        best.offer(_mask(block), "obc")
+        return best.solution("dropped one by one")
+
+
+def _mask(block: BlockProblem) -> BoolArray:
+    from prunebench.solvers.surgeon import removal_loops, rows
+
+    matrix, slope, _ = LayerView.of(block).scaled()
+    if block.quota is None:
+        return rows.layer_mask(matrix, slope, block.keep).reshape(-1)
+    columns = slope.shape[1]
+    some = block.incumbent
+    out = np.zeros(block.p, dtype=np.bool_)
+    for row in range(slope.shape[0]):
+        part = np.arange(row * columns, (row + 1) * columns)
+        quota = block.quota.within(part, some)
+        out[part], _ = removal_loops.drop_one_by_one(matrix, slope[row], quota.keep, columns, quota)
+    return out

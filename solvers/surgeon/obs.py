@@ -1,0 +1,155 @@
+"""Optimal Brain Surgeon on any size: exact inverse diagonals, sequential for small blocks, finished by exact swaps.
+
+Hassibi, Stork: Second order derivatives for network pruning, NeurIPS 1992; Frantar, Singh, Alistarh:
+Optimal Brain Compression, NeurIPS 2022 (sequential form); Singh, Alistarh: WoodFisher, NeurIPS 2020
+(empirical Fisher as curvature); Frantar, Kurtic, Alistarh: M-FAC, NeurIPS 2021 (estimate "mfac").
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.solution import Budget, Progress, Recorder, Solution
+from prunebench.core.solver import register
+from prunebench.kernels.local_search.candidates import Candidates, settled
+
+SEQUENTIAL_SIZE = 1024
+"""Up to this p weights leave one by one, p² operations each."""
+SWAP_SIZE = 2048
+"""Up to this p the swaps go on until none improves; beyond, `swaps` rounds of exact working sets."""
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class Obs:
+    """Prune the weights whose loss costs least when the others move, then swap.
+
+    Up to p = 1024 one weight at a time with exact updates (OBC); beyond, in `rounds` rounds, weights
+    and inverse diagonal exact in each by the n×n dual, n²p operations. The mask is then improved by
+    exact refit swaps. Proves no bound; never worse than the start with its back-solve.
+    """
+
+    name: ClassVar[str] = "obs"
+    modes: ClassVar[frozenset[str]] = frozenset({"refit"})
+    preferred_mode: ClassVar[Mode] = "refit"
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ()
+    install: ClassVar[str] = "pip install prunebench"
+    max_size: ClassVar[int | None] = None
+    reference: ClassVar[str] = "Hassibi, Stork: Second order derivatives for network pruning, NeurIPS 1992"
+
+    rounds: int = 3
+    """Rounds of a large block, the kept count falling geometrically; 1 is one-shot."""
+
+    estimate: Literal["exact", "mfac"] = "exact"
+    """The inverse's diagonal: exact, or M-FAC's recursion over `rows` rows with the weights left as they are."""
+
+    rows: int = 64
+    """Rows of the factor that the estimate mfac uses."""
+
+    swaps: int = 2
+    """Rounds of exact swaps at the end on a large block; 0 for none, also on a small one."""
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """The descent that fits the block's size."""
+        from prunebench.kernels.local_search.descent import warm_up
+
+        warm_up(block)
+
+    def refuses(self, block: BlockProblem) -> str:
+        """Counts that make no sense, or the estimate mfac without a ridge."""
+        for option, least in (("rounds", 1), ("rows", 1), ("swaps", 0)):
+            if getattr(self, option) < least:
+                return f"{option} is {getattr(self, option)}; choose {least} or more"
+        if self.estimate == "mfac" and not (block.form.ridge > 0.0).all():
+            return "the estimate mfac begins with the ridge's inverse; give every weight a positive ridge"
+        return ""
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The mask by saliency and swaps, or the start where that is better."""
+        best = Candidates(block, Recorder(budget, progress))
+        if settled(block):
+            return best.solution("there is one feasible mask")
+        reason = best.expired()
+        try:
+            if not reason:
+                best.offer(self._prune(best), "obs")
+                reason = "pruned by saliency, then swapped" if self._swap(best) else "pruned by saliency"
+        except KeyboardInterrupt:
+            return best.solution("interrupted", interrupted=True)
+        return best.solution(reason)
+
+    def _prune(self, best: Candidates) -> BoolArray:
+        from prunebench.solvers.surgeon import removal
+
+        block = best.block
+        if self.estimate == "exact" and block.p <= SEQUENTIAL_SIZE:
+            return _one_by_one(block)
+        costs = _MfacCosts(block, self.rows) if self.estimate == "mfac" else _ExactCosts(block)
+        return removal.prune_in_rounds(
+            block.p,
+            block.keep,
+            self.rounds,
+            costs,
+            lambda made: best.recorder.expired(best.evaluations + made),
+            quota=block.quota,
+        )
+
+    def _swap(self, best: Candidates) -> bool:
+        if not self.swaps or best.expired():
+            return False
+        if best.block.p <= SWAP_SIZE:
+            from prunebench.kernels.local_search.descent import swap_descent
+
+            best.offer(swap_descent(best.block, best.mask, best.recorder).mask, "swaps")
+        else:
+            from prunebench.kernels.local_search.working_sets import improve
+
+            mask, weights = improve(best.block, best.mask, self.swaps, best.recorder)
+            best.offer(mask, "swaps", weights)
+        return True
+
+
+class _ExactCosts:
+    """The exact cost of dropping each kept weight of the refit on a mask."""
+
+    def __init__(self, block: BlockProblem) -> None:
+        from prunebench.kernels.local_search.refit_factor import DualRefit, PrimalRefit
+
+        self._refit: DualRefit | PrimalRefit
+        self._refit = DualRefit(block.form) if block.form.factor is not None else PrimalRefit(block.form)
+
+    def __call__(self, mask: BoolArray) -> FloatArray:
+        return self._refit.view(mask, True).drop
+
+
+class _MfacCosts:
+    """M-FAC's estimate of the same from the dense weights, which stay as they are."""
+
+    def __init__(self, block: BlockProblem, rows: int) -> None:
+        from prunebench.solvers.surgeon import removal
+
+        self._costs = removal.saliency(
+            block.dense_weights, removal.recursive_inverse_diagonal(removal.first_rows(block.form, rows))
+        )
+
+    def __call__(self, mask: BoolArray) -> FloatArray:
+        return self._costs
+
+
+def _one_by_one(block: BlockProblem) -> BoolArray:
+    from prunebench.solvers.surgeon import removal_loops
+
+    form = block.form
+    matrix = form.gram(np.arange(block.p))
+    scale = 1.0 / np.sqrt(matrix.diagonal())
+    slope = scale * (form.linear - form.product(form.centre))
+    mask, _ = removal_loops.drop_one_by_one(matrix * scale[:, None] * scale, slope, block.keep, block.p, block.quota)
+    return mask

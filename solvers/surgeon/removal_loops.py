@@ -1,0 +1,75 @@
+"""Compiled Optimal Brain Surgeon: weights leave one by one, the inverse and the weights updated exactly.
+
+Frantar, Singh, Alistarh: Optimal Brain Compression, NeurIPS 2022, algorithm 1.
+"""
+
+import numpy as np
+from numba import njit
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.keeping import Quota
+
+
+def drop_one_by_one(
+    matrix: FloatArray, slope: FloatArray, keep: int, most: int, quota: Quota | None = None
+) -> tuple[BoolArray, int]:
+    """Prune p − keep weights of the quadratic ½w'Hw + q'w, the cheapest first, from its minimiser.
+
+    Parameters
+    ----------
+    matrix : float64 (p, p)   H, positive definite, scaled to unit diagonal
+    slope : float64 (p,)      q, in the same scale
+    keep : how many stay
+    most : at most so many leave; the rest of the p − keep cheapest are then dropped at once
+    quota : a group that is down to its count loses no more
+
+    Returns
+    -------
+    bool (p,) with `keep` ones, and how many left one by one. Cost p² a weight.
+    """
+    inverse = np.linalg.inv(matrix)
+    inverse = 0.5 * (inverse + inverse.T)
+    weights = -inverse @ slope
+    mask = np.ones(slope.size, dtype=np.bool_)
+    steps = min(slope.size - keep, most)
+    group = np.empty(0, dtype=np.int64) if quota is None else np.array(quota.group)
+    spare = np.empty(0, dtype=np.int64) if quota is None else quota.sizes - quota.counts
+    costs = _drop(inverse, weights, mask, steps, group, spare)
+    if quota is not None:
+        return quota.top_mask(np.where(mask, costs, -np.inf)), steps
+    left = int(mask.sum()) - keep
+    if left > 0:
+        order: IndexArray = np.argsort(costs, kind="stable")
+        mask[order[mask[order]][:left]] = False
+    return mask, steps
+
+
+@njit(cache=True, nogil=True)
+def _drop(
+    inverse: FloatArray, weights: FloatArray, mask: BoolArray, steps: int, group: IndexArray, spare: IndexArray
+) -> FloatArray:
+    size = mask.size
+    costs = np.empty(size)
+    for _ in range(steps):
+        cheapest = -1
+        for i in range(size):
+            if mask[i]:
+                costs[i] = weights[i] * weights[i] / max(inverse[i, i], 1e-300)
+                if (cheapest < 0 or costs[i] < costs[cheapest]) and (group.size == 0 or spare[group[i]] > 0):
+                    cheapest = i
+        pivot = inverse[cheapest, cheapest]
+        column = inverse[cheapest].copy()
+        move = weights[cheapest] / pivot
+        for i in range(size):
+            if mask[i]:
+                weights[i] -= move * column[i]
+                share = column[i] / pivot
+                for j in range(size):
+                    inverse[i, j] -= share * column[j]
+        mask[cheapest] = False
+        if group.size:
+            spare[group[cheapest]] -= 1
+        weights[cheapest] = 0.0
+    for i in range(size):
+        costs[i] = weights[i] * weights[i] / max(inverse[i, i], 1e-300) if mask[i] else np.inf
+    return costs

@@ -1,0 +1,74 @@
+"""WoodFisher: rank by w²/(2[F⁻¹]_ii) with the empirical Fisher and its ridge as F.
+
+Singh, Alistarh: WoodFisher: Efficient Second-Order Approximation for Neural Network Compression,
+NeurIPS 2020, §3. The published program inverts blocks of the matrix by n rank-one updates; the exact
+diagonal for the whole matrix costs less by the n×n dual.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.solution import Budget, Progress, Recorder, Solution
+from prunebench.core.solver import register
+from prunebench.kernels.local_search.candidates import Candidates, settled
+
+
+@register
+@dataclass(frozen=True, kw_only=True)
+class WoodFisher:
+    """One ranking by the exact single-weight cost of pruning; the linear term is left out, as published.
+
+    In mode refit the kept weights are back-solved, or get the published sum of single-weight updates.
+    Cost n²p, or n·block_size·p with blocks.
+    """
+
+    name: ClassVar[str] = "woodfisher"
+    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
+    preferred_mode: ClassVar[Mode] = "refit"
+    exact: ClassVar[bool] = False
+    stochastic: ClassVar[bool] = False
+    quotas: ClassVar[bool] = True
+    requires: ClassVar[tuple[str, ...]] = ()
+    install: ClassVar[str] = "pip install prunebench"
+    max_size: ClassVar[int | None] = None
+    reference: ClassVar[str] = "Singh, Alistarh: WoodFisher, NeurIPS 2020"
+
+    block_size: int = 0
+    """Weights in a block of the block-diagonal Fisher (published: 1,000 to 2,000); 0 for the whole matrix."""
+
+    update: Literal["refit", "published"] = "refit"
+    """What kept weights become in mode refit: the back-solve, or the published sum of single-weight updates."""
+
+    def refuses(self, block: BlockProblem) -> str:
+        """A ridge of zero, or a negative block size."""
+        if self.block_size < 0:
+            return f"block_size is {self.block_size}; choose 1 or more, or 0 for the whole matrix"
+        if not (block.form.ridge > 0.0).all():
+            return "the Fisher is inverted, which needs a positive ridge for every weight; raise the ridge"
+        if block.form.is_indefinite:
+            return "the Hessian is indefinite, so its inverse says nothing of losses; choose solver 'swap' or 'anneal'"
+        return ""
+
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The ranked mask and its weights, or a given start where that is better."""
+        from prunebench.solvers.surgeon import removal
+
+        best = Candidates(block, Recorder(budget, progress), published=True)
+        if settled(block) or (best.source and best.expired()):
+            best.offer(block.incumbent, "start")
+            return best.solution("there was nothing to rank")
+        form, dense = block.form, block.dense_weights
+        diagonal = (
+            removal.block_inverse_diagonal(form, self.block_size) if self.block_size else removal.inverse_diagonal(form)
+        )
+        mask = block.top_mask(removal.saliency(dense, diagonal))
+        weights = None
+        if self.update == "published" and block.mode == "refit":
+            weights = removal.single_update(form, dense, diagonal, mask)
+        best.offer(mask, "woodfisher", weights)
+        return best.solution("ranked all weights")

@@ -1,0 +1,218 @@
+"""The documentation: it builds without a warning, needs no network, names what there is, and its examples run."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from prunebench import PROBLEMS, SOLVERS, cli, measures
+from prunebench.comparison.table import COLUMNS
+from prunebench.runs.prune import COORDINATORS
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+INCLUDED = re.compile(r'^--8<-- "(?P<path>[^"]+)"$', re.MULTILINE)
+BLOCK = re.compile(r"(?P<skip><!-- not run: [^\n]+ -->\n)?^```(?P<language>python|sh)\n(?P<code>.*?)^```$", re.M | re.S)
+
+
+def _markdown(page):
+    """The page with the files it includes."""
+    return INCLUDED.sub(lambda found: (ROOT / found["path"]).read_text(), page.read_text())
+
+
+def _blocks(page, language):
+    """Line numbers and code of the blocks that are to be run."""
+    text = _markdown(page)
+    return [
+        (text[: found.start("code")].count("\n") + 1, found["code"])
+        for found in BLOCK.finditer(text)
+        if found["language"] == language and not found["skip"]
+    ]
+
+
+PAGES_WITH_EXAMPLES = [page for page in (ROOT / "README.md", *PAGES) if _blocks(page, "python") or _blocks(page, "sh")]
+
+
+class _Page(HTMLParser):
+    """What a page loads when it is opened, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.loads, self.words = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        held = dict(attributes)
+        if tag in ("script", "img", "iframe"):
+            self.loads.append(held.get("src") or "")
+        elif tag == "link" and held.get("rel") in ("stylesheet", "icon", "preconnect", "preload", "modulepreload"):
+            self.loads.append(held.get("href") or "")
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return "".join(self.words)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder of the built site; a warning stops the build."""
+    folder = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", folder]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, capture_output=True, text=True, cwd=ROOT, env=quiet)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "WARNING" not in done.stderr, done.stderr
+    return folder
+
+
+def _text(site, name):
+    return _Page((site / f"{name}.html").read_text()).text
+
+
+def test_every_page_is_built(site):
+    assert {page.stem for page in PAGES} <= {page.stem for page in site.glob("*.html")}
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    for page in site.glob("*.html"):
+        for address in _Page(page.read_text()).loads:
+            assert not re.match(r"(https?:)?//", address), f"{page.name} loads {address}"
+    for sheet in site.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//|@import", sheet.read_text()), sheet
+
+
+def test_every_command_is_on_the_page_of_commands(site):
+    text = _text(site, "command-line")
+    for name in cli.COMMANDS:
+        assert f"prunebench {name}" in text
+    assert "--block-time-limit SEC" in text
+
+
+def test_every_solver_is_in_the_reference(site):
+    text = _text(site, "solvers")
+    for name in SOLVERS.names():
+        assert text.count(name) >= 2, name
+
+
+def test_every_problem_is_in_the_reference(site):
+    text = _text(site, "problems")
+    for name in PROBLEMS.names():
+        assert name in text
+
+
+def test_every_coordinator_has_a_section_and_its_options(site):
+    page = (site / "coordinators.html").read_text()
+    for name in COORDINATORS:
+        assert f'id="{name}"' in page
+        assert f'id="options-{name}"' in page
+
+
+def test_every_measure_and_column_is_defined(site):
+    text = _text(site, "measures")
+    for name, meaning in measures.GLOSSARY.items():
+        assert name in text
+        assert meaning[:40] in text
+    formats = _text(site, "formats")
+    for column in COLUMNS:
+        assert column in formats
+
+
+def test_the_public_functions_are_in_the_api_reference(site):
+    page = (site / "api.html").read_text()
+    for name in ("prunebench.compare", "prunebench.solve", "prunebench.core.block.BlockProblem.evaluate",
+                 "prunebench.core.gap.gap", "prunebench.measures.primal_integral",
+                 "prunebench.plot.quality_against_time",
+                 "prunebench.testing.conformance.assert_conforms"):  # fmt: skip
+        assert f'id="{name}"' in page, name
+
+
+def test_sections_of_docstrings_become_lists(site):
+    page = (site / "api.html").read_text()
+    assert "<strong>Raises</strong>" in page
+    assert "------" not in _Page(page).text
+
+
+def test_every_notebook_is_linked_and_part_of_the_site(site):
+    page = (site / "quick-start.html").read_text()
+    notebooks = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    assert notebooks
+    for notebook in notebooks:
+        assert f'href="notebooks/{notebook.name}"' in page
+        assert (site / "notebooks" / notebook.name).read_bytes() == notebook.read_bytes()
+
+
+def test_every_benchmark_that_is_named_exists():
+    for page in [*PAGES, ROOT / "README.md"]:
+        for name in re.findall(r"benchmarks/\w+\.py", page.read_text()):
+            assert (ROOT / name).is_file(), f"{page.name} names {name}"
+
+
+def test_every_option_of_a_line_that_is_not_run_exists():
+    lines = [
+        (page, line)
+        for page in PAGES
+        for found in BLOCK.finditer(_markdown(page))
+        if found["skip"] and found["language"] == "sh"
+        for line in _lines(found["code"])
+    ]
+    assert lines
+    for page, line in lines:
+        command, *rest = shlex.split(line, comments=True)[1:]
+        assert command in cli.COMMANDS, f"{page.name}: {line}"
+        known = _long_options(command)
+        for word in rest:
+            assert not word.startswith("--") or word in known, f"{page.name}: {word} in {line}"
+
+
+def _long_options(command):
+    import argparse
+    import importlib
+
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"prunebench.commands.{command.replace('-', '_')}").add_arguments(parser)
+    return set(re.findall(r"--[\w-]+", parser.format_help())) | {"--json", "--quiet", "--data", "--debug"}
+
+
+def test_most_pages_have_examples():
+    assert len(PAGES_WITH_EXAMPLES) >= 9
+    assert sum(len(_blocks(page, "python")) for page in PAGES) >= 10
+    assert sum(len(_lines(code)) for page in PAGES for _, code in _blocks(page, "sh")) >= 15
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_EXAMPLES, ids=lambda page: page.stem)
+def test_the_examples_of_a_page_run(page, tmp_path, monkeypatch, capsys):
+    """All Python of a page as one program, then the lines of its shell blocks, in one folder."""
+    monkeypatch.chdir(tmp_path)
+    python = _blocks(page, "python")
+    if python:
+        _run_python(page, python, tmp_path)
+    for _, code in _blocks(page, "sh"):
+        for line in _lines(code):
+            done = cli.main([*shlex.split(line, comments=True)[1:], "--quiet"])
+            assert done == 0, f"{page.name}: {line}: {capsys.readouterr().err}"
+
+
+def _lines(code):
+    """The prunebench lines of a shell block, continued lines joined."""
+    joined = code.replace("\\\n", " ")
+    return [line for line in joined.splitlines() if line.startswith("prunebench ")]
+
+
+def _run_python(page, blocks, folder):
+    """All blocks as one program, blank lines before each so that line numbers are those of the page."""
+    program = ""
+    for line, code in blocks:
+        program += "\n" * (line - 1 - program.count("\n")) + code
+    file = folder / f"{page.stem}.py".replace("-", "_")
+    file.write_text(program)
+    done = subprocess.run([sys.executable, file], capture_output=True, text=True, cwd=folder)
+    assert done.returncode == 0, f"{page.name}: {done.stderr[-3000:]}"
