@@ -1,7 +1,7 @@
 """Answers for a given seed stay: twenty small blocks a solver and three runs a coordinator, against a record.
 
-The record, answers.json, was made by `python tests/test_answers.py --record`. Make it again only where answers are
-meant to change, and say so. What is recorded must not depend on the machine: the blocks' numbers are exact whatever
+The record, answers.json, was made by `python tests/house/test_answers.py --record`. Make it again only where answers
+are meant to change, and say so. What is recorded must not depend on the machine: the blocks' numbers are exact whatever
 the order of summation, without ties and well-conditioned, and the networks are drawn, not trained, in float64.
 """
 
@@ -229,7 +229,7 @@ class Drawn:
     def _samples(self, seed, count):
         import torch
 
-        from prunebench.curvature.samples import TensorSamples
+        from prunebench.networks.samples import TensorSamples
 
         inputs = torch.tensor(draw(np.random.default_rng([7, seed]), (count, self.SIZES[0])))
         with torch.no_grad():
@@ -242,12 +242,12 @@ class Drawn:
         return self._samples(1, 200)
 
     def loss(self, outputs, targets):
-        from prunebench.curvature.classification import cross_entropy
+        from prunebench.networks.classification import cross_entropy
 
         return cross_entropy(outputs, targets)
 
     def evaluate(self, model):
-        from prunebench.curvature.classification import evaluate_classifier
+        from prunebench.networks.classification import evaluate_classifier
 
         return evaluate_classifier(model, self.validation())
 
@@ -306,7 +306,7 @@ def run(name, folder):
     """A hash of the mask, how many are kept of how many weights, and the loss."""
     from safetensors.numpy import load_file
 
-    from prunebench.coordinator.prune import PruneRequest, prune
+    from prunebench.runs.prune import PruneRequest, prune
 
     asked = {"problem": Drawn.name, "coordinator": name.split()[0], **RUNS[name]}
     result = prune(PruneRequest(**asked, seed=list(RUNS).index(name)), out=folder / "run")
@@ -319,7 +319,7 @@ def run_gradually(seed):
     """The same of gradual pruning with fine-tuning."""
     import torch
 
-    from prunebench.coordinator.gradual import GradualOptions, prune_gradually
+    from prunebench.coordinators.gradual import GradualOptions, prune_gradually
 
     solver = ("admm", "swap", "chita")[seed]
     options = GradualOptions(density=0.3, prunings=3, samples=150, train_samples=128, seed=seed, solver=solver)
@@ -410,5 +410,5 @@ def table(rows):
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--record"]:
-        raise SystemExit("usage: python tests/test_answers.py --record")
+        raise SystemExit("usage: python tests/house/test_answers.py --record")
     record()
