@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
-from prunebench.solvers.dimod import sampler_run
+from prunebench.solvers.dimod import timed_run
 
 NATIVE = ("anneal", "swap")
 """Solvers whose every state keeps the right count."""
@@ -97,7 +97,7 @@ def warm_up(names):
     for name in names:
         solve(block, make(name), budget=Budget(seconds=0.01))
     # the one limit in wall time: on a busy machine a second of CPU can take many
-    sampler_run.GRACE_SECONDS = 300.0
+    timed_run.GRACE_SECONDS = 300.0
     # equal CPU time on a machine that others use too
     for name, module in list(sys.modules.items()):
         if name.startswith("prunebench.") and getattr(module, "perf_counter", None) is time.perf_counter:

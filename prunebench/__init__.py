@@ -12,7 +12,7 @@ from prunebench.core.solver import Refit, Solver, make_solver, solve
 
 if TYPE_CHECKING:
     from prunebench.comparison.run import compare
-    from prunebench.sampler import PruneSampler
+    from prunebench.dimod_sampler import PruneSampler
 
 __version__ = "0.1.0"
 
@@ -44,7 +44,7 @@ def __getattr__(name: str) -> Any:
 
         return compare
     if name == "PruneSampler":
-        from prunebench.sampler import PruneSampler
+        from prunebench.dimod_sampler import PruneSampler
 
         return PruneSampler
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

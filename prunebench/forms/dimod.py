@@ -298,7 +298,7 @@ def to_bqm(block: BlockProblem, encoding: str = "adaptive", seed: int = 0) -> An
     ------
     InvalidInput   mode refit, whose objective is no quadratic function of the mask; an unknown encoding
     """
-    from prunebench.forms.sampling import tuned
+    from prunebench.forms.sampler_calls import tuned
 
     require_select(block, "a BQM", "use lp, mps or nl, or mode select")
     rng = np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from prunebench.core.errors import NoCurvature
 from prunebench.curvature.fisher import fisher_form
 
 if TYPE_CHECKING:
-    from prunebench.curvature.stages import StageNetwork
+    from prunebench.recovery.movable import MovableNetwork
 
 STATISTICS_EVERY = 5
 """Steps after which batch-norm statistics are brought up to date: that costs as much as a step."""
@@ -38,7 +38,7 @@ class Pace:
 
 
 def small_steps(
-    network: "StageNetwork",
+    network: "MovableNetwork",
     weights: FloatArray,
     mask: BoolArray,
     pool: IndexArray,

@@ -456,15 +456,15 @@ def _network_coordinator(
 def _multi_stage(
     request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, network: "PrunableNetwork"
 ) -> MultiStage:
-    from prunebench.curvature.stages import StageNetwork
     from prunebench.recovery.layer_refit import LayerRefit
+    from prunebench.recovery.movable import MovableNetwork
 
     options: MultiStageOptions = prepared.options
     calibration = problem.calibration()
     total, seed = len(calibration), request.seed
     refitted = layer_positions(options, total, seed)
     layers = LayerRefit(network, calibration, refitted, ridge=options.layer_ridge) if refitted.size else None
-    stages = StageNetwork(problem, network, statistics_positions(options, total, seed), layers)
+    stages = MovableNetwork(problem, network, statistics_positions(options, total, seed), layers)
     return MultiStage(stages, total, request.density, prepared.mode, options, seed=seed, problem=request.problem)
 
 
@@ -472,7 +472,7 @@ def _layer_wise(
     request: PruneRequest, prepared: _Prepared, problem: NetworkProblem, network: "PrunableNetwork", say: Say
 ) -> tuple[LayerWise, None, Callable[[], "Unreached"]]:
     from prunebench.curvature import reach
-    from prunebench.curvature.staged import StagedNetwork
+    from prunebench.curvature.layer_walk import LayerWalk
 
     options: LayerWiseOptions = prepared.options
     require_fit(prepared.solver, network.layers, options)
@@ -484,11 +484,11 @@ def _layer_wise(
         )
     rng = np.random.default_rng(calibration_seed(request.seed))
     positions = spread(len(calibration), options.samples, rng)
-    stages = StagedNetwork(network, calibration, positions, dense=options.target == "dense")
-    how = f"{stages.blocks} blocks run by themselves" if stages.blocks else "the network run from its inputs each time"
-    say(f"{len(network.layers)} layers with {len(stages.groups)} different inputs, {how}")
+    walk = LayerWalk(network, calibration, positions, dense=options.target == "dense")
+    how = f"{walk.blocks} blocks run by themselves" if walk.blocks else "the network run from its inputs each time"
+    say(f"{len(network.layers)} layers with {len(walk.groups)} different inputs, {how}")
     coordinator = LayerWise(
-        stages,
+        walk,
         network.layers,
         network.weights(),
         request.density,

@@ -65,7 +65,7 @@ class _Device:
 
     def warm_up(self, block: BlockProblem) -> None:
         """Load the libraries; no sampler is asked."""
-        from prunebench.solvers.dimod.sampler_run import load
+        from prunebench.solvers.dimod.timed_run import load
 
         load()
 
@@ -111,7 +111,7 @@ class _Device:
         self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
     ) -> Solution:
         """The best sample after repair and polish, or the incumbent where none is better."""
-        from prunebench.solvers.dimod.sampler_run import sample_block
+        from prunebench.solvers.dimod.timed_run import sample_block
 
         return sample_block(self, block, budget, rng, progress)
 

@@ -80,7 +80,7 @@ class DimodSolver:
 
     def warm_up(self, block: BlockProblem) -> None:
         """Load the libraries; no sampler is asked."""
-        from prunebench.solvers.dimod.sampler_run import load
+        from prunebench.solvers.dimod.timed_run import load
 
         load()
 
@@ -108,7 +108,7 @@ class DimodSolver:
         InvalidInput    a keyword that the sampler does not have
         SamplerFailed   the sampler raised, hung or gave back no samples, and nothing was sampled before
         """
-        from prunebench.solvers.dimod.sampler_run import sample_block
+        from prunebench.solvers.dimod.timed_run import sample_block
 
         return sample_block(self, block, budget, rng, progress)
 
@@ -231,9 +231,9 @@ class Exact(DimodSolver):
     ) -> Solution:
         """The optimum, proved by enumeration; the incumbent where the budget allows no enumeration."""
         from prunebench.forms.dimod import encode
-        from prunebench.forms.sampling import ask, masks_of
+        from prunebench.forms.sampler_calls import ask, masks_of
         from prunebench.kernels.enumeration.rounding import select_doubt
-        from prunebench.solvers.dimod.sampled import Pool
+        from prunebench.solvers.dimod.pool import Pool
 
         recorder = Recorder(budget, progress)
         plain = encode(block)

@@ -18,9 +18,9 @@ from prunebench.core.errors import Interrupted, InvalidInput, SolverRefused
 from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.rows import RowsForm
-from prunebench.curvature import staged
+from prunebench.curvature import layer_walk
 from prunebench.curvature.activations import layer_inputs
-from prunebench.curvature.staged import StagedNetwork
+from prunebench.curvature.layer_walk import LayerWalk
 from prunebench.data.language_samples import TokenSamples
 from prunebench.kernels.relaxations.bounds import lower_bound
 from prunebench.networks.network import PrunableNetwork
@@ -391,11 +391,11 @@ def test_a_layers_inputs_are_those_of_the_network_as_it_is_pruned():
     model, data = mlp(), samples()
     network = PrunableNetwork(model, ("0.weight", "2.weight", "4.weight"))
     dense = {name: value.clone() for name, value in model.state_dict().items()}
-    stages = StagedNetwork(network, data, np.arange(40), dense=True)
-    assert stages.groups == ((0,), (1,), (2,))
-    assert stages.blocks == 0
-    weights = pruned_weights(network, 2, stages.groups)
-    found = stages.inputs(2, weights)
+    walk = LayerWalk(network, data, np.arange(40), dense=True)
+    assert walk.groups == ((0,), (1,), (2,))
+    assert walk.blocks == 0
+    weights = pruned_weights(network, 2, walk.groups)
+    found = walk.inputs(2, weights)
     inputs = model[:4](data.inputs).detach().double().numpy()
     model.load_state_dict(dense)
     other = model[:4](data.inputs).detach().double().numpy()
@@ -408,12 +408,12 @@ def test_a_layers_inputs_are_those_of_the_network_as_it_is_pruned():
 @pytest.mark.parametrize("dense", [False, True])
 def test_blocks_run_by_themselves_give_what_the_whole_network_gives(monkeypatch, dense):
     model, names, data = transformer()
-    monkeypatch.setattr(staged, "CHUNK_SAMPLES", 7)
+    monkeypatch.setattr(layer_walk, "CHUNK_SAMPLES", 7)
     network = PrunableNetwork(model, names)
-    by_blocks = StagedNetwork(network, data, np.arange(20), dense=dense)
+    by_blocks = LayerWalk(network, data, np.arange(20), dense=dense)
     assert by_blocks.blocks == 3
-    monkeypatch.setattr(staged, "find_chain", lambda *_: None)
-    whole = StagedNetwork(network, data, np.arange(20), dense=dense)
+    monkeypatch.setattr(layer_walk, "find_chain", lambda *_: None)
+    whole = LayerWalk(network, data, np.arange(20), dense=dense)
     assert whole.blocks == 0
     for group in range(len(whole.groups)):
         weights = pruned_weights(network, group, whole.groups)
@@ -425,7 +425,7 @@ def test_blocks_run_by_themselves_give_what_the_whole_network_gives(monkeypatch,
 def test_a_later_block_can_be_entered_without_those_before_having_been_asked_for():
     model, names, data = transformer()
     network = PrunableNetwork(model, names)
-    first, second = (StagedNetwork(network, data, np.arange(20), dense=True) for _ in range(2))
+    first, second = (LayerWalk(network, data, np.arange(20), dense=True) for _ in range(2))
     last = next(i for i, group in enumerate(first.groups) if network.layers[group[0]].name == "blocks.2.mlp.fc2.weight")
     weights = pruned_weights(network, last, first.groups)
     for group in range(last):
@@ -448,10 +448,10 @@ class TwoReaders(torch.nn.Module):
 def test_layers_with_one_input_share_its_gram_and_an_idle_one_is_an_error():
     data = samples(width=3)
     network = PrunableNetwork(TwoReaders(), ("second.weight", "first.weight", "also.weight"))
-    assert StagedNetwork(network, data, np.arange(5), dense=False).groups == ((1, 2), (0,))
+    assert LayerWalk(network, data, np.arange(5), dense=False).groups == ((1, 2), (0,))
     network = PrunableNetwork(TwoReaders(), ("first.weight", "idle.weight"))
     with pytest.raises(InvalidInput, match="'idle' is never reached"):
-        StagedNetwork(network, data, np.arange(5), dense=False)
+        LayerWalk(network, data, np.arange(5), dense=False)
 
 
 def test_padding_is_no_input():
@@ -466,7 +466,7 @@ def test_padding_is_no_input():
     model = Model().eval()
     sequences = [np.array([1, 2, 3, 4]), np.array([5, 6])]
     network = PrunableNetwork(model, ("head.weight",))
-    found = StagedNetwork(network, TokenSamples(sequences), np.arange(2), dense=False).inputs(0, network.weights())
+    found = LayerWalk(network, TokenSamples(sequences), np.arange(2), dense=False).inputs(0, network.weights())
     inputs = model.embed(torch.tensor([1, 2, 3, 4, 5, 6])).detach().double().numpy()
     assert found.count == 6
     np.testing.assert_allclose(found.gram, inputs.T @ inputs / 6, rtol=1e-6)
@@ -495,16 +495,16 @@ def test_a_convolution_is_the_linear_layer_of_its_patches(padding):
 def test_modules_whose_rows_do_not_share_their_inputs_are_refused(module, words):
     network = PrunableNetwork(torch.nn.Sequential(module), ("0.weight",))
     with pytest.raises(InvalidInput, match=words):
-        StagedNetwork(network, samples(), np.arange(3), dense=False)
+        LayerWalk(network, samples(), np.arange(3), dense=False)
 
 
 def test_no_samples_and_a_layer_of_zeros_are_errors():
     network = PrunableNetwork(mlp(), ("0.weight", "2.weight"))
     with pytest.raises(InvalidInput, match="no calibration samples"):
-        StagedNetwork(network, samples(), np.array([], dtype=np.int64), dense=False)
-    stages = StagedNetwork(network, TensorSamples(torch.zeros(4, 6), torch.zeros(4)), np.arange(4), dense=False)
+        LayerWalk(network, samples(), np.array([], dtype=np.int64), dense=False)
+    walk = LayerWalk(network, TensorSamples(torch.zeros(4, 6), torch.zeros(4)), np.arange(4), dense=False)
     with pytest.raises(InvalidInput, match="layer '0' gets zeros only"):
-        stages.inputs(0, network.weights())
+        walk.inputs(0, network.weights())
 
 
 # --- the coordinator -------------------------------------------------------------------------------------------
@@ -513,16 +513,16 @@ def test_no_samples_and_a_layer_of_zeros_are_errors():
 def coordinator(solver, *, density=0.5, mode="refit", **options):
     network = PrunableNetwork(mlp(), ("0.weight", "2.weight", "4.weight"))
     held = LayerWiseOptions(**{"samples": 40} | options)
-    stages = StagedNetwork(network, samples(), np.arange(40), dense=held.target == "dense")
+    walk = LayerWalk(network, samples(), np.arange(40), dense=held.target == "dense")
     whole = getattr(make_solver(solver), "whole_layers", False)
-    return network, LayerWise(stages, network.layers, network.weights(), density, mode, held, whole_layers=whole)
+    return network, LayerWise(walk, network.layers, network.weights(), density, mode, held, whole_layers=whole)
 
 
-def finish(walk, solver):
+def finish(pruning, solver):
     moves = []
-    while tasks := walk.ask(3):
+    while tasks := pruning.ask(3):
         for task in tasks:
-            move = walk.tell(task, solve(task.block, solver))
+            move = pruning.tell(task, solve(task.block, solver))
             moves += [] if move is None else [move]
     return moves
 
@@ -532,12 +532,12 @@ def finish(walk, solver):
 def test_a_layers_weights_are_kept_as_the_quota_says(solver, quota):
     columns = ("2.weight", "4.weight")
     network = PrunableNetwork(mlp(), columns)
-    stages = StagedNetwork(network, samples(), np.arange(40), dense=False)
+    walk = LayerWalk(network, samples(), np.arange(40), dense=False)
     options = LayerWiseOptions(quota=quota, samples=40)
     whole = solver == "alps"
-    walk = LayerWise(stages, network.layers, network.weights(), 0.5, "refit", options, whole_layers=whole)
-    moves = finish(walk, solver)
-    mask, weights = walk.best()
+    pruning = LayerWise(walk, network.layers, network.weights(), 0.5, "refit", options, whole_layers=whole)
+    moves = finish(pruning, solver)
+    mask, weights = pruning.best()
     assert mask.sum() == 44
     assert not weights[~mask].any()
     assert [move.details["layer"] for move in moves] == list(columns)
@@ -551,22 +551,22 @@ def test_a_layers_weights_are_kept_as_the_quota_says(solver, quota):
 
 
 def test_uneven_row_counts_differ_by_one_and_the_total_is_exact():
-    _, walk = coordinator("alps", density=0.3)
-    finish(walk, "alps")
-    assert walk.mask.sum() == round(0.3 * 136)
-    assert set(walk.mask[:48].reshape(8, 6).sum(axis=1)) <= {1, 2}
+    _, pruning = coordinator("alps", density=0.3)
+    finish(pruning, "alps")
+    assert pruning.mask.sum() == round(0.3 * 136)
+    assert set(pruning.mask[:48].reshape(8, 6).sum(axis=1)) <= {1, 2}
 
 
 def test_the_objective_is_the_mean_squared_difference_from_the_dense_networks_outputs():
-    network, walk = coordinator("alps", target="dense")
+    network, pruning = coordinator("alps", target="dense")
     dense = network.weights()
-    moves = finish(walk, "alps")
+    moves = finish(pruning, "alps")
     data = samples().inputs
-    network.assign(walk.weights)
+    network.assign(pruning.weights)
     inputs = network.model[:2](data).detach().double().numpy()
     network.assign(dense)
     other = network.model[:2](data).detach().double().numpy()
-    table, old = walk.weights[48:112].reshape(8, 8), dense[48:112].reshape(8, 8)
+    table, old = pruning.weights[48:112].reshape(8, 8), dense[48:112].reshape(8, 8)
     ridge = 0.01 * (inputs**2).mean()
     expected = 0.5 * ((inputs @ table.T - other @ old.T) ** 2).sum() / 40 + 0.5 * ridge * ((table - old) ** 2).sum()
     assert moves[1].details["objective_after"] == pytest.approx(expected, rel=1e-5)
@@ -578,11 +578,11 @@ def test_the_objective_is_the_mean_squared_difference_from_the_dense_networks_ou
 def test_the_dense_target_brings_the_outputs_nearer_to_the_dense_networks():
     errors = {}
     for target in ("own", "dense"):
-        network, walk = coordinator("alps", target=target)
+        network, pruning = coordinator("alps", target=target)
         data, dense = samples().inputs, network.weights()
         outputs = network.model(data).detach()
-        finish(walk, "alps")
-        network.assign(walk.weights)
+        finish(pruning, "alps")
+        network.assign(pruning.weights)
         errors[target] = float(((network.model(data).detach() - outputs) ** 2).mean())
         network.assign(dense)
     assert errors["dense"] < errors["own"]

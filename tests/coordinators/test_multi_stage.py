@@ -12,12 +12,13 @@ from prunebench.coordinators.gradual import GradualOptions, prune_gradually
 from prunebench.coordinators.multi_stage.coordinator import MultiStageOptions
 from prunebench.coordinators.schedules import SCHEDULES, densities
 from prunebench.core.errors import Interrupted, InvalidInput, MissingData, UnknownName
-from prunebench.curvature.stages import StageNetwork, reestimate_batch_norm
 from prunebench.networks import checkpoints
 from prunebench.networks.classification import cross_entropy
 from prunebench.networks.convolutional import cifar_resnet, filled, mobilenet_v1, prunable_weights, resnet50
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.samples import TensorSamples
+from prunebench.recovery.batch_norm import reestimate_batch_norm
+from prunebench.recovery.movable import MovableNetwork
 from prunebench.runs.prune import PruneRequest, prune, resume
 
 QUICK = {"stages": 3, "samples": 300, "held_out": 200, "settle_samples": 300, "settle": 1, "settle_end": 2}
@@ -226,7 +227,7 @@ def test_batch_norm_statistics_follow_the_weights_and_stay_where_the_weights_sta
     small = _Small()
     network = PrunableNetwork(small.net, ("0.weight",))
     given = small.net[1].running_mean.clone()
-    stages = StageNetwork(small, network, np.arange(60))
+    stages = MovableNetwork(small, network, np.arange(60))
     dense = network.weights()
     stages.place(dense)
     assert small.net[1].running_mean == pytest.approx(given, abs=1e-6)
@@ -239,7 +240,7 @@ def test_batch_norm_statistics_follow_the_weights_and_stay_where_the_weights_sta
 def test_a_gradient_that_is_not_a_number_names_the_layer():
     small = _Small()
     small.samples.inputs[7, 0, 0, 0] = float("nan")
-    stages = StageNetwork(small, PrunableNetwork(small.net, ("0.weight", "4.weight")), np.zeros(0, dtype=np.int64))
+    stages = MovableNetwork(small, PrunableNetwork(small.net, ("0.weight", "4.weight")), np.zeros(0, dtype=np.int64))
     with pytest.raises(InvalidInput, match=r"0\.weight"):
         stages.rows(np.arange(10), 1)
 

@@ -16,8 +16,8 @@ from prunebench.curvature.gradient_check import own_gradients
 from prunebench.curvature.gradient_ways import ONE_BY_ONE, PASSES, way_of
 from prunebench.curvature.gradients import sample_gradients
 from prunebench.curvature.landscape import NetworkLandscape
+from prunebench.curvature.layer_walk import LayerWalk
 from prunebench.curvature.module_use import used_otherwise
-from prunebench.curvature.staged import StagedNetwork
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.samples import TensorSamples
 from prunebench.recovery.layer_refit import LayerRefit
@@ -406,7 +406,7 @@ def test_their_inputs_are_refused_by_name(name):
     (layer,) = ZOO[name][2]
     words = rf"'{re.escape(layer)}' is used otherwise .*exclude={re.escape(layer)}\.weight, or"
     with pytest.raises(InvalidInput, match=words):
-        StagedNetwork(network, samples, np.arange(COUNT), dense=False)
+        LayerWalk(network, samples, np.arange(COUNT), dense=False)
     with pytest.raises(InvalidInput, match=words):
         layer_inputs(network, layer, samples, np.arange(COUNT))
     with pytest.raises(InvalidInput, match=words):

@@ -23,11 +23,11 @@ dimod = pytest.importorskip("dimod")
 from dimod.serialization import coo  # noqa: E402
 from dimod.testing import assert_sampler_api, load_sampler_bqm_tests  # noqa: E402
 
+from prunebench.dimod_sampler import PruneSampler  # noqa: E402
 from prunebench.forms import dimod as forms  # noqa: E402
 from prunebench.forms import graph  # noqa: E402
-from prunebench.forms.sampling import tuned  # noqa: E402
-from prunebench.sampler import PruneSampler  # noqa: E402
-from prunebench.solvers.dimod import sampler_run  # noqa: E402
+from prunebench.forms.sampler_calls import tuned  # noqa: E402
+from prunebench.solvers.dimod import timed_run  # noqa: E402
 
 NAMES = ("anneal", "neal", "tabu", "steepest-descent", "path-integral", "exact")
 
@@ -195,7 +195,7 @@ def test_samples_of_another_vartype_are_read_as_spins():
 
 
 def test_a_sampler_that_hangs_is_given_up_on(monkeypatch):
-    monkeypatch.setattr(sampler_run, "GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(timed_run, "GRACE_SECONDS", 0.2)
     block = instance("gaussian", 1, "select")
     release = threading.Event()
 

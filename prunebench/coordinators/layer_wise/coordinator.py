@@ -34,11 +34,11 @@ from prunebench.core.solution import Solution
 from prunebench.core.solver import Solver
 
 if TYPE_CHECKING:
-    from prunebench.curvature.staged import InputGrams
+    from prunebench.curvature.layer_walk import InputGrams
 
 
-class Stages(Protocol):
-    """A network walked layer by layer, as `prunebench.curvature.staged.StagedNetwork`."""
+class Walk(Protocol):
+    """A network walked layer by layer, as `prunebench.curvature.layer_walk.LayerWalk`."""
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
@@ -58,7 +58,7 @@ class LayerWise:
 
     Parameters
     ----------
-    stages : the network
+    walk : the network
     layers : the prunable parameters in order;  dense_weights : float (p,)
     density : the part that is kept
     mode : "select" (kept weights stay) or "refit"
@@ -72,7 +72,7 @@ class LayerWise:
 
     def __init__(
         self,
-        stages: Stages,
+        walk: Walk,
         layers: Sequence[Layer],
         dense_weights: FloatArray,
         density: float,
@@ -85,12 +85,12 @@ class LayerWise:
         self.options, self.mode, self.problem = options, mode, problem
         self.mask: BoolArray = np.ones(dense_weights.size, dtype=np.bool_)
         self.weights: FloatArray = dense_weights.copy()
-        self._stages, self._layers, self._dense = stages, layers, dense_weights
+        self._walk, self._layers, self._dense = walk, layers, dense_weights
         self._whole = whole_layers
         quota = NetworkQuota.of(options.quota, layers, density)
         assert quota is not None
         self._quota = quota
-        self._order = [(number, layer) for number, group in enumerate(stages.groups) for layer in group]
+        self._order = [(number, layer) for number, group in enumerate(walk.groups) for layer in group]
         tasks = [1 if whole_layers else layers[layer].shape[0] for _, layer in self._order]
         self._first_task = np.concatenate([[0], np.cumsum(tasks)])
         self._done = 0
@@ -169,7 +169,7 @@ class LayerWise:
         self._clock = perf_counter()
         group, number = self._order[self._done]
         if self._held is None or self._held[0] != group:
-            self._held = group, self._stages.inputs(group, self.weights)
+            self._held = group, self._walk.inputs(group, self.weights)
         self._gathered = perf_counter() - self._clock
         layer = self._layers[number]
         form = self._form = self._layer_form(layer, self._held[1])

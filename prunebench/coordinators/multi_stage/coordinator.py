@@ -30,8 +30,8 @@ from prunebench.curvature.fisher import fisher_form
 from prunebench.recovery.follow import Pace, small_steps
 
 if TYPE_CHECKING:
-    from prunebench.curvature.stages import StageNetwork
     from prunebench.recovery.layer_refit import LayerRefit
+    from prunebench.recovery.movable import MovableNetwork
 
 MOST_ROWS = 1000
 """Gradient rows of a stage where the options leave them open."""
@@ -169,7 +169,7 @@ class MultiStage:
 
     Parameters
     ----------
-    network : StageNetwork     gives gradients, true losses and batch-norm statistics
+    network : MovableNetwork     gives gradients, true losses and batch-norm statistics
     total : calibration samples there are
     density : the part that is kept in the end, exactly round(density·p) weights
     mode : "refit" (pruned weights may come back), or "select"
@@ -179,7 +179,7 @@ class MultiStage:
 
     def __init__(
         self,
-        network: "StageNetwork",
+        network: "MovableNetwork",
         total: int,
         density: float,
         mode: Mode,

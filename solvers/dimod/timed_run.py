@@ -11,8 +11,8 @@ import numpy as np
 from prunebench.core.block import BlockProblem
 from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
 from prunebench.forms.dimod import encode, swap_unit, to_cqm
-from prunebench.forms.sampling import SamplerFailed, accepted, ask, keywords_of, masks_of, require_keywords, tuned
-from prunebench.solvers.dimod.sampled import Pool
+from prunebench.forms.sampler_calls import SamplerFailed, accepted, ask, keywords_of, masks_of, require_keywords, tuned
+from prunebench.solvers.dimod.pool import Pool
 
 SEARCH_SHARE = 0.95
 """Share of the seconds that tuning and sampling use when a polish follows."""

@@ -42,7 +42,7 @@ class InputGrams:
     count: int
 
 
-class StagedNetwork:
+class LayerWalk:
     """The prunable layers in the order in which the network runs them, and their inputs.
 
     Parameters
