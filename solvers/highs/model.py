@@ -74,6 +74,11 @@ class Model:
         lp.a_matrix_.index_, lp.a_matrix_.value_ = np.empty(0, np.int32), np.empty(0)
         self.highs.passModel(lp)
         self._integral = False
+        states = highspy.HighsModelStatus
+        # after an error the dual bound reads 0, which nobody proved
+        self._bounding = (
+            states.kOptimal, states.kInterrupt, states.kTimeLimit, states.kIterationLimit, states.kSolutionLimit,
+        )  # fmt: skip
 
     def set_options(self, options: Iterable[tuple[str, bool | float]]) -> None:
         """HiGHS' options by name."""
@@ -167,8 +172,6 @@ class Model:
         finished = status == self._highspy.HighsModelStatus.kOptimal
         if finished and self._integral:
             points.append(np.array(highs.getSolution().col_value))
-        bound = float(info.mip_dual_bound) if self._integral else -np.inf
-        if status == self._highspy.HighsModelStatus.kInfeasible:
-            bound = -np.inf
+        bound = float(info.mip_dual_bound) if self._integral and status in self._bounding else -np.inf
         nodes = int(getattr(info, "mip_node_count", 0)) if self._integral else 0
         return Outcome(bound, points, nodes, finished, highs.modelStatusToString(status))

@@ -17,9 +17,11 @@ from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.kernels.trees.select_node import FREE
 from prunebench.solvers.highs import parts
 from prunebench.solvers.highs.formulations import Ellipsoid, refitted
+from prunebench.solvers.highs.model import Model, Rows
 from prunebench.solvers.highs.parts import Exclusion, Front, prove_refit, refit_tangents, select_tangents
 from prunebench.solvers.highs.points import refit_points, relaxation_points
 from prunebench.solvers.highs.probing import probed, reduced
+from prunebench.testing.claims import attack
 from prunebench.testing.exact import Exact
 from prunebench.testing.hostile import ill_conditioned
 from prunebench.testing.instances import FAMILIES, instance
@@ -296,6 +298,24 @@ def test_a_refit_block_on_which_highs_fails_below_tangents_is_still_proved():
     assert answer.status is Status.OPTIMAL, answer.stop_reason
     assert answer.objective == pytest.approx(best.objective, rel=1e-9)
     assert answer.lower_bound <= value_range(block, best.weights)[1]
+
+
+def test_a_run_that_ends_in_an_error_proves_nothing():
+    highspy = pytest.importorskip("highspy")
+    model = Model(np.array([1.0, 2.0]), np.zeros(2), np.ones(2), 2, 1)
+    rows = Rows()
+    rows.add((0, 1), (1.0, 1.0), lower=1.0)
+    model.add(rows)
+    assert model.solve(10.0, None, lambda: False, lambda _: None).bound == 1.0
+    model.highs.getModelStatus = lambda: highspy.HighsModelStatus.kSolveError
+    outcome = model.solve(10.0, None, lambda: False, lambda _: None)
+    assert (outcome.bound, outcome.finished) == (-np.inf, False)
+
+
+def test_no_bound_of_a_refit_block_is_above_its_optimum_where_highs_ends_in_an_error():
+    # its curvatures differ by nine orders of magnitude, at which HiGHS' simplex has given up
+    counts = attack(["highs"], 1, 300, families=["ill-conditioned"], modes=["refit"], bounds=False)
+    assert (counts.bounded, counts.wrong) == (1, 0), counts.examples
 
 
 def test_a_refit_block_whose_tree_stays_open_is_left_to_the_perspective_model(monkeypatch):
