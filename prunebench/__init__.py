@@ -1,5 +1,6 @@
 """Neural-network pruning as combinatorial optimization: any solver on the same block of weights."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from prunebench.core.block import BlockProblem
@@ -13,6 +14,9 @@ from prunebench.core.solver import Refit, Solver, make_solver, solve
 if TYPE_CHECKING:
     from prunebench.comparison.run import compare
     from prunebench.dimod_sampler import PruneSampler
+    from prunebench.kernels.relaxations.bounds import lower_bound
+    from prunebench.runs.cut import cut_block
+    from prunebench.verification import verify
 
 __version__ = "0.1.0"
 
@@ -29,22 +33,28 @@ __all__ = [
     "Solver",
     "Status",
     "compare",
+    "cut_block",
+    "lower_bound",
     "make_problem",
     "make_solver",
     "register_problem",
     "register_solver",
     "solve",
+    "verify",
 ]
+
+LAZY = {
+    "PruneSampler": "prunebench.dimod_sampler",
+    "compare": "prunebench.comparison.run",
+    "cut_block": "prunebench.runs.cut",
+    "lower_bound": "prunebench.kernels.relaxations.bounds",
+    "verify": "prunebench.verification",
+}
+"""Names whose modules are loaded only for those who ask: dimod with PruneSampler, torch with cut_block, and so on."""
 
 
 def __getattr__(name: str) -> Any:
-    """Names whose modules are loaded only for those who ask: dimod with PruneSampler, much more with compare."""
-    if name == "compare":
-        from prunebench.comparison.run import compare
-
-        return compare
-    if name == "PruneSampler":
-        from prunebench.dimod_sampler import PruneSampler
-
-        return PruneSampler
+    """The names of LAZY, loaded when they are first used."""
+    if name in LAZY:
+        return getattr(import_module(LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -69,36 +69,48 @@ def read(path: Path) -> dict[str, Any]:
         contents = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
     except (UnicodeDecodeError, ValueError, RecursionError, OSError) as error:
         raise InvalidInput(f"{path}: not a solution file: {error}") from error
-    if not isinstance(contents, dict):
-        raise InvalidInput(f"{path}: not a solution file: a JSON object is expected")
+    return checked(contents, path)
+
+
+def checked(contents: Any, source: object) -> dict[str, Any]:
+    """Contents of a solution file that are of the right kind.
+
+    source : what messages call it
+
+    Raises
+    ------
+    InvalidInput   no JSON object, a key is missing, or a value is of another kind
+    """
+    if not isinstance(contents, Mapping):
+        raise InvalidInput(f"{source}: not a solution file: a JSON object is expected")
     missing = [key for key in ("mask", "weights", "objective", "block_hash", "mode") if key not in contents]
     if missing:
-        raise InvalidInput(f"{path}: not a solution file: the key {missing[0]!r} is missing")
+        raise InvalidInput(f"{source}: not a solution file: the key {missing[0]!r} is missing")
     for key in ("objective", "lower_bound", "gap", "relative_gap"):
-        _require_number(path, contents, key)
+        _require_number(source, contents, key)
     for key in ("kept", "total"):
         if not isinstance(contents.get(key, 0), int) or isinstance(contents.get(key), bool):
-            raise InvalidInput(f"{path}: {key} is {_short(contents[key])}; expected a whole number")
+            raise InvalidInput(f"{source}: {key} is {_short(contents[key])}; expected a whole number")
     for key in ("block_hash", "mode", "status", "solver"):
         if not isinstance(contents.get(key, ""), str):
-            raise InvalidInput(f"{path}: {key} is {_short(contents[key])}; expected text")
+            raise InvalidInput(f"{source}: {key} is {_short(contents[key])}; expected text")
     if contents["mode"] not in MODES:
-        raise InvalidInput(f"{path}: mode is {contents['mode']!r}; expected one of {', '.join(MODES)}")
+        raise InvalidInput(f"{source}: mode is {contents['mode']!r}; expected one of {', '.join(MODES)}")
     details = {} if contents.get("details") is None else contents["details"]
     if not isinstance(details, dict):
-        raise InvalidInput(f"{path}: details is {_short(details)}; expected an object")
+        raise InvalidInput(f"{source}: details is {_short(details)}; expected an object")
     if not isinstance(details.get("certificate", {}), dict):
-        raise InvalidInput(f"{path}: the certificate is {_short(details['certificate'])}; expected an object")
-    return contents
+        raise InvalidInput(f"{source}: the certificate is {_short(details['certificate'])}; expected an object")
+    return dict(contents)
 
 
-def _require_number(path: Path, contents: Mapping[str, Any], key: str) -> None:
+def _require_number(source: object, contents: Mapping[str, Any], key: str) -> None:
     """Refuse what is not a finite number; all but the objective may be null, for "none"."""
     value = contents.get(key)
     if value is None and key != "objective":
         return
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not _is_finite(value):
-        raise InvalidInput(f"{path}: {key} is {_short(value)}; expected a finite number")
+        raise InvalidInput(f"{source}: {key} is {_short(value)}; expected a finite number")
 
 
 def _is_finite(value: float) -> bool:

@@ -16,7 +16,7 @@ from prunebench.runs.prune import COORDINATORS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(DOCS.glob("*.md"))
+PAGES = sorted(DOCS.rglob("*.md"))
 INCLUDED = re.compile(r'^--8<-- "(?P<path>[^"]+)"$', re.MULTILINE)
 BLOCK = re.compile(r"(?P<skip><!-- not run: [^\n]+ -->\n)?^```(?P<language>python|sh)\n(?P<code>.*?)^```$", re.M | re.S)
 
@@ -79,7 +79,9 @@ def _text(site, name):
 
 
 def test_every_page_is_built(site):
-    assert {page.stem for page in PAGES} <= {page.stem for page in site.glob("*.html")}
+    assert {page.relative_to(DOCS).with_suffix("") for page in PAGES} <= {
+        page.relative_to(site).with_suffix("") for page in site.rglob("*.html")
+    }
 
 
 def test_nothing_is_loaded_from_elsewhere(site):
@@ -154,6 +156,16 @@ def test_every_benchmark_that_is_named_exists():
     for page in [*PAGES, ROOT / "README.md"]:
         for name in re.findall(r"benchmarks/\w+\.py", page.read_text()):
             assert (ROOT / name).is_file(), f"{page.name} names {name}"
+
+
+def test_every_file_that_is_named_exists():
+    named = re.compile(r"`((?:prunebench|solvers|problems|tests|docs|notebooks)/[\w/.-]*\w(?:/|\.\w+))`")
+    found = 0
+    for page in [*PAGES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]:
+        for name in named.findall(page.read_text()):
+            found += 1
+            assert (ROOT / name).exists(), f"{page.name} names {name}"
+    assert found > 20
 
 
 def test_every_option_of_a_line_that_is_not_run_exists():
