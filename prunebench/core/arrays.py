@@ -32,7 +32,7 @@ def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view
 
 
-def vector(name: str, value: npt.ArrayLike, size: int) -> FloatArray:
+def vector(name: str, value: npt.ArrayLike, size: int, each: str = "weight") -> FloatArray:
     """`value` as a read-only float64 copy of shape (size,), finite throughout.
 
     Raises
@@ -41,7 +41,7 @@ def vector(name: str, value: npt.ArrayLike, size: int) -> FloatArray:
     """
     array = numeric(name, value)
     if array.shape != (size,):
-        raise InvalidInput(f"{name} has shape {array.shape}; expected ({size},), one entry a weight")
+        raise InvalidInput(f"{name} has shape {array.shape}; expected ({size},), one entry a {each}")
     require_finite(name, array)
     return np.asarray(frozen(array.astype(np.float64, copy=True)), dtype=np.float64)
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.arrays import Factor, FloatArray, row_chunks, times, transposed_times
-from prunebench.core.keeping import Keeping, Quota
+from prunebench.core.keeping import Counted
 
 UNIT = 0.5 * float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)
@@ -98,16 +98,12 @@ def transposed_image(matrix: Factor, vector: Operand) -> Ball:
     return Ball(transposed_times(matrix, ball.mid), _up(spread))
 
 
-def largest_sum(ball: Ball, count: Keeping) -> float:
-    """An upper end of the sum of the `count` largest entries, or of each group's largest in a quota."""
-    if count == 0:
+def largest_sum(ball: Ball, keeping: Counted) -> float:
+    """An upper end of the largest sum of entries that a feasible mask keeps."""
+    if keeping.keep == 0:
         return 0.0
     ends = ball.upper()
-    if isinstance(count, Quota):
-        chosen = ends[count.top_mask(ends)]
-    else:
-        chosen = np.partition(ends, ends.size - count)[ends.size - count :]
-    return math.nextafter(math.fsum(chosen), math.inf)
+    return math.nextafter(math.fsum(ends[keeping.top_mask(ends)]), math.inf)
 
 
 def _share(terms: int) -> float:

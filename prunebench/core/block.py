@@ -1,7 +1,6 @@
 """The block problem: what every solver gets, and all it gets."""
 
 import hashlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,7 +14,7 @@ from prunebench.core import block_file, definite
 from prunebench.core.arrays import LARGEST, BoolArray, FloatArray, frozen, numeric, vector
 from prunebench.core.errors import InvalidInput
 from prunebench.core.gap import gap
-from prunebench.core.keeping import Keeping, Quota, top
+from prunebench.core.keeping import Count, Counted, Quota
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.qubo import Qubo
 from prunebench.core.rows import RowsForm, RowsQubo
@@ -120,21 +119,21 @@ class BlockProblem:
     @property
     def settled(self) -> bool:
         """Whether only one mask is feasible."""
-        return self.keep in (0, self.p) or (self.quota is not None and self.quota.settled)
+        return self.keeping.settled
 
-    @property
-    def keeping(self) -> Keeping:
-        """The quota where there is one, else `keep`."""
-        return self.keep if self.quota is None else self.quota
+    @cached_property
+    def keeping(self) -> Counted:
+        """Which masks are feasible: the quota where there is one, else the count `keep`."""
+        return Count(self.p, self.keep) if self.quota is None else self.quota
 
     @property
     def mask_count(self) -> int:
         """How many masks are feasible, exactly."""
-        return math.comb(self.p, self.keep) if self.quota is None else self.quota.mask_count
+        return self.keeping.mask_count
 
     def top_mask(self, scores: FloatArray) -> BoolArray:
         """The feasible mask of the highest scores, within groups where there is a quota. (p,) -> bool (p,)"""
-        return top(scores, self.keeping)
+        return self.keeping.top_mask(scores)
 
     @cached_property
     def hash(self) -> str:

@@ -1,4 +1,6 @@
-"""Quotas: how many weights each of several disjoint groups keeps, such as rows, layers, or N of every M.
+"""Which masks are feasible: those that keep so many weights in all, or in each of several disjoint groups.
+
+A quota's groups are rows, layers, or M consecutive weights of which N are kept. Budgets are in `core.cost`.
 
 N:M groups: Zhou et al.: Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch,
 ICLR 2021 (2:4 keeps 2 of every 4 consecutive weights). Equal counts in every output row: Sun et al.,
@@ -14,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, frozen, numeric, whole_number
+from prunebench.core.constraint import MaskConstraint
+from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
 from prunebench.core.masks import keep_count, keep_per_layer, top_mask
 
@@ -22,6 +26,91 @@ Groups = Sequence[tuple[npt.ArrayLike, int]]
 
 FEW_GROUPS = 16
 """Up to this many groups are ranked one after the other, beyond all at once."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """Σ m = keep, exactly. It answers for its groups as a quota of one group does.
+
+    Raises
+    ------
+    InvalidInput   no weights, or a keep count out of 0 to p
+    """
+
+    p: int
+    keep: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "p", whole_number("p", self.p, 1))
+        object.__setattr__(self, "keep", whole_number("keep", self.keep, 0))
+        if self.keep > self.p:
+            raise InvalidInput(f"keep is {self.keep} but there are {self.p} weights; choose 0 to {self.p}")
+
+    @property
+    def most(self) -> int:
+        """`keep`."""
+        return self.keep
+
+    @property
+    def settled(self) -> bool:
+        """Whether none or all are kept."""
+        return self.keep in (0, self.p)
+
+    @property
+    def mask_count(self) -> int:
+        """p choose keep."""
+        return math.comb(self.p, self.keep)
+
+    @property
+    def shares(self) -> FloatArray:
+        """keep / p, for every weight. float64 (p,)"""
+        return np.full(self.p, self.keep / self.p)
+
+    def violation(self, mask: BoolArray) -> str:
+        """How many a mask keeps where that is not `keep`; "" where it is."""
+        kept = int(np.count_nonzero(mask))
+        return "" if kept == self.keep else f"keeps {kept} weights; it must keep exactly {self.keep}"
+
+    def feasible(self, mask: BoolArray) -> bool:
+        """Whether a mask keeps as many. bool (p,)"""
+        return not self.violation(mask)
+
+    def top_mask(self, scores: FloatArray) -> BoolArray:
+        """True at the `keep` highest scores; ties go to the lower position. (p,) -> (p,)"""
+        return top_mask(scores, self.keep)
+
+    def repair(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
+        """The lowest scores of the mask leave, or the highest outside enter, until `keep` are kept. (p,), (p,)"""
+        out_of_question = (~mask, -np.inf) if np.count_nonzero(mask) > self.keep else (mask, np.inf)
+        return top_mask(np.where(*out_of_question, scores), self.keep)
+
+    def exchanges(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
+        """The r-th cheapest kept weight with the r-th most useful pruned one. -> int64 (e,), int64 (e,)"""
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        pairs = min(kept.size, pruned.size)
+        leaving = kept[np.argsort(cost[kept], kind="stable")][:pairs]
+        return leaving, pruned[np.argsort(-worth[pruned], kind="stable")][:pairs]
+
+    def grown(self, factor: float) -> "Count":
+        """A count `factor` times as large, at most all."""
+        return Count(self.p, min(self.p, round(factor * self.keep)))
+
+    def totals(self, values: FloatArray) -> FloatArray:
+        """The sum of all values. float64 (p,) -> float64 (1,)"""
+        return np.array([values.sum()])
+
+    def spread(self, values: FloatArray) -> FloatArray:
+        """One value for all weights. (1,) -> (1,), which numpy repeats"""
+        return values
+
+    @property
+    def counts(self) -> IndexArray:
+        """`keep`. int64 (1,)"""
+        return np.array([self.keep])
+
+    def within(self, indices: IndexArray, mask: BoolArray) -> "Count":
+        """The count of the weights `indices` while all others stay as `mask` (p,) has them."""
+        return Count(indices.size, int(np.count_nonzero(mask[indices])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +269,11 @@ class Quota:
         return np.asarray((self.counts / self.sizes)[self.group])
 
     @property
+    def most(self) -> int:
+        """`keep`."""
+        return self.keep
+
+    @property
     def settled(self) -> bool:
         """Whether only one mask is feasible: every group keeps none or all."""
         return bool(((self.counts == 0) | (self.counts == self.sizes)).all())
@@ -189,9 +283,21 @@ class Quota:
         """How many masks are feasible, exactly."""
         return math.prod(math.comb(int(size), int(count)) for size, count in zip(self.sizes, self.counts, strict=True))
 
+    def totals(self, values: FloatArray) -> FloatArray:
+        """The sum of each group's values. float64 (p,) -> float64 (g,)"""
+        return np.asarray(np.bincount(self.group, values, minlength=self.counts.size), dtype=np.float64)
+
+    def spread(self, values: FloatArray) -> FloatArray:
+        """Each group's value for each of its weights. (g,) -> (p,)"""
+        return np.asarray(values[self.group])
+
     def members(self, number: int) -> IndexArray:
         """The positions of one group, ascending."""
         return np.asarray(self.order[self.offsets[number] : self.offsets[number + 1]])
+
+    def feasible(self, mask: BoolArray) -> bool:
+        """Whether a mask keeps each group's count. bool (p,)"""
+        return not self.violation(mask)
 
     def top_mask(self, scores: FloatArray) -> BoolArray:
         """True at each group's highest scores, as many as its count; ties go to the lower position. (p,) -> (p,)"""
@@ -213,6 +319,11 @@ class Quota:
         mask = np.zeros(self.p, dtype=np.bool_)
         mask[self.order] = inside
         return mask
+
+    def repair(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
+        """In each group the lowest scores of the mask leave, or the highest outside enter. (p,), (p,) -> (p,)"""
+        over = (self.kept_of(mask) > self.counts)[self.group]
+        return self.top_mask(np.where(mask & ~over, np.inf, np.where(~mask & over, -np.inf, scores)))
 
     def kept_of(self, mask: BoolArray) -> IndexArray:
         """How many weights a mask keeps in each group. bool (p,) -> int64 (g,)"""
@@ -280,13 +391,12 @@ class Quota:
         return Quota(group, np.bincount(group, weights=mask[indices]).astype(np.int64))
 
 
-Keeping = int | Quota
-"""How many weights are kept: a plain count, or a quota."""
-
-
-def top(scores: FloatArray, keeping: Keeping) -> BoolArray:
-    """The mask of the highest scores that keeps a plain count, or a quota. (p,) -> bool (p,)"""
-    return keeping.top_mask(scores) if isinstance(keeping, Quota) else top_mask(scores, keeping)
+Counted = Count | Quota
+"""An exact number of kept weights, in all or group by group: what a block problem takes."""
+Keeping = Count | Quota | Cost
+"""Which masks are feasible."""
+KINDS: tuple[type[MaskConstraint], ...] = (Count, Quota, Cost)
+"""The classes of `Keeping`, held to one interface by the type checker."""
 
 
 def _ranks(sizes: IndexArray) -> IndexArray:

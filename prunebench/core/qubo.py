@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, Factor, FloatArray, column_squares, row_chunks, times
-from prunebench.core.keeping import Keeping, Quota
+from prunebench.core.keeping import Counted, Quota
 from prunebench.core.quadratic import QuadraticForm
 
 
@@ -75,12 +75,12 @@ class Qubo:
             squares = np.sum((scaled @ self.factor.T.astype(np.float64, copy=False)) ** 2, axis=1)
         return np.asarray(out + 0.5 * (squares - chosen @ self._own_squares))
 
-    def random_mean(self, keep: Keeping) -> float:
-        """The mean of E over uniformly random masks with `keep` ones, or within a quota, in closed form."""
-        if isinstance(keep, Quota):
-            return self._mean_within(keep)
-        share = keep / self.p
-        pair_share = share * (keep - 1) / (self.p - 1) if self.p > 1 else 0.0
+    def random_mean(self, keeping: Counted) -> float:
+        """The mean of E over uniformly random feasible masks, in closed form."""
+        if isinstance(keeping, Quota):
+            return self._mean_within(keeping)
+        share = keeping.keep / self.p
+        pair_share = share * (keeping.keep - 1) / (self.p - 1) if self.p > 1 else 0.0
         pairs = 0.5 * (self._along(self.scale) - float(self._own_squares.sum()))
         return self.constant + share * float(self.linear.sum()) + pair_share * pairs
 

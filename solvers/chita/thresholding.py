@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray
-from prunebench.core.keeping import Keeping, Quota, top
+from prunebench.core.keeping import Counted
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.kernels.linear_algebra.matrix import FactorMatrix
 
@@ -37,9 +37,9 @@ class Point:
 
 
 class Descent:
-    """IHT on the weights `chosen` of a form, all others at zero; `keep` of them, or a quota of them, stay."""
+    """IHT on the weights `chosen` of a form, all others at zero; `keep` says how many of them stay."""
 
-    def __init__(self, form: QuadraticForm, keep: Keeping, chosen: IndexArray | None = None) -> None:
+    def __init__(self, form: QuadraticForm, keep: Counted, chosen: IndexArray | None = None) -> None:
         root = form.square_root()
         self._keep = keep
         if chosen is None:
@@ -80,7 +80,7 @@ class Descent:
                     found = Point(weights, mask, residual, value)
             elif piece == 0:
                 return self._exchange(point, gradient)
-            ahead = top(np.abs(point.weights - max(length, 0.0) * gradient), self._keep)
+            ahead = self._keep.top_mask(np.abs(point.weights - max(length, 0.0) * gradient))
             if length <= 0.0 or np.array_equal(ahead, mask):
                 break
             mask = ahead
@@ -101,13 +101,13 @@ class Descent:
 
     def _exchange(self, point: Point, gradient: FloatArray) -> Point | None:
         """A step from a back-solved point, whose gradient vanishes on the support: longest first."""
-        strongest = top(np.abs(gradient), self._keep)
+        strongest = self._keep.top_mask(np.abs(gradient))
         slope = np.where(strongest, gradient, 0.0)
         image = self._times(slope)
         curvature = float(image @ image + (self._ridge * slope) @ slope)
         length = float(slope @ slope) / curvature if curvature > 0.0 else 0.0
         for _ in range(PIECES):
-            mask = top(np.abs(point.weights - length * gradient), self._keep)
+            mask = self._keep.top_mask(np.abs(point.weights - length * gradient))
             if length <= 0.0 or np.array_equal(mask, point.mask):
                 return None
             best, weights, residual = self._minimiser(point, mask, gradient)
@@ -139,14 +139,14 @@ class Descent:
         return self._constant + float(self._linear @ move) + 0.5 * (float(residual @ residual) + ridge)
 
 
-def first_support(form: QuadraticForm, dense_weights: FloatArray, keep: Keeping) -> BoolArray:
+def first_support(form: QuadraticForm, dense_weights: FloatArray, keep: Counted) -> BoolArray:
     """The support of the hard threshold of one gradient step from the dense weights. bool (p,)
 
     Without a gradient there this is magnitude pruning. With one, the step length is the parabola's
     minimiser on the magnitude support, tried along with its halves; the lowest f decides, so the
     result is always a support (the released program's is undefined when no trial improves).
     """
-    magnitude = top(np.abs(dense_weights), keep)
+    magnitude = keep.top_mask(np.abs(dense_weights))
     descent = Descent(form, keep)
     gradient = form.gradient(dense_weights)
     if not gradient.any():
@@ -158,7 +158,7 @@ def first_support(form: QuadraticForm, dense_weights: FloatArray, keep: Keeping)
 
 
 def with_active_set(
-    form: QuadraticForm, start: Point, keep: Keeping, steps: int, growth: float, stop: Callable[[int], str]
+    form: QuadraticForm, start: Point, keep: Counted, steps: int, growth: float, stop: Callable[[int], str]
 ) -> tuple[Point, int]:
     """IHT whose steps touch only an active set of about growth·keep weights; grown while outsiders improve f.
 
@@ -169,11 +169,11 @@ def with_active_set(
     point = start
     gradient = whole.gradient(point)
     scale = _step_scale(point, gradient)
-    wide = keep.grown(growth) if isinstance(keep, Quota) else min(form.p, round(growth * keep))
-    active = top(np.abs(point.weights - scale * gradient), wide) | point.mask
+    wide = keep.grown(growth)
+    active = wide.top_mask(np.abs(point.weights - scale * gradient)) | point.mask
     while made < steps and not stop(made):
         chosen = np.flatnonzero(active)
-        part = Descent(form, keep.within(chosen, point.mask) if isinstance(keep, Quota) else keep, chosen)
+        part = Descent(form, keep.within(chosen, point.mask), chosen)
         spent = made
 
         def inner_stop(count: int, spent: int = spent) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
-from prunebench.core.keeping import top
+from prunebench.core.masks import top_mask
 from prunebench.kernels.relaxations.programs import HALF_ULP
 from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.kernels.trees.points import descend, repair, rounded
@@ -112,7 +112,7 @@ class Exclusion:
 
     def masks(self, points: list[FloatArray]) -> list[BoolArray]:
         """The masks of HiGHS' points, whose integers hold only to a tolerance."""
-        return [top(point, self.keep) for point in points]
+        return [top_mask(point, self.keep) for point in points]
 
     def _rows(self, slopes: FloatArray, constants: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
         """The tangents as scale·row'm − right, and how much each row lost."""

@@ -21,8 +21,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.keeping import top
 from prunebench.core.mask_bounds import mask_bound
+from prunebench.core.masks import top_mask
 from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
 from prunebench.core.proof import Proof
 from prunebench.core.solution import Solution, Status
@@ -442,7 +442,7 @@ class _Run:
         """The mask of the largest binaries: HiGHS' integers hold only to a tolerance."""
         if self.left is None:
             return self.block.top_mask(point[: self.block.p])
-        return top(point[: self.free.size], self.free.size - self.left.program.count)
+        return top_mask(point[: self.free.size], self.free.size - self.left.program.count)
 
     def _raise_bound(self, bound: float) -> None:
         self.bound = max(self.bound, min(bound, self.most, self.objective))

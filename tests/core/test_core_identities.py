@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prunebench import BlockProblem
 from prunebench.core.block_file import PROBLEM_KEYS
 from prunebench.core.errors import InvalidInput
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Count, Quota
 from prunebench.core.masks import keep_per_layer
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.qubo import Qubo
@@ -125,7 +125,7 @@ def test_the_random_mean_is_the_mean_over_all_masks(seed):
         quota = Quota([0, 1, 0, 1, 1, 0, 2], [1, 2, 1])
         masks = list(all_masks(7, 4))
         inside = [mask for mask in masks if not quota.violation(mask)]
-        assert qubo.random_mean(4) == pytest.approx(np.mean([qubo.energy(mask) for mask in masks]))
+        assert qubo.random_mean(Count(qubo.p, 4)) == pytest.approx(np.mean([qubo.energy(mask) for mask in masks]))
         assert qubo.random_mean(quota) == pytest.approx(np.mean([qubo.energy(mask) for mask in inside]))
         assert qubo.energies(np.array(masks)) == pytest.approx([qubo.energy(mask) for mask in masks])
 

@@ -9,6 +9,7 @@ import pytest
 from prunebench import BlockProblem, QuadraticForm, solve
 from prunebench.core.balls import Ball, image, largest_sum
 from prunebench.core.errors import InvalidInput
+from prunebench.core.keeping import Count
 from prunebench.kernels.relaxations import bounds
 from prunebench.kernels.relaxations.bounds import lower_bound
 from prunebench.kernels.relaxations.certificate import LAGRANGIAN, SHIFT, SPLIT, derive, value_range
@@ -160,4 +161,4 @@ def test_products_of_balls_hold_the_exact_product():
 
 def test_the_largest_sum_is_an_upper_end():
     ball = Ball(np.array([3.0, 1.0, 2.0]), np.array([0.5, 0.5, 2.0]))
-    assert 7.5 <= largest_sum(ball, 2) <= 7.5 + 1e-12
+    assert 7.5 <= largest_sum(ball, Count(ball.mid.size, 2)) <= 7.5 + 1e-12

@@ -17,7 +17,7 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
-from prunebench.core.keeping import Keeping, Quota, top
+from prunebench.core.keeping import Counted
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.rows import RowsForm
 from prunebench.kernels.relaxations.certificate import LAGRANGIAN, SHIFT, SPLIT, certificate, derive
@@ -213,31 +213,15 @@ class _Dual:
         return np.asarray(share * (self.form.centre - pull / self.form.ridge))
 
 
-def _capped_share(gains: FloatArray, keeping: Keeping, smoothing: float) -> FloatArray:
-    """argmax of share'gains − ½ smoothing ‖share‖² over 0 <= share <= 1, Σ = keep, by bisection on the price."""
-    if isinstance(keeping, Quota):
-        return _capped_shares(gains, keeping, smoothing)
-    if smoothing <= 0.0 or keeping in (0, gains.size):
-        return top(gains, keeping).astype(np.float64)
-    low, high = float(gains.min()) - smoothing, float(gains.max())
+def _capped_share(gains: FloatArray, keeping: Counted, smoothing: float) -> FloatArray:
+    """argmax of share'gains − ½ smoothing ‖share‖² over 0 <= share <= 1 that keeps every count, by bisection on the
+    price of each group."""
+    if smoothing <= 0.0 or keeping.settled:
+        return keeping.top_mask(gains).astype(np.float64)
+    low = np.full(keeping.counts.size, float(gains.min()) - smoothing)
+    high = np.full(keeping.counts.size, float(gains.max()))
     for _ in range(60):
         price = 0.5 * (low + high)
-        if float(np.clip((gains - price) / smoothing, 0.0, 1.0).sum()) > keeping:
-            low = price
-        else:
-            high = price
-    return np.clip((gains - 0.5 * (low + high)) / smoothing, 0.0, 1.0)
-
-
-def _capped_shares(gains: FloatArray, quota: Quota, smoothing: float) -> FloatArray:
-    """The same with a price for every group."""
-    if smoothing <= 0.0:
-        return quota.top_mask(gains).astype(np.float64)
-    low = np.full(quota.counts.size, float(gains.min()) - smoothing)
-    high = np.full(quota.counts.size, float(gains.max()))
-    for _ in range(60):
-        price = 0.5 * (low + high)
-        share = np.clip((gains - price[quota.group]) / smoothing, 0.0, 1.0)
-        above = np.bincount(quota.group, share) > quota.counts
+        above = keeping.totals(np.clip((gains - keeping.spread(price)) / smoothing, 0.0, 1.0)) > keeping.counts
         low, high = np.where(above, price, low), np.where(above, high, price)
-    return np.asarray(np.clip((gains - 0.5 * (low + high)[quota.group]) / smoothing, 0.0, 1.0))
+    return np.clip((gains - keeping.spread(0.5 * (low + high))) / smoothing, 0.0, 1.0)

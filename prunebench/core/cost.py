@@ -1,0 +1,282 @@
+"""Budgets on masks: every weight or group has costs, such as FLOPs, parameters and milliseconds, and each has a limit.
+
+Greedy order for several budgets: Toyoda: A simplified algorithm for obtaining approximate solutions to zero-one
+programming problems, Management Science 21 (1975); best single item beside it: Kellerer, Pferschy, Pisinger:
+Knapsack Problems, Springer 2004, §2.1 (half of the optimum for one budget).
+"""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, frozen, numeric, require_finite, vector
+from prunebench.core.errors import InvalidInput
+
+SLACK = 1e-12
+"""A budget whose costs are not all whole numbers may be exceeded by this part of its limit: decimal costs such as 0.1
+are not float64 numbers, and three of them add up to more than 0.3."""
+UNIT = float(np.finfo(np.float64).eps)
+"""What one addition of float64 may be off by, in parts of its result (twice the rounding, to spare)."""
+EXACT_WHOLE = float(2**53)
+"""Up to here whole numbers add up in float64 without rounding."""
+COUNTED_SUMS = 200_000
+"""Masks are counted by the different sums of costs they can have, at most so many: about a second and 50 MB."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cost:
+    """A mask is feasible if the costs of what it keeps add up to at most the limit, for every one of k budgets.
+
+    costs : float64 (k, p)   what each weight (or each group of weights) costs if kept, 0 or more
+    limits : float64 (k,)    the most that may be spent, 0 or more
+    names : k words, such as "MACs", for messages
+    slack : float64 (k,), optional
+                             by how much a sum may exceed its limit; without it 0 for a budget whose costs are whole
+                             numbers that add up to at most 2^53, else 1e-12 of its limit
+
+    Sums are those of `math.fsum`, exact and rounded once, so feasibility depends on no order of adding.
+    As costs are never negative, dropping weights keeps a mask feasible and the empty mask always is.
+
+    Raises
+    ------
+    InvalidInput   wrong shapes, NaN, a negative cost or limit
+    """
+
+    costs: FloatArray
+    limits: FloatArray
+    names: tuple[str, ...] = ()
+    slack: FloatArray | None = None
+
+    def __post_init__(self) -> None:
+        costs = numeric("the budgets' costs", self.costs)
+        if costs.ndim != 2 or 0 in costs.shape:
+            raise InvalidInput(f"the budgets' costs have shape {costs.shape}; expected (k, p), one row a budget")
+        require_finite("the budgets' costs", costs)
+        limits = vector("the budgets' limits", self.limits, costs.shape[0], "budget")
+        costs = costs.astype(np.float64)
+        names = self.names or tuple(str(number) for number in range(limits.size))
+        if len(names) != limits.size:
+            raise InvalidInput(f"there are {len(names)} names for {limits.size} budgets; give one each")
+        for name, row, limit in zip(names, costs, limits, strict=True):
+            if row.min() < 0.0:
+                at = int(np.argmin(row))
+                raise InvalidInput(f"budget {name!r}: weight {at} costs {row[at]:g}; costs are 0 or more")
+            if limit < 0.0:
+                raise InvalidInput(f"budget {name!r} has the limit {limit:g}; choose 0 or more")
+        object.__setattr__(self, "costs", frozen(costs))
+        object.__setattr__(self, "limits", limits)
+        object.__setattr__(self, "names", names)
+
+    @property
+    def p(self) -> int:
+        """How many weights there are."""
+        return int(self.costs.shape[1])
+
+    @cached_property
+    def allowed(self) -> FloatArray:
+        """The largest sums that are accepted: the limits and their slack. float64 (k,)"""
+        if self.slack is not None:
+            return np.asarray(self.limits + self.slack)
+        whole = (self.costs == np.rint(self.costs)).all(axis=1) & (self.costs.sum(axis=1) <= EXACT_WHOLE)
+        return np.where(whole, self.limits, self.limits * (1.0 + SLACK))
+
+    @cached_property
+    def most(self) -> int:
+        """No feasible mask keeps more weights: as many of the cheapest as the tightest budget pays for.
+
+        With one budget some mask keeps so many; with several there may be none.
+        """
+        return min(_affordable(np.sort(row), float(most)) for row, most in zip(self.costs, self.allowed, strict=True))
+
+    @property
+    def settled(self) -> bool:
+        """Whether only the empty mask is feasible: every weight alone costs too much."""
+        return not self._affordable.any()
+
+    @cached_property
+    def _affordable(self) -> BoolArray:
+        """Which weights may be kept alone; no feasible mask keeps another. bool (p,)"""
+        return np.asarray((self.costs <= self.allowed[:, None]).all(axis=0))
+
+    def spent(self, mask: BoolArray) -> FloatArray:
+        """What a mask costs. bool (p,) -> float64 (k,), exact sums rounded once"""
+        kept = np.flatnonzero(mask)
+        return np.array([math.fsum(row[kept]) for row in self.costs])
+
+    def violation(self, mask: BoolArray) -> str:
+        """How a mask breaks a budget, naming the first one; "" where it keeps all."""
+        spent = self.spent(mask)
+        over = np.flatnonzero(spent > self.allowed)
+        if over.size == 0:
+            return ""
+        first = int(over[0])
+        return f"spends {spent[first]:.12g} of budget {self.names[first]!r}; its limit is {self.limits[first]:.12g}"
+
+    def feasible(self, mask: BoolArray) -> bool:
+        """Whether a mask keeps every budget."""
+        return bool((self.spent(mask) <= self.allowed).all())
+
+    def top_mask(self, scores: FloatArray) -> BoolArray:
+        """Greedy: in the order of score per cost, every weight that still fits is kept, so that none fits at the end.
+
+        A weight's cost is the sum of its shares of the limits. Weights of score 0 or less come last, the highest
+        score first. The mask that begins with the one highest score is made as well, and the larger sum of scores
+        wins: with one budget and no negative score it is at least half of the largest possible. (p,) -> bool (p,)
+        """
+        scores = np.asarray(scores, dtype=np.float64)
+        greedy = self._filled(np.zeros(self.p, dtype=np.bool_), scores)
+        if self.settled:
+            return greedy
+        single = np.zeros(self.p, dtype=np.bool_)
+        single[np.argmax(np.where(self._affordable, scores, -np.inf))] = True
+        other = self._filled(single, scores)
+        return other if math.fsum(scores[other]) > math.fsum(scores[greedy]) else greedy
+
+    def repair(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
+        """Weights leave while a budget is exceeded, the lowest score per cost in such budgets first; then it is filled.
+
+        The result is feasible and no further weight fits. bool (p,), (p,) -> bool (p,)
+        """
+        scores = np.asarray(scores, dtype=np.float64)
+        held = mask & self._affordable
+        while (over := self.spent(held) > self.allowed).any():
+            charge = self._shares_of_limits(over)
+            kept = np.flatnonzero(held & (charge > 0.0))
+            order = kept[_by_worth(scores[kept], charge[kept])[::-1]]
+            spent = self.spent(held)
+            left = spent[:, None] - np.cumsum(self.costs[:, order], axis=1)
+            held[order[: 1 + int(np.argmax((left <= self.allowed[:, None])[over].any(axis=0)))]] = False
+        return self._filled(held, scores)
+
+    def _filled(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
+        """A feasible mask with every pruned weight that still fits, the highest score per cost first. bool (p,)"""
+        held, spent = mask.copy(), self.spent(mask)
+        open_ = np.flatnonzero(~held & self._affordable)
+        for place in open_[_by_worth(scores[open_], self._shares_of_limits(self.limits >= 0.0)[open_])]:
+            ahead = spent + self.costs[:, place]
+            held[place] = True
+            # sums made one by one may be off by that much; one so near its limit is made exactly
+            if (np.abs(ahead - self.allowed) <= self.p * UNIT * self.allowed).any():
+                ahead = self.spent(held)
+            if (ahead <= self.allowed).all():
+                spent = ahead
+            else:
+                held[place] = False
+        return held
+
+    def _shares_of_limits(self, budgets: BoolArray) -> FloatArray:
+        """What each weight costs in some budgets, in parts of their limits. bool (k,) -> float64 (p,)"""
+        chosen = budgets & (self.allowed > 0.0)
+        return np.asarray((self.costs[chosen] / self.allowed[chosen, None]).sum(axis=0))
+
+    def exchanges(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
+        """Pairs (leaving, entering), the largest worth − cost first, any of which together stay within the budgets.
+
+        Entering weights choose in the order of their worth: the cheapest kept weight whose exchange fits what the
+        pairs before it left, where a pair that costs less gives nothing back. O(p²k).
+        """
+        room = np.maximum(self.limits - self.spent(mask), 0.0)
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask & self._affordable)
+        kept = kept[np.argsort(cost[kept], kind="stable")]
+        leaving, entering = [], []
+        for enter in pruned[np.argsort(-worth[pruned], kind="stable")]:
+            more = np.maximum(self.costs[:, enter, None] - self.costs[:, kept], 0.0)
+            fits = (more <= room[:, None]).all(axis=0)
+            if fits.any():
+                first = int(np.argmax(fits))
+                room = room - more[:, first]
+                leaving.append(kept[first])
+                entering.append(enter)
+                kept = np.delete(kept, first)
+        out, into = np.array(leaving, dtype=np.int64), np.array(entering, dtype=np.int64)
+        best_first = np.argsort(cost[out] - worth[into], kind="stable")
+        return out[best_first], into[best_first]
+
+    def within(self, indices: IndexArray, mask: BoolArray) -> "Cost":
+        """The budgets of the weights `indices` while all others stay as `mask` (p,), feasible, has them.
+
+        What the others spend is taken from the limits, in float64, so a sum at its limit may round either way.
+        """
+        others = mask.copy()
+        others[indices] = False
+        left = self.allowed - self.spent(others)
+        if (left < 0.0).any():
+            raise InvalidInput(f"the mask {self.violation(others)}, by the weights that stay; repair it first")
+        limits = np.minimum(left, np.maximum(self.limits - self.spent(others), 0.0))
+        return Cost(self.costs[:, indices], limits, self.names, left - limits)
+
+    @cached_property
+    def mask_count(self) -> int:
+        """How many masks are feasible, exactly, by the different sums of costs that masks can have.
+
+        Raises
+        ------
+        InvalidInput   there are more than 200,000 such sums
+        """
+        return self._counted(np.zeros(self.p, dtype=np.bool_))
+
+    @cached_property
+    def shares(self) -> FloatArray:
+        """How often each weight is kept by a uniformly random feasible mask, from counts as in `mask_count`. (p,)"""
+        shares = np.empty(self.p)
+        _, classes = np.unique(self.costs, axis=1, return_inverse=True)
+        for number in range(int(classes.max()) + 1):
+            members = np.flatnonzero(classes.ravel() == number)
+            kept = np.zeros(self.p, dtype=np.bool_)
+            kept[members[0]] = True
+            shares[members] = float(Fraction(self._counted(kept), self.mask_count))
+        return shares
+
+    def _counted(self, kept: BoolArray) -> int:
+        """How many feasible masks keep all of `kept`. Costs become whole numbers of one small power of two."""
+        if not self.feasible(kept):
+            return 0
+        scales = [_denominator(row) for row in self.costs]
+        sums = {tuple(_scaled(row[kept], scale) for row, scale in zip(self.costs, scales, strict=True)): 1}
+        columns, sizes = np.unique(self.costs[:, ~kept], axis=1, return_counts=True)
+        # dividing whole numbers rounds once, as fsum does
+        limits = list(zip(scales, self.allowed.tolist(), strict=True))
+        for column, size in zip(columns.T, sizes.tolist(), strict=True):
+            step = [_scaled(np.array([value]), scale) for value, scale in zip(column, scales, strict=True)]
+            following: dict[tuple[int, ...], int] = {}
+            for total, ways in sums.items():
+                for chosen in range(size + 1):
+                    ahead = tuple(value + chosen * more for value, more in zip(total, step, strict=True))
+                    if any(value / scale > most for value, (scale, most) in zip(ahead, limits, strict=True)):
+                        break
+                    following[ahead] = following.get(ahead, 0) + ways * math.comb(size, chosen)
+                if len(following) > COUNTED_SUMS:
+                    raise InvalidInput(
+                        f"the masks of {self.p} weights within the budgets {', '.join(self.names)} have more than "
+                        f"{COUNTED_SUMS:,} different sums of costs and are not counted; round the costs to fewer values"
+                    )
+            sums = following
+        return sum(sums.values())
+
+
+def _affordable(ascending: FloatArray, most: float) -> int:
+    """How many of the cheapest a budget pays for. (p,)"""
+    count = int(np.searchsorted(np.cumsum(ascending), most * (1.0 + ascending.size * UNIT), side="right"))
+    while math.fsum(ascending[:count]) > most:
+        count -= 1
+    return count
+
+
+def _by_worth(scores: FloatArray, charge: FloatArray) -> IndexArray:
+    """Positions by score per charge, free ones first; then those of score 0 or less, the highest score first. (n,)"""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(scores > 0.0, scores / charge, -np.inf)
+    return np.lexsort((np.arange(scores.size), -scores, -ratio))
+
+
+def _denominator(row: FloatArray) -> int:
+    """The smallest power of two whose product with every entry is a whole number. (p,)"""
+    return max(float(value).as_integer_ratio()[1] for value in row)
+
+
+def _scaled(values: FloatArray, scale: int) -> int:
+    """scale · Σ values, exactly. (n,)"""
+    return sum(int(Fraction(float(value)) * scale) for value in values)
