@@ -29,8 +29,16 @@ COMMANDS = {
     "resume": "continue an interrupted run",
     "evaluate": "accuracy or perplexity, and loss, of a network, dense or pruned",
 }
+"""The commands in the order of the help, with what each does."""
 
-DONE, FAILED, WRONG_REQUEST, NOT_DERIVED = 0, 1, 2, 3
+DONE = 0
+"""Exit code: the work is done."""
+FAILED = 1
+"""Exit code: the work failed, was interrupted, or a run lost blocks."""
+WRONG_REQUEST = 2
+"""Exit code: the request is wrong, and the message says what to change."""
+NOT_DERIVED = 3
+"""Exit code of verify: nothing is wrong, but the bound was not derived again."""
 
 
 class _Parser(argparse.ArgumentParser):

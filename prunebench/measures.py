@@ -49,6 +49,7 @@ GLOSSARY: Mapping[str, str] = {
     "the fastest solver's (Dolan and Moré, Mathematical Programming 2002).",
     "confidence interval": "95 %: Student's t for means over blocks and seeds, Wilson's for shares.",
 }
+"""Every measure with its definition, as the docs, tables and reports print it."""
 
 
 @dataclass(frozen=True)

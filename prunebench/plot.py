@@ -28,15 +28,19 @@ MARKERS: dict[str, Any] = {
     "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "plus": "P", "x": "X",
     "star": "*", "pentagon": "p", "hexagon": "h", "hourglass": [(-1, -1), (1, -1), (-1, 1), (1, 1), (-1, -1)],
 }  # fmt: skip
+"""matplotlib's marker for each marker of report.style."""
 DASHES: dict[str, Any] = {
     "solid": "-", "dash": (0, (5, 2)), "dot": (0, (1, 1.5)), "dashdot": (0, (5, 1.5, 1, 1.5)), "longdash": (0, (9, 2)),
 }  # fmt: skip
+"""matplotlib's line style for each dash of report.style."""
 HATCHES = {"": "", "/": "///", "\\": "\\\\\\", "x": "xxx", "-": "---", ".": "...", "+": "+++"}
+"""matplotlib's hatch for each hatch of report.style, tripled so that it shows in print."""
 
 PANEL = (5.2, 3.6)
 """Width and height of a panel in inches."""
 
 MOST_COLUMNS = 2
+"""Panels side by side; a page of a paper is two columns wide."""
 
 
 def quality_against_time(source: Source, ax: "Axes | None" = None) -> "Drawing":

@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+"""Signals that end the work as Ctrl-C does: what is done is kept, and the message says how to go on."""
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -13,9 +13,15 @@ from prunebench.log.run_directory import next_free
 from prunebench.runs.prune import PruneRequest, prune
 
 PROBLEM = "digits-mlp"
+"""A network that trains in seconds and needs no download."""
 SIZES = (16, 32, 64)
-BLOCKS, SEEDS = 2, 2
+"""Weights of the compared blocks."""
+BLOCKS = 2
+"""Blocks of each size."""
+SEEDS = 2
+"""Seeds of each stochastic solver: the fewest that show a spread."""
 SECONDS = 0.5
+"""Time limit of a solve in seconds: small, since the demo makes more than a hundred of them."""
 BLOCK_SOLVERS = (
     "magnitude",
     "exhaustive",
@@ -29,6 +35,7 @@ BLOCK_SOLVERS = (
 """Solvers that compete for the blocks beside random sampling, greedy elimination and swap descent."""
 
 DENSITY = 0.1
+"""Part of the weights that the pruning runs keep."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,12 @@ FAMILIES = (
         "block_size": 256, "blocks_per_step": 2, "steps": 30, "samples": 500, "block_scope": "network"
     }, "refit"),
 )  # fmt: skip
+"""One solver of each family, inside the same coordinator."""
 BLOCK_SECONDS = 0.1
+"""Time limit of a block in the pruning runs, in seconds: each family has 60 of them."""
 
 BASELINES = ("magnitude", "admm")
+"""Solvers of one-shot pruning."""
 BASELINE_DENSITIES = (0.05, 0.1, 0.2, 0.4)
 """One-shot pruning that the report draws as points beside the runs."""
 

@@ -8,6 +8,7 @@ from prunebench.commands import arguments as shared
 from prunebench.report.gather import gather
 
 FORMATS = ("svg", "pdf", "png")
+"""File formats that matplotlib writes figures in."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -26,6 +26,7 @@ from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Solver, verified
 
 FORMAT = "prunebench.answer/2"
+"""Name and version of a kept answer; another is not read."""
 
 OBJECTIVE_ROUNDING = 1e-12
 """A stated objective may differ by this part of its size from what the block gives: sums may be ordered differently."""

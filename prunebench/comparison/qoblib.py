@@ -37,9 +37,12 @@ COLUMNS = (
 """The columns of `INSTANCE_summary.csv`, in the order that the library's checker asks for."""
 
 NOT_AVAILABLE = "N/A"
+"""What the format asks for where there is no value."""
 
 QUANTUM_SIMULATORS = ("qaoa", "qaoa-subspace")
+"""Solvers that simulate a quantum computer."""
 QUANTUM_HARDWARE = ("dwave",)
+"""Solvers that run on one."""
 
 
 def export(directory: Path, out: Path, *, submitter: str, affiliation: str, reference: str = "") -> list[Path]:

@@ -16,6 +16,7 @@ from prunebench.core.solver import Solver, make_solver
 from prunebench.log import checks
 
 _COMMAS_OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
+"""Where options of a solver are parted: "anneal[reads=4,sweeps=100],swap" is two solvers."""
 
 BASELINES = ("random", "greedy", "swap")
 """Random sampling, greedy elimination and multi-start swap descent: rows of every comparison."""

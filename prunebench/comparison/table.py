@@ -32,12 +32,15 @@ COLUMNS = (
 """The columns of a comparison, in order; `prunebench.measures.GLOSSARY` defines the measures."""
 
 LISTS = ("trace_seconds", "trace_objective", "trace_bound")
+"""Columns that hold a list of numbers."""
 TEXTS = (
     "problem", "select", "mode", "block_hash", "solver", "solver_name", "options", "version", "skipped",
     "status", "stop_reason", "gap_to", "mask",
 )  # fmt: skip
+"""Columns that hold text."""
 
 FILE = "results.parquet"
+"""Where a finished comparison has its table."""
 
 ROW: Mapping[str, checks.Kind] = {
     **{name: checks.optional(checks.is_number) for name in COLUMNS},
@@ -50,6 +53,7 @@ ROW: Mapping[str, checks.Kind] = {
 }
 """What an event of a comparison, a row before its measures, holds."""
 ROW_NEEDS = ("block_hash", "solver", "seed", "skipped", "p", "density", "block_index", "random_mean", "worst_objective")
+"""Columns that every event has, also where a solver refused."""
 SOLVED_NEEDS = ("objective", "lower_bound", "seconds", "status", *LISTS)
 """What is there too where there is an answer."""
 

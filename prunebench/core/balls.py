@@ -15,7 +15,9 @@ from prunebench.core.arrays import Factor, FloatArray, row_chunks, times, transp
 from prunebench.core.keeping import Counted
 
 UNIT = 0.5 * float(np.finfo(np.float64).eps)
+"""Half a unit in the last place of 1.0: the most that one operation in float64 rounds, relative to its result."""
 TINY = float(np.finfo(np.float64).tiny)
+"""The smallest normal float64: what an operation that underflows may be off by, and more."""
 
 Operand = Union["Ball", npt.NDArray[np.float64], float]
 

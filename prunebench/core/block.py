@@ -21,6 +21,7 @@ from prunebench.core.rows import RowsForm, RowsQubo
 
 Mode = Literal["select", "refit"]
 MODES: tuple[Mode, ...] = ("select", "refit")
+"""What may be chosen: only the mask, or also the kept weights."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,11 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.npz import Archive, Member, opened
 
 FORMAT = "prunebench.block/1"
+"""Name and version of the format, as a block file states it."""
 REQUIRED = ("ridge", "linear", "centre", "constant", "dense_weights", "keep", "mode")
+"""Members that every block file has, beside format and one of factor and hessian."""
 OPTIONAL = ("factor", "hessian", "start_mask", "indices", "layer", "problem", "quota_group", "quota_counts", "rows")
+"""Members that a block file may have."""
 PROBLEM_KEYS = ("factor", "hessian", *REQUIRED, "start_mask", "quota_group", "quota_counts", "rows")
 """The keys that define the problem a solver sees; the rest is provenance."""
 

@@ -12,6 +12,7 @@ from prunebench.core import lapack
 from prunebench.core.arrays import FloatArray
 
 UNIT = 0.5 * float(np.finfo(np.float64).eps)
+"""Half a unit in the last place of 1.0: the most that one operation in float64 rounds, relative to its result."""
 EXACT_SIZE = 64
 """Up to so many weights a matrix on which floating point cannot decide is decided in integers: a second at most."""
 RIDGE_SHARES = (0.5, 0.99)

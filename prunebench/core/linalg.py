@@ -13,7 +13,9 @@ from prunebench.core.arrays import Factor, FloatArray, times, transposed_times
 from prunebench.core.errors import InvalidInput
 
 REFINEMENT_STEPS = 2
+"""Steps of iterative refinement after a Cholesky solve: O(k²) each, beside O(k³) for the factorisation."""
 DUAL_STEPS = 60
+"""Most conjugate-gradient steps on the dual system; DUAL_ACCURACY ends them."""
 NARROW_STEPS = 12
 """Steps after which forming the float64 system costs less than going on with the float32 one."""
 DUAL_ACCURACY = 1e-15

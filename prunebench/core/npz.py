@@ -40,12 +40,14 @@ DAMAGED = (
 """What Python's zip reader raises on archives that were cut, changed or encrypted."""
 
 _MAGIC = b"\x93NUMPY"
+"""What every member of an .npz file begins with."""
 _HEADER = re.compile(
     rb"\{\s*'descr'\s*:\s*'([<>=|]?[A-Za-z?]\d{0,6}(?:\[\w{1,8}\])?)'\s*,"
     rb"\s*'fortran_order'\s*:\s*(True|False)\s*,"
     rb"\s*'shape'\s*:\s*\(\s*((?:\d{1,18}\s*,\s*)*(?:\d{1,18})?)\s*\)\s*,?\s*\}\s*"
 )
 _END_OF_DIRECTORY = struct.Struct("<4s4H2LH")
+"""The zip format's end-of-central-directory record without its comment."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 
 FORMAT = "prunebench.proof/1"
+"""Name and version of the format, as a proof file states it."""
 MOST_BYTES = 2**30
 """A proof that grows beyond this many bytes (1 GiB) is given up: it would not fit beside the search in memory."""
 

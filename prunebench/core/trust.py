@@ -17,6 +17,7 @@ RUNS_CODE = "runs_code"
 """Key in a field's metadata: a function of the option's value that says whether that names code."""
 
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
+"""Text of the form module.path:name."""
 
 
 def is_import_path(value: Any) -> bool:

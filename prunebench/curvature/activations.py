@@ -23,6 +23,7 @@ from prunebench.networks.network import PrunableNetwork, evaluation_mode
 from prunebench.networks.samples import checked_positions
 
 CHUNK_SAMPLES = 256
+"""Samples in one forward pass: their layer inputs are held at once."""
 
 Linear = torch.nn.Linear | torch.nn.Conv2d
 """The modules whose outputs are linear in inputs, or patches of inputs, that all output rows share."""

@@ -24,6 +24,7 @@ from prunebench.networks.network import PrunableNetwork, evaluation_mode
 from prunebench.networks.samples import at_once, counted_positions, fetched
 
 CHUNK_SAMPLES = 256
+"""Samples in one forward pass: their layer inputs are held at once."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,9 @@ Images = tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]
 """Images uint8 (s, 32, 32, 3) and labels uint8 (s,)."""
 
 OFFICIAL = "cifar-10-batches-py"
+"""Folder of the official python batches."""
 SUBSET = "cifar10/cifar10_lossless_subset.npz"
+"""File of the exact subset that is read where the official batches are not there."""
 CHECKSUMS = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -26,6 +28,7 @@ CHECKSUMS = {
     "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
+"""MD5 sums of the official batches."""
 
 
 def missing_files() -> str:

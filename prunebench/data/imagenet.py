@@ -11,9 +11,14 @@ from prunebench.core.problem import DATA_VARIABLE, Samples, data_directory
 if TYPE_CHECKING:
     from prunebench.data.images import FolderSamples
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+MEAN = (0.485, 0.456, 0.406)
+"""Mean of the red, green and blue values in [0, 1], as published networks expect it."""
+STD = (0.229, 0.224, 0.225)
+"""Their standard deviations."""
 FOLDER = "imagenet"
+"""Where the images are looked for in the data folder."""
 PARTS: tuple[Literal["train"], Literal["val"]] = ("train", "val")
+"""Folders of the two parts, in the layout of torchvision."""
 
 
 @dataclass(frozen=True)

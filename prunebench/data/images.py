@@ -14,8 +14,10 @@ from prunebench.core.errors import InvalidInput
 from prunebench.networks.samples import checked_positions
 
 AT_ONCE = 250
+"""Images normalised in one step: 250 of 224 × 224 pixels take 150 MB in float32."""
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
+"""Kinds of image files that are read."""
 
 
 class ColourSamples:

@@ -16,9 +16,11 @@ IGNORED = -100
 
 Packing = Literal["documents", "packed"]
 PACKINGS: tuple[Packing, ...] = ("documents", "packed")
+"""One document a sequence, or documents joined and cut to the context."""
 
 Rows = Literal["sequence", "token"]
 ROWS: tuple[Rows, ...] = ("sequence", "token")
+"""What a gradient row is: a whole sequence, or one token of it."""
 
 
 class TokenSamples:

@@ -16,6 +16,7 @@ LONGEST_CONTEXT = 2048
 """The context where none is asked for and the model is made for more."""
 
 DOCUMENTS_AT_ONCE = 500
+"""Documents tokenised in one call: reading stops once there are sequences enough."""
 
 Sequences = tuple[npt.NDArray[np.int64], ...]
 

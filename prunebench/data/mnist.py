@@ -69,6 +69,7 @@ MNIST = ImageSet(
         IdxFile("t10k-labels-idx1-ubyte", (10000,), "ec29112dd5afa0611ce80d1b7f02629c"),
     ),
 )
+"""Files, checksums and addresses of MNIST."""
 
 FASHION_MNIST = ImageSet(
     title="Fashion-MNIST",
@@ -83,6 +84,7 @@ FASHION_MNIST = ImageSet(
         IdxFile("t10k-labels-idx1-ubyte", (10000,), "bb300cfdad3c16e7a12a480ee83cd310"),
     ),
 )
+"""Files, checksums and addresses of Fashion-MNIST."""
 
 
 def missing_files(images: ImageSet) -> str:

@@ -16,14 +16,20 @@ SEPARATOR = "<|endoftext|>"
 """What stands between the documents of a plain text file that holds several."""
 
 C4_REPOSITORY = "allenai/c4"
+"""Where the hub has C4."""
 C4_FILES = {
     "train": "en/c4-train.00000-of-01024.json.gz",
     "validation": "en/c4-validation.00000-of-00008.json.gz",
 }
+"""The first shard of each part: more than a calibration set needs."""
 WIKITEXT_REPOSITORY = "Salesforce/wikitext"
+"""Where the hub has WikiText."""
 WIKITEXT_FILES = {part: f"wikitext-2-raw-v1/{part}-00000-of-00001.parquet" for part in ("train", "validation", "test")}
+"""The files of WikiText-2, raw, by part."""
 NAMED = ("c4", "wikitext")
+"""Texts that have a name; everything else is a path."""
 SUFFIXES = (".txt", ".json", ".jsonl", ".gz", ".parquet")
+"""Kinds of text files that are read."""
 
 
 def missing_text(source: str) -> str:

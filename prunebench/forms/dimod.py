@@ -27,8 +27,13 @@ Draw = Callable[["Encoded"], BoolArray]
 Late = Callable[[], bool]
 
 ENCODINGS = ("adaptive", "lagrange", "safe")
+"""How the count becomes a penalty: a weight searched by sampling, one linear term, or a weight that is proved large
+enough."""
 
-PENALTY_ROUNDS, MULTIPLIER_ROUNDS = 8, 20
+PENALTY_ROUNDS = 8
+"""Most samplings in the search for a penalty weight, which narrows an interval."""
+MULTIPLIER_ROUNDS = 20
+"""Most samplings in the search for a linear multiplier, which narrows an interval."""
 FEASIBLE_RANGE = (0.5, 0.98)
 """The feasible share that the adaptive penalty is searched for: below, samples are lost; above, quality is."""
 COUNT_TOLERANCE = 0.005
@@ -36,6 +41,7 @@ COUNT_TOLERANCE = 0.005
 LAGRANGE_QUOTA = (
     "encoding 'lagrange' has one linear term and cannot hold the counts of several groups; choose adaptive or safe"
 )
+"""Why a quota refuses the encoding with one linear term."""
 MAX_DENSE = 8192
 """Largest p that is written out as p²/2 couplings."""
 

@@ -8,8 +8,11 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 
 TOPOLOGIES = ("chimera", "pegasus", "zephyr")
+"""Connections of D-Wave's annealers, by generation."""
 SIZES: dict[str, tuple[int, ...]] = {"chimera": (16,), "pegasus": (16,), "zephyr": (12,)}
+"""The size of each topology whose clique is looked up: that of the largest device."""
 MAX_NODES = 2048
+"""Weights of the graph view: beyond, a p×p matrix of couplings and a picture of it help nobody."""
 
 
 def to_graph(block: BlockProblem, threshold: float = 0.1) -> Any:

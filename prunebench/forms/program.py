@@ -23,6 +23,7 @@ from prunebench.core.errors import InvalidInput
 
 Formulation = Literal["miqp", "milp"]
 FORMULATIONS: tuple[Formulation, ...] = ("miqp", "milp")
+"""Products in the objective, or a column for every pair."""
 
 SAMPLED_MASKS = 256
 """Random masks whose spread is taken as the size of f's differences; drawn with a fixed seed."""

@@ -23,8 +23,14 @@ from prunebench.forms.dimod import (
     search_penalty,
 )
 
-TUNE_SWEEPS, TUNE_READS = 200, 20
-FEWEST_SWEEPS, FEWEST_READS = 20, 4
+TUNE_SWEEPS = 200
+"""Sweeps of a sampler while a penalty is searched."""
+TUNE_READS = 20
+"""Reads of a sampler while a penalty is searched."""
+FEWEST_SWEEPS = 20
+"""Sweeps below which a short time limit does not press a sampler."""
+FEWEST_READS = 4
+"""Reads below which a short time limit does not press a sampler."""
 TUNE_ROUNDS = 4
 """Rounds that a search for a penalty is expected to take."""
 BETA_RANGE = (1.0 / 0.3, 1.0 / 1e-3)

@@ -137,6 +137,7 @@ REQUEST: Mapping[str, Kind] = {
 }
 """A pruning run's request."""
 REQUEST_NEEDS = ("problem", "density")
+"""Keys without which a request cannot be resumed."""
 
 EVENT: Mapping[str, Kind] = {
     "time": is_number,
@@ -154,6 +155,7 @@ EVENT: Mapping[str, Kind] = {
 }
 """A step of a pruning run."""
 EVENT_NEEDS = ("time", "step", "accepted", "kept")
+"""Keys that every step of a run has."""
 
 RESULT: Mapping[str, Kind] = {
     "outcome": lambda value: value in ("finished", "incomplete", "failed"),
@@ -183,6 +185,7 @@ RESULT: Mapping[str, Kind] = {
 }
 """A pruning run's result."""
 RESULT_NEEDS = ("problem", "coordinator", "solver", "mode", "density", "kept", "total", "seconds", "timings", "steps")
+"""Keys that a finished run has."""
 
 COMPARISON: Mapping[str, Kind] = {
     "problem": is_text,
@@ -204,6 +207,7 @@ COMPARISON: Mapping[str, Kind] = {
 }
 """A comparison's request."""
 COMPARISON_NEEDS = ("problem", "solvers")
+"""Keys without which a comparison cannot be resumed."""
 
 
 def require(held: Any, kinds: Mapping[str, Kind], needs: tuple[str, ...], source: object) -> None:

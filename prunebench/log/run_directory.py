@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     import pandas
 
 FORMAT = "prunebench.run/1"
+"""Name and version of the format, as run.json states it."""
 LIBRARIES = ("prunebench", "numpy", "scipy", "numba", "torch")
+"""Distributions whose versions run.json records: those that can change a result."""
 
 CHECKPOINT = "checkpoint.npz"
+"""Name of the checkpoint in state/."""
 BEFORE_LOSS = "before-loss.npz"
 """In the state folder: the checkpoint from before the first block that could not be solved, where there was one."""
 

@@ -12,6 +12,7 @@ from prunebench.core.errors import MissingData
 T = TypeVar("T")
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
+"""Where the hub is, unless HF_ENDPOINT names a mirror."""
 CONNECT_SECONDS = 5.0
 """How long the hub may take to answer before it counts as out of reach."""
 

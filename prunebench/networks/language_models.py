@@ -18,7 +18,9 @@ from prunebench.networks.hub import cached, fetched, named
 from prunebench.networks.torchvision_build import make_importable
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""What the option dtype takes; auto is what the checkpoint was saved in."""
 ALL_LAYERS = "all"
+"""The value of the option layers that leaves no decoder layer out."""
 
 
 def load_model(model: str, dtype: str, device: str) -> torch.nn.Module:

@@ -20,7 +20,11 @@ MARKS = 6
 """Markers on a curve, so that it can be told by shape."""
 
 COMPARE = "prunebench compare digits-mlp --solver anneal --solver branch-and-bound --size 16 32 64 --out DIR"
-QUALITY, PROFILE = "Quality against time", "Performance profile"
+"""A command that makes what the figure needs, for the note where there is nothing to draw."""
+QUALITY = "Quality against time"
+"""Title of the anytime curves."""
+PROFILE = "Performance profile"
+"""Title of the performance profile."""
 
 
 def groups(comparison: Comparison, by: tuple[str, ...]) -> "Iterator[tuple[str, pandas.DataFrame]]":

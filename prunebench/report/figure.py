@@ -16,6 +16,7 @@ NARROWEST = 1.05
 """A logarithmic axis about a single value spans this factor to both sides."""
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+"""Digits and minus sign as superscripts, for exponents of axis labels."""
 
 
 @dataclass(frozen=True)

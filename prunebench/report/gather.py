@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas
 
 MASK_FILE = "mask.safetensors"
+"""Where a run directory has its mask."""
 ASKED = ("coordinator", "solver", "solver_options")
 """Keys of a run's request that a report names."""
 

@@ -17,6 +17,7 @@ OF_RUNS: Mapping[str, str] = {
     "the figure names.",
     "correlation": "Pearson's r of the two changes over the points drawn.",
 }
+"""Measures of pruning runs with their definitions; those of comparisons are in prunebench.measures."""
 
 GLOSSARY: Mapping[str, str] = {**MEASURES, **OF_RUNS}
 """Every term that a figure or table links to, with its definition."""

@@ -13,8 +13,10 @@ SYMBOLS = {
     "triangle-down": "triangle-down", "plus": "cross", "x": "x", "star": "star", "pentagon": "pentagon",
     "hexagon": "hexagon2", "hourglass": "hourglass",
 }  # fmt: skip
+"""plotly's symbol for each marker of report.style."""
 TEXT_COLOUR, GRID_COLOUR = "#111111", "#dddddd"
 MARKER_SIZE = 10
+"""Pixels across."""
 MOST_BARS = 20
 """Curves of more points than this have a band about them, others error bars."""
 

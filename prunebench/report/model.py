@@ -15,7 +15,10 @@ from prunebench.report.style import REFERENCE
 if TYPE_CHECKING:
     import pandas
 
-STEPS, ANSWERS = "Predicted against true change, step by step", "Predicted against true change of the answers"
+STEPS = "Predicted against true change, step by step"
+"""Title of the figure of steps."""
+ANSWERS = "Predicted against true change of the answers"
+"""Title of the figure of answers."""
 
 
 def correlation(x: FloatArray, y: FloatArray) -> float:

@@ -12,9 +12,16 @@ from prunebench.report.figure import Absent, Axis, Drawn, Figure, Kind, Series, 
 from prunebench.report.gather import Run
 from prunebench.report.style import REFERENCE
 
-TIME, LOSS = "Accuracy against time", "Loss against time"
-DENSITY, LAYERS = "Accuracy against density", "Density of each layer"
+TIME = "Accuracy against time"
+"""Title of the figure of accuracy against time."""
+LOSS = "Loss against time"
+"""Title of the figure of loss against time."""
+DENSITY = "Accuracy against density"
+"""Title of the figure of accuracy against density."""
+LAYERS = "Density of each layer"
+"""Title of the figure of the layers' densities."""
 PRUNE = "prunebench prune digits-mlp --density 0.1 --coordinator icbs --block-size 128 --steps 20 --validate-every 1"
+"""A command that makes what the figures need, for the note where there is nothing to draw."""
 MOST_BARS = 48
 """With more layers × runs than this, layers are drawn as points."""
 
@@ -34,8 +41,11 @@ class Quality:
 
 
 ACCURACY = Quality("accuracy", "accuracy (%)", 100.0, True)
+"""Share of validation samples classified right, in per cent."""
 PERPLEXITY = Quality("perplexity", "perplexity", 1.0, False)
+"""exp(mean loss a token) of language models."""
 LOSS_QUALITY = Quality("loss", "loss", 1.0, False)
+"""Mean validation loss, for networks with no better measure."""
 
 
 def quality_of(runs: Iterable[Run]) -> Quality:

@@ -15,8 +15,14 @@ from prunebench.report.gather import Comparison
 if TYPE_CHECKING:
     import pandas
 
-GAP, SUCCESS = "Gap against block size", "Success probability"
-SOLUTION, FEASIBLE = "Time to solution", "Feasibility before repair"
+GAP = "Gap against block size"
+"""Title of the figure of gaps."""
+SUCCESS = "Success probability"
+"""Title of the figure of success probabilities."""
+SOLUTION = "Time to solution"
+"""Title of the figure of times to solution."""
+FEASIBLE = "Feasibility before repair"
+"""Title of the figure of feasible shares."""
 ASIDE = 0.2
 """At each block size the solvers' points are spread over this part of a factor e, so that none hides another."""
 

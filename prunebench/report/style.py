@@ -11,16 +11,21 @@ COLOURS = (
     "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6B4C9A",
     "#882255", "#117733", "#8C5E2A", "#444444", "#999933", "#332288",
 )  # fmt: skip
+"""In the order in which series take them."""
 MARKERS = (
     "circle", "square", "diamond", "triangle-up", "triangle-down", "plus", "x", "star", "pentagon", "hexagon",
     "hourglass",
 )  # fmt: skip
+"""In the order in which series take them; each drawing library has its own name for them."""
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")
+"""In the order in which series take them."""
 HATCHES = ("", "/", "\\", "x", "-", ".", "+")
+"""In the order in which bars take them."""
 
 REFERENCE = "reference"
 """The key of what is no solver: the dense network, a diagonal."""
 REFERENCE_COLOUR = "#555555"
+"""A grey that no solver has."""
 
 FAMILIAR = (
     "swap", "anneal", "branch-and-bound", "qaoa-subspace", "iht", "random", "greedy", "magnitude", "highs", "neal",

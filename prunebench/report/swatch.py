@@ -5,8 +5,14 @@ import math
 from prunebench.report.figure import Series
 from prunebench.report.style import Look
 
-WIDTH, HEIGHT, RADIUS = 44, 18, 5.5
+WIDTH = 44
+"""Width of a swatch in pixels."""
+HEIGHT = 18
+"""Height of a swatch in pixels."""
+RADIUS = 5.5
+"""Half the size of its marker in pixels."""
 DASH_ARRAYS = {"solid": "", "dash": "7 4", "dot": "2 3", "dashdot": "7 3 2 3", "longdash": "11 4"}
+"""SVG's dash array for each dash of report.style."""
 
 
 def swatch(series: Series, look: Look) -> str:

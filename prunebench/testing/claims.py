@@ -20,16 +20,18 @@ from prunebench.testing.exact import Exact
 from prunebench.testing.hostile import HOSTILE, Hostile
 
 UNIT = Fraction(1, 2**53)
+"""Half a unit in the last place of 1.0 in float64, exactly."""
 ONE_ROUNDING = 1 + 4 * UNIT
 """What computing "objective − bound" and the part of |objective| may round."""
 EXAMPLES = 20
 """Faults that are kept in words; the others are only counted."""
 
-BOUND, OPTIMAL, OBJECTIVE = (
-    "bound above the optimum",
-    "optimal of what is not",
-    "objective that is not f of the weights",
-)
+BOUND = "bound above the optimum"
+"""Kind of fault."""
+OPTIMAL = "optimal of what is not"
+"""Kind of fault."""
+OBJECTIVE = "objective that is not f of the weights"
+"""Kind of fault."""
 
 
 def faults(exact: Exact, solution: Solution, meant: Exact | None = None) -> dict[str, str]:

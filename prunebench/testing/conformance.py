@@ -25,6 +25,7 @@ from prunebench.testing.hostile import HOSTILE
 from prunebench.testing.instances import FAMILIES, QUOTAS, BruteForce, instance, scaled
 
 SEEDS = range(5)
+"""Seeds of the instances of each family."""
 QUOTA_SEEDS = range(2)
 """One instance that holds its factor and one that holds its hessian, for every quota."""
 ACCURACY = 1e-9
@@ -89,6 +90,7 @@ class Case:
 
 Check = Callable[[Case], None]
 CHECKS: dict[str, Check] = {}
+"""The checks by name, filled by the decorator below."""
 
 
 def _check(function: Check) -> Check:
@@ -274,6 +276,7 @@ HOSTILE_CHECKS = (
 )
 """What is asked on blocks where rounding is not small, and other checks' tolerances mean nothing."""
 HOSTILE_SEEDS = range(8)
+"""Seeds of the instances on which rounding is not small: eight, because faults there are rare."""
 
 
 def hostile_families(mode: Mode) -> list[str]:

@@ -29,6 +29,7 @@ Contents = dict[str, Any]
 Damage = Callable[[Contents, np.random.Generator], bytes]
 
 VECTORS = ("linear", "centre", "dense_weights")
+"""Members of a block file of shape (p,)."""
 TERABYTES = 2 * 10**12
 """Elements that a lying header claims: 16 TB of float64."""
 
