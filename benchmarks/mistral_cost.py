@@ -154,7 +154,7 @@ def _blocks(network: PrunableNetwork, count: int, size: int, rng: np.random.Gene
 
 def _look(landscape: NetworkLandscape, samples: int, blocks: list[np.ndarray]) -> float:
     clock = perf_counter()
-    view = landscape.look(landscape.dense_weights, np.arange(samples))
+    view = landscape.look(np.arange(samples))
     view.factors(blocks)
     return perf_counter() - clock
 

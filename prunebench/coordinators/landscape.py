@@ -1,6 +1,7 @@
 """What block coordinate descent walks on: a loss that can be looked at about any weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +46,7 @@ class _Whole:
 
 
 class View(Protocol):
-    """The loss around the weights it was looked at from, on one batch of samples."""
+    """The loss around the weights where the landscape stood, on one batch of samples."""
 
     @property
     def gradient(self) -> RealArray:
@@ -75,7 +76,10 @@ class View(Protocol):
 
 
 class Landscape(Protocol):
-    """A network with its calibration samples, or a quadratic form that stands for one."""
+    """A network with its calibration samples, or a quadratic form that stands for one.
+
+    It stands at one point: at the dense weights when it is made, and where it was last placed.
+    """
 
     @property
     def dense_weights(self) -> RealArray:
@@ -92,12 +96,24 @@ class Landscape(Protocol):
         """How many calibration samples there are; 0 where the loss needs none."""
         ...
 
-    def look(self, weights: RealArray, positions: IndexArray) -> View:
-        """The loss around `weights` on the samples at `positions`."""
+    def place(self, weights: RealArray) -> int:
+        """Stand at `weights`, all p of which are written; they are not copied. -> the point's number"""
         ...
 
-    def loss(self, weights: RealArray, positions: IndexArray) -> float:
-        """The mean loss at `weights` on the samples at `positions`."""
+    def stands_at(self, point: int) -> bool:
+        """Whether that is still the point, and nobody has written to the network since."""
+        ...
+
+    def moved(self, indices: IndexArray, values: RealArray) -> AbstractContextManager[None]:
+        """Inside, the b weights in `indices` are at `values`; afterwards they are what they were. b are written."""
+        ...
+
+    def look(self, positions: IndexArray) -> View:
+        """The loss around the point on the samples at `positions`."""
+        ...
+
+    def loss(self, positions: IndexArray) -> float:
+        """The mean loss at the point on the samples at `positions`."""
         ...
 
     def input_norms(self, positions: IndexArray) -> Sequence[FloatArray]:
@@ -114,14 +130,34 @@ class FormLandscape:
         self.layers: Sequence[Layer] = (_Whole("weights", 0, form.p, (1, form.p)),)
         self.samples: int = 0
         self._root = form.square_root()
+        self._weights, self._point = np.array(dense_weights, dtype=np.float64), 0
 
-    def look(self, weights: RealArray, positions: IndexArray) -> "FormView":
-        """The form around `weights`."""
-        return FormView(self.form, self._root, np.asarray(weights, dtype=np.float64))
+    def place(self, weights: RealArray) -> int:
+        """Stand at `weights`."""
+        self._weights, self._point = np.array(weights, dtype=np.float64), self._point + 1
+        return self._point
 
-    def loss(self, weights: RealArray, positions: IndexArray) -> float:
-        """f(weights)."""
-        return self.form.value(np.asarray(weights, dtype=np.float64))
+    def stands_at(self, point: int) -> bool:
+        """Whether that is still the point."""
+        return self._point == point
+
+    @contextmanager
+    def moved(self, indices: IndexArray, values: RealArray) -> Iterator[None]:
+        """Inside, the weights in `indices` are at `values`."""
+        before = self._weights[indices]
+        self._weights[indices] = values
+        try:
+            yield
+        finally:
+            self._weights[indices] = before
+
+    def look(self, positions: IndexArray) -> "FormView":
+        """The form around the point."""
+        return FormView(self.form, self._root, self._weights)
+
+    def loss(self, positions: IndexArray) -> float:
+        """The form's value at the point."""
+        return self.form.value(self._weights)
 
     def input_norms(self, positions: IndexArray) -> Sequence[FloatArray]:
         """The square root of the curvature's diagonal: the norm of the column a weight multiplies."""

@@ -8,6 +8,7 @@ backward pass has anyway; no gradient of a whole layer is formed per sample.
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -45,7 +46,7 @@ CHECK_BYTES = 2**30
 
 
 class NetworkLandscape:
-    """A trained network and its calibration samples.
+    """A trained network and its calibration samples, standing at the weights that were last placed.
 
     Parameters
     ----------
@@ -62,6 +63,11 @@ class NetworkLandscape:
         self.device = next(network.model.parameters()).device
         self._activations: tuple[int, Activations] | None = None
         self.recompute = bool(getattr(problem, "checkpointing", False))
+        self.weights: RealArray = self.dense_weights
+        """Where it stands, as it was given: moves that are only tried are not in it."""
+        self.point = 0
+        """The number of the point where it stands, a tried move's included."""
+        self._points, self._version = 0, network.version
         self.way: Checked = self._looked_at()
         """How gradients are computed, and what was looked at before."""
 
@@ -75,18 +81,60 @@ class NetworkLandscape:
         """How many calibration samples there are."""
         return len(self.calibration)
 
-    def look(self, weights: RealArray, positions: IndexArray) -> NetworkView | RowsView:
-        """The loss around `weights` on the samples at `positions`.
+    def place(self, weights: RealArray) -> int:
+        """Stand at `weights`, float (p,), all of which are written. -> the point's number
+
+        Raises
+        ------
+        InvalidInput   wrong shape, NaN or infinity; nothing is written then
+        """
+        self.network.assign(weights)
+        self.weights, self.point, self._version = weights, self._next_point(), self.network.version
+        return self.point
+
+    def stands_at(self, point: int) -> bool:
+        """Whether that is still the point, and nobody has written to the network since."""
+        return self.point == point and self._version == self.network.version
+
+    @contextmanager
+    def moved(self, indices: IndexArray, values: RealArray) -> Iterator[None]:
+        """Inside, the weights in `indices` are at `values`, first rounded to the precision in which weights are held.
+
+        No others are written, neither then nor when they are put back. A landscape that is placed elsewhere
+        inside stays there.
+
+        indices : int64 (b,), no repeats;  values : float (b,)
+
+        Raises
+        ------
+        InvalidInput   a value is NaN or infinite; nothing is written then
+        """
+        network, point, known = self.network, self.point, self.stands_at(self.point)
+        before = network.read(indices)
+        network.write(indices, np.asarray(values, dtype=self.dense_weights.dtype))
+        self.point = tried = self._next_point()
+        self._version = network.version
+        try:
+            yield
+        finally:
+            if self.point == tried:
+                # who else wrote meanwhile, or before, is found out by the version that stays behind
+                known = known and self.stands_at(tried)
+                network.write(indices, before)
+                self.point = point
+                self._version = network.version if known else ()
+
+    def look(self, positions: IndexArray) -> NetworkView | RowsView:
+        """The loss around the point on the samples at `positions`.
 
         Raises
         ------
         InvalidInput   a gradient is NaN or infinite; the message names the layer
         """
         if self.way.way != PASSES:
-            self.network.assign(weights)
             rows = sample_gradients(self.network, self.loss_of, self.calibration, positions, device=str(self.device))
-            return RowsView(rows, self.loss(weights, positions), row_weight(self.calibration))
-        return NetworkView(self, weights, positions)
+            return RowsView(rows, self.loss(positions), row_weight(self.calibration))
+        return NetworkView(self, positions)
 
     def _looked_at(self) -> Checked:
         """Passes through linear layers where they give what the network's own backward pass does, else another way.
@@ -143,14 +191,13 @@ class NetworkLandscape:
             worst = max(worst, away, key=lambda item: item.error / item.tolerance)
         return worst
 
-    def loss(self, weights: RealArray, positions: IndexArray) -> float:
-        """The mean loss at `weights`, in evaluation mode, summed in float64.
+    def loss(self, positions: IndexArray) -> float:
+        """The mean loss at the point, in evaluation mode, summed in float64.
 
         Raises
         ------
         InvalidInput   it is NaN or infinite because a sample's is in the dense network; the message names the sample
         """
-        self.network.assign(weights)
         total = 0.0
         model = self.network.model
         step = at_once(self.calibration, EVALUATION_BATCH)
@@ -164,10 +211,26 @@ class NetworkLandscape:
 
     def _require_sound(self, positions: IndexArray) -> None:
         """Raise InvalidInput where not the weights but a sample makes the loss what it is."""
-        self.network.assign(self.dense_weights)
-        which, why = first_broken(self.network, self.loss_of, self.calibration, positions)
+        with self._dense():
+            which, why = first_broken(self.network, self.loss_of, self.calibration, positions)
         if not why.startswith(FINITE):
             raise InvalidInput(f"the dense network's loss is NaN or infinite at sample {which}: {why}")
+
+    @contextmanager
+    def _dense(self) -> Iterator[None]:
+        """Inside, the network has its dense weights; afterwards those it had."""
+        held = [parameter.detach().clone() for parameter in self.network.parameters]
+        self.network.assign(self.dense_weights)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, values in zip(self.network.parameters, held, strict=True):
+                    parameter.copy_(values)
+
+    def _next_point(self) -> int:
+        self._points += 1
+        return self._points
 
     def batch(self, positions: IndexArray) -> tuple[torch.Tensor, torch.Tensor]:
         """Inputs and targets where the model is."""
@@ -214,7 +277,12 @@ class NetworkLandscape:
                 raise InvalidInput(
                     f"layer {layer.name!r} is not linear, so the score 'wanda' has no input norms for it"
                 )
-        self.network.assign(self.dense_weights)
+        with self._dense():
+            squares = self._input_squares(positions)
+        return [np.sqrt(squares[layer.name]) for layer in self.network.layers]
+
+    def _input_squares(self, positions: IndexArray) -> dict[str, FloatArray]:
+        """For every layer the sums of squares of its input features at the weights in place."""
         model = self.network.model
         some = self.batch(positions[:1])[0]
         require_calls_only(
@@ -243,7 +311,7 @@ class NetworkLandscape:
         finally:
             for hook in hooks:
                 hook.remove()
-        return [np.sqrt(squares[layer.name]) for layer in self.network.layers]
+        return squares
 
 
 def _portions(layers: Sequence[Layer], samples: int) -> Iterator[list[str]]:

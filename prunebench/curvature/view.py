@@ -37,9 +37,19 @@ class Seen(Protocol):
     linear: dict[str, torch.nn.Linear]
     device: torch.device
     recompute: bool
+    weights: RealArray
+    point: int
 
-    def loss(self, weights: RealArray, positions: IndexArray) -> float:
-        """The mean loss at `weights`."""
+    def place(self, weights: RealArray) -> int:
+        """Stand at `weights`. -> the point's number"""
+        ...
+
+    def stands_at(self, point: int) -> bool:
+        """Whether that is still the point, and nobody has written to the network since."""
+        ...
+
+    def loss(self, positions: IndexArray) -> float:
+        """The mean loss at the point."""
         ...
 
     def batch(self, positions: IndexArray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,20 +90,19 @@ class RowsView:
 
 
 class NetworkView:
-    """Everything from passes through linear layers, made when it is asked for.
+    """Everything from passes through linear layers, made when it is asked for, at the point where the network stood.
 
     Small networks need one pass for all: what it shows is kept. Larger ones make one for the whole
     gradient, where it is asked for, and one for all blocks of a step together.
 
     Parameters
     ----------
-    seen : the network
-    weights : float (p,), where it is looked at
-    positions : int64 (s,), on which samples
+    seen : the network, at the point;  positions : int64 (s,), on which samples
     """
 
-    def __init__(self, seen: Seen, weights: RealArray, positions: IndexArray) -> None:
-        self._seen, self._weights, self._positions = seen, weights, positions
+    def __init__(self, seen: Seen, positions: IndexArray) -> None:
+        self._seen, self._positions = seen, positions
+        self._weights, self._point = seen.weights, seen.point
         step = at_once(seen.calibration, EVALUATION_BATCH)
         self._batches = [positions[start : start + step] for start in range(0, positions.size, step)]
         self._tokens = getattr(seen.calibration, "rows", "sequence") == "token"
@@ -121,7 +130,8 @@ class NetworkView:
     def loss(self) -> float:
         """The mean loss on the batch."""
         if self._loss is None:
-            self._loss = self._seen.loss(self._weights, self._positions)
+            self._return()
+            self._loss = self._seen.loss(self._positions)
         return self._loss
 
     def factor(self, indices: IndexArray) -> Factor:
@@ -171,7 +181,7 @@ class NetworkView:
         columns = Columns(layers, indices, sum(counts), seen.device, merge=self._tokens)
         total, replay = 0.0, len(self._kept) == len(self._batches)
         if not replay:
-            seen.network.assign(self._weights)
+            self._return()
         for number, (batch, mask, count) in enumerate(zip(self._batches, masks, counts, strict=True)):
             uses: list[Use] = []
 
@@ -201,6 +211,11 @@ class NetworkView:
             self._loss = total / self._positions.size
         self._require_finite(indices, columns.slope, gradient)
         return columns
+
+    def _return(self) -> None:
+        """Stand where the view was made, if the network has been elsewhere since."""
+        if not self._seen.stands_at(self._point):
+            self._point = self._seen.place(self._weights)
 
     def _noting(self, take: Take, uses: list[Use]) -> Take:
         """Take, and remember what was taken."""

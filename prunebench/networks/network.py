@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from prunebench.core.arrays import numeric
+from prunebench.core.arrays import FloatArray, IndexArray, RealArray, numeric
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.networks import checkpoints
 
@@ -71,9 +71,14 @@ class PrunableNetwork:
         return tuple(layer.name for layer in self.layers)
 
     @property
+    def parameters(self) -> tuple[torch.nn.Parameter, ...]:
+        """The prunable parameters themselves, in order."""
+        return tuple(self.model.get_parameter(layer.name) for layer in self.layers)
+
+    @property
     def precision(self) -> type[np.float32] | type[np.float64]:
         """The shorter type that holds every prunable weight as it is: float32, or float64 if a parameter has that."""
-        kinds = {self.model.get_parameter(layer.name).dtype for layer in self.layers}
+        kinds = {parameter.dtype for parameter in self.parameters}
         return np.float64 if torch.float64 in kinds else np.float32
 
     def weights(self, dtype: npt.DTypeLike = np.float64) -> Any:
@@ -124,6 +129,42 @@ class PrunableNetwork:
                 part = np.array(values[layer.start : layer.stop])
                 self.model.get_parameter(layer.name).copy_(torch.from_numpy(part).reshape(layer.shape))
 
+    def read(self, indices: IndexArray) -> FloatArray:
+        """Some weights as they are in the model. int64 (b,) -> float64 (b,), which holds every dtype's exactly.
+
+        Raises
+        ------
+        IndexError   an index is outside [0, total)
+        """
+        out = np.empty(indices.size)
+        for parameter, which, places in self._entries(indices):
+            out[which] = parameter.detach()[places].to(device="cpu", dtype=torch.float64).numpy()
+        return out
+
+    def write(self, indices: IndexArray, values: RealArray) -> None:
+        """Write some weights into the model, in place, in the parameters' own dtype: b elements, whatever p is.
+
+        indices : int64 (b,), no repeats;  values : float (b,)
+
+        Raises
+        ------
+        InvalidInput   wrong shape, NaN or infinity; nothing is written then
+        IndexError     an index is outside [0, total); nothing is written then
+        """
+        if values.shape != indices.shape:
+            raise InvalidInput(f"values have shape {values.shape}; {indices.size} weights need ({indices.size},)")
+        if not np.isfinite(values).all():
+            raise InvalidInput("values for weights hold NaN or infinity; nothing was written")
+        entries = list(self._entries(indices))
+        with torch.no_grad():
+            for parameter, which, places in entries:
+                parameter[places] = torch.from_numpy(values[which]).to(parameter.device, parameter.dtype)
+
+    @property
+    def version(self) -> tuple[tuple[int, int], ...]:
+        """Changes with every write to a prunable parameter that torch counts: all but those through its `.data`."""
+        return tuple((id(parameter), parameter._version) for parameter in self.parameters)
+
     def layer_names(self, indices: npt.ArrayLike) -> npt.NDArray[np.str_]:
         """The layer of each weight in `indices`. int64 (b,) -> str (b,).
 
@@ -131,10 +172,23 @@ class PrunableNetwork:
         ------
         IndexError   an index is outside [0, total)
         """
-        chosen = np.asarray(indices, dtype=np.int64)
-        if chosen.size and (chosen.min() < 0 or chosen.max() >= self.total):
+        return np.array(self.names, dtype=np.str_)[self._owners(np.asarray(indices, dtype=np.int64))]
+
+    def _owners(self, indices: IndexArray) -> IndexArray:
+        """The number of each weight's layer. int64 (b,)."""
+        if indices.size and (indices.min() < 0 or indices.max() >= self.total):
             raise IndexError(f"indices reach outside the network's {self.total} prunable weights")
-        return np.array(self.names, dtype=np.str_)[np.searchsorted(self._stops, chosen, side="right")]
+        return np.searchsorted(self._stops, indices, side="right")
+
+    def _entries(
+        self, indices: IndexArray
+    ) -> Iterator[tuple[torch.nn.Parameter, IndexArray, tuple[torch.Tensor, ...]]]:
+        """For each layer that holds any of the weights: its parameter, which of `indices` those are, their places."""
+        owners = self._owners(indices)
+        for number in np.unique(owners):
+            layer, which = self.layers[number], np.flatnonzero(owners == number)
+            places = np.unravel_index(indices[which] - layer.start, layer.shape)
+            yield self.model.get_parameter(layer.name), which, tuple(torch.from_numpy(axis) for axis in places)
 
     def state(self) -> dict[str, torch.Tensor]:
         """A copy of the model's whole state, prunable or not, on the CPU."""

@@ -421,13 +421,12 @@ def _network_coordinator(
             start=start,
         )
         looked = spread(landscape.samples, prepared.options.samples, rng)
-        return (
-            icbs,
-            landscape.way,
-            lambda: reach.unreached(
-                network.layers, landscape.look(landscape.dense_weights, looked).gradient != 0.0, looked.size
-            ),
-        )
+
+        def unreached() -> "Unreached":
+            landscape.place(landscape.dense_weights)
+            return reach.unreached(network.layers, landscape.look(looked).gradient != 0.0, looked.size)
+
+        return icbs, landscape.way, unreached
     if request.coordinator == "multi-stage":
         stages = _multi_stage(request, prepared, problem, network)
         calibration, looked = problem.calibration(), stages.stage_samples[:REACH_SAMPLES]

@@ -1,6 +1,7 @@
 """What iCBS holds of a network of millions of weights, against the bytes a weight that are stated."""
 
 import tracemalloc
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +34,23 @@ class Wide:
             Part(f"l{number}", number * size, (number + 1) * size, (rows, columns)) for number in range(layers)
         ]
         self.dense_weights = np.random.default_rng(0).standard_normal(layers * size, dtype=dtype)
-        self.looked = 0
+        self.looked = self.point = 0
 
-    def look(self, weights, positions):
+    def place(self, weights):
+        self.point += 1
+        return self.point
+
+    def stands_at(self, point):
+        return self.point == point
+
+    def moved(self, indices, values):
+        return nullcontext()
+
+    def look(self, positions):
         self.looked += 1
         return WideView(self)
 
-    def loss(self, weights, positions):
+    def loss(self, positions):
         # Falls at first and then rises, so that the best state is left behind where nothing is refused.
         return 1.0 / (1 + self.looked) if self.looked < 3 else float(self.looked)
 
@@ -164,22 +175,6 @@ def test_the_best_state_is_kept_apart_only_once_it_is_left_behind_and_survives_a
     for kept, held in zip(again.best(), coordinator.best(), strict=True):
         assert np.array_equal(kept, held)
     assert np.array_equal(again.mask, coordinator.mask)
-
-
-def test_a_loss_that_is_tried_leaves_the_weights_as_they_were_even_if_it_fails():
-    network = Wide(2, 8, 64)
-    coordinator = ICBS(network, 0.5, "select", options(), seed=0)
-    before = coordinator.weights.copy()
-    tasks = coordinator.ask(4)
-    coordinator.tell(tasks[0], solve(tasks[0].block, "swap"))
-
-    def broken(weights, positions):
-        raise KeyboardInterrupt
-
-    network.loss = broken
-    with pytest.raises(KeyboardInterrupt):
-        coordinator.tell(tasks[1], solve(tasks[1].block, "swap"))
-    assert np.array_equal(coordinator.weights, before)
 
 
 def test_scattered_scores_are_uniform_and_the_same_in_any_company():

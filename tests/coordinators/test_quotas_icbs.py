@@ -124,14 +124,15 @@ def test_the_whole_network_is_one_block_of_whole_groups():
         fixed_pruned=0.0, fixed_kept=0.0, tabu=0.0, select="magnitude", ridge=1.0,
     )  # fmt: skip
     coordinator = ICBS(landscape, 0.5, "refit", options, seed=0)
-    before = landscape.loss(coordinator.weights, coordinator._acceptance)
+    before = landscape.loss(coordinator._acceptance)
     while tasks := coordinator.ask():
         assert tasks[0].block.p == landscape.dense_weights.size
         assert (tasks[0].block.quota.counts == 2).all()
         assert (tasks[0].block.quota.sizes == 4).all()
         coordinator.tell(tasks[0], solve(tasks[0].block, "obd"))
         assert_held(coordinator.mask, landscape.layers, "2:4", 0.5)
-    assert landscape.loss(coordinator.best()[1], coordinator._acceptance) < before
+    landscape.place(coordinator.best()[1])
+    assert landscape.loss(coordinator._acceptance) < before
 
 
 def test_an_unsolved_block_and_a_quadratic_form_keep_the_pattern():
@@ -139,11 +140,11 @@ def test_an_unsolved_block_and_a_quadratic_form_keep_the_pattern():
     landscape = FormLandscape(block.form, block.dense_weights)
     options = ICBSOptions(steps=8, block_size=12, quota="2:4", fixed_pruned=0.0, fixed_kept=0.0, ridge=0.0)
     coordinator = ICBS(landscape, 0.5, "select", options, seed=3)
-    losses = [landscape.loss(coordinator.weights, None)]
+    losses = [landscape.form.value(coordinator.weights)]
     for step in range(8):
         task = coordinator.ask()[0]
         coordinator.tell(task, None if step == 2 else solve(task.block, "exhaustive"))
-        losses.append(landscape.loss(coordinator.weights, None))
+        losses.append(landscape.form.value(coordinator.weights))
         assert (coordinator.mask.reshape(-1, 4).sum(axis=1) == 2).all()
     assert losses[3] == losses[2]
     assert losses[-1] < losses[0]

@@ -227,7 +227,7 @@ def test_so_are_those_of_mini_batches(name):
 def test_block_coordinate_descent_sees_the_same_columns(name):
     network, samples = made(name)
     landscape = quietly(lambda: NetworkLandscape(Problem(samples), network))
-    view = quietly(lambda: landscape.look(landscape.dense_weights, np.arange(COUNT)))
+    view = quietly(lambda: landscape.look(np.arange(COUNT)))
     expected = truth(network, samples)
     close(view.factor(np.arange(network.total)) * np.sqrt(COUNT), expected)
     close(view.gradient, expected.mean(axis=0))
@@ -433,7 +433,7 @@ def test_rows_of_sequences_weigh_the_same_whichever_way_they_are_computed():
         network, samples = made(recomputed)
         samples.row_weight = 5.0
         landscape = quietly(lambda network=network, samples=samples: NetworkLandscape(Problem(samples), network))
-        factor = landscape.look(landscape.dense_weights, np.arange(COUNT)).factor(np.arange(network.total))
+        factor = landscape.look(np.arange(COUNT)).factor(np.arange(network.total))
         rows = truth(network, samples)
         mean = rows.mean(axis=0)
         expected = 5.0 * np.cov(rows.T, bias=True) + np.outer(mean, mean)
@@ -496,16 +496,19 @@ def test_a_loss_of_the_dense_network_that_is_not_finite_names_the_sample():
     network, samples = made("plain")
     landscape = NetworkLandscape(Problem(samples), network)
     samples.inputs[6] = float("inf")
+    landscape.place(0.5 * landscape.dense_weights)
     with pytest.raises(InvalidInput, match="dense network's loss is NaN or infinite at sample 6"):
-        landscape.loss(0.5 * landscape.dense_weights, np.arange(COUNT))
+        landscape.loss(np.arange(COUNT))
+    np.testing.assert_array_equal(network.weights(np.float32), 0.5 * landscape.dense_weights)
     with pytest.raises(InvalidInput, match="holds NaN or infinity at sample 6: the sample itself"):
-        _ = landscape.look(landscape.dense_weights, np.arange(COUNT)).gradient
+        _ = landscape.look(np.arange(COUNT)).gradient
 
 
 def test_weights_that_overflow_by_themselves_are_no_fault_of_a_sample():
     network, samples = made("plain")
     landscape = NetworkLandscape(Problem(samples), network)
-    assert not np.isfinite(landscape.loss(np.full_like(landscape.dense_weights, 1e30), np.arange(COUNT)))
+    landscape.place(np.full_like(landscape.dense_weights, 1e30))
+    assert not np.isfinite(landscape.loss(np.arange(COUNT)))
 
 
 @pytest.mark.parametrize("shape", [(COUNT, 0), (COUNT, 6, 0)])

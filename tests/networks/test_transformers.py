@@ -132,14 +132,14 @@ def test_columns_of_several_blocks_are_the_samples_own_gradients(tiny_mistral, o
     problem = tiny(tiny_mistral, weighting="none", **options)
     landscape, positions = seen(problem), np.array([0, 3, 4, 7, 9])
     gradients = own_gradients(problem, positions)
-    view = landscape.look(landscape.dense_weights, positions)
+    view = landscape.look(positions)
     blocks = some_blocks(gradients.shape[1])
     scale = np.abs(gradients).max()
     for indices, factor in zip(blocks, view.factors(blocks), strict=True):
         np.testing.assert_allclose(factor * math.sqrt(5), gradients[:, indices], atol=2e-6 * scale)
         np.testing.assert_allclose(view.slope(indices), gradients[:, indices].mean(axis=0), atol=2e-6 * scale)
     np.testing.assert_allclose(view.gradient, gradients.mean(axis=0), atol=2e-6 * scale)
-    assert view.loss == pytest.approx(landscape.loss(landscape.dense_weights, positions), rel=1e-5)
+    assert view.loss == pytest.approx(landscape.loss(positions), rel=1e-5)
 
 
 def test_large_layers_gather_columns_and_small_ones_take_them_from_whole_products(tiny_mistral, monkeypatch):
@@ -151,7 +151,7 @@ def test_large_layers_gather_columns_and_small_ones_take_them_from_whole_product
         monkeypatch.setattr(columns, "WHOLE_LAYER_SHARE", share)
         monkeypatch.setattr(columns, "GATHER_ELEMENTS", 100)
         landscape = seen(problem)
-        found.append(landscape.look(landscape.dense_weights, positions).factor(some_blocks(8000)[0]))
+        found.append(landscape.look(positions).factor(some_blocks(8000)[0]))
     np.testing.assert_allclose(found[0], found[1], atol=1e-5 * np.abs(found[1]).max())
 
 
@@ -162,10 +162,10 @@ def test_what_a_pass_shows_is_the_same_whether_it_is_kept_or_made_again(tiny_mis
     for limit in (2**40, 0):
         monkeypatch.setattr(views, "KEEP_BYTES", limit)
         landscape = seen(problem)
-        view = landscape.look(landscape.dense_weights, positions)
+        view = landscape.look(positions)
         gradient = view.gradient
         # Another point in between must not matter.
-        landscape.loss(np.zeros_like(gradient), positions)
+        landscape.place(np.zeros_like(gradient))
         found.append((gradient, view.factors(some_blocks(gradient.size))))
     np.testing.assert_array_equal(found[0][0], found[1][0])
     for kept, again in zip(found[0][1], found[1][1], strict=True):
@@ -180,7 +180,7 @@ def test_rows_of_sequences_stand_for_tokens_covariance_and_mean(tiny_mistral):
     chosen, tokens = gradients[:, indices], 15
     mean = chosen.mean(axis=0)
     expected = tokens * np.cov(chosen.T, bias=True) + np.outer(mean, mean)
-    factor = landscape.look(landscape.dense_weights, positions).factor(indices).astype(np.float64)
+    factor = landscape.look(positions).factor(indices).astype(np.float64)
     np.testing.assert_allclose(factor.T @ factor, expected, atol=1e-5 * np.abs(expected).max())
     assert centring(1.0) == 0.0
 
@@ -192,7 +192,7 @@ def test_one_shot_gradients_are_weighted_the_same_way(tiny_mistral):
     landscape = seen(problem)
     count = len(problem.calibration())
     form = network_form(problem, landscape.network, FisherOptions(samples=count, ridge=0.0), np.random.default_rng(0))
-    factor = landscape.look(landscape.dense_weights, np.arange(count)).factor(np.arange(landscape.network.total))
+    factor = landscape.look(np.arange(count)).factor(np.arange(landscape.network.total))
     np.testing.assert_allclose(form.product(np.ones(form.p)), factor.T @ factor.sum(axis=1), rtol=1e-3, atol=1e-6)
 
 
@@ -200,7 +200,7 @@ def test_rows_of_tokens_are_the_outer_products_at_each_position(tiny_mistral):
     problem = tiny(tiny_mistral, sample="token", packing="documents")
     landscape, positions = seen(problem), np.array([0, 1])
     indices = np.arange(5, 400)
-    view = landscape.look(landscape.dense_weights, positions)
+    view = landscape.look(positions)
     factor = view.factor(indices)
     layer = landscape.layers[0]
     outputs, inputs = np.divmod(indices, layer.shape[1])
@@ -229,7 +229,7 @@ def test_more_tokens_than_columns_are_merged_without_changing_the_curvature(tiny
     problem = tiny(tiny_mistral, sample="token")
     landscape, positions = seen(problem), np.arange(10)
     blocks = [np.arange(20), np.arange(3000, 3010)]
-    merged = np.hstack(landscape.look(landscape.dense_weights, positions).factors(blocks)).astype(np.float64)
+    merged = np.hstack(landscape.look(positions).factors(blocks)).astype(np.float64)
     assert merged.shape == (30, 30)
     real = views.Columns
 
@@ -237,7 +237,7 @@ def test_more_tokens_than_columns_are_merged_without_changing_the_curvature(tiny
         return real(*args, merge=False)
 
     monkeypatch.setattr(views, "Columns", unmerged)
-    whole = np.hstack(landscape.look(landscape.dense_weights, positions).factors(blocks)).astype(np.float64)
+    whole = np.hstack(landscape.look(positions).factors(blocks)).astype(np.float64)
     assert whole.shape == (150, 30)
     np.testing.assert_allclose(merged.T @ merged, whole.T @ whole, atol=1e-5 * np.abs(whole.T @ whole).max())
 
@@ -250,7 +250,7 @@ def test_low_precision_weights_give_float32_gradients_near_the_exact_ones(tiny_m
     expected = own_gradients(exact, positions)[:, indices].mean(axis=0)
     landscape = seen(low)
     assert next(landscape.network.model.parameters()).dtype == getattr(torch, dtype)
-    view = landscape.look(landscape.dense_weights, positions)
+    view = landscape.look(positions)
     assert view.factor(indices).dtype == np.float32
     error = np.linalg.norm(view.slope(indices) - expected) / np.linalg.norm(expected)
     assert error < 0.1

@@ -27,6 +27,8 @@ from prunebench.core.masks import keep_count
 from prunebench.core.solution import Solution
 
 ACCEPT_SAMPLES = 2000
+_NOWHERE = -1
+"""No point of a landscape has this number: what stands there must be placed again."""
 
 
 class ICBS:
@@ -167,6 +169,7 @@ class ICBS:
         self._last_seen, self._fixed, self._gains = last_seen, fixed, gains
         self._trust, self._loss, self._best_loss = (float(info[name]) for name in names)
         self._blocks, self._waiting, self._outcomes = [], [], {}
+        self._point = _NOWHERE
 
     def _checked(self, arrays: Mapping[str, npt.NDArray[Any]], of: str = "") -> tuple[BoolArray, RealArray]:
         """The mask and weights of a checkpoint, of the count and quota that the run has from its first mask on."""
@@ -195,7 +198,8 @@ class ICBS:
             self._require_start(start, density)
             self._mask, self._weights = start.mask.copy(), start.weights.astype(self._dense.dtype)
         self._fixed = select.fixed_weights(scores, self._mask, layers, options.fixed_pruned, options.fixed_kept)
-        self._loss = self.landscape.loss(self._weights, self._acceptance)
+        self._point = self.landscape.place(self._weights)
+        self._loss = self.landscape.loss(self._acceptance)
         self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, self._loss
 
     def _require_start(self, start: Start, density: float) -> None:
@@ -211,9 +215,10 @@ class ICBS:
             )
 
     def _init_scores(self) -> select.Scores:
-        gradient = (
-            self.landscape.look(self._dense, self._batch(-1)).gradient if self.options.init == "gradient" else None
-        )
+        gradient = None
+        if self.options.init == "gradient":
+            self.landscape.place(self._dense)
+            gradient = self.landscape.look(self._batch(-1)).gradient
         return self._scores(self.options.init, gradient, self._rng(0, "init"))
 
     def _scores(self, name: str, gradient: RealArray | None, rng: np.random.Generator) -> select.Scores:
@@ -251,7 +256,8 @@ class ICBS:
 
     def _open_step(self) -> None:
         self._times, self._started = {}, perf_counter()
-        view = self.landscape.look(self._weights, self._batch(self.step))
+        self._stand()
+        view = self.landscape.look(self._batch(self.step))
         scores = self._selection_scores(view)
         self._lap("gradients")
         chosen = self._choose_blocks(view, scores)
@@ -413,14 +419,16 @@ class ICBS:
         return self._loss_with(blocks, self._acceptance)
 
     def _loss_with(self, blocks: list[StepBlock], positions: IndexArray) -> float:
-        """The loss with the movements of `blocks` applied for as long as it takes."""
-        try:
-            for block in blocks:
-                self._weights[block.indices] = block.new_weights
-            return self.landscape.loss(self._weights, positions)
-        finally:
-            for block in blocks:
-                self._weights[block.indices] = block.weights
+        """The loss with the movements of `blocks` applied for as long as it takes: only their weights are written."""
+        self._stand()
+        indices = np.concatenate([block.indices for block in blocks])
+        with self.landscape.moved(indices, np.concatenate([block.new_weights for block in blocks])):
+            return self.landscape.loss(positions)
+
+    def _stand(self) -> None:
+        """Place the landscape at the weights as they stand, unless nothing has changed since it was."""
+        if not self.landscape.stands_at(self._point):
+            self._point = self.landscape.place(self._weights)
 
     def _apply(self, accepted: list[StepBlock], loss: float) -> None:
         """Write the accepted blocks in place; the best state so far is copied only where this one is not better."""
@@ -431,6 +439,7 @@ class ICBS:
         for block in accepted:
             self._mask[block.indices] = block.new_mask
             self._weights[block.indices] = block.new_weights
+        self._point = _NOWHERE
         self._loss = loss
         if loss < self._best_loss:
             self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, loss
