@@ -4,11 +4,9 @@ import argparse
 from typing import Any
 
 from prunebench.commands.solvers import options_rows
-from prunebench.coordinators.icbs.options import ICBSOptions
-from prunebench.coordinators.layer_wise.options import LayerWiseOptions
-from prunebench.coordinators.multi_stage.coordinator import MultiStageOptions
-from prunebench.coordinators.one_shot import OneShot
+from prunebench.core.coordinator import Coordinator
 from prunebench.core.options import options_of
+from prunebench.core.registry import COORDINATORS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,26 +14,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Name, summary and options of each."""
+    """Facts and options of each, and the entry points that cannot be loaded."""
+    rows = [_row(COORDINATORS.get(name)) for name in COORDINATORS.names()]
+    return {"coordinators": rows, "failed": dict(COORDINATORS.failures)}
+
+
+def _row(kind: type[Coordinator]) -> dict[str, Any]:
     return {
-        "coordinators": [
-            {"name": "one-shot", "summary": _first_line(OneShot), "options": []},
-            {
-                "name": "icbs",
-                "summary": "Block coordinate descent over the network.",
-                "options": options_rows(options_of(ICBSOptions)),
-            },
-            {
-                "name": "multi-stage",
-                "summary": "The density falls in stages, each from new gradients about the current weights.",
-                "options": options_rows(options_of(MultiStageOptions)),
-            },
-            {
-                "name": "layer-wise",
-                "summary": "Layer by layer from the Gram matrix of each layer's inputs; no backward pass.",
-                "options": options_rows(options_of(LayerWiseOptions)),
-            },
-        ]
+        "name": kind.name,
+        "summary": kind.summary,
+        "reference": kind.reference,
+        "needs_network": kind.needs_network,
+        "default_mode": kind.default_mode,
+        "takes": sorted(kind.takes),
+        "options": [] if kind.options_class is None else options_rows(options_of(kind.options_class)),
     }
 
 
@@ -46,8 +38,5 @@ def text(result: dict[str, Any]) -> str:
         lines += [f"{row['name']}: {row['summary']}"]
         lines += [f"  --option {o['name']}={o['default']}  ({o['type']})  {o['doc']}" for o in row["options"]]
         lines.append("")
+    lines += [f"{name}: cannot be loaded: {reason}" for name, reason in result["failed"].items()]
     return "\n".join(lines).rstrip()
-
-
-def _first_line(cls: type) -> str:
-    return (cls.__doc__ or "").strip().split("\n")[0]

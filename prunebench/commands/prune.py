@@ -6,16 +6,18 @@ from typing import Any
 
 from prunebench.commands import arguments as shared
 from prunebench.coordinators.quotas import pattern
-from prunebench.coordinators.schedules import SCHEDULES
+from prunebench.core import options as option_tools
 from prunebench.core.block import MODES
-from prunebench.core.errors import InvalidInput, unknown_name
-from prunebench.core.registry import PROBLEMS, SOLVERS
+from prunebench.core.coordinator import Coordinator
+from prunebench.core.errors import InvalidInput
+from prunebench.core.registry import COORDINATORS, PROBLEMS, SOLVERS
 from prunebench.log.run_directory import resume_line
-from prunebench.runs.prune import COORDINATORS, SCOPES, PruneRequest, loss_words, prune
+from prunebench.runs.execution import loss_words
+from prunebench.runs.prune import prune
+from prunebench.runs.request import SCOPES, PruneRequest
 
-ICBS_ARGUMENTS = ("init", "select", "block_size", "steps", "accept", "ablation")
-STAGE_ARGUMENTS = ("stages", "schedule")
-LAYER_ARGUMENTS = ("target",)
+CURVATURE = ("samples", "batch_size", "ridge", "gradient_scale", "store")
+"""Arguments that say how a coordinator samples the curvature."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,79 +28,59 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--solver", default="swap", help="a registered solver (default: swap)")
     shared.add_options(parser, "the solver, the problem or the coordinator")
-    parser.add_argument("--coordinator", default="one-shot", help=f"one of {', '.join(COORDINATORS)}")
-    parser.add_argument("--mode", choices=MODES, help="default: the solver's own; select with icbs")
+    names = ", ".join(COORDINATORS.names())
+    parser.add_argument("--coordinator", default="one-shot", help=f"one of {names} (default: one-shot)")
+    parser.add_argument("--mode", choices=MODES, help="default: the coordinator's, or else the solver's own")
     parser.add_argument("--scope", default="network", choices=SCOPES, help="one-shot: one block in all, or one a layer")
     shared.add_curvature(parser)
     parser.add_argument(
         "--store",
         metavar="FOLDER",
-        help="one-shot, multi-stage: hold gradient rows in a mapped file there, where they are larger than memory",
+        help="hold gradient rows of all weights in a mapped file there, where they are larger than memory",
     )
-    icbs = parser.add_argument_group("coordinator icbs (all its options: 'prunebench coordinators')")
-    icbs.add_argument("--init", metavar="SCORE", help="score of the first mask")
-    icbs.add_argument("--select", metavar="SCORE", help="how a block is picked")
-    icbs.add_argument("--block-size", type=shared.positive_int, metavar="P", help="weights in a block")
-    icbs.add_argument("--steps", type=shared.positive_int, metavar="N", help="gradient passes")
-    icbs.add_argument("--accept", metavar="RULE", help="true-loss, model or none")
-    icbs.add_argument(
-        "--ablation", metavar="NAME", help="clip-negative: the released program's fault, to show its cost"
-    )
-    icbs.add_argument("--start", type=Path, metavar="RUN", help="begin from a finished run of the same density")
-    icbs.add_argument("--executor", metavar="WHERE", help="inline, local:N or dask:ADDRESS (default: inline)")
-    icbs.add_argument("--block-time-limit", type=shared.seconds, metavar="SEC", help="seconds for each block")
-    icbs.add_argument(
-        "--validate-every", type=shared.positive_int, default=0, metavar="N", help="log accuracy every N steps"
-    )
-    stages = parser.add_argument_group("coordinator multi-stage (all its options: 'prunebench coordinators')")
-    stages.add_argument("--stages", type=shared.positive_int, metavar="T", help="stages, each with new gradients")
-    stages.add_argument("--schedule", metavar="NAME", help=f"how the density falls: {', '.join(SCHEDULES)}")
-    layers = parser.add_argument_group("coordinator layer-wise (all its options: 'prunebench coordinators')")
-    layers.add_argument("--target", metavar="WHAT", help="a layer's own outputs (own) or the dense network's (dense)")
+    parser.add_argument("--quota", metavar="UNIT", help="what is kept exactly: row, layer, or N:M such as 2:4")
+    parser.add_argument("--start", type=Path, metavar="RUN", help="begin from a finished run of the same density")
+    parser.add_argument("--executor", metavar="WHERE", help="inline, local:N or dask:ADDRESS (default: inline)")
+    parser.add_argument("--block-time-limit", type=shared.seconds, metavar="SEC", help="seconds for each block")
     parser.add_argument(
-        "--quota", metavar="UNIT", help="what is kept exactly: row, layer, or N:M such as 2:4 (not one-shot)"
+        "--validate-every", type=shared.positive_int, default=0, metavar="N", help="log accuracy every N steps"
     )
     parser.add_argument("--time-limit", type=shared.seconds, metavar="SEC", help="seconds for all solving together")
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of everything random (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
+    parser.set_defaults(flags=["quota", *_add_flags(parser)])
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> list[str]:
+    """Options of coordinators that are arguments of their own, each once. -> their names"""
+    added: list[str] = []
+    for kind in map(COORDINATORS.get, COORDINATORS.names()):
+        group = parser.add_argument_group(f"coordinator {kind.name} (all its options: 'prunebench coordinators')")
+        for option in option_tools.options_of(kind.options_class) if kind.flags else []:
+            flag = f"--{option.name.replace('_', '-')}"
+            # one that is there already serves several coordinators, or is another argument: K=V remains
+            if option.name in kind.flags and flag not in parser._option_string_actions:
+                number = shared.positive_int if option.kind == "whole number" else str
+                metavar, meaning = kind.flags[option.name], option.doc.replace("%", "%%")
+                group.add_argument(flag, type=number, metavar=metavar, help=meaning)
+                added.append(option.name)
+    return added
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Prune and return the result."""
-    if arguments.coordinator not in COORDINATORS:
-        raise unknown_name("coordinator", arguments.coordinator, COORDINATORS)
+    kind: type[Coordinator] = COORDINATORS.get(arguments.coordinator)
     owners = {"solver": SOLVERS.get(arguments.solver), "problem": PROBLEMS.get(arguments.problem)}
-    kind = COORDINATORS[arguments.coordinator]
-    if kind is not None:
-        owners["coordinator"] = kind
+    if kind.options_class is not None:
+        owners["coordinator"] = kind.options_class
     options = shared.split_options(arguments.option, owners)
-    curvature, coordinator = shared.curvature(arguments), dict(options.get("coordinator", {}))
-    if arguments.store is not None:
-        if arguments.coordinator not in ("one-shot", "multi-stage"):
-            raise InvalidInput(f"--store belongs to gradients of all weights; {arguments.coordinator} holds none")
-        curvature["store"] = arguments.store
-    if arguments.coordinator == "icbs":
-        if "batch_size" in curvature:
-            raise InvalidInput("--batch-size belongs to one-shot pruning; coordinator icbs takes one row a sample")
-        coordinator |= curvature
+    coordinator: dict[str, Any] = dict(options.get("coordinator", {}))
+    curvature = {name: getattr(arguments, name) for name in CURVATURE if getattr(arguments, name) is not None}
+    if "curvature" not in kind.takes:
+        coordinator |= kind.curvature_options(curvature)
         curvature = {}
-    elif arguments.coordinator == "multi-stage":
-        coordinator |= _stage_curvature(curvature)
-        curvature = {}
-    elif arguments.coordinator == "layer-wise":
-        for name in ("batch_size", "gradient_scale"):
-            if name in curvature:
-                raise InvalidInput(
-                    f"--{name.replace('_', '-')} belongs to gradients; coordinator layer-wise computes none"
-                )
-        coordinator |= curvature
-        curvature = {}
-    named = {
-        name: getattr(arguments, name)
-        for name in (*ICBS_ARGUMENTS, *STAGE_ARGUMENTS, *LAYER_ARGUMENTS, "quota")
-        if getattr(arguments, name) is not None
-    }
-    coordinator |= named
+    given = {name: getattr(arguments, name) for name in arguments.flags}
+    coordinator |= {name: value for name, value in given.items() if value is not None}
     request = PruneRequest(
         problem=arguments.problem,
         density=_density(arguments.density, coordinator.get("quota")),
@@ -135,15 +117,6 @@ def _density(density: float | None, quota: Any) -> float:
     if held is None:
         raise InvalidInput("--density is missing; say which part of the weights is kept, for example --density 0.5")
     return held[0] / held[1]
-
-
-def _stage_curvature(curvature: dict[str, Any]) -> dict[str, Any]:
-    """Options of the curvature as those of the stages: one ridge or scale given is the only one tried."""
-    out = {key: value for key, value in curvature.items() if key in ("samples", "batch_size", "store")}
-    if "ridge" in curvature or "gradient_scale" in curvature:
-        out["ridges"] = (curvature.get("ridge", 1.0),)
-        out["gradient_scales"] = (curvature.get("gradient_scale", 0.0),)
-    return out
 
 
 def text(result: dict[str, Any]) -> str:

@@ -8,6 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from prunebench.core.arrays import Factor, FloatArray, IndexArray, RealArray
+from prunebench.core.coordinator import Setting
+from prunebench.core.problem import NetworkProblem
 from prunebench.core.quadratic import QuadraticForm
 
 
@@ -188,3 +190,13 @@ class FormView:
     def ridge(self, indices: IndexArray) -> FloatArray:
         """The form's ridge."""
         return np.asarray(self._ridge[indices])
+
+
+def landscape_of(setting: Setting) -> Landscape:
+    """The loss of the setting's network, or its quadratic form."""
+    if setting.block is not None:
+        return FormLandscape(setting.block.form, setting.block.dense_weights)
+    from prunebench.curvature.landscape import NetworkLandscape
+
+    assert isinstance(setting.problem, NetworkProblem)
+    return NetworkLandscape(setting.problem, setting.network)

@@ -1,19 +1,32 @@
 """One-shot pruning: the whole network as one block, or one block a layer, from one quadratic form."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from prunebench.core import options as option_tools
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.coordinator import Move, Task, checked_number, checked_state
-from prunebench.core.errors import InvalidInput, PrunebenchError
+from prunebench.core.coordinator import (
+    Coordinator,
+    Move,
+    Setting,
+    Task,
+    calibration_seed,
+    checked_number,
+    checked_state,
+    register,
+)
+from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
 from prunebench.core.masks import keep_count, keep_per_layer
+from prunebench.core.problem import NetworkProblem
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Solution
+from prunebench.core.solver import Solver
+from prunebench.curvature.fisher import FisherOptions, network_form
 
 
 @dataclass(frozen=True)
@@ -25,12 +38,18 @@ class Span:
     stop: int
 
 
-class OneShot:
+@register
+class OneShot(Coordinator):
     """A coordinator that solves every span once, in order, the others held where they stand.
 
     The quadratic form is restricted to the span at the current weights, so a later span sees what
     was done to the earlier ones. Every span keeps its share of round(density·p) by largest remainder.
     """
+
+    name: ClassVar[str] = "one-shot"
+    summary: ClassVar[str] = "Solves every span of one quadratic form once, in order, the others held where they stand."
+    takes: ClassVar[frozenset[str]] = frozenset({"scope", "curvature"})
+    large_blocks: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -52,6 +71,52 @@ class OneShot:
         self.weights: FloatArray = self.dense_weights.copy()
         self._done = 0
         self._asked = False
+        self._setting: Setting | None = None
+
+    @classmethod
+    def require(cls, setting: Setting) -> None:
+        """Curvature options are looked at before the network is."""
+        option_tools.build(FisherOptions, setting.curvature)
+        if setting.scope == "layer" and not isinstance(setting.problem, NetworkProblem):
+            raise InvalidInput(f"problem {setting.name!r} has no layers; leave --scope at network")
+
+    @classmethod
+    def begin(cls, setting: Setting) -> "OneShot":
+        """From the empirical Fisher form of a network, or from the problem's own form.
+
+        Raises
+        ------
+        SolverRefused   a span is larger than what the solver takes
+        """
+        asked = (setting.density, setting.mode)
+        if setting.block is not None:
+            block = setting.block
+            return cls(block.form, block.dense_weights, *asked, [Span("block", 0, block.p)], problem=setting.name)
+        network, problem = setting.network, setting.problem
+        assert isinstance(problem, NetworkProblem)
+        curvature = option_tools.build(FisherOptions, setting.curvature)
+        layers = [Span(layer.name, layer.start, layer.stop) for layer in network.layers]
+        spans = layers if setting.scope == "layer" else [Span("network", 0, network.total)]
+        _require_size(setting.solver, max(span.stop - span.start for span in spans))
+        form = network_form(problem, network, curvature, np.random.default_rng(calibration_seed(setting.seed)))
+        setting.say(f"quadratic form from {curvature.samples} samples")
+        made = cls(form, network.weights(), *asked, spans, problem=setting.name)
+        made._setting = setting
+        return made
+
+    def network_facts(self) -> dict[str, Any]:
+        """How the gradients of the form were computed, and which weights no sample reaches."""
+        from prunebench.curvature import reach
+        from prunebench.curvature.gradient_ways import way_of
+
+        if self._setting is None:
+            return {}
+        network, problem = self._setting.network, self._setting.problem
+        assert isinstance(problem, NetworkProblem)
+        curvature = option_tools.build(FisherOptions, self._setting.curvature)
+        way = way_of(network, problem.loss, problem.calibration(), np.arange(1), batch_size=curvature.batch_size)
+        missed = reach.unreached(network.layers, reach.reached_by_form(self.form), curvature.samples)
+        return {"gradients": asdict(way), "unreached": missed.as_json()}
 
     @property
     def total_steps(self) -> int | None:
@@ -93,10 +158,6 @@ class OneShot:
         self._asked = False
         return Move(True, solution.objective - before, int((~solution.mask).sum()))
 
-    def best(self) -> tuple[BoolArray, FloatArray]:
-        """Mask and weights as they stand."""
-        return self.mask, self.weights
-
     @property
     def complete(self) -> bool:
         """Whether every span is done."""
@@ -127,3 +188,13 @@ class OneShot:
                 raise InvalidInput(f"{span.name} has kept weights other than the dense ones")
         self.mask, self.weights = mask.astype(np.bool_), weights.astype(np.float64)
         self._done, self._asked = done, False
+
+
+def _require_size(solver: Solver, size: int) -> None:
+    """Refuse a block that is too large before its gradients are computed."""
+    largest = getattr(solver, "max_size", None)
+    if largest is not None and size > largest:
+        raise SolverRefused(
+            f"solver {solver.name!r} takes blocks of at most {largest:,} weights and one-shot pruning needs {size:,}; "
+            f"use --coordinator icbs --block-size {min(largest, 64)}, --scope layer, or another solver"
+        )

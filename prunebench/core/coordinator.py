@@ -1,16 +1,23 @@
 """What every coordinator is: a pure state machine that asks for blocks to be solved and is told the answers."""
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from prunebench.core import options as option_tools
 from prunebench.core.arrays import BoolArray, FloatArray, RealArray
-from prunebench.core.block import BlockProblem
+from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Problem
+from prunebench.core.registry import register_coordinator
 from prunebench.core.solution import Solution
+from prunebench.core.solver import Solver
+
+register = register_coordinator
 
 
 @dataclass(frozen=True)
@@ -44,49 +51,160 @@ class Start:
     weights: FloatArray
 
 
-class Coordinator(Protocol):
-    """ask → solve → tell, until ask gives nothing more. It knows nothing of executors, files or clocks."""
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What a coordinator begins with: the problem, what is asked of it, and what of it may be looked at."""
+
+    problem: Problem
+    solver: Solver
+    """Who will solve the blocks: for its facts (modes, quotas, largest block); a coordinator never runs it."""
+
+    density: float
+    mode: Mode
+    options: Any = None
+    """An instance of the coordinator's `options_class`."""
+
+    seed: int = 0
+    scope: str = "network"
+    """For coordinators that take "scope": one block of the whole "network", or one a "layer"."""
+
+    curvature: Mapping[str, Any] = field(default_factory=dict)
+    """For those that take "curvature": options of prunebench.curvature.fisher.FisherOptions by name."""
+
+    network: Any = None
+    """A prunebench.networks.network.PrunableNetwork with its dense weights; None until work begins, and without one."""
+
+    block: BlockProblem | None = None
+    """The whole problem as one block, where it is no network; None until work begins."""
+
+    load_start: Callable[[Any], Start] | None = None
+    """For those that take "start": puts the network of an earlier run into the given one; mask and weights."""
+
+    say: Callable[[str], None] = lambda _line: None
+    """Tells the user a line of progress."""
 
     @property
-    def mask(self) -> BoolArray:
-        """The network's mask as it stands; round(density·p) ones once the run is done. bool (p,)."""
-        ...
+    def name(self) -> str:
+        """The problem's name, for messages."""
+        return self.problem.name
 
-    @property
-    def weights(self) -> RealArray:
-        """The network's prunable weights as they stand. float (p,)."""
-        ...
+
+class Coordinator(ABC):
+    """ask → solve → tell, until ask gives nothing more. It knows nothing of executors, files or clocks.
+
+    A subclass names itself by class facts, as a solver does, and is made by `begin`. All random draws come from the
+    setting's seed and the number of the step, so that a checkpoint between steps continues to the same result.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    """One sentence."""
+
+    reference: ClassVar[str] = ""
+    """The paper it is after."""
+
+    options_class: ClassVar[type | None] = None
+    """A frozen dataclass of its options, each with its sentence; None where it has none."""
+
+    flags: ClassVar[Mapping[str, str]] = {}
+    """Options that the command line offers as arguments of their own, with the word that stands for the value."""
+
+    needs_network: ClassVar[bool] = False
+    """Whether it prunes networks only, and no problem that is a quadratic form by itself."""
+
+    takes: ClassVar[frozenset[str]] = frozenset()
+    """What it takes beside its options: "scope", "curvature", "start"."""
+
+    default_mode: ClassVar[Mode | None] = None
+    """The mode where none is asked for; None: the solver's own."""
+
+    validate_every: ClassVar[int] = 0
+    """After how many steps the network is judged for the log where nothing is asked for; 0: never."""
+
+    large_blocks: ClassVar[bool] = False
+    """Whether its blocks are few and large: a solver may then use all threads, and Ctrl-C ends a solve under way."""
+
+    mask: BoolArray
+    """The mask as it stands; round(density·p) ones once the run is done. bool (p,)"""
+
+    weights: RealArray
+    """The prunable weights as they stand, zero where the mask is false. float (p,)"""
+
+    @classmethod  # noqa: B027  # by default nothing is refused
+    def require(cls, setting: Setting) -> None:
+        """Refuse, before any work and before the network is loaded, what cannot be had.
+
+        Raises
+        ------
+        InvalidInput   with the remedy
+        """
+
+    @classmethod
+    @abstractmethod
+    def begin(cls, setting: Setting) -> "Coordinator":
+        """A new coordinator over the setting's network or block.
+
+        Raises
+        ------
+        InvalidInput   what can only be refused once the network is there
+        """
+
+    @classmethod
+    def curvature_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Its options for what the command line's --samples, --batch-size, --ridge, --gradient-scale, --store say.
+
+        Raises
+        ------
+        InvalidInput   it has no such option
+        """
+        known = {option.name for option in option_tools.options_of(cls.options_class)} if cls.options_class else set()
+        for name in given:
+            if name not in known:
+                flag = name.replace("_", "-")
+                raise InvalidInput(f"--{flag} is nothing that coordinator {cls.name} takes; leave it out")
+        return dict(given)
+
+    def network_facts(self) -> dict[str, Any]:
+        """What run.json says of the network beside what is not pruned: "gradients" and "unreached", as JSON has them.
+
+        Asked once, before the first step.
+        """
+        return {}
+
+    def place(self, network: Any, weights: RealArray) -> None:
+        """Put weights into the network to be judged. float (p,)"""
+        network.assign(weights)
 
     def best(self) -> tuple[BoolArray, RealArray]:
-        """The mask and weights that the run returns."""
-        ...
+        """The mask and weights that the run returns: by default those that stand."""
+        return self.mask, self.weights
 
     @property
     def total_steps(self) -> int | None:
         """How many steps there will be, or None if it is open."""
-        ...
+        return None
 
+    @abstractmethod
     def ask(self, count: int = 1) -> list[Task]:
         """At most `count` tasks that may be solved side by side; [] when there is nothing left to do."""
-        ...
 
+    @abstractmethod
     def tell(self, task: Task, solution: Solution | None) -> Move | None:
         """Take the answer to a task, None if it could not be had; the move of a step once its last answer is in."""
-        ...
 
     @property
+    @abstractmethod
     def complete(self) -> bool:
         """Whether the mask is of the density asked for; it may be before the last step."""
-        ...
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027  # by default the count, which is looked at anyway, is all
         """Raise PrunebenchError where the mask, as far as the work is done, breaks what was asked for."""
-        ...
 
+    @abstractmethod
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Arrays and JSON-able values that, loaded into a new coordinator of the same request, continue the run."""
-        ...
 
+    @abstractmethod
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave.
 
@@ -94,7 +212,6 @@ class Coordinator(Protocol):
         ------
         InvalidInput   it is not of this request: shapes, counts, a quota, weights off the mask, a step there is not
         """
-        ...
 
 
 def checked_state(

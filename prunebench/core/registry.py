@@ -1,4 +1,4 @@
-"""Finding solvers and problems: a folder scan, then entry points. Listing loads none of their libraries."""
+"""Finding solvers, problems, coordinators: a folder scan, then entry points. Listing loads none of their libraries."""
 
 import importlib
 import importlib.machinery
@@ -116,6 +116,8 @@ def _path(cls: type) -> str:
 
 SOLVERS = Registry("solver", "prunebench.solvers")
 PROBLEMS = Registry("problem", "prunebench.problems")
+COORDINATORS = Registry("coordinator", "prunebench.coordinators")
 
 register_solver: Callable[[T], T] = SOLVERS.register
 register_problem: Callable[[T], T] = PROBLEMS.register
+register_coordinator: Callable[[T], T] = COORDINATORS.register

@@ -11,7 +11,7 @@ from typing import Any
 
 from prunebench.core.errors import InvalidInput
 from prunebench.core.options import option_name
-from prunebench.core.registry import PROBLEMS, SOLVERS
+from prunebench.core.registry import COORDINATORS, PROBLEMS, SOLVERS
 
 RUNS_CODE = "runs_code"
 """Key in a field's metadata: a function of the option's value that says whether that names code."""
@@ -41,13 +41,16 @@ def named_code(request: Mapping[str, Any]) -> list[str]:
     pairs: list[tuple[Any, Any, Any]] = [(PROBLEMS, request.get("problem"), request.get("problem_options"))]
     if choices is None:
         pairs.append((SOLVERS, request.get("solver"), request.get("solver_options")))
+        pairs.append((COORDINATORS, request.get("coordinator"), request.get("coordinator_options")))
     else:
         # An object's words are no path: nothing is made of them.
         named = [choice for choice in choices if not choice.get("is_object")]
         pairs += [(SOLVERS, choice.get("name"), choice.get("options")) for choice in named]
     for registry, name, options in pairs:
         if isinstance(name, str) and isinstance(options, Mapping) and name in registry.names():
-            found += _marked(registry.get(name), options)
+            cls = registry.get(name)
+            cls = cls.options_class if registry is COORDINATORS else cls
+            found += _marked(cls, options) if cls is not None else []
     return found
 
 

@@ -1,7 +1,7 @@
 """Which weights no sample reaches: no gradient comes to them, or nothing but zeros, so that only the ridge decides."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,10 @@ class Unreached:
     samples: int
     layers: Group
     weights: Mapping[str, int] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """As run.json holds it."""
+        return asdict(self)
 
 
 def unreached(layers: Sequence[Layer], reached: BoolArray, samples: int) -> Unreached:

@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from prunebench.core.registry import COORDINATORS
+
 Request = Mapping[str, Any]
 
 SAFE_INTEGER = 2**53
@@ -38,8 +40,8 @@ def _words(request: Request) -> list[str]:
     fields = COMPARE_FIELDS if compared else PRUNE_FIELDS
     if not request.get("problem"):
         raise _NoCommand("blocks were given as objects")
-    if not compared and request.get("curvature") and request.get("coordinator", "one-shot") != "one-shot":
-        raise _NoCommand("its curvature options are one-shot's, which other coordinators do not take")
+    if not compared and request.get("curvature") and not _takes_curvature(str(request.get("coordinator", "one-shot"))):
+        raise _NoCommand("its curvature options are one-shot's, which this coordinator does not take")
     words = ["prunebench", "compare" if compared else "prune", str(request["problem"])]
     for name, value in request.items():
         if name in ("kind", "problem"):
@@ -48,6 +50,11 @@ def _words(request: Request) -> list[str]:
             raise _NoCommand(f"it asks for {name}, which this version does not know")
         words += fields[name](value)
     return words
+
+
+def _takes_curvature(coordinator: str) -> bool:
+    """Whether a coordinator that is installed here takes the request's curvature."""
+    return coordinator in COORDINATORS.names() and "curvature" in COORDINATORS.get(coordinator).takes
 
 
 def _flag(flag: str, *, unless: Any = None) -> Callable[[Any], list[str]]:

@@ -5,26 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prunebench.curvature.gradient_check import Checked
-    from prunebench.curvature.reach import Unreached
     from prunebench.networks.chosen import Group
 
 MOST_NAMES = 6
 """Names that a line of text lists; run.json has all."""
 
 
-def as_json(not_pruned: Sequence["Group"], way: "Checked | None", unreached: "Unreached | None") -> dict[str, Any]:
-    """The facts as run.json holds them under "network"."""
-    out: dict[str, Any] = {"not_pruned": [dataclasses.asdict(group) for group in not_pruned]}
-    if way is not None:
-        out["gradients"] = dataclasses.asdict(way)
-    if unreached is not None:
-        out["unreached"] = {
-            "samples": unreached.samples,
-            "layers": dataclasses.asdict(unreached.layers),
-            "weights": dict(unreached.weights),
-        }
-    return out
+def as_json(not_pruned: Sequence["Group"], found: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts as run.json holds them under "network".
+
+    found : the coordinator's `network_facts`
+    """
+    return {"not_pruned": [dataclasses.asdict(group) for group in not_pruned], **found}
 
 
 def lines(facts: Mapping[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from prunebench import PROBLEMS, SOLVERS, cli, measures
 from prunebench.comparison.table import COLUMNS
-from prunebench.runs.prune import COORDINATORS
+from prunebench.core.registry import COORDINATORS
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -113,7 +113,7 @@ def test_every_problem_is_in_the_reference(site):
 
 def test_every_coordinator_has_a_section_and_its_options(site):
     page = (site / "coordinators.html").read_text()
-    for name in COORDINATORS:
+    for name in COORDINATORS.names():
         assert f'id="{name}"' in page
         assert f'id="options-{name}"' in page
 

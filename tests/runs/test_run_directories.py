@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from prunebench.cli import main
-from prunebench.coordinators import one_shot
 from prunebench.core.errors import Interrupted
+from prunebench.core.registry import COORDINATORS
 from prunebench.log import archive
 from prunebench.log.run_directory import RunDirectory
 from prunebench.runs import runner
@@ -50,7 +50,7 @@ def tiny(tmp_path_factory):
         for name, asked in (("half", request()), ("other-half", request(density=0.3))):
             with pytest.raises(Interrupted):
                 prune(asked, out=folder / name, say=stopped_after(2))
-        for name, options in COORDINATORS.items():
+        for name, options in SHORT.items():
             asked = PruneRequest(
                 problem="digits-mlp", density=DENSITY, solver="magnitude", mode="refit", coordinator=name,
                 coordinator_options=options, scope="layer" if name == "one-shot" else "network",
@@ -60,7 +60,7 @@ def tiny(tmp_path_factory):
     return folder
 
 
-COORDINATORS = {
+SHORT = {
     "one-shot": {},
     "layer-wise": {"samples": 50},
     "multi-stage": {"stages": 3, "samples": 60, "held_out": 60, "ridges": (1.0,), "gradient_scales": (0.0,)},
@@ -170,7 +170,7 @@ def test_what_a_checkpoint_says_is_what_the_run_goes_on_with(tiny, tmp_path, mon
 
     rewrite(run, change)
     arrays, info = RunDirectory.open(run).load_state()
-    for kind in (coordinator.ICBS, one_shot.OneShot, coordinator.LayerWise, coordinator.MultiStage):
+    for kind in map(COORDINATORS.get, COORDINATORS.names()):
         monkeypatch.setattr(kind, "ask", lambda *_count: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(Interrupted):
         resume(run)

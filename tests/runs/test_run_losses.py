@@ -349,7 +349,7 @@ def test_a_scheduler_that_is_gone_keeps_the_run_and_says_how_to_resume(whole, tm
 
     with pytest.MonkeyPatch.context() as patch:
         workers = Pooled(Sometimes, 1, gone=lambda: "the dask scheduler at tcp://x is gone")
-        patch.setattr("prunebench.runs.prune.make_workers", lambda _text: workers)
+        patch.setattr("prunebench.runs.preparation.make_workers", lambda _text: workers)
         with pytest.raises(WorkersGone, match=r"scheduler at tcp://x is gone; the steps done are kept\. Resume with"):
             prune(request("icbs"), out=tmp_path / "run")
     assert resume(tmp_path / "run")["outcome"] == "finished"

@@ -1,1 +1,5 @@
-"""Block coordinate descent over a whole network."""
+"""Block coordinate descent over a network."""
+
+from prunebench.coordinators.icbs.coordinator import ICBS
+
+__all__ = ["ICBS"]

@@ -7,23 +7,37 @@ ridge that can adapt, and tabu lists that cannot run dry.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from time import perf_counter
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
+from prunebench.coordinators import quotas
 from prunebench.coordinators.icbs import select
 from prunebench.coordinators.icbs.accept import Rule, adapted_trust, judge
 from prunebench.coordinators.icbs.options import ICBSOptions
 from prunebench.coordinators.icbs.step import StepBlock, clip_negative, conflicting, joint_change
-from prunebench.coordinators.landscape import Landscape, View
+from prunebench.coordinators.landscape import Landscape, View, landscape_of
 from prunebench.coordinators.quotas import NetworkQuota
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import Mode
-from prunebench.core.coordinator import Move, Start, Task, checked_array, checked_number, checked_state
+from prunebench.core.coordinator import (
+    Coordinator,
+    Move,
+    Setting,
+    Start,
+    Task,
+    calibration_seed,
+    checked_array,
+    checked_number,
+    checked_state,
+    register,
+)
 from prunebench.core.errors import InvalidInput
 from prunebench.core.masks import keep_count
+from prunebench.core.problem import spread
 from prunebench.core.solution import Solution
 
 ACCEPT_SAMPLES = 2000
@@ -31,13 +45,13 @@ _NOWHERE = -1
 """No point of a landscape has this number: what stands there must be placed again."""
 
 
-class ICBS:
+@register
+class ICBS(Coordinator):
     """Block coordinate descent: ask for a step's blocks, tell their answers, until the steps are used up.
 
     The number of kept weights is exact at every step, because every block keeps what it kept; under a
     quota so is each group's, because a block keeps as many of each group's weights as it held.
-    A checkpoint taken between steps continues to the same result: all random draws come from the
-    seed and the step's number. Times go to the log only.
+    Mask and weights are written to in place, the weights in the landscape's precision. Times go to the log only.
 
     Parameters
     ----------
@@ -53,6 +67,21 @@ class ICBS:
     ------
     InvalidInput   options, sample counts or a start that cannot be had
     """
+
+    name: ClassVar[str] = "icbs"
+    summary: ClassVar[str] = "Block coordinate descent over the network."
+    reference: ClassVar[str] = "Rosenberg et al.: Scalable iterative pruning, arXiv 2411.17796 (2024)"
+    options_class: ClassVar[type] = ICBSOptions
+    flags: ClassVar[Mapping[str, str]] = {
+        "init": "SCORE",
+        "select": "SCORE",
+        "block_size": "P",
+        "steps": "N",
+        "accept": "RULE",
+        "ablation": "NAME",
+    }
+    takes: ClassVar[frozenset[str]] = frozenset({"start"})
+    default_mode: ClassVar[Mode] = "select"
 
     def __init__(
         self,
@@ -90,15 +119,52 @@ class ICBS:
         self._started = 0.0
         self._begin(density, start)
 
-    @property
-    def mask(self) -> BoolArray:
-        """The mask as it stands, written to in place. bool (p,)."""
-        return self._mask
+    @classmethod
+    def require(cls, setting: Setting) -> None:
+        """A quota is one that density and solver can keep."""
+        options: ICBSOptions = setting.options
+        quotas.require_density(options.quota, setting.density)
+        # A block inside one layer keeps the layer's count by itself.
+        inside = options.quota == "layer" and options.block_scope == "layer"
+        if options.quota is not None and not inside:
+            quotas.require_honoured(setting.solver, options.quota, "leave the quota out")
 
-    @property
-    def weights(self) -> RealArray:
-        """The weights as they stand, written to in place, in the landscape's precision. float (p,)."""
-        return self._weights
+    @classmethod
+    def begin(cls, setting: Setting) -> "ICBS":
+        """Over a network's loss, or over a quadratic form."""
+        # Before the start is loaded: the landscape's dense weights are those of now.
+        landscape = landscape_of(setting)
+        return cls(
+            landscape,
+            setting.density,
+            setting.mode,
+            setting.options,
+            seed=setting.seed,
+            problem=setting.name,
+            start=None if setting.load_start is None else setting.load_start(setting.network),
+        )
+
+    @classmethod
+    def curvature_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """All but the samples of a row: that is one."""
+        if "batch_size" in given:
+            raise InvalidInput("--batch-size belongs to one-shot pruning; coordinator icbs takes one row a sample")
+        return super().curvature_options(given)
+
+    def network_facts(self) -> dict[str, Any]:
+        """How gradients are computed, and which weights a first batch of samples does not reach."""
+        from prunebench.curvature import reach
+        from prunebench.curvature.landscape import NetworkLandscape
+
+        landscape = self.landscape
+        if not isinstance(landscape, NetworkLandscape):
+            return {}
+        rng = np.random.default_rng(calibration_seed(self.seed))
+        looked = spread(landscape.samples, self.options.samples, rng)
+        landscape.place(landscape.dense_weights)
+        reached = landscape.look(looked).gradient != 0.0
+        missed = reach.unreached(landscape.layers, reached, looked.size)
+        return {"gradients": asdict(landscape.way), "unreached": missed.as_json()}
 
     @property
     def total_steps(self) -> int | None:
@@ -140,13 +206,13 @@ class ICBS:
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """The state between steps: a step that is under way is begun again."""
         arrays = {
-            "mask": self._mask,
-            "weights": self._weights,
+            "mask": self.mask,
+            "weights": self.weights,
             "last_seen": self._last_seen,
             "fixed": self._fixed,
             "gains": self._gains,
         }
-        if self._best_mask is not self._mask:
+        if self._best_mask is not self.mask:
             arrays |= {"best_mask": self._best_mask, "best_weights": self._best_weights}
         scalars = {"step": self.step, "trust": self._trust, "loss": self._loss, "best_loss": self._best_loss}
         return arrays, scalars
@@ -165,7 +231,7 @@ class ICBS:
             if isinstance(info.get(name), bool) or not isinstance(info.get(name), (int, float)):
                 raise InvalidInput(f"{name} is {info.get(name)!r} where a number is expected")
         self.step = checked_number(info, "step", most=self.options.steps)
-        self._mask, self._weights, self._best_mask, self._best_weights = mask, weights, best_mask, best_weights
+        self.mask, self.weights, self._best_mask, self._best_weights = mask, weights, best_mask, best_weights
         self._last_seen, self._fixed, self._gains = last_seen, fixed, gains
         self._trust, self._loss, self._best_loss = (float(info[name]) for name in names)
         self._blocks, self._waiting, self._outcomes = [], [], {}
@@ -174,7 +240,7 @@ class ICBS:
     def _checked(self, arrays: Mapping[str, npt.NDArray[Any]], of: str = "") -> tuple[BoolArray, RealArray]:
         """The mask and weights of a checkpoint, of the count and quota that the run has from its first mask on."""
         mask, weights = checked_state(arrays, self._dense.size, f"{of}mask", f"{of}weights")
-        if (kept := int(mask.sum())) != (due := int(self._mask.sum())):
+        if (kept := int(mask.sum())) != (due := int(self.mask.sum())):
             raise InvalidInput(f"{of}mask keeps {kept} weights where {due} are asked for")
         if self._quota is not None and (broken := self._quota.violation(mask)):
             raise InvalidInput(f"{of}mask breaks the quota: {broken}")
@@ -192,15 +258,15 @@ class ICBS:
         if start is None:
             # A quota says what each group keeps; else the scope does.
             scope = options.init_scope if self._quota is None else self._quota.kind
-            self._mask = select.initial_mask(scores, density, layers, scope)
-            self._weights = np.where(self._mask, self._dense, self._dense.dtype.type(0))
+            self.mask = select.initial_mask(scores, density, layers, scope)
+            self.weights = np.where(self.mask, self._dense, self._dense.dtype.type(0))
         else:
             self._require_start(start, density)
-            self._mask, self._weights = start.mask.copy(), start.weights.astype(self._dense.dtype)
-        self._fixed = select.fixed_weights(scores, self._mask, layers, options.fixed_pruned, options.fixed_kept)
-        self._point = self.landscape.place(self._weights)
+            self.mask, self.weights = start.mask.copy(), start.weights.astype(self._dense.dtype)
+        self._fixed = select.fixed_weights(scores, self.mask, layers, options.fixed_pruned, options.fixed_kept)
+        self._point = self.landscape.place(self.weights)
         self._loss = self.landscape.loss(self._acceptance)
-        self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, self._loss
+        self._best_mask, self._best_weights, self._best_loss = self.mask, self.weights, self._loss
 
     def _require_start(self, start: Start, density: float) -> None:
         keep, kept = keep_count(density, self._dense.size), int(start.mask.sum())
@@ -274,9 +340,9 @@ class ICBS:
                     slope=scale * view.slope(indices),
                     ridge=view.ridge(indices),
                     dense_weights=self._dense[indices].astype(np.float64),
-                    weights=self._weights[indices].astype(np.float64),
-                    mask=self._mask[indices],
-                    quota=None if self._quota is None else self._quota.within(indices, self._mask[indices]),
+                    weights=self.weights[indices].astype(np.float64),
+                    mask=self.mask[indices],
+                    quota=None if self._quota is None else self._quota.within(indices, self.mask[indices]),
                 )
             )
         self._fit_loss = view.loss
@@ -297,9 +363,7 @@ class ICBS:
                 order = rng.permutation(len(layers)) if self.landscape.samples == 0 else self._draw_layers(rng)
                 spans = [(layers[i].name, layers[i].start, layers[i].stop) for i in order]
             for label, start, stop in spans:
-                pool = select.candidates(
-                    np.arange(start, stop), self._mask, barred, self._last_seen, options.tabu, keys
-                )
+                pool = select.candidates(np.arange(start, stop), self.mask, barred, self._last_seen, options.tabu, keys)
                 if not pool.usable:
                     continue
                 if options.select == "coupling":
@@ -327,7 +391,7 @@ class ICBS:
     def _cyclic(self, indices: IndexArray) -> FloatArray:
         """The longest unseen first in both groups: high for pruned weights, low for kept ones."""
         age = (self.step - self._last_seen[indices].astype(np.int64)).astype(np.float64)
-        return np.where(self._mask[indices], -age, age)
+        return np.where(self.mask[indices], -age, age)
 
     def _draw_layers(self, rng: np.random.Generator) -> IndexArray:
         """All layers in random order, the likelier ones first."""
@@ -404,7 +468,7 @@ class ICBS:
             "best_loss": self._best_loss,
             "trust_ridge": self._trust,
             "kept_per_layer": {
-                layer.name: int(self._mask[layer.start : layer.stop].sum()) for layer in self.landscape.layers
+                layer.name: int(self.mask[layer.start : layer.stop].sum()) for layer in self.landscape.layers
             },
             "times": self._times,
         }
@@ -428,21 +492,21 @@ class ICBS:
     def _stand(self) -> None:
         """Place the landscape at the weights as they stand, unless nothing has changed since it was."""
         if not self.landscape.stands_at(self._point):
-            self._point = self.landscape.place(self._weights)
+            self._point = self.landscape.place(self.weights)
 
     def _apply(self, accepted: list[StepBlock], loss: float) -> None:
         """Write the accepted blocks in place; the best state so far is copied only where this one is not better."""
         if not accepted:
             return
-        if loss >= self._best_loss and self._best_mask is self._mask:
-            self._best_mask, self._best_weights = self._mask.copy(), self._weights.copy()
+        if loss >= self._best_loss and self._best_mask is self.mask:
+            self._best_mask, self._best_weights = self.mask.copy(), self.weights.copy()
         for block in accepted:
-            self._mask[block.indices] = block.new_mask
-            self._weights[block.indices] = block.new_weights
+            self.mask[block.indices] = block.new_mask
+            self.weights[block.indices] = block.new_weights
         self._point = _NOWHERE
         self._loss = loss
         if loss < self._best_loss:
-            self._best_mask, self._best_weights, self._best_loss = self._mask, self._weights, loss
+            self._best_mask, self._best_weights, self._best_loss = self.mask, self.weights, loss
 
     def _note_gains(self, before: float) -> None:
         """Half of a layer's gain is what this step brought, half what earlier ones did."""

@@ -14,20 +14,30 @@ workers alike, where a second contract for layers would have doubled all of that
 
 from collections.abc import Mapping, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from prunebench.coordinators.landscape import Layer
 from prunebench.coordinators.layer_wise.options import LayerWiseOptions
-from prunebench.coordinators.quotas import NetworkQuota, require_honoured
+from prunebench.coordinators.quotas import NetworkQuota, require_density, require_honoured
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.coordinator import Move, Task, checked_number, checked_state
+from prunebench.core.coordinator import (
+    Coordinator,
+    Move,
+    Setting,
+    Task,
+    calibration_seed,
+    checked_number,
+    checked_state,
+    register,
+)
 from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
 from prunebench.core.keeping import Quota
 from prunebench.core.masks import top_mask
+from prunebench.core.problem import NetworkProblem, spread
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Solution
@@ -50,11 +60,12 @@ class Walk(Protocol):
         ...
 
 
-class LayerWise:
+@register
+class LayerWise(Coordinator):
     """Ask for a layer's blocks, tell their answers, and go on to the next with the layer pruned.
 
-    Nothing is random but the samples, which the network was given; a checkpoint taken between layers
-    continues to the same result. Exactly round(density·p) weights are kept, by largest remainder over the layers.
+    Nothing is random but the samples, which the network was given. Exactly round(density·p) weights are kept, by
+    largest remainder over the layers.
 
     Parameters
     ----------
@@ -69,6 +80,13 @@ class LayerWise:
     ------
     InvalidInput   a quota N:M that does not fit the density or a layer
     """
+
+    name: ClassVar[str] = "layer-wise"
+    summary: ClassVar[str] = "Layer by layer from the Gram matrix of each layer's inputs; no backward pass."
+    reference: ClassVar[str] = "Frantar, Alistarh: SparseGPT, ICML 2023; Sun et al.: Wanda, ICLR 2024"
+    options_class: ClassVar[type] = LayerWiseOptions
+    flags: ClassVar[Mapping[str, str]] = {"target": "WHAT"}
+    needs_network: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -100,15 +118,77 @@ class LayerWise:
         self._answers: dict[int, Solution] = {}
         self._form: RowsForm | None = None
         self._clock = self._gathered = 0.0
+        self._looked_at: tuple[Setting, IndexArray] | None = None
+        """What it began with, and the calibration samples whose inputs are gathered."""
+
+    @classmethod
+    def require(cls, setting: Setting) -> None:
+        """A quota N:M is of the density."""
+        require_density(setting.options.quota, setting.density)
+
+    @classmethod
+    def begin(cls, setting: Setting) -> "LayerWise":
+        """Over a network, whose weights now are the dense ones.
+
+        Raises
+        ------
+        InvalidInput    more samples than there are
+        SolverRefused   `require_fit`
+        """
+        from prunebench.curvature.layer_walk import LayerWalk
+
+        options: LayerWiseOptions = setting.options
+        network, problem = setting.network, setting.problem
+        assert isinstance(problem, NetworkProblem)
+        require_fit(setting.solver, network.layers, options)
+        calibration = problem.calibration()
+        if options.samples > len(calibration):
+            raise InvalidInput(
+                f"coordinator layer-wise: samples is {options.samples} but {setting.name} has {len(calibration)} "
+                "calibration samples; ask for fewer"
+            )
+        positions = spread(len(calibration), options.samples, np.random.default_rng(calibration_seed(setting.seed)))
+        walk = LayerWalk(network, calibration, positions, dense=options.target == "dense")
+        how = f"{walk.blocks} blocks run by themselves" if walk.blocks else "the network run from its inputs each time"
+        setting.say(f"{len(network.layers)} layers with {len(walk.groups)} different inputs, {how}")
+        made = cls(
+            walk,
+            network.layers,
+            network.weights(),
+            setting.density,
+            setting.mode,
+            options,
+            whole_layers=getattr(setting.solver, "whole_layers", False),
+            problem=setting.name,
+        )
+        made._looked_at = setting, positions
+        return made
+
+    @classmethod
+    def curvature_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Samples and ridge."""
+        for name in ("batch_size", "gradient_scale"):
+            if name in given:
+                raise InvalidInput(
+                    f"--{name.replace('_', '-')} belongs to gradients; coordinator layer-wise computes none"
+                )
+        return super().curvature_options(given)
+
+    def network_facts(self) -> dict[str, Any]:
+        """Which weights the inputs do not reach."""
+        from prunebench.curvature import reach
+
+        if self._looked_at is None:
+            return {}
+        setting, positions = self._looked_at
+        assert isinstance(setting.problem, NetworkProblem)
+        reached = reach.reached_by_inputs(setting.network, setting.problem.calibration(), positions)
+        return {"unreached": reach.unreached(setting.network.layers, reached, positions.size).as_json()}
 
     @property
     def total_steps(self) -> int | None:
         """The number of layers."""
         return len(self._order)
-
-    def best(self) -> tuple[BoolArray, FloatArray]:
-        """Mask and weights as they stand."""
-        return self.mask, self.weights
 
     def ask(self, count: int = 1) -> list[Task]:
         """Blocks of the layer under way; [] while the last are out and at the end."""

@@ -1,1 +1,5 @@
-"""The density falls in stages, each from new gradients."""
+"""Pruning in stages of falling density."""
+
+from prunebench.coordinators.multi_stage.coordinator import MultiStage
+
+__all__ = ["MultiStage"]

@@ -10,9 +10,9 @@ each the minimum of a model of a few samples. Nothing is trained by an optimiser
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,10 @@ from prunebench.coordinators import quotas, schedules
 from prunebench.coordinators.quotas import NetworkQuota
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray, column_squares
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.coordinator import Move, Task, checked_number, checked_state
+from prunebench.core.coordinator import Coordinator, Move, Setting, Task, checked_number, checked_state, register
 from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
 from prunebench.core.masks import keep_count
+from prunebench.core.problem import NetworkProblem
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Solution
 from prunebench.curvature.fisher import fisher_form
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 1000
 """Gradient rows of a stage where the options leave them open."""
+
+REACH_SAMPLES = 1000
+"""Samples from which is told what is not reached: a stage may take many more, and that pass is extra."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +165,9 @@ class _Step:
     quota: NetworkQuota | None = None
 
 
-class MultiStage:
+@register
+class MultiStage(Coordinator):
     """Ask for a step's candidate blocks, tell their answers, until the last density is reached and settled.
-
-    A checkpoint taken between steps continues to the same result: all random draws come from the
-    seed and the step's number.
 
     Parameters
     ----------
@@ -176,6 +178,14 @@ class MultiStage:
     seed : of the samples drawn
     problem : a name for messages
     """
+
+    name: ClassVar[str] = "multi-stage"
+    summary: ClassVar[str] = "The density falls in stages, each from new gradients about the current weights."
+    reference: ClassVar[str] = "Benbaki et al.: Fast as CHITA, ICML 2023, algorithm 1"
+    options_class: ClassVar[type] = MultiStageOptions
+    flags: ClassVar[Mapping[str, str]] = {"stages": "T", "schedule": "NAME"}
+    needs_network: ClassVar[bool] = True
+    validate_every: ClassVar[int] = 1
 
     def __init__(
         self,
@@ -207,29 +217,66 @@ class MultiStage:
         self._loss = float("nan")
         self._clock = 0.0
         self._rate = options.follow_rate
+        self._setting: Setting | None = None
 
-    @property
-    def row_samples(self) -> int:
-        """How many samples a gradient row is the mean of."""
-        return self._batch
+    @classmethod
+    def require(cls, setting: Setting) -> None:
+        """A quota is one that density and solver can keep."""
+        options: MultiStageOptions = setting.options
+        quotas.require_density(options.quota, setting.density)
+        if options.quota is not None:
+            quotas.require_honoured(setting.solver, options.quota, "leave the quota out")
 
-    @property
-    def stage_samples(self) -> IndexArray:
-        """The calibration samples that gradients are drawn from, as many as a stage takes. int64 (s,)."""
-        return self._pool[: self._samples]
+    @classmethod
+    def begin(cls, setting: Setting) -> "MultiStage":
+        """Over a network, whose weights now are the dense ones."""
+        from prunebench.recovery.layer_refit import LayerRefit
+        from prunebench.recovery.movable import MovableNetwork
+
+        options: MultiStageOptions = setting.options
+        network, problem, seed = setting.network, setting.problem, setting.seed
+        assert isinstance(problem, NetworkProblem)
+        calibration = problem.calibration()
+        total = len(calibration)
+        refitted = layer_positions(options, total, seed)
+        layers = LayerRefit(network, calibration, refitted, ridge=options.layer_ridge) if refitted.size else None
+        movable = MovableNetwork(problem, network, statistics_positions(options, total, seed), layers)
+        made = cls(movable, total, setting.density, setting.mode, options, seed=seed, problem=setting.name)
+        made._setting = setting
+        return made
+
+    @classmethod
+    def curvature_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """One ridge or scale given is the only one tried."""
+        out = {name: given[name] for name in ("samples", "batch_size", "store") if name in given}
+        if "ridge" in given or "gradient_scale" in given:
+            out["ridges"] = (given.get("ridge", 1.0),)
+            out["gradient_scales"] = (given.get("gradient_scale", 0.0),)
+        return out
+
+    def network_facts(self) -> dict[str, Any]:
+        """How gradients are computed, and which weights a stage's samples do not reach."""
+        from prunebench.curvature import reach
+        from prunebench.curvature.gradient_ways import way_of
+
+        if self._setting is None:
+            return {}
+        network, problem = self._setting.network, self._setting.problem
+        assert isinstance(problem, NetworkProblem)
+        calibration, looked = problem.calibration(), self._pool[: min(self._samples, REACH_SAMPLES)]
+        way = way_of(network, problem.loss, calibration, looked, batch_size=self._batch)
+        reached = reach.reached_by_gradients(network, problem.loss, calibration, looked)
+        missed = reach.unreached(network.layers, reached, looked.size)
+        return {"gradients": asdict(way), "unreached": missed.as_json()}
 
     @property
     def total_steps(self) -> int | None:
         """Stages and settling rounds; fewer are made where settling stops helping."""
         return len(self.steps)
 
-    def place(self, weights: RealArray) -> None:
+    def place(self, network: Any, weights: RealArray) -> None:
         """Put weights into the network, its batch-norm statistics brought up to date."""
         self._network.place(np.asarray(weights, dtype=np.float64))
-
-    def best(self) -> tuple[BoolArray, FloatArray]:
-        """Mask and weights as they stand."""
-        return self.mask, self.weights
 
     def ask(self, count: int = 1) -> list[Task]:
         """Blocks of the step under way, one for each model tried; [] while the last are out and at the end."""

@@ -1,0 +1,153 @@
+"""Run what is prepared: load the network, drive the coordinator over it, judge and save the result."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from time import perf_counter
+from typing import Any
+
+from prunebench.core.arrays import RealArray
+from prunebench.core.coordinator import Setting
+from prunebench.core.errors import CannotWrite, Interrupted, InvalidInput, RunFailed
+from prunebench.core.problem import BlockSetProblem, NetworkProblem, selection
+from prunebench.log.run_directory import RunDirectory, resume_line
+from prunebench.runs import network_facts
+from prunebench.runs.preparation import Prepared
+from prunebench.runs.runner import drive
+
+
+def execute(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
+    """Run to the end, write the result and return it; the workers are closed whatever happens.
+
+    Raises
+    ------
+    Interrupted, CannotWrite, RunFailed   as `prunebench.runs.prune.prune`
+    """
+    started = perf_counter()
+    problem = prepared.setting.problem
+    try:
+        measures = _on_network(prepared, run) if isinstance(problem, NetworkProblem) else _on_block(prepared, run)
+        result = {**prepared.described, **measures, "seconds": perf_counter() - started, "run": str(run.path)}
+        run.finish(result)
+    except KeyboardInterrupt:
+        line = resume_line(run.path, run.request)
+        raise Interrupted(f"interrupted between steps; the steps done are kept. Resume with: {line}") from None
+    except OSError as error:
+        line = resume_line(run.path, run.request)
+        raise CannotWrite(f"{error}; what is done up to the last checkpoint is kept. Resume with: {line}") from error
+    finally:
+        prepared.how.workers.close()
+    if result["unsolved"]:
+        raise RunFailed(loss_words(result, resume_line(run.path, run.request)), result)
+    return result
+
+
+def loss_words(result: Mapping[str, Any], resume: str) -> str:
+    """What a run that ended with unsolved blocks says: how many, why, and the command that solves them again."""
+    failures = "; ".join(f"{count} x {reason}" for reason, count in result["failures"].items())
+    return (
+        f"{result['unsolved']} blocks were not solved and stayed as they were ({failures}). The network is whole, but "
+        f"not what was asked for. Resume, from before the first of them, with: {resume}"
+    )
+
+
+def _on_network(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
+    clock = perf_counter()
+    setting, dense = _loaded(prepared.setting)
+    problem, network = setting.problem, setting.network
+    assert isinstance(problem, NetworkProblem)
+    timings = {"load": perf_counter() - clock}
+
+    clock = perf_counter()
+    coordinator = prepared.kind.begin(setting)
+    if not run.describes_network():
+        _describe(setting, coordinator.network_facts(), run)
+    timings["build"] = perf_counter() - clock
+
+    def validate(weights: RealArray) -> Mapping[str, float]:
+        coordinator.place(network, weights)
+        return problem.evaluate(network.model)
+
+    driven = drive(coordinator, setting.solver, run, replace(prepared.how, validate=validate), setting.say)
+    coordinator.check()
+    timings["solve"] = driven.pop("solve_seconds")
+
+    clock = perf_counter()
+    mask, weights = coordinator.best()
+    judged = dict(validate(weights))
+    with run.writes("weights.safetensors"):
+        network.save(run.path / "weights.safetensors")
+    spans = {layer.name: mask[layer.start : layer.stop].reshape(layer.shape) for layer in network.layers}
+    run.save_tensors("mask.safetensors", spans)
+    timings["evaluate"] = perf_counter() - clock
+    return {
+        "outcome": _outcome(driven),
+        "kept": int(mask.sum()),
+        "total": network.total,
+        **judged,
+        **{f"dense_{key}": value for key, value in dense.items()},
+        "kept_per_layer": {name: int(part.sum()) for name, part in spans.items()},
+        **driven,
+        "timings": timings,
+    }
+
+
+def _loaded(setting: Setting) -> tuple[Setting, dict[str, float]]:
+    """The setting with its network, and what the dense network is judged.
+
+    Raises
+    ------
+    InvalidInput   weights or losses that are NaN or infinite
+    """
+    from prunebench.curvature.finite import require_finite_losses
+    from prunebench.networks.chosen import prunable_network
+
+    problem = setting.problem
+    assert isinstance(problem, NetworkProblem)
+    model = problem.model()
+    network = prunable_network(problem, model)
+    network.require_finite()
+    dense = problem.evaluate(model)
+    if not all(math.isfinite(value) for value in dense.values()):
+        require_finite_losses(network, problem.loss, problem.validation())
+        raise InvalidInput(f"the dense network is judged {dense} on its validation samples; look for a broken one")
+    measures = ", ".join(f"{name} {value:.4f}" for name, value in dense.items())
+    setting.say(f"{setting.name}: {network.total} prunable weights, dense {measures}")
+    return replace(setting, network=network), dense
+
+
+def _describe(setting: Setting, found: Mapping[str, Any], run: RunDirectory) -> None:
+    """Tell and note what of the network is not pruned, and what the coordinator found out of it."""
+    from prunebench.networks.chosen import not_pruned
+
+    facts = network_facts.as_json(not_pruned(setting.network, selection(setting.problem)), found)
+    run.describe_network(facts)
+    for line in network_facts.lines(facts):
+        setting.say(line)
+
+
+def _on_block(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
+    setting = prepared.setting
+    assert isinstance(setting.problem, BlockSetProblem)
+    block = setting.problem.block(setting.density, setting.mode, setting.seed)
+    coordinator = prepared.kind.begin(replace(setting, block=block))
+    driven = drive(coordinator, setting.solver, run, prepared.how, setting.say)
+    coordinator.check()
+    mask, weights = coordinator.best()
+    run.save_tensors("weights.safetensors", {"weights": weights})
+    run.save_tensors("mask.safetensors", {"weights": mask})
+    return {
+        "outcome": _outcome(driven),
+        "kept": int(mask.sum()),
+        "total": block.p,
+        "accuracy": None,
+        "loss": block.form.value(weights),
+        "dense_accuracy": None,
+        "dense_loss": block.form.value(block.dense_weights),
+        **driven,
+        "timings": {"solve": driven.pop("solve_seconds")},
+    }
+
+
+def _outcome(driven: Mapping[str, Any]) -> str:
+    return "incomplete" if driven["unsolved"] else "finished"

@@ -1,0 +1,165 @@
+"""From a request to what is run: everything that can be refused is, before any work."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from prunebench.core import options as option_tools
+from prunebench.core.block import MODES, Mode
+from prunebench.core.coordinator import Coordinator, Setting
+from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.core.masks import keep_count
+from prunebench.core.problem import (
+    BlockSetProblem,
+    NetworkProblem,
+    Problem,
+    make_problem,
+    options_as_json,
+    require_data,
+)
+from prunebench.core.registry import COORDINATORS
+from prunebench.core.solution import Budget
+from prunebench.core.solution_file import plain
+from prunebench.core.solver import Solver, make_solver
+from prunebench.log import checks
+from prunebench.runs.executors import make_workers
+from prunebench.runs.request import SCOPES, PruneRequest
+from prunebench.runs.runner import Drive, Say
+from prunebench.runs.start import finished, load_start
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is run.
+
+    kind : the coordinator's class;  setting : what it begins with, the network or block still missing
+    how : how it is driven, its workers not yet started
+    described : what was asked for, as the result has it
+    """
+
+    kind: type[Coordinator]
+    setting: Setting
+    how: Drive
+    described: dict[str, Any]
+
+
+def prepare(request: PruneRequest, say: Say, *, trust: bool = False) -> Prepared:
+    """Check everything that can be checked before work begins.
+
+    trust : take a checkpoint without a seal
+
+    Raises
+    ------
+    InvalidInput   the request is wrong
+    """
+    checks.require(plain(request.as_json()), checks.REQUEST, checks.REQUEST_NEEDS, "the request")
+    kind: type[Coordinator] = COORDINATORS.get(request.coordinator)
+    for what, value, known in (("scope", request.scope, SCOPES), ("mode", request.mode or MODES[0], MODES)):
+        if value not in known:
+            raise unknown_name(what, value, known)
+    keep_count(request.density, 10**12)
+    problem = make_problem(request.problem, request.problem_options)
+    solver = make_solver(request.solver, request.solver_options)
+    require_data(problem)
+    _require_taken(request, kind, problem)
+    setting = Setting(
+        problem=problem,
+        solver=solver,
+        density=request.density,
+        mode=request.mode or kind.default_mode or preferred_mode(solver),
+        options=_options(kind, request.coordinator_options),
+        seed=request.seed,
+        scope=request.scope,
+        curvature=request.curvature,
+        load_start=None if request.start is None else partial(load_start, Path(request.start)),
+        say=say,
+    )
+    kind.require(setting)
+    return Prepared(kind, setting, _drive(request, kind, trust), _described(setting, kind))
+
+
+def preferred_mode(solver: Solver) -> Mode:
+    """The mode a solver is best known in: its `preferred_mode`, else refit where it handles it."""
+    preferred: Mode | None = getattr(solver, "preferred_mode", None)
+    return preferred or ("refit" if "refit" in solver.modes else "select")
+
+
+def _options(kind: type[Coordinator], given: Mapping[str, Any]) -> Any:
+    """The coordinator's options, None where it has none."""
+    if kind.options_class is not None:
+        return option_tools.build(kind.options_class, given)
+    if given:
+        names = ", ".join(sorted(given))
+        raise InvalidInput(f"coordinator {kind.name!r} has no options, but {names} is given; leave it out")
+    return None
+
+
+def _require_taken(request: PruneRequest, kind: type[Coordinator], problem: Problem) -> None:
+    """Refuse what this coordinator does not take, before anything is loaded."""
+    if not isinstance(problem, NetworkProblem | BlockSetProblem):
+        raise InvalidInput(f"problem {problem.name!r} is neither a network nor a set of blocks")
+    network = isinstance(problem, NetworkProblem)
+    if kind.needs_network and not network:
+        others = _names(lambda other: not other.needs_network)
+        raise InvalidInput(
+            f"problem {problem.name!r} is no network and has no layers, which coordinator {kind.name} needs; "
+            f"use --coordinator {others}"
+        )
+    if request.scope != "network" and "scope" not in kind.takes:
+        raise InvalidInput(f"coordinator {kind.name} has no scope {request.scope!r}; leave --scope at network")
+    if request.curvature and "curvature" not in kind.takes:
+        raise InvalidInput(
+            f"coordinator {kind.name} takes no curvature, but {', '.join(request.curvature)} is given; say it by "
+            "coordinator_options"
+        )
+    if request.start is None:
+        return
+    if "start" not in kind.takes or not network:
+        raise InvalidInput(
+            f"a start is for coordinator {_names(lambda other: 'start' in other.takes)} on a network, not for "
+            f"{kind.name} on {problem.name}; leave it out"
+        )
+    held = finished(Path(request.start)).request
+    if (held["problem"], held["density"]) != (request.problem, request.density):
+        raise InvalidInput(
+            f"start {request.start} pruned {held['problem']} to density {held['density']:g}, and this run is of "
+            f"{request.problem} to {request.density:g}; give a run of the same problem and density"
+        )
+
+
+def _names(which: Callable[[type[Coordinator]], bool]) -> str:
+    """The coordinators of which something holds, as a choice."""
+    return " or ".join(name for name in COORDINATORS.names() if which(COORDINATORS.get(name)))
+
+
+def _drive(request: PruneRequest, kind: type[Coordinator], trust: bool) -> Drive:
+    return Drive(
+        seed=request.seed,
+        seconds=float("inf") if request.seconds is None else request.seconds,
+        block_budget=Budget() if request.block_seconds is None else Budget(seconds=request.block_seconds),
+        workers=make_workers(request.executor),
+        validate_every=request.validate_every or kind.validate_every,
+        finish_step=not kind.large_blocks,
+        blas_threads=None if kind.large_blocks else 1,
+        trust=trust,
+    )
+
+
+def _described(setting: Setting, kind: type[Coordinator]) -> dict[str, Any]:
+    solver, problem = option_tools.as_json(setting.solver), options_as_json(setting.problem)
+    out = {
+        "problem": setting.name,
+        "coordinator": kind.name,
+        "solver": setting.solver.name,
+        "options": {**solver, **{f"problem.{key}": value for key, value in problem.items()}},
+        "mode": setting.mode,
+        "density": setting.density,
+        "seed": setting.seed,
+    }
+    if "scope" in kind.takes:
+        out["scope"] = setting.scope
+    if setting.options is not None:
+        out["coordinator_options"] = option_tools.as_json(setting.options)
+    return out

@@ -1,0 +1,63 @@
+"""What a pruning run is asked for."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prunebench.core.block import Mode
+from prunebench.core.errors import InvalidInput
+from prunebench.log import checks
+
+SCOPES = ("network", "layer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PruneRequest:
+    """All that a pruning run is asked for; JSON-able, so that a run directory can be resumed from it.
+
+    mode None means the solver's own: `preferred_mode` where it names one, else refit if it handles it.
+    scope "network" solves the whole network as one block, "layer" one block a layer.
+    `curvature` holds options of `prunebench.curvature.fisher.FisherOptions` by name, for coordinators that take
+    "curvature", `coordinator_options` those of the coordinator (its `options_class`).
+    `seconds` limits the whole run, `block_seconds` each block. `executor` says where blocks are solved:
+    inline, local:N, dask:ADDRESS.
+    The network is judged on its validation samples every `validate_every` steps, for the log.
+    """
+
+    problem: str
+    density: float
+    solver: str = "swap"
+    problem_options: Mapping[str, Any] = field(default_factory=dict)
+    solver_options: Mapping[str, Any] = field(default_factory=dict)
+    coordinator: str = "one-shot"
+    mode: Mode | None = None
+    scope: str = "network"
+    curvature: Mapping[str, Any] = field(default_factory=dict)
+    coordinator_options: Mapping[str, Any] = field(default_factory=dict)
+    executor: str | None = None
+    seconds: float | None = None
+    block_seconds: float | None = None
+    validate_every: int = 0
+    seed: int = 0
+    start: str | None = None
+    """A finished run of the same problem and density to begin from, for coordinators that take "start"."""
+
+    @staticmethod
+    def from_json(held: Mapping[str, Any], source: object) -> "PruneRequest":
+        """The request of a run directory.
+
+        source : what messages call it
+
+        Raises
+        ------
+        InvalidInput   a key is missing or unknown to this version, or a value is of another kind
+        """
+        if unknown := set(held) - {item.name for item in dataclasses.fields(PruneRequest)}:
+            raise InvalidInput(f"{source} asks for {', '.join(sorted(unknown))}, which this version does not know")
+        checks.require(held, checks.REQUEST, checks.REQUEST_NEEDS, source)
+        return PruneRequest(**held)
+
+    def as_json(self) -> dict[str, Any]:
+        """The request as JSON-able values."""
+        return dataclasses.asdict(self)
