@@ -14,10 +14,7 @@ import numpy as np
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.keeping import Quota
 from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram, SelectProgram
-from prunebench.solvers.highs.model import FEASIBILITY, Model, Rows
-
-SAFETY = 4.0
-"""Rows and integers hold to FEASIBILITY; to first order the optimum moves by that times the rows' multipliers."""
+from prunebench.solvers.highs.model import Model, Rows
 
 
 class Formulation(Protocol):
@@ -25,8 +22,12 @@ class Formulation(Protocol):
 
     model: Model
     offset: float
-    slack: float
     curved: bool
+
+    @property
+    def slack(self) -> float:
+        """How far HiGHS' dual bound may be above the optimum."""
+        ...
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
         """Rows that cut off a point whose curved parts are too low; `every` tangent there, even if it holds."""
@@ -57,8 +58,7 @@ class Pairs:
         couplings = matrix[self.first, self.second]
         cost = np.concatenate([-(program.linear + rise) + 0.5 * matrix.diagonal(), couplings])
         self.offset = float(program.linear.sum() + 0.5 * rise.sum())
-        self.slack = SAFETY * FEASIBILITY * float(np.abs(cost).sum())
-        self.slack += _summing(program)
+        self._lost, self._multipliers = _summing(program), float(np.abs(cost).sum())
         count = couplings.size
         self.model = Model(cost, np.zeros(p + count), np.ones(p + count), p, threads)
         self.p = p
@@ -81,6 +81,11 @@ class Pairs:
                     own = count - 1.0 if len(others) < len(members) else float(count)
                     rows.add([*others, i], [*np.ones(len(others)), -own], 0.0, 0.0)
         self.model.add(rows)
+
+    @property
+    def slack(self) -> float:
+        """What the arrays were rounded by and what HiGHS' tolerances allow."""
+        return self._lost + self.model.slack(self._multipliers)
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
         """None: the model is exact at every binary point."""
@@ -121,8 +126,7 @@ class Residuals:
         base = np.full(p, program.count / p)
         linear = program.linear - 0.5 * shift + centre @ image
         self.offset = float(linear.sum()) + 0.5 * float(base @ image) - float(base @ (centre @ image))
-        self.slack = lost
-        self.p, self.rank = p, rank
+        self._lost, self.p, self.rank = lost, p, rank
         # nothing better than the incumbent has a larger residual: the linear part is at least its smallest terms
         least = float(np.sort(linear)[: program.count].sum()) + self.offset - float(linear.sum())
         largest = float(np.sqrt(max(2.0 * (upper - least), 0.0))) * 1.001 + 1e-3
@@ -132,7 +136,7 @@ class Residuals:
         high = np.concatenate([np.ones(p), reach, reach**2])
         # ‖r‖ <= largest, so no slope in x exceeds |linear| + largest·‖ray‖
         slopes = np.abs(linear) + largest * np.sqrt((self.rays**2).sum(axis=0))
-        self.slack += SAFETY * FEASIBILITY * (rank + np.sqrt(rank) * largest + float(slopes.sum()))
+        self._multipliers = rank + float(np.sqrt(rank) * largest + slopes.sum())
         self.model = Model(cost, low, high, p, threads)
         rows = Rows()
         add_count(rows, p, p - program.count, quota)
@@ -140,6 +144,11 @@ class Residuals:
             # r = rays (1 − m), taken from the centred point: rays @ 1 = 0
             rows.add([*range(p), p + k], [*self.rays[k], 1.0], 0.0, 0.0)
         self.model.add(rows)
+
+    @property
+    def slack(self) -> float:
+        """What the arrays were rounded by and what HiGHS' tolerances allow."""
+        return self._lost + self.model.slack(self._multipliers)
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
         """Tangents of r² where s lies below the square."""
@@ -242,14 +251,11 @@ class Perspective:
         low = np.concatenate([np.zeros(p), -self.limit, np.zeros(p), -reach, np.zeros(self.rank)])
         high = np.concatenate([np.ones(p), self.limit, self.limit**2, reach, reach**2])
         slopes = np.abs(self.free) + self.limit + np.sqrt(2.0 * room) * np.sqrt((self.rays**2).sum(axis=0))
-        self.slack = (
-            SAFETY
-            * FEASIBILITY
-            * (p + self.rank + float(np.sqrt(2.0 * room * self.rank) + slopes.sum() + slopes @ self.limit))
-        )
+        self._multipliers = p + self.rank + float(np.sqrt(2.0 * room * self.rank))
+        self._multipliers += float(slopes.sum() + slopes @ self.limit)
         # half the squared distance from the minimum is at most the room, and so is it from `free`, four times over
         lost = float(np.abs(values[~held]).sum()) + 8.0 * p * HALF_ULP * float(np.linalg.norm(matrix))
-        self.slack += 4.0 * lost * room + held_in.doubt + float(slope @ (self.limit + np.abs(self.free)))
+        self._lost = 4.0 * lost * room + held_in.doubt + float(slope @ (self.limit + np.abs(self.free)))
         self.model = Model(cost, low, high, p, threads)
         rows = Rows()
         add_count(rows, p, program.keep, quota)
@@ -260,6 +266,11 @@ class Perspective:
             at = -float(self.rays[k] @ self.free)
             rows.add([*range(p, 2 * p), 3 * p + k], [*(-self.rays[k]), 1.0], at, at)
         self.model.add(rows)
+
+    @property
+    def slack(self) -> float:
+        """What the arrays were rounded by and what HiGHS' tolerances allow."""
+        return self._lost + self.model.slack(self._multipliers)
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
         """Tangents of w²/m and of r² where their columns lie below them."""
@@ -306,13 +317,18 @@ class MaskCuts:
         lowest = -0.5 * float(free @ (self.linear - rho)) - 0.5 * float(rho @ rho)
         lowest -= float(refit_doubts(self._sizes, p, self._accuracy, free[None, :], rho[None, :])[0]) + 1e-9
         self.p, self.offset = p, 0.0
-        self.slack = SAFETY * FEASIBILITY * (1.0 + abs(lowest))
+        self._multipliers = 1.0 + abs(lowest)
         cost = np.append(np.zeros(p), 1.0)
         low, high = np.append(np.zeros(p), 1.01 * lowest), np.append(np.ones(p), 1.0)
         self.model = Model(cost, low, high, p, threads)
         rows = Rows()
         add_count(rows, p, program.keep, quota)
         self.model.add(rows)
+
+    @property
+    def slack(self) -> float:
+        """What HiGHS' tolerances allow; what the arrays were rounded by is in the cuts."""
+        return self.model.slack(self._multipliers)
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
         """The cut of the weights that answer the point's m, fractional or not."""
@@ -322,7 +338,7 @@ class MaskCuts:
         system = self.matrix[np.ix_(held, held)] + np.diag(1.0 / m[held])
         y[held] = np.linalg.solve(system, self.linear[held])
         rho = self.linear - self.matrix @ y
-        self.slack = max(self.slack, SAFETY * FEASIBILITY * float(rho @ rho))
+        self._multipliers = max(self._multipliers, float(rho @ rho))
         constant = -0.5 * float(y @ (self.linear - rho))
         constant -= float(refit_doubts(self._sizes, self._keep, self._accuracy, y[None, :], rho[None, :])[0])
         rows = Rows()

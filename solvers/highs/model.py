@@ -14,7 +14,12 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 
 FEASIBILITY = 1e-10
-"""Row and integrality tolerance handed to HiGHS; callers lower its bounds by what this allows."""
+"""Row and integrality tolerance handed to HiGHS; bounds are lowered by what this allows (`Model.slack`)."""
+SAFETY = 4.0
+"""Rows and integers hold to a tolerance; to first order the optimum moves by that times the rows' multipliers."""
+NEGLIGIBLE = 1e-9
+"""HiGHS drops entries of a row below this, its default: they are dropped here so that no solution is lost."""
+HALF_ULP = 0.5 * float(np.finfo(np.float64).eps)
 
 
 @dataclass
@@ -48,13 +53,21 @@ class Rows:
 
 
 class Model:
-    """Columns with costs and bounds, some of them binary; rows may be added between runs."""
+    """Columns with costs and bounds, some of them binary; rows may be added between runs.
+
+    tolerance : to which every row holds in double precision: FEASIBILITY, or more where a row's terms are large
+    """
 
     def __init__(self, cost: FloatArray, lower: FloatArray, upper: FloatArray, binary: int, threads: int) -> None:
         import highspy
 
         self._highspy = highspy
-        self.binary = binary
+        self.binary, self.tolerance = binary, FEASIBILITY
+        # a magnitude that no solution's column exceeds
+        self._reach = np.maximum(np.abs(lower), np.abs(upper))
+        self._lost = HALF_ULP * cost.size * float(np.abs(cost) @ self._reach)
+        # a relaxation's value is a bound to HiGHS where no reduced cost is wrong by more than the tolerance
+        self._lost += FEASIBILITY * float((upper - lower).sum())
         self.highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]  # highspy's stubs are partial
         self.set_options((
             ("output_flag", False),
@@ -72,7 +85,7 @@ class Model:
         lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
         lp.a_matrix_.start_ = np.zeros(1, np.int32)
         lp.a_matrix_.index_, lp.a_matrix_.value_ = np.empty(0, np.int32), np.empty(0)
-        self.highs.passModel(lp)
+        self._taken = self.highs.passModel(lp) != highspy.HighsStatus.kError
         self._integral = False
         states = highspy.HighsModelStatus
         # after an error the dual bound reads 0, which nobody proved
@@ -86,18 +99,29 @@ class Model:
             self.highs.setOptionValue(name, value)
 
     def add(self, rows: Rows) -> None:
-        """Append rows."""
+        """Append rows, each wide enough that what double precision does to it excludes no solution.
+
+        A row that HiGHS does not take is missing: that makes the bound worse, not wrong.
+        """
         if not rows.starts:
             return
+        columns, values = np.array(rows.columns, dtype=np.int32), np.array(rows.values)
+        starts = np.array(rows.starts, dtype=np.int32)
+        sizes = np.abs(values) * self._reach[columns]
+        small = np.abs(values) < NEGLIGIBLE
+        lost = np.add.reduceat(np.where(small, sizes, 0.0), starts)
+        summing = HALF_ULP * np.diff(starts, append=values.size) * np.add.reduceat(sizes, starts)
+        self.tolerance = max(self.tolerance, float(summing.max()))
+        # what is below HiGHS' own tolerance is part of it
+        lost += np.where(summing > FEASIBILITY, summing, 0.0)
         self.highs.addRows(
-            len(rows.starts),
-            np.array(rows.lower),
-            np.array(rows.upper),
-            len(rows.columns),
-            np.array(rows.starts, dtype=np.int32),
-            np.array(rows.columns, dtype=np.int32),
-            np.array(rows.values),
-        )
+            starts.size, np.array(rows.lower) - lost, np.array(rows.upper) + lost, values.size,
+            starts, columns, np.where(small, 0.0, values),
+        )  # fmt: skip
+
+    def slack(self, multipliers: float) -> float:
+        """How far HiGHS' dual bound may be above the true optimum; multipliers : the sum of the rows', or more."""
+        return SAFETY * self.tolerance * multipliers + self._lost
 
     def relax(self, seconds: float) -> FloatArray | None:
         """The optimum with the binaries continuous; None if it was not reached."""
@@ -172,6 +196,6 @@ class Model:
         finished = status == self._highspy.HighsModelStatus.kOptimal
         if finished and self._integral:
             points.append(np.array(highs.getSolution().col_value))
-        bound = float(info.mip_dual_bound) if self._integral and status in self._bounding else -np.inf
+        bound = float(info.mip_dual_bound) if self._integral and self._taken and status in self._bounding else -np.inf
         nodes = int(getattr(info, "mip_node_count", 0)) if self._integral else 0
         return Outcome(bound, points, nodes, finished, highs.modelStatusToString(status))

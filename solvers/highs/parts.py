@@ -22,8 +22,8 @@ from prunebench.kernels.relaxations.programs import HALF_ULP
 from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.kernels.trees.points import descend, repair, rounded
 from prunebench.kernels.trees.select_node import FREE, Pattern, gradient_at
-from prunebench.solvers.highs.formulations import SAFETY, refit_doubts, refitted
-from prunebench.solvers.highs.model import FEASIBILITY, Model, Rows
+from prunebench.solvers.highs.formulations import refit_doubts, refitted
+from prunebench.solvers.highs.model import FEASIBILITY, SAFETY, Model, Rows
 from prunebench.solvers.highs.points import refit_points, relaxation_points
 from prunebench.solvers.highs.probing import Reduced, probe
 from prunebench.solvers.highs.proof import ROOT, End, Trail

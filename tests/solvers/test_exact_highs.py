@@ -17,7 +17,7 @@ from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.kernels.trees.select_node import FREE
 from prunebench.solvers.highs import parts
 from prunebench.solvers.highs.formulations import Ellipsoid, refitted
-from prunebench.solvers.highs.model import Model, Rows
+from prunebench.solvers.highs.model import FEASIBILITY, SAFETY, Model, Rows
 from prunebench.solvers.highs.parts import Exclusion, Front, prove_refit, refit_tangents, select_tangents
 from prunebench.solvers.highs.points import refit_points, relaxation_points
 from prunebench.solvers.highs.probing import probed, reduced
@@ -300,16 +300,49 @@ def test_a_refit_block_on_which_highs_fails_below_tangents_is_still_proved():
     assert answer.lower_bound <= value_range(block, best.weights)[1]
 
 
+def bound_of(model):
+    return model.solve(10.0, None, lambda: False, lambda _: None).bound
+
+
 def test_a_run_that_ends_in_an_error_proves_nothing():
     highspy = pytest.importorskip("highspy")
     model = Model(np.array([1.0, 2.0]), np.zeros(2), np.ones(2), 2, 1)
     rows = Rows()
     rows.add((0, 1), (1.0, 1.0), lower=1.0)
     model.add(rows)
-    assert model.solve(10.0, None, lambda: False, lambda _: None).bound == 1.0
+    assert bound_of(model) == 1.0
     model.highs.getModelStatus = lambda: highspy.HighsModelStatus.kSolveError
     outcome = model.solve(10.0, None, lambda: False, lambda _: None)
     assert (outcome.bound, outcome.finished) == (-np.inf, False)
+
+
+def test_an_entry_that_highs_drops_excludes_no_solution():
+    # x is binary, y at most 1e9: with y = 1e9 no x is needed, unless y's entry is dropped
+    model = Model(np.array([1.0, 0.0]), np.zeros(2), np.array([1.0, 1e9]), 1, 1)
+    rows = Rows()
+    rows.add((0, 1), (1.0, 5e-10), lower=0.25)
+    rows.add((0, 1), (-1.0, -5e-10), upper=-0.25)
+    model.add(rows)
+    assert bound_of(model) <= 0.0
+
+
+def test_a_row_of_large_terms_is_as_wide_as_its_sum_may_round():
+    rng = np.random.default_rng(0)
+    values, at = rng.normal(size=40), 1e8 * rng.normal(size=40)
+    model = Model(np.ones(40), -np.abs(at), np.abs(at), 0, 1)
+    exact = sum(Fraction(a) * Fraction(b) for a, b in zip(values.tolist(), at.tolist(), strict=True))
+    rows = Rows()
+    rows.add(range(40), values, float(exact), float(exact))
+    model.add(rows)
+    held = model.highs.getLp()
+    orders = [rng.permutation(40) for _ in range(50)]
+    sums = [float(np.cumsum((values * at)[order])[-1]) for order in orders]
+    assert max(abs(Fraction(total) - exact) for total in sums) > FEASIBILITY
+    assert held.row_lower_[0] <= min(sums)
+    assert max(sums) <= held.row_upper_[0]
+    # and the bound allows for it: to every row with its multiplier, and to the objective's own sum
+    assert model.slack(1.0) >= SAFETY * max(abs(Fraction(total) - exact) for total in sums)
+    assert model.slack(0.0) > 0.0
 
 
 def test_no_bound_of_a_refit_block_is_above_its_optimum_where_highs_ends_in_an_error():
