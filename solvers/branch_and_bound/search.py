@@ -121,8 +121,7 @@ class Search:
             self.closed = min(self.closed, max(bound, self.settle(mask)))
         first = self._write(dive)
         for bound, node in dive.left:
-            record = first + node[-1] if node[-1] >= 0 else dive.parent
-            self._push(bound, dive.tree, (*node[:-1], record))
+            self._push(bound, dive.tree, (*node[:-1], first + node[-1]))
 
     def _write(self, dive: Dive) -> int:
         """Add a dive's records to the proof. Returns the number of its first."""

@@ -57,7 +57,7 @@ class Dive:
     records : for a proof, in the tree's own variables; empty unless they were asked for
     parent : the record, in the whole proof, of what the dive began from
 
-    A node that is left open ends with the record it lies under: of this dive, or −1 for `parent`.
+    A node that is left open ends with the record of this dive that it lies under, if there are records.
     """
 
     value: float

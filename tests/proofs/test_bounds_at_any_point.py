@@ -1,0 +1,170 @@
+"""Bounds hold wherever they are taken: beside the count's plane, away from the optimum, at arrays that were rounded."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from prunebench import BlockProblem, QuadraticForm
+from prunebench.core.masks import top_mask
+from prunebench.core.proof import Signs
+from prunebench.kernels.relaxations.certificate import shift_bound
+from prunebench.kernels.relaxations.programs import RefitProgram
+from prunebench.kernels.trees import dives
+from prunebench.kernels.trees.dives import Dive, RefitTree
+from prunebench.kernels.trees.refit_node import dual_bound, square_end
+from prunebench.kernels.trees.select_node import FREE, Records, bound_at, gradient_at
+from prunebench.proofs import enumeration
+from prunebench.proofs.relaxations import Curvature, Tangent
+from prunebench.solvers.branch_and_bound.search import Search
+from prunebench.testing.exact import Exact
+from prunebench.testing.hostile import ill_conditioned
+
+P, KEEP = 4, 2
+OFF_PLANE = np.eye(P) - 2.0
+"""Positive definite where entries sum to zero, and far from it along the ones."""
+
+
+def convex_on_the_plane_alone():
+    return BlockProblem(QuadraticForm(hessian=OFF_PLANE), np.ones(P), KEEP, "select")
+
+
+@pytest.mark.parametrize("point", [np.ones(P), np.zeros(P), np.array([1.0, 1.0, 0.5, 0.0])])
+def test_a_proofs_tangent_beside_the_plane_lies_below_every_mask(point):
+    block = convex_on_the_plane_alone()
+    everything: Signs = np.full(P, -1, np.int8)
+    tangent = Tangent.of(block, Curvature.of(block), np.zeros(P), 0.0, everything)
+    costs = tangent.costs(point[None, :])
+    exact = Exact.of(block)
+    for mask in exact.masks():
+        assert costs.start[0] - costs.doubt[0] + costs.costs[0] @ ~mask <= exact.of_mask(mask)
+
+
+@pytest.mark.parametrize("point", [np.ones(P), np.zeros(P), np.array([1.0, 1.0, 0.5, 0.0])])
+def test_a_certificates_bound_from_a_point_beside_the_plane_is_below_the_optimum(point):
+    block = convex_on_the_plane_alone()
+    # the gradient of ½ x'Hx − 1'Hx at the point is the same for all weights that are alike
+    price = float((OFF_PLANE @ (point - 1.0)).mean())
+    assert shift_bound(block, np.zeros(P), point, price) <= Exact.of(block).optimum
+    within = shift_bound(block, np.zeros(P), np.full(P, 0.5), float(-0.5 * OFF_PLANE[0].sum()))
+    assert within == pytest.approx(float(Exact.of(block).optimum) - 0.5)
+
+
+def test_a_nodes_point_is_brought_back_onto_the_plane_before_its_bound_is_taken():
+    linear, fixed = np.zeros(P), np.full(P, FREE, np.int8)
+    optimum = min(0.5 * x @ OFF_PLANE @ x for x in _binaries())
+    for x in (np.full(P, 0.6), np.full(P, 0.3), np.array([0.9, 0.9, 0.9, 0.0])):
+        gradient = np.empty(P)
+        gradient_at(OFF_PLANE, linear, x, gradient)
+        bound = bound_at(OFF_PLANE, linear, x, gradient, float(gradient.mean()), fixed, KEEP, 0.0)
+        assert x.sum() == pytest.approx(KEEP, abs=1e-15)
+        assert gradient == pytest.approx(OFF_PLANE @ x)
+        assert -np.inf < bound <= optimum
+    x = np.array([1.0, 1.0, 1.0, 0.0])
+    assert bound_at(OFF_PLANE, linear, x, OFF_PLANE @ x, 0.0, fixed, KEEP, 0.0) == -np.inf
+
+
+def _binaries():
+    return [np.isin(np.arange(P), chosen).astype(np.float64) for chosen in combinations(range(P), KEEP)]
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99, 1.5])
+def test_an_enumerations_bounds_hold_where_the_systems_are_solved_badly(monkeypatch, part):
+    block = ill_conditioned(5, "refit").block
+    exact = Exact.of(block)
+    masks = np.array(list(exact.masks()))
+    solve = np.linalg.solve
+    near = enumeration._refit_bounds(block, masks)
+    monkeypatch.setattr(np.linalg, "solve", lambda system, right: part * solve(system, right))
+    far = enumeration._refit_bounds(block, masks)
+    assert (far < near).all()
+    for mask, bound, own in zip(masks, far, near, strict=True):
+        assert -np.inf < bound <= own <= exact.of_mask(mask)
+
+
+def test_a_dual_bound_allows_for_what_the_arrays_are_off_by():
+    keep, accuracy = 2, 1e-3
+    caught = 0
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        half = rng.normal(size=(6, 5)) * 10.0 ** rng.uniform(-2, 0)
+        true, slope = half.T @ half, rng.normal(size=5)
+        # a node's arrays have lost what was eliminated: their sizes are far above their entries
+        sizes = np.stack((np.sqrt(true.diagonal() + 1.0), np.abs(slope) * 10.0 ** rng.uniform(0, 2)))
+        computed = slope * (1.0 - accuracy * sizes[1] / np.abs(slope))
+        least = min(
+            -0.5 * float(slope[kept] @ np.linalg.solve(true[np.ix_(kept, kept)] + np.eye(keep), slope[kept]))
+            for kept in map(list, combinations(range(5), keep))
+        )
+        fixed = np.full(5, FREE, np.int8)
+        for y in (np.zeros(5), rng.normal(size=5)):
+            rho = computed - true @ y
+            level = float(np.sort(rho**2)[-keep])
+            assert dual_bound(computed, sizes, keep, fixed, y, rho, level, accuracy) <= least
+            caught += dual_bound(computed, sizes, keep, fixed, y, rho, level, 0.0) > least
+    # without what rounding takes it would not hold
+    assert caught > 5
+
+
+def test_a_squares_end_is_the_largest_that_errors_within_their_bounds_make_it():
+    rng = np.random.default_rng(0)
+    matrix, slope, y = rng.normal(size=(4, 4)), rng.normal(size=4), rng.normal(size=4)
+    sizes, accuracy = rng.uniform(1.0, 3.0, size=(2, 4)), 1e-2
+    rho = slope - matrix @ y
+    off = accuracy * np.outer(sizes[0], sizes[0]) * np.sign(y)
+    moved = np.abs(rho) + accuracy * sizes[1] + off @ y
+    for i in range(4):
+        assert square_end(sizes, float(sizes[0] @ np.abs(y)), accuracy, rho, i) == pytest.approx(moved[i] ** 2)
+
+
+class OneDive:
+    """A tree whose only dive hands back what it is given."""
+
+    margin, slack = 0.0, 0.0
+
+    def __init__(self, singles, closed=np.inf):
+        self.singles, self.closed = singles, closed
+
+    def root(self):
+        return (-1,)
+
+    def below(self, node, best):
+        return None
+
+    def dive(self, node, best, limit, ceiling=np.inf, recorded=False):
+        return Dive(best, None, 1, self, [], self.singles, self.closed, Records.of(0, P), -1)
+
+
+@pytest.mark.parametrize(("single", "settled", "closed", "proved"), [
+    (4.0, 5.0, np.inf, 5.0), (6.0, 5.0, np.inf, 6.0), (4.0, 11.0, np.inf, 10.0), (6.0, 5.0, 3.0, 3.0),
+])  # fmt: skip
+def test_a_search_proves_no_more_than_rounding_left_of_its_single_masks(single, settled, closed, proved):
+    mask = top_mask(np.arange(float(P)), KEEP)
+    tree = OneDive([(9.0, mask), (single, mask)], closed)
+    settle = iter([9.5, settled])
+    search = Search(
+        tree, 10.0, mask, lambda mask, value: (mask, value), lambda _: next(settle), lambda *_: "",
+    )  # fmt: skip
+    search.run(10)
+    assert search.bound == min(proved, 9.5)
+
+
+def test_single_masks_for_which_a_dive_has_no_room_lower_what_it_proves(monkeypatch):
+    left = 0
+    for seed in range(60):
+        block = ill_conditioned(seed, "refit").block
+        if block.settled or block.quota is not None:
+            continue
+        upper = block.evaluate(block.incumbent)
+        program = RefitProgram.of(block, upper)
+        tree = RefitTree.of(program, program.inner(upper), lambda: False)
+        if tree is None:
+            continue
+        held = tree.dive(tree.root(), program.inner(upper), 1000)
+        monkeypatch.setattr(dives, "SINGLES", 0)
+        none = tree.dive(tree.root(), program.inner(upper), 1000)
+        monkeypatch.undo()
+        assert (none.singles, none.nodes, held.closed) == ([], held.nodes, np.inf)
+        assert none.closed == min((bound for bound, _ in held.singles), default=np.inf)
+        left += len(held.singles)
+    assert left > 5
