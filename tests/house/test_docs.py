@@ -1,10 +1,12 @@
 """The documentation: it builds without a warning, needs no network, names what there is, and its examples run."""
 
+import importlib
 import os
 import re
 import shlex
 import subprocess
 import sys
+from functools import reduce
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -166,6 +168,25 @@ def test_every_file_that_is_named_exists():
             found += 1
             assert (ROOT / name).exists(), f"{page.name} names {name}"
     assert found > 20
+
+
+def test_every_name_that_is_written_in_code_font_exists():
+    named = re.compile(r"`(prunebench(?:\.\w+)+)`")
+    names = {name for page in [*PAGES, ROOT / "README.md"] for name in named.findall(page.read_text())}
+    assert len(names) > 20
+    for name in names:
+        assert _exists(name.split(".")), name
+
+
+def _exists(parts):
+    """Whether a dotted name is a module, or something inside one."""
+    for depth in range(len(parts), 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:depth]))
+        except ModuleNotFoundError:
+            continue
+        return reduce(lambda held, part: getattr(held, part, None), parts[depth:], found) is not None
+    return False
 
 
 def test_every_option_of_a_line_that_is_not_run_exists():
