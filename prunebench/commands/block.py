@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.commands import arguments as shared
-from prunebench.coordinators.quotas import pattern
+from prunebench.coordinators.quotas import QuotaKind
 from prunebench.core.block import MODES
 from prunebench.core.errors import InvalidInput
 from prunebench.runs.cut import cut_block
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Cut, write, describe."""
     shared.require_folder(arguments.output)
-    if arguments.density is None and pattern(arguments.quota) is None:
+    if arguments.density is None and QuotaKind.parse(arguments.quota).density is None:
         raise InvalidInput("--density is missing: give the part that is kept, or a --quota N:M")
     block = cut_block(
         arguments.problem,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.commands import arguments as shared
-from prunebench.coordinators.quotas import pattern
+from prunebench.coordinators.quotas import QuotaKind
 from prunebench.core import options as option_tools
 from prunebench.core.block import MODES
 from prunebench.core.coordinator import Coordinator
@@ -113,10 +113,10 @@ def _density(density: float | None, quota: Any) -> float:
     """The density given, or that of a quota N:M."""
     if density is not None:
         return density
-    held = pattern(None if quota is None else str(quota))
+    held = QuotaKind.parse(None if quota is None else str(quota)).density
     if held is None:
         raise InvalidInput("--density is missing; say which part of the weights is kept, for example --density 0.5")
-    return held[0] / held[1]
+    return held
 
 
 def text(result: dict[str, Any]) -> str:

@@ -1,128 +1,188 @@
-"""Quotas of a network and of blocks by name: one count a layer, one a row, or N of every M weights along the inputs."""
+"""What a network keeps exactly, by name: one count in all, one a layer, one a row, or N of every M along the inputs."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused, unknown_name
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Count, Counted, Quota
 from prunebench.core.masks import keep_count, keep_per_layer, top_mask
 from prunebench.core.registry import SOLVERS
 
-KINDS = ("layer", "row")
+UNITS = ("layer", "row")
+
+Scores = Callable[[IndexArray], FloatArray]
+"""Gives the scores of some weights: high is worth keeping. int64 (b,) -> float64 (b,)"""
 
 
-def pattern(kind: str | None) -> tuple[int, int] | None:
-    """(N, M) of a quota named "N:M"; None for the other kinds and where there is no quota.
+@dataclass(frozen=True)
+class QuotaKind:
+    """Which weights share an exact count: those of the network, of a layer, of an output row, or every M in a row.
 
-    Raises
-    ------
-    UnknownName    another name
-    InvalidInput   N:M with N above M or M below 1
+    text : "network", "layer", "row" or "N:M"
+    kept, size : N and M, 0 for the others
     """
-    if kind is None or kind in KINDS:
-        return None
-    found = re.fullmatch(r"(\d+):(\d+)", kind)
-    if found is None:
-        raise unknown_name("quota", kind, [*KINDS, "2:4"], "(or any N:M)")
-    kept, size = int(found[1]), int(found[2])
-    if not 0 < kept <= size:
-        raise InvalidInput(f"quota {kind} is no pattern; N of every M are kept, with 1 <= N <= M")
-    return kept, size
+
+    text: str
+    kept: int = 0
+    size: int = 0
+
+    @staticmethod
+    def parse(text: str | None) -> "QuotaKind":
+        """The kind that a person wrote; None is the network's one count.
+
+        Raises
+        ------
+        UnknownName    another name than layer, row or N:M
+        InvalidInput   N:M with N above M or M below 1
+        """
+        if text is None:
+            return NETWORK
+        if text in UNITS:
+            return QuotaKind(text)
+        found = re.fullmatch(r"(\d+):(\d+)", text)
+        if found is None:
+            raise unknown_name("quota", text, [*UNITS, "2:4"], "(or any N:M)")
+        kept, size = int(found[1]), int(found[2])
+        if not 0 < kept <= size:
+            raise InvalidInput(f"quota {text} is no pattern; N of every M are kept, with 1 <= N <= M")
+        return QuotaKind(text, kept, size)
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def grouped(self) -> bool:
+        """Whether there are groups: all but the network's one count."""
+        return self.text != "network"
+
+    @property
+    def is_pattern(self) -> bool:
+        """Whether it is an N:M."""
+        return self.size > 0
+
+    @property
+    def density(self) -> float | None:
+        """The only density that it keeps: N/M, and None for the others."""
+        return self.kept / self.size if self.is_pattern else None
+
+    def require_density(self, density: float) -> None:
+        """Raise InvalidInput unless an N:M keeps the density asked for."""
+        if self.density is not None and abs(density - self.density) > 1e-9:
+            raise InvalidInput(
+                f"quota {self} keeps {self.density:g} of the weights but density is {density:g}; "
+                f"say --density {self.density:g}"
+            )
+
+    def keep_of(self, size: int, density: float | None, keep: int | None) -> int:
+        """How many of `size` weights are kept, by density, by count, or by N:M.
+
+        Raises
+        ------
+        InvalidInput   neither or both of density and keep, a size that is no multiple of M, or a count
+                       that contradicts N:M
+        """
+        if density is not None and keep is not None:
+            raise InvalidInput("give either density or keep, not both")
+        if density is not None:
+            keep = keep_count(density, size, "the block")
+        if not self.is_pattern:
+            if keep is None:
+                raise InvalidInput("give either density or keep")
+            return keep
+        if size % self.size:
+            raise InvalidInput(f"quota {self} needs whole groups of {self.size} and size is {size}; choose a multiple")
+        count = size // self.size * self.kept
+        if keep is not None and keep != count:
+            raise InvalidInput(
+                f"quota {self} keeps {count} of {size} weights, not {keep}: "
+                f"choose density {self.density:g} or leave it out"
+            )
+        return count
+
+    def on_the_way(self, density: float) -> tuple["QuotaKind", float]:
+        """The kind and density of a stage that is to keep `density`: of N:M, the fewest of M that keep so much."""
+        if not self.is_pattern:
+            return self, density
+        kept = max(self.kept, math.ceil(density * self.size - 1e-9))
+        return QuotaKind(f"{kept}:{self.size}", kept, self.size), kept / self.size
+
+    def length(self, layer: Any) -> int:
+        """How many consecutive weights of a layer (with start, stop and shape) make a group."""
+        return self.size or (fan_in(layer) if self.text == "row" else int(layer.stop - layer.start))
+
+    def counts(self, keep: int, groups: int) -> IndexArray:
+        """What each of a layer's groups keeps where the layer keeps `keep`, the first ones one more. int64 (groups,)"""
+        return np.full(groups, self.kept, dtype=np.int64) if self.is_pattern else even(keep, groups)
+
+    def of_stretch(self, size: int, keep: int) -> Counted:
+        """What `size` consecutive weights within one row, or whole groups of M, keep; `keep` of them in all."""
+        return Quota.n_m(size, self.kept, self.size) if self.is_pattern else Count(size, keep)
+
+    def of_layer(self, layer: Any, keep: int) -> Counted:
+        """What a layer (with start, stop and shape) that keeps `keep` weights keeps of each of its groups."""
+        size, length = int(layer.stop - layer.start), self.length(layer)
+        if length == size:
+            return Count(size, keep)
+        return Quota(np.arange(size) // length, self.counts(keep, size // length))
+
+    def of_block(self, layers: Sequence[Any], indices: IndexArray, keep: int) -> Counted:
+        """What the weights `indices` of a network keep: equal shares, the total exact by largest remainder."""
+        if self.is_pattern or not self.grouped:
+            return self.of_stretch(indices.size, keep)
+        _, group = np.unique(self.keys(layers, indices), return_inverse=True)
+        sizes = np.bincount(group)
+        return Quota(group, keep_per_layer(keep / indices.size, sizes.tolist()) if keep else np.zeros_like(sizes))
+
+    def keys(self, layers: Sequence[Any], indices: IndexArray) -> IndexArray:
+        """The first weight of the group of each weight in `indices`; groups are stretches, so keys rise with indices.
+
+        int64 (b,) -> int64 (b,)
+        """
+        starts = np.array([layer.start for layer in layers])
+        at = np.searchsorted(starts, indices, side="right") - 1
+        length = np.array([self.length(layer) for layer in layers])[at]
+        return np.asarray(starts[at] + (indices - starts[at]) // length * length)
+
+    def starts(self, layers: Sequence[Any]) -> IndexArray:
+        """Where the groups of M along the inputs of a network's layers begin. int64 (groups,)
+
+        layers : with start, stop and shape; one whose rows are no multiple of M long gives none
+
+        Raises
+        ------
+        InvalidInput   no layer has such rows
+        """
+        fitting = [layer for layer in layers if fan_in(layer) % self.size == 0]
+        if not fitting:
+            lengths = ", ".join(str(fan_in(layer)) for layer in layers)
+            raise InvalidInput(
+                f"no layer has rows of a multiple of {self.size} weights (they have {lengths}); choose another M"
+            )
+        return np.concatenate([np.arange(layer.start, layer.stop, self.size, dtype=np.int64) for layer in fitting])
+
+    def require_fit(self, layers: Sequence[Any]) -> None:
+        """Raise InvalidInput, naming the layer, where the rows of one are no multiple of M long."""
+        for layer in layers:
+            if self.is_pattern and fan_in(layer) % self.size:
+                raise InvalidInput(
+                    f"quota {self}: layer {layer.name!r} has {fan_in(layer)} inputs, no multiple of {self.size}; "
+                    "leave the layer out of the prunable parameters, or use --quota row"
+                )
 
 
-def keep_within(kind: str | None, size: int, density: float | None, keep: int | None) -> int:
-    """How many of `size` weights are kept, by density, by count, or by N:M.
-
-    Raises
-    ------
-    InvalidInput   neither or both of density and keep, a size that is no multiple of M, or a count
-                   that contradicts N:M
-    """
-    held = pattern(kind)
-    if density is not None and keep is not None:
-        raise InvalidInput("give either density or keep, not both")
-    if density is not None:
-        keep = keep_count(density, size, "the block")
-    if held is None:
-        if keep is None:
-            raise InvalidInput("give either density or keep")
-        return keep
-    kept, group = held
-    if size % group:
-        raise InvalidInput(f"quota {kind} needs whole groups of {group} and size is {size}; choose a multiple")
-    count = size // group * kept
-    if keep is not None and keep != count:
-        raise InvalidInput(
-            f"quota {kind} keeps {count} of {size} weights, not {keep}: choose density {kept / group:g} or leave it out"
-        )
-    return count
-
-
-def whole_groups(layers: Sequence[Any], group: int) -> IndexArray:
-    """Where the groups of `group` consecutive weights along the inputs of a network's layers begin. int64 (groups,)
-
-    layers : with start, stop and shape; one whose rows are no multiple of `group` long gives none
-
-    Raises
-    ------
-    InvalidInput   no layer has such rows
-    """
-    fitting = [layer for layer in layers if fan_in(layer) % group == 0]
-    if not fitting:
-        lengths = ", ".join(str(fan_in(layer)) for layer in layers)
-        raise InvalidInput(
-            f"no layer has rows of a multiple of {group} weights (they have {lengths}); choose another M"
-        )
-    return np.concatenate([np.arange(layer.start, layer.stop, group, dtype=np.int64) for layer in fitting])
+NETWORK = QuotaKind("network")
+"""One count for the whole network: what is kept where no quota is asked for."""
 
 
 def fan_in(layer: Any) -> int:
     """How many weights one output of a layer has."""
     return max(1, int(layer.stop - layer.start) // int(layer.shape[0]))
-
-
-def of_block(kind: str | None, layers: Sequence[Any], indices: IndexArray, keep: int) -> Quota | None:
-    """The quota of the weights `indices` of a network; shares are equal, the total is exact by largest remainder."""
-    if kind is None:
-        return None
-    if (held := pattern(kind)) is not None:
-        return Quota.n_m(indices.size, *held)
-    _, group = np.unique(group_keys(kind, layers, indices), return_inverse=True)
-    sizes = np.bincount(group)
-    counts = keep_per_layer(keep / indices.size, sizes.tolist()) if keep else np.zeros_like(sizes)
-    return Quota(group, counts)
-
-
-def group_keys(kind: str, layers: Sequence[Any], indices: IndexArray) -> IndexArray:
-    """The first weight of the group of each weight in `indices`; groups are stretches, so keys rise with indices.
-
-    int64 (b,) -> int64 (b,)
-    """
-    starts = np.array([layer.start for layer in layers])
-    at = np.searchsorted(starts, indices, side="right") - 1
-    key = starts[at]
-    if kind == "layer":
-        return np.asarray(key)
-    held = pattern(kind)
-    length = np.array([fan_in(layer) for layer in layers])[at] if held is None else held[1]
-    return np.asarray(key + (indices - key) // length * length)
-
-
-def layer_quota(kind: str, keep: int, rows: int, columns: int) -> Quota | None:
-    """The quota of a layer that keeps `keep` weights; None where its rows are weighed together (kind "layer").
-
-    With kind "row" the counts differ by at most one, the first rows keeping one more.
-    """
-    if (held := pattern(kind)) is not None:
-        return Quota.n_m(rows * columns, *held)
-    if kind == "layer":
-        return None
-    return Quota(np.repeat(np.arange(rows), columns), even(keep, rows))
 
 
 def even(total: int, parts: int) -> IndexArray:
@@ -132,18 +192,9 @@ def even(total: int, parts: int) -> IndexArray:
     return counts
 
 
-def require_density(kind: str | None, density: float) -> None:
-    """Raise InvalidInput unless a quota N:M keeps the density asked for."""
-    if (held := pattern(kind)) is not None and abs(density - held[0] / held[1]) > 1e-9:
-        share = f"{held[0] / held[1]:g}"
-        raise InvalidInput(
-            f"quota {kind} keeps {share} of the weights but density is {density:g}; say --density {share}"
-        )
-
-
-def require_honoured(solver: Any, kind: str, remedy: str) -> None:
-    """Raise SolverRefused, naming the solver, unless it honours quotas."""
-    if getattr(solver, "quotas", False):
+def require_honoured(solver: Any, kind: QuotaKind, remedy: str) -> None:
+    """Raise SolverRefused, naming the solver, unless it honours quotas or there is none."""
+    if getattr(solver, "quotas", False) or not kind.grouped:
         return
     able = ", ".join(name for name in SOLVERS.names() if getattr(SOLVERS.get(name), "quotas", False))
     raise SolverRefused(
@@ -152,35 +203,58 @@ def require_honoured(solver: Any, kind: str, remedy: str) -> None:
 
 
 @dataclass(frozen=True)
+class NetworkCount:
+    """How many weights a network keeps in all, wherever they are; it answers as a `NetworkQuota` does."""
+
+    total: int
+    keep: int
+    keys: ClassVar[None] = None
+    """Groups of weights: none, any two may be exchanged."""
+
+    def top_mask(self, scores: Scores) -> BoolArray:
+        """True at the highest scores. bool (p,)"""
+        return top_mask(scores(np.arange(self.total)), self.keep)
+
+    def within(self, indices: IndexArray, mask: BoolArray) -> Count:
+        """What a block keeps: as many weights as `mask` does now. int64 (b,), bool (b,)"""
+        return Count(indices.size, int(mask.sum()))
+
+    def whole(self) -> Count:
+        """What all weights as one block keep."""
+        return Count(self.total, self.keep)
+
+    def violation(self, mask: BoolArray) -> str:
+        """How a mask breaks the count; "" where it keeps it. bool (p,)"""
+        return self.whole().violation(mask)
+
+    def require(self, mask: BoolArray) -> None:
+        """Raise PrunebenchError unless a mask keeps the count exactly. bool (p,)"""
+        if broken := self.violation(mask):
+            raise PrunebenchError(f"the mask {broken}; please report this")
+
+
+@dataclass(frozen=True)
 class NetworkQuota:
     """How many weights each group of a network keeps, without anything of the network's size being held.
 
-    kind : "layer", "row" or "N:M";  layers : with name, start, stop and shape;
+    kind : of layers, rows or N:M;  layers : with name, start, stop and shape;
     counts : int64 (layers,), what each layer keeps in all
     """
 
-    kind: str
+    kind: QuotaKind
     layers: Sequence[Any]
     counts: IndexArray
 
     @staticmethod
-    def of(kind: str | None, layers: Sequence[Any], density: float) -> "NetworkQuota | None":
-        """The quota by name, each layer at the same density by largest remainder; None where there is none.
+    def of(kind: QuotaKind, layers: Sequence[Any], density: float) -> "NetworkQuota":
+        """Each layer at the same density by largest remainder.
 
         Raises
         ------
         InvalidInput   an N:M that does not keep the density, or does not fit the rows of a layer
         """
-        if kind is None:
-            return None
-        require_density(kind, density)
-        if (held := pattern(kind)) is not None:
-            for layer in layers:
-                if fan_in(layer) % held[1]:
-                    raise InvalidInput(
-                        f"quota {kind}: layer {layer.name!r} has {fan_in(layer)} inputs, no multiple of {held[1]}; "
-                        "leave the layer out of the prunable parameters, or use --quota row"
-                    )
+        kind.require_density(density)
+        kind.require_fit(layers)
         return NetworkQuota(kind, layers, keep_per_layer(density, [layer.stop - layer.start for layer in layers]))
 
     @property
@@ -188,26 +262,21 @@ class NetworkQuota:
         """How many weights the network keeps."""
         return int(self.counts.sum())
 
-    def of_layer(self, number: int) -> Quota | None:
-        """The quota of one layer's weights; None where the layer as a whole has one count."""
-        layer = self.layers[number]
-        return layer_quota(self.kind, int(self.counts[number]), int(layer.shape[0]), fan_in(layer))
+    def of_layer(self, number: int) -> Counted:
+        """What one layer's weights keep."""
+        return self.kind.of_layer(self.layers[number], int(self.counts[number]))
 
-    def top_mask(self, scores: Callable[[IndexArray], FloatArray]) -> BoolArray:
-        """True at each group's highest scores. bool (p,)
-
-        scores : gives those of some weights, asked for layer by layer
-        """
+    def top_mask(self, scores: Scores) -> BoolArray:
+        """True at each group's highest scores, which are asked for layer by layer. bool (p,)"""
         mask = np.zeros(self.layers[-1].stop, dtype=np.bool_)
         for number, layer in enumerate(self.layers):
-            part, quota = scores(np.arange(layer.start, layer.stop)), self.of_layer(number)
-            top = top_mask(part, int(self.counts[number])) if quota is None else quota.top_mask(part)
-            mask[layer.start : layer.stop] = top
+            part = scores(np.arange(layer.start, layer.stop))
+            mask[layer.start : layer.stop] = self.of_layer(number).top_mask(part)
         return mask
 
     def keys(self, indices: IndexArray) -> IndexArray:
         """The first weight of the group of each weight. int64 (b,) -> int64 (b,)"""
-        return group_keys(self.kind, self.layers, indices)
+        return self.kind.keys(self.layers, indices)
 
     def within(self, indices: IndexArray, mask: BoolArray) -> Quota:
         """The quota of a block: each group keeps as many of the block's weights as `mask` does now.
@@ -220,25 +289,15 @@ class NetworkQuota:
     def whole(self) -> Quota:
         """The quota of all weights as one block."""
         parts = [self.of_layer(number) for number in range(len(self.layers))]
-        groups, counts, before = [], [], 0
-        for number, (part, layer) in enumerate(zip(parts, self.layers, strict=True)):
-            size = layer.stop - layer.start
-            groups.append(before + (np.zeros(size, dtype=np.int64) if part is None else part.group))
-            counts.append(self.counts[number : number + 1] if part is None else part.counts)
-            before += counts[-1].size
-        return Quota(np.concatenate(groups), np.concatenate(counts))
+        before = np.cumsum([0, *(part.counts.size for part in parts)])
+        groups = [first + part.group for first, part in zip(before, parts, strict=False)]
+        return Quota(np.concatenate(groups), np.concatenate([part.counts for part in parts]))
 
     def violation(self, mask: BoolArray, layers: Sequence[int] | None = None) -> str:
         """How a mask breaks the quota, in any layer or in those of these numbers; "" where it keeps it. bool (p,)"""
         for number in range(len(self.layers)) if layers is None else layers:
-            layer, quota = self.layers[number], self.of_layer(number)
-            part = mask[layer.start : layer.stop]
-            if quota is None:
-                kept, due = int(part.sum()), int(self.counts[number])
-                broken = f"keeps {kept} weights; its quota is exactly {due}" if kept != due else ""
-            else:
-                broken = quota.violation(part)
-            if broken:
+            layer = self.layers[number]
+            if broken := self.of_layer(number).violation(mask[layer.start : layer.stop]):
                 return f"layer {layer.name!r} {broken}"
         return ""
 
@@ -251,3 +310,11 @@ class NetworkQuota:
         """
         if broken := self.violation(mask, layers):
             raise PrunebenchError(f"quota {self.kind} is broken: {broken}; please report this")
+
+
+def network_keeping(kind: QuotaKind, layers: Sequence[Any], density: float) -> NetworkCount | NetworkQuota:
+    """What a network keeps at a density: round(density·p) in all, or in groups with the total exact."""
+    if kind.grouped:
+        return NetworkQuota.of(kind, layers, density)
+    total = int(layers[-1].stop)
+    return NetworkCount(total, keep_count(density, total))

@@ -69,7 +69,7 @@ class Count:
     def violation(self, mask: BoolArray) -> str:
         """How many a mask keeps where that is not `keep`; "" where it is."""
         kept = int(np.count_nonzero(mask))
-        return "" if kept == self.keep else f"keeps {kept} weights; it must keep exactly {self.keep}"
+        return "" if kept == self.keep else f"keeps {kept} weights; its quota is exactly {self.keep}"
 
     def feasible(self, mask: BoolArray) -> bool:
         """Whether a mask keeps as many. bool (p,)"""
@@ -102,6 +102,16 @@ class Count:
     def spread(self, values: FloatArray) -> FloatArray:
         """One value for all weights. (1,) -> (1,), which numpy repeats"""
         return values
+
+    @property
+    def quota(self) -> None:
+        """None: no group has a count of its own."""
+        return
+
+    @property
+    def group(self) -> IndexArray:
+        """0, the one group of every weight. int64 (p,)"""
+        return np.zeros(self.p, dtype=np.int64)
 
     @property
     def counts(self) -> IndexArray:
@@ -267,6 +277,11 @@ class Quota:
     def shares(self) -> FloatArray:
         """The part of its group that is kept, for every weight. float64 (p,)"""
         return np.asarray((self.counts / self.sizes)[self.group])
+
+    @property
+    def quota(self) -> "Quota":
+        """Itself."""
+        return self
 
     @property
     def most(self) -> int:

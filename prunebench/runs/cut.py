@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.coordinators.quotas import fan_in, keep_within, of_block, pattern, whole_groups
+from prunebench.coordinators.quotas import QuotaKind, fan_in
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.coordinator import calibration_seed
 from prunebench.core.errors import InvalidInput, unknown_name
-from prunebench.core.keeping import Quota
 from prunebench.core.masks import top_mask
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem, require_data, spread
 from prunebench.core.quadratic import QuadraticForm
@@ -58,15 +57,16 @@ def cut_block(
     chosen = make_problem(problem, options)
     if size < 1:
         raise InvalidInput(f"size is {size}; a block has at least one weight")
-    count = keep_within(quota, size, density, keep)
+    kind = QuotaKind.parse(quota)
+    count = kind.keep_of(size, density, keep)
     if select not in ("random", "row") and select not in SCORES:
         raise unknown_name("selection", select, ["random", "row", *SCORES])
     require_data(chosen)
     rng = np.random.default_rng([seed, 2])
     if isinstance(chosen, NetworkProblem):
-        return _from_network(chosen, size, count, select, mode, curvature or {}, seed, rng, quota)
+        return _from_network(chosen, size, count, select, mode, curvature or {}, seed, rng, kind)
     if isinstance(chosen, BlockSetProblem):
-        return _from_block_set(chosen, size, count, select, mode, seed, rng, quota)
+        return _from_block_set(chosen, size, count, select, mode, seed, rng, kind)
     raise InvalidInput(f"problem {chosen.name!r} is neither a network nor a set of blocks")
 
 
@@ -78,17 +78,16 @@ def _from_block_set(
     mode: Mode,
     seed: int,
     rng: np.random.Generator,
-    quota: str | None,
+    kind: QuotaKind,
 ) -> BlockProblem:
     whole = problem.block(0.5, mode, seed)
     _require_size(problem.name, size, whole.p)
-    held = pattern(quota)
-    if quota is not None and held is None:
+    if kind.grouped and not kind.is_pattern:
         raise InvalidInput(f"{problem.name} is a set of blocks without layers and rows; choose a quota N:M, or none")
-    if held is not None:
-        starts = np.arange(0, whole.p // held[1] * held[1], held[1])
+    if kind.is_pattern:
+        starts = np.arange(0, whole.p // kind.size * kind.size, kind.size)
         indices = _groups(
-            starts, held[1], size, select, rng, lambda: score(select, whole.form, whole.dense_weights, rng)
+            starts, kind.size, size, select, rng, lambda: score(select, whole.form, whole.dense_weights, rng)
         )
     elif select == "random":
         indices = spread(whole.p, size, rng)
@@ -103,7 +102,7 @@ def _from_block_set(
         mode=mode,
         indices=indices,
         problem=problem.name,
-        quota=None if held is None else Quota.n_m(size, *held),
+        quota=kind.of_stretch(size, keep).quota,
     )
 
 
@@ -116,7 +115,7 @@ def _from_network(
     curvature: Mapping[str, Any],
     seed: int,
     rng: np.random.Generator,
-    quota: str | None,
+    kind: QuotaKind,
 ) -> BlockProblem:
     from prunebench.curvature.fisher import FisherOptions, fisher_form
     from prunebench.networks.chosen import prunable_network
@@ -136,9 +135,9 @@ def _from_network(
     def gradients() -> Iterator[npt.NDArray[np.float32]]:
         return _gradient_slices(problem, network, positions, options.batch_size)
 
-    if (held := pattern(quota)) is not None:
+    if kind.is_pattern:
         indices = _groups(
-            whole_groups(network.layers, held[1]), held[1], size, select, rng,
+            kind.starts(network.layers), kind.size, size, select, rng,
             lambda: _scores(select, gradients(), weights, options.batch_size, rng),
         )  # fmt: skip
     elif select == "random":
@@ -164,7 +163,7 @@ def _from_network(
         indices=indices,
         layer=network.layer_names(indices),
         problem=problem.name,
-        quota=of_block(quota, network.layers, indices, keep),
+        quota=kind.of_block(network.layers, indices, keep).quota,
     )
 
 

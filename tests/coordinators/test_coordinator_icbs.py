@@ -12,6 +12,7 @@ from prunebench.coordinators.icbs.options import ICBSOptions
 from prunebench.coordinators.icbs.step import StepBlock, clip_negative, conflicting, half_of_swaps, joint_change
 from prunebench.coordinators.landscape import FormLandscape
 from prunebench.core.errors import InvalidInput
+from prunebench.core.keeping import Count
 from prunebench.core.solver import solve
 from prunebench.testing.instances import BruteForce, all_masks, instance
 
@@ -200,7 +201,7 @@ def step_block(rng, b=6, n=4):
     mask = np.arange(b) < b // 2
     return StepBlock(
         "layer", np.arange(b), rng.normal(size=(n, b)), rng.normal(size=b), np.zeros(b), weights,
-        np.where(mask, weights, 0.0), mask,
+        np.where(mask, weights, 0.0), mask, Count(b, b // 2),
     )  # fmt: skip
 
 

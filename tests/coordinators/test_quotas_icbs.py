@@ -8,14 +8,13 @@ from safetensors import safe_open
 
 from prunebench import make_problem
 from prunebench.cli import main
-from prunebench.coordinators import quotas
 from prunebench.coordinators.icbs import select
 from prunebench.coordinators.icbs.coordinator import ICBS
 from prunebench.coordinators.icbs.options import ICBSOptions
 from prunebench.coordinators.icbs.step import StepBlock, half_of_swaps
 from prunebench.coordinators.landscape import FormLandscape
 from prunebench.coordinators.multi_stage.coordinator import MultiStage
-from prunebench.coordinators.quotas import NetworkQuota
+from prunebench.coordinators.quotas import NetworkQuota, QuotaKind
 from prunebench.core.errors import Interrupted, InvalidInput, PrunebenchError, SolverRefused
 from prunebench.core.keeping import Quota
 from prunebench.core.masks import keep_per_layer
@@ -85,7 +84,7 @@ def test_the_quota_is_exact_at_every_step(kind, mode, more):
         for task in tasks:
             block = task.block
             assert block.p == 40
-            own = coordinator._quota.keys(block.indices)
+            own = coordinator._keeping.keys(block.indices)
             for group in np.unique(own):
                 kept = coordinator.mask[block.indices[own == group]].sum()
                 held = kept if block.quota is None else block.quota.counts[block.quota.group[own == group]][0]
@@ -151,7 +150,7 @@ def test_an_unsolved_block_and_a_quadratic_form_keep_the_pattern():
 
 
 def test_a_broken_pattern_is_an_error_that_names_layer_and_group():
-    held = NetworkQuota.of("2:4", LAYERS, 0.5)
+    held = NetworkQuota.of(QuotaKind.parse("2:4"), LAYERS, 0.5)
     mask = held.top_mask(np.arange(84.0).take)
     held.require(mask)
     mask[[52, 55]] = True
@@ -161,7 +160,7 @@ def test_a_broken_pattern_is_an_error_that_names_layer_and_group():
     with pytest.raises(PrunebenchError, match=r"quota 2:4 is broken: layer 'second' keeps 1 weights of group 1"):
         held.require(mask)
     held.require(mask, [0])
-    whole = NetworkQuota.of("layer", LAYERS, 0.5)
+    whole = NetworkQuota.of(QuotaKind.parse("layer"), LAYERS, 0.5)
     mask[0] = not mask[0]
     with pytest.raises(PrunebenchError, match=r"layer 'first' keeps 2[35] weights; its quota is exactly 24"):
         whole.require(mask)
@@ -169,7 +168,7 @@ def test_a_broken_pattern_is_an_error_that_names_layer_and_group():
 
 @pytest.mark.parametrize("kind", ["2:4", "row", "layer"])
 def test_groups_of_indices_are_those_of_the_layers(kind):
-    held = NetworkQuota.of(kind, LAYERS, 0.5)
+    held = NetworkQuota.of(QuotaKind.parse(kind), LAYERS, 0.5)
     keys = held.keys(np.arange(84))
     mask = held.top_mask(np.random.default_rng(0).random(84).take)
     expected = np.concatenate(kept_in_groups(mask, LAYERS, kind))
@@ -226,12 +225,12 @@ def test_half_of_the_swaps_is_made_of_whole_swaps_within_groups():
     block = StepBlock(
         label="layer", indices=np.arange(20), factor=rng.normal(size=(8, 20)), slope=rng.normal(size=20),
         ridge=np.zeros(20), dense_weights=dense, weights=np.where(mask, dense, 0.0), mask=mask,
-        quota=Quota.n_m(20, 2, 4),
+        keeping=Quota.n_m(20, 2, 4),
     )  # fmt: skip
     block.new_mask = np.array([0, 1, 1, 0, 0, 0, 1, 1, 1, 0, 0, 1, 1, 1, 0, 0, 0, 0, 1, 1], dtype=bool)
     block.new_weights = np.where(block.new_mask, dense, 0.0)
     half = half_of_swaps(block, 0.1)
-    assert block.quota.violation(half.new_mask) == ""
+    assert block.keeping.violation(half.new_mask) == ""
     assert (half.new_mask & ~mask).sum() == 3
     assert np.array_equal(half.new_weights, np.where(half.new_mask, dense, 0.0))
 
@@ -292,9 +291,9 @@ def test_multi_stage_pruning_keeps_a_quota_at_every_stage(tmp_path, monkeypatch,
     assert {step.kind for step, _, _ in seen} == ({"prune", "settle"} if mode == "refit" else {"prune"})
     for step, mask, layers in seen:
         assert mask.sum() == step.keep
-        assert_held(mask, layers, step.quota.kind, step.keep / mask.size)
+        assert_held(mask, layers, step.keeping.kind.text, step.keep / mask.size)
     if kind == "2:4":
-        kinds = [step.quota.kind for step, _, _ in seen if step.kind == "prune"]
+        kinds = [step.keeping.kind.text for step, _, _ in seen if step.kind == "prune"]
         assert kinds == ["4:4", "3:4", "2:4"]
 
 
@@ -343,13 +342,11 @@ def test_a_solver_without_quotas_is_refused_before_work_unless_blocks_stay_in_la
 
 def test_layer_wise_and_icbs_share_one_reading_of_quotas():
     for kind, keep in (("row", 20), ("2:4", 24), ("layer", 20)):
-        held = quotas.layer_quota(kind, keep, 6, 8)
-        if kind == "layer":
-            assert held is None
-        else:
-            assert held.keep == keep
+        held = QuotaKind.parse(kind).of_layer(LAYERS[0], keep)
+        assert held.keep == keep
+        assert held.counts.size == {"row": 6, "2:4": 12, "layer": 1}[kind]
     with pytest.raises(InvalidInput, match=r"quota 2:4 keeps 0\.5"):
-        NetworkQuota.of("2:4", LAYERS, 0.4)
+        NetworkQuota.of(QuotaKind.parse("2:4"), LAYERS, 0.4)
 
 
 def test_a_start_must_keep_the_quota(tmp_path):

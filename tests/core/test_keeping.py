@@ -200,6 +200,6 @@ def test_violations_name_the_budget_and_the_count():
     assert Cost([[1, 1, 1], [4, 3, 9]], [2, 6], ("weights", "MACs")).violation(mask) == (
         "spends 7 of budget 'MACs'; its limit is 6"
     )
-    assert Count(3, 1).violation(mask) == "keeps 2 weights; it must keep exactly 1"
+    assert Count(3, 1).violation(mask) == "keeps 2 weights; its quota is exactly 1"
     with pytest.raises(InvalidInput, match="keep is 4 but there are 3 weights; choose 0 to 3"):
         Count(3, 4)

@@ -14,13 +14,19 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.coordinators import quotas
 from prunebench.coordinators.icbs import select
 from prunebench.coordinators.icbs.accept import Rule, adapted_trust, judge
 from prunebench.coordinators.icbs.options import ICBSOptions
 from prunebench.coordinators.icbs.step import StepBlock, clip_negative, conflicting, joint_change
 from prunebench.coordinators.landscape import Landscape, View, landscape_of
-from prunebench.coordinators.quotas import NetworkQuota
+from prunebench.coordinators.quotas import (
+    NetworkCount,
+    NetworkQuota,
+    QuotaKind,
+    Scores,
+    network_keeping,
+    require_honoured,
+)
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import Mode
 from prunebench.core.coordinator import (
@@ -103,7 +109,7 @@ class ICBS(Coordinator):
         self.seed = seed
         self.step = 0
         self._dense = landscape.dense_weights
-        self._quota = NetworkQuota.of(options.quota, landscape.layers, density)
+        self._keeping = network_keeping(options.quota_kind, landscape.layers, density)
         self._pool, self._acceptance = self._split_samples()
         self._trust = options.ridge
         # The shortest type that counts the steps; -1 is never.
@@ -123,11 +129,11 @@ class ICBS(Coordinator):
     def require(cls, setting: Setting) -> None:
         """A quota is one that density and solver can keep."""
         options: ICBSOptions = setting.options
-        quotas.require_density(options.quota, setting.density)
+        options.quota_kind.require_density(setting.density)
         # A block inside one layer keeps the layer's count by itself.
-        inside = options.quota == "layer" and options.block_scope == "layer"
-        if options.quota is not None and not inside:
-            quotas.require_honoured(setting.solver, options.quota, "leave the quota out")
+        inside = options.quota_kind.text == "layer" and options.block_scope == "layer"
+        if not inside:
+            require_honoured(setting.solver, options.quota_kind, "leave the quota out")
 
     @classmethod
     def begin(cls, setting: Setting) -> "ICBS":
@@ -199,9 +205,8 @@ class ICBS(Coordinator):
         return True
 
     def check(self) -> None:
-        """Raise PrunebenchError where the mask that is returned breaks the quota."""
-        if self._quota is not None:
-            self._quota.require(self._best_mask)
+        """Raise PrunebenchError where the mask that is returned breaks the count or quota."""
+        self._keeping.require(self._best_mask)
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """The state between steps: a step that is under way is begun again."""
@@ -242,7 +247,7 @@ class ICBS(Coordinator):
         mask, weights = checked_state(arrays, self._dense.size, f"{of}mask", f"{of}weights")
         if (kept := int(mask.sum())) != (due := int(self.mask.sum())):
             raise InvalidInput(f"{of}mask keeps {kept} weights where {due} are asked for")
-        if self._quota is not None and (broken := self._quota.violation(mask)):
+        if broken := self._keeping.violation(mask):
             raise InvalidInput(f"{of}mask breaks the quota: {broken}")
         weights = weights.astype(self._dense.dtype)
         if self.mode == "select" and (weights != np.where(mask, self._dense, self._dense.dtype.type(0))).any():
@@ -256,9 +261,7 @@ class ICBS(Coordinator):
         options, layers = self.options, self.landscape.layers
         scores = self._init_scores()
         if start is None:
-            # A quota says what each group keeps; else the scope does.
-            scope = options.init_scope if self._quota is None else self._quota.kind
-            self.mask = select.initial_mask(scores, density, layers, scope)
+            self.mask = self._first_keeping(density).top_mask(scores)
             self.weights = np.where(self.mask, self._dense, self._dense.dtype.type(0))
         else:
             self._require_start(start, density)
@@ -268,26 +271,33 @@ class ICBS(Coordinator):
         self._loss = self.landscape.loss(self._acceptance)
         self._best_mask, self._best_weights, self._best_loss = self.mask, self.weights, self._loss
 
+    def _first_keeping(self, density: float) -> NetworkCount | NetworkQuota:
+        """What the first mask keeps: a quota says it, else the scope does."""
+        if self.options.quota_kind.grouped or self.options.init_scope == "network":
+            return self._keeping
+        return NetworkQuota.of(QuotaKind.parse(self.options.init_scope), self.landscape.layers, density)
+
     def _require_start(self, start: Start, density: float) -> None:
+        kind = self.options.quota_kind
         keep, kept = keep_count(density, self._dense.size), int(start.mask.sum())
         if kept != keep:
             raise InvalidInput(f"coordinator icbs: the start keeps {kept} weights and density {density:g} needs {keep}")
-        if self._quota is not None and (broken := self._quota.violation(start.mask)):
-            raise InvalidInput(f"coordinator icbs: the start breaks quota {self._quota.kind}: {broken}; give another")
+        if broken := self._keeping.violation(start.mask):
+            raise InvalidInput(f"coordinator icbs: the start breaks quota {kind}: {broken}; give another")
         if self.mode == "select" and (start.weights != np.where(start.mask, self._dense, 0.0)).any():
             raise InvalidInput(
                 "coordinator icbs: mode select keeps the dense values of weights and the start has changed them; "
                 "use mode refit"
             )
 
-    def _init_scores(self) -> select.Scores:
+    def _init_scores(self) -> Scores:
         gradient = None
         if self.options.init == "gradient":
             self.landscape.place(self._dense)
             gradient = self.landscape.look(self._batch(-1)).gradient
         return self._scores(self.options.init, gradient, self._rng(0, "init"))
 
-    def _scores(self, name: str, gradient: RealArray | None, rng: np.random.Generator) -> select.Scores:
+    def _scores(self, name: str, gradient: RealArray | None, rng: np.random.Generator) -> Scores:
         """High = worth keeping, from the original weights, never the zeroed ones; worked out for those asked for."""
         salt = rng.integers(2**64, dtype=np.uint64)
 
@@ -342,7 +352,7 @@ class ICBS(Coordinator):
                     dense_weights=self._dense[indices].astype(np.float64),
                     weights=self.weights[indices].astype(np.float64),
                     mask=self.mask[indices],
-                    quota=None if self._quota is None else self._quota.within(indices, self.mask[indices]),
+                    keeping=self._keeping.within(indices, self.mask[indices]),
                 )
             )
         self._fit_loss = view.loss
@@ -350,10 +360,9 @@ class ICBS(Coordinator):
         self._expected, self._outcomes, self._again = len(self._waiting), {}, []
         self._lap("build")
 
-    def _choose_blocks(self, view: View, scores: select.Scores) -> list[tuple[str, IndexArray]]:
+    def _choose_blocks(self, view: View, scores: Scores) -> list[tuple[str, IndexArray]]:
         """The step's disjoint blocks with their labels."""
         options, layers = self.options, self.landscape.layers
-        keys = None if self._quota is None else self._quota.keys
         barred = self._fixed.copy()
         rng = self._rng(self.step, "layers")
         chosen: list[tuple[str, IndexArray]] = []
@@ -363,7 +372,8 @@ class ICBS(Coordinator):
                 order = rng.permutation(len(layers)) if self.landscape.samples == 0 else self._draw_layers(rng)
                 spans = [(layers[i].name, layers[i].start, layers[i].stop) for i in order]
             for label, start, stop in spans:
-                pool = select.candidates(np.arange(start, stop), self.mask, barred, self._last_seen, options.tabu, keys)
+                span, keys = np.arange(start, stop), self._keeping.keys
+                pool = select.candidates(span, self.mask, barred, self._last_seen, options.tabu, keys)
                 if not pool.usable:
                     continue
                 if options.select == "coupling":
@@ -381,7 +391,7 @@ class ICBS(Coordinator):
             )
         return chosen
 
-    def _selection_scores(self, view: View) -> select.Scores:
+    def _selection_scores(self, view: View) -> Scores:
         name = self.options.select
         if name == "cyclic":
             return self._cyclic

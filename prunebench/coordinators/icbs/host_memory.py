@@ -35,7 +35,7 @@ def icbs_host_bytes(weights: int, largest_layer: int, options: ICBSOptions, *, p
     weights : prunable weights;  largest_layer : of them, in the largest layer
     options : of the coordinator;  precision : bytes in which the landscape gives weights, 4 or 8
     """
-    whole = options.block_scope == "network" or (options.init_scope == "network" and options.quota is None)
+    whole = options.block_scope == "network" or (options.init_scope == "network" and not options.quota_kind.grouped)
     ranked = weights if whole else largest_layer
     visits = np.min_scalar_type(-max(1, options.steps)).itemsize
     by_gradient = options.select in ("gradient", "coupling") or options.init == "gradient"
@@ -47,5 +47,5 @@ def icbs_host_bytes(weights: int, largest_layer: int, options: ICBSOptions, *, p
         if options.accept == "true-loss"
         else (1 + precision) * weights,
         "mean gradient, while blocks are picked by it": precision * weights if by_gradient else 0,
-        "ranking the largest layer": (LAYER_BYTES if options.quota is None else QUOTA_LAYER_BYTES) * ranked,
+        "ranking the largest layer": (QUOTA_LAYER_BYTES if options.quota_kind.grouped else LAYER_BYTES) * ranked,
     }

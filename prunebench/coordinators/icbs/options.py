@@ -1,11 +1,12 @@
 """The options of iCBS, checked when they are made."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from prunebench.coordinators import quotas
+from prunebench.coordinators.quotas import QuotaKind
 from prunebench.core.errors import InvalidInput, unknown_name
 
 SELECTIONS = ("gradient", "magnitude", "wanda", "random", "cyclic", "coupling")
@@ -101,6 +102,11 @@ class ICBSOptions:
         for what, value, known in (("selection", self.select, SELECTIONS), ("init score", self.init, INITS)):
             if value not in known:
                 raise unknown_name(what, value, known)
-        quotas.pattern(self.quota)
+        _ = self.quota_kind
         if self.select == "coupling" and self.block_size > 1024:
             raise InvalidInput("coordinator icbs: select=coupling takes blocks of at most 1024 weights")
+
+    @cached_property
+    def quota_kind(self) -> QuotaKind:
+        """The quota as it is read from its name."""
+        return QuotaKind.parse(self.quota)

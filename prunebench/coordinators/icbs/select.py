@@ -13,30 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.coordinators.landscape import Layer
-from prunebench.coordinators.quotas import NetworkQuota
-from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray, RealArray
+from prunebench.coordinators.quotas import Scores
+from prunebench.core.arrays import BoolArray, Factor, IndexArray, RealArray
 from prunebench.core.keeping import Quota
-from prunebench.core.masks import keep_count, top_mask
-
-Scores = Callable[[IndexArray], FloatArray]
-"""Gives the scores of some weights: high is worth keeping. int64 (b,) -> float64 (b,)"""
+from prunebench.core.masks import top_mask
 
 Keys = Callable[[IndexArray], IndexArray]
 """Names the group of each of some weights. int64 (b,) -> int64 (b,)"""
-
-INIT_SCOPES = ("layer", "row", "network")
-
-
-def initial_mask(scores: Scores, density: float, layers: Sequence[Layer], scope: str) -> BoolArray:
-    """Keep the highest scores: round(density·p) in all, shared out per layer, per output row, or not at all.
-
-    scope : "network", or the name of a quota
-    """
-    quota = None if scope == "network" else NetworkQuota.of(scope, layers, density)
-    if quota is not None:
-        return quota.top_mask(scores)
-    size = layers[-1].stop
-    return top_mask(scores(np.arange(size)), keep_count(density, size))
 
 
 def fixed_weights(

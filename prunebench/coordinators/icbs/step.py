@@ -11,7 +11,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray, times, transposed_times
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Counted
 from prunebench.core.quadratic import QuadraticForm
 
 
@@ -21,7 +21,7 @@ class StepBlock:
 
     indices : int64 (b,);  factor : (n, b);  slope : float64 (b,), the scaled gradient;
     ridge : float64 (b,), of the loss itself;  weights, mask : where the block stands now;
-    quota : of the block's weights, none where only their number is kept
+    keeping : which masks of the block are feasible
     """
 
     label: str
@@ -32,7 +32,7 @@ class StepBlock:
     dense_weights: FloatArray
     weights: FloatArray
     mask: BoolArray
-    quota: Quota | None = None
+    keeping: Counted
     new_weights: FloatArray = field(init=False)
     new_mask: BoolArray = field(init=False)
     predicted: float = 0.0
@@ -65,7 +65,7 @@ class StepBlock:
             start_mask=self.mask,
             indices=self.indices,
             problem=name,
-            quota=self.quota,
+            quota=self.keeping.quota,
         )
 
     def own_change(self, trust: float) -> float:
@@ -87,10 +87,10 @@ def half_of_swaps(block: StepBlock, trust: float) -> StepBlock | None:
     diagonal = np.einsum("ij,ij->j", block.factor, block.factor, dtype=np.float64) + block.ridge + 2.0 * trust
     slope = block.slope + transposed_times(block.factor, block.image) + (block.ridge + 2.0 * trust) * move
     undoing = 0.5 * diagonal * move**2 - slope * move
-    quota = block.quota or Quota(np.zeros(block.mask.size, dtype=np.int64), np.array([int(block.mask.sum())]))
     # A swap is undone as a whole, and within one group where there are groups.
     changed = np.sort(np.concatenate([removed, added]))
-    pairs = quota.within(changed, block.mask).exchanges(block.mask[changed], undoing[changed], -undoing[changed])
+    among = block.keeping.within(changed, block.mask)
+    pairs = among.exchanges(block.mask[changed], undoing[changed], -undoing[changed])
     back = changed[np.concatenate([part[: removed.size - removed.size // 2] for part in pairs])]
     half = copy.copy(block)
     half.new_mask, half.new_weights = block.new_mask.copy(), block.new_weights.copy()

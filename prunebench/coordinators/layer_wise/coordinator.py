@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from prunebench.coordinators.landscape import Layer
 from prunebench.coordinators.layer_wise.options import LayerWiseOptions
-from prunebench.coordinators.quotas import NetworkQuota, require_density, require_honoured
+from prunebench.coordinators.quotas import NetworkQuota, require_honoured
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.coordinator import (
@@ -35,7 +35,7 @@ from prunebench.core.coordinator import (
     register,
 )
 from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Counted
 from prunebench.core.masks import top_mask
 from prunebench.core.problem import NetworkProblem, spread
 from prunebench.core.quadratic import QuadraticForm
@@ -105,9 +105,7 @@ class LayerWise(Coordinator):
         self.weights: FloatArray = dense_weights.copy()
         self._walk, self._layers, self._dense = walk, layers, dense_weights
         self._whole = whole_layers
-        quota = NetworkQuota.of(options.quota, layers, density)
-        assert quota is not None
-        self._quota = quota
+        self._quota = NetworkQuota.of(options.quota_kind, layers, density)
         self._order = [(number, layer) for number, group in enumerate(walk.groups) for layer in group]
         tasks = [1 if whole_layers else layers[layer].shape[0] for _, layer in self._order]
         self._first_task = np.concatenate([[0], np.cumsum(tasks)])
@@ -124,7 +122,7 @@ class LayerWise(Coordinator):
     @classmethod
     def require(cls, setting: Setting) -> None:
         """A quota N:M is of the density."""
-        require_density(setting.options.quota, setting.density)
+        setting.options.quota_kind.require_density(setting.density)
 
     @classmethod
     def begin(cls, setting: Setting) -> "LayerWise":
@@ -253,25 +251,30 @@ class LayerWise(Coordinator):
         self._gathered = perf_counter() - self._clock
         layer = self._layers[number]
         form = self._form = self._layer_form(layer, self._held[1])
-        keep, quota = int(self._quota.counts[number]), self._quota.of_layer(number)
+        keeping = self._quota.of_layer(number)
         first = int(self._first_task[self._done])
         self._answers = {}
         if self._whole:
-            self._waiting = [Task(first, layer.name, self._block(layer, form, keep, quota))]
+            self._waiting = [Task(first, layer.name, self._block(layer, form, keeping))]
             return
-        counts = _row_counts(form, keep) if quota is None else _counts(quota, form.rows)
+        counts = self._row_counts(form, keeping)
         for row in range(form.rows):
             part = slice(row * form.columns, (row + 1) * form.columns)
-            inner = None if self.options.pattern is None else Quota.n_m(form.columns, *self.options.pattern)
-            block = self._block(layer, form.row(row), int(counts[row]), inner, part, f"{layer.name}/row {row}")
+            inner = self._quota.kind.of_stretch(form.columns, int(counts[row]))
+            block = self._block(layer, form.row(row), inner, part, f"{layer.name}/row {row}")
             self._waiting.append(Task(first + row, f"{layer.name} row {row}", block))
+
+    def _row_counts(self, form: RowsForm, keeping: Counted) -> IndexArray:
+        """How many weights each row keeps, for solvers that take one row at a time. int64 (rows,)"""
+        if self._quota.kind.text == "layer":
+            return _counts_weighed_together(form, keeping.keep)
+        return np.asarray(keeping.counts.reshape(form.rows, -1).sum(axis=1))
 
     def _block(
         self,
         layer: Layer,
         form: QuadraticForm,
-        keep: int,
-        quota: Quota | None,
+        keeping: Counted,
         part: slice = slice(None),
         label: str = "",
     ) -> BlockProblem:
@@ -279,11 +282,11 @@ class LayerWise(Coordinator):
         return BlockProblem(
             form=form,
             dense_weights=self._dense[layer.start : layer.stop][part],
-            keep=keep,
+            keep=keeping.keep,
             mode=self.mode,
             indices=np.arange(layer.start, layer.stop)[part],
             problem=f"{self.problem}/{label}" if self.problem else label,
-            quota=quota,
+            quota=keeping.quota,
         )
 
     def _layer_form(self, layer: Layer, held: "InputGrams") -> RowsForm:
@@ -336,8 +339,8 @@ def require_fit(solver: Solver, layers: Sequence[Layer], options: LayerWiseOptio
     """
     if getattr(solver, "whole_layers", False):
         return
-    if options.pattern is not None:
-        require_honoured(solver, options.quota, "use --quota row")
+    if options.quota_kind.is_pattern:
+        require_honoured(solver, options.quota_kind, "use --quota row")
     largest = getattr(solver, "max_size", None)
     for layer in layers:
         if largest is not None and _columns(layer) > largest:
@@ -351,13 +354,8 @@ def _columns(layer: Layer) -> int:
     return (layer.stop - layer.start) // layer.shape[0]
 
 
-def _counts(quota: Quota, rows: int) -> IndexArray:
-    """How many weights each row keeps under a quota whose groups lie within rows. int64 (rows,)"""
-    return np.asarray(quota.counts.reshape(rows, -1).sum(axis=1))
-
-
-def _row_counts(form: RowsForm, keep: int) -> IndexArray:
-    """How many weights each row keeps where the rows are weighed together, for solvers that take one row at a time.
+def _counts_weighed_together(form: RowsForm, keep: int) -> IndexArray:
+    """How many weights each row keeps where only their sum is given.
 
     As many as it has among the `keep` highest w_j²/[H⁻¹]_jj of the layer at its minimiser, twice what
     pruning one weight alone costs (Hassibi, Stork, NeurIPS 1992). int64 (rows,)

@@ -1,11 +1,12 @@
 """The options of layer-wise pruning, checked when they are made."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from prunebench.coordinators import quotas
+from prunebench.coordinators.quotas import QuotaKind
 from prunebench.core.errors import InvalidInput
 
 Target = Literal["own", "dense"]
@@ -34,7 +35,7 @@ class LayerWiseOptions:
 
     def __post_init__(self) -> None:
         where = "coordinator layer-wise"
-        quotas.pattern(self.quota)
+        _ = self.quota_kind
         if not isinstance(self.samples, int) or self.samples < 1:
             raise InvalidInput(f"{where}: samples is {self.samples!r}; choose a whole number from 1")
         if not (np.isfinite(self.ridge) and self.ridge > 0.0):
@@ -42,7 +43,7 @@ class LayerWiseOptions:
         if self.target not in ("own", "dense"):
             raise InvalidInput(f"{where}: target is {self.target!r}; choose own or dense")
 
-    @property
-    def pattern(self) -> tuple[int, int] | None:
-        """(N, M) of a quota N:M, else None."""
-        return quotas.pattern(self.quota)
+    @cached_property
+    def quota_kind(self) -> QuotaKind:
+        """The quota as it is read from its name."""
+        return QuotaKind.parse(self.quota)

@@ -8,22 +8,21 @@ alone may be settled by steps of the same kind from more samples, or follow many
 each the minimum of a model of a few samples. Nothing is trained by an optimiser.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.coordinators import quotas, schedules
-from prunebench.coordinators.quotas import NetworkQuota
+from prunebench.coordinators import schedules
+from prunebench.coordinators.quotas import NetworkCount, NetworkQuota, QuotaKind, network_keeping, require_honoured
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray, column_squares
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.coordinator import Coordinator, Move, Setting, Task, checked_number, checked_state, register
 from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
-from prunebench.core.masks import keep_count
 from prunebench.core.problem import NetworkProblem
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Solution
@@ -126,7 +125,7 @@ class MultiStageOptions:
     """Stages of at most this density are followed by small steps."""
 
     def __post_init__(self) -> None:
-        quotas.pattern(self.quota)
+        _ = self.quota_kind
         for name in ("follow_ridge", "follow_rate", "layer_ridge", "layer_temperature"):
             value = getattr(self, name)
             if not (np.isfinite(value) and value > 0.0):
@@ -154,15 +153,24 @@ class MultiStageOptions:
                 if not (np.isfinite(value) and value >= 0.0) or (name == "ridges" and value == 0.0):
                     raise InvalidInput(f"coordinator multi-stage: {name} holds {value!r}; ridges are positive")
 
+    @cached_property
+    def quota_kind(self) -> QuotaKind:
+        """The quota as it is read from its name."""
+        return QuotaKind.parse(self.quota)
+
 
 @dataclass(frozen=True)
 class _Step:
-    """One look at the network: to prune it to `keep` weights, or to settle the kept ones."""
+    """One look at the network: to prune it to what `keeping` says, or to settle the kept weights."""
 
     stage: int
     kind: Literal["prune", "settle"]
-    keep: int
-    quota: NetworkQuota | None = None
+    keeping: NetworkCount | NetworkQuota
+
+    @property
+    def keep(self) -> int:
+        """How many weights are kept once the step is done."""
+        return self.keeping.keep
 
 
 @register
@@ -223,9 +231,8 @@ class MultiStage(Coordinator):
     def require(cls, setting: Setting) -> None:
         """A quota is one that density and solver can keep."""
         options: MultiStageOptions = setting.options
-        quotas.require_density(options.quota, setting.density)
-        if options.quota is not None:
-            quotas.require_honoured(setting.solver, options.quota, "leave the quota out")
+        options.quota_kind.require_density(setting.density)
+        require_honoured(setting.solver, options.quota_kind, "leave the quota out")
 
     @classmethod
     def begin(cls, setting: Setting) -> "MultiStage":
@@ -308,9 +315,9 @@ class MultiStage(Coordinator):
         return self._done > max(number for number, step in enumerate(self.steps) if step.kind == "prune")
 
     def check(self) -> None:
-        """Raise PrunebenchError where the mask breaks the quota of the last stage that is done."""
-        if self._done and (quota := self.steps[self._done - 1].quota) is not None:
-            quota.require(self.mask)
+        """Raise PrunebenchError where the mask breaks the count or quota of the last stage that is done."""
+        if self._done:
+            self.steps[self._done - 1].keeping.require(self.mask)
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Mask, weights, how many steps are done and the rate of small steps."""
@@ -322,10 +329,10 @@ class MultiStage(Coordinator):
         done, rate = checked_number(info, "done", most=len(self.steps)), info.get("rate", self.options.follow_rate)
         if not isinstance(rate, (int, float)) or not 0.0 < rate <= self.options.follow_rate:
             raise InvalidInput(f"the rate of small steps is {rate!r}")
-        due, quota = (self.steps[done - 1].keep, self.steps[done - 1].quota) if done else (self.weights.size, None)
+        due = self.steps[done - 1].keep if done else self.weights.size
         if (kept := int(mask.sum())) != due:
             raise InvalidInput(f"{kept} weights are kept where {due} are due after {done} steps")
-        if quota is not None and (broken := quota.violation(mask)):
+        if done and (broken := self.steps[done - 1].keeping.violation(mask)):
             raise InvalidInput(broken)
         moved = weights != self.weights
         # In mode select a weight that was pruned may be kept again by a later stage, as the zero that it is now.
@@ -336,7 +343,9 @@ class MultiStage(Coordinator):
         self._asked, self._waiting, self._answers = [], [], {}
 
     def _plan(self, density: float) -> list[_Step]:
-        options, size = self.options, self.weights.size
+        options, layers = self.options, self._network.network.layers
+        options.quota_kind.require_density(density)
+        options.quota_kind.require_fit(layers)
         out: list[_Step] = []
         if options.densities:
             stages = schedules.checked_list(options.densities, density)
@@ -344,22 +353,13 @@ class MultiStage(Coordinator):
             first = options.start_density if options.start_density is not None else density**0.3
             stages = schedules.densities(options.schedule, first, density, options.stages)
         for stage, part in enumerate(stages):
-            quota = self._stage_quota(part, density)
-            keep = keep_count(part, size) if quota is None else quota.keep
-            out.append(_Step(stage, "prune", keep, quota))
+            kind, held = options.quota_kind.on_the_way(part)
+            keeping = network_keeping(kind, layers, held)
+            out.append(_Step(stage, "prune", keeping))
             rounds = options.settle_end if stage == len(stages) - 1 else options.settle
-            if self.mode == "refit" and keep <= options.settle_size:
-                out += [_Step(stage, "settle", keep, quota)] * rounds
+            if self.mode == "refit" and keeping.keep <= options.settle_size:
+                out += [_Step(stage, "settle", keeping)] * rounds
         return out
-
-    def _stage_quota(self, part: float, density: float) -> NetworkQuota | None:
-        """The quota of a stage of density `part`: of N:M, the fewest of M that keep so much."""
-        layers = self._network.network.layers
-        final = NetworkQuota.of(self.options.quota, layers, density)
-        if final is None or (held := quotas.pattern(self.options.quota)) is None:
-            return None if final is None else NetworkQuota.of(self.options.quota, layers, part)
-        kept = max(held[0], math.ceil(part * held[1] - 1e-9))
-        return NetworkQuota.of(f"{kept}:{held[1]}", layers, kept / held[1])
 
     def _begin(self, step: _Step) -> None:
         """Look at the network and make the step's tasks."""
@@ -413,7 +413,7 @@ class MultiStage(Coordinator):
             mode=self.mode,
             indices=chosen,
             problem=f"{self.problem}/{label}" if self.problem else label,
-            quota=None if step.quota is None or step.kind == "settle" else step.quota.whole(),
+            quota=None if step.kind == "settle" else step.keeping.whole().quota,
         )
         return Task(self._done * len(self.options.ridges) + number, label, block)
 
