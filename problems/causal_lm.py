@@ -7,10 +7,10 @@ of held-out text and, where tasks are named, by the LM Evaluation Harness.
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prunebench.core.errors import InvalidInput, MissingData
-from prunebench.core.problem import register
+from prunebench.core.problem import Problem, joined, register
 from prunebench.core.registry import missing_packages
 from prunebench.data.texts import missing_text
 from prunebench.networks.hub import cached
@@ -25,13 +25,13 @@ TASKS = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge",
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class CausalLM:
+class CausalLM(Problem):
     """A causal language model with a text for calibration and one for validation."""
 
-    name: ClassVar[str] = "causal-lm"
-    summary: ClassVar[str] = "any causal language model of transformers, on C4, WikiText or a text file of yours"
-    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
-    install: ClassVar[str] = "pip install 'prunebench[transformers]'"
+    name = "causal-lm"
+    summary = "any causal language model of transformers, on C4, WikiText or a text file of yours"
+    requires = ("torch", "transformers")
+    install = "pip install 'prunebench[transformers]'"
 
     source: str = field(default="", metadata={"option": "model"})
     """A folder that AutoModelForCausalLM.from_pretrained takes, tokenizer beside it, or a name on the hub."""
@@ -112,9 +112,7 @@ class CausalLM:
 
     def missing(self) -> str:
         """Which model, text or package is not there and what to do; "" if all are. Fetches nothing."""
-        return "; ".join(
-            text for text in (self._missing_tasks(), self._missing_model(), *self._missing_texts()) if text
-        )
+        return joined(self._missing_tasks(), self._missing_model(), *self._missing_texts())
 
     def model(self) -> Any:
         """A new copy of the language model on its device, in evaluation mode."""

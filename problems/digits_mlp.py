@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples, register
+from prunebench.networks.classification import Classification, Part
 
 INPUTS, CLASSES = 64, 10
 TEST_SHARE = 0.25
@@ -18,15 +19,15 @@ BRIGHTEST = 16.0
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class DigitsMlp:
+class DigitsMlp(Classification):
     """64-hidden-10 with ReLU and biases on 1,797 images of 8×8 pixels; the weight matrices are prunable.
 
     A quarter of the images, the same share of every digit, is held out for validation.
     """
 
-    name: ClassVar[str] = "digits-mlp"
-    summary: ClassVar[str] = "a small MLP on scikit-learn's digits, trained in seconds, nothing to download"
-    requires: ClassVar[tuple[str, ...]] = ("torch", "sklearn")
+    name = "digits-mlp"
+    summary = "a small MLP on scikit-learn's digits, trained in seconds, nothing to download"
+    requires = ("torch", "sklearn")
 
     hidden: tuple[int, ...] = (32,)
     """Widths of the hidden layers."""
@@ -47,10 +48,6 @@ class DigitsMlp:
             raise InvalidInput(f"{self.name}: seed is {self.seed!r}; choose a whole number from 0")
         object.__setattr__(self, "hidden", widths)
 
-    def missing(self) -> str:
-        """Never anything: the images come with scikit-learn."""
-        return ""
-
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode; trains it when the cache does not hold it."""
         from prunebench.networks.training import Recipe, dense_network, trained
@@ -63,38 +60,18 @@ class DigitsMlp:
         """The weight matrices, from the inputs to the outputs."""
         return tuple(f"{layer}.weight" for layer in self._layers())
 
-    def calibration(self) -> Samples:
-        """The training images."""
-        return _samples("train")
+    def samples(self, part: Part) -> Samples:
+        """The images of the part, in scikit-learn's order before the split."""
+        import torch
 
-    def validation(self) -> Samples:
-        """The held-out images."""
-        return _samples("test")
+        from prunebench.networks.samples import TensorSamples
 
-    def loss(self, outputs: Any, targets: Any) -> Any:
-        """The cross-entropy of every sample."""
-        from prunebench.networks.classification import cross_entropy
-
-        return cross_entropy(outputs, targets)
-
-    def evaluate(self, model: Any) -> dict[str, float]:
-        """Accuracy and mean cross-entropy on the held-out images."""
-        from prunebench.networks.classification import evaluate_classifier
-
-        return evaluate_classifier(model, self.validation())
+        train_images, test_images, train_labels, test_labels = _split()
+        images, labels = (train_images, train_labels) if part == "train" else (test_images, test_labels)
+        return TensorSamples(torch.tensor(images, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64))
 
     def _layers(self) -> tuple[str, ...]:
         return tuple(f"fc{position + 1}" for position in range(len(self.hidden) + 1))
-
-
-def _samples(part: str) -> Samples:
-    import torch
-
-    from prunebench.networks.samples import TensorSamples
-
-    train_images, test_images, train_labels, test_labels = _split()
-    images, labels = (train_images, train_labels) if part == "train" else (test_images, test_labels)
-    return TensorSamples(torch.tensor(images, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64))
 
 
 @lru_cache(maxsize=1)

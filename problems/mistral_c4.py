@@ -8,7 +8,7 @@ descent, arXiv 2411.17796 (2024): Mistral-7B-v0.1 in half precision, one sample 
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 from prunebench.core.problem import register
 from prunebench.problems.causal_lm import TASKS, CausalLM
@@ -22,8 +22,8 @@ DOCUMENTS = 16 * 300
 class MistralC4(CausalLM):
     """Mistral-7B-v0.1 on C4 with the published settings; judged by perplexity on C4 and the seven tasks."""
 
-    name: ClassVar[str] = "mistral-c4"
-    summary: ClassVar[str] = "Mistral-7B-v0.1 on C4, 6,979,321,856 weights, seven zero-shot tasks; needs a GPU"
+    name = "mistral-c4"
+    summary = "Mistral-7B-v0.1 on C4, 6,979,321,856 weights, seven zero-shot tasks; needs a GPU"
 
     source: str = field(default="mistralai/Mistral-7B-v0.1", metadata={"option": "model"})
     """A folder that AutoModelForCausalLM.from_pretrained takes, tokenizer beside it, or a name on the hub."""

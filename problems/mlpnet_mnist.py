@@ -5,10 +5,11 @@ used by WoodFisher and Combinatorial Brain Surgeon. It is not part of prunebench
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from prunebench.core.problem import Samples, register
-from prunebench.data.mnist import MNIST, Part, load_images, missing_files
+from prunebench.core.problem import Samples, joined, register
+from prunebench.data.mnist import MNIST, image_samples, missing_files
+from prunebench.networks.classification import Classification, Part
 from prunebench.networks.pretrained import Source
 
 SIZES = (784, 40, 20, 10)
@@ -19,19 +20,18 @@ CHECKPOINT_FILE = "checkpoints/mlpnet_mnist_784-40-20-10_nobias.safetensors"
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class MlpnetMnist:
+class MlpnetMnist(Classification):
     """784-40-20-10 with ReLU, no biases, 32,360 prunable weights, on MNIST."""
 
-    name: ClassVar[str] = "mlpnet-mnist"
-    summary: ClassVar[str] = "MLPNet 784-40-20-10 on MNIST, 32,360 weights, published accuracy 93.97 %"
-    requires: ClassVar[tuple[str, ...]] = ("torch",)
+    name = "mlpnet-mnist"
+    summary = "MLPNet 784-40-20-10 on MNIST, 32,360 weights, published accuracy 93.97 %"
 
     weights: str = "checkpoint"
     """The published checkpoint ("checkpoint"), a network trained here ("train"), or a safetensors file's path."""
 
     def missing(self) -> str:
         """Which images or weights are not there and what to do; "" if all are. Fetches nothing."""
-        return "; ".join(text for text in (missing_files(MNIST), self._source().missing()) if text)
+        return joined(missing_files(MNIST), self._source().missing())
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
@@ -44,32 +44,10 @@ class MlpnetMnist:
         """The three weight matrices."""
         return tuple(f"{layer}.weight" for layer in LAYERS)
 
-    def calibration(self) -> Samples:
-        """The 60,000 training images."""
-        return _samples("train")
-
-    def validation(self) -> Samples:
-        """The 10,000 test images."""
-        return _samples("test")
-
-    def loss(self, outputs: Any, targets: Any) -> Any:
-        """The cross-entropy of every sample."""
-        from prunebench.networks.classification import cross_entropy
-
-        return cross_entropy(outputs, targets)
-
-    def evaluate(self, model: Any) -> dict[str, float]:
-        """Accuracy and mean cross-entropy on the test images."""
-        from prunebench.networks.classification import evaluate_classifier
-
-        return evaluate_classifier(model, self.validation())
+    def samples(self, part: Part) -> Samples:
+        """The 60,000 training images, or the 10,000 test images."""
+        return image_samples(MNIST, part, mean=MEAN, std=STD)
 
     def _source(self) -> Source:
         shapes = {f"{layer}.weight": (SIZES[i + 1], SIZES[i]) for i, layer in enumerate(LAYERS)}
         return Source(self.name, self.weights, CHECKPOINT_FILE, shapes)
-
-
-def _samples(part: Part) -> Samples:
-    from prunebench.networks.samples import ImageSamples
-
-    return ImageSamples(*load_images(MNIST, part), mean=MEAN, std=STD)

@@ -1,37 +1,30 @@
 """MobileNetV1 on ImageNet: 4.2 million weights, from the user's own ImageNet folder and checkpoint."""
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from prunebench.core.problem import Samples, register
-from prunebench.data.imagenet import ImageNet
+from prunebench.core.problem import register
+from prunebench.data.imagenet import ImageNetProblem
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Mobilenetv1Imagenet:
+class Mobilenetv1Imagenet(ImageNetProblem):
     """MobileNetV1 (Howard et al., 2017); prunable are the weights of all convolutions and the linear layer."""
 
-    name: ClassVar[str] = "mobilenetv1-imagenet"
-    summary: ClassVar[str] = "MobileNetV1 on ImageNet, 4,209,088 weights, your own images and checkpoint"
-    requires: ClassVar[tuple[str, ...]] = ("torch", "PIL")
-    install: ClassVar[str] = "pip install torch pillow"
-
-    images: str = ""
-    """The ImageNet folder with train/ and val/, one folder a class in each; empty: imagenet below the data folder."""
+    name = "mobilenetv1-imagenet"
+    summary = "MobileNetV1 on ImageNet, 4,209,088 weights, your own images and checkpoint"
+    checkpoint = "checkpoints/mobilenetv1_imagenet.safetensors"
+    evaluation_batch = 100
 
     weights: str = ""
     """A safetensors file (model.N.M.*, fc.*); empty: the data folder's checkpoints/mobilenetv1_imagenet.safetensors."""
-
-    def missing(self) -> str:
-        """Which images or weights are not there and what to do; "" if all are."""
-        return self._source().missing()
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
         from prunebench.networks.convolutional import filled, mobilenet_v1
 
-        source = self._source()
+        source = self.source()
         return filled(mobilenet_v1(source.classes()), source.weights_file(), self.name)
 
     def prunable(self) -> tuple[str, ...]:
@@ -39,26 +32,3 @@ class Mobilenetv1Imagenet:
         from prunebench.networks.convolutional import mobilenet_v1, prunable_weights
 
         return prunable_weights(mobilenet_v1(1))
-
-    def calibration(self) -> Samples:
-        """The images below train/."""
-        return self._source().samples("train")
-
-    def validation(self) -> Samples:
-        """The images below val/."""
-        return self._source().samples("val")
-
-    def loss(self, outputs: Any, targets: Any) -> Any:
-        """The cross-entropy of every sample."""
-        from prunebench.networks.classification import cross_entropy
-
-        return cross_entropy(outputs, targets)
-
-    def evaluate(self, model: Any) -> dict[str, float]:
-        """Accuracy and mean cross-entropy on the images below val/."""
-        from prunebench.networks.classification import evaluate_classifier
-
-        return evaluate_classifier(model, self.validation(), batch_size=100)
-
-    def _source(self) -> ImageNet:
-        return ImageNet(self.name, self.images, self.weights, "checkpoints/mobilenetv1_imagenet.safetensors")

@@ -1,7 +1,7 @@
 """A synthetic block whose optimum is known by construction, at any size: for testing solvers."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput
 from prunebench.core.masks import keep_count
-from prunebench.core.problem import register
+from prunebench.core.problem import Problem, register
 from prunebench.core.quadratic import QuadraticForm
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Planted:
+class Planted(Problem):
     """A Gaussian factor into which an optimal mask m* is planted; optimal in both modes.
 
     kind "cancel": |w̄| = 1, no linear term, centre w̄, and the pruned weights' columns cancel,
@@ -26,9 +26,8 @@ class Planted:
     minimum at m*·w̄. Every keep count has its own g.
     """
 
-    name: ClassVar[str] = "planted"
-    summary: ClassVar[str] = "a synthetic block of any size whose optimum is known by construction"
-    requires: ClassVar[tuple[str, ...]] = ()
+    name = "planted"
+    summary = "a synthetic block of any size whose optimum is known by construction"
 
     p: int = 64
     """Number of weights."""
@@ -51,10 +50,6 @@ class Planted:
             raise InvalidInput(f"{self.name}: kind is {self.kind!r}; choose one of cancel, sparse")
         if not (np.isfinite(self.ridge) and self.ridge > 0.0):
             raise InvalidInput(f"{self.name}: ridge is {self.ridge!r}; choose a positive number")
-
-    def missing(self) -> str:
-        """Never anything: the block is drawn."""
-        return ""
 
     def block(self, density: float, mode: Mode, seed: int) -> BlockProblem:
         """The block with round(density·p) weights kept; the same seed gives the same block."""

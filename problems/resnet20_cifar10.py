@@ -6,12 +6,13 @@ mazumder-lab/CHITA and akamaster/pytorch_resnet_cifar10. They are not part of pr
 """
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from prunebench.core.errors import InvalidInput, MissingData
-from prunebench.core.problem import DATA_VARIABLE, Samples, data_directory, register
-from prunebench.data.cifar10 import Part, load_images, missing_files
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Samples, joined, register
+from prunebench.data.cifar10 import load_images, missing_files
+from prunebench.networks.classification import Classification, Part
+from prunebench.networks.pretrained import Checkpoint
 
 BLOCKS = 3
 CHECKPOINTS = {
@@ -26,16 +27,16 @@ NORMALISATION = {
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Resnet20Cifar10:
+class Resnet20Cifar10(Classification):
     """ResNet20 on CIFAR-10; prunable are the 268,336 weights of all 3×3 convolutions and the linear layer.
 
     The 1×1 convolutions of the shortcuts stay, as in CHITA's tables. Judged on the official test
     images, or on those of the subset where the official files are not there.
     """
 
-    name: ClassVar[str] = "resnet20-cifar10"
-    summary: ClassVar[str] = "ResNet20 on CIFAR-10, 268,336 weights, published accuracy 91.36 or 91.78 %"
-    requires: ClassVar[tuple[str, ...]] = ("torch",)
+    name = "resnet20-cifar10"
+    summary = "ResNet20 on CIFAR-10, 268,336 weights, published accuracy 91.36 or 91.78 %"
+    evaluation_batch = 250
 
     variant: Literal["chita", "akamaster"] = "chita"
     """Which published network: shortcuts with 1×1 convolutions (chita) or without parameters (akamaster)."""
@@ -49,20 +50,11 @@ class Resnet20Cifar10:
 
     def missing(self) -> str:
         """Which images or weights are not there and what to do; "" if all are."""
-        file = self._file()
-        weights = "" if file.is_file() else (
-            f"the weights of {self.name} are not at {str(file)!r}: put them there (a safetensors file), give a path "
-            f"with --option weights=FILE, or point {DATA_VARIABLE} or --data at the folder that holds checkpoints"
-        )  # fmt: skip
-        return "; ".join(text for text in (missing_files(), weights) if text)
+        return joined(missing_files(), self._checkpoint().missing())
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
-        from prunebench.networks.convolutional import filled
-
-        if not self._file().is_file():
-            raise MissingData(self.missing())
-        return filled(self._network(), self._file(), self.name)
+        return self._checkpoint().fill(self._network())
 
     def prunable(self) -> tuple[str, ...]:
         """The convolutions and the linear layer, the shortcuts' 1×1 convolutions left out."""
@@ -70,30 +62,15 @@ class Resnet20Cifar10:
 
         return prunable_weights(self._network(), downsample=False)
 
-    def calibration(self) -> Samples:
-        """The training images."""
-        return self._samples("train")
+    def samples(self, part: Part) -> Samples:
+        """The training images or the test images, normalised as the variant was trained."""
+        from prunebench.data.images import ColourSamples
 
-    def validation(self) -> Samples:
-        """The test images."""
-        return self._samples("test")
+        mean, std = NORMALISATION[self.variant]
+        return ColourSamples(*load_images(part), mean=mean, std=std)
 
-    def loss(self, outputs: Any, targets: Any) -> Any:
-        """The cross-entropy of every sample."""
-        from prunebench.networks.classification import cross_entropy
-
-        return cross_entropy(outputs, targets)
-
-    def evaluate(self, model: Any) -> dict[str, float]:
-        """Accuracy and mean cross-entropy on the test images."""
-        from prunebench.networks.classification import evaluate_classifier
-
-        return evaluate_classifier(model, self.validation(), batch_size=250)
-
-    def _file(self) -> Path:
-        if self.weights == "checkpoint":
-            return data_directory() / CHECKPOINTS[self.variant]
-        return Path(self.weights).expanduser()
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.name, self.weights, CHECKPOINTS[self.variant])
 
     def _network(self) -> Any:
         from prunebench.networks.convolutional import cifar_resnet
@@ -101,9 +78,3 @@ class Resnet20Cifar10:
         if self.variant == "chita":
             return cifar_resnet(BLOCKS, "projection", "fc")
         return cifar_resnet(BLOCKS, "pad", "linear")
-
-    def _samples(self, part: Part) -> Samples:
-        from prunebench.data.images import ColourSamples
-
-        mean, std = NORMALISATION[self.variant]
-        return ColourSamples(*load_images(part), mean=mean, std=std)

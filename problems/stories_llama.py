@@ -6,7 +6,7 @@ TinyStories (Eldan, Li: TinyStories, arXiv 2305.07759). Neither is part of prune
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from prunebench.core.errors import MissingData
 from prunebench.core.problem import DATA_VARIABLE, data_directory, register
@@ -21,8 +21,8 @@ STORIES = "text/tinystories_917_clean.json"
 class StoriesLlama(CausalLM):
     """stories260K on 917 stories, the last 100 for validation: perplexity 3.87 over the first 512 tokens of each."""
 
-    name: ClassVar[str] = "stories-llama"
-    summary: ClassVar[str] = "stories260K, a Llama of 5 layers, 226,560 weights, perplexity 3.87 on held-out stories"
+    name = "stories-llama"
+    summary = "stories260K, a Llama of 5 layers, 226,560 weights, perplexity 3.87 on held-out stories"
 
     source: str = field(default="", metadata={"option": "model"})
     """A folder with the model and its tokenizer; empty: the data folder's checkpoints/stories260K-llama-hf."""

@@ -12,7 +12,7 @@ from prunebench.comparison.request import CompareRequest
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput, NoCurvature
 from prunebench.core.masks import keep_count
-from prunebench.core.problem import Problem, make_problem
+from prunebench.core.problem import ProblemLike, make_problem
 from prunebench.runs.cut import cut_block
 
 Say = Callable[[str], None]
@@ -84,7 +84,7 @@ def cut_all(request: CompareRequest, folder: Path, say: Say) -> list[Entry]:
     return entries
 
 
-def _cut(request: CompareRequest, problem: Problem, size: int, seed: int, say: Say) -> tuple[BlockProblem, int]:
+def _cut(request: CompareRequest, problem: ProblemLike, size: int, seed: int, say: Say) -> tuple[BlockProblem, int]:
     """The first block from `seed` on about which the loss says anything, and its seed."""
     for block_seed in range(seed, seed + DEAD_BLOCKS):
         try:

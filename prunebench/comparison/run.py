@@ -20,7 +20,7 @@ from prunebench.comparison.work import Outcome, attempt, reason_of
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage
 from prunebench.core.options import as_json
-from prunebench.core.problem import NetworkProblem, Problem, make_problem, options_as_json, require_data
+from prunebench.core.problem import NetworkProblem, ProblemLike, make_problem, options_as_json, require_data
 from prunebench.core.registry import PROBLEMS
 from prunebench.core.solution import Budget
 from prunebench.core.solution_file import finite
@@ -57,7 +57,7 @@ class Cell:
 
 
 def compare(
-    problem: "str | Problem | Sequence[BlockProblem]",
+    problem: "str | ProblemLike | Sequence[BlockProblem]",
     solvers: "Sequence[str | SolverChoice | Solver | Any]" = (),
     *,
     out: Path | str | None = None,

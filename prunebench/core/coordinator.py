@@ -12,7 +12,7 @@ from prunebench.core import options as option_tools
 from prunebench.core.arrays import BoolArray, FloatArray, RealArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput
-from prunebench.core.problem import Problem
+from prunebench.core.problem import ProblemLike
 from prunebench.core.registry import register_coordinator
 from prunebench.core.solution import Solution
 from prunebench.core.solver import Solver
@@ -55,7 +55,7 @@ class Start:
 class Setting:
     """What a coordinator begins with: the problem, what is asked of it, and what of it may be looked at."""
 
-    problem: Problem
+    problem: ProblemLike
     solver: Solver
     """Who will solve the blocks: for its facts (modes, quotas, largest block); a coordinator never runs it."""
 

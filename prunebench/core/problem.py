@@ -31,9 +31,29 @@ class Samples(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What every problem here is: a frozen dataclass whose fields are its options.
+
+    A subclass sets the facts that differ from those below. Any class that has them is taken: `ProblemLike`.
+    """
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    """What it is, in a line."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Import names of the packages that it needs."""
+    install: ClassVar[str] = "pip install prunebench"
+    """The command that brings them."""
+
+    def missing(self) -> str:
+        """What data or checkpoint is not there, what to fetch and where to put it; "" if nothing is."""
+        return ""
+
+
 @runtime_checkable
-class Problem(Protocol):
-    """A frozen dataclass whose fields are its options. `missing` says what to fetch, "" if all is there."""
+class ProblemLike(Protocol):
+    """What is asked of a problem: a `Problem`, or any frozen dataclass that has these."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
@@ -45,7 +65,7 @@ class Problem(Protocol):
 
 
 @runtime_checkable
-class NetworkProblem(Problem, Protocol):
+class NetworkProblem(ProblemLike, Protocol):
     """A trained network, its calibration and validation samples, and how it is judged."""
 
     def model(self) -> Any:
@@ -74,7 +94,7 @@ class NetworkProblem(Problem, Protocol):
 
 
 @runtime_checkable
-class BlockSetProblem(Problem, Protocol):
+class BlockSetProblem(ProblemLike, Protocol):
     """A problem that is a quadratic form by itself, with no network behind it."""
 
     def block(self, density: float, mode: Mode, seed: int) -> BlockProblem:
@@ -109,7 +129,7 @@ SELECTION = tuple(item.name for item in option_tools.options_of(Selection))
 """The names of these options."""
 
 
-def make_problem(problem: "str | Problem", options: Mapping[str, Any] | None = None) -> Problem:
+def make_problem(problem: "str | ProblemLike", options: Mapping[str, Any] | None = None) -> ProblemLike:
     """A problem by registered name and options, or the object itself.
 
     Raises
@@ -121,10 +141,10 @@ def make_problem(problem: "str | Problem", options: Mapping[str, Any] | None = N
     if not isinstance(problem, str):
         return problem
     cls = PROBLEMS.get(problem)
-    require_packages(f"problem {problem!r}", cls.requires, getattr(cls, "install", "pip install prunebench"))
+    require_packages(f"problem {problem!r}", cls.requires, getattr(cls, "install", Problem.install))
     given = dict(options or {})
     which = {name: given.pop(name) for name in SELECTION if name in given and _selects(cls)}
-    made: Problem = option_tools.build(cls, given)
+    made: ProblemLike = option_tools.build(cls, given)
     if any(which.values()):
         # Not a field of the class: problems of other packages need not know of it.
         object.__setattr__(made, "_selection", Selection(**{name: _text(name, item) for name, item in which.items()}))
@@ -136,13 +156,13 @@ def problem_options(cls: type) -> list[option_tools.Option]:
     return [*option_tools.options_of(cls), *(option_tools.options_of(Selection) if _selects(cls) else [])]
 
 
-def options_as_json(problem: Problem) -> dict[str, Any]:
+def options_as_json(problem: ProblemLike) -> dict[str, Any]:
     """The options of a problem as JSON-able values; those of `Selection` where they were given."""
     chosen = option_tools.as_json(selection(problem))
     return option_tools.as_json(problem) | {name: value for name, value in chosen.items() if value}
 
 
-def selection(problem: Problem) -> Selection:
+def selection(problem: ProblemLike) -> Selection:
     """Which matrices the problem was asked to prune."""
     held: Selection = getattr(problem, "_selection", Selection())
     return held
@@ -162,7 +182,7 @@ def _text(name: str, value: Any) -> str:
     raise InvalidInput(f"{name} is {value!r}; give patterns of parameter names, separated by commas")
 
 
-def require_data(problem: Problem) -> None:
+def require_data(problem: ProblemLike) -> None:
     """Make sure that what a problem needs is there, downloading what can be, before any other work.
 
     Raises
@@ -178,6 +198,11 @@ def require_data(problem: Problem) -> None:
     still = problem.missing()
     if still:
         raise MissingData(still)
+
+
+def joined(*missing: str) -> str:
+    """What several parts of a problem miss, in one line; "" if none misses anything."""
+    return "; ".join(text for text in missing if text)
 
 
 def data_directory() -> Path:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from prunebench.core.errors import MissingData
-from prunebench.core.problem import DATA_VARIABLE, Samples, data_directory
+from prunebench.core.problem import DATA_VARIABLE, Samples, data_directory, joined
+from prunebench.networks.classification import Classification, Part
 
 if TYPE_CHECKING:
     from prunebench.data.images import FolderSamples
@@ -45,13 +46,11 @@ class ImageNet:
 
     def missing(self) -> str:
         """Which images or weights are not there and what to do; "" if all are. Reads no file."""
-        out = [self.missing_images()]
-        if not self.weights_file().is_file():
-            out.append(
-                f"the weights of {self.problem} are not at {str(self.weights_file())!r}: put a safetensors file there, "
-                f"give it with --option weights=FILE, or point {DATA_VARIABLE} or --data at the folder that holds it"
-            )
-        return "; ".join(text for text in out if text)
+        weights = "" if self.weights_file().is_file() else (
+            f"the weights of {self.problem} are not at {str(self.weights_file())!r}: put a safetensors file there, "
+            f"give it with --option weights=FILE, or point {DATA_VARIABLE} or --data at the folder that holds it"
+        )  # fmt: skip
+        return joined(self.missing_images(), weights)
 
     def missing_images(self) -> str:
         """Which images are not there and what to do; "" if all are."""
@@ -75,7 +74,7 @@ class ImageNet:
             raise MissingData(self.missing_images())
         return len(_folder(self.folder() / "train").classes)
 
-    def samples(self, part: Literal["train", "val"], batch_size: int = 0) -> Samples:
+    def samples(self, part: Part, batch_size: int = 0) -> Samples:
         """The images of a part, read when they are fetched; `batch_size` at a time in the network, 0 for any number.
 
         Raises
@@ -83,8 +82,36 @@ class ImageNet:
         InvalidInput   no images, or val/ has other classes than train/
         """
         train = _folder(self.folder() / "train")
-        found = train if part == "train" else _folder(self.folder() / part, len(train.classes))
+        found = train if part == "train" else _folder(self.folder() / "val", len(train.classes))
         return found.in_batches(batch_size) if batch_size else found
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageNetProblem(Classification):
+    """A network on the user's own ImageNet folder; the images below val/ are the test samples."""
+
+    requires: ClassVar[tuple[str, ...]] = ("torch", "PIL")
+    install: ClassVar[str] = "pip install torch pillow"
+    checkpoint: ClassVar[str]
+    """Where the weights are looked for below the data folder."""
+
+    images: str = ""
+    """The ImageNet folder with train/ and val/, one folder a class in each; empty: imagenet below the data folder."""
+
+    weights: str = ""
+    """A safetensors file; empty: the checkpoint below the data folder."""
+
+    def missing(self) -> str:
+        """Which images or weights are not there and what to do; "" if all are. Reads no file."""
+        return self.source().missing()
+
+    def samples(self, part: Part) -> Samples:
+        """The images below train/ or val/."""
+        return self.source().samples(part)
+
+    def source(self) -> ImageNet:
+        """Where images and weights are."""
+        return ImageNet(self.name, self.images, self.weights, self.checkpoint)
 
 
 @lru_cache(maxsize=8)

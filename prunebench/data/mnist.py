@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.errors import InvalidInput, MissingData
 from prunebench.core.problem import DATA_VARIABLE, data_directory
+
+if TYPE_CHECKING:
+    from prunebench.networks.samples import ImageSamples
 
 Bytes = npt.NDArray[np.uint8]
 Part = Literal["train", "test"]
@@ -108,6 +111,13 @@ def load_images(images: ImageSet, part: Part) -> tuple[Bytes, Bytes]:
     InvalidInput   a file is truncated or is not the one its name says
     """
     return _load(images, part, data_directory() / images.folder)
+
+
+def image_samples(images: ImageSet, part: Part, *, mean: float, std: float) -> "ImageSamples":
+    """The images of a part as samples, (x/255 − mean)/std; raises what `load_images` does."""
+    from prunebench.networks.samples import ImageSamples
+
+    return ImageSamples(*load_images(images, part), mean=mean, std=std)
 
 
 @lru_cache(maxsize=4)

@@ -19,8 +19,50 @@ TRAIN = "train"
 
 
 @dataclass(frozen=True)
+class Checkpoint:
+    """A problem's option `weights`, where it names a file.
+
+    problem : the problem's name
+    weights : "checkpoint" or the path of a safetensors file
+    checkpoint : the published checkpoint's path below the data folder
+    """
+
+    problem: str
+    weights: str
+    checkpoint: str
+
+    def file(self) -> Path:
+        """The file that the weights are read from."""
+        return data_directory() / self.checkpoint if self.weights == CHECKPOINT else Path(self.weights).expanduser()
+
+    def missing(self) -> str:
+        """What is not there and what to do, in one line; "" if the file is there."""
+        if self.file().is_file():
+            return ""
+        return (
+            f"the weights of {self.problem} are not at {str(self.file())!r}: put them there (a safetensors file), "
+            f"give a path with --option weights=FILE, or point {DATA_VARIABLE} or --data at the folder that holds "
+            "checkpoints"
+        )
+
+    def fill(self, model: "torch.nn.Module") -> "torch.nn.Module":
+        """The model with its weights in place, in evaluation mode.
+
+        Raises
+        ------
+        MissingData    the file is not there
+        InvalidInput   the file is broken, or holds tensors of other names or shapes
+        """
+        from prunebench.networks.convolutional import filled
+
+        if self.missing():
+            raise MissingData(self.missing())
+        return filled(model, self.file(), self.problem)
+
+
+@dataclass(frozen=True)
 class Source:
-    """A problem's option `weights` beside what it may refer to.
+    """A problem's option `weights`, where the network can be trained here as well.
 
     problem : the problem's name
     weights : "checkpoint", "train" or the path of a safetensors file

@@ -13,7 +13,7 @@ from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.coordinator import calibration_seed
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import top_mask
-from prunebench.core.problem import BlockSetProblem, NetworkProblem, Problem, make_problem, require_data, spread
+from prunebench.core.problem import BlockSetProblem, NetworkProblem, ProblemLike, make_problem, require_data, spread
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.scores import SCORES, score
 
@@ -22,7 +22,7 @@ SLICE_BYTES = 256 * 2**20
 
 
 def cut_block(
-    problem: "str | Problem",
+    problem: "str | ProblemLike",
     *,
     size: int,
     density: float | None = None,

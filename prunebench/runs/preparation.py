@@ -14,7 +14,7 @@ from prunebench.core.masks import keep_count
 from prunebench.core.problem import (
     BlockSetProblem,
     NetworkProblem,
-    Problem,
+    ProblemLike,
     make_problem,
     options_as_json,
     require_data,
@@ -96,7 +96,7 @@ def _options(kind: type[Coordinator], given: Mapping[str, Any]) -> Any:
     return None
 
 
-def _require_taken(request: PruneRequest, kind: type[Coordinator], problem: Problem) -> None:
+def _require_taken(request: PruneRequest, kind: type[Coordinator], problem: ProblemLike) -> None:
     """Refuse what this coordinator does not take, before anything is loaded."""
     if not isinstance(problem, NetworkProblem | BlockSetProblem):
         raise InvalidInput(f"problem {problem.name!r} is neither a network nor a set of blocks")

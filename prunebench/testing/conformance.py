@@ -161,9 +161,9 @@ def same_seed_same_answer(case: Case) -> None:
 @_check
 def global_random_state_is_untouched(case: Case) -> None:
     """Neither numpy's nor Python's global generator is drawn from or seeded."""
-    before = _global_random_state()
+    before = global_random_state()
     case.run(case.block)
-    assert _global_random_state() == before
+    assert global_random_state() == before
 
 
 @_check
@@ -263,7 +263,8 @@ def units_do_not_matter(case: Case) -> None:
             assert answer.objective <= optimum + tolerance
 
 
-def _global_random_state() -> bytes:
+def global_random_state() -> bytes:
+    """The state of Python's and of numpy's global generator."""
     legacy = np.random.get_state(legacy=False)  # noqa: NPY002  # the legacy generator is what is guarded
     return pickle.dumps((random.getstate(), legacy))
 
