@@ -35,7 +35,7 @@ STRONGEST = {
     "accept_samples": 3000,
 }
 
-STAGES = {"stages": 5, "samples": 1000, "batch_size": 4, "ridges": (0.03,), "gradient_scales": (0.0,), "settle_end": 0}
+STAGES = {"stages": 5, "samples": 1000, "batch_size": 4, "ridges": (0.03,), "gradient_scales": (0.0,)}
 """CHITA++ within reach of a benchmark: 250 rows a stage, one model a stage, no first-order term."""
 
 

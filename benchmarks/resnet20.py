@@ -44,17 +44,14 @@ def run(seed: int, out: Path, samples: int, images: int) -> tuple[float, dict[fl
             "ridges": (1.0,),
             "gradient_scales": (0.0,),
             "held_out": 600,
-            "batch_norm_samples": 0,
-            "settle": 0,
-            "settle_end": 0,
-            "layer_samples": images,
         },
+        recover=(f"layers:samples={images}",),
         seed=seed,
     )
     result = resume(out, say=_say) if (out / "run.json").is_file() else prune(request, out=out, say=_say)
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
-    # a stage's density is that of whole weights, so it is a little off the one asked for
-    found = {part: 100.0 * event["validation"]["accuracy"] for part, event in zip(STAGES, events, strict=True)}
+    last = {event["stage"]: 100.0 * event["validation"]["accuracy"] for event in events}
+    found = {part: last[number] for number, part in enumerate(STAGES, start=1)}
     return 100.0 * result["dense_accuracy"], found
 
 

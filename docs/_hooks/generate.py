@@ -112,6 +112,12 @@ def coordinator_options() -> str:
     )
 
 
+def recovery_options() -> str:
+    """Options of each recovery."""
+    found = coordinators.run(argparse.Namespace())["recoveries"]
+    return "\n\n".join(f"### {row['name']}\n\n{row['summary']}\n\n{_options(row['options'])}" for row in found)
+
+
 def problem_options() -> str:
     """Summary and options of each problem."""
     found = problems.run(argparse.Namespace(name=None))["problems"]
@@ -152,6 +158,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "solver-table": solver_table,
     "solver-options": solver_options,
     "coordinator-options": coordinator_options,
+    "recovery-options": recovery_options,
     "problem-options": problem_options,
     "comparison-columns": comparison_columns,
     "qoblib-columns": qoblib_columns,

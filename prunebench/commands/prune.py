@@ -8,7 +8,7 @@ from prunebench.commands import arguments as shared
 from prunebench.coordinators.quotas import QuotaKind
 from prunebench.core import options as option_tools
 from prunebench.core.block import MODES
-from prunebench.core.coordinator import Coordinator
+from prunebench.core.coordinator import Coordinator, require_current
 from prunebench.core.errors import InvalidInput
 from prunebench.core.registry import COORDINATORS, PROBLEMS, SOLVERS
 from prunebench.log.run_directory import resume_line
@@ -39,6 +39,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="hold gradient rows of all weights in a mapped file there, where they are larger than memory",
     )
     parser.add_argument("--quota", metavar="UNIT", help="what is kept exactly: row, layer, or N:M such as 2:4")
+    parser.add_argument(
+        "--recover",
+        action="append",
+        metavar="STEP",
+        help="recover the network after the last step (and between stages): NAME or NAME:K=V,K=V; repeatable; 'none': "
+        "not even as the coordinator does by itself (all of them: 'prunebench coordinators')",
+    )
     parser.add_argument("--start", type=Path, metavar="RUN", help="begin from a finished run of the same density")
     parser.add_argument("--executor", metavar="WHERE", help="inline, local:N or dask:ADDRESS (default: inline)")
     parser.add_argument("--block-time-limit", type=shared.seconds, metavar="SEC", help="seconds for each block")
@@ -73,6 +80,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     owners = {"solver": SOLVERS.get(arguments.solver), "problem": PROBLEMS.get(arguments.problem)}
     if kind.options_class is not None:
         owners["coordinator"] = kind.options_class
+    require_current(kind, (name.removeprefix("coordinator.") for name in shared.pairs(arguments.option)))
     options = shared.split_options(arguments.option, owners)
     coordinator: dict[str, Any] = dict(options.get("coordinator", {}))
     curvature = {name: getattr(arguments, name) for name in CURVATURE if getattr(arguments, name) is not None}
@@ -95,6 +103,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         executor=arguments.executor,
         block_seconds=arguments.block_time_limit,
         validate_every=arguments.validate_every,
+        recover=arguments.recover,
         seconds=arguments.time_limit,
         seed=arguments.seed,
         start=None if arguments.start is None else str(arguments.start),

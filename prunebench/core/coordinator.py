@@ -1,7 +1,7 @@
 """What every coordinator is: a pure state machine that asks for blocks to be solved and is told the answers."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -13,6 +13,7 @@ from prunebench.core.arrays import BoolArray, FloatArray, RealArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import ProblemLike
+from prunebench.core.recovery import Division, Recovery
 from prunebench.core.registry import register_coordinator
 from prunebench.core.solution import Solution
 from prunebench.core.solver import Solver
@@ -31,14 +32,15 @@ class Task:
 
 @dataclass(frozen=True)
 class Move:
-    """What became of a step's tasks.
+    """What became of a step.
 
-    accepted : whether anything was applied;  predicted_change : of the loss, by the quadratic model,
-    for what was proposed;  changed : weights whose mask bit changed;  details : what else is logged
+    accepted : whether anything was applied;  predicted_change : of the loss, by the quadratic model, for
+    what was proposed, None where there is no model;  changed : weights whose mask bit changed;
+    details : what else is logged
     """
 
     accepted: bool
-    predicted_change: float
+    predicted_change: float | None
     changed: int
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -76,6 +78,12 @@ class Setting:
 
     block: BlockProblem | None = None
     """The whole problem as one block, where it is no network; None until work begins."""
+
+    recovery: tuple[Recovery, ...] = ()
+    """What is done to the network after stages; coordinators that do not recover between theirs need not look."""
+
+    movable: Any = None
+    """For those that do: the network as a prunebench.recovery.movable.MovableNetwork; None until work begins."""
 
     load_start: Callable[[Any], Start] | None = None
     """For those that take "start": puts the network of an earlier run into the given one; mask and weights."""
@@ -121,6 +129,15 @@ class Coordinator(ABC):
     validate_every: ClassVar[int] = 0
     """After how many steps the network is judged for the log where nothing is asked for; 0: never."""
 
+    recovers_between: ClassVar[bool] = False
+    """Whether recovery may run between its stages (`stage_keeps`, `stages_done`, `take`), and not at the end alone."""
+
+    default_recovery: ClassVar[tuple[str, ...]] = ()
+    """Recovery where none is asked for; in mode select without what moves weights."""
+
+    replaced_options: ClassVar[Mapping[str, str]] = {}
+    """Options that it had in earlier versions, with what is said instead."""
+
     large_blocks: ClassVar[bool] = False
     """Whether its blocks are few and large: a solver may then use all threads, and Ctrl-C ends a solve under way."""
 
@@ -164,6 +181,16 @@ class Coordinator(ABC):
                 raise InvalidInput(f"--{flag} is nothing that coordinator {cls.name} takes; leave it out")
         return dict(given)
 
+    @classmethod
+    def division(cls, setting: Setting, total: int) -> Division:
+        """Which of `total` calibration samples judge recovery, and from which it takes its own.
+
+        Raises
+        ------
+        InvalidInput   there are too few
+        """
+        return Division.of(total, setting.seed)
+
     def network_facts(self) -> dict[str, Any]:
         """What run.json says of the network beside what is not pruned: "gradients" and "unreached", as JSON has them.
 
@@ -192,6 +219,27 @@ class Coordinator(ABC):
     def tell(self, task: Task, solution: Solution | None) -> Move | None:
         """Take the answer to a task, None if it could not be had; the move of a step once its last answer is in."""
 
+    def advance(self) -> Move | None:
+        """Make a step that needs no solver; None where nothing is left to do.
+
+        Asked for when `ask` gives nothing and no task is out.
+        """
+        return None
+
+    @property
+    def stage_keeps(self) -> Sequence[int]:
+        """For those that recover between stages: how many weights each stage keeps."""
+        return ()
+
+    @property
+    def stages_done(self) -> int:
+        """How many of these stages are done."""
+        return 0
+
+    def take(self, weights: FloatArray) -> None:
+        """Go on from other values of the kept weights, the mask staying as it is. float64 (p,)"""
+        raise NotImplementedError(f"coordinator {self.name} does not recover between stages")
+
     @property
     @abstractmethod
     def complete(self) -> bool:
@@ -212,6 +260,21 @@ class Coordinator(ABC):
         ------
         InvalidInput   it is not of this request: shapes, counts, a quota, weights off the mask, a step there is not
         """
+
+
+def require_current(kind: type[Coordinator], names: Iterable[str]) -> None:
+    """Refuse options by the names of an earlier version.
+
+    Raises
+    ------
+    InvalidInput   the message says what takes their place
+    """
+    for name in names:
+        if name in kind.replaced_options:
+            raise InvalidInput(
+                f"coordinator {kind.name}: option {name} is now said by recovery: {kind.replaced_options[name]} "
+                "(--recover on the command line, recover=(...) in Python; 'prunebench coordinators' lists recoveries)"
+            )
 
 
 def checked_state(

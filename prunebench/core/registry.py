@@ -40,6 +40,10 @@ class Registry:
         self._classes[name] = cls
         return cls
 
+    def forget(self, name: str) -> None:
+        """Take a class out again: of tests, which register their own for a while."""
+        del self._classes[name]
+
     def names(self) -> list[str]:
         """All registered names, sorted."""
         self._scan()
@@ -117,7 +121,9 @@ def _path(cls: type) -> str:
 SOLVERS = Registry("solver", "prunebench.solvers")
 PROBLEMS = Registry("problem", "prunebench.problems")
 COORDINATORS = Registry("coordinator", "prunebench.coordinators")
+RECOVERIES = Registry("recovery", "prunebench.recovery.steps")
 
 register_solver: Callable[[T], T] = SOLVERS.register
 register_problem: Callable[[T], T] = PROBLEMS.register
 register_coordinator: Callable[[T], T] = COORDINATORS.register
+register_recovery: Callable[[T], T] = RECOVERIES.register

@@ -11,7 +11,8 @@ from typing import Any
 
 from prunebench.core.errors import InvalidInput
 from prunebench.core.options import option_name
-from prunebench.core.registry import COORDINATORS, PROBLEMS, SOLVERS
+from prunebench.core.recovery import parts_of
+from prunebench.core.registry import COORDINATORS, PROBLEMS, RECOVERIES, SOLVERS
 
 RUNS_CODE = "runs_code"
 """Key in a field's metadata: a function of the option's value that says whether that names code."""
@@ -46,6 +47,7 @@ def named_code(request: Mapping[str, Any]) -> list[str]:
         # An object's words are no path: nothing is made of them.
         named = [choice for choice in choices if not choice.get("is_object")]
         pairs += [(SOLVERS, choice.get("name"), choice.get("options")) for choice in named]
+    pairs += [(RECOVERIES, *parts_of(text)) for text in request.get("recover") or () if isinstance(text, str)]
     for registry, name, options in pairs:
         if isinstance(name, str) and isinstance(options, Mapping) and name in registry.names():
             cls = registry.get(name)

@@ -132,6 +132,7 @@ REQUEST: Mapping[str, Kind] = {
     "seconds": optional(is_seconds),
     "block_seconds": optional(is_seconds),
     "validate_every": is_whole,
+    "recover": optional(lists_of(is_text)),
     "seed": is_whole,
     "start": optional(is_text),
 }

@@ -1,11 +1,14 @@
 """A network that is moved to other weights and looked at there: gradient rows, true losses, refitted layers."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.problem import NetworkProblem, Samples
+from prunebench.core.recovery import Division, Recovery
 from prunebench.curvature.drawn_labels import DrawnLabels
 from prunebench.curvature.gradients import sample_gradients, stored_rows
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
@@ -24,29 +27,43 @@ class MovableNetwork:
     Parameters
     ----------
     problem : gives the samples and the loss
-    network : the model is written to by every call
-    statistics : calibration positions over which batch-norm statistics are re-estimated whenever
-                 weights are put in; empty to leave them as they are
-    layers : how layers are refitted, made while the network has its dense weights; none if they are not
+    network : has its dense weights; the model is written to by every call
+    division : which calibration samples judge, and from which steps take theirs
+    steps : recoveries, which look at the dense network here
+
+    Raises
+    ------
+    InvalidInput   a recovery does not fit the network
     """
 
     def __init__(
-        self,
-        problem: NetworkProblem,
-        network: PrunableNetwork,
-        statistics: IndexArray,
-        layers: LayerRefit | None = None,
+        self, problem: NetworkProblem, network: PrunableNetwork, division: Division, steps: Sequence[Recovery] = ()
     ) -> None:
-        self.network = network
+        self.network, self.division = network, division
         self._loss = problem.loss
         self._calibration: Samples = problem.calibration()
         self._device = next(network.model.parameters()).device
         self.row_weight: float = row_weight(self._calibration)
         """How many independent observations a sample's loss is the mean of."""
-        self.layers = layers
+        self.layers: LayerRefit | None = None
+        """How layers are refitted, None if they are not."""
         self._norms: tuple[BatchNormTracker, ...] = ()
-        if statistics.size and batch_norms(network.model):
-            self._norms = (BatchNormTracker(network.model, self._calibration, statistics),)
+        for step in steps:
+            step.attach(self)
+
+    def track(self, positions: IndexArray) -> None:
+        """Re-estimate batch-norm statistics over these samples whenever weights are put in, where there are any."""
+        if positions.size and batch_norms(self.network.model):
+            self._norms = (BatchNormTracker(self.network.model, self._calibration, positions),)
+
+    def hold_outputs(self, positions: IndexArray, ridge: float) -> None:
+        """Hold the layers' outputs on these samples, to which `refitted` brings them back.
+
+        Raises
+        ------
+        InvalidInput   layers that cannot be refitted alone
+        """
+        self.layers = LayerRefit(self.network, self._calibration, positions, ridge=ridge)
 
     def place(self, weights: FloatArray, *, statistics: bool = True) -> None:
         """Put weights (p,) into the model and, if asked for, bring its batch-norm statistics up to date."""
@@ -107,6 +124,10 @@ class MovableNetwork:
         norms = batch_norms(model) if self._norms else []
         with evaluation_mode(model), averaging(norms):
             return self.layers.refit(mask)
+
+    def held_out_loss(self) -> float:
+        """The mean loss of the samples that judge, at the weights in place."""
+        return self.loss(self.division.held)
 
     def loss(self, positions: IndexArray) -> float:
         """The mean loss at the weights in place, in evaluation mode, summed in float64."""

@@ -121,6 +121,7 @@ PRUNE_FIELDS: Mapping[str, Callable[[Any], list[str]]] = {
     "solver_options": _options("solver."),
     "problem_options": _options("problem."),
     "coordinator_options": _options("coordinator."),
+    "recover": lambda value: [f"--recover={text}" for text in ([] if value is None else value or ["none"])],
     "start": _flag("--start"),
     "executor": _flag("--executor"),
     "block_seconds": _flag("--block-time-limit"),

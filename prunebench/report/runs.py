@@ -95,7 +95,7 @@ def _asked(run: Run) -> dict[str, Any]:
     request = run.source.request
     simple = {
         key: request.get(key)
-        for key in ("mode", "scope", "seconds", "block_seconds", "seed", "density")
+        for key in ("mode", "scope", "recover", "seconds", "block_seconds", "seed", "density")
         if request.get(key) is not None
     }
     groups = ("coordinator_options", "curvature", "problem_options")

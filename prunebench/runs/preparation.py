@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.core import options as option_tools
+from prunebench.core import recovery
 from prunebench.core.block import MODES, Mode
-from prunebench.core.coordinator import Coordinator, Setting
+from prunebench.core.coordinator import Coordinator, Setting, require_current
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import keep_count
 from prunebench.core.problem import (
@@ -64,15 +65,17 @@ def prepare(request: PruneRequest, say: Say, *, trust: bool = False) -> Prepared
     solver = make_solver(request.solver, request.solver_options)
     require_data(problem)
     _require_taken(request, kind, problem)
+    mode = request.mode or kind.default_mode or preferred_mode(solver)
     setting = Setting(
         problem=problem,
         solver=solver,
         density=request.density,
-        mode=request.mode or kind.default_mode or preferred_mode(solver),
+        mode=mode,
         options=_options(kind, request.coordinator_options),
         seed=request.seed,
         scope=request.scope,
         curvature=request.curvature,
+        recovery=_recovery(request, kind, mode, problem),
         load_start=None if request.start is None else partial(load_start, Path(request.start)),
         say=say,
     )
@@ -88,12 +91,37 @@ def preferred_mode(solver: Solver) -> Mode:
 
 def _options(kind: type[Coordinator], given: Mapping[str, Any]) -> Any:
     """The coordinator's options, None where it has none."""
+    require_current(kind, given)
     if kind.options_class is not None:
         return option_tools.build(kind.options_class, given)
     if given:
         names = ", ".join(sorted(given))
         raise InvalidInput(f"coordinator {kind.name!r} has no options, but {names} is given; leave it out")
     return None
+
+
+def _recovery(
+    request: PruneRequest, kind: type[Coordinator], mode: Mode, problem: ProblemLike
+) -> tuple[recovery.Recovery, ...]:
+    """What is asked for, or the coordinator's own.
+
+    Raises
+    ------
+    InvalidInput   there is no network to recover, or mode select forbids it from stage to stage
+    """
+    if request.recover is None:
+        own = recovery.parse(kind.default_recovery)
+        return tuple(step for step in own if mode == "refit" or not step.moves)
+    steps = recovery.parse(request.recover)
+    if steps and not isinstance(problem, NetworkProblem):
+        raise InvalidInput(f"problem {problem.name!r} is no network, so there is nothing to recover; leave it out")
+    moving = [step.name for step in steps if step.moves]
+    if moving and kind.recovers_between and mode == "select":
+        raise InvalidInput(
+            f"recovery {', '.join(moving)} moves weights, and coordinator {kind.name} in mode select keeps their "
+            "values from stage to stage; use --mode refit, or leave it out"
+        )
+    return steps
 
 
 def _require_taken(request: PruneRequest, kind: type[Coordinator], problem: ProblemLike) -> None:
@@ -162,4 +190,6 @@ def _described(setting: Setting, kind: type[Coordinator]) -> dict[str, Any]:
         out["scope"] = setting.scope
     if setting.options is not None:
         out["coordinator_options"] = option_tools.as_json(setting.options)
+    if setting.recovery:
+        out["recover"] = [recovery.as_text(step) for step in setting.recovery]
     return out

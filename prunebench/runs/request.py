@@ -1,7 +1,7 @@
 """What a pruning run is asked for."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,11 @@ class PruneRequest:
     seconds: float | None = None
     block_seconds: float | None = None
     validate_every: int = 0
+    recover: Sequence[str] | None = None
+    """What is done to the network after the last step, and between stages where the coordinator offers that: texts
+    like "batch-norm" or "layers:samples=500", `prunebench.core.recovery.parse`. None: the coordinator's own;
+    ("none",): nothing."""
+
     seed: int = 0
     start: str | None = None
     """A finished run of the same problem and density to begin from, for coordinators that take "start"."""

@@ -89,9 +89,10 @@ def drive(coordinator: Coordinator, solver: Solver, run: RunDirectory, how: Driv
                     say(f"time limit of {how.seconds:g} s reached")
                     break
                 tasks = coordinator.ask(max(1, how.workers.width))
-                if not tasks:
+                if tasks:
+                    _solve(coordinator, solver, tasks, how, log)
+                elif not _advance(coordinator, solver, how, log):
                     break
-                _solve(coordinator, solver, tasks, how, log)
             if interrupted.is_set():
                 raise KeyboardInterrupt
             log.save(coordinator)
@@ -139,6 +140,21 @@ def _solve(coordinator: Coordinator, solver: Solver, tasks: list[Task], how: Dri
         log.telling = False
 
 
+def _advance(coordinator: Coordinator, solver: Solver, how: Drive, log: "_Log") -> bool:
+    """Let the coordinator make a step that needs no solver, and log it; whether there was one."""
+    log.telling = True
+    try:
+        move = coordinator.advance()
+    except InvalidInput:
+        raise
+    except PrunebenchError as error:
+        raise log.failed(str(error)) from error
+    if move is not None:
+        log.step(coordinator, solver, move, how)
+    log.telling = False
+    return move is not None
+
+
 class _Log:
     """The events and checkpoints of one run, and its clock, which continues where the checkpoint stood."""
 
@@ -147,7 +163,7 @@ class _Log:
         self.steps = 0
         self.outcome: dict[str, Any] = {}
         self.telling = False
-        """Whether an answer is being applied: an interrupt then leaves a state that is no checkpoint."""
+        """Whether an answer is being applied or a step made: an interrupt then leaves a state that is no checkpoint."""
         self._before = 0.0
         self._excluded = 0.0
         self._started = perf_counter()
@@ -293,7 +309,11 @@ class _Log:
     def _report(self, coordinator: Coordinator, move: Move, event: dict[str, Any]) -> None:
         total = coordinator.total_steps
         of = f"/{total}" if total else ""
-        words = [f"step {self.steps}{of}", f"predicted {move.predicted_change:+.3e}"]
+        words = [f"step {self.steps}{of}"]
+        if "kind" in move.details:
+            words.append(str(move.details["kind"]))
+        if move.predicted_change is not None:
+            words.append(f"predicted {move.predicted_change:+.3e}")
         if "true_change" in move.details:
             words.append(f"true {move.details['true_change']:+.3e}")
         words.append(f"{'accepted' if move.accepted else 'rejected'}, {move.changed} changed")

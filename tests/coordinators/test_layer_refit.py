@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunebench.coordinators.multi_stage.coordinator import MultiStage, MultiStageOptions
+from prunebench.coordinators.multi_stage.coordinator import MultiStage
 from prunebench.core.errors import Interrupted, InvalidInput
 from prunebench.curvature.activations import input_rows
 from prunebench.curvature.drawn_labels import DrawnLabels
@@ -15,7 +15,7 @@ from prunebench.networks.samples import TensorSamples
 from prunebench.recovery.layer_refit import COST_RIDGE, LayerRefit
 from prunebench.runs.prune import PruneRequest, prune, resume
 
-OPTIONS = {"densities": (0.5, 0.3, 0.2), "samples": 300, "held_out": 200, "settle": 0, "settle_end": 0}
+OPTIONS = {"densities": (0.5, 0.3, 0.2), "samples": 300, "held_out": 200}
 
 
 def made(*modules, inputs, names, ridge=1e-8, seed=0):
@@ -34,9 +34,10 @@ def gaussian(*shape, seed=1):
 
 
 def request(**changes):
-    options = {**OPTIONS, "layer_samples": 300, **changes.pop("coordinator_options", {})}
+    options = {**OPTIONS, **changes.pop("coordinator_options", {})}
     return PruneRequest(
         **{"problem": "digits-mlp", "density": 0.2, "solver": "obd", "mode": "refit", "coordinator": "multi-stage"}
+        | {"recover": ("batch-norm", "layers:samples=300")}
         | changes,
         coordinator_options=options,
     )
@@ -166,9 +167,10 @@ def refitted(tmp_path_factory):
 def test_a_run_keeps_its_density_and_no_weight_comes_back(refitted):
     events = [json.loads(line) for line in (refitted[0] / "events.jsonl").read_text().splitlines()]
     assert refitted[1]["kept"] == round(0.2 * refitted[1]["total"])
-    assert [event["came_back"] for event in events] == [0, 0, 0]
-    assert all(event["true_after"] <= event["true_after_pruning"] for event in events)
-    assert events[-1]["true_after"] < 0.9 * events[-1]["true_after_pruning"]
+    assert [event["kind"] for event in events] == ["prune", "layers"] * 3
+    assert [event["came_back"] for event in events[::2]] == [0, 0, 0]
+    assert all(event["true_after"] <= event["true_before"] for event in events[1::2])
+    assert events[-1]["true_after"] < 0.9 * events[-1]["true_before"]
 
 
 def test_the_same_seed_gives_the_same_run(refitted, tmp_path):
@@ -194,19 +196,13 @@ def test_a_run_that_is_interrupted_and_resumed_refits_to_the_dense_outputs_all_t
 
 
 def test_mode_select_and_layer_refits_exclude_each_other(tmp_path):
-    with pytest.raises(InvalidInput, match="layer_samples"):
+    with pytest.raises(InvalidInput, match="recovery layers moves weights"):
         prune(request(mode="select"), out=tmp_path / "run")
 
 
 def test_more_samples_than_there_are_to_refit_on_are_refused(tmp_path):
-    with pytest.raises(InvalidInput, match="layer_samples is 5000"):
-        prune(request(coordinator_options={"layer_samples": 5000}), out=tmp_path / "run")
-
-
-@pytest.mark.parametrize(("name", "value"), [("layer_samples", -1), ("layer_ridge", 0.0), ("layer_temperature", 0.0)])
-def test_options_that_make_no_sense_are_refused(name, value):
-    with pytest.raises(InvalidInput, match=f"{name} is {value!r}"):
-        MultiStageOptions(**{name: value})
+    with pytest.raises(InvalidInput, match="layers: samples is 5000"):
+        prune(request(recover=("layers:samples=5000",)), out=tmp_path / "run")
 
 
 def test_drawn_labels_follow_the_networks_own_predictions():

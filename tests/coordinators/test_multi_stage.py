@@ -12,6 +12,7 @@ from prunebench.coordinators.gradual import GradualOptions, prune_gradually
 from prunebench.coordinators.multi_stage.coordinator import MultiStageOptions
 from prunebench.coordinators.schedules import SCHEDULES, densities
 from prunebench.core.errors import Interrupted, InvalidInput, MissingData, UnknownName
+from prunebench.core.recovery import Division
 from prunebench.networks import checkpoints
 from prunebench.networks.classification import cross_entropy
 from prunebench.networks.convolutional import cifar_resnet, filled, mobilenet_v1, prunable_weights, resnet50
@@ -21,13 +22,16 @@ from prunebench.recovery.batch_norm import reestimate_batch_norm
 from prunebench.recovery.movable import MovableNetwork
 from prunebench.runs.prune import PruneRequest, prune, resume
 
-QUICK = {"stages": 3, "samples": 300, "held_out": 200, "settle_samples": 300, "settle": 1, "settle_end": 2}
+QUICK = {"stages": 3, "samples": 300, "held_out": 200}
+SETTLED = ("batch-norm", "settle:samples=300,between=1,rounds=2")
 
 
 def request(**changes):
     options = {**QUICK, **changes.pop("coordinator_options", {})}
     return PruneRequest(
-        **{"problem": "digits-mlp", "density": 0.2, "solver": "admm", "coordinator": "multi-stage"} | changes,
+        **{"problem": "digits-mlp", "density": 0.2, "solver": "admm", "coordinator": "multi-stage"}
+        | {"recover": SETTLED if changes.get("mode") != "select" else None}
+        | changes,
         coordinator_options=options,
     )
 
@@ -61,10 +65,6 @@ def test_an_unknown_schedule_is_an_error_with_the_nearest_match():
         ({"start_density": 1.5}, "start_density is 1.5"),
         ({"ridges": (1.0,), "gradient_scales": ()}, "as many of each"),
         ({"ridges": (0.0,), "gradient_scales": (0.0,)}, "ridges"),
-        ({"settle": -1}, "settle is -1"),
-        ({"follow": -1}, "follow is -1"),
-        ({"follow_ridge": 0.0}, "follow_ridge is 0"),
-        ({"follow_rate": -1.0}, "follow_rate is -1"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options, words):
@@ -85,8 +85,9 @@ def test_the_density_asked_for_is_kept_exactly(pruned):
 
 def test_every_stage_logs_density_objectives_true_loss_accuracy_and_seconds(pruned):
     for event in events(pruned[0]):
-        assert {"density", "model_before", "model_after", "true_before", "true_after", "seconds"} <= set(event)
+        assert {"density", "true_before", "true_after", "seconds"} <= set(event)
         assert {"accuracy", "loss"} <= set(event["validation"])
+        assert ({"model_before", "model_after"} <= set(event)) == (event["kind"] == "prune")
 
 
 def test_the_model_with_the_lowest_held_out_loss_is_taken(pruned):
@@ -111,11 +112,11 @@ def test_a_run_that_is_interrupted_and_resumed_ends_as_an_uninterrupted_one(prun
 
     finish, calls = coordinator.MultiStage._finish, []
 
-    def interrupted(self, step, block):
-        calls.append(step)
+    def interrupted(self, stage, block):
+        calls.append(stage)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return finish(self, step, block)
+        return finish(self, stage, block)
 
     monkeypatch.setattr(coordinator.MultiStage, "_finish", interrupted)
     with pytest.raises(Interrupted):
@@ -125,33 +126,41 @@ def test_a_run_that_is_interrupted_and_resumed_ends_as_an_uninterrupted_one(prun
     assert (result["accuracy"], result["loss"]) == (pruned[1]["accuracy"], pruned[1]["loss"])
 
 
-FOLLOWED = {"densities": (0.5, 0.3, 0.2), "settle": 0, "settle_end": 0, "follow": 6, "follow_samples": 50}
+FALLING = {"densities": (0.5, 0.3, 0.2)}
+FOLLOW = "follow:steps=6,samples=50"
+
+
+def followed_request(**changes):
+    asked = {"coordinator_options": FALLING, "solver": "obd", "mode": "refit", "recover": ("batch-norm", FOLLOW)}
+    return request(**asked | changes)
 
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "followed"
-    return out, prune(request(coordinator_options=FOLLOWED, solver="obd", mode="refit", validate_every=1), out=out)
+    return out, prune(followed_request(validate_every=1), out=out)
 
 
 def test_small_steps_lower_the_held_out_loss_after_every_stage(followed):
     found = events(followed[0])
-    assert [event["density"] for event in found] == pytest.approx([0.5, 0.3, 0.2], abs=1e-3)
-    assert all(event["true_after"] <= event["true_after_pruning"] for event in found)
-    assert found[-1]["true_after"] < 0.97 * found[-1]["true_after_pruning"]
+    assert [event["kind"] for event in found] == ["prune", "follow"] * 3
+    assert [event["density"] for event in found[::2]] == pytest.approx([0.5, 0.3, 0.2], abs=1e-3)
+    for pruned, moved in zip(found[::2], found[1::2], strict=True):
+        assert moved["true_before"] == pruned["true_after"]
+        assert moved["true_after"] <= moved["true_before"]
+    assert found[-1]["true_after"] < 0.97 * found[-1]["true_before"]
     assert followed[1]["kept"] == round(0.2 * followed[1]["total"])
 
 
 def test_small_steps_are_taken_again_as_they_were(followed, tmp_path):
-    result = prune(request(coordinator_options=FOLLOWED, solver="obd", mode="refit"), out=tmp_path / "again")
+    result = prune(followed_request(), out=tmp_path / "again")
     assert result["loss"] == followed[1]["loss"]
 
 
 def test_small_steps_are_only_taken_where_they_are_asked_for(tmp_path):
-    options = {**FOLLOWED, "follow_below": 0.25, "follow": 0, "follow_end": 6}
-    prune(request(coordinator_options=options, solver="obd", mode="refit"), out=tmp_path / "late")
-    found = events(tmp_path / "late")
-    assert [event["true_after"] == event["true_after_pruning"] for event in found] == [True, True, False]
+    for number, late in enumerate((f"{FOLLOW},below=0.25", f"{FOLLOW},between=0")):
+        prune(followed_request(recover=(late,)), out=tmp_path / str(number))
+        assert [event["kind"] for event in events(tmp_path / str(number))] == ["prune", "prune", "prune", "follow"]
 
 
 @pytest.mark.parametrize(
@@ -227,7 +236,8 @@ def test_batch_norm_statistics_follow_the_weights_and_stay_where_the_weights_sta
     small = _Small()
     network = PrunableNetwork(small.net, ("0.weight",))
     given = small.net[1].running_mean.clone()
-    stages = MovableNetwork(small, network, np.arange(60))
+    stages = MovableNetwork(small, network, Division.of(60, 0))
+    stages.track(np.arange(60))
     dense = network.weights()
     stages.place(dense)
     assert small.net[1].running_mean == pytest.approx(given, abs=1e-6)
@@ -240,7 +250,7 @@ def test_batch_norm_statistics_follow_the_weights_and_stay_where_the_weights_sta
 def test_a_gradient_that_is_not_a_number_names_the_layer():
     small = _Small()
     small.samples.inputs[7, 0, 0, 0] = float("nan")
-    stages = MovableNetwork(small, PrunableNetwork(small.net, ("0.weight", "4.weight")), np.zeros(0, dtype=np.int64))
+    stages = MovableNetwork(small, PrunableNetwork(small.net, ("0.weight", "4.weight")), Division.of(60, 0))
     with pytest.raises(InvalidInput, match=r"0\.weight"):
         stages.rows(np.arange(10), 1)
 

@@ -6,29 +6,26 @@ the order of summation, without ties and well-conditioned, and the networks are 
 """
 
 import hashlib
-import itertools
 import json
 import sys
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from prunebench import PROBLEMS, SOLVERS, BlockProblem, Budget, QuadraticForm, Quota, make_problem, make_solver, solve
+from prunebench import SOLVERS, BlockProblem, Budget, QuadraticForm, Quota, make_problem, make_solver, solve
 from prunebench.core.registry import missing_packages
 from prunebench.core.rows import RowsForm
+from prunebench.testing.drawn import UNIT, Drawn, draw, drawn_network
 
 RECORD = Path(__file__).with_name("answers.json")
 BLOCKS = 20
 """Blocks that every solver is given."""
 OBJECTIVE_ACCURACY, LOSS_ACCURACY = 1e-9, 1e-6
 """Parts of an objective and of a network's loss by which sums in another order may differ."""
-UNIT = 2.0**-20
-"""All numbers of a block are small multiples of it, so that their products and sums are exact."""
 
 LEFT_OUT = {
     "dwave": "needs an account and a device",
@@ -132,11 +129,6 @@ def spec(solver, number):
     return Spec(number, modes[refits], p, kind, quota, number % 5 == 3 or number % 7 == 5, evaluations)
 
 
-def draw(rng, shape):
-    """Multiples of UNIT in (−1, 1)."""
-    return rng.integers(-(2**20) + 1, 2**20, size=shape) * UNIT
-
-
 @cache
 def block(held):
     """The block of a Spec; multiples of 3 have a linear term and a constant."""
@@ -196,64 +188,8 @@ def answers(solver):
 # --- a network that is drawn, and runs of coordinators over it -------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A network 16-12-8-4 with drawn weights in float64; the classes are those that it itself finds likeliest."""
-
-    name: ClassVar[str] = "drawn"
-    summary: ClassVar[str] = "a network with drawn weights"
-    requires: ClassVar[tuple[str, ...]] = ()
-    SIZES: ClassVar[tuple[int, ...]] = (16, 12, 8, 4)
-
-    def _matrices(self):
-        rng = np.random.default_rng(7)
-        return [2.0 * draw(rng, (rows, columns)) for columns, rows in itertools.pairwise(self.SIZES)]
-
-    def missing(self):
-        return ""
-
-    def model(self):
-        import torch
-
-        layers = []
-        for matrix in self._matrices():
-            layer = torch.nn.utils.skip_init(torch.nn.Linear, matrix.shape[1], matrix.shape[0], dtype=torch.float64)
-            layer.weight.data = torch.tensor(matrix)
-            layer.bias.data = torch.zeros(len(matrix), dtype=torch.float64)
-            layers += [layer, torch.nn.ReLU()]
-        return torch.nn.Sequential(*layers[:-1]).eval()
-
-    def prunable(self):
-        return ("0.weight", "2.weight", "4.weight")
-
-    def _samples(self, seed, count):
-        import torch
-
-        from prunebench.networks.samples import TensorSamples
-
-        inputs = torch.tensor(draw(np.random.default_rng([7, seed]), (count, self.SIZES[0])))
-        with torch.no_grad():
-            return TensorSamples(inputs, self.model()(inputs).argmax(dim=1))
-
-    def calibration(self):
-        return self._samples(0, 600)
-
-    def validation(self):
-        return self._samples(1, 200)
-
-    def loss(self, outputs, targets):
-        from prunebench.networks.classification import cross_entropy
-
-        return cross_entropy(outputs, targets)
-
-    def evaluate(self, model):
-        from prunebench.networks.classification import evaluate_classifier
-
-        return evaluate_classifier(model, self.validation())
-
-
 ICBS = {"block_size": 24, "samples": 80, "accept_samples": 150}
-STAGES = {"stages": 3, "samples": 200, "held_out": 150, "settle_samples": 200}
+STAGES = {"stages": 3, "samples": 200, "held_out": 150}
 RUNS = {
     "one-shot 0": {"solver": "chita", "density": 0.4, "curvature": {"samples": 150}},
     "one-shot 1": {"solver": "swap", "density": 0.3, "scope": "layer", "curvature": {"samples": 100}, "mode": "select"},
@@ -279,17 +215,23 @@ RUNS = {
         "density": 0.5,
         "coordinator_options": {"steps": 6, "block_size": 14, "select": "random"},
     },
-    "multi-stage 0": {"solver": "admm", "density": 0.3, "coordinator_options": {**STAGES, "settle_end": 2}},
+    "multi-stage 0": {
+        "solver": "admm",
+        "density": 0.3,
+        "coordinator_options": STAGES,
+        "recover": ["batch-norm", "settle:rounds=2,samples=200"],
+    },
     "multi-stage 1": {
         "solver": "chita",
         "density": 0.5,
-        "coordinator_options": {**STAGES, "quota": "2:4", "layer_samples": 200, "schedule": "polynomial"},
+        "coordinator_options": {**STAGES, "quota": "2:4", "schedule": "polynomial"},
+        "recover": ["batch-norm", "layers:samples=200", "settle:samples=200"],
     },
     "multi-stage 2": {
         "solver": "swap",
         "density": 0.4,
         "mode": "select",
-        "coordinator_options": {**STAGES, "follow": 3, "settle": 0, "settle_end": 0},
+        "coordinator_options": STAGES,
     },
     "layer-wise 0": {"solver": "sparsegpt", "density": 0.5},
     "layer-wise 1": {"solver": "wanda", "density": 0.5, "mode": "refit", "coordinator_options": {"quota": "2:4"}},
@@ -341,10 +283,8 @@ def recorded():
 
 @pytest.fixture
 def drawn():
-    PROBLEMS.names()
-    PROBLEMS.register(Drawn)
-    yield
-    del PROBLEMS._classes[Drawn.name]
+    with drawn_network():
+        yield
 
 
 @pytest.mark.parametrize("solver", sorted(SELECT_ONLY + REFIT_ONLY + BOTH_MODES))
@@ -390,11 +330,9 @@ def record():
     # A record without the solvers whose packages are missing would compare nothing of them.
     for solver in solvers:
         make_solver(solver)
-    PROBLEMS.names()
-    PROBLEMS.register(Drawn)
     runs = {}
     for name in RUNS:
-        with TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder, drawn_network():
             runs[name] = run(name, Path(folder))
     runs |= {f"gradual {seed}": run_gradually(seed) for seed in range(3)}
     parts = [f'"runs": {table(runs)}']

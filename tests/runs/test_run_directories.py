@@ -158,7 +158,7 @@ def test_a_seal_covers_everything():
 @pytest.mark.parametrize(
     ("coordinator", "unusual"),
     [("half", {"trust": 0.0625, "loss": 3.5, "best_loss": 1.5}), ("one-shot", {}), ("layer-wise", {}),
-     ("multi-stage", {"rate": 0.025})],
+     ("multi-stage", {"recovery": {"number": 3, "first": 0, "stages": 1, "queue": [], "memory": {}}})],
 )  # fmt: skip
 def test_what_a_checkpoint_says_is_what_the_run_goes_on_with(tiny, tmp_path, monkeypatch, coordinator, unusual):
     run = shutil.copytree(tiny / coordinator, tmp_path / "run")
@@ -252,7 +252,13 @@ def test_a_sealed_checkpoint_that_is_none_of_this_run_is_refused(capsys, half, w
         ("layer-wise", lambda a, i: a["weights"].__setitem__(2367, 9.0), "other than the dense"),
         ("multi-stage", _keep_more, "weights are kept where"),
         ("multi-stage", lambda a, i: i.update(done=99), "done is 99"),
-        ("multi-stage", lambda a, i: i.update(rate=5.0), "rate of small steps is 5.0"),
+        (
+            "multi-stage",
+            lambda a, i: i["recovery"].update(memory={"settle": {"rate": 5.0}}),
+            "settle remembers",
+        ),
+        ("multi-stage", lambda a, i: i["recovery"].update(queue=[[0, 9]], stages=1), "rounds [(0, 9)] of recovery"),
+        ("multi-stage", lambda a, i: i.pop("recovery"), "recovery is missing"),
     ],
 )
 def test_every_coordinator_checks_the_state_it_continues_from(capsys, tiny, tmp_path, coordinator, spoil, words):

@@ -33,7 +33,7 @@ OPTIONS = {
     "one-shot": {},
     "layer-wise": {"samples": 50},
     "multi-stage": {
-        "stages": 2, "samples": 60, "held_out": 60, "settle": 0, "settle_end": 0, "ridges": (1.0, 10.0),
+        "stages": 2, "samples": 60, "held_out": 60, "ridges": (1.0, 10.0),
         "gradient_scales": (0.0, 0.0),
     },
     "icbs": {"steps": 4, "block_size": 16, "blocks_per_step": 2, "samples": 40, "accept_samples": 60},
@@ -88,7 +88,8 @@ def breaks(*numbers):
 
 def request(coordinator, **changes):
     scope = "layer" if coordinator == "one-shot" else "network"
-    asked = {"problem": "digits-mlp", "density": 0.2, "solver": "failing", "mode": "refit", "scope": scope} | changes
+    asked = {"problem": "digits-mlp", "density": 0.2, "solver": "failing", "mode": "refit", "scope": scope}
+    asked |= {"recover": ("none",)} | changes
     return PruneRequest(coordinator=coordinator, **{"coordinator_options": OPTIONS[coordinator]} | asked)
 
 
