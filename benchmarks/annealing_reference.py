@@ -6,23 +6,24 @@ each found and what branch and bound proved.
 """
 
 import time
+from typing import Any
 
 from annealing_runs import make
 
-from prunebench import Budget, Status, solve
+from prunebench import BlockProblem, Budget, Status, solve
 
 SEED = 10**6
 PROVED_SIZE = 64
 
 
-def prove(block, seconds=float("inf")):
+def prove(block: BlockProblem, seconds: float = float("inf")) -> tuple[Status, float, float, float]:
     """(status, objective, lower bound, CPU seconds) of branch and bound."""
     started = time.process_time()
     found = solve(block, "branch-and-bound", budget=Budget(seconds=seconds))
     return found.status, found.objective, found.lower_bound, time.process_time() - started
 
 
-def reference(block, seconds):
+def reference(block: BlockProblem, seconds: float) -> dict[str, Any]:
     """A record: objectives by solver, the bound, and whether it is proved.
 
     seconds : CPU seconds of the long anneal; swap descent gets half, tabu, neal and the proof a quarter each
@@ -41,7 +42,7 @@ def reference(block, seconds):
     return _record(block, found, bound, status is Status.OPTIMAL, spent)
 
 
-def _record(block, found, bound, proved, spent):
+def _record(block: BlockProblem, found: dict[str, float], bound: float, proved: bool, spent: float) -> dict[str, Any]:
     return {
         "block": block.problem,
         "hash": block.hash,

@@ -8,11 +8,14 @@ import importlib.util
 import json
 import sys
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
+from prunebench import BlockProblem, Budget, QuadraticForm, Solver, make_solver, solve
 from prunebench.solvers.dimod import timed_run
 
 NATIVE = ("anneal", "swap")
@@ -21,20 +24,22 @@ FAMILY = ("neal", "tabu", "path-integral", "steepest-descent")
 OPENJIJ = ("openjij-sa", "openjij-sqa")
 VARIANTS = ("neal-safe-own-range", "neal-own-range")
 """neal with dwave-samplers' own inverse temperatures, which the solver `neal` never uses."""
-SWEEPS = 1000
+Record = dict[str, Any]
+"""What is kept of a run or a reference, as JSON has it."""
 
 
 class OwnRange:
     """dwave-samplers' simulated annealing without a `beta_range`, so that the library chooses one."""
 
-    def __init__(self):
-        self.parameters = {"num_reads": [], "num_sweeps": [], "seed": []}
+    def __init__(self) -> None:
+        self.parameters: dict[str, list[str]] = {"num_reads": [], "num_sweeps": [], "seed": []}
 
-    def sample(self, bqm, **keywords):
+    def sample(self, bqm: Any, **keywords: Any) -> Any:
         """A SampleSet."""
         from dwave.samplers import SimulatedAnnealingSampler
 
-        return SimulatedAnnealingSampler().sample(bqm, **keywords)
+        make: Any = SimulatedAnnealingSampler
+        return make().sample(bqm, **keywords)
 
 
 class OpenJij:
@@ -44,15 +49,16 @@ class OpenJij:
     model pair by pair, 5 s at p = 1024, so it gets its own kind of model, made once from an array.
     """
 
-    def __init__(self, name, **given):
+    def __init__(self, name: str, **given: float) -> None:
         import openjij
 
         self._sampler, self._given = getattr(openjij, name)(), given
         betas = [] if given else ["beta_min", "beta_max"]
-        self.parameters = {name: [] for name in ("num_reads", "num_sweeps", *betas)}
-        self._model, self._of = None, None
+        self.parameters: dict[str, list[str]] = {name: [] for name in ("num_reads", "num_sweeps", *betas)}
+        self._model: Any = None
+        self._of: Any = None
 
-    def sample(self, bqm, **keywords):
+    def sample(self, bqm: Any, **keywords: Any) -> Any:
         """A SampleSet."""
         if self._of is not bqm:
             from openjij import BinaryQuadraticModel
@@ -66,7 +72,7 @@ class OpenJij:
         return self._sampler.sample(self._model, **self._given, **keywords)
 
 
-def make(name):
+def make(name: str) -> Solver:
     """The solver object of a contestant's name."""
     if name == "swap":
         return make_solver("swap", {"restarts": 10**9})
@@ -82,14 +88,14 @@ def make(name):
     return make_solver(name, {"keep_samples": 0} if name in FAMILY else None)
 
 
-def missing(name):
+def missing(name: str) -> str:
     """Why a contestant cannot run here, or ""."""
     if name in OPENJIJ and not importlib.util.find_spec("openjij"):
         return f"{name} skipped: pip install openjij"
     return ""
 
 
-def warm_up(names):
+def warm_up(names: Iterable[str]) -> None:
     """Every contestant once on a block of eight weights; then all clocks count this process's CPU time."""
     rng = np.random.default_rng(0)
     form = QuadraticForm(factor=rng.normal(size=(4, 8)), ridge=0.1, centre=np.ones(8))
@@ -101,10 +107,10 @@ def warm_up(names):
     # equal CPU time on a machine that others use too
     for name, module in list(sys.modules.items()):
         if name.startswith("prunebench.") and getattr(module, "perf_counter", None) is time.perf_counter:
-            module.perf_counter = time.process_time
+            setattr(module, "perf_counter", time.process_time)  # noqa: B010  # a module has no such field to a type checker
 
 
-def run(block, name, seconds, seed):
+def run(block: BlockProblem, name: str, seconds: float, seed: int) -> Record:
     """One run as a JSON-able record."""
     started = time.process_time()
     found = solve(block, make(name), budget=Budget(seconds=seconds), seed=seed)
@@ -135,24 +141,20 @@ class Store:
     stored_only : make nothing; what is missing is left out
     """
 
-    def __init__(self, path=None, stored_only=False):
-        self._path = None if path is None else Path(path)
+    def __init__(self, path: Path | None = None, stored_only: bool = False) -> None:
+        self._path = path
         self.stored_only = stored_only
-        self._held = {}
+        self._held: dict[tuple[Any, ...], Record] = {}
         if self._path is not None and self._path.exists():
             for line in self._path.read_text().splitlines():
                 record = json.loads(line)
                 self._held[tuple(record["key"])] = record
 
-    def get(self, kind, *key):
-        """The record, or None."""
-        return self._held.get((kind, *key))
-
-    def all(self, kind):
+    def all(self, kind: str) -> list[Record]:
         """The records of one kind."""
         return [record for key, record in self._held.items() if key[0] == kind]
 
-    def ensure(self, key, compute):
+    def ensure(self, key: tuple[Any, ...], compute: Callable[[], Record]) -> Record | None:
         """The record under `key`, computed and written down if there is none; None where nothing is to be made."""
         if key not in self._held:
             if self.stored_only:
@@ -164,10 +166,10 @@ class Store:
                     out.write(json.dumps(record) + "\n")
         return self._held[key]
 
-    def runs(self, block, name, seconds, seeds):
+    def runs(self, block: BlockProblem, name: str, seconds: float, seeds: int) -> list[Record]:
         """The runs of one contestant on one block, those that are missing made now."""
         made = [
-            self.ensure(("run", block.hash, name, seconds, seed), lambda seed=seed: run(block, name, seconds, seed))
+            self.ensure(("run", block.hash, name, seconds, seed), partial(run, block, name, seconds, seed))
             for seed in range(seeds)
         ]
         return [record for record in made if record is not None]

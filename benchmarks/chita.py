@@ -14,18 +14,23 @@ compilation does not. "bound" is a proven lower bound on every answer of the ins
 
 import argparse
 import itertools
-import os
 import time
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from runner import Benchmark, Row, cpu_seconds
 
+from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Solution
 from prunebench.core.solver import make_solver
+
+Rows = npt.NDArray[np.float32]
 
 ROWS = 1000
 DENSITIES = (0.5, 0.2, 0.05)
@@ -41,7 +46,7 @@ SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def layered(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def layered(seed: int) -> tuple[Rows, FloatArray]:
     """Gradients of three imagined layers, mean squared row norm 1, float32 (n, 30000); t-distributed weights."""
     rng = np.random.default_rng(seed)
     parts = []
@@ -51,10 +56,11 @@ def layered(seed: int) -> tuple[np.ndarray, np.ndarray]:
         parts.append((slopes[:, :, None] * activations[:, None, :]).reshape(ROWS, -1))
     rows = np.concatenate(parts, axis=1)
     rows /= np.sqrt(np.mean(np.sum(rows**2, axis=1)))
-    return rows.astype(np.float32), 0.05 * rng.standard_t(4, size=rows.shape[1])
+    weights: FloatArray = 0.05 * rng.standard_t(4, size=(rows.shape[1],))
+    return np.asarray(rows, dtype=np.float32), weights
 
 
-def digits(seed: int) -> tuple[np.ndarray, np.ndarray]:
+def digits(seed: int) -> tuple[Rows, FloatArray]:
     """Per-sample gradients of 64-200-80-10 trained for ten epochs by Adam, float32 (n, 29600), and its weights."""
     import torch
     from sklearn.datasets import load_digits
@@ -74,9 +80,9 @@ def digits(seed: int) -> tuple[np.ndarray, np.ndarray]:
     model = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2])
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(10):
-        for batch in torch.randperm(len(inputs)).split(32):
+        for batch in torch.split(torch.randperm(len(inputs)), 32):
             adam.zero_grad()
-            cross_entropy(model(inputs[batch]), targets[batch]).mean().backward()
+            cross_entropy(model(inputs[batch]), targets[batch]).mean().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
             adam.step()
     network = PrunableNetwork(model.eval(), ["0.weight", "2.weight", "4.weight"])
     rows = np.sort(np.random.default_rng(seed).choice(len(inputs), ROWS, replace=False))
@@ -84,7 +90,7 @@ def digits(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return sample_gradients(network, cross_entropy, samples, rows), network.weights()
 
 
-def textbook(rows: np.ndarray, weights: np.ndarray, ridge: float, mask: np.ndarray) -> np.ndarray:
+def textbook(rows: Rows, weights: FloatArray, ridge: float, mask: BoolArray) -> FloatArray:
     """The back-solve in float64, written down as in a textbook."""
     columns = rows[:, mask].astype(np.float64)
     right = columns.T @ (rows.astype(np.float64) @ weights) + ridge * weights[mask]
@@ -94,28 +100,12 @@ def textbook(rows: np.ndarray, weights: np.ndarray, ridge: float, mask: np.ndarr
     return out
 
 
-Answer = TypeVar("Answer")
-
-
-def timed(run: Callable[[], Answer], repeats: int = 3) -> tuple[Answer, float]:
-    """What `run` returns and its CPU seconds: the least of `repeats` runs where one takes under a second."""
-    least = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        out = run()
-        spent = time.process_time() - start
-        least = min(least, spent)
-        if spent > 1.0:
-            break
-    return out, least
-
-
-def back_solve(rows: np.ndarray, weights: np.ndarray, ridge: float, mask: np.ndarray) -> np.ndarray:
+def back_solve(rows: Rows, weights: FloatArray, ridge: float, mask: BoolArray) -> FloatArray:
     """The same by this program, on a form of its own."""
     return QuadraticForm(factor=rows, ridge=len(rows) * ridge, centre=weights).refit(mask)
 
 
-def answer(label: str, rows: np.ndarray, weights: np.ndarray, ridge: float, keep: int, seconds: float) -> Solution:
+def answer(label: str, rows: Rows, weights: FloatArray, ridge: float, keep: int, seconds: float) -> Solution:
     """What a solver finds, on a form of its own, so that none gains from what another derived."""
     own = QuadraticForm(factor=rows, ridge=len(rows) * ridge, centre=weights)
     solver, options = SOLVERS[label]
@@ -132,8 +122,8 @@ def warm_up(solvers: list[str]) -> None:
 
 
 def compare(
-    name: str, rows: np.ndarray, weights: np.ndarray, ridge: float, solvers: list[str], limits: tuple[float, float]
-) -> None:
+    name: str, rows: Rows, weights: FloatArray, ridge: float, solvers: list[str], limits: tuple[float, float]
+) -> Iterator[Row]:
     """The table of one instance; limits : wall-clock seconds of a solver and of the search for a bound."""
     from prunebench.kernels.relaxations.bounds import lower_bound
 
@@ -141,52 +131,49 @@ def compare(
         keep = int(density * weights.size)
         mask = top_mask(np.abs(weights), keep)
         form = QuadraticForm(factor=rows, ridge=len(rows) * ridge, centre=weights)
-        theirs, base_seconds = timed(lambda: textbook(rows, weights, len(rows) * ridge, mask))  # noqa: B023  # called at once
+        theirs, base_seconds = cpu_seconds(partial(textbook, rows, weights, len(rows) * ridge, mask))
         base = form.value(theirs)
-        pruned = form.value(np.where(mask, weights, 0.0))
-        print(f"{name:>22} {density:7.2f} {'magnitude':>13} {pruned:12.6g} {0.0:8.2f} {pruned / base:9.4f} {0.0:9.2f}")
-        print(f"{name:>22} {density:7.2f} {'textbook':>13} {base:12.6g} {base_seconds:8.2f} {1.0:9.4f} {1.0:9.2f}")
-        ours, spent = timed(lambda: back_solve(rows, weights, ridge, mask))  # noqa: B023  # called at once
-        value = form.value(ours)
-        print(
-            f"{name:>22} {density:7.2f} {'back-solve':>13} {value:12.6g} {spent:8.2f} {value / base:9.4f} "
-            f"{spent / base_seconds:9.2f}"
-        )
+
+        def row(method: str, objective: float, seconds: float, density: float = density, base: float = base,
+                base_seconds: float = base_seconds) -> Row:  # fmt: skip
+            return Row(f"{name}, n = {ROWS}; ratios are to the textbook back-solve on the magnitude support", {
+                "density": density, "method": method, "objective": objective, "CPU s": seconds,
+                "f ratio": objective / base, "s ratio": seconds / base_seconds,
+            })  # fmt: skip
+
+        yield row("magnitude", form.value(np.where(mask, weights, 0.0)), 0.0)
+        yield row("textbook", base, base_seconds)
+        ours, spent = cpu_seconds(partial(back_solve, rows, weights, ridge, mask))
+        yield row("back-solve", form.value(ours), spent)
         for label in solvers:
-            solution, spent = timed(lambda: answer(label, rows, weights, ridge, keep, limits[0]))  # noqa: B023  # called at once
-            print(
-                f"{name:>22} {density:7.2f} {label:>13} {form.value(solution.weights):12.6g} "
-                f"{spent:8.2f} {solution.objective / base:9.4f} {spent / base_seconds:9.2f}",
-                flush=True,
-            )
+            solution, spent = cpu_seconds(partial(answer, label, rows, weights, ridge, keep, limits[0]))
+            yield row(label, form.value(solution.weights), spent)
         if limits[1] > 0.0:
             start = time.process_time()
             bound = lower_bound(BlockProblem(form, weights, keep, "refit", problem=name), limits[1]).value
-            spent = time.process_time() - start
-            print(f"{name:>22} {density:7.2f} {'bound':>13} {bound:12.6g} {spent:8.2f} {bound / base:9.4f}", flush=True)
+            yield row("bound", bound, time.process_time() - start)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ridges", type=float, nargs="+", default=[1e-6, 1e-4])
     parser.add_argument("--instances", nargs="+", default=["layered", "digits"])
     parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=60.0, help="wall-clock limit of a solver on an instance")
     parser.add_argument("--bound", type=float, default=0.0, help="seconds for a lower bound of each instance")
-    chosen = parser.parse_args()
-    print(f"n={ROWS}; BLAS threads: {os.environ.get('OPENBLAS_NUM_THREADS', 'library default')}; CPU seconds; ")
-    print("ratios are to the textbook back-solve on the magnitude support")
-    head = (
-        f"{'instance':>22} {'density':>7} {'method':>13} {'objective':>12} {'CPU s':>8} {'f ratio':>9} {'s ratio':>9}"
-    )
-    print(head, flush=True)
+
+
+def tables(chosen: argparse.Namespace) -> Iterator[Row]:
     warm_up(chosen.solvers)
     for name in chosen.instances:
         rows, weights = layered(chosen.seed) if name == "layered" else digits(chosen.seed)
         for ridge in chosen.ridges:
-            compare(f"{name} ridge {ridge:g}", rows, weights, ridge, chosen.solvers, (chosen.seconds, chosen.bound))
+            limits = chosen.seconds, chosen.bound
+            yield from compare(f"{name}, ridge {ridge:g}", rows, weights, ridge, chosen.solvers, limits)
 
+
+QUICK = {"ridges": [1e-4], "instances": ["digits"], "solvers": ["chita-bso", "chita", "woodfisher"], "seconds": 10.0}
+BENCHMARK = Benchmark(__file__, __doc__, tables, arguments, QUICK)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

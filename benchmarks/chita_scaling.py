@@ -10,18 +10,24 @@ import argparse
 import resource
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from runner import Benchmark, Note, Row
 
+from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget
 from prunebench.core.solver import make_solver
 from prunebench.curvature.gradients import mapped_rows
 
+METHODS = ("chita-bso", "admm")
 
-def instance(rows: int, weights: int, path: Path | None) -> tuple[np.ndarray, np.ndarray]:
+
+def instance(rows: int, weights: int, path: Path | None) -> tuple[Any, FloatArray]:
     """Gaussian gradients with columns of unequal size, float32 (n, p), and heavy-tailed weights."""
     rng = np.random.default_rng(0)
     factor = np.empty((rows, weights), dtype=np.float32) if path is None else mapped_rows(path, rows, weights)
@@ -31,45 +37,51 @@ def instance(rows: int, weights: int, path: Path | None) -> tuple[np.ndarray, np
     return factor, 0.05 * rng.standard_t(4, size=weights)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--weights", type=int, nargs="+", default=[30_000, 300_000, 3_000_000])
     parser.add_argument("--density", type=float, default=0.1)
     parser.add_argument("--steps", type=int, default=20, help="ADMM steps, the same number for every size")
-    parser.add_argument("--mapped", action="store_true")
+    parser.add_argument("--mapped", action="store_true", help="the factor in a memory-mapped file")
     parser.add_argument("--folder", type=Path, default=None)
-    chosen = parser.parse_args()
-    times: dict[str, list[float]] = {"chita-bso": [], "admm": []}
-    print(f"n={chosen.rows}, density {chosen.density}, {'mapped file' if chosen.mapped else 'in memory'}; CPU seconds")
+
+
+def measured(chosen: argparse.Namespace, weights: int) -> list[float]:
+    """CPU seconds of each method on one size."""
+    seconds = []
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+        factor, dense = instance(chosen.rows, weights, Path(folder) / "rows.npy" if chosen.mapped else None)
+        for name in METHODS:
+            form = QuadraticForm(factor=factor, ridge=chosen.rows * 1e-6, centre=dense)
+            block = BlockProblem(form, dense, round(chosen.density * weights), "refit")
+            solver = make_solver(name, {"steps": chosen.steps, "swaps": 0} if name == "admm" else {})
+            start = time.process_time()
+            solver.solve(block, Budget(), np.random.default_rng(0))
+            seconds.append(time.process_time() - start)
+    return seconds
+
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
     # compiled and loaded before anything is timed
     factor, dense = instance(chosen.rows, chosen.weights[0], None)
     warm = BlockProblem(QuadraticForm(factor=factor, ridge=1.0, centre=dense), dense, dense.size // 2, "refit")
-    for name in times:
+    for name in METHODS:
         make_solver(name, {}).solve(warm, Budget(), np.random.default_rng(0))
-    for weights in chosen.weights:
-        with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
-            factor, dense = instance(chosen.rows, weights, Path(folder) / "rows.npy" if chosen.mapped else None)
-            for name in times:
-                form = QuadraticForm(factor=factor, ridge=chosen.rows * 1e-6, centre=dense)
-                block = BlockProblem(form, dense, round(chosen.density * weights), "refit")
-                options = {"steps": chosen.steps, "swaps": 0} if name == "admm" else {}
-                solver = make_solver(name, options)
-                start = time.process_time()
-                solver.solve(block, Budget(), np.random.default_rng(0))
-                times[name].append(time.process_time() - start)
-            del form, block, factor
+    title = f"n = {chosen.rows}, density {chosen.density}, {'mapped file' if chosen.mapped else 'in memory'}"
     sizes = np.array(chosen.weights, dtype=np.float64)
-    print(f"{'method':>10} {'weights':>10} {'seconds':>9} {'us/weight':>10} {'off line':>9}")
-    for name, seconds in times.items():
-        held = np.array(seconds)
+    times = np.array([measured(chosen, weights) for weights in chosen.weights])
+    for name, held in zip(METHODS, times.T, strict=True):
         # relative residuals, so that the small sizes count as much as the large ones
         slope = float(np.sum(held / sizes) / sizes.size)
-        for size, second in zip(sizes, held, strict=True):
-            off = second / (slope * size) - 1.0
-            print(f"{name:>10} {int(size):>10} {second:9.3f} {1e6 * second / size:10.3f} {100 * off:8.1f}%")
-    print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+        for size, seconds in zip(chosen.weights, held.tolist(), strict=True):
+            off = 100.0 * (seconds / (slope * size) - 1.0)
+            values = {"method": name, "weights": size, "CPU s": seconds, "us/weight": 1e6 * seconds / size}
+            yield Row(title, values | {"% off line": off})
+    yield Note(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
 
+
+QUICK = {"rows": 100, "weights": [30_000, 100_000, 300_000], "steps": 5}
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, QUICK)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

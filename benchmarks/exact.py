@@ -17,21 +17,41 @@ import argparse
 import importlib.util
 import os
 import statistics
+from collections.abc import Callable, Iterator, Sequence
 from time import process_time
+from typing import Any, NamedTuple
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+from runner import Benchmark, Note, Row
 
-from prunebench import Budget, Status, solve
+from prunebench import BlockProblem, Budget, Status, solve
+from prunebench.core.arrays import FloatArray
+from prunebench.core.block import MODES, Mode
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.runs.cut import cut_block
 
 
-def kinds(problem, size, mode):
-    """The thirteen kinds of block: n, keep, ridge, how the weights are drawn, the linear term, the seed."""
+class Outcome(NamedTuple):
+    """CPU seconds, whether the optimum was proved, the best objective and the bound."""
+
+    seconds: float
+    proved: bool
+    high: float
+    low: float
+
+    def cell(self) -> str:
+        if self.proved:
+            return f"{self.seconds:.3f}"
+        finite = np.isfinite(self.low) and np.isfinite(self.high)
+        return f"gap {(self.high - self.low) / abs(self.high):.2g}" if finite else "no bound"
+
+
+def kinds(problem: str, size: int, mode: Mode) -> Iterator[tuple[str, BlockProblem | str]]:
+    """The thirteen kinds of block, by n, keep, ridge, draw, linear term and seed; the reason where there is none."""
     half, fifth = 0.5, 0.2
-    rows = {}
+    rows: dict[str, dict[str, Any]] = {}
     for n in (32, 128, 512):
         for density in (half, fifth):
             rows[f"n={n} keep={round(density * size)}"] = {"samples": n, "density": density}
@@ -49,20 +69,19 @@ def kinds(problem, size, mode):
             "gradient_scale": given.get("gradient_scale", 0.0),
         }
         try:
-            yield (
-                name,
-                cut_block(
-                    problem,
-                    size=size,
-                    density=given.get("density", half),
-                    select=given.get("select", "random"),
-                    mode=mode,
-                    curvature=curvature,
-                    seed=given.get("seed", 0),
-                ),
+            block = cut_block(
+                problem,
+                size=size,
+                density=given.get("density", half),
+                select=given.get("select", "random"),
+                mode=mode,
+                curvature=curvature,
+                seed=given.get("seed", 0),
             )
         except ValueError as error:
-            print(f"{name:15s} skipped: {error}")
+            yield name, str(error)
+        else:
+            yield name, block
 
 
 class Clock:
@@ -71,89 +90,100 @@ class Clock:
     cpu = False
     WALL = 8.0
 
-    def __init__(self, limit):
+    def __init__(self, limit: float) -> None:
         self.begin, self.limit = process_time(), limit
         self.budget = Budget(seconds=limit * self.WALL if self.cpu else limit)
 
-    def __call__(self, seconds, objective, bound):
+    def __call__(self, seconds: float, objective: float, bound: float) -> None:
         if self.cpu and process_time() - self.begin > self.limit:
             raise KeyboardInterrupt
 
 
-def ours(block, limit, solver="branch-and-bound", **options):
+def ours(block: BlockProblem, limit: float, solver: str = "branch-and-bound", **options: Any) -> Outcome:
     clock = Clock(limit)
     answer = solve(block, solver, options=options, budget=clock.budget, progress=clock)
-    return process_time() - clock.begin, answer.status is Status.OPTIMAL, answer.objective, answer.lower_bound
+    spent = process_time() - clock.begin
+    return Outcome(spent, answer.status is Status.OPTIMAL, answer.objective, answer.lower_bound)
 
 
-def program_of(block):
-    best = solve(block, "swap").objective
-    if block.mode == "select":
-        return SelectProgram.of(block, best)
+def select_program(block: BlockProblem) -> SelectProgram:
+    return SelectProgram.of(block, solve(block, "swap").objective)
+
+
+def refit_program(block: BlockProblem) -> RefitProgram:
     lowest = block.form.lower_bound()
-    return RefitProgram.of(block, best, lowest if np.isfinite(lowest) else None)
+    return RefitProgram.of(block, solve(block, "swap").objective, lowest if np.isfinite(lowest) else None)
 
 
-def reach_of(program, upper):
+def reach_of(program: RefitProgram, upper: float) -> tuple[FloatArray, FloatArray]:
     """Bounds on the weights of everything no worse than `upper`: the ellipsoid around the unconstrained optimum."""
     free = np.linalg.solve(program.hessian, program.slope)
-    room = max(upper + 0.5 * program.slope @ free, 0.0) * 1.001 + 1e-6
-    return free, np.abs(free) + np.sqrt(2.0 * room * np.linalg.inv(program.hessian).diagonal())
+    room = max(upper + 0.5 * float(program.slope @ free), 0.0) * 1.001 + 1e-6
+    reach = np.abs(free) + np.sqrt(2.0 * room * np.linalg.inv(program.hessian).diagonal())
+    return np.asarray(free, dtype=np.float64), np.asarray(reach, dtype=np.float64)
 
 
-def gurobi(block, limit):
+def gurobi(block: BlockProblem, limit: float) -> Outcome:
     import gurobipy as gp
 
-    program = program_of(block)
+    select = select_program(block) if block.mode == "select" else None
+    refit = refit_program(block) if select is None else None
     begin = process_time()
     with gp.Env(params={"OutputFlag": 0}) as env, gp.Model(env=env) as model:
         model.Params.Threads, model.Params.TimeLimit, model.Params.MIPGap = 1, limit, 1e-8
-        if block.mode == "select":
+        base = 0.0
+        if select is not None:
             x = model.addMVar(block.p, vtype="B")
-            model.addConstr(x.sum() == program.count)
-            model.setObjective(program.linear @ x + 0.5 * x @ program.quadratic @ x)
-            base = 0.0
-        else:
-            free, reach = reach_of(program, program.inner(solve(block, "swap").objective))
+            model.addConstr(x.sum() == select.count)
+            model.setObjective(select.linear @ x + 0.5 * x @ select.quadratic @ x)
+        if refit is not None:
+            free, reach = reach_of(refit, refit.inner(solve(block, "swap").objective))
             m = model.addMVar(block.p, vtype="B")
             w = model.addMVar(block.p, lb=-reach, ub=reach)
-            model.addConstr(m.sum() == program.keep)
+            model.addConstr(m.sum() == refit.keep)
             model.addConstr(w <= reach * m)
             model.addConstr(w >= -reach * m)
             # around the unconstrained optimum nothing cancels
-            base = -0.5 * program.slope @ free
-            half = program.hessian @ free
-            model.setObjective(0.5 * w @ program.hessian @ w - half @ w - base)
+            base = -0.5 * float(refit.slope @ free)
+            half = refit.hessian @ free
+            model.setObjective(0.5 * w @ refit.hessian @ w - half @ w - base)
         model.optimize()
         proved = model.Status == gp.GRB.OPTIMAL
-        low = model.ObjBound + (0.0 if block.mode == "select" else base)
-        high = model.ObjVal + (0.0 if block.mode == "select" else base)
-    outer = lambda v: program.constant + v / program.scale  # noqa: E731
-    return process_time() - begin, proved, outer(high), outer(low)
+        low, high = model.ObjBound + base, model.ObjVal + base
+    return Outcome(process_time() - begin, proved, outer(select or refit, high), outer(select or refit, low))
 
 
-def scip(block, limit):
+def outer(program: SelectProgram | RefitProgram | None, value: float) -> float:
+    """A program's value in the units of the block."""
+    assert program is not None
+    return float(program.constant + value / program.scale)
+
+
+def scip(block: BlockProblem, limit: float) -> Outcome:
     import pyscipopt
 
-    program = program_of(block)
-    begin = process_time()
+    program: SelectProgram | RefitProgram
     model = pyscipopt.Model()
     model.hideOutput()
     model.setParam("limits/time", limit)
     p = block.p
     if block.mode == "select":
+        program = select = select_program(block)
+        begin = process_time()
         x = [model.addVar(vtype="B") for _ in range(p)]
-        model.addCons(pyscipopt.quicksum(x) == program.count)
-        matrix, linear = program.quadratic, program.linear
+        model.addCons(pyscipopt.quicksum(x) == select.count)
+        matrix, linear = select.quadratic, select.linear
     else:
-        _, reach = reach_of(program, program.inner(solve(block, "swap").objective))
+        program = refit = refit_program(block)
+        begin = process_time()
+        _, reach = reach_of(refit, refit.inner(solve(block, "swap").objective))
         m = [model.addVar(vtype="B") for _ in range(p)]
         x = [model.addVar(lb=-float(reach[i]), ub=float(reach[i])) for i in range(p)]
-        model.addCons(pyscipopt.quicksum(m) == program.keep)
+        model.addCons(pyscipopt.quicksum(m) == refit.keep)
         for i in range(p):
             model.addCons(x[i] <= float(reach[i]) * m[i])
             model.addCons(x[i] >= -float(reach[i]) * m[i])
-        matrix, linear = program.hessian, -program.slope
+        matrix, linear = refit.hessian, -refit.slope
     level = model.addVar(lb=None)
     terms = [float(linear[i]) * x[i] + 0.5 * float(matrix[i, i]) * x[i] * x[i] for i in range(p)]
     terms += [float(matrix[i, j]) * x[i] * x[j] for i in range(p) for j in range(i + 1, p) if matrix[i, j]]
@@ -162,25 +192,24 @@ def scip(block, limit):
     model.optimize()
     proved = model.getStatus() == "optimal"
     high = model.getObjVal() if model.getNSols() else np.inf
-    outer = lambda v: program.constant + v / program.scale  # noqa: E731
-    return process_time() - begin, proved, outer(high), outer(model.getDualbound())
+    return Outcome(process_time() - begin, proved, outer(program, high), outer(program, model.getDualbound()))
 
 
-def mccormick(block, limit):
+def mccormick(block: BlockProblem, limit: float) -> Outcome:
     """The textbook linearisation in HiGHS: three rows a pair, no strengthening and no starting point."""
     from prunebench.solvers.highs.formulations import Pairs
 
-    program = program_of(block)
+    program = select_program(block)
     begin = process_time()
     formulation = Pairs(program, 1, plain=True)
     outcome = formulation.model.solve(limit, None, lambda: False, lambda _: None)
-    outer = lambda v: program.constant + v / program.scale  # noqa: E731
     values = [block.evaluate(np.argsort(np.argsort(-point[: block.p])) < block.keep) for point in outcome.points]
     best = min(values, default=np.inf)
-    return process_time() - begin, outcome.finished, best, outer(outcome.bound + formulation.offset)
+    bound = outer(program, outcome.bound + formulation.offset)
+    return Outcome(process_time() - begin, outcome.finished, best, bound)
 
 
-RIVALS = {
+RIVALS: dict[str, Callable[[BlockProblem, float], Outcome]] = {
     "gurobi": gurobi,
     "scip": scip,
     "mccormick": mccormick,
@@ -188,13 +217,13 @@ RIVALS = {
     "2-threads": lambda block, limit: ours(block, limit, threads=2),
 }
 PACKAGES = {"gurobi": "gurobipy", "scip": "pyscipopt"}
-MODES, SIZES = ("select", "refit"), (32, 64, 128, 256)
+SIZES = (32, 64, 128, 256)
 PROBLEMS = ("digits-mlp", "mlpnet-mnist", "garment-fashion-mnist")
-QUICK = ("n=32 keep=16", "n=128 keep=16", "n=128 keep=32", "fisher")
+QUICK_KINDS = ("n=32 keep=16", "n=128 keep=16", "n=128 keep=32", "fisher")
 STOPS = (1.0, 5.0, 20.0)
 
 
-def rivals_for(mode, size):
+def rivals_for(mode: Mode, size: int) -> list[str]:
     """The rivals that are installed and have a chance: Gurobi's free licence ends at 2,000 variables and rows."""
     names = []
     if size <= 128:
@@ -206,105 +235,102 @@ def rivals_for(mode, size):
     return names
 
 
-def cell(seconds, proved, high, low):
-    if proved:
-        return f"{seconds:.3f}"
-    return f"gap {(high - low) / abs(high):.2g}" if np.isfinite(low) and np.isfinite(high) else "no bound"
+def doubts(mine: Outcome, other: Outcome) -> str:
+    """What cannot be true of two outcomes together."""
+    if other.proved and mine.low > other.high + 1e-5 * abs(other.high):
+        return "OUR BOUND ABOVE ITS OPTIMUM"
+    if mine.proved and other.low > mine.high + 1e-5 * abs(mine.high):
+        return "its bound above our optimum"
+    return ""
 
 
-def table(problem, mode, size, names, limit, rivals):
+def table(
+    problem: str, mode: Mode, size: int, names: Sequence[str], limit: float, rivals: Sequence[str]
+) -> Iterator[Row | Note]:
     """One line a kind; the ratio is the rival's seconds, or its limit, over ours."""
-    print(f"\n{problem}, mode {mode}, p = {size}, CPU seconds to proof (limit {limit:g}), one thread")
-    print(f"{'kind':15s} {'branch-and-bound':>17s}" + "".join(f"{name:>12s}" for name in rivals), "  ratio")
-    times, proofs, ratios = [], 0, {name: [] for name in rivals}
+    title = f"{problem}, mode {mode}, p = {size}, CPU seconds to proof (limit {limit:g}), one thread"
+    times: list[float] = []
+    ratios: dict[str, list[float]] = {name: [] for name in rivals}
     for name, block in kinds(problem, size, mode):
         if names and name not in names:
             continue
+        if isinstance(block, str):
+            yield Note(f"{name} skipped: {block}")
+            continue
         mine = ours(block, limit)
-        proofs += mine[1]
-        times.append(mine[0] if mine[1] else np.inf)
-        line = f"{name:15s} {cell(*mine):>17s}"
-        last = ""
+        times.append(mine.seconds if mine.proved else np.inf)
+        cells = {"kind": name, "branch-and-bound": mine.cell()}
+        found: dict[str, float | None] = {}
+        remarks = []
         for rival in rivals:
             try:
                 other = RIVALS[rival](block, limit)
             except Exception as error:
-                line += f"{type(error).__name__[:11]:>12s}"
+                cells[rival], found[f"{rival}/ours"] = type(error).__name__, None
                 continue
-            line += f"{cell(*other):>12s}"
-            ratios[rival].append((other[0] if other[1] else max(other[0], limit)) / mine[0])
-            last += f" {ratios[rival][-1]:.1f}"
-            if mine[1] and other[3] > mine[2] + 1e-5 * abs(mine[2]):
-                line += " (bound above our optimum)"
-            if other[1] and mine[3] > other[2] + 1e-5 * abs(other[2]):
-                line += " (OUR BOUND ABOVE ITS OPTIMUM)"
-        print(line, last, flush=True)
-    if not times:
-        return
-    print(f"proved {proofs} of {len(times)}; median {statistics.median(times):.3f} s", end="")
-    for rival, held in ratios.items():
-        if held:
-            print(f"; median ratio to {rival} {statistics.median(held):.1f}", end="")
-    print()
+            cells[rival] = other.cell()
+            ratio = (other.seconds if other.proved else max(other.seconds, limit)) / mine.seconds
+            ratios[rival].append(ratio)
+            found[f"{rival}/ours"] = ratio
+            remarks.append(doubts(mine, other))
+        yield Row(title, {**cells, **found, "remark": ", ".join(filter(None, remarks))})
+    if times:
+        medians = {f"{name}/ours": statistics.median(held) for name, held in ratios.items() if held}
+        solved = sum(np.isfinite(time) for time in times)
+        total = {"of": title.partition(", CPU")[0], "blocks": len(times), "proved": solved}
+        yield Row("medians", {**total, "CPU s": statistics.median(times), **medians})
 
 
-def anytime(problem, mode, size, names):
+def anytime(problem: str, mode: Mode, size: int, names: Sequence[str]) -> Iterator[Row]:
     """The incumbent and the bound of runs that were stopped, and whether their traces are monotone."""
-    print(f"\n{problem}, mode {mode}, p = {size}: branch-and-bound stopped after wall seconds")
-    print(f"{'kind':15s} {'stop':>5s} {'objective':>13s} {'bound':>13s} {'gap':>8s}  trace")
     for name, block in kinds(problem, size, mode):
-        if name not in (names or ("fisher",)):
+        if isinstance(block, str) or name not in (names or ("fisher",)):
             continue
         for seconds in STOPS:
             answer = solve(block, "branch-and-bound", budget=Budget(seconds=seconds))
             trace = answer.trace
-            monotone = (np.diff(trace[:, 1]) <= 0.0).all() and (trace[1:, 2] >= trace[:-1, 2]).all()
-            gap = (answer.objective - answer.lower_bound) / abs(answer.objective)
-            print(
-                f"{name:15s} {seconds:5.0f} {answer.objective:13.6g} {answer.lower_bound:13.6g} {gap:8.4f}  "
-                f"{len(trace)} rows, {'monotone' if monotone else 'NOT MONOTONE'}, {answer.status.value}",
-                flush=True,
-            )
+            yield Row(f"{problem}, mode {mode}, p = {size}: branch-and-bound stopped after wall seconds", {
+                "kind": name, "stop": seconds, "objective": answer.objective, "bound": answer.lower_bound,
+                "gap": (answer.objective - answer.lower_bound) / abs(answer.objective), "rows": len(trace),
+                "monotone": bool((np.diff(trace[:, 1]) <= 0.0).all() and (trace[1:, 2] >= trace[:-1, 2]).all()),
+                "status": answer.status.value,
+            })  # fmt: skip
             if answer.status is Status.OPTIMAL:
                 break
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__.splitlines()[0], epilog=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("mode", nargs="?", choices=MODES)
     parser.add_argument("size", nargs="?", type=int)
     parser.add_argument("--problem", nargs="+", default=PROBLEMS)
     parser.add_argument("--kinds", nargs="+", default=(), help="only these kinds, by their names in the table")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds a solve")
     parser.add_argument("--rivals", nargs="*", choices=RIVALS)
-    parser.add_argument("--anytime", action="store_true", help="also print runs that are stopped after 1, 5 and 20 s")
+    parser.add_argument("--anytime", action="store_true", help="also runs that are stopped after 1, 5 and 20 s")
     parser.add_argument("--cpu", action="store_true", help="our limits in CPU seconds, for busy machines")
-    parser.add_argument("--quick", action="store_true", help="p = 32 of digits-mlp, four kinds, 5 s a solve")
-    arguments = parser.parse_args()
-    Clock.cpu = arguments.cpu
-    problems, names, limit = arguments.problem, arguments.kinds, arguments.limit
-    modes = [arguments.mode] if arguments.mode else MODES
-    sizes = [arguments.size] if arguments.size else SIZES
-    if arguments.quick:
-        problems, sizes, limit = PROBLEMS[:1], sizes[:1], min(limit, 5.0)
-        names = names or QUICK
-    everything = not arguments.mode and not arguments.quick
+
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
+    Clock.cpu = chosen.cpu
+    modes: Sequence[Mode] = [chosen.mode] if chosen.mode else MODES
+    sizes = [chosen.size] if chosen.size else SIZES[:1] if chosen.quick else SIZES
     for mode in modes:
         # compiled before anything is timed
-        warm = next((block for _, block in kinds(problems[0], 16, mode)), None)
-        if warm is None:
-            parser.error(f"problem {problems[0]} has no blocks here, for the reason above")
+        warm = next((block for _, block in kinds(chosen.problem[0], 16, mode)), "no kinds")
+        if isinstance(warm, str):
+            raise SystemExit(f"problem {chosen.problem[0]} has no blocks here: {warm}")
         ours(warm, 60.0)
         ours(warm, 60.0, "highs")
-        for problem in problems:
+        for problem in chosen.problem:
             for size in sizes:
-                rivals = rivals_for(mode, size) if arguments.rivals is None else arguments.rivals
-                table(problem, mode, size, names, limit, rivals)
-        if arguments.anytime or everything or arguments.quick:
-            anytime(problems[0], mode, 64 if arguments.quick else max(sizes[:3]), names)
+                rivals = rivals_for(mode, size) if chosen.rivals is None else chosen.rivals
+                yield from table(problem, mode, size, chosen.kinds, chosen.limit, rivals)
+        if chosen.anytime or chosen.quick or not chosen.mode:
+            yield from anytime(chosen.problem[0], mode, 64 if chosen.quick else max(sizes[:3]), chosen.kinds)
 
+
+QUICK = {"problem": PROBLEMS[:1], "kinds": QUICK_KINDS, "limit": 5.0}
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, QUICK)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

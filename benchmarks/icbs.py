@@ -12,12 +12,15 @@ import argparse
 import json
 import statistics
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from runner import Benchmark, Note, Row, spread
 
+from prunebench.core.block import Mode
 from prunebench.runs.prune import PruneRequest, prune
 
 PROBLEM = "garment-fashion-mnist"
@@ -40,37 +43,37 @@ STAGES = {"stages": 5, "samples": 1000, "batch_size": 4, "ridges": (0.03,), "gra
 
 
 @dataclass(frozen=True)
-class Row:
+class Setting:
     """One configuration of the table."""
 
     name: str
     solver: str = "swap"
     solver_options: dict[str, Any] = field(default_factory=lambda: {"restarts": 1})
     coordinator: str = "icbs"
-    mode: str | None = None
+    mode: Mode | None = None
     options: dict[str, Any] = field(default_factory=dict)
     curvature: dict[str, Any] = field(default_factory=dict)
 
 
-ROWS = [
-    *(Row(score, options={"steps": 0, "init": score}) for score in ("magnitude", "wanda", "gradient", "random")),
-    Row("published", options=PUBLISHED),
-    Row("published-anneal", "anneal", {"sweeps": 100, "reads": 10}, options=PUBLISHED),
-    Row("clip-negative", options={**PUBLISHED, "ablation": "clip-negative"}),
-    Row("published+accept", options={"steps": 90, "accept_samples": 4000, "ridge": 0.06}),
-    Row(
+SETTINGS = [
+    *(Setting(score, options={"steps": 0, "init": score}) for score in ("magnitude", "wanda", "gradient", "random")),
+    Setting("published", options=PUBLISHED),
+    Setting("published-anneal", "anneal", {"sweeps": 100, "reads": 10}, options=PUBLISHED),
+    Setting("clip-negative", options={**PUBLISHED, "ablation": "clip-negative"}),
+    Setting("published+accept", options={"steps": 90, "accept_samples": 4000, "ridge": 0.06}),
+    Setting(
         "the same, anneal",
         "anneal",
         {"sweeps": 100, "reads": 10},
         options={"steps": 90, "accept_samples": 4000, "ridge": 0.06},
     ),
-    Row("samples-1000", options={**PUBLISHED, "samples": 1000}),
-    Row("multi-stage", "chita-bso", {}, coordinator="multi-stage", options=STAGES),
-    Row("strongest", mode="refit", options=STRONGEST),
+    Setting("samples-1000", options={**PUBLISHED, "samples": 1000}),
+    Setting("multi-stage", "chita-bso", {}, coordinator="multi-stage", options=STAGES),
+    Setting("strongest", mode="refit", options=STRONGEST),
 ]
 
 
-def run(row: Row, density: float, seed: int) -> dict[str, Any]:
+def run(row: Setting, density: float, seed: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         request = PruneRequest(
@@ -102,40 +105,36 @@ def run(row: Row, density: float, seed: int) -> dict[str, Any]:
     }
 
 
-def spread(values: list[float], form: str) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):{form}} ± {deviation:{form}}"
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--density", type=float, nargs="+", default=[0.05, 0.1, 0.2, 0.3, 0.5])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rows", nargs="+", default=[row.name for row in ROWS])
-    arguments = parser.parse_args()
-    print(
-        f"{'density':>7}  {'configuration':<18} {'accuracy %':>15} {'cross-entropy':>17} "
-        f"{'seconds':>8} {'match':>6}  a step"
-    )
-    for density in arguments.density:
-        for row in (row for row in ROWS if row.name in arguments.rows):
-            results = [run(row, density, seed) for seed in range(arguments.seeds)]
-            accuracy = spread([100 * result["accuracy"] for result in results], ".2f")
-            loss = spread([result["loss"] for result in results], ".4f")
-            seconds = statistics.mean(result["timings"]["solve"] for result in results)
-            match = statistics.mean(result["match"] for result in results)
-            split = results[0]["split"]
-            steps = max(1, results[0]["steps"])
-            split["log"] = results[0]["timings"]["solve"] / steps - sum(split.values())
-            total = sum(split.values())
-            phases = " ".join(f"{name} {value:.3f}" for name, value in split.items())
-            exact = "" if all(result["kept_exact"] for result in results) else "  KEPT COUNT WRONG"
-            print(
-                f"{density:>7}  {row.name:<18} {accuracy:>15} {loss:>17} {seconds:>8.1f} {match:>6.2f}  "
-                f"{total:.3f}: {phases}{exact}",
-                flush=True,
-            )
+    parser.add_argument("--rows", nargs="+", default=[row.name for row in SETTINGS])
 
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
+    phases = ("gradients", "select", "build", "solve", "evaluate")
+    for density in chosen.density:
+        for setting in (setting for setting in SETTINGS if setting.name in chosen.rows):
+            results = [run(setting, density, seed) for seed in range(chosen.seeds)]
+            accuracy, accuracy_deviation = spread([result["accuracy"] for result in results], 100.0)
+            loss, loss_deviation = spread([result["loss"] for result in results])
+            first = results[0]
+            step = first["timings"]["solve"] / max(1, first["steps"])
+            split = {f"{phase} s": first["split"].get(phase, 0.0) for phase in phases}
+            yield Row(f"{PROBLEM}, {chosen.seeds} seeds; the last columns split a step of the first", {
+                "density": density, "configuration": setting.name,
+                "accuracy %": accuracy, "accuracy ±": accuracy_deviation,
+                "cross-entropy": loss, "loss ±": loss_deviation,
+                "seconds": statistics.mean(result["timings"]["solve"] for result in results),
+                "match": statistics.mean(result["match"] for result in results), "a step s": step, **split,
+                "log s": step - sum(first["split"].values()),
+            })  # fmt: skip
+            if not all(result["kept_exact"] for result in results):
+                yield Note(f"KEPT COUNT WRONG in {setting.name}")
+
+
+QUICK = {"density": [0.1], "seeds": 1, "rows": ["magnitude", "wanda"]}
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, QUICK)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

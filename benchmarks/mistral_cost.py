@@ -8,14 +8,18 @@ of it is per pass and what per block. Sources: Rosenberg et al., arXiv 2411.1779
 """
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
+from runner import Benchmark, Note, Row
 
 from prunebench.coordinators.icbs.host_memory import icbs_host_bytes
 from prunebench.coordinators.icbs.options import ICBSOptions
+from prunebench.core.arrays import IndexArray
 from prunebench.curvature.landscape import NetworkLandscape
 from prunebench.data.language_samples import TokenSamples
 from prunebench.networks.language import sequence_loss
@@ -53,8 +57,8 @@ class Decoder:
 MISTRAL = Decoder(layers=32, hidden=4096, inner=14336, keys=1024, vocabulary=32000)
 
 
-def calculation(sizes: Decoder, context: int, samples: int, block: int, blocks: int, flops: float) -> None:
-    """Print passes, tokens, operations, memory and seconds."""
+def calculation(sizes: Decoder, context: int, samples: int, block: int, blocks: int, flops: float) -> Iterator[Row]:
+    """Passes, tokens, operations, memory and seconds."""
     per_pass = 7 * sizes.layers
     passes = -(-blocks // per_pass)
     tokens = passes * samples * context
@@ -78,25 +82,33 @@ def calculation(sizes: Decoder, context: int, samples: int, block: int, blocks: 
     largest = max(o * i for o, i in sizes.matrices)
     held = icbs_host_bytes(sizes.prunable, largest, ICBSOptions(steps=passes, block_size=block))
     host = {"factor of a pass": 4 * samples * per_pass * block, **held}
-    print(f"prunable weights            {sizes.prunable:,} in {per_pass} layers; {sizes.total:,} in all")
-    print(f"blocks a pass               {per_pass} (one in every layer), {block} weights each")
-    print(f"passes for {blocks} blocks      {passes}, {samples} sequences of {context} tokens each")
-    print(f"tokens                      {tokens:,} ({16 * context * blocks / tokens:.1f} times fewer than one block a "
-          "pass of 16 sequences)")  # fmt: skip
-    print(f"operations a token          {operations / 1e9:.1f} G (forward, recomputation, backward without weights)")
-    print(f"seconds a pass              {seconds / passes:.0f} at {flops / 1e12:.0f} TFLOP/s, gathering "
-          f"{gathers / 1e9:.0f} G products beside it")  # fmt: skip
-    print(f"seconds a block             {seconds / passes / per_pass:.2f}; all blocks {seconds / 60:.0f} minutes")
+    facts = {
+        "prunable weights": sizes.prunable,
+        "weights in all": sizes.total,
+        "blocks a pass, one in every layer": per_pass,
+        "weights a block": block,
+        "blocks in all": blocks,
+        "passes": passes,
+        "sequences a pass": samples,
+        "tokens a sequence": context,
+        "tokens": tokens,
+        "times fewer than with one block a pass of 16 sequences": 16 * context * blocks / tokens,
+        "G operations a token (forward, recomputation, backward without weights)": operations / 1e9,
+        "TFLOP/s": flops / 1e12,
+        "seconds a pass": seconds / passes,
+        "G products gathered beside it": gathers / 1e9,
+        "seconds a block": seconds / passes / per_pass,
+        "minutes for all blocks": seconds / 60,
+        "bytes a weight on the host, without network and factor": sum(held.values()) / sizes.prunable,
+    }
+    for name, value in facts.items():
+        yield Row("Mistral-7B, calculated", {"value": value, "what": name})
     for title, parts in (("GPU", device), ("host", host)):
-        print(f"{title} memory, GiB            {sum(parts.values()) / GIB:.1f}")
-        for name, size in parts.items():
-            print(f"    {name:<48} {size / GIB:8.2f}")
-    print(
-        f"bytes a weight on the host  {sum(held.values()) / sizes.prunable:.1f}, the network and the factor not counted"
-    )
+        for name, size in {**parts, "together": sum(parts.values())}.items():
+            yield Row(f"{title} memory, calculated", {"GiB": size / GIB, "what": name})
 
 
-def reduced(contexts: tuple[int, ...], samples: tuple[int, ...], blocks: tuple[int, ...]) -> None:
+def reduced(contexts: tuple[int, ...], samples: tuple[int, ...], blocks: tuple[int, ...]) -> Iterator[Row | Note]:
     """Time looks of a small random Mistral, and fit seconds = a + b·samples + c·samples·blocks."""
     make_importable()
     from transformers import MistralConfig, MistralForCausalLM
@@ -106,31 +118,31 @@ def reduced(contexts: tuple[int, ...], samples: tuple[int, ...], blocks: tuple[i
         vocab_size=512, hidden_size=128, intermediate_size=448, num_hidden_layers=4, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=max(contexts), sliding_window=None,
     )  # fmt: skip
-    model = MistralForCausalLM(config).eval()
+    model: torch.nn.Module = MistralForCausalLM(config)
+    model.eval()
     names = [
         f"{name}.weight"
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and "lm_head" not in name
     ]
     rng = np.random.default_rng(0)
-    print(f"{'context':>8} {'samples':>8} {'blocks':>7} {'seconds':>9} {'fit':>9}")
+    title = f"a small random Mistral, measured ({torch.get_num_threads()} threads, float32)"
     for context in contexts:
-        most = max(samples)
-        data = TokenSamples([rng.integers(0, 512, context) for _ in range(most)], batch_size=8)
+        data = TokenSamples([rng.integers(0, 512, context) for _ in range(max(samples))], batch_size=8)
         network = PrunableNetwork(model, names)
-        landscape = NetworkLandscape(_Problem(data), network)
-        rows, seconds = [], []
+        landscape = NetworkLandscape(_Problem(data), network)  # type: ignore[arg-type]  # all that a landscape asks for
+        terms, seconds = [], []
         for count in samples:
             for many in blocks:
                 chosen = _blocks(network, many, 64, rng)
-                best = min(_look(landscape, count, chosen) for _ in range(3))
-                rows.append((1.0, count, count * many))
-                seconds.append(best)
-        fit, *_ = np.linalg.lstsq(np.array(rows), np.array(seconds), rcond=None)
-        for row, measured in zip(rows, seconds, strict=True):
-            print(f"{context:>8} {row[1]:>8} {row[2] // row[1]:>7} {measured:>9.3f} {np.dot(fit, row):>9.3f}")
-        held = 1.0 - np.var(np.array(seconds) - np.array(rows) @ fit) / np.var(seconds)
-        print(f"context {context}: {1e3 * fit[1]:.2f} ms a sample, {1e3 * fit[2]:.3f} more a block, R² {held:.4f}")
+                terms.append((1.0, count, count * many))
+                seconds.append(min(_look(landscape, count, chosen) for _ in range(3)))
+        fit, *_ = np.linalg.lstsq(np.array(terms), np.array(seconds), rcond=None)
+        for term, measured in zip(terms, seconds, strict=True):
+            row = {"context": context, "samples": term[1], "blocks": term[2] // term[1], "seconds": measured}
+            yield Row(title, {**row, "fit": float(np.dot(fit, term))})
+        held = 1.0 - np.var(np.array(seconds) - np.array(terms) @ fit) / np.var(seconds)
+        yield Note(f"context {context}: {1e3 * fit[1]:.2f} ms a sample, {1e3 * fit[2]:.3f} more a block, R² {held:.4f}")
 
 
 class _Problem:
@@ -142,38 +154,39 @@ class _Problem:
     def calibration(self) -> TokenSamples:
         return self._data
 
-    def loss(self, outputs, targets):
+    def loss(self, outputs: Any, targets: Any) -> Any:
         return sequence_loss(outputs, targets)
 
 
-def _blocks(network: PrunableNetwork, count: int, size: int, rng: np.random.Generator) -> list[np.ndarray]:
+def _blocks(network: PrunableNetwork, count: int, size: int, rng: np.random.Generator) -> list[IndexArray]:
     layers = [network.layers[place % len(network.layers)] for place in range(count)]
     parts = [layer.stop - layer.start for layer in layers]
     return [layer.start + rng.choice(part, size, replace=False) for layer, part in zip(layers, parts, strict=True)]
 
 
-def _look(landscape: NetworkLandscape, samples: int, blocks: list[np.ndarray]) -> float:
+def _look(landscape: NetworkLandscape, samples: int, blocks: list[IndexArray]) -> float:
     clock = perf_counter()
     view = landscape.look(np.arange(samples))
     view.factors(blocks)
     return perf_counter() - clock
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--context", type=int, default=4096)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--block-size", type=int, default=512)
     parser.add_argument("--blocks", type=int, default=3000)
     parser.add_argument("--tflops", type=float, default=300.0, help="sustained, 16 bit, of the GPU")
     parser.add_argument("--contexts", type=int, nargs="+", default=[64, 128])
-    arguments = parser.parse_args()
-    print("Mistral-7B, calculated")
-    calculation(MISTRAL, arguments.context, arguments.samples, arguments.block_size, arguments.blocks,
-                arguments.tflops * 1e12)  # fmt: skip
-    print(f"\nA small random Mistral, measured ({torch.get_num_threads()} threads, float32)")
-    reduced(tuple(arguments.contexts), (8, 16, 32), (1, 7, 14, 28))
 
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
+    flops = chosen.tflops * 1e12
+    yield from calculation(MISTRAL, chosen.context, chosen.samples, chosen.block_size, chosen.blocks, flops)
+    yield from reduced(tuple(chosen.contexts), (8, 16, 32), (1, 7, 14, 28))
+
+
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, {"contexts": [64]})
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -12,13 +12,17 @@ import json
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from runner import Benchmark, Note, Row, spread
 
 from prunebench import make_problem
-from prunebench.core.block import BlockProblem
+from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.masks import keep_count
+from prunebench.core.problem import NetworkProblem
 from prunebench.core.solution import Budget
 from prunebench.core.solver import solve
 from prunebench.curvature.fisher import FisherOptions, network_form
@@ -32,7 +36,7 @@ STAGES = (
     *(0.04, 0.036, 0.033, 0.03, 0.0275, 0.025, 0.023, 0.0215, 0.02),
 )
 """Densities of a multi-stage run's stages, those of the table among them; small steps where little is left."""
-ONE_SHOT = {
+ONE_SHOT: dict[str, tuple[str, dict[str, Any], Mode]] = {
     "magnitude": ("magnitude", {}, "select"),
     "woodfisher": ("woodfisher", {"update": "published"}, "refit"),
     "cbs": ("cbs", {}, "refit"),
@@ -49,6 +53,7 @@ Found = dict[tuple[float, str], list[float]]
 def one_shot(methods: list[str], seed: int, chosen: argparse.Namespace, found: Found, spent: dict[str, float]) -> None:
     """Accuracies after one stage from 1,000 sample gradients, for every density."""
     problem = make_problem(PROBLEM)
+    assert isinstance(problem, NetworkProblem)
     model = problem.model()
     network = PrunableNetwork(model, problem.prunable())
     form = network_form(problem, network, FisherOptions(samples=1000, ridge=chosen.ridge), np.random.default_rng(seed))
@@ -62,7 +67,6 @@ def one_shot(methods: list[str], seed: int, chosen: argparse.Namespace, found: F
             network.assign(answer.weights)
             found[density, method].append(100.0 * problem.evaluate(model)["accuracy"])
         spent[method] += time.process_time() - start
-        print(f"seed {seed} {method}: {time.process_time() - start:.0f} CPU s", flush=True)
 
 
 def multi_stage(seed: int, folder: Path, samples: int, found: Found, spent: dict[str, float]) -> None:
@@ -89,15 +93,16 @@ def multi_stage(seed: int, folder: Path, samples: int, found: Found, spent: dict
     spent["multi-stage"] += time.process_time() - start
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", default=[*ONE_SHOT, "multi-stage"])
     parser.add_argument("--samples", type=int, default=16000, help="of a stage, in 1,000 rows")
     parser.add_argument("--ridge", type=float, default=0.01, help="of the one-shot methods, relative")
     parser.add_argument("--seconds", type=float, default=60.0, help="limit of a one-shot solve (cbs is slow)")
-    chosen = parser.parse_args()
+
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
     found: Found = defaultdict(list)
     spent: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
@@ -105,18 +110,20 @@ def main() -> None:
             one_shot([method for method in chosen.methods if method in ONE_SHOT], seed, chosen, found, spent)
             if "multi-stage" in chosen.methods:
                 multi_stage(seed, Path(folder), chosen.samples, found, spent)
-            print(f"seed {seed} done, {time.process_time():.0f} CPU s", flush=True)
-    print(f"{PROBLEM}, dense 93.97 %; {chosen.seeds} seeds from {chosen.first_seed}; accuracy in per cent")
-    print(f"{'density':>8} {'method':>12} {'mean':>9} {'std':>6} {'recalled':>9}")
+            yield Note(f"seed {seed} done, {time.process_time():.0f} CPU s")
+    title = f"{PROBLEM}, dense 93.97 %; {chosen.seeds} seeds from {chosen.first_seed}; accuracy in per cent"
     for density in DENSITIES:
         for method in chosen.methods:
-            accuracies = found[density, method]
-            spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else float("nan")
-            recalled = f"{RECALLED[method]:9.2f}" if density == 0.02 and method in RECALLED else ""
-            print(f"{density:8.2f} {method:>12} {np.mean(accuracies):9.2f} {spread:6.2f} {recalled}".rstrip())
+            mean, deviation = spread(found[density, method])
+            recalled = RECALLED.get(method) if density == 0.02 else None
+            values = {"density": density, "method": method, "mean": mean, "std": deviation, "recalled": recalled}
+            yield Row(title, values)
     for method in chosen.methods:
-        print(f"{method}: {spent[method] / chosen.seeds:.1f} CPU seconds a seed for all densities")
+        seconds = spent[method] / chosen.seeds
+        yield Row("CPU seconds a seed, all densities", {"method": method, "CPU s": seconds})
 
+
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, {"seeds": 1, "methods": ["magnitude", "woodfisher", "chita"]})
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -6,7 +6,7 @@
 The optimum is known by valuing every feasible mask. "uniform" is the same number for uniformly random
 feasible masks: a ratio means nothing without it. P is the exact probability of an optimum in one
 sample (geometric mean), "x uniform" how many times that is what guessing gives. One thread
-(OMP_NUM_THREADS=1), float64; block families as in qaoa_blocks.py.
+(OMP_NUM_THREADS=1), float64; block families as in digits_blocks.py.
 
 Plain QAOA has one γ and one β a layer and lowers the mean. The default of qaoa-subspace adds one angle
 for each weight and layer and lowers the Gibbs objective. "weight, empty" is its control: the same loop
@@ -15,11 +15,17 @@ on the same circuit without the objective in it. Where that does as well, the ga
 
 import argparse
 import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
-from qaoa_blocks import FAMILIES, block
+from digits_blocks import FAMILIES
+from digits_blocks import any_layer_block as block
+from runner import Benchmark, Row, cpu_seconds
 
-from prunebench import Budget, solve
+from prunebench import BlockProblem, Budget, Solution, solve
+from prunebench.core.arrays import FloatArray
 from prunebench.forms.circuits import Ansatz, mixer_pairs
 from prunebench.forms.qiskit import ising_coefficients, masks_of_bits
 from prunebench.kernels.enumeration import subspace
@@ -32,7 +38,7 @@ from prunebench.solvers.qaoa.simulator import Simulator, spread
 
 LAYERS, STEPS = 5, 20
 PLAIN = {"angles": "layer", "objective": "mean"}
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any] | None] = {
     "weight": {},
     "weight, mean": {"objective": "mean"},
     "weight, empty": None,
@@ -44,22 +50,15 @@ PENALTY = 0.3
 """Weight of (Σm − keep)² in spreads of the objective; larger ones only make it worse."""
 
 
-def geometric(values):
+Details = Mapping[str, Any]
+"""What is told of a final state: ratios, chances."""
+
+
+def geometric(values: FloatArray) -> float:
     return float(np.exp(np.mean(np.log(np.maximum(values, 1e-300)))))
 
 
-def timed(call, repeats):
-    """Least CPU seconds of several calls, compiled before; other work on the machine then counts little."""
-    call()
-    best = np.inf
-    for _ in range(repeats):
-        began = time.process_time()
-        call()
-        best = min(best, time.process_time() - began)
-    return best
-
-
-def penalty_run(problem, reps):
+def penalty_run(problem: BlockProblem, reps: int) -> tuple[Details, float]:
     """(statistics, seconds): X mixer and penalty on all 2^p masks; the ratio is that of the feasible samples."""
     began = time.perf_counter()
     space = subspace.whole_space(problem.p)
@@ -82,7 +81,7 @@ def penalty_run(problem, reps):
     return statistics | {"feasible": share}, time.perf_counter() - began
 
 
-def empty_run(problem):
+def empty_run(problem: BlockProblem) -> tuple[Details, float]:
     """(statistics, seconds): angles for the weights fitted to the objective by circuits that do not hold it."""
     began = time.perf_counter()
     p = problem.p
@@ -99,72 +98,71 @@ def empty_run(problem):
     return state_statistics(energies, simulator.probabilities(found.angles)), time.perf_counter() - began
 
 
-def mixers(sizes, seeds, layers):
-    print(f"\nMixers and layers; ramp, at most {STEPS} gradient steps, {len(FAMILIES) * len(seeds)} blocks a row")
-    print("plain QAOA (one γ and one β a layer, the mean lowered); last rows of a size: qaoa-subspace as it comes")
-    print(" p keep  mixer     layers  ratio  uniform  feasible      P %  x uniform  seconds  CPU s (medians)")
-    for p, keep in sizes:
+def subspace_run(problem: BlockProblem, options: Mapping[str, Any]) -> tuple[Details, float]:
+    """(statistics, seconds) of qaoa-subspace."""
+    solution = solve(problem, "qaoa-subspace", options=options)
+    return solution.details, solution.timings["total"]
+
+
+def measured(problem: BlockProblem, run: Any) -> tuple[Details, float, float]:
+    """(statistics, seconds, CPU seconds) of a run."""
+    processor = time.process_time()
+    details, seconds = run(problem)
+    return details, seconds, time.process_time() - processor
+
+
+def columns(found: Sequence[tuple[Details, float, float]]) -> dict[str, FloatArray]:
+    """The statistics of several blocks by name, seconds among them."""
+    rows = [{"feasible": 1.0, **details, "seconds": seconds, "CPU": cpu} for details, seconds, cpu in found]
+    names = ("approximation_ratio", "approximation_ratio_uniform", "feasible", "probability_optimum", "enhancement",
+             "seconds", "CPU")  # fmt: skip
+    return {name: np.array([row[name] for row in rows], dtype=np.float64) for name in names}
+
+
+def mixers(shapes: Sequence[tuple[int, int]], seeds: Sequence[int], layers: Sequence[int]) -> Iterator[Row]:
+    """Plain QAOA (one γ and one β a layer, the mean lowered) by mixer; "default" is qaoa-subspace as it comes."""
+    count = len(FAMILIES) * len(seeds)
+    title = f"mixers and layers; ramp, at most {STEPS} gradient steps, {count} blocks a row; medians of seconds"
+    for p, keep in shapes:
         problems = [block(family, p, keep, seed) for family in FAMILIES for seed in seeds]
         for mixer in ("complete", "ring", "grover", "penalty", "default"):
             for reps in layers:
-                rows = []
-                for problem in problems:
-                    processor = time.process_time()
-                    if mixer == "penalty":
-                        details, seconds = penalty_run(problem, reps)
-                    else:
-                        options = {"reps": reps} if mixer == "default" else {"mixer": mixer, "reps": reps, **PLAIN}
-                        solution = solve(problem, "qaoa-subspace", options=options)
-                        details, seconds = solution.details, solution.timings["total"]
-                    rows.append((
-                        details["approximation_ratio"], details["approximation_ratio_uniform"],
-                        details.get("feasible", 1.0), details["probability_optimum"], details["enhancement"],
-                        seconds, time.process_time() - processor,
-                    ))  # fmt: skip
-                ratio, uniform, share, chance, gain, seconds, processor = np.array(rows).T
-                print(
-                    f"{p:2} {keep:4}  {mixer:9} {reps:6}  {ratio.mean():.3f}  {uniform.mean():7.3f}"
-                    f"  {share.mean():8.3f}  {100 * geometric(chance):7.3f}  {geometric(gain):9.1f}"
-                    f"  {np.median(seconds):7.3f}  {np.median(processor):5.3f}",
-                    flush=True,
-                )
+                options = {"reps": reps} if mixer == "default" else {"mixer": mixer, "reps": reps, **PLAIN}
+                run = partial(penalty_run, reps=reps) if mixer == "penalty" else partial(subspace_run, options=options)
+                held = columns([measured(problem, run) for problem in problems])
+                yield Row(title, {
+                    "p": p, "keep": keep, "mixer": mixer, "layers": reps,
+                    "ratio": held["approximation_ratio"].mean(), "uniform": held["approximation_ratio_uniform"].mean(),
+                    "feasible": held["feasible"].mean(), "P %": 100 * geometric(held["probability_optimum"]),
+                    "x uniform": geometric(held["enhancement"]), "seconds": np.median(held["seconds"]),
+                    "CPU s": np.median(held["CPU"]),
+                })  # fmt: skip
 
 
-def headline(seeds):
+def headline(seeds: Sequence[int]) -> Iterator[Row]:
+    """Which angles there are and what is lowered, by family and over all three."""
     span = f"seeds {seeds[0]}..{seeds[-1]}"
-    print(f"\np 16, keep 8, complete, {LAYERS} layers, ramp, at most {STEPS} gradient steps, {span}")
-    print(
-        "angles         family   ratio  uniform   P % mean   geometric   least   x uniform   seconds   CPU s (medians)"
-    )
+    title = f"p 16, keep 8, complete mixer, {LAYERS} layers, ramp, at most {STEPS} gradient steps, {span}"
     for name, options in VARIANTS.items():
-        ratios, with_gradient = [], []
-        for family in FAMILIES:
-            rows = []
-            for problem in [block(family, 16, 8, seed) for seed in seeds]:
-                began = time.process_time()
-                if options is None:
-                    details, seconds = empty_run(problem)
-                else:
-                    solution = solve(problem, "qaoa-subspace", options=options)
-                    details, seconds = solution.details, solution.timings["total"]
-                rows.append((
-                    details["approximation_ratio"], details["approximation_ratio_uniform"],
-                    details["probability_optimum"], details["enhancement"], seconds, time.process_time() - began,
-                ))  # fmt: skip
-            ratio, uniform, chance, gain, seconds, processor = np.array(rows).T
-            ratios.extend(ratio)
-            if family != "z":
-                with_gradient.extend(chance)
-            print(
-                f"{name:13}  {family:6}  {ratio.mean():.3f}  {uniform.mean():7.3f}  {100 * chance.mean():9.2f}"
-                f"  {100 * geometric(chance):10.2f}  {100 * chance.min():6.2f}"
-                f"  {geometric(gain):10.0f}  {np.median(seconds):8.3f}  {np.median(processor):6.3f}",
-                flush=True,
-            )
-        print(f"{name:13}  all     {np.mean(ratios):.4f}   t and e: P {100 * np.mean(with_gradient):.2f} %")
+        run = empty_run if options is None else partial(subspace_run, options=options)
+        found = {family: columns([measured(block(family, 16, 8, seed), run) for seed in seeds]) for family in FAMILIES}
+        groups = {**found, "all": _together(found.values()), "t and e": _together([found["t"], found["e"]])}
+        for family, held in groups.items():
+            chance = 100 * held["probability_optimum"]
+            yield Row(title, {
+                "angles": name, "family": family, "ratio": held["approximation_ratio"].mean(),
+                "uniform": held["approximation_ratio_uniform"].mean(), "P % mean": chance.mean(),
+                "geometric": geometric(chance), "least": chance.min(), "x uniform": geometric(held["enhancement"]),
+                "seconds": np.median(held["seconds"]), "CPU s": np.median(held["CPU"]),
+            })  # fmt: skip
 
 
-def speed(p, keep, layers, repeats):
+def _together(parts: Iterable[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
+    held = list(parts)
+    return {name: np.concatenate([part[name] for part in held]) for name in held[0]}
+
+
+def speed(p: int, keep: int, layers: int, repeats: int) -> Row:
     """The subspace simulator against Qiskit's state vector: the same state, and the time of one evaluation."""
     from qiskit.primitives import StatevectorSampler
     from qiskit.quantum_info import Statevector
@@ -182,7 +180,7 @@ def speed(p, keep, layers, repeats):
     bound = [named[parameter.name] for parameter in template.parameters]
     sampler = StatevectorSampler(seed=0)
 
-    def sampled():
+    def sampled() -> float:
         shots = sampler.run([(template, bound)], shots=1024).result()[0].data.meas
         return float(mask_values(problem, masks_of_bits(shots.array, p)).mean())
 
@@ -190,100 +188,94 @@ def speed(p, keep, layers, repeats):
     ours = simulator.state(angles)
     theirs = state[space.states]
     overlap = np.vdot(ours, theirs)
-    difference = np.abs(theirs * np.conj(overlap / abs(overlap)) - ours).max()
-    infidelity = abs(1.0 - abs(overlap) ** 2)
-    qiskit, value = timed(sampled, repeats), timed(lambda: simulator.expectation(angles), 9)
-    both = timed(lambda: simulator.gradient(angles), 9)
-    print(
-        f"{p:2} {keep:4} {layers:6}  {1e3 * qiskit:18.1f}  {1e3 * value:9.2f}  {1e3 * both:13.2f}"
-        f"  {qiskit / value:9.0f}  {qiskit / both:9.0f}  {difference:11.1e}  {infidelity:10.1e}",
-        flush=True,
+    _, qiskit = cpu_seconds(sampled, repeats, warm=True)
+    _, value = cpu_seconds(lambda: simulator.expectation(angles), 9, warm=True)
+    _, both = cpu_seconds(lambda: simulator.gradient(angles), 9, warm=True)
+    return Row("one evaluation, complete mixer, CPU milliseconds (1024 shots of Qiskit's StatevectorSampler)", {
+        "p": p, "keep": keep, "layers": layers, "StatevectorSampler": 1e3 * qiskit, "subspace": 1e3 * value,
+        "with gradient": 1e3 * both, "Qiskit/subspace": qiskit / value, "Qiskit/gradient": qiskit / both,
+        "difference": np.abs(theirs * np.conj(overlap / abs(overlap)) - ours).max(),
+        "1−fidelity": abs(1.0 - abs(overlap) ** 2),
+    })  # fmt: skip
+
+
+def larger(p: int, keep: int) -> Row:
+    """One block that Qiskit's state vector has no room for."""
+    problem = block("t", p, keep, 0)
+    space = subspace.feasible_space(p, keep, mixer_pairs(p, "complete"))
+    values = mask_values(problem, space.masks())
+    mean, deviation = spread(values)
+    simulator = Simulator(space, (values - mean) / deviation)
+    angles = starts.ramp(p, "complete", LAYERS)
+    _, step = cpu_seconds(lambda: simulator.gradient(angles), 2, warm=True)
+    details, seconds, processor = measured(problem, partial(subspace_run, options={}))
+    return Row(f"larger blocks, complete mixer, {LAYERS} layers, at most {STEPS} gradient steps", {
+        "p": p, "keep": keep, "masks": space.size, "gradient CPU s": step, "solve s": seconds, "CPU s": processor,
+        "ratio": details["approximation_ratio"], "uniform": details["approximation_ratio_uniform"],
+        "P %": 100 * details["probability_optimum"], "x uniform": details["enhancement"],
+    })  # fmt: skip
+
+
+def beside_others(p: int, keep: int, options: Mapping[str, Any], seeds: Sequence[int]) -> Iterator[Row]:
+    """Other solvers on the same blocks in the time that qaoa-subspace took."""
+    title = (
+        "the same blocks at the same time: qaoa-subspace takes what it takes, the others get as long; "
+        "gap = (objective − best of all) / (mean of random masks − best of all)"
     )
+    for family in FAMILIES:
+        problems = [block(family, p, keep, seed) for seed in seeds]
+        rows: dict[str, list[Solution | None]] = {
+            name: [] for name in ("qaoa-subspace", "exhaustive", "anneal", "swap")
+        }
+        for problem in problems:
+            first = solve(problem, "qaoa-subspace", options=options)
+            budget = Budget(seconds=first.timings["total"])
+            rows["qaoa-subspace"].append(first)
+            for name in ("exhaustive", "anneal", "swap"):
+                try:
+                    rows[name].append(solve(problem, name, budget=budget))
+                except ValueError:
+                    rows[name].append(None)
+        best = [min(row[i].objective for row in rows.values() if row[i]) for i in range(len(problems))]  # type: ignore[union-attr]  # it is there
+        for name, found in rows.items():
+            solutions = [solution for solution in found if solution is not None]
+            cells: dict[str, Any] = {"p": p, "keep": keep, "family": family, "solver": name}
+            if len(solutions) < len(problems):
+                yield Row(title, {**cells, "seconds": None, "gap mean": None, "gap max": None, "best in": "refuses"})
+                continue
+            gaps = np.array([
+                (solution.objective - least) / (problem.random_mean() - least)
+                for solution, least, problem in zip(solutions, best, problems, strict=True)
+            ])  # fmt: skip
+            seconds = np.mean([solution.timings["total"] for solution in solutions])
+            share = f"{int((gaps < 1e-9).sum())}/{len(gaps)}"
+            yield Row(
+                title, {**cells, "seconds": seconds, "gap mean": gaps.mean(), "gap max": gaps.max(), "best in": share}
+            )
 
 
-def speeds(cases):
-    print("\nOne evaluation, complete mixer, CPU milliseconds (1024 shots of Qiskit's StatevectorSampler)")
-    print(
-        " p keep layers  StatevectorSampler   subspace  with gradient  Qiskit/..  ../gradient  difference  1−fidelity"
-    )
-    for case in cases:
-        speed(*case)
-
-
-def sizes(cases):
-    print(f"\nLarger blocks, complete mixer, {LAYERS} layers, at most {STEPS} gradient steps")
-    print(" p keep     masks  grad CPU s  whole solve s  CPU s   ratio  uniform       P %  x uniform")
-    for p, keep in cases:
-        problem = block("t", p, keep, 0)
-        space = subspace.feasible_space(p, keep, mixer_pairs(p, "complete"))
-        values = mask_values(problem, space.masks())
-        mean, deviation = spread(values)
-        simulator = Simulator(space, (values - mean) / deviation)
-        angles = starts.ramp(p, "complete", LAYERS)
-        step = timed(lambda simulator=simulator, angles=angles: simulator.gradient(angles), 2)
-        began = time.process_time()
-        solution = solve(problem, "qaoa-subspace")
-        processor = time.process_time() - began
-        details = solution.details
-        print(
-            f"{p:2} {keep:4}  {space.size:8}  {step:10.3f}  {solution.timings['total']:13.2f}  {processor:5.2f}"
-            f"  {details['approximation_ratio']:.3f}  {details['approximation_ratio_uniform']:7.3f}"
-            f"  {100 * details['probability_optimum']:8.4f}  {details['enhancement']:9.0f}",
-            flush=True,
-        )
-
-
-def beside_others(cases, seeds):
-    print("\nThe same blocks at the same time: qaoa-subspace takes what it takes, the others get as long")
-    print("gap = (objective − best of all) / (mean of random masks − best of all)")
-    print(" p keep  family   solver          seconds   gap mean    gap max   best in")
-    for p, keep, options in cases:
-        for family in FAMILIES:
-            problems = [block(family, p, keep, seed) for seed in seeds]
-            rows = {name: [] for name in ("qaoa-subspace", "exhaustive", "anneal", "swap")}
-            for problem in problems:
-                first = solve(problem, "qaoa-subspace", options=options)
-                budget = Budget(seconds=first.timings["total"])
-                rows["qaoa-subspace"].append(first)
-                for name in ("exhaustive", "anneal", "swap"):
-                    try:
-                        rows[name].append(solve(problem, name, budget=budget))
-                    except ValueError:
-                        rows[name].append(None)
-            best = [min(row[i].objective for row in rows.values() if row[i]) for i in range(len(problems))]
-            for name, found in rows.items():
-                if None in found:
-                    print(f"{p:2} {keep:4}  {family:6}   {name:14}  refuses blocks of this size")
-                    continue
-                gaps = np.array([
-                    (solution.objective - least) / (problem.random_mean() - least)
-                    for solution, least, problem in zip(found, best, problems, strict=True)
-                ])  # fmt: skip
-                seconds = np.mean([solution.timings["total"] for solution in found])
-                print(
-                    f"{p:2} {keep:4}  {family:6}   {name:14}  {seconds:7.4f}  {gaps.mean():9.1e}  {gaps.max():9.1e}"
-                    f"  {int((gaps < 1e-9).sum()):4}/{len(gaps)}",
-                    flush=True,
-                )
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer blocks, no p = 20, under a minute")
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=4, help="blocks of each family (default 4)")
-    quick = parser.parse_args().quick
-    count = 1 if quick else parser.parse_args().seeds
+
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row]:
+    quick, count = chosen.quick, chosen.seeds
     solve(block("t", 8, 4, 0), "qaoa-subspace")
     solve(block("t", 8, 4, 0), "anneal")
-    headline(range(100, 102) if quick else range(100, 100 + 3 * count))
-    speeds([(12, 6, 5, 2)] if quick else [(12, 6, 5, 3), (16, 8, 5, 2)])
-    sizes([(32, 3)] if quick else [(20, 10), (32, 5), (48, 4)])
-    small = (12, 6, {})
-    parts = (64, 32, {"qubits": 12})
-    beside_others([small] if quick else [small, (16, 8, {}), parts], range(100, 100 + count))
+    yield from headline(range(100, 102) if quick else range(100, 100 + 3 * count))
+    for case in [(12, 6, 5, 2)] if quick else [(12, 6, 5, 3), (16, 8, 5, 2)]:
+        yield speed(*case)
+    for p, keep in [(32, 3)] if quick else [(20, 10), (32, 5), (48, 4)]:
+        yield larger(p, keep)
+    small: tuple[int, int, dict[str, Any]] = (12, 6, {})
+    seeds = range(100, 100 + count)
+    for p, keep, options in [small] if quick else [small, (16, 8, {}), (64, 32, {"qubits": 12})]:
+        yield from beside_others(p, keep, options, seeds)
     shapes = [(12, 6), (12, 3)] if quick else [(12, 6), (12, 3), (16, 8), (16, 4)]
-    mixers(shapes, range(100, 100 + count), (1, 3, 5) if quick else (1, 2, 3, 4, 5))
+    yield from mixers(shapes, seeds, (1, 3, 5) if quick else (1, 2, 3, 4, 5))
 
+
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, {"seeds": 1})
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

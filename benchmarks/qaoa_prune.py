@@ -12,7 +12,11 @@ first mask. Mean ± standard deviation over seeds; one thread.
 import argparse
 import statistics
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from runner import Benchmark, Row, spread
 
 from prunebench.runs.prune import PruneRequest, prune
 
@@ -20,45 +24,49 @@ SAMPLES = {"samples": 200, "accept_samples": 1000}
 """The digits have 1347 calibration samples, fewer than iCBS's defaults want."""
 
 
-def run(solver, options, steps, seed, block_seconds=None, mode="select"):
+def run(
+    solver: str, options: Mapping[str, Any], steps: int, seed: int, block_seconds: float | None = None
+) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         request = PruneRequest(
-            problem="digits-mlp", density=0.2, solver=solver, solver_options=options, mode=mode, seed=seed,
+            problem="digits-mlp", density=0.2, solver=solver, solver_options=options, mode="select", seed=seed,
             coordinator="icbs", coordinator_options={**SAMPLES, "block_size": 16, "steps": steps},
             block_seconds=block_seconds,
         )  # fmt: skip
         return prune(request, out=Path(folder) / "run")
 
 
-def spread(values, form):
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{statistics.mean(values):{form}} ± {deviation:{form}}"
-
-
-def row(name, results):
-    loss, accuracy = [result["loss"] for result in results], [100 * result["accuracy"] for result in results]
+def row(name: str, results: list[dict[str, Any]]) -> Row:
+    loss, loss_deviation = spread([result["loss"] for result in results])
+    accuracy, deviation = spread([result["accuracy"] for result in results], 100.0)
     seconds = statistics.mean(result["timings"]["solve"] for result in results)
-    print(f"{name:30} {spread(loss, '.4f'):>17} {spread(accuracy, '.2f'):>15} {seconds:8.2f}", flush=True)
-    return seconds
+    return Row("digits-mlp, density 0.2", {
+        "block solver": name, "cross-entropy": loss, "loss ±": loss_deviation,
+        "accuracy %": accuracy, "accuracy ±": deviation, "seconds": seconds,
+    })  # fmt: skip
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=3)
-    arguments = parser.parse_args()
-    steps, seeds = arguments.steps, range(arguments.seeds)
-    print(f"{'block solver':30} {'cross-entropy':>17} {'accuracy %':>15} {'seconds':>8}")
+
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row]:
+    steps, seeds = chosen.steps, range(chosen.seeds)
     for solver in ("qaoa-subspace", "exhaustive", "anneal", "swap"):
         run(solver, {}, 1, 0)
-    row("magnitude", [run("swap", {}, 0, seed) for seed in seeds])
-    seconds = row("qaoa-subspace", [run("qaoa-subspace", {}, steps, seed) for seed in seeds])
-    row("qaoa-subspace, angles=layer", [run("qaoa-subspace", {"angles": "layer"}, steps, seed) for seed in seeds])
+    yield row("magnitude", [run("swap", {}, 0, seed) for seed in seeds])
+    first = row("qaoa-subspace", [run("qaoa-subspace", {}, steps, seed) for seed in seeds])
+    yield first
+    yield row("qaoa-subspace, angles=layer", [run("qaoa-subspace", {"angles": "layer"}, steps, seed) for seed in seeds])
     for solver in ("exhaustive", "anneal", "swap"):
-        row(solver, [run(solver, {}, steps, seed) for seed in seeds])
+        yield row(solver, [run(solver, {}, steps, seed) for seed in seeds])
     for solver in ("exhaustive", "anneal"):
-        row(f"{solver}, same time", [run(solver, {}, steps, seed, seconds / steps) for seed in seeds])
+        seconds = first.values["seconds"] / steps
+        yield row(f"{solver}, same time", [run(solver, {}, steps, seed, seconds) for seed in seeds])
 
+
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, {"steps": 5, "seeds": 1})
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -18,9 +18,10 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
+from runner import Benchmark, Note, Row, spread
 
 from prunebench.runs.prune import PruneRequest, prune, resume
 
@@ -59,14 +60,15 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--samples", type=int, default=300, help="gradients of a stage")
     parser.add_argument("--images", type=int, default=500, help="on which layers are refitted")
     parser.add_argument("--out", type=Path, help="folder in which runs are kept and resumed")
-    chosen = parser.parse_args()
+
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
     wall, cpu = time.perf_counter(), time.process_time()
     found: dict[float, list[float]] = {part: [] for part in STAGES}
     with tempfile.TemporaryDirectory() as folder:
@@ -74,21 +76,22 @@ def main() -> None:
             dense, accuracies = run(seed, (chosen.out or Path(folder)) / str(seed), chosen.samples, chosen.images)
             for part, accuracy in accuracies.items():
                 found[part].append(accuracy)
-            print(f"seed {seed}: " + ", ".join(f"{k:g} {v:.2f}" for k, v in accuracies.items()), flush=True)
+            yield Note(f"seed {seed}: " + ", ".join(f"{k:g} {v:.2f}" for k, v in accuracies.items()))
     minutes = [
         (now - then) / 60.0 / chosen.seeds for now, then in ((time.perf_counter(), wall), (time.process_time(), cpu))
     ]
-    print(f"dense {dense:.2f} %; {minutes[0]:.1f} minutes a run by the clock, {minutes[1]:.1f} of CPU, all densities")
-    print(f"{'density':>8} {'gradients':>9} {'mean':>7} {'std':>6} {'to dense':>9} {'CHITA++':>8} {'to its dense':>13}")
-    for stage, (part, accuracies) in enumerate(found.items(), start=1):
+    yield Note(f"{minutes[0]:.1f} minutes a run by the clock, {minutes[1]:.1f} of CPU, all densities")
+    for stage, (part, held) in enumerate(found.items(), start=1):
         if part in RECALLED:
-            spread = float(np.std(accuracies, ddof=1)) if len(accuracies) > 1 else float("nan")
-            mean = float(np.mean(accuracies))
-            print(
-                f"{part:8.2f} {stage * chosen.samples:9d} {mean:7.2f} {spread:6.2f} {mean - dense:+9.2f} "
-                f"{RECALLED[part]:8.2f} {RECALLED[part] - DENSE:+13.2f}"
-            )
+            mean, deviation = spread(held)
+            yield Row(f"dense {dense:.2f} %", {
+                "density": part, "gradients": stage * chosen.samples, "mean": mean, "std": deviation,
+                "to dense": mean - dense, "CHITA++": RECALLED[part], "to its dense": RECALLED[part] - DENSE,
+            })  # fmt: skip
 
+
+QUICK = {"seeds": 1, "samples": 50, "images": 100}
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, QUICK, out="--results")
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -19,11 +19,13 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from runner import Benchmark, Row, spread
 
 from prunebench.runs.prune import PruneRequest, prune
 
@@ -95,7 +97,10 @@ def vision() -> dict[str, Method]:
     }
 
 
-PROBLEMS = {"stories-llama": ("perplexity", stories), "vit-mnist": ("accuracy", vision)}
+PROBLEMS: dict[str, tuple[str, Callable[[], dict[str, Method]]]] = {
+    "stories-llama": ("perplexity", stories),
+    "vit-mnist": ("accuracy", vision),
+}
 """By name: the measure, and the methods. A further method is one more entry."""
 
 
@@ -123,10 +128,15 @@ def run(problem: str, method: Method, density: str, seed: int, measure: str) -> 
                 **{**asked, "coordinator_options": options},
             )
             out = Path(folder) / str(position)
-            result = prune(request, out=out, say=lambda _line, began=began: began.append(time.process_time()))
+            result = prune(request, out=out, say=partial(_note_time, began))
             spent += time.process_time() - began[0]
             start = str(out)
     return result[measure], spent
+
+
+def _note_time(times: list[float], _line: str) -> None:
+    """The first line is said once everything is loaded."""
+    times.append(time.process_time())
 
 
 class Cells:
@@ -151,45 +161,46 @@ class Cells:
         return self.held[key]
 
 
-def table(problem: str, arguments: argparse.Namespace) -> None:
-    """Print one problem's table."""
-    measure, make = PROBLEMS[problem]
-    methods, cells = make(), Cells(arguments.cells)
-    scale, badness = (1.0, lambda value: value) if measure == "perplexity" else (100.0, lambda value: 100.0 - value)
-    print(f"{problem}, {arguments.seeds} seeds, {torch.get_num_threads()} thread, float32", flush=True)
-    print(f"{'density':>8}  {'method':<20} {measure:>11} {'std':>7} {'CPU s':>8}")
-    for density in arguments.densities:
-        means: dict[str, float] = {}
-        for name, method in methods.items():
-            if arguments.methods and name not in arguments.methods:
-                continue
-            seeds = range(1 if name == "magnitude" else arguments.seeds)
-            found = [cells.value(problem, name, method, density, seed, measure) for seed in seeds]
-            values, seconds = zip(*found, strict=True)
-            means[name] = scale * statistics.fmean(values)
-            deviation = scale * statistics.stdev(values) if len(values) > 1 else float("nan")
-            took = statistics.fmean(seconds)
-            print(f"{density:>8}  {name:<20} {means[name]:>11.3f} {deviation:>7.3f} {took:>8.1f}", flush=True)
-        best = min(means, key=lambda name: badness(means[name]))
-        for reference in PUBLISHED:
-            if reference in means:
-                ratio = badness(means[best]) / badness(means[reference])
-                unit = "perplexity" if scale == 1.0 else "errors"
-                print(f"{density:>8}  {best}: {ratio:.3f} of the {unit} of {reference}", flush=True)
-
-
-def main() -> None:
-    """Print the tables asked for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("problem", choices=PROBLEMS)
     parser.add_argument("--densities", nargs="+", default=["0.8", "0.7", "0.5", "0.3", "2:4"])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="+")
-    parser.add_argument("--cells", type=Path, metavar="FILE")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    table(arguments.problem, arguments)
+    parser.add_argument("--cells", type=Path, metavar="FILE", help="finished runs, kept and not run again")
 
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row]:
+    """One problem's table."""
+    torch.set_num_threads(1)
+    measure, make = PROBLEMS[chosen.problem]
+    methods, cells = make(), Cells(chosen.cells)
+    scale = 1.0 if measure == "perplexity" else 100.0
+    title = f"{chosen.problem}, {chosen.seeds} seeds, {torch.get_num_threads()} thread, float32"
+    for density in chosen.densities:
+        means: dict[str, float] = {}
+        for name, method in methods.items():
+            if chosen.methods and name not in chosen.methods:
+                continue
+            seeds = range(1 if name == "magnitude" else chosen.seeds)
+            found = [cells.value(chosen.problem, name, method, density, seed, measure) for seed in seeds]
+            values, seconds = zip(*found, strict=True)
+            means[name], deviation = spread(values, scale)
+            took = statistics.fmean(seconds)
+            cell = {"density": density, "method": name, measure: means[name], "std": deviation, "CPU s": took}
+            yield Row(title, cell)
+        # perplexity, or errors: less is better
+        badness = {name: mean if scale == 1.0 else 100.0 - mean for name, mean in means.items()}
+        best = min(badness, key=lambda name: badness[name])
+        for reference in PUBLISHED:
+            if reference in badness:
+                ratio = badness[best] / badness[reference]
+                unit = "perplexity" if scale == 1.0 else "errors"
+                cell = {"density": density, "best": best, "published": reference, "ratio": ratio}
+                yield Row(f"{unit} of the best, in parts of a published method's", cell)
+
+
+QUICK = {"densities": ["0.5"], "seeds": 1, "methods": ["magnitude", "wanda", "sparsegpt"]}
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, QUICK)
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

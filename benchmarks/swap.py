@@ -8,20 +8,18 @@ make about the same moves. Run with one BLAS thread:
 """
 
 import argparse
-import os
-import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
+from runner import Benchmark, Row, cpu_seconds
 
-from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.arrays import BoolArray
+from prunebench.core.block import MODES, BlockProblem, Mode
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Recorder
 from prunebench.kernels.local_search.descent import SwapDescent
 
-T = TypeVar("T")
 REPEATS = 5
 
 
@@ -37,7 +35,7 @@ def layered_block(n: int, p: int, density: float, mode: Mode) -> BlockProblem:
     return BlockProblem(QuadraticForm(factor=factor, ridge=ridge, centre=weights), weights, round(density * p), mode)
 
 
-def plain_search(block: BlockProblem) -> tuple[np.ndarray, int]:
+def plain_search(block: BlockProblem) -> tuple[BoolArray, int]:
     """Best-improvement swaps with numpy, the matrices formed once (select) or at every move (refit)."""
     form, mask = block.form, block.incumbent.copy()
     hessian = form.gram(np.arange(block.p))
@@ -70,55 +68,37 @@ def plain_search(block: BlockProblem) -> tuple[np.ndarray, int]:
         moves += 1
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[64, 256, 1024], help="with n = p/4 samples")
     parser.add_argument("--network", action="store_true", help="also p = 32,000, n = 1,000, ours alone")
-    chosen = parser.parse_args()
-    for mode in ("select", "refit"):
+
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row]:
+    for mode in MODES:
         small = layered_block(8, 24, 0.5, mode)
         SwapDescent(small).run(small.incumbent, Recorder(Budget()))
-    threads = os.environ.get("OPENBLAS_NUM_THREADS", "library default")
-    print(f"BLAS threads: {threads}; float32 factor; CPU seconds, best of {REPEATS}; everything compiled before")
-    print(
-        f"{'mode':>6} {'p':>6} {'n':>5} {'density':>7} {'f magnitude':>12} {'f plain':>12} {'f ours':>12} "
-        f"{'moves':>11} {'plain s':>9} {'ours s':>9} {'plain/ours':>10}"
-    )
     cases = [(p, p // 4, True) for p in chosen.sizes] + ([(32_000, 1000, False)] if chosen.network else [])
     for p, n, both in cases:
         for density in (0.5, 0.1):
-            for mode in ("select", "refit"):
-                row(layered_block(n, p, density, mode), both)
+            for mode in MODES:
+                yield row(layered_block(n, p, density, mode), n, both)
 
 
-def best_of(run: Callable[[], T]) -> tuple[T, float]:
-    """The last result and the lowest processor time."""
-    best = float("inf")
-    for _ in range(REPEATS):
-        start = time.process_time()
-        result = run()
-        best = min(best, time.process_time() - start)
-        if best > 1.0:
-            break
-    return result, best
+def row(block: BlockProblem, n: int, both: bool) -> Row:
+    found, ours = cpu_seconds(lambda: SwapDescent(replace(block)).run(block.incumbent, Recorder(Budget())), REPEATS)
+    plain, moves, theirs = None, None, None
+    if both:
+        (mask, moves), theirs = cpu_seconds(lambda: plain_search(block), REPEATS)
+        plain = block.evaluate(mask)
+    return Row(f"float32 factor; CPU seconds, best of {REPEATS}; everything compiled before", {
+        "mode": block.mode, "p": block.p, "n": n, "density": block.density,
+        "f magnitude": block.evaluate(block.incumbent), "f plain": plain, "f ours": block.evaluate(found.mask),
+        "moves plain": moves, "moves ours": found.moves, "plain s": theirs, "ours s": ours,
+        "plain/ours": None if theirs is None else theirs / ours,
+    })  # fmt: skip
 
 
-def row(block: BlockProblem, both: bool) -> None:
-    factor = block.form.factor
-    assert factor is not None
-    result, ours = best_of(lambda: SwapDescent(replace(block)).run(block.incumbent, Recorder(Budget())))
-    before, mine = block.evaluate(block.incumbent), block.evaluate(result.mask)
-    head = f"{block.mode:>6} {block.p:6d} {factor.shape[0]:5d} {block.density:7.2f} {before:12.6g}"
-    if not both:
-        print(f"{head} {'-':>12} {mine:12.6g} {'-':>5}/{result.moves:<5d} {'-':>9} {ours:9.4f} {'-':>10}", flush=True)
-        return
-    (mask, moves), theirs = best_of(lambda: plain_search(block))
-    print(
-        f"{head} {block.evaluate(mask):12.6g} {mine:12.6g} {moves:5d}/{result.moves:<5d} "
-        f"{theirs:9.4f} {ours:9.4f} {theirs / ours:10.1f}",
-        flush=True,
-    )
-
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, {"sizes": [64, 256]})
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

@@ -9,52 +9,54 @@ Every claim is judged in exact rational arithmetic; what has to be zero is said 
 
 import argparse
 import json
-import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from time import process_time
+from typing import Any
 
 import numpy as np
+from runner import Benchmark, Note, Row
 
 from prunebench import BlockProblem, QuadraticForm, solve
 from prunebench.commands import verify
 from prunebench.core import solution_file
-from prunebench.core.block import MODES
+from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput
+from prunebench.core.proof import Proof
 from prunebench.proofs.check import proved_bound
 from prunebench.runs.cut import cut_block
 from prunebench.testing import damaged_blocks
 from prunebench.testing.claims import attack
 from prunebench.testing.forged import FORGERIES, forged
 
-PARTS = ("claims", "forged", "proofs", "fuzz")
 BLOCKS = {"branch-and-bound": 5000, "exhaustive": 5000, "highs": 500}
 """Ill-conditioned blocks a mode, by solver; HiGHS takes some .3 s a block, the others a tenth of that or less."""
 INDEFINITE, FORGED, HONEST, FUZZED = 1000, 300, 100, 540
 """Blocks of mode select whose Hessian is indefinite; forged and honest solution files; damaged block files."""
 
 
-def claims(share):
+def claims(share: float) -> Iterator[Row | Note]:
     """False claims of optimality and bounds above the optimum, on ill-conditioned blocks of up to eight weights."""
-    for solver, full in BLOCKS.items():
-        count = max(10, int(full * share))
-        for mode in MODES:
-            begin = process_time()
-            found = attack([solver], count, families=["ill-conditioned"], modes=[mode], bounds=solver == "exhaustive")
-            print(
-                f"{solver:17s} {mode:7s} {found.blocks} blocks, {found.optimal} called optimal, "
-                f"{found.refused} refused; wrong claims (0): {found.wrong} {found.faults or ''}  "
-                f"{process_time() - begin:.0f} CPU s",
-                flush=True,
-            )
-            for example in found.examples[:5]:
-                print("   ", example)
-    found = attack(["branch-and-bound", "exhaustive"], max(10, int(INDEFINITE * share)), families=["indefinite"])
-    print(f"indefinite, select: {found.blocks} blocks, wrong claims (0): {found.wrong} {found.faults or ''}")
+    plans: list[tuple[tuple[str, ...], str, tuple[Mode, ...], int]] = [
+        *(((solver,), "ill-conditioned", (mode,), full) for solver, full in BLOCKS.items() for mode in MODES),
+        (("branch-and-bound", "exhaustive"), "indefinite", ("select",), INDEFINITE),
+    ]
+    for solvers, family, modes, full in plans:
+        begin = process_time()
+        count, bounds = max(10, int(full * share)), "exhaustive" in solvers
+        found = attack(solvers, count, families=[family], modes=modes, bounds=bounds)
+        yield Row(title(claims), {
+            "solver": ", ".join(solvers), "family": family, "mode": modes[0], "blocks": found.blocks,
+            "called optimal": found.optimal, "refused": found.refused, "wrong claims (0)": found.wrong,
+            "CPU s": process_time() - begin, "faults": counted(found.faults),
+        })  # fmt: skip
+        for example in found.examples[:5]:
+            yield Note(f"    {example}")
 
 
-def honest_block(rng):
+def honest_block(rng: np.random.Generator) -> BlockProblem:
     """A random block of 16 to 30 weights in either mode."""
     p = int(rng.integers(16, 31))
     weights = rng.normal(size=p)
@@ -62,7 +64,7 @@ def honest_block(rng):
     return BlockProblem(form, weights, int(rng.integers(2, p - 2)), MODES[int(rng.integers(2))])
 
 
-def verdict(folder, contents, block, proof=None):
+def verdict(folder: Path, contents: Any, block: BlockProblem, proof: Proof | None = None) -> str:
     """The verdict of `prunebench verify` on a solution's contents; "refused" where the file is no solution file."""
     (folder / "s.json").write_text(json.dumps(contents))
     block.save(folder / "b.npz")
@@ -73,15 +75,18 @@ def verdict(folder, contents, block, proof=None):
     parser = argparse.ArgumentParser()
     verify.add_arguments(parser)
     try:
-        return verify.run(parser.parse_args(given))["verdict"]
+        return str(verify.run(parser.parse_args(given))["verdict"])
     except InvalidInput:
         return "refused"
 
 
-def files(share):
+def files(share: float) -> Iterator[Row | Note]:
     """Forged solution files accepted, and honest ones refused."""
     rng = np.random.default_rng(0)
-    accepted, refused, of_forged, of_honest = [], [], Counter(), Counter()
+    accepted: list[str] = []
+    refused: list[str] = []
+    of_forged: Counter[str] = Counter()
+    of_honest: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for number in range(max(8, int(FORGED * share))):
@@ -101,14 +106,16 @@ def files(share):
                     of_honest[found] += 1
                     if found not in ("verified", "consistent") or (proof is not None and found != "verified"):
                         refused.append(block.mode)
-    print(f"forged files: {dict(of_forged)}; accepted (0): {len(accepted)} {accepted or ''}")
-    print(f"honest files, with and without a proof: {dict(of_honest)}; refused (0): {len(refused)}")
+    for name, verdicts, wrong in (("forged", of_forged, accepted), ("honest", of_honest, refused)):
+        cell = {"files": name, "number": verdicts.total(), "wrong (0)": len(wrong), "verdicts": counted(verdicts)}
+        yield Row(title(files), cell)
+        for kind in wrong:
+            yield Note(f"    {name} and wrong: {kind}")
 
 
-def proofs(_share):
+def proofs(_share: float) -> Iterator[Row | Note]:
     """Size and time of proofs of blocks of 64 weights, the checker's time beside the solve's."""
-    print(f"{'mode':7s} {'block':22s} {'nodes':>8s} {'MB':>7s} {'solve':>7s} {'check':>7s}  ratio  proved")
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "row": {"select": "row"}, "n=128 keep=13": {"density": 0.2, "select": "random"},
         "fisher": {"select": "obd"}, "n=32 keep=13": {"density": 0.2, "curvature": {"samples": 32, "ridge": 1e-3}},
     }  # fmt: skip
@@ -120,18 +127,20 @@ def proofs(_share):
             begin = process_time()
             answer = solve(block, "branch-and-bound", options={"proof": True})
             middle = process_time()
+            assert answer.proof is not None
             checked = proved_bound(block, answer.proof)
             end = process_time()
-            proved = answer.objective - checked.bound <= 1e-6 * abs(answer.objective)
-            print(
-                f"{mode:7s} {name:22s} {answer.details['nodes']:8d} {answer.proof.nbytes / 1e6:7.2f} "
-                f"{middle - begin:7.2f} {end - middle:7.2f} {(end - middle) / (middle - begin):6.2f}  {proved}"
-            )
+            yield Row(title(proofs), {
+                "mode": mode, "block": name, "nodes": answer.details["nodes"], "MB": answer.proof.nbytes / 1e6,
+                "solve s": middle - begin, "check s": end - middle, "ratio": (end - middle) / (middle - begin),
+                "proved": answer.objective - checked.bound <= 1e-6 * abs(answer.objective),
+            })  # fmt: skip
 
 
-def fuzz(share):
+def fuzz(share: float) -> Iterator[Row | Note]:
     """Damaged block files: internal errors, accepted ones, memory and time before the refusal."""
-    outcomes, worst_seconds, worst_bytes, wrong = Counter(), 0.0, 0, []
+    outcomes: Counter[str] = Counter()
+    worst_seconds, worst_bytes, wrong = 0.0, 0, []
     kinds = list(damaged_blocks.KINDS)
     with tempfile.TemporaryDirectory() as name:
         for number in range(max(len(kinds), int(FUZZED * share))):
@@ -143,27 +152,48 @@ def fuzz(share):
             worst_seconds, worst_bytes = max(worst_seconds, fate.seconds), max(worst_bytes, fate.bytes)
             if fate.outcome in ("accepted", "internal error"):
                 wrong.append((kind, fate.words))
-    print(
-        f"{len(kinds)} kinds of damaged block files: {dict(outcomes)}; wrong (0): {len(wrong)} {wrong[:5] or ''}; "
-        f"at most {worst_seconds:.2f} s and {worst_bytes / 1e6:.1f} MB"
-    )
+    yield Row(title(fuzz), {
+        "kinds": len(kinds), "files": outcomes.total(), "wrong (0)": len(wrong), "most s": worst_seconds,
+        "most MB": worst_bytes / 1e6, "outcomes": counted(outcomes),
+    })  # fmt: skip
+    for kind, words in wrong[:5]:
+        yield Note(f"    {kind}: {words}")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"which: {', '.join(PARTS)} (default: all)")
-    parser.add_argument("--quick", action="store_true", help="a twentieth of the blocks and files")
-    arguments = parser.parse_args()
-    unknown = [part for part in arguments.parts if part not in PARTS]
-    if unknown:
-        parser.error(f"unknown part {unknown[0]!r}; choose from {', '.join(PARTS)}")
-    share = 0.05 if arguments.quick else 1.0
-    run = {"claims": claims, "forged": files, "proofs": proofs, "fuzz": fuzz}
-    for part in arguments.parts or PARTS:
-        print(f"-- {part}: {run[part].__doc__}", flush=True)
-        run[part](share)
-        sys.stdout.flush()
+PARTS: dict[str, Callable[[float], Iterator[Row | Note]]] = {
+    "claims": claims,
+    "forged": files,
+    "proofs": proofs,
+    "fuzz": fuzz,
+}
 
+
+def title(part: Callable[..., Any]) -> str:
+    return str(part.__doc__).partition("\n")[0]
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())
+
+
+def known_part(text: str) -> str:
+    if text not in PARTS:
+        raise argparse.ArgumentTypeError(f"unknown part {text!r}; choose from {', '.join(PARTS)}")
+    return text
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    names = f"which: {', '.join(PARTS)} (default: all)"
+    parser.add_argument("parts", nargs="*", type=known_part, metavar="PART", help=names)
+    parser.add_argument("--share", type=float, default=1.0, help="of the blocks and files")
+
+
+def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
+    for part in chosen.parts or PARTS:
+        yield from PARTS[part](chosen.share)
+
+
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, {"share": 0.05})
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()

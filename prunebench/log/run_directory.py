@@ -2,13 +2,10 @@
 
 import hashlib
 import json
-import os
-import platform
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +17,13 @@ from prunebench.core.solution_file import plain
 from prunebench.core.trust import named_code
 from prunebench.log import archive, checks
 from prunebench.log.lock import Lock
+from prunebench.log.machine import machine, versions
 
 if TYPE_CHECKING:
     import pandas
 
 FORMAT = "prunebench.run/1"
 """Name and version of the format, as run.json states it."""
-LIBRARIES = ("prunebench", "numpy", "scipy", "numba", "torch")
-"""Distributions whose versions run.json records: those that can change a result."""
 
 CHECKPOINT = "checkpoint.npz"
 """Name of the checkpoint in state/."""
@@ -72,13 +68,8 @@ class RunDirectory:
                     "format": FORMAT,
                     "request": run.request,
                     "seed": seed,
-                    "versions": {name: _version(name) for name in LIBRARIES},
-                    "machine": {
-                        "python": platform.python_version(),
-                        "system": platform.platform(),
-                        "processor": _processor(),
-                        "cores": os.cpu_count(),
-                    },
+                    "versions": versions(),
+                    "machine": machine(),
                 },
             )
         except (OSError, CannotWrite) as error:
@@ -423,20 +414,3 @@ def next_free(parent: Path, stem: str) -> Path:
     while (parent / f"{stem}-{number:03d}").exists():
         number += 1
     return parent / f"{stem}-{number:03d}"
-
-
-def _processor() -> str:
-    """The processor's model where the system tells it: times mean nothing without."""
-    listing = Path("/proc/cpuinfo")
-    if listing.is_file():
-        for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
