@@ -175,8 +175,8 @@ class BlockProblem:
                 raise InvalidInput(
                     f"{self.name}: {int(support.sum())} weights are not zero but keep is {self.keep}; prune the rest"
                 )
-            if self.quota is not None and (self.quota.kept_of(support) > self.quota.counts).any():
-                raise InvalidInput(f"{self.name}: the weights {self.quota.violation(support)}; prune the rest")
+            if (self.keeping.kept_of(support) > self.keeping.counts).any():
+                raise InvalidInput(f"{self.name}: the weights {self.keeping.violation(support)}; prune the rest")
             kept = support
         else:
             kept = self._checked_mask(mask, "mask")
@@ -291,7 +291,7 @@ class BlockProblem:
         kept = int(array.sum())
         if kept != self.keep:
             raise InvalidInput(f"{self.name}: {what} keeps {kept} weights; it must keep exactly {self.keep}")
-        if self.quota is not None and (violation := self.quota.violation(array)):
+        if violation := self.keeping.violation(array):
             raise InvalidInput(f"{self.name}: {what} {violation}")
         return array.copy()
 

@@ -84,12 +84,24 @@ class Count:
         out_of_question = (~mask, -np.inf) if np.count_nonzero(mask) > self.keep else (mask, np.inf)
         return top_mask(np.where(*out_of_question, scores), self.keep)
 
+    def ranked(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
+        """All kept weights, the cheapest first, and all pruned ones, the most useful first. -> int64, int64"""
+        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        return kept[np.argsort(cost[kept], kind="stable")], pruned[np.argsort(-worth[pruned], kind="stable")]
+
     def exchanges(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
         """The r-th cheapest kept weight with the r-th most useful pruned one. -> int64 (e,), int64 (e,)"""
-        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+        kept, pruned = self.ranked(mask, cost, worth)
         pairs = min(kept.size, pruned.size)
-        leaving = kept[np.argsort(cost[kept], kind="stable")][:pairs]
-        return leaving, pruned[np.argsort(-worth[pruned], kind="stable")][:pairs]
+        return kept[:pairs], pruned[:pairs]
+
+    def packs(self, size: int) -> list[IndexArray]:
+        """All positions, whatever the size: one group is not cut."""
+        return [self.order]
+
+    def grouped(self, indices: IndexArray) -> tuple[IndexArray, None]:
+        """`indices` as they are, and no ranges that a search would have to stay within."""
+        return indices, None
 
     def grown(self, factor: float) -> "Count":
         """A count `factor` times as large, at most all."""
@@ -117,6 +129,43 @@ class Count:
     def counts(self) -> IndexArray:
         """`keep`. int64 (1,)"""
         return np.array([self.keep])
+
+    @property
+    def sizes(self) -> IndexArray:
+        """`p`. int64 (1,)"""
+        return np.array([self.p])
+
+    @property
+    def order(self) -> IndexArray:
+        """All positions. int64 (p,)"""
+        return np.arange(self.p)
+
+    @property
+    def offsets(self) -> IndexArray:
+        """0 and p, where the one group begins and ends. int64 (2,)"""
+        return np.array([0, self.p])
+
+    @property
+    def one_count(self) -> bool:
+        """True: any kept weight may be exchanged with any pruned one."""
+        return True
+
+    @property
+    def ranges(self) -> tuple[None, None]:
+        """Order and offsets for a search that swaps within groups: none are needed."""
+        return None, None
+
+    def groups(self) -> list[tuple[IndexArray, int]]:
+        """All positions and `keep`."""
+        return [(self.order, self.keep)]
+
+    def kept_of(self, mask: BoolArray) -> IndexArray:
+        """How many weights a mask keeps. bool (p,) -> int64 (1,)"""
+        return np.array([np.count_nonzero(mask)])
+
+    def with_counts(self, counts: IndexArray) -> "Count":
+        """As many weights with another count. int64 (1,)"""
+        return Count(self.p, int(counts[0]))
 
     def within(self, indices: IndexArray, mask: BoolArray) -> "Count":
         """The count of the weights `indices` while all others stay as `mask` (p,) has them."""
@@ -306,6 +355,20 @@ class Quota:
         """Each group's value for each of its weights. (g,) -> (p,)"""
         return np.asarray(values[self.group])
 
+    @property
+    def one_count(self) -> bool:
+        """Whether there is one group, so that any kept weight may be exchanged with any pruned one."""
+        return self.counts.size == 1
+
+    @property
+    def ranges(self) -> tuple[IndexArray, IndexArray]:
+        """Order and offsets for a search that swaps within groups."""
+        return self.order, self.offsets
+
+    def groups(self) -> list[tuple[IndexArray, int]]:
+        """The positions of each group, ascending, and its count."""
+        return [(self.members(number), count) for number, count in enumerate(self.counts.tolist())]
+
     def members(self, number: int) -> IndexArray:
         """The positions of one group, ascending."""
         return np.asarray(self.order[self.offsets[number] : self.offsets[number + 1]])
@@ -381,6 +444,10 @@ class Quota:
         pruned = pruned[_ranks(open_) < np.repeat(pairs, open_)]
         best_first = np.argsort(cost[kept] - worth[pruned], kind="stable")
         return kept[best_first], pruned[best_first]
+
+    def ranked(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
+        """Weights in the order in which they are worth exchanging: the pairs of `exchanges`. -> int64, int64"""
+        return self.exchanges(mask, cost, worth)
 
     def packs(self, size: int) -> list[IndexArray]:
         """The positions of whole groups, as many groups together as have at most `size` weights, at least one."""

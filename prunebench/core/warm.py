@@ -75,7 +75,7 @@ def miniature(block: BlockProblem, most: int = SIZE) -> BlockProblem:
         form = QuadraticForm(hessian=samples.T @ samples / size, **terms)
     keep = max(1, size // 2)
     small = BlockProblem(form, weights, keep, block.mode, problem="a miniature")
-    if block.quota is not None and size >= 4:
+    if not block.keeping.one_count and size >= 4:
         half = size // 2
         counts = np.array([half // 2, keep - half // 2])
         small = replace(small, quota=Quota(np.arange(size) // half, counts))
@@ -93,4 +93,4 @@ def _kind(solver: Any, block: BlockProblem) -> tuple[Any, ...]:
     large = tuple(block.p > size for size in SIZE_CLASSES)
     # of other objects the text holds an address, not options
     options = repr(solver) if is_dataclass(solver) else ""
-    return type(solver), options, block.mode, curvature, block.quota is None, large
+    return type(solver), options, block.mode, curvature, block.keeping.one_count, large

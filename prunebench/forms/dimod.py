@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Counted
 from prunebench.forms.program import Units, require_select
 
 Draw = Callable[["Encoded"], BoolArray]
@@ -51,30 +51,29 @@ class Encoded:
     """A quadratic function of the mask without constraints: offset + linear'm + Σ_{i<j} Jᵢⱼ mᵢ mⱼ.
 
     linear : float64 (p,);  couplings : float64 (p, p), symmetric, zero diagonal;  offset : float
-    keep : how many ones the block wants;  penalty : weight of (Σ m − keep)²;  multiplier : of (Σ m − keep)
-    quota : how many it wants in each group; the penalty is then the sum of the groups' own
+    keeping : how many ones the block wants, in all or in each group
+    penalty : weight of (Σ m − keep)², with groups of the sum of their own;  multiplier : of (Σ m − keep)
     """
 
     linear: FloatArray
     couplings: FloatArray
     offset: float
-    keep: int
+    keeping: Counted
     penalty: float = 0.0
     multiplier: float = 0.0
-    quota: Quota | None = None
+
+    @property
+    def keep(self) -> int:
+        """How many ones the block wants in all."""
+        return self.keeping.keep
 
     def with_penalty(self, weight: float) -> "Encoded":
         """The same objective with `weight`·(Σ m − keep)² added, of every group: feasible masks keep their energy."""
-        if (quota := self.quota) is not None:
-            couplings = self.couplings + 2.0 * weight * (quota.group[:, None] == quota.group)
-            np.fill_diagonal(couplings, 0.0)
-            linear = self.linear + weight * (1.0 - 2.0 * quota.counts[quota.group])
-            offset = self.offset + weight * float(quota.counts @ quota.counts)
-            return replace(self, linear=linear, couplings=couplings, offset=offset, penalty=self.penalty + weight)
-        couplings = self.couplings + 2.0 * weight
+        group, counts = self.keeping.group, self.keeping.counts
+        couplings = self.couplings + 2.0 * weight * (group[:, None] == group)
         np.fill_diagonal(couplings, 0.0)
-        linear = self.linear + weight * (1.0 - 2.0 * self.keep)
-        offset = self.offset + weight * self.keep**2
+        linear = self.linear + weight * (1.0 - 2.0 * counts[group])
+        offset = self.offset + weight * float(counts @ counts)
         return replace(self, linear=linear, couplings=couplings, offset=offset, penalty=self.penalty + weight)
 
     def with_multiplier(self, weight: float) -> "Encoded":
@@ -84,9 +83,7 @@ class Encoded:
 
     def feasible(self, masks: BoolArray) -> BoolArray:
         """Which masks keep the count, or the quota. bool (s, p) -> bool (s,)"""
-        if self.quota is None:
-            return np.asarray(masks.sum(axis=1) == self.keep)
-        return np.array([not self.quota.violation(mask) for mask in masks], dtype=np.bool_)
+        return np.array([self.keeping.feasible(mask) for mask in masks], dtype=np.bool_)
 
     def energies(self, masks: BoolArray) -> FloatArray:
         """bool (s, p) -> float64 (s,)"""
@@ -119,7 +116,7 @@ def encode(block: BlockProblem, unit: float = 1.0) -> Encoded:
             f"to {MAX_DENSE} here: choose a smaller block, or solver 'anneal', which needs none"
         )
     qubo = block.to_qubo()
-    return Encoded(qubo.linear / unit, qubo.couplings / unit, qubo.constant / unit, block.keep, quota=block.quota)
+    return Encoded(qubo.linear / unit, qubo.couplings / unit, qubo.constant / unit, block.keeping)
 
 
 def swap_unit(encoded: Encoded, rng: np.random.Generator, masks: int = 16, swaps: int = 64) -> float:
@@ -129,9 +126,9 @@ def swap_unit(encoded: Encoded, rng: np.random.Generator, masks: int = 16, swaps
         return 1.0
     changes = []
     for _ in range(masks):
-        if (quota := encoded.quota) is not None:
-            mask = quota.top_mask(rng.random(size))
-            leaving, entering = quota.exchanges(mask, rng.random(size), rng.random(size))
+        if not encoded.keeping.one_count:
+            mask = encoded.keeping.top_mask(rng.random(size))
+            leaving, entering = encoded.keeping.exchanges(mask, rng.random(size), rng.random(size))
             if leaving.size:
                 fields = encoded.linear + encoded.couplings[:, mask].sum(axis=1)
                 changes.append(np.abs(fields[entering] - fields[leaving] - encoded.couplings[leaving, entering]).mean())
@@ -212,7 +209,7 @@ def search_multiplier(encoded: Encoded, start: float, draw: Draw, late: Late = _
     ------
     InvalidInput   a quota, which one multiplier cannot hold
     """
-    if encoded.quota is not None:
+    if not encoded.keeping.one_count:
         raise InvalidInput(LAGRANGE_QUOTA)
     low, high, step = -np.inf, np.inf, start
     best: tuple[float, float, float] | None = None
@@ -246,15 +243,11 @@ def repair(encoded: Encoded, masks: BoolArray) -> BoolArray:
     encoded : the objective without penalty;  masks : bool (s, p)
     """
     out = np.array(masks, dtype=np.bool_)
-    quota = encoded.quota
-    groups: list[IndexArray | slice] = [slice(None)]
-    wanted = np.array([encoded.keep])
-    if quota is not None:
-        groups, wanted = [quota.members(number) for number in range(quota.counts.size)], quota.counts
+    groups = encoded.keeping.groups()
     for row in np.flatnonzero(~encoded.feasible(out)):
         mask = out[row]
         fields = encoded.linear + encoded.couplings @ mask.astype(np.float64)
-        for members, count in zip(groups, wanted, strict=True):
+        for members, count in groups:
             missing = int(count - mask[members].sum())
             for _ in range(abs(missing)):
                 inside, own = mask[members], fields[members]
@@ -263,7 +256,7 @@ def repair(encoded: Encoded, masks: BoolArray) -> BoolArray:
                     if missing > 0
                     else np.argmax(np.where(inside, own, -np.inf))
                 )
-                flip = int(best) if isinstance(members, slice) else int(members[best])
+                flip = int(members[best])
                 fields += encoded.couplings[flip] if missing > 0 else -encoded.couplings[flip]
                 mask[flip] = not mask[flip]
     return out
@@ -281,15 +274,11 @@ def to_cqm(block: BlockProblem) -> Any:
     require_select(block, "a CQM", "use lp, mps or nl, or mode select")
     model = encode(block).bqm()
     constrained = dimod.ConstrainedQuadraticModel.from_bqm(model)
-    if (quota := block.quota) is None:
-        constrained.add_constraint_from_iterable(
-            [(v, 1.0) for v in model.variables], "==", rhs=block.keep, label="cardinality"
-        )
-        return constrained
     variables = list(model.variables)
-    for number, count in enumerate(quota.counts.tolist()):
-        members = [(variables[i], 1.0) for i in quota.members(number).tolist()]
-        constrained.add_constraint_from_iterable(members, "==", rhs=count, label=f"group_{number}")
+    for number, (members, count) in enumerate(block.keeping.groups()):
+        label = "cardinality" if block.keeping.one_count else f"group_{number}"
+        terms = [(variables[i], 1.0) for i in members.tolist()]
+        constrained.add_constraint_from_iterable(terms, "==", rhs=count, label=label)
     return constrained
 
 

@@ -22,7 +22,7 @@ def to_nonlinear(block: BlockProblem) -> Any:
     ------
     InvalidInput   a quota, which one set cannot hold
     """
-    if block.quota is not None:
+    if not block.keeping.one_count:
         raise InvalidInput(f"{block.name}: the nonlinear model holds one count, not a quota; use a CQM sampler instead")
     from dwave.optimization.model import Model
 

@@ -128,9 +128,9 @@ def require_select(block: BlockProblem, what: str, instead: str) -> None:
 
 def counts(block: BlockProblem) -> list[tuple[str, BoolArray, int]]:
     """The rows of the count, or of every group of a quota: name, members as bool (p,), how many are kept."""
-    if (quota := block.quota) is None:
-        return [("keep", np.ones(block.p, dtype=np.bool_), block.keep)]
-    return [(f"keep{g}", quota.group == g, int(count)) for g, count in enumerate(quota.counts)]
+    keeping = block.keeping
+    names = ["keep"] if keeping.one_count else [f"keep{g}" for g in range(keeping.counts.size)]
+    return [(name, keeping.group == g, int(keeping.counts[g])) for g, name in enumerate(names)]
 
 
 def reach(block: BlockProblem, upper: float) -> tuple[FloatArray, FloatArray, float]:
@@ -227,7 +227,7 @@ def _without_products(quadratic: Program, block: BlockProblem) -> Program:
         rows.append(Row(f"both{name}", np.array([i, j, column]), np.array([1.0, 1.0, -1.0]), "<=", 1.0))
         rows.append(Row(f"first{name}", np.array([column, i]), np.array([1.0, -1.0]), "<=", 0.0))
         rows.append(Row(f"second{name}", np.array([column, j]), np.array([1.0, -1.0]), "<=", 0.0))
-    if block.quota is None and pairs == v * (v - 1) // 2:
+    if block.keeping.one_count and pairs == v * (v - 1) // 2:
         # Implied by the count in integers, and not in fractions: it makes the relaxation far tighter.
         for i in range(v):
             at = np.append(columns[(quadratic.first == i) | (quadratic.second == i)], i)

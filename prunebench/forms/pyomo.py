@@ -44,12 +44,13 @@ def build(block: BlockProblem, formulation: Formulation = "miqp", upper: float |
     model = pyo.ConcreteModel(name=block.problem or "block")
     model.places = pyo.RangeSet(0, block.p - 1)
     model.keep = pyo.Var(model.places, domain=pyo.Binary)
-    if (quota := block.quota) is None:
-        model.count = pyo.Constraint(expr=pyo.quicksum(model.keep[i] for i in model.places) == block.keep)
+    sums = [pyo.quicksum(model.keep[i] for i in members.tolist()) == due for members, due in block.keeping.groups()]
+    if block.keeping.one_count:
+        model.count = pyo.Constraint(expr=sums[0])
     else:
         model.count = pyo.ConstraintList()
-        for number, count in enumerate(quota.counts.tolist()):
-            model.count.add(pyo.quicksum(model.keep[i] for i in quota.members(number).tolist()) == count)
+        for equation in sums:
+            model.count.add(equation)
     best = block.evaluate(block.incumbent) if upper is None else upper
     if block.mode == "select":
         _select(pyo, model, block, formulation)

@@ -155,7 +155,7 @@ def circuit_and_units(block: BlockProblem) -> "tuple[QuantumCircuit, Units]":
     ------
     InvalidInput   as `default_circuit`
     """
-    if block.quota is not None:
+    if not block.keeping.one_count:
         raise InvalidInput(f"{block.name}: the circuit holds one count, not a quota; export qp, or cut a block without")
     from prunebench.forms.circuits import Ansatz
 

@@ -101,7 +101,7 @@ def _require_tree(block: BlockProblem, proof: Proof) -> None:
         raise InvalidInput("the proof's records do not make one tree: every parent stands before its child")
     if not (np.isfinite(proof.diagonals).all() and np.isfinite(proof.entries).all() and np.isfinite(proof.penalty)):
         raise InvalidInput("the proof holds numbers that are not finite")
-    if proof.penalty < 0.0 or (proof.penalty > 0.0 and block.quota is None):
+    if proof.penalty < 0.0 or (proof.penalty > 0.0 and block.keeping.one_count):
         raise InvalidInput(
             f"the proof's penalty is {proof.penalty}; it must be 0, or positive for a block with a quota"
         )

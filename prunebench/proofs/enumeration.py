@@ -11,7 +11,6 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.keeping import Quota
 from prunebench.core.mask_bounds import mask_bound
 
 UNIT = 2.0**-53
@@ -57,13 +56,7 @@ def _chunks(block: BlockProblem) -> Iterator[BoolArray]:
 
 
 def _supports(block: BlockProblem) -> Iterator[tuple[int, ...]]:
-    if not isinstance(block.quota, Quota):
-        yield from itertools.combinations(range(block.p), block.keep)
-        return
-    groups = [
-        itertools.combinations(block.quota.members(number).tolist(), int(count))
-        for number, count in enumerate(block.quota.counts)
-    ]
+    groups = [itertools.combinations(members.tolist(), count) for members, count in block.keeping.groups()]
     for parts in itertools.product(*groups):
         yield tuple(itertools.chain.from_iterable(parts))
 

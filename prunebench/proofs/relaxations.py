@@ -164,13 +164,13 @@ class Tangent:
         linear = 0.5 * ridge * dense * dense - dense * slope
         linear_off = np.abs(dense) * slope_off + 8.0 * UNIT * (ridge * dense * dense + np.abs(dense * slope))
         if penalty > 0.0:
-            assert block.quota is not None
-            pruned = (block.quota.sizes - block.quota.counts).astype(np.float64)
-            same = block.quota.group[:, None] == block.quota.group
+            group = block.keeping.group
+            pruned = (block.keeping.sizes - block.keeping.counts).astype(np.float64)
+            same = group[:, None] == group
             matrix = matrix + 2.0 * penalty * same
             off = off + 4.0 * UNIT * (np.abs(matrix) + 2.0 * penalty * same)
-            linear = linear - 2.0 * penalty * pruned[block.quota.group]
-            linear_off = linear_off + 4.0 * UNIT * (np.abs(linear) + 4.0 * penalty * pruned[block.quota.group])
+            linear = linear - 2.0 * penalty * pruned[group]
+            linear_off = linear_off + 4.0 * UNIT * (np.abs(linear) + 4.0 * penalty * pruned[group])
             offset = penalty * float(pruned @ pruned)
             value, value_off = value + offset, value_off + (pruned.size + 8) * UNIT * (abs(value) + 2.0 * offset)
         diagonal = np.diag_indices(p)

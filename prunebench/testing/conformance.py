@@ -104,8 +104,7 @@ def keeps_exactly_keep(case: Case) -> None:
     mask, weights = case.solution.mask, case.solution.weights
     assert mask.dtype == np.bool_, mask.dtype
     assert int(mask.sum()) == case.block.keep
-    if case.block.quota is not None:
-        assert not case.block.quota.violation(mask), case.block.quota.violation(mask)
+    assert case.block.keeping.feasible(mask), case.block.keeping.violation(mask)
     assert not np.any(weights[~mask])
     assert weights.dtype == np.float64
     assert np.isfinite(weights).all()
@@ -217,8 +216,7 @@ def budget_is_respected(case: Case) -> None:
 def never_worse_than_the_start(case: Case) -> None:
     """Started at a random mask, and at the optimum, it does not get worse, whatever the budget."""
     rng = np.random.default_rng(case.seed)
-    quota = case.block.quota
-    shuffled = rng.permutation(case.optimum.mask) if quota is None else quota.top_mask(rng.random(case.block.p))
+    shuffled = case.block.top_mask(rng.random(case.block.p))
     for start in (shuffled, case.optimum.mask):
         block = case.block.with_start(start)
         for budget in (Budget(), Budget(seconds=0.0)):
@@ -228,17 +226,15 @@ def never_worse_than_the_start(case: Case) -> None:
 @_check
 def keeps_nothing_and_everything(case: Case) -> None:
     """keep = 0 and keep = p have one answer each, as have groups that keep none or all."""
-    quota = case.block.quota
+    keeping = case.block.keeping
     for keep in (0, case.block.p):
-        held = None if quota is None else quota.with_counts(quota.sizes * (keep > 0))
-        block = replace(case.block, keep=keep, quota=held)
+        block = replace(case.block, keep=keep, quota=keeping.with_counts(keeping.sizes * (keep > 0)).quota)
         answer = case.run(block)
         assert int(answer.mask.sum()) == keep
         assert abs(answer.objective - block.evaluate(np.full(block.p, keep > 0))) <= case.tolerance
-    if quota is not None:
-        settled = quota.with_counts(np.where(np.arange(quota.counts.size) % 2, quota.sizes, 0))
-        block = replace(case.block, keep=settled.keep, quota=settled)
-        assert np.array_equal(case.run(block).mask, block.incumbent)
+    settled = keeping.with_counts(np.where(np.arange(keeping.counts.size) % 2, keeping.sizes, 0))
+    block = replace(case.block, keep=settled.keep, quota=settled.quota)
+    assert np.array_equal(case.run(block).mask, block.incumbent)
 
 
 @_check

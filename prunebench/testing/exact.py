@@ -100,8 +100,7 @@ class Exact:
 
     def masks(self) -> Iterator[BoolArray]:
         """Every feasible mask."""
-        quota = self.block.quota
-        return (m for m in all_masks(self.block.p, self.block.keep) if quota is None or not quota.violation(m))
+        return (mask for mask in all_masks(self.block.p, self.block.keep) if self.block.keeping.feasible(mask))
 
     @cached_property
     def optimum(self) -> Fraction:

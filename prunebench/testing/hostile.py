@@ -16,7 +16,7 @@ import numpy.typing as npt
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Count, Quota
 from prunebench.core.quadratic import QuadraticForm
 
 MOST_WEIGHTS = 8
@@ -54,14 +54,15 @@ def _drawn(name: str, seed: int, mode: Mode, draw: "Callable[[np.random.Generato
     for _ in range(TRIES):
         p = int(rng.integers(2, MOST_WEIGHTS + 1))
         drawn = draw(rng, p)
-        quota = _quota(rng, p) if p >= 4 and rng.random() < 0.2 else None
-        keep = int(rng.integers(1, p)) if quota is None else quota.keep
+        keeping = _quota(rng, p) if p >= 4 and rng.random() < 0.2 else Count(p, int(rng.integers(1, p)))
         try:
-            block = BlockProblem(drawn.form, drawn.dense, keep, mode, quota=quota, problem=f"{name}/{seed}")
+            block = BlockProblem(
+                drawn.form, drawn.dense, keeping.keep, mode, quota=keeping.quota, problem=f"{name}/{seed}"
+            )
         except InvalidInput:
             continue
-        if block.quota is None and rng.random() < 0.2:
-            block = block.with_start(rng.permutation(np.arange(p) < keep))
+        if block.keeping.one_count and rng.random() < 0.2:
+            block = block.with_start(rng.permutation(np.arange(p) < keeping.keep))
         return Hostile(block, drawn.factor if drawn.form.factor is None else None)
     raise InvalidInput(f"no acceptable block of family {name!r} for seed {seed} in {TRIES} draws")
 

@@ -152,8 +152,7 @@ class BruteForce:
     def of(block: BlockProblem) -> "BruteForce":
         """Evaluate every feasible mask."""
         masks = all_masks(block.p, block.keep)
-        quota = block.quota
-        pairs = [(block.evaluate(mask), mask) for mask in masks if quota is None or not quota.violation(mask)]
+        pairs = [(block.evaluate(mask), mask) for mask in masks if block.keeping.feasible(mask)]
         best = min(pairs, key=lambda pair: pair[0])
         return BruteForce(best[1], best[0], max(value for value, _ in pairs))
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Counted
 from prunebench.kernels.linear_algebra.layer_view import Kind, LayerView
 
 
@@ -25,17 +25,17 @@ def inverse_root(view: LayerView) -> FloatArray:
     return np.asarray(inverse * scale)
 
 
-def prune(view: LayerView, kind: Kind, keep: int, quota: Quota | None, width: int) -> tuple[FloatArray, BoolArray]:
+def prune(view: LayerView, kind: Kind, keeping: Counted, width: int) -> tuple[FloatArray, BoolArray]:
     """The pruned weights and the mask, both (r, c).
 
     Parameters
     ----------
     view : the layer; its weights begin at the minimiser, which is the dense weights where the linear term is zero
     kind : of the quota, as `layer_view.kind_of` says
-    keep : how many weights the layer keeps;  quota : None for kind "layer"
+    keeping : how many weights the layer keeps, or each of its groups
     width : columns whose mask is chosen at a time; a multiple of the group's size is taken for N:M
 
-    Exactly `keep` (or the quota's) weights are kept: column block by column block the same part of
+    Exactly as many weights are kept: column block by column block the same part of
     them, up to rounding that adds up to nothing. Inputs that are zero throughout are pruned first.
     Cost O(c³ + r·c²).
     """
@@ -43,26 +43,24 @@ def prune(view: LayerView, kind: Kind, keep: int, quota: Quota | None, width: in
     weights = view.minimiser()
     rows, columns = view.shape
     mask = np.ones((rows, columns), dtype=np.bool_)
-    group = int(quota.sizes[0]) if kind == "groups" and quota is not None else 1
+    group = int(keeping.sizes[0]) if kind == "groups" else 1
     width = max(group, width // group * group)
     done = 0
     for start in range(0, columns, width):
         stop = min(start + width, columns)
         if kind == "layer":
-            wanted = round(keep * stop / columns) - done
+            wanted = round(keeping.keep * stop / columns) - done
             done += wanted
             scores = _scores(weights, root, view.live, start, stop)
             mask[:, start:stop] = _most(scores.reshape(1, -1), np.array([wanted])).reshape(scores.shape)
         elif kind == "rows":
-            assert quota is not None
-            counts = np.round(quota.counts * stop / columns) - np.round(quota.counts * start / columns)
+            counts = np.round(keeping.counts * stop / columns) - np.round(keeping.counts * start / columns)
             mask[:, start:stop] = _most(_scores(weights, root, view.live, start, stop), counts.astype(np.int64))
         errors = np.zeros((rows, stop - start))
         for j in range(start, stop):
             if kind == "groups" and j % group == 0:
-                assert quota is not None
                 scores = _scores(weights, root, view.live, j, j + group)
-                mask[:, j : j + group] = _most(scores, np.full(rows, quota.counts[0]))
+                mask[:, j : j + group] = _most(scores, np.full(rows, keeping.counts[0]))
             error = np.where(mask[:, j], 0.0, weights[:, j]) / root[j, j]
             weights[:, j:stop] -= np.outer(error, root[j, j:stop])
             errors[:, j - start] = error

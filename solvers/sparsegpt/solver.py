@@ -45,7 +45,7 @@ class SparseGPT:
         """A quota that is neither one count a row nor N:M, or rows that share no Hessian."""
         if self.columns < 1:
             return f"columns is {self.columns}; choose at least 1"
-        if kind_of(block.quota, *_shape(block)) is None:
+        if kind_of(block.keeping, *_shape(block)) is None:
             return "its quota is neither one count a row nor N of every M consecutive weights; use the solver alps"
         return refusal(block)
 
@@ -59,9 +59,9 @@ class SparseGPT:
         if settled(block) or (best.source and best.expired()):
             best.offer(block.incumbent, "start")
             return best.solution("there is one feasible mask")
-        kind = kind_of(block.quota, *_shape(block))
+        kind = kind_of(block.keeping, *_shape(block))
         assert kind is not None
-        weights, mask = columns.prune(LayerView.of(block), kind, block.keep, block.quota, self.columns)
+        weights, mask = columns.prune(LayerView.of(block), kind, block.keeping, self.columns)
         best.offer(mask.reshape(-1), "sparsegpt", weights.reshape(-1))
         return best.solution("one pass over the columns")
 

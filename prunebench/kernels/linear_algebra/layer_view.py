@@ -11,7 +11,7 @@ import scipy.linalg
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Counted
 from prunebench.core.rows import RowsForm
 
 LARGEST = 16384
@@ -72,24 +72,22 @@ def refusal(block: BlockProblem) -> str:
     return ""
 
 
-def kind_of(quota: Quota | None, rows: int, columns: int) -> Kind | None:
-    """What a quota parts a layer into: nothing ("layer"), its rows, or equal runs with one count each ("groups").
+def kind_of(keeping: Counted, rows: int, columns: int) -> Kind | None:
+    """What is kept parts a layer into: nothing ("layer"), its rows, or equal runs with one count each ("groups").
 
     None for any other partition. A layer of one row without a quota is "layer".
     """
-    if quota is None:
+    if keeping.one_count:
         return "layer"
     places = np.arange(rows * columns)
-    if np.array_equal(quota.group, places // columns):
+    if np.array_equal(keeping.group, places // columns):
         return "rows"
-    size = int(quota.sizes[0])
-    equal = columns % size == 0 and np.array_equal(quota.group, places // size)
-    return "groups" if equal and (quota.counts == quota.counts[0]).all() else None
+    size = int(keeping.sizes[0])
+    equal = columns % size == 0 and np.array_equal(keeping.group, places // size)
+    return "groups" if equal and (keeping.counts == keeping.counts[0]).all() else None
 
 
 def row_groups(block: BlockProblem, row: int, columns: int, mask: BoolArray) -> tuple[IndexArray, IndexArray]:
     """The groups of one row that a swap must stay within, as `mask` (p,) fills them: order (c,), offsets (g + 1,)."""
-    if block.quota is None:
-        return np.arange(columns), np.array([0, columns])
-    part = block.quota.within(np.arange(row * columns, (row + 1) * columns), mask)
+    part = block.keeping.within(np.arange(row * columns, (row + 1) * columns), mask)
     return part.order, part.offsets

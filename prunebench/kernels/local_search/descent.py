@@ -110,7 +110,7 @@ def _dense_select(block: BlockProblem) -> _Run:
     couplings, linear = qubo.couplings, np.array(qubo.linear)
     size = np.abs(linear) + np.abs(couplings).sum(axis=1)
     tolerance = 16.0 * float(np.finfo(np.float64).eps) * size
-    order, offsets = (None, None) if block.quota is None else (block.quota.order, block.quota.offsets)
+    order, offsets = block.keeping.ranges
     if order is not None:
         couplings, linear, tolerance = couplings[np.ix_(order, order)], linear[order], tolerance[order]
 
@@ -131,7 +131,7 @@ def _dense_refit(block: BlockProblem) -> _Run:
     scale = 1.0 / np.sqrt(matrix.diagonal())
     matrix *= scale[:, None] * scale
     slope = scale * (form.linear - form.product(form.centre))
-    order, offsets = (None, None) if block.quota is None else (block.quota.order, block.quota.offsets)
+    order, offsets = block.keeping.ranges
     if order is not None:
         matrix, slope = matrix[np.ix_(order, order)], slope[order]
 

@@ -196,7 +196,7 @@ class RefitFactorSearch:
     def __init__(self, block: BlockProblem) -> None:
         self._block = block
         self._refit = DualRefit(block.form) if block.form.factor is not None else PrimalRefit(block.form)
-        self._quota = block.quota
+        self._keeping = block.keeping
         self._smallest_change = MINIMUM_GAIN * abs(block.form.value(np.zeros(block.p)) - block.form.constant)
 
     def run(
@@ -269,9 +269,7 @@ class RefitFactorSearch:
     def _working_set(self, mask: BoolArray, view: RefitView) -> tuple[int, float]:
         kept, pruned = self._ranked(mask, view)
         leaving = kept[:WORKING_SET]
-        chosen, offsets = np.concatenate((leaving, pruned[:WORKING_SET])), None
-        if self._quota is not None:
-            chosen, offsets = self._quota.grouped(chosen)
+        chosen, offsets = self._keeping.grouped(np.concatenate((leaving, pruned[:WORKING_SET])))
         fixed = mask.copy()
         fixed[leaving] = False
         matrix, slope = self._refit.reduced(fixed, chosen)
@@ -285,13 +283,7 @@ class RefitFactorSearch:
 
     def _ranked(self, mask: BoolArray, view: RefitView) -> tuple[IndexArray, IndexArray]:
         """Kept weights, the cheapest first, and pruned ones, the most useful first; with a quota in pairs."""
-        if self._quota is not None:
-            return self._quota.exchanges(mask, view.drop, view.gain)
-        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
-        return (
-            kept[np.argsort(view.drop[kept], kind="stable")],
-            pruned[np.argsort(-view.gain[pruned], kind="stable")],
-        )
+        return self._keeping.ranked(mask, view.drop, view.gain)
 
 
 class _Clock:

@@ -58,8 +58,8 @@ class SelectFactorSearch:
         self._column_norms = np.sqrt(column_squares(self._factor))
         self._scale = self.block.dense_weights
         self._norms = self._column_norms * np.abs(self._scale)
-        self._quota = self.block.quota
-        self._packs = [np.arange(self.block.p)] if self._quota is None else self._quota.packs(2 * WORKING_SET)
+        self._keeping = self.block.keeping
+        self._packs = self._keeping.packs(2 * WORKING_SET)
 
     def run(self, mask: BoolArray, recorder: Recorder, spent: float = 0.0) -> tuple[int, float, bool, str]:
         """Improve `mask` in place. -> moves, swaps looked at, proved 1-swap optimal, why it stopped.
@@ -88,10 +88,7 @@ class SelectFactorSearch:
                 return moves, evaluations, True, "no swap improves"
 
     def _working_set(self, state: "_State", kept: IndexArray, pruned: IndexArray) -> tuple[int, float]:
-        chosen = np.concatenate((kept, pruned))
-        offsets = None
-        if self._quota is not None:
-            chosen, offsets = self._quota.grouped(chosen)
+        chosen, offsets = self._keeping.grouped(np.concatenate((kept, pruned)))
         columns = self._factor[:, chosen].astype(np.float64, copy=False) * self._scale[chosen]
         couplings = columns.T @ columns
         np.fill_diagonal(couplings, 0.0)
@@ -131,7 +128,7 @@ class SelectFactorSearch:
 
     def _is_small(self, members: IndexArray) -> bool:
         """Whether these weights are whole groups that make one working set."""
-        return self._quota is not None and members.size <= 2 * WORKING_SET
+        return not self._keeping.one_count and members.size <= 2 * WORKING_SET
 
     def _scan_all(self, state: "_State", recorder: Recorder, spent: float) -> tuple[int, float, str]:
         """One sweep over all pairs, group by group. -> moves, swaps looked at, why it was cut short."""
@@ -222,8 +219,8 @@ class _State:
 
     def promising(self) -> tuple[IndexArray, IndexArray]:
         """The kept weights that cost most and the pruned weights that cost least, by their fields alone."""
-        if (quota := self._search._quota) is not None:
-            leaving, entering = quota.exchanges(self.mask, -self.fields, -self.fields)
+        if not self._search._keeping.one_count:
+            leaving, entering = self._search._keeping.exchanges(self.mask, -self.fields, -self.fields)
             return leaving[:WORKING_SET], entering[:WORKING_SET]
         kept, pruned = np.flatnonzero(self.mask), np.flatnonzero(~self.mask)
         return _smallest(kept, -self.fields[kept]), _smallest(pruned, self.fields[pruned])

@@ -16,7 +16,7 @@ def improve(block: BlockProblem, mask: BoolArray, rounds: int, recorder: Recorde
     out = np.array(mask, dtype=np.bool_)
     limit = Budget(seconds=recorder.remaining, evaluations=rounds * ROUND_EVALUATIONS)
     # with a quota a working set looks at so few swaps that their number says nothing about its cost
-    most = rounds if block.quota is not None else float("inf")
+    most = float("inf") if block.keeping.one_count else rounds
     search = RefitFactorSearch(block)
     search.run(out, Recorder(limit), most_sets=most)
     return out, search.refit(out)

@@ -67,7 +67,7 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
         if proof:
             found.append((derive(block, proof), proof))
     convex = block.form.strong_convexity is not None
-    if convex and (not found or not np.isfinite(found[0][0]) or block.quota is not None):
+    if convex and (not found or not np.isfinite(found[0][0]) or not block.keeping.one_count):
         proof = {"formulation": LAGRANGIAN, "dual": _dual(block, stop)}
         found.append((derive(block, proof), proof))
     # of an indefinite Hessian, which only mode select has, the shift alone says something
