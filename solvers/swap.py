@@ -14,7 +14,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Counted
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import Budget, Progress, Recorder, register
 from prunebench.kernels.local_search.descent import DescentResult, SwapDescent
@@ -109,7 +109,7 @@ class _Search:
             if number < len(starts):
                 mask = starts[number]
             elif (number - len(starts)) % 2 == 0:
-                mask = _perturbed(self._best().mask, self._block.quota, rng)
+                mask = _perturbed(self._best().mask, self._block.keeping, rng)
             else:
                 mask = self._block.top_mask(rng.random(size))
             self._add(descent.run(mask, self._recorder, self.evaluations))
@@ -179,15 +179,15 @@ def _restarts(size: int) -> int:
     return FEW_RESTARTS if size <= FEW_RESTARTS_SIZE else 1
 
 
-def _perturbed(mask: BoolArray, quota: Quota | None, rng: np.random.Generator) -> BoolArray:
+def _perturbed(mask: BoolArray, keeping: Counted, rng: np.random.Generator) -> BoolArray:
     """`mask` with a share of its exchangeable weights exchanged at random, within groups where there is a quota."""
     out = mask.copy()
-    if quota is None:
+    if keeping.one_count:
         kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
         exchanges = max(1, round(PERTURBED_SHARE * min(kept.size, pruned.size)))
         leaving, entering = rng.choice(kept, exchanges, replace=False), rng.choice(pruned, exchanges, replace=False)
     else:
-        kept, pruned = quota.exchanges(mask, rng.random(mask.size), rng.random(mask.size))
+        kept, pruned = keeping.exchanges(mask, rng.random(mask.size), rng.random(mask.size))
         pairs = rng.choice(kept.size, max(1, round(PERTURBED_SHARE * kept.size)), replace=False)
         leaving, entering = kept[pairs], pruned[pairs]
     out[leaving] = False

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Counted
 from prunebench.solvers.anneal.dense import RUN, State, fields_of, uniform
 from prunebench.solvers.anneal.factor import dot, residual_of
 
@@ -34,7 +34,7 @@ class Layout:
     places: IndexArray
 
     @staticmethod
-    def of(quota: Quota) -> "Layout":
+    def of(quota: Counted) -> "Layout":
         """The layout of a quota with more than one feasible mask."""
         pruned = quota.sizes - quota.counts
         group = np.repeat(np.arange(quota.counts.size), quota.counts)

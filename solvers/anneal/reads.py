@@ -148,7 +148,7 @@ def reads_of(block: BlockProblem, couplings: str, seed: np.uint64) -> DenseReads
     """
     qubo = block.to_qubo()
     linear = np.array(qubo.linear)
-    layout = None if block.quota is None else Layout.of(block.quota)
+    layout = None if block.keeping.one_count else Layout.of(block.keeping)
     if qubo.factor is not None and (couplings == "factor" or (couplings == "auto" and block.p > DENSE_SIZE)):
         columns = np.multiply(qubo.factor.T, qubo.scale[:, None], order="C", dtype=np.float64)
         return FactorReads(columns, linear, block.keep, layout=layout).measure(seed)

@@ -96,7 +96,7 @@ class Anneal:
 
     def warm_up(self, block: BlockProblem) -> None:
         """Load or compile the sweeps on couplings and on the factor, and the polish."""
-        _compile(block.quota is not None)
+        _compile(not block.keeping.one_count)
 
     def refuses(self, block: BlockProblem) -> str:
         """Options out of range, or the factor of a form that holds none."""
@@ -118,7 +118,7 @@ class Anneal:
         self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
     ) -> Solution:
         """The best mask of all reads, polished if asked for, or the incumbent where nothing beats it."""
-        compiling = _compile(block.quota is not None) if not block.settled and budget.seconds > 0.0 else 0.0
+        compiling = _compile(not block.keeping.one_count) if not block.settled and budget.seconds > 0.0 else 0.0
         recorder = Recorder(budget, progress)
         search = _Search(self, block, recorder)
         status = Status.FEASIBLE

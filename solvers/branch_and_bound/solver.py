@@ -63,7 +63,7 @@ class BranchAndBound:
             return f"threads is {self.threads}; choose at least 1"
         if block.p > MAX_SIZE:
             return f"it handles at most {MAX_SIZE} weights; use solver 'swap' with --bound, or smaller blocks"
-        if block.quota is not None and block.mode == "refit":
+        if not block.keeping.one_count and block.mode == "refit":
             return (
                 "in mode refit it takes no quota; choose solver 'highs' (a few dozen weights), 'exhaustive' or 'swap'"
             )
@@ -149,7 +149,7 @@ class _Run:
         block, recorder = self.block, self.recorder
         self._offer(self.descent.run(self.mask, recorder).mask)
         select = block.mode == "select"
-        if select and block.quota is None and not recorder.expired():
+        if select and block.keeping.one_count and not recorder.expired():
             start = SelectProgram.of(block, self.objective)
             self._offer(kicked_mask(start, self.mask, KICKS_A_WEIGHT * block.p))
         self.bound = min(block.form.lower_bound(), self.objective)
@@ -163,11 +163,11 @@ class _Run:
             tree = SelectTree(program, upper, expired)
             point, price, root = tree.root_proof()
             formulation = "select: diagonal shift"
-            if block.quota is not None:
+            if not block.keeping.one_count:
                 self.bound = max(self.bound, min(program.outer(root), self.objective))
                 # a mask that breaks the quota costs root + 2·weight at least: more than the incumbent
                 weight = PENALTY * max(upper - root, 0.0) + LEAST_PENALTY
-                program = program.within(block.quota, weight)
+                program = program.within(block.keeping, weight)
                 if self.writer is not None:
                     self.writer.penalty = weight / program.scale
                 tree = SelectTree(program, upper, expired)

@@ -26,7 +26,7 @@ class MaskDescent:
         self._scale = block.dense_weights
         squares = block.form.diagonal() - block.form.ridge
         self._own = self._scale**2 * squares
-        self._quota = block.quota
+        self._keeping = block.keeping
 
     def run(self, mask: BoolArray, steps: int, stop: Callable[[int], str]) -> tuple[BoolArray, int]:
         """Steps until none lowers E. bool (p,) -> bool (p,), and the steps made."""
@@ -65,10 +65,7 @@ class MaskDescent:
 
     def _pairs(self, mask: BoolArray, fields: FloatArray) -> tuple[IndexArray, IndexArray]:
         """Weights in the order in which the path exchanges them, the r-th with the r-th."""
-        if self._quota is not None:
-            return self._quota.exchanges(mask, -fields, -fields)
-        kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
-        return kept[np.argsort(-fields[kept], kind="stable")], pruned[np.argsort(fields[pruned], kind="stable")]
+        return self._keeping.ranked(mask, -fields, -fields)
 
     def _along(
         self, residual: FloatArray, path: FloatArray, out: IndexArray, into: IndexArray, before: float

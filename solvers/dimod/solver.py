@@ -90,7 +90,7 @@ class DimodSolver:
             return f"at most {self.max_size} weights; set the block size to {self.max_size} or use solver 'anneal'"
         if self.encoding not in ENCODINGS:
             return f"encoding is {self.encoding!r}; choose one of {', '.join(ENCODINGS)}"
-        if block.quota is not None and self.encoding == "lagrange":
+        if not block.keeping.one_count and self.encoding == "lagrange":
             return LAGRANGE_QUOTA
         if self.reads < 1:
             return f"reads is {self.reads}; choose at least 1"

@@ -172,7 +172,7 @@ class _Enumeration:
     def __init__(self, block: BlockProblem, collected: "Collected | None" = None) -> None:
         self._kept = block.keep * 2 <= block.p
         self._size = block.p
-        self._order = np.arange(block.p) if block.quota is None else block.quota.order
+        self._order = block.keeping.order
         make = _select if block.mode == "select" else _refit
         try:
             self._walk, self.doubt = make(block, self._kept, self._order, collected)
@@ -216,8 +216,7 @@ def _select(block: BlockProblem, kept: bool, order: IndexArray, collected: "Coll
         # from the dense point, where the gradient is known without cancellation
         form, dense = block.form, block.dense_weights
         linear, base = 0.5 * dense**2 * form.diagonal() - dense * form.gradient(dense), form.value(dense)
-    couplings = qubo.couplings if block.quota is None else qubo.couplings[np.ix_(order, order)]
-    walk = SelectEnumeration(couplings, linear[order], *_levels(block, kept), collected)
+    walk = SelectEnumeration(qubo.couplings[np.ix_(order, order)], linear[order], *_levels(block, kept), collected)
     return walk, select_doubt(block, base)
 
 
@@ -242,11 +241,7 @@ def _refit(block: BlockProblem, kept: bool, order: IndexArray, collected: "Colle
 
 def _all_masks(block: BlockProblem) -> Iterator[BoolArray]:
     """Every feasible mask, group by group."""
-    quota = block.quota
-    groups = [(np.arange(block.p), block.keep)]
-    if quota is not None:
-        groups = [(quota.members(g), int(count)) for g, count in enumerate(quota.counts)]
-    for kept in product(*(combinations(members.tolist(), count) for members, count in groups)):
+    for kept in product(*(combinations(members.tolist(), count) for members, count in block.keeping.groups())):
         mask = np.zeros(block.p, dtype=np.bool_)
         mask[[i for part in kept for i in part]] = True
         yield mask
@@ -256,10 +251,9 @@ def _levels(block: BlockProblem, kept: bool) -> "tuple[int, Ranges | None]":
     """How many positions are chosen, and with a quota where each of them may lie."""
     from prunebench.solvers.exhaustive.enumeration import Ranges
 
-    chosen, quota = block.keep if kept else block.p - block.keep, block.quota
-    if quota is None:
-        return chosen, None
-    return chosen, Ranges(quota.sizes, quota.counts if kept else quota.sizes - quota.counts)
+    keeping = block.keeping
+    counts = keeping.counts if kept else keeping.sizes - keeping.counts
+    return int(counts.sum()), None if keeping.one_count else Ranges(keeping.sizes, counts)
 
 
 def _rounded(count: int) -> str:

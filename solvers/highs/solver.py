@@ -114,7 +114,7 @@ class HiGHS:
         if self.formulation != "auto" and self.formulation not in FORMULATIONS[block.mode]:
             allowed = ", ".join(FORMULATIONS[block.mode])
             return f"formulation {self.formulation!r} is not for mode {block.mode}; choose auto, {allowed}"
-        if self.formulation == TANGENTS and block.quota is not None:
+        if self.formulation == TANGENTS and not block.keeping.one_count:
             return "formulation 'tangents' takes no quota; choose auto"
         if self.formulation == TANGENTS and block.mode == "select" and not self.probing:
             return "formulation 'tangents' needs probing in mode select; choose auto, pairs or residuals"
@@ -284,11 +284,11 @@ class _Run:
         expired = lambda: bool(self.recorder.expired())  # noqa: E731  # passed on as a value
         if block.mode == "select":
             program = _widened_select(block, SelectProgram.of(block, self.objective))
-            if block.quota is None:
+            if block.keeping.one_count:
                 self._offer(kicked_mask(program, self.mask, min(block.p**2 // 8, MOST_KICKS)))
                 program = _widened_select(block, SelectProgram.of(block, self.objective))
             shift: FloatArray | None = None
-            if self.options.probing and block.quota is None:
+            if self.options.probing and block.keeping.one_count:
                 program, shift = self._probed(program, expired)
                 if self.formulation == PROBED:
                     return program, None
@@ -308,7 +308,7 @@ class _Run:
             return program, formulations.Residuals(
                 program, certified_shift(program.quadratic, shift), program.inner(self.objective), threads, block.quota
             )
-        if self.formulation in ("auto", TANGENTS) and block.quota is None and self._refit_tangents(expired):
+        if self.formulation in ("auto", TANGENTS) and block.keeping.one_count and self._refit_tangents(expired):
             return None, None
         lowest = block.form.lower_bound()
         refit = _widened_refit(block, RefitProgram.of(block, self.objective, lowest if np.isfinite(lowest) else None))

@@ -84,7 +84,7 @@ class Mfac:
             return removal.saliency(weights, diagonal)
 
         rounds = self.rounds if block.mode == "refit" else 1
-        mask = removal.prune_in_rounds(block.p, block.keep, rounds, costs, recorder.expired, quota=block.quota)
+        mask = removal.prune_in_rounds(block.keeping, rounds, costs, recorder.expired)
         own = self.update == "published" and block.mode == "refit"
         best.offer(mask, "mfac", removal.single_update(form, weights, diagonal, mask) if own else None)
         return best.solution("ranked all weights")

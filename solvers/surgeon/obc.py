@@ -47,10 +47,10 @@ class Obc:
         columns = block.form.columns if isinstance(block.form, RowsForm) else block.p
         if columns > MOST_COLUMNS:
             return f"its rows have {columns:,} weights and each costs their cube; take at most {MOST_COLUMNS:,}"
-        if block.quota is not None:
+        if not block.keeping.one_count:
             row = np.arange(block.p) // columns
-            first = row[block.quota.order[block.quota.offsets[:-1]]]
-            if (first[block.quota.group] != row).any():
+            first = row[block.keeping.order[block.keeping.offsets[:-1]]]
+            if (first[block.keeping.group] != row).any():
                 return "its quota has groups that reach over rows; use the solver alps, or no quota"
         return refusal(block)
 
@@ -70,13 +70,13 @@ def _mask(block: BlockProblem) -> BoolArray:
     from prunebench.solvers.surgeon import removal_loops, rows
 
     matrix, slope, _ = LayerView.of(block).scaled()
-    if block.quota is None:
+    if block.keeping.one_count:
         return rows.layer_mask(matrix, slope, block.keep).reshape(-1)
     columns = slope.shape[1]
     some = block.incumbent
     out = np.zeros(block.p, dtype=np.bool_)
     for row in range(slope.shape[0]):
         part = np.arange(row * columns, (row + 1) * columns)
-        quota = block.quota.within(part, some)
-        out[part], _ = removal_loops.drop_one_by_one(matrix, slope[row], quota.keep, columns, quota)
+        inside = block.keeping.within(part, some)
+        out[part], _ = removal_loops.drop_one_by_one(matrix, slope[row], inside, columns)
     return out

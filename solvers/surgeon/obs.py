@@ -94,12 +94,10 @@ class Obs:
             return _one_by_one(block)
         costs = _MfacCosts(block, self.rows) if self.estimate == "mfac" else _ExactCosts(block)
         return removal.prune_in_rounds(
-            block.p,
-            block.keep,
+            block.keeping,
             self.rounds,
             costs,
             lambda made: best.recorder.expired(best.evaluations + made),
-            quota=block.quota,
         )
 
     def _swap(self, best: Candidates) -> bool:
@@ -151,5 +149,5 @@ def _one_by_one(block: BlockProblem) -> BoolArray:
     matrix = form.gram(np.arange(block.p))
     scale = 1.0 / np.sqrt(matrix.diagonal())
     slope = scale * (form.linear - form.product(form.centre))
-    mask, _ = removal_loops.drop_one_by_one(matrix * scale[:, None] * scale, slope, block.keep, block.p, block.quota)
+    mask, _ = removal_loops.drop_one_by_one(matrix * scale[:, None] * scale, slope, block.keeping, block.p)
     return mask

@@ -12,8 +12,7 @@ import numpy.typing as npt
 import scipy.linalg
 
 from prunebench.core.arrays import BoolArray, FloatArray, times, transposed_times
-from prunebench.core.keeping import Quota
-from prunebench.core.masks import top_mask
+from prunebench.core.keeping import Counted
 from prunebench.core.quadratic import QuadraticForm
 
 COLUMN_CHUNK = 4096
@@ -103,32 +102,25 @@ def saliency(weights: FloatArray, diagonal: FloatArray) -> FloatArray:
 
 
 def prune_in_rounds(
-    size: int,
-    keep: int,
+    keeping: Counted,
     rounds: int,
     costs: Callable[[BoolArray], FloatArray],
     stop: Callable[[int], str],
     mask: BoolArray | None = None,
-    quota: Quota | None = None,
 ) -> BoolArray:
     """Drop the cheapest weights in `rounds` rounds, the kept count falling geometrically, costs taken anew in each.
 
     costs : a mask -> what dropping each kept weight costs, (p,);  stop : given the rounds made, why
-    all remaining weights must go at once now, or "";  quota : the counts fall in every group by itself
+    all remaining weights must go at once now, or ""; the counts of a quota fall in every group by itself
     """
-    kept = np.ones(size, dtype=np.bool_) if mask is None else mask.copy()
-    count = int(kept.sum())
+    kept = np.ones(keeping.p, dtype=np.bool_) if mask is None else mask.copy()
     for number in range(rounds):
         last = number == rounds - 1 or bool(stop(number + 1))
         ranked = np.where(kept, costs(kept), -np.inf)
-        if quota is not None:
-            held = quota.kept_of(kept)
-            share = (quota.counts / np.maximum(held, 1)) ** (1.0 / (rounds - number))
-            kept = (quota if last else quota.with_counts(np.rint(held * share).astype(np.int64))).top_mask(ranked)
-        else:
-            target = keep if last else round(count * (keep / count) ** (1.0 / (rounds - number)))
-            kept = top_mask(ranked, target)
-            count = target
+        held = keeping.kept_of(kept)
+        share = (keeping.counts / np.maximum(held, 1)) ** (1.0 / (rounds - number))
+        due = keeping if last else keeping.with_counts(np.rint(held * share).astype(np.int64))
+        kept = due.top_mask(ranked)
         if last:
             break
     return kept

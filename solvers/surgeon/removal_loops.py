@@ -7,21 +7,18 @@ import numpy as np
 from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Counted
 
 
-def drop_one_by_one(
-    matrix: FloatArray, slope: FloatArray, keep: int, most: int, quota: Quota | None = None
-) -> tuple[BoolArray, int]:
+def drop_one_by_one(matrix: FloatArray, slope: FloatArray, keeping: Counted, most: int) -> tuple[BoolArray, int]:
     """Prune p − keep weights of the quadratic ½w'Hw + q'w, the cheapest first, from its minimiser.
 
     Parameters
     ----------
     matrix : float64 (p, p)   H, positive definite, scaled to unit diagonal
     slope : float64 (p,)      q, in the same scale
-    keep : how many stay
+    keeping : how many stay, in all or in each group; a group that is down to its count loses no more
     most : at most so many leave; the rest of the p − keep cheapest are then dropped at once
-    quota : a group that is down to its count loses no more
 
     Returns
     -------
@@ -31,13 +28,11 @@ def drop_one_by_one(
     inverse = 0.5 * (inverse + inverse.T)
     weights = -inverse @ slope
     mask = np.ones(slope.size, dtype=np.bool_)
-    steps = min(slope.size - keep, most)
-    group = np.empty(0, dtype=np.int64) if quota is None else np.array(quota.group)
-    spare = np.empty(0, dtype=np.int64) if quota is None else quota.sizes - quota.counts
-    costs = _drop(inverse, weights, mask, steps, group, spare)
-    if quota is not None:
-        return quota.top_mask(np.where(mask, costs, -np.inf)), steps
-    left = int(mask.sum()) - keep
+    steps = min(slope.size - keeping.keep, most)
+    costs = _drop(inverse, weights, mask, steps, np.array(keeping.group), keeping.sizes - keeping.counts)
+    if not keeping.one_count:
+        return keeping.top_mask(np.where(mask, costs, -np.inf)), steps
+    left = int(mask.sum()) - keeping.keep
     if left > 0:
         order: IndexArray = np.argsort(costs, kind="stable")
         mask[order[mask[order]][:left]] = False
@@ -55,7 +50,7 @@ def _drop(
         for i in range(size):
             if mask[i]:
                 costs[i] = weights[i] * weights[i] / max(inverse[i, i], 1e-300)
-                if (cheapest < 0 or costs[i] < costs[cheapest]) and (group.size == 0 or spare[group[i]] > 0):
+                if (cheapest < 0 or costs[i] < costs[cheapest]) and spare[group[i]] > 0:
                     cheapest = i
         pivot = inverse[cheapest, cheapest]
         column = inverse[cheapest].copy()
@@ -67,8 +62,7 @@ def _drop(
                 for j in range(size):
                     inverse[i, j] -= share * column[j]
         mask[cheapest] = False
-        if group.size:
-            spare[group[cheapest]] -= 1
+        spare[group[cheapest]] -= 1
         weights[cheapest] = 0.0
     for i in range(size):
         costs[i] = weights[i] * weights[i] / max(inverse[i, i], 1e-300) if mask[i] else np.inf

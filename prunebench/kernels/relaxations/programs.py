@@ -18,7 +18,7 @@ import numpy as np
 from prunebench.core import lapack
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Counted
 
 HALF_ULP = 0.5 * float(np.finfo(np.float64).eps)
 TARGET = 1000.0
@@ -67,17 +67,17 @@ class SelectProgram:
             quadratic * scale, linear * scale, block.p - block.keep, constant, scale, unit * lost * scale
         )
 
-    def within(self, quota: Quota, weight: float) -> "SelectProgram":
+    def within(self, keeping: Counted, weight: float) -> "SelectProgram":
         """The program with weight·(Σ_g x − r_g)² added for every group, r_g how many weights it prunes.
 
         Nothing changes where the quota is kept. Elsewhere on the count's plane two groups at least
         miss their counts, so the value rises by at least 2·weight. The constant Σ weight·r_g² is
         spread over the entries by Σx = count, which keeps values near their old size.
         """
-        pruned = (quota.sizes - quota.counts).astype(np.float64)
+        pruned = (keeping.sizes - keeping.counts).astype(np.float64)
         offset = weight * float(pruned @ pruned)
-        quadratic = self.quadratic + 2.0 * weight * (quota.group[:, None] == quota.group)
-        linear = self.linear - 2.0 * weight * pruned[quota.group] + offset / self.count
+        quadratic = self.quadratic + 2.0 * weight * (keeping.group[:, None] == keeping.group)
+        linear = self.linear - 2.0 * weight * pruned[keeping.group] + offset / self.count
         lost = 4.0 * HALF_ULP * (float(np.abs(quadratic).sum()) + float(np.abs(linear).sum()) + offset)
         return replace(self, quadratic=quadratic, linear=linear, rounding=self.rounding + lost)
 
