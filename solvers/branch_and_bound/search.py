@@ -76,6 +76,7 @@ class Search:
     def run(self, limit: int) -> None:
         """Search until the bound meets the incumbent or `stop` gives a reason."""
         self._push(-np.inf, self.tree, self.tree.root())
+        self.reason = self.stop(self.value, self.bound, self.nodes)
         with ThreadPoolExecutor(self.threads) as pool:
             running: dict[Future[tuple[Dive, bool]], tuple[float, bool]] = {}
             while True:

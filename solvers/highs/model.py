@@ -46,8 +46,8 @@ class Rows:
     def add(self, columns: Any, values: Any, lower: float = -np.inf, upper: float = np.inf) -> None:
         """One row."""
         self.starts.append(len(self.columns))
-        self.columns.extend(int(column) for column in columns)
-        self.values.extend(float(value) for value in values)
+        self.columns.extend(np.asarray(columns, dtype=np.int64).tolist())
+        self.values.extend(np.asarray(values, dtype=np.float64).tolist())
         self.lower.append(lower)
         self.upper.append(upper)
 

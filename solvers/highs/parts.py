@@ -229,12 +229,14 @@ class Front:
         """Close every part, or end with a reason."""
         root, _, bound = self.tree.root_proof()
         end = self.trail.enter(self.tree)
-        self._take(Part(root, np.full(root.size, FREE, np.int8), bound, end), NODES_OF_THE_WHOLE)
+        self._push(Part(root, np.full(root.size, FREE, np.int8), bound, end))
+        limit = NODES_OF_THE_WHOLE
         while self._heap and not self.reason:
             self._tell(np.inf)
             self.reason = self.stop(self.nodes)
             if not self.reason:
-                self._take(heapq.heappop(self._heap)[2], NODES_OF_A_PART)
+                self._take(heapq.heappop(self._heap)[2], limit)
+                limit = NODES_OF_A_PART
         self._tell(np.inf)
 
     def _take(self, part: Part, limit: int) -> None:

@@ -207,7 +207,8 @@ class _Run:
         self._raise_bound(block.form.lower_bound())
         program, formulation = self._formulated()
         if program is None or formulation is None:
-            if self.formulation not in (PROBED, TANGENTS):
+            self.reason = self.reason or recorder.expired(self.nodes)
+            if not self.reason and self.formulation not in (PROBED, TANGENTS):
                 self.reason = "no bound: the curvature is not positive definite in floating point; raise the ridge"
             return
         # what probing may be off by is in the tolerance already
@@ -234,6 +235,7 @@ class _Run:
                 others = program.outer(dual + formulation.offset - formulation.slack)
                 self._raise_bound(min([others, *apart.values()]))
 
+        self.reason = recorder.expired(self.nodes)
         while not self.reason:
             self.rounds += 1
             outcome = model.solve(
@@ -317,7 +319,7 @@ class _Run:
         upper = refit.inner(self.objective)
         split = best_split(refit, upper, stop=expired)
         delta = None if split is None else certified_split(refit, split.delta)
-        if delta is None:
+        if delta is None or expired():
             return refit, None
         if self.formulation == "mask-cuts":
             return refit, formulations.MaskCuts(refit, delta, threads, block.quota)
@@ -364,6 +366,7 @@ class _Run:
         from prunebench.kernels.trees.dives import RefitTree
         from prunebench.solvers.highs.parts import INFEASIBLE, NODES_OF_THE_WHOLE, prove_refit
 
+        self.formulation = TANGENTS
         while not (self.reason or expired()):
             # once more for every better incumbent
             program = _widened_refit(self.block, RefitProgram.of(self.block, self.objective))
@@ -371,20 +374,23 @@ class _Run:
             tree = RefitTree.of(program, upper, expired)
             if tree is None:
                 return False
+            _, root = tree.root_proof()
+            self._raise_bound(program.outer(root))
+            if expired():
+                break
             # what a dive finds: against a poor incumbent no small tree closes
             mask = tree.dive(tree.root(), upper, NODES_OF_THE_WHOLE).mask
             if mask is not None:
                 self._offer(mask)
                 if self.objective < before:
                     continue
-            proof = prove_refit(tree, upper, self.options.threads)
+            proof = None if expired() else prove_refit(tree, upper, self.options.threads)
+            if proof is None and expired():
+                break
             if proof is None:
                 return False
-            self.formulation = TANGENTS
             exclusion, tangent_at = proof
             self.tolerance = 2.0 * program.rounding / program.scale
-            _, root = tree.root_proof()
-            self._raise_bound(program.outer(root))
             self.root = self.bound
 
             watch = self._watcher(program, exclusion)

@@ -17,6 +17,10 @@ from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import missing_packages
 from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Recorder, Solution, Status
+from prunebench.kernels.trees.dives import RefitTree, SelectTree
+from prunebench.solvers.highs import parts
+from prunebench.solvers.highs.model import Model
+from prunebench.solvers.highs.parts import Front
 from prunebench.testing.instances import instance
 
 GENEROUS = 1000.0
@@ -94,6 +98,58 @@ def test_anneal_says_so_where_a_limit_is_too_short_for_a_read(monkeypatch):
     assert found.details["sweeps"] < 1000
     assert found.status is Status.TIME_LIMIT
     assert "time limit" in found.stop_reason
+
+
+class _Looks:
+    """A clock that says stop after some looks, and what is begun after the first that did."""
+
+    reason = "time limit of 1 s"
+
+    def __init__(self, looks):
+        self.left, self.late = looks, []
+
+    def expired(self, evaluations=0):
+        self.left -= 1
+        return self.reason if self.left < 0 else ""
+
+    def watched(self, part):
+        def run(*given, **named):
+            if self.left < 0:
+                self.late.append(part.__qualname__)
+            return part(*given, **named)
+
+        return run
+
+
+@pytest.mark.parametrize("mode", ["select", "refit"])
+@pytest.mark.parametrize("name", ["branch-and-bound", "highs"])
+def test_nothing_new_is_begun_once_a_look_at_the_clock_says_stop(name, mode, monkeypatch):
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(24, 24))
+    weights = 1.0 / np.linalg.norm(factor, axis=0)
+    block = BlockProblem(QuadraticForm(factor=factor, ridge=1e-3, centre=weights), weights, 12, mode)
+    stopped = bounded = 0
+    for looks in range(0, 40, 2):
+        clock = _Looks(looks)
+        with monkeypatch.context() as patch:
+            patch.setattr(Recorder, "expired", lambda _, evaluations=0, clock=clock: clock.expired())
+            long = [
+                (SelectTree, "dive"),
+                (RefitTree, "dive"),
+                (parts, "prove_refit"),
+                (Front, "_take"),
+                (Model, "solve"),
+            ]
+            for owner, part in long:
+                patch.setattr(owner, part, clock.watched(getattr(owner, part)))
+            found = solve(block, name)
+        if clock.left >= 0:
+            break
+        assert not clock.late, looks
+        assert found.stop_reason in (clock.reason, "proved optimal"), looks
+        stopped += found.status is Status.TIME_LIMIT
+        bounded += np.isfinite(found.lower_bound)
+    assert min(stopped, bounded) >= 2
 
 
 class _Slow:
