@@ -1,21 +1,24 @@
 """Bounds hold wherever they are taken: beside the count's plane, away from the optimum, at arrays that were rounded."""
 
+from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 import pytest
 
 from prunebench import BlockProblem, QuadraticForm
+from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.masks import top_mask
-from prunebench.core.proof import Signs
+from prunebench.core.proof import ProofWriter, Signs
 from prunebench.kernels.relaxations.certificate import shift_bound
 from prunebench.kernels.relaxations.programs import RefitProgram
 from prunebench.kernels.trees import dives
 from prunebench.kernels.trees.dives import Dive, RefitTree
 from prunebench.kernels.trees.refit_node import dual_bound, square_end
 from prunebench.kernels.trees.select_node import FREE, Records, bound_at, gradient_at
-from prunebench.proofs import enumeration
-from prunebench.proofs.relaxations import Curvature, Tangent
+from prunebench.proofs import check, enumeration
+from prunebench.proofs.check import proved_bound
+from prunebench.proofs.relaxations import Costs, Curvature, Tangent, expansion
 from prunebench.solvers.branch_and_bound.search import Search
 from prunebench.testing.exact import Exact
 from prunebench.testing.hostile import ill_conditioned
@@ -168,3 +171,97 @@ def test_single_masks_for_which_a_dive_has_no_room_lower_what_it_proves(monkeypa
         assert none.closed == min((bound for bound, _ in held.singles), default=np.inf)
         left += len(held.singles)
     assert left > 5
+
+
+# --- the checker of proofs ---
+
+
+def written(block, *records):
+    """A proof of (parent, value, branch, what is fixed, point) for each record, of a relaxation without a shift."""
+    writer = ProofWriter(block.hash, block.mode, block.p)
+    row = writer.relaxation(np.zeros(block.p), np.full(block.p, -1, np.int8))
+    for parent, value, branch, fixed, point in records:
+        writer.add(
+            row, np.array([parent]), np.array([value], np.int8), np.array([branch]), fixed[None].astype(np.int8),
+            point[None],
+        )  # fmt: skip
+    return writer.proof()
+
+
+def select_block():
+    rng = np.random.default_rng(0)
+    form = QuadraticForm(factor=rng.normal(size=(8, 6)), ridge=0.1, centre=rng.normal(size=6))
+    return BlockProblem(form, form.centre, 3, "select")
+
+
+def test_what_a_record_fixes_without_a_proof_counts_as_open():
+    block = select_block()
+    exact = Exact.of(block)
+    for mask in exact.masks():
+        proof = written(block, (-1, -1, -1, mask.astype(np.int8), 1.0 - mask))
+        assert proved_bound(block, proof).bound <= exact.optimum
+
+
+def test_a_record_knows_what_those_above_it_prove():
+    block = select_block()
+    free, good, bad = np.full(6, -1), np.full(6, 0.5), np.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
+    kept, pruned = free.copy(), free.copy()
+    kept[0], pruned[0] = 1, 0
+    root = proved_bound(block, written(block, (-1, -1, -1, free, good))).bound
+    assert proved_bound(block, written(block, (-1, -1, -1, free, bad))).bound < root
+    below = written(block, (-1, -1, 0, free, good), (0, 0, -1, pruned, bad), (0, 1, -1, kept, bad))
+    assert proved_bound(block, below).bound >= root
+
+
+def test_sums_of_costs_are_rounded_down():
+    block = convex_on_the_plane_alone()
+    free = np.full((1, P), -1, np.int8)
+    proof = written(block, (-1, -1, -1, free[0], np.full(P, 0.5)))
+    rng = np.random.default_rng(0)
+    above = 0
+    for _ in range(200):
+        costs = Costs(rng.normal(size=1), np.zeros(1), rng.normal(size=(1, P)), kept=bool(rng.random() < 0.5))
+        own, branches, excluded = np.empty(1), np.empty((1, 2)), np.empty(1)
+        check._close(block, proof, costs, np.zeros(1, np.int64), free, free, own, branches, excluded)
+        least = Fraction(costs.start[0]) + sum(sorted(Fraction(cost) for cost in costs.costs[0].tolist())[:KEEP])
+        assert least - Fraction(1e-13) <= Fraction(own[0]) <= least
+        above += Fraction(float(costs.start[0] + np.sort(costs.costs[0])[:KEEP].sum())) > least
+    assert above > 10
+
+
+@pytest.mark.parametrize("given", ["hessian", "factor"])
+def test_a_single_masks_bound_holds_away_from_its_refit_and_whatever_rounding_made_of_the_gradient(monkeypatch, given):
+    # with half of the ridge the first curvature is positive definite, and not with less
+    rng = np.random.default_rng(0)
+    curved = {"hessian": np.diag([-0.49, 1.0, 1.0])} if given == "hessian" else {"factor": np.ones((1, 3))}
+    block = BlockProblem(QuadraticForm(**curved, ridge=1.0, centre=rng.normal(size=3)), np.ones(3), 2, "refit")
+    exact = Exact.of(block)
+    masks = np.array(list(exact.masks()))
+    monkeypatch.setattr(BlockProblem, "weights_of", _beside_the_refit(BlockProblem.weights_of))
+    near = np.full(len(masks), -np.inf)
+    check._close_single_masks(block, masks.astype(np.int8), near)
+    monkeypatch.setattr(check, "expansion", _gradient_lost)
+    lost = np.full(len(masks), -np.inf)
+    check._close_single_masks(block, masks.astype(np.int8), lost)
+    for mask, bound, blind in zip(masks, near, lost, strict=True):
+        assert -np.inf < blind <= bound <= exact.of_mask(mask)
+        assert -np.inf < mask_bound(block, mask) <= exact.of_mask(mask)
+
+
+def _beside_the_refit(refit):
+    """Weights that are off in opposite directions, so that two that are alike feel it by their ridge alone."""
+
+    def moved(block, mask):
+        weights = refit(block, mask)
+        first, last = np.flatnonzero(mask)[[0, -1]]
+        weights[first] += 0.3
+        weights[last] -= 0.3
+        return weights
+
+    return moved
+
+
+def _gradient_lost(block, point):
+    """f and ∇f with the gradient at zero, which is as far off as its error says."""
+    value, value_off, gradient, gradient_off = expansion(block, point)
+    return value, value_off, np.zeros_like(gradient), np.abs(gradient) + gradient_off
