@@ -319,7 +319,7 @@ class _Run:
         upper = refit.inner(self.objective)
         split = best_split(refit, upper, stop=expired)
         delta = None if split is None else certified_split(refit, split.delta)
-        if delta is None or expired():
+        if delta is None or self.recorder.expired():
             return refit, None
         if self.formulation == "mask-cuts":
             return refit, formulations.MaskCuts(refit, delta, threads, block.quota)

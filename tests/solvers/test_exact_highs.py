@@ -194,6 +194,24 @@ def test_a_front_of_parts_proves_the_optimum_from_a_poor_incumbent(monkeypatch, 
     assert models > 0 or part == 8
 
 
+def test_a_front_proves_of_a_part_no_more_than_its_model_proves(monkeypatch):
+    block, proven = hard_block(30), []
+
+    class Weaker(Exclusion):
+        def __init__(self, *given, **named):
+            super().__init__(*given, **named)
+            self.proven -= 1e4
+            proven.append(self.proven)
+
+    monkeypatch.setattr(parts, "Exclusion", Weaker)
+    best, bounds = solve(block, "branch-and-bound").objective, []
+    start = probed(SelectProgram.of(block, best), best, lambda: False)
+    front = Front(start, best, lambda mask: min(best, block.evaluate(mask)), bounds.append, lambda _: "", lambda: 60.0)
+    front.run()
+    assert front.models == len(proven) > 0
+    assert bounds[-1] == front.program.outer(min(proven))
+
+
 def test_it_proves_by_parts_what_branch_and_bound_proves():
     block = hard_block()
     answer, exact = solve(block, "highs"), solve(block, "branch-and-bound")
