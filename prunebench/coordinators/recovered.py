@@ -1,6 +1,7 @@
 """Any coordinator with recovery after its last step, and between its stages where it offers that."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -11,11 +12,32 @@ from prunebench.core.arrays import BoolArray, FloatArray, RealArray
 from prunebench.core.coordinator import Coordinator, Move, Setting, Task, checked_number, checked_state
 from prunebench.core.errors import InvalidInput, PrunebenchError
 from prunebench.core.masks import keep_count
+from prunebench.core.problem import NetworkProblem
 from prunebench.core.recovery import Recovery, Stand, reserved
 from prunebench.core.solution import Solution
 
 MOST_NUMBER = 2**53
 """Steps are counted below this: JSON holds it exactly."""
+
+
+def begin(kind: type[Coordinator], setting: Setting) -> Coordinator:
+    """A new coordinator with the setting's recovery.
+
+    Raises
+    ------
+    InvalidInput   what can only be refused once the network is there
+    """
+    if setting.network is None or not (setting.recovery or kind.recovers_between):
+        return kind.begin(setting)
+    from prunebench.recovery.movable import MovableNetwork
+
+    problem = setting.problem
+    assert isinstance(problem, NetworkProblem)
+    # before the coordinator begins: recoveries look at the dense network
+    division = kind.division(setting, len(problem.calibration()))
+    setting = replace(setting, movable=MovableNetwork(problem, setting.network, division, setting.recovery))
+    inner = kind.begin(setting)
+    return Recovered(inner, setting) if setting.recovery else inner
 
 
 class Recovered(Coordinator):

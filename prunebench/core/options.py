@@ -57,6 +57,7 @@ def build(cls: type, options: Mapping[str, Any]) -> Any:
             raise unknown_name(f"option of {owner}", name, known)
         field = known[name]
         values[field] = parse(f"{owner}: option {name}", value, hints[field]) if isinstance(value, str) else value
+        _require_kind(owner, name, values[field], hints[field])
     made = cls(**values)
     require_kinds(made)
     return made
@@ -76,10 +77,14 @@ def require_kinds(instance: Any) -> None:
     cls = type(instance)
     hints = kinds_of(cls)
     for item in dataclasses.fields(instance):
-        value = getattr(instance, item.name)
-        if item.init and not _fits(value, hints[item.name]):
+        if item.init:
             owner = getattr(cls, "name", cls.__name__)
-            raise InvalidInput(f"{owner}: option {option_name(item)} is {value!r}; {_rule(hints[item.name])}")
+            _require_kind(owner, option_name(item), getattr(instance, item.name), hints[item.name])
+
+
+def _require_kind(owner: str, name: str, value: Any, kind: Any) -> None:
+    if not _fits(value, kind):
+        raise InvalidInput(f"{owner}: option {name} is {value!r}; {_rule(kind)}")
 
 
 def _rule(kind: Any) -> str:

@@ -6,9 +6,9 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
-from prunebench.coordinators.recovered import Recovered
+from prunebench.coordinators.recovered import begin
 from prunebench.core.arrays import RealArray
-from prunebench.core.coordinator import Coordinator, Setting
+from prunebench.core.coordinator import Setting
 from prunebench.core.errors import CannotWrite, Interrupted, InvalidInput, RunFailed
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, selection
 from prunebench.log.run_directory import RunDirectory, resume_line
@@ -60,9 +60,7 @@ def _on_network(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
     timings = {"load": perf_counter() - clock}
 
     clock = perf_counter()
-    setting = _movable(prepared.kind, setting)
-    coordinator = prepared.kind.begin(setting)
-    coordinator = Recovered(coordinator, setting) if setting.recovery else coordinator
+    coordinator = begin(prepared.kind, setting)
     if not run.describes_network():
         _describe(setting, coordinator.network_facts(), run)
     timings["build"] = perf_counter() - clock
@@ -117,21 +115,6 @@ def _loaded(setting: Setting) -> tuple[Setting, dict[str, float]]:
     measures = ", ".join(f"{name} {value:.4f}" for name, value in dense.items())
     setting.say(f"{setting.name}: {network.total} prunable weights, dense {measures}")
     return replace(setting, network=network), dense
-
-
-def _movable(kind: type[Coordinator], setting: Setting) -> Setting:
-    """The setting with its network made movable, where it is recovered or the coordinator may be.
-
-    Before the coordinator begins: recoveries look at the dense network.
-    """
-    if not setting.recovery and not kind.recovers_between:
-        return setting
-    from prunebench.recovery.movable import MovableNetwork
-
-    problem = setting.problem
-    assert isinstance(problem, NetworkProblem)
-    division = kind.division(setting, len(problem.calibration()))
-    return replace(setting, movable=MovableNetwork(problem, setting.network, division, setting.recovery))
 
 
 def _describe(setting: Setting, found: Mapping[str, Any], run: RunDirectory) -> None:
