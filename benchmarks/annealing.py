@@ -19,15 +19,15 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 import annealing_runs as runs
 import annealing_tables as tables
-import numpy as np
 from annealing_reference import reference
 from annealing_runs import Record
 from digits_blocks import FAMILIES, first_layer_block, first_layer_blocks
-from runner import Benchmark, Note, Row
-
 from prunebench import BlockProblem, Budget, QuadraticForm, solve
+from runner import Benchmark, Note, Row
 
 SIZES = (64, 256, 1024)
 SECONDS = {64: {"z": 0.1}, 256: {"z": 4.0}, 1024: {"z": 1.0}}

@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 from annealing_runs import make
-
 from prunebench import BlockProblem, Budget, Status, solve
 
 SEED = 10**6

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from annealing_runs import Record, Store
-from runner import Note, Row
 
+from annealing_runs import Record, Store
 from prunebench import BlockProblem
+from runner import Note, Row
 
 OPTIMUM = 1e-9
 """A gap up to this counts as the optimum: rounding, not quality."""

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from runner import Benchmark, Row, cpu_seconds
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
@@ -29,6 +28,7 @@ from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Solution
 from prunebench.core.solver import make_solver
+from runner import Benchmark, Row, cpu_seconds
 
 Rows = npt.NDArray[np.float32]
 

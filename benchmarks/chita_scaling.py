@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import Benchmark, Note, Row
 
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
@@ -23,6 +22,7 @@ from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget
 from prunebench.core.solver import make_solver
 from prunebench.curvature.gradients import mapped_rows
+from runner import Benchmark, Note, Row
 
 METHODS = ("chita-bso", "admm")
 

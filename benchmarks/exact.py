@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
-from runner import Benchmark, Note, Row
 
 from prunebench import BlockProblem, Budget, Status, solve
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import MODES, Mode
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.runs.cut import cut_block
+from runner import Benchmark, Note, Row
 
 
 class Outcome(NamedTuple):

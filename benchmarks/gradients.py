@@ -13,7 +13,6 @@ from time import perf_counter
 import numpy as np
 import numpy.typing as npt
 import torch
-from runner import Benchmark, Row
 
 from prunebench.core.arrays import IndexArray
 from prunebench.curvature.gradients import gradient_memory, sample_gradients
@@ -21,6 +20,7 @@ from prunebench.networks.classification import cross_entropy
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.samples import TensorSamples
 from prunebench.networks.training import dense_network
+from runner import Benchmark, Row
 
 Rows = npt.NDArray[np.float32]
 NETWORKS = {"784-40-20-10": (784, 40, 20, 10), "784-512-512-10": (784, 512, 512, 10)}

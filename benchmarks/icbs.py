@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import Benchmark, Note, Row, spread
 
 from prunebench.core.block import Mode
 from prunebench.runs.prune import PruneRequest, prune
+from runner import Benchmark, Note, Row, spread
 
 PROBLEM = "garment-fashion-mnist"
 PUBLISHED = {"steps": 90, "accept": "none"}

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from runner import Benchmark, Note, Row
 
 from prunebench.coordinators.icbs.host_memory import icbs_host_bytes
 from prunebench.coordinators.icbs.options import ICBSOptions
@@ -25,6 +24,7 @@ from prunebench.data.language_samples import TokenSamples
 from prunebench.networks.language import sequence_loss
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.torchvision_build import make_importable
+from runner import Benchmark, Note, Row
 
 GIB = 2**30
 

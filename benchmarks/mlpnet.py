@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runner import Benchmark, Note, Row, spread
 
 from prunebench import make_problem
 from prunebench.core.block import BlockProblem, Mode
@@ -28,6 +27,7 @@ from prunebench.core.solver import solve
 from prunebench.curvature.fisher import FisherOptions, network_form
 from prunebench.networks.network import PrunableNetwork
 from prunebench.runs.prune import PruneRequest, prune
+from runner import Benchmark, Note, Row, spread
 
 PROBLEM = "mlpnet-mnist"
 DENSITIES = (0.5, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02)

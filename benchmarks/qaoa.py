@@ -20,10 +20,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+
 from digits_blocks import FAMILIES
 from digits_blocks import any_layer_block as block
-from runner import Benchmark, Row, cpu_seconds
-
 from prunebench import BlockProblem, Budget, Solution, solve
 from prunebench.core.arrays import FloatArray
 from prunebench.forms.circuits import Ansatz, mixer_pairs
@@ -35,6 +34,7 @@ from prunebench.solvers.qaoa.objectives import objective
 from prunebench.solvers.qaoa.optimizers import minimise
 from prunebench.solvers.qaoa.samples import state_statistics
 from prunebench.solvers.qaoa.simulator import Simulator, spread
+from runner import Benchmark, Row, cpu_seconds
 
 LAYERS, STEPS = 5, 20
 PLAIN = {"angles": "layer", "objective": "mean"}

@@ -16,9 +16,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from runner import Benchmark, Row, spread
-
 from prunebench.runs.prune import PruneRequest, prune
+from runner import Benchmark, Row, spread
 
 SAMPLES = {"samples": 200, "accept_samples": 1000}
 """The digits have 1347 calibration samples, fewer than iCBS's defaults want."""

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from runner import Benchmark, Row, cpu_seconds
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.quadratic import QuadraticForm
+from runner import Benchmark, Row, cpu_seconds
 
 
 def textbook(factor: FloatArray, ridge: float, dense: FloatArray, mask: BoolArray) -> FloatArray:

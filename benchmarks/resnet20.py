@@ -21,9 +21,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from runner import Benchmark, Note, Row, spread
-
 from prunebench.runs.prune import PruneRequest, prune, resume
+from runner import Benchmark, Note, Row, spread
 
 DENSE = 91.36
 RECALLED = {0.7: 91.25, 0.6: 91.20, 0.5: 91.04, 0.4: 90.78, 0.3: 90.38, 0.2: 88.72, 0.1: 79.32}

@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from runner import Benchmark, Row, spread
 
 from prunebench.runs.prune import PruneRequest, prune
+from runner import Benchmark, Row, spread
 
 PUBLISHED = ("wanda", "sparsegpt", "sparsegpt (row)")
 FREE = {"fixed_pruned": 0.0, "fixed_kept": 0.0, "gradient_scale": 1.0}

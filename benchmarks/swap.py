@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from runner import Benchmark, Row, cpu_seconds
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import MODES, BlockProblem, Mode
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Recorder
 from prunebench.kernels.local_search.descent import SwapDescent
+from runner import Benchmark, Row, cpu_seconds
 
 REPEATS = 5
 

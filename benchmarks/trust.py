@@ -17,7 +17,6 @@ from time import process_time
 from typing import Any
 
 import numpy as np
-from runner import Benchmark, Note, Row
 
 from prunebench import BlockProblem, QuadraticForm, solve
 from prunebench.commands import verify
@@ -30,6 +29,7 @@ from prunebench.runs.cut import cut_block
 from prunebench.testing import damaged_blocks
 from prunebench.testing.claims import attack
 from prunebench.testing.forged import FORGERIES, forged
+from runner import Benchmark, Note, Row
 
 BLOCKS = {"branch-and-bound": 5000, "exhaustive": 5000, "highs": 500}
 """Ill-conditioned blocks a mode, by solver; HiGHS takes some .3 s a block, the others a tenth of that or less."""

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from helpers import call, refused
 from prunebench import BlockProblem
 from prunebench.cli import main
 from prunebench.testing.instances import instance
@@ -15,22 +16,6 @@ def block_file(tmp_path):
     path = tmp_path / "b.npz"
     instance("cancelling-pairs", 1, "select", p=10).save(path)
     return path
-
-
-def call(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def refused(capsys, *arguments):
-    """The single line on standard error of a request that is refused with exit code 2."""
-    code, out, err = call(capsys, *arguments)
-    assert code == 2, (code, out, err)
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("prunebench: error: ")
-    return err
 
 
 def test_solve_prints_one_json_object_and_nothing_else(capsys, block_file):

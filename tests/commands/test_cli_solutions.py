@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from prunebench.cli import main
+from helpers import call
 from prunebench.commands.export import FORMATS
 from prunebench.testing.instances import BruteForce, instance
 
@@ -18,12 +18,6 @@ def block():
 def block_file(tmp_path, block):
     block.save(tmp_path / "b.npz")
     return tmp_path / "b.npz"
-
-
-def call(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 @pytest.mark.parametrize("mode", ["select", "refit"])

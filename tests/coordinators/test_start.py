@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from helpers import call
 from prunebench import make_problem
-from prunebench.cli import main
 from prunebench.coordinators.icbs.coordinator import ICBS
 from prunebench.coordinators.icbs.options import ICBSOptions
 from prunebench.core.errors import InvalidInput
@@ -14,12 +14,6 @@ from prunebench.runs.start import load_start
 
 WHOLE = ["--option", "block_scope=network", "--block-size", 10**6, "--option", "tabu=0", "--samples", 300]
 FREE = ["--option", "fixed_pruned=0", "--option", "fixed_kept=0", "--gradient-scale", 1, "--ridge", 0.1]
-
-
-def call(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 def prune(capsys, out, *arguments):

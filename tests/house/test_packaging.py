@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = ("torch", "qiskit", "dwave", "pyomo", "dimod", "numba", "highspy", "sklearn", "pandas")
+HEAVY = (
+    *("torch", "qiskit", "qiskit_aer", "dwave", "pyomo", "dimod", "numba", "highspy", "sklearn", "pandas"),
+    *("transformers", "timm"),
+)
 
 
 def _packages_on_disk() -> set[str]:
@@ -53,6 +56,8 @@ def test_the_short_names_refuse_to_be_imported(name):
         "from prunebench import SOLVERS; SOLVERS.names()",
         "from prunebench import PROBLEMS; PROBLEMS.names()",
         "from prunebench.cli import main; main(['solvers', '--json', '--quiet'])",
+        "from prunebench.cli import main; main(['problems', '--json', '--quiet'])",
+        "import prunebench.curvature.fisher",
     ],
 )
 def test_importing_and_listing_load_no_heavy_library(code):

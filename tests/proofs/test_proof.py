@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from prunebench import BlockProblem, Budget, QuadraticForm, solve
+from helpers import gaussian_block
+from prunebench import BlockProblem, Budget, solve
 from prunebench.cli import main
 from prunebench.core.errors import InvalidInput
 from prunebench.core.keeping import Quota
@@ -20,10 +21,7 @@ PROOF = {"proof": True}
 
 
 def block_of(seed, mode, p=24, keep=9, rows=10, ridge=0.02, quota=None):
-    rng = np.random.default_rng(seed)
-    weights = rng.normal(size=p)
-    form = QuadraticForm(factor=rng.normal(size=(rows, p)), ridge=ridge, centre=weights)
-    return BlockProblem(form, weights, keep, mode, quota=quota)
+    return gaussian_block(p, keep, seed, mode, n=rows, ridge=ridge, quota=quota)
 
 
 def test_packed_numbers_come_back():

@@ -6,7 +6,8 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
+from helpers import gaussian_block, hard_block
+from prunebench import Budget, Status, solve
 from prunebench.cli import main
 from prunebench.core.keeping import Quota
 from prunebench.core.optimality import is_proved
@@ -20,18 +21,7 @@ PROOF = {"proof": True}
 
 
 def easy_block(seed, mode="select", p=14, keep=6, rows=5, quota=None):
-    rng = np.random.default_rng(seed)
-    weights = rng.normal(size=p)
-    form = QuadraticForm(factor=rng.normal(size=(rows, p)), ridge=0.02, centre=weights)
-    return BlockProblem(form, weights, keep, mode, quota=quota)
-
-
-def hard_block(p, seed):
-    """Weights whose pruning costs nearly the same: relaxations decide little, and parts are left to HiGHS."""
-    rng = np.random.default_rng(seed)
-    factor = rng.normal(size=(p, p))
-    weights = 1.0 / np.linalg.norm(factor, axis=0)
-    return BlockProblem(QuadraticForm(factor=factor, ridge=1e-4, centre=weights), weights, p // 2, "select")
+    return gaussian_block(p, keep, seed, mode, n=rows, ridge=0.02, quota=quota)
 
 
 @pytest.fixture

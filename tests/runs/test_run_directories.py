@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from prunebench.cli import main
+from helpers import call, refused
 from prunebench.core.errors import Interrupted
 from prunebench.core.registry import COORDINATORS
 from prunebench.log import archive
@@ -80,21 +80,6 @@ def half(tiny, tmp_path):
 @pytest.fixture
 def done(tiny, tmp_path):
     return shutil.copytree(tiny / "finished", tmp_path / "done")
-
-
-def call(capsys, *arguments):
-    code = main([str(argument) for argument in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def refused(capsys, *arguments, code=2):
-    """The one line of error of a call that is refused."""
-    found, out, err = call(capsys, *arguments)
-    assert (found, out, err.count("\n")) == (code, "", 1), (found, out, err)
-    assert err.startswith("prunebench: error: ")
-    assert "--debug" not in err, err
-    return err
 
 
 # --- seals ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
+from helpers import gaussian_block, hard_block
 from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
 from prunebench.core.errors import SolverRefused
 from prunebench.core.keeping import Quota
@@ -33,10 +34,7 @@ FORMULATIONS = {
 
 
 def block_of(mode, p=10, n=6, keep=4, seed=0):
-    rng = np.random.default_rng(seed)
-    weights = rng.normal(size=p)
-    form = QuadraticForm(factor=rng.normal(size=(n, p)), ridge=0.05, centre=weights)
-    return BlockProblem(form, weights, keep, mode)
+    return gaussian_block(p, keep, seed, mode, n=n, ridge=0.05)
 
 
 @pytest.mark.parametrize(("mode", "formulation"), [(m, f) for m, names in FORMULATIONS.items() for f in names])
@@ -96,14 +94,6 @@ def test_what_probing_fixes_is_so_in_every_better_mask():
                 assert left.program.constant + inner / left.program.scale == pytest.approx(value, rel=1e-9)
                 assert x.sum() == left.program.count
     assert fixed > 20
-
-
-def hard_block(p=26, seed=3):
-    """Weights whose pruning costs nearly the same: relaxations decide little."""
-    rng = np.random.default_rng(seed)
-    factor = rng.normal(size=(p, p))
-    weights = 1.0 / np.linalg.norm(factor, axis=0)
-    return BlockProblem(QuadraticForm(factor=factor, ridge=1e-4, centre=weights), weights, p // 2, "select")
 
 
 def tree_of(block, upper):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from helpers import gaussian_block
 from prunebench import BlockProblem, QuadraticForm, Status, solve
 from prunebench.cli import main
 from prunebench.core.errors import InvalidInput, MissingPackage, SolverFailed
@@ -12,10 +13,7 @@ from prunebench.forms import pyomo as forms
 
 
 def block_of(mode, p=8, keep=3, seed=0):
-    rng = np.random.default_rng(seed)
-    weights = rng.normal(size=p)
-    form = QuadraticForm(factor=rng.normal(size=(4, p)), ridge=0.1, centre=weights, constant=2.0)
-    return BlockProblem(form, weights, keep, mode)
+    return gaussian_block(p, keep, seed, mode, n=4, ridge=0.1, constant=2.0)
 
 
 @pytest.mark.parametrize("formulation", ["miqp", "milp"])

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from prunebench import BlockProblem, QuadraticForm
+from helpers import gaussian_block
 from prunebench.core.errors import InvalidInput
 from prunebench.forms import qiskit as forms
 from prunebench.forms.circuits import Ansatz, dicke_state, mixer_pairs
@@ -19,10 +19,7 @@ ALL_MIXERS = ("complete", "ring", "grover", "x")
 
 
 def random_block(p=6, keep=3, seed=0, mode="select"):
-    rng = np.random.default_rng(seed)
-    weights = rng.normal(size=p)
-    form = QuadraticForm(factor=rng.normal(size=(9, p)), ridge=0.1, linear=rng.normal(size=p), centre=weights)
-    return BlockProblem(form, weights, keep, mode, problem="test")
+    return gaussian_block(p, keep, seed, mode, n=9, ridge=0.1, linear=True, problem="test")
 
 
 def all_masks(p):

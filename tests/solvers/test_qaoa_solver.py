@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
+from helpers import gaussian_block
+from prunebench import Budget, make_solver, solve
 from prunebench.core import registry
 from prunebench.core.errors import InvalidInput, MissingPackage, PrunebenchError, SolverRefused
 from prunebench.testing.instances import BruteForce
@@ -21,10 +22,7 @@ ONE_LAYER = {"reps": 1, "steps": 5, "shots": 200}
 
 
 def random_block(p=6, keep=3, seed=0, mode="select"):
-    rng = np.random.default_rng(seed)
-    weights = rng.normal(size=p)
-    form = QuadraticForm(factor=rng.normal(size=(20, p)), ridge=0.1, linear=rng.normal(size=p), centre=weights)
-    return BlockProblem(form, weights, keep, mode)
+    return gaussian_block(p, keep, seed, mode, n=20, ridge=0.1, linear=True)
 
 
 class Remote:

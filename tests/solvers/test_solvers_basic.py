@@ -1,8 +1,6 @@
 """The solvers that every other one is measured against: magnitude, exhaustive, swap."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -27,17 +25,6 @@ seeds = st.integers(0, 10_000)
 
 def scale_of(block: BlockProblem) -> float:
     return abs(block.random_mean()) + abs(block.evaluate(block.incumbent)) + abs(block.form.value(np.zeros(block.p)))
-
-
-def test_the_solvers_load_no_compiler_until_they_run():
-    code = (
-        "import sys, prunebench.solvers.swap, prunebench.solvers.exhaustive.solver, prunebench.solvers.magnitude;"
-        "print('numba' in sys.modules, 'torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split() == [
-        "False",
-        "False",
-    ]
 
 
 @pytest.mark.parametrize("mode", MODES)
