@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from prunebench.data.language_samples import Packing, TokenSamples
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""Of the weights: those that layers can compute in, and the checkpoint's own."""
+
 TASKS = ("boolq", "rte", "hellaswag", "winogrande", "arc_easy", "arc_challenge", "openbookqa")
 """The zero-shot tasks of Rosenberg et al., arXiv 2411.17796 (and of Sun et al.: Wanda, arXiv 2306.11695)."""
 

@@ -14,6 +14,7 @@ from prunebench.data.imagenet import ImageNet, ImageNetProblem
 from prunebench.networks.classification import Part
 
 DOWNLOAD = "download"
+"""The value of `weights` that stands for timm's pretrained ones."""
 
 
 @register

@@ -12,9 +12,13 @@ from prunebench.core.problem import Samples, register
 from prunebench.networks.classification import Classification, Part
 
 INPUTS, CLASSES = 64, 10
+"""Pixels of an image, 8×8, and digits."""
 TEST_SHARE = 0.25
+"""Part of the images that is held out: 450, which tells accuracies a percentage point apart."""
 SPLIT_SEED = 0
+"""Of the split, the same whatever the network's seed is, so that networks are judged on the same images."""
 BRIGHTEST = 16.0
+"""The largest pixel of scikit-learn's digits, which are counts; divided by it they are in [0, 1]."""
 
 
 @register

@@ -13,9 +13,13 @@ from prunebench.networks.classification import Classification, Part
 from prunebench.networks.pretrained import Source
 
 SIZES = (784, 512, 512, 10)
+"""Widths from the pixels to the classes."""
 LAYERS = ("linear_relu_stack.linear1", "linear_relu_stack.linear2", "linear_relu_stack.linear3")
+"""The linear layers, by the names that the published checkpoint has."""
 MEAN, STD = 0.5, 0.5
+"""The normalisation of the published training: pixels in [0, 1] become −1 to 1."""
 CHECKPOINT_FILE = "checkpoints/garment_fashion_mnist_784-512-512-10.safetensors"
+"""Where the published weights are looked for below the data folder."""
 
 
 @register

@@ -15,14 +15,17 @@ from prunebench.networks.classification import Classification, Part
 from prunebench.networks.pretrained import Checkpoint
 
 BLOCKS = 3
+"""Residual blocks of each of the three widths: 2·3·3 convolutions, the first one and the linear layer are 20."""
 CHECKPOINTS = {
     "chita": "checkpoints/resnet20_cifar10_chita_1x1down.safetensors",
     "akamaster": "checkpoints/resnet20_cifar10_akamaster_optA.safetensors",
 }
+"""Where the published weights are looked for below the data folder."""
 NORMALISATION = {
     "chita": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "akamaster": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
+"""Mean and standard deviation of each channel by which the training of a variant normalised its images."""
 
 
 @register

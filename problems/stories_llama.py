@@ -13,7 +13,9 @@ from prunebench.core.problem import DATA_VARIABLE, data_directory, register
 from prunebench.problems.causal_lm import CausalLM
 
 CHECKPOINT_FOLDER = "checkpoints/stories260K-llama-hf"
+"""Where model and tokenizer are looked for below the data folder."""
 STORIES = "text/tinystories_917_clean.json"
+"""The stories, below the data folder."""
 
 
 @register

@@ -13,9 +13,13 @@ from prunebench.networks.classification import Classification, Part
 from prunebench.networks.pretrained import Checkpoint
 
 MEAN, STD = 0.1307, 0.3081
+"""Mean and standard deviation of MNIST's pixels in [0, 1], by which the published training normalised them."""
 CHECKPOINT_FILE = "checkpoints/vit_mnist_d64_l6_h8_p7.safetensors"
+"""Where the published weights are looked for below the data folder."""
 DEPTH = 6
+"""Blocks."""
 LAYERS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+"""The linear layers of a block, by timm's names, which the checkpoint has."""
 
 
 @register

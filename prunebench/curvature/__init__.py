@@ -1,1 +1,1 @@
-"""The torch boundary: a network and samples in, a quadratic form out."""
+"""A network and samples in, a quadratic form out: sample gradients, layer inputs, and whether they are right."""

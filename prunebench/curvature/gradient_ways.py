@@ -30,6 +30,7 @@ from prunebench.networks.network import PrunableNetwork, evaluation_mode
 from prunebench.networks.samples import fetched
 
 OUTER, PASSES, VECTORISED, ONE_BY_ONE = "outer products", "layer passes", "vectorised", "one by one"
+"""The ways by name, as run.json and messages give them."""
 
 
 def way_of(

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from prunebench.networks.training import Recipe
 
 CHECKPOINT = "checkpoint"
+"""The value of `weights` that stands for the published checkpoint."""
 TRAIN = "train"
+"""That for a network trained here."""
 
 
 @dataclass(frozen=True)
@@ -125,3 +127,4 @@ class Source:
 
 
 _TRAIN_OPTION = f"weights={TRAIN}"
+"""How the command line asks for it, as messages say."""

@@ -1,1 +1,1 @@
-"""What happens to a network between and after pruning steps: layers refitted, kept weights moved on."""
+"""What happens to a network between and after steps: batch-norm statistics, layers refitted, kept weights moved."""

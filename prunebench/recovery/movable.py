@@ -17,6 +17,7 @@ from prunebench.recovery.batch_norm import BatchNormTracker, averaging, batch_no
 from prunebench.recovery.layer_refit import LayerRefit
 
 EVALUATION_BATCH = 1000
+"""Samples that go through the network at a time where they do not say."""
 SLICE_BYTES = 256 * 2**20
 """Gradients of the whole network that are held at a time while the columns of few weights are gathered."""
 
