@@ -1,178 +1,312 @@
 """Gradual pruning: pruning to a rising sparsity, interleaved with fine-tuning under the mask.
 
-Zhu, Gupta: To prune, or not to prune, 2017; the setting of WoodFisher, M-FAC and CHITA, whose steps
-prune by a solver instead of by magnitude. Any torch optimizer will do; pruned weights stay zero.
+Zhu, Gupta: To prune, or not to prune, 2017; the setting of WoodFisher, M-FAC and CHITA, whose steps prune by a solver
+instead of by magnitude. A pruning is a step, and so is an epoch of fine-tuning.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from prunebench.coordinators import schedules
 from prunebench.core.arrays import BoolArray, FloatArray
-from prunebench.core.block import BlockProblem
-from prunebench.core.errors import InvalidInput, PrunebenchError
+from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.coordinator import (
+    Coordinator,
+    Move,
+    Setting,
+    Task,
+    calibration_seed,
+    checked_number,
+    checked_state,
+    register,
+)
+from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
 from prunebench.core.masks import keep_count
-from prunebench.core.problem import NetworkProblem
-from prunebench.core.solver import Solver, make_solver, solve
+from prunebench.core.problem import NetworkProblem, spread
+from prunebench.core.solution import Solution
+from prunebench.curvature.fisher import FisherOptions, network_form
 
 if TYPE_CHECKING:
-    import torch
-
     from prunebench.networks.network import PrunableNetwork
+    from prunebench.recovery.fine_tune import Tuner
 
-OptimizerFactory = Callable[[Any], Any]
-"""Parameters -> a torch optimizer; called anew after every pruning, so that its momentum starts from zero."""
+Optimizer = Literal["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta"]
+"""Classes of torch.optim."""
+
+OPTIMIZER = "optimizer."
+"""What the names of the optimizer's arrays in a checkpoint begin with, as in `prunebench.recovery.fine_tune`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GradualOptions:
     """How pruning and fine-tuning alternate.
 
-    density, start_density : of the last and the first pruning;  prunings : how many;
-    epochs_between, epochs_end : fine-tuning after each pruning but the last, and after the last;
-    batch_size : samples of a fine-tuning step;  samples, rows_batch, ridge : the quadratic form's;
-    train_samples : calibration samples of an epoch, None for all;  seed : of everything random
+    Raises
+    ------
+    InvalidInput   a count, density, rate or name that makes no sense; the message names it
     """
 
-    density: float
     start_density: float = 0.5
+    """Density of the first pruning."""
+
     schedule: str = "polynomial"
+    """How the density falls: polynomial, exponential, geometric, linear or constant."""
+
     prunings: int = 7
+    """How often the network is pruned."""
+
     epochs_between: int = 1
+    """Epochs of fine-tuning after each pruning but the last."""
+
     epochs_end: int = 2
-    batch_size: int = 128
+    """Epochs of fine-tuning after the last."""
+
     samples: int = 1000
-    rows_batch: int = 1
+    """Calibration samples whose gradients make the quadratic form of a pruning."""
+
+    batch_size: int = 1
+    """Samples whose mean gradient makes a row of it."""
+
     ridge: float = 0.01
+    """Ridge of the form, relative to the mean of the curvature's diagonal."""
+
     train_samples: int | None = None
-    seed: int = 0
-    solver: str = "admm"
-    solver_options: Mapping[str, Any] = field(default_factory=dict)
+    """Calibration samples of an epoch, drawn anew for each; none: all."""
+
+    train_batch: int = 128
+    """Samples of a step of the optimizer."""
+
+    optimizer: Optimizer = "SGD"
+    """A class of torch.optim, made anew after every pruning, so that its momentum starts from zero."""
+
+    learning_rate: float = 0.01
+    """Its learning rate."""
+
+    momentum: float | None = None
+    """Its momentum; none: the optimizer's own."""
+
+    weight_decay: float = 0.0
+    """Its weight decay."""
 
     def __post_init__(self) -> None:
-        for name, least in (("prunings", 1), ("epochs_between", 0), ("epochs_end", 0), ("batch_size", 1)):
+        counts = (("prunings", 1), ("epochs_between", 0), ("epochs_end", 0), ("train_batch", 1), ("train_samples", 1))
+        for name, least in counts:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InvalidInput(f"gradual pruning: {name} is {value!r}; choose a whole number from {least}")
+            if value is not None and value < least:
+                raise InvalidInput(f"coordinator gradual: {name} is {value!r}; choose a whole number from {least}")
+        if self.schedule not in schedules.SCHEDULES:
+            raise unknown_name("schedule", self.schedule, schedules.SCHEDULES)
+        if not (np.isfinite(self.learning_rate) and self.learning_rate > 0.0):
+            raise InvalidInput(f"coordinator gradual: learning_rate is {self.learning_rate}; choose a positive number")
+        _ = self.fisher
+
+    @property
+    def fisher(self) -> FisherOptions:
+        """The options of the quadratic form."""
+        return FisherOptions(samples=self.samples, batch_size=self.batch_size, ridge=self.ridge)
 
 
 @dataclass(frozen=True)
-class GradualRow:
-    """One pruning, counted from 0: its density, and the measures before it, after it and after fine-tuning."""
+class _Step:
+    """A pruning (`epoch` 0), or an epoch after it, counted from 1."""
 
     pruning: int
-    density: float
-    before: Mapping[str, float]
-    pruned: Mapping[str, float]
-    tuned: Mapping[str, float]
+    keep: int
+    epoch: int
 
 
-def prune_gradually(
-    problem: NetworkProblem,
-    options: GradualOptions,
-    optimizer: OptimizerFactory,
-    say: Callable[[str], None] = lambda _line: None,
-) -> tuple["PrunableNetwork", BoolArray, list[GradualRow]]:
-    """Prune a problem's network in steps with fine-tuning between them.
+@register
+class Gradual(Coordinator):
+    """Ask for a pruning's block, train for some epochs once it is told, and prune further.
 
-    Returns
-    -------
-    the network with its final weights, its mask bool (p,) with round(density·p) ones, and one row a pruning
-
-    Raises
-    ------
-    InvalidInput      options that make no sense
-    PrunebenchError   the loss stopped being finite
+    The network holds what is not pruned as well; it is trained along and is part of the state.
     """
-    from prunebench.curvature.fisher import FisherOptions, network_form
-    from prunebench.networks.chosen import prunable_network
 
-    network = prunable_network(problem)
-    solver: Solver = make_solver(options.solver, options.solver_options)
-    fisher = FisherOptions(samples=options.samples, batch_size=options.rows_batch, ridge=options.ridge)
-    rng = np.random.default_rng(options.seed)
-    parts = schedules.densities(options.schedule, options.start_density, options.density, options.prunings)
-    mask: BoolArray = np.ones(network.total, dtype=np.bool_)
-    rows = []
-    for number, part in enumerate(parts):
-        before = problem.evaluate(network.model)
-        weights = network.weights()
-        form = network_form(problem, network, fisher, rng)
-        block = BlockProblem(form, weights, keep_count(part, network.total), "refit", problem=problem.name)
-        solution = solve(block, solver, seed=options.seed + number)
-        mask = solution.mask
-        network.assign(solution.weights)
-        pruned = problem.evaluate(network.model)
-        last = number == len(parts) - 1
-        epochs = options.epochs_end if last else options.epochs_between
-        fine_tune(problem, network, mask, optimizer, epochs, options, rng)
-        tuned = problem.evaluate(network.model)
-        rows.append(GradualRow(number, part, before, pruned, tuned))
-        say(
-            f"pruning {number + 1}/{len(parts)}  density {part:.4f}  accuracy {before['accuracy']:.4f} -> "
-            f"{pruned['accuracy']:.4f}, tuned {tuned['accuracy']:.4f}"
+    name: ClassVar[str] = "gradual"
+    summary: ClassVar[str] = "Pruning to a rising sparsity, with fine-tuning under the mask between."
+    reference: ClassVar[str] = "Zhu, Gupta: To prune, or not to prune, 2017"
+    options_class: ClassVar[type] = GradualOptions
+    flags: ClassVar[Mapping[str, str]] = {"prunings": "T", "learning_rate": "X"}
+    needs_network: ClassVar[bool] = True
+    default_mode: ClassVar[Mode] = "refit"
+    validate_every: ClassVar[int] = 1
+    large_blocks: ClassVar[bool] = True
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting, self.options = setting, setting.options
+        self._network: PrunableNetwork = setting.network
+        self.weights: FloatArray = self._network.weights()
+        self.mask: BoolArray = np.ones(self.weights.size, dtype=np.bool_)
+        self._rng = np.random.default_rng(setting.seed)
+        self._plan = _plan(setting.options, setting.density, self.weights.size)
+        self._done = 0
+        self._asked_from: Mapping[str, Any] | None = None
+        """While a block is out: where the draws stood before it was asked for."""
+        self._tuner: Tuner | None = None
+
+    @classmethod
+    def require(cls, setting: Setting) -> None:
+        """The densities fall."""
+        options: GradualOptions = setting.options
+        schedules.densities(options.schedule, options.start_density, setting.density, options.prunings)
+
+    @classmethod
+    def begin(cls, setting: Setting) -> "Gradual":
+        """Over a network, whose weights now are the dense ones.
+
+        Raises
+        ------
+        InvalidInput   the optimizer does not take what is given
+        """
+        made = cls(setting)
+        made._new_tuner()
+        return made
+
+    def network_facts(self) -> dict[str, Any]:
+        """How gradients are computed, and which weights the samples of a form do not reach."""
+        from prunebench.curvature import reach
+        from prunebench.curvature.gradient_ways import way_of
+
+        network, problem, options = self._network, self._problem, self.options
+        calibration = problem.calibration()
+        count = min(options.samples, len(calibration))
+        looked = spread(len(calibration), count, np.random.default_rng(calibration_seed(self._setting.seed)))
+        way = way_of(network, problem.loss, calibration, looked, batch_size=options.batch_size)
+        reached = reach.reached_by_gradients(network, problem.loss, calibration, looked)
+        return {"gradients": asdict(way), "unreached": reach.unreached(network.layers, reached, count).as_json()}
+
+    @property
+    def total_steps(self) -> int | None:
+        """Prunings and epochs."""
+        return len(self._plan)
+
+    def ask(self, count: int = 1) -> list[Task]:
+        """The whole network as one block where a pruning is due; else []."""
+        if self._asked_from is not None or self._done == len(self._plan) or self._plan[self._done].epoch:
+            return []
+        step = self._plan[self._done]
+        self._network.assign(self.weights)
+        self._asked_from = self._rng.bit_generator.state
+        form = network_form(self._problem, self._network, self.options.fisher, self._rng)
+        label = f"pruning {step.pruning + 1}"
+        name = f"{self._setting.name}/{label}"
+        block = BlockProblem(form, self.weights, step.keep, self._setting.mode, problem=name)
+        return [Task(step.pruning, label, block)]
+
+    def tell(self, task: Task, solution: Solution | None) -> Move:
+        """Put the pruned weights into the network.
+
+        Raises
+        ------
+        PrunebenchError   there is no answer to go on with
+        """
+        if solution is None:
+            raise PrunebenchError(f"{task.block.name} was not solved; there is no answer to go on with")
+        step, before = self._plan[self._done], self.mask
+        self._network.assign(solution.weights)
+        self.mask, self.weights = solution.mask, self._network.weights()
+        self._done, self._asked_from, self._tuner = self._done + 1, None, None
+        change = solution.objective - task.block.form.constant
+        return Move(True, change, int((self.mask != before).sum()), self._details(step, "prune"))
+
+    def advance(self) -> Move | None:
+        """An epoch where one is due.
+
+        Raises
+        ------
+        PrunebenchError   the loss stopped being finite
+        """
+        if self._done == len(self._plan) or not self._plan[self._done].epoch:
+            return None
+        clock, step = perf_counter(), self._plan[self._done]
+        self._network.assign(self.weights)
+        if self._tuner is None:
+            self._tuner = self._new_tuner()
+        drawn = np.random.SeedSequence(entropy=self._setting.seed, spawn_key=(6, self._done)).generate_state(1)
+        loss = self._tuner.epoch(self._rng, self.options.train_samples, int(drawn[0]))
+        self.weights = self._network.weights()
+        self._done += 1
+        more = {"epoch": step.epoch, "training_loss": loss, "seconds": perf_counter() - clock}
+        return Move(True, None, 0, {**self._details(step, "train"), **more})
+
+    @property
+    def complete(self) -> bool:
+        """Whether the last pruning is done."""
+        return all(step.epoch for step in self._plan[self._done :])
+
+    def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """Mask, weights, the model's other tensors, what the optimizer remembers, and where the draws stand."""
+        from prunebench.recovery.fine_tune import other_tensors
+
+        remembered = self._tuner.state() if self._tuner is not None and self._within_epochs else {}
+        arrays = {"mask": self.mask, "weights": self.weights, **other_tensors(self._network), **remembered}
+        drawn = self._asked_from if self._asked_from is not None else self._rng.bit_generator.state
+        return arrays, {"done": self._done, "draws": dict(drawn), "optimizer": list(remembered)}
+
+    def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
+        """Continue after the steps that are done."""
+        from prunebench.recovery.fine_tune import load_other_tensors
+
+        mask, weights = checked_state(arrays, self.weights.size)
+        done = checked_number(info, "done", most=len(self._plan))
+        due = self._plan[done - 1].keep if done else self.weights.size
+        if (kept := int(mask.sum())) != due:
+            raise InvalidInput(f"{kept} weights are kept where {due} are due after {done} steps")
+        names = {name for name in arrays if name.startswith(OPTIMIZER)}
+        if names != set(info["optimizer"]):
+            raise InvalidInput("what the optimizer remembers is not what the checkpoint says that it does")
+        self._rng.bit_generator.state = info["draws"]
+        load_other_tensors(self._network, arrays)
+        self._network.assign(weights)
+        self.mask, self.weights, self._done = mask.astype(np.bool_), weights.astype(np.float64), done
+        self._asked_from, self._tuner = None, None
+        if self._within_epochs:
+            self._tuner = self._new_tuner()
+            self._tuner.load({name: arrays[name] for name in names})
+
+    @property
+    def _problem(self) -> NetworkProblem:
+        problem = self._setting.problem
+        assert isinstance(problem, NetworkProblem)
+        return problem
+
+    @property
+    def _within_epochs(self) -> bool:
+        """Whether epochs of one pruning are done and more are due: the optimizer then goes on."""
+        if not 0 < self._done < len(self._plan):
+            return False
+        return self._plan[self._done - 1].epoch > 0 and self._plan[self._done].epoch > 0
+
+    def _new_tuner(self) -> "Tuner":
+        from prunebench.recovery.fine_tune import Tuner
+
+        options = self.options
+        settings = {"lr": options.learning_rate, "weight_decay": options.weight_decay}
+        settings |= {} if options.momentum is None else {"momentum": options.momentum}
+        return Tuner(
+            self._problem,
+            self._network,
+            self.mask,
+            optimizer=options.optimizer,
+            settings=settings,
+            batch_size=options.train_batch,
         )
-    return network, mask, rows
+
+    def _details(self, step: _Step, kind: str) -> dict[str, Any]:
+        return {"stage": step.pruning + 1, "kind": kind, "density": step.keep / self.weights.size}
 
 
-def fine_tune(
-    problem: NetworkProblem,
-    network: "PrunableNetwork",
-    mask: BoolArray,
-    optimizer: OptimizerFactory,
-    epochs: int,
-    options: GradualOptions,
-    rng: np.random.Generator,
-) -> None:
-    """Train the network in place for some epochs; weights off the mask are zero after every step.
-
-    All parameters are trained, prunable or not; the model is left in evaluation mode.
-
-    Raises
-    ------
-    PrunebenchError   the loss of a batch is not finite
-    """
-    import torch
-
-    if epochs == 0:
-        return
-    model, samples = network.model, problem.calibration()
-    parameters = list(model.parameters())
-    masks = _mask_tensors(network, mask)
-    tuner = optimizer(parameters)
-    count = len(samples) if options.train_samples is None else min(options.train_samples, len(samples))
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    model.train()
-    with torch.enable_grad():
-        for _ in range(epochs):
-            order = rng.permutation(len(samples))[:count]
-            for start in range(0, count, options.batch_size):
-                inputs, targets = samples.batch(order[start : start + options.batch_size])
-                tuner.zero_grad(set_to_none=True)
-                loss = problem.loss(model(inputs), targets).mean()
-                if not bool(torch.isfinite(loss)):
-                    raise PrunebenchError(
-                        "the loss stopped being finite while fine-tuning; use a smaller learning rate"
-                    )
-                loss.backward()
-                tuner.step()
-                with torch.no_grad():
-                    for parameter, kept in masks:
-                        parameter.mul_(kept)
-    model.zero_grad(set_to_none=True)
-    model.eval()
-
-
-def _mask_tensors(network: "PrunableNetwork", mask: BoolArray) -> "list[tuple[torch.nn.Parameter, torch.Tensor]]":
-    import torch
-
-    out = []
-    for layer in network.layers:
-        parameter = network.model.get_parameter(layer.name)
-        kept: FloatArray = mask[layer.start : layer.stop].reshape(layer.shape).astype(np.float64)
-        out.append((parameter, torch.from_numpy(kept).to(dtype=parameter.dtype, device=parameter.device)))
+def _plan(options: GradualOptions, density: float, size: int) -> list[_Step]:
+    """Every pruning and the epochs after it."""
+    out: list[_Step] = []
+    parts = schedules.densities(options.schedule, options.start_density, density, options.prunings)
+    for number, part in enumerate(parts):
+        keep = keep_count(part, size)
+        epochs = options.epochs_end if number == len(parts) - 1 else options.epochs_between
+        out += [_Step(number, keep, epoch) for epoch in range(epochs + 1)]
     return out

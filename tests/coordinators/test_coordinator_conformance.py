@@ -22,6 +22,7 @@ from prunebench.testing.drawn import drawn_network
 
 THIRD_PARTY = Path(__file__).with_name("third_party")
 SHORT = {
+    "gradual": {"prunings": 2, "samples": 60, "train_samples": 100, "momentum": 0.9, "epochs_end": 3},
     "icbs": {"steps": 3, "block_size": 16, "samples": 60, "accept_samples": 100, "blocks_per_step": 2},
     "layer-wise": {"samples": 64},
     "multi-stage": {"stages": 2, "samples": 60, "held_out": 60},

@@ -1,4 +1,4 @@
-"""Multi-stage and gradual pruning, batch-norm statistics, and the networks and loaders they need."""
+"""Multi-stage pruning, batch-norm statistics, and the networks and loaders they need."""
 
 import itertools
 import json
@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from prunebench import make_problem
-from prunebench.coordinators.gradual import GradualOptions, prune_gradually
 from prunebench.coordinators.multi_stage.coordinator import MultiStageOptions
 from prunebench.coordinators.schedules import SCHEDULES, densities
 from prunebench.core.errors import Interrupted, InvalidInput, MissingData, UnknownName
@@ -185,15 +184,6 @@ def test_fewer_samples_than_asked_for_is_an_error_before_work_begins(tmp_path):
 def test_a_problem_without_a_network_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match="is no network"):
         prune(request(problem="planted"), out=tmp_path / "run")
-
-
-def test_gradual_pruning_keeps_the_mask_and_tunes_what_is_left():
-    problem = make_problem("digits-mlp")
-    options = GradualOptions(density=0.05, prunings=2, samples=300, epochs_between=1, epochs_end=3)
-    network, mask, rows = prune_gradually(problem, options, lambda held: torch.optim.SGD(held, lr=0.05, momentum=0.9))
-    assert int(mask.sum()) == round(0.05 * network.total)
-    assert not network.weights()[~mask].any()
-    assert rows[-1].tuned["accuracy"] > rows[-1].pruned["accuracy"]
 
 
 class _Small:

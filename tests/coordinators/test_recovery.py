@@ -17,6 +17,16 @@ from prunebench.runs.prune import PruneRequest, prune, resume
 from prunebench.testing.drawn import drawn_network
 
 QUICK = {
+    "gradual": {
+        "solver": "magnitude",
+        "coordinator_options": {
+            "prunings": 2,
+            "samples": 60,
+            "train_samples": 100,
+            "epochs_between": 0,
+            "epochs_end": 1,
+        },
+    },
     "one-shot": {"solver": "chita", "curvature": {"samples": 100}},
     "icbs": {
         "solver": "swap",

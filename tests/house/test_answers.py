@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from prunebench import SOLVERS, BlockProblem, Budget, QuadraticForm, Quota, make_problem, make_solver, solve
+from prunebench import SOLVERS, BlockProblem, Budget, QuadraticForm, Quota, make_solver, solve
 from prunebench.core.registry import missing_packages
 from prunebench.core.rows import RowsForm
 from prunebench.testing.drawn import UNIT, Drawn, draw, drawn_network
@@ -246,27 +246,33 @@ RUNS = {
 
 def run(name, folder):
     """A hash of the mask, how many are kept of how many weights, and the loss."""
-    from safetensors.numpy import load_file
-
     from prunebench.runs.prune import PruneRequest, prune
 
     asked = {"problem": Drawn.name, "coordinator": name.split()[0], **RUNS[name]}
     result = prune(PruneRequest(**asked, seed=list(RUNS).index(name)), out=folder / "run")
-    spans = load_file(folder / "run" / "mask.safetensors")
-    mask = np.concatenate([spans[layer].ravel() for layer in sorted(spans)])
-    return [fingerprint(mask), result["kept"], result["total"], result["loss"]]
+    return [fingerprint(mask_of(folder / "run")), result["kept"], result["total"], result["loss"]]
 
 
-def run_gradually(seed):
-    """The same of gradual pruning with fine-tuning."""
-    import torch
+GRADUAL = {"prunings": 3, "samples": 150, "train_samples": 128, "learning_rate": 0.02}
+"""Of gradual pruning with fine-tuning."""
 
-    from prunebench.coordinators.gradual import GradualOptions, prune_gradually
+
+def run_gradually(seed, folder):
+    """The same of gradual pruning."""
+    from prunebench.runs.prune import PruneRequest, prune
 
     solver = ("admm", "swap", "chita")[seed]
-    options = GradualOptions(density=0.3, prunings=3, samples=150, train_samples=128, seed=seed, solver=solver)
-    _, mask, rows = prune_gradually(make_problem(Drawn()), options, lambda held: torch.optim.SGD(held, lr=0.02))
-    return [fingerprint(mask), int(mask.sum()), mask.size, rows[-1].tuned["loss"]]
+    asked = {"density": 0.3, "coordinator": "gradual", "solver": solver, "coordinator_options": GRADUAL}
+    result = prune(PruneRequest(problem=Drawn.name, seed=seed, **asked), out=folder / "run")
+    return [fingerprint(mask_of(folder / "run")), result["kept"], result["total"], result["loss"]]
+
+
+def mask_of(run):
+    """The mask that a run wrote, layer after layer."""
+    from safetensors.numpy import load_file
+
+    spans = load_file(run / "mask.safetensors")
+    return np.concatenate([spans[layer].ravel() for layer in sorted(spans)])
 
 
 def fingerprint(mask):
@@ -309,8 +315,8 @@ def test_the_runs_of_a_coordinator_end_as_recorded(name, recorded, drawn, tmp_pa
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_gradual_pruning_ends_as_recorded(seed, recorded):
-    agree(run_gradually(seed), recorded["runs"][f"gradual {seed}"])
+def test_gradual_pruning_ends_as_recorded(seed, recorded, drawn, tmp_path):
+    agree(run_gradually(seed, tmp_path), recorded["runs"][f"gradual {seed}"])
 
 
 def agree(found, expected):
@@ -334,7 +340,9 @@ def record():
     for name in RUNS:
         with TemporaryDirectory() as folder, drawn_network():
             runs[name] = run(name, Path(folder))
-    runs |= {f"gradual {seed}": run_gradually(seed) for seed in range(3)}
+    for seed in range(3):
+        with TemporaryDirectory() as folder, drawn_network():
+            runs[f"gradual {seed}"] = run_gradually(seed, Path(folder))
     parts = [f'"runs": {table(runs)}']
     tables = [f"{json.dumps(solver)}: {table(answers(solver))}" for solver in solvers]
     parts.append('"answers": {\n' + ",\n".join(tables) + "\n}")
