@@ -10,6 +10,7 @@ import datetime
 import json
 import math
 import os
+import platform
 import statistics
 import subprocess
 import sys
@@ -148,7 +149,8 @@ def provenance() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+        # the kernel's release says more of a place than of its speed
+        "machine": machine() | {"system": platform.system()},
         "threads": {name: os.environ.get(name, "not limited") for name in THREADS},
         "versions": versions(),
     }
