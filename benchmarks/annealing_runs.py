@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from prunebench import BlockProblem, Budget, QuadraticForm, Solver, make_solver, solve
+from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
+from prunebench.core.solver import SolverLike
 from prunebench.solvers.dimod import timed_run
 
 NATIVE = ("anneal", "swap")
@@ -72,7 +73,7 @@ class OpenJij:
         return self._sampler.sample(self._model, **self._given, **keywords)
 
 
-def make(name: str) -> Solver:
+def make(name: str) -> SolverLike:
     """The solver object of a contestant's name."""
     if name == "swap":
         return make_solver("swap", {"restarts": 10**9})

@@ -28,6 +28,7 @@ import numpy as np
 from prunebench import BlockProblem, Budget, Status, solve
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import MODES, Mode
+from prunebench.core.stop import never
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.runs.cut import cut_block
 from runner import Benchmark, Note, Row
@@ -202,7 +203,7 @@ def mccormick(block: BlockProblem, limit: float) -> Outcome:
     program = select_program(block)
     begin = process_time()
     formulation = Pairs(program, 1, plain=True)
-    outcome = formulation.model.solve(limit, None, lambda: False, lambda _: None)
+    outcome = formulation.model.solve(limit, None, never, lambda _: None)
     values = [block.evaluate(np.argsort(np.argsort(-point[: block.p])) < block.keep) for point in outcome.points]
     best = min(values, default=np.inf)
     bound = outer(program, outcome.bound + formulation.offset)

@@ -23,10 +23,10 @@ from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.masks import keep_count
 from prunebench.core.problem import NetworkProblem
 from prunebench.core.solution import Budget
-from prunebench.core.solver import solve
 from prunebench.curvature.fisher import FisherOptions, network_form
 from prunebench.networks.network import PrunableNetwork
 from prunebench.runs.prune import PruneRequest, prune
+from prunebench.solving import solve
 from runner import Benchmark, Note, Row, spread
 
 PROBLEM = "mlpnet-mnist"

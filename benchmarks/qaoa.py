@@ -25,6 +25,7 @@ from digits_blocks import FAMILIES
 from digits_blocks import any_layer_block as block
 from prunebench import BlockProblem, Budget, Solution, solve
 from prunebench.core.arrays import FloatArray
+from prunebench.core.stop import never
 from prunebench.forms.circuits import Ansatz, mixer_pairs
 from prunebench.forms.qiskit import ising_coefficients, masks_of_bits
 from prunebench.kernels.enumeration import subspace
@@ -71,7 +72,7 @@ def penalty_run(problem: BlockProblem, reps: int) -> tuple[Details, float]:
     simulator = Simulator(space, (energies - middle) / width)
     found = minimise(
         simulator.gradient, starts.ramp(problem.p, "x", reps), method="lbfgs", steps=STEPS,
-        units=starts.units(problem.p, "x", reps), rng=np.random.default_rng(0), stop=lambda _: "",
+        units=starts.units(problem.p, "x", reps), rng=np.random.default_rng(0), stop=never,
     )  # fmt: skip
     chances = simulator.probabilities(found.angles)
     share = float(chances[feasible].sum())
@@ -93,7 +94,7 @@ def empty_run(problem: BlockProblem) -> tuple[Details, float]:
     found = minimise(
         lambda angles: simulator.gradient(angles, aim),
         starts.with_weights(starts.ramp(p, "complete", LAYERS), p), method="lbfgs", steps=STEPS,
-        units=starts.weighted_units(p, "complete", LAYERS), rng=np.random.default_rng(0), stop=lambda _: "",
+        units=starts.weighted_units(p, "complete", LAYERS), rng=np.random.default_rng(0), stop=never,
     )  # fmt: skip
     return state_statistics(energies, simulator.probabilities(found.angles)), time.perf_counter() - began
 

@@ -15,8 +15,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import MODES, BlockProblem, Mode
+from prunebench.core.incumbent import Incumbent
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.core.solution import Budget, Recorder
 from prunebench.kernels.local_search.descent import SwapDescent
 from runner import Benchmark, Row, cpu_seconds
 
@@ -76,7 +76,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def rows(chosen: argparse.Namespace) -> Iterator[Row]:
     for mode in MODES:
         small = layered_block(8, 24, 0.5, mode)
-        SwapDescent(small).run(small.incumbent, Recorder(Budget()))
+        SwapDescent(small).run(small.incumbent, Incumbent(small))
     cases = [(p, p // 4, True) for p in chosen.sizes] + ([(32_000, 1000, False)] if chosen.network else [])
     for p, n, both in cases:
         for density in (0.5, 0.1):
@@ -85,7 +85,7 @@ def rows(chosen: argparse.Namespace) -> Iterator[Row]:
 
 
 def row(block: BlockProblem, n: int, both: bool) -> Row:
-    found, ours = cpu_seconds(lambda: SwapDescent(replace(block)).run(block.incumbent, Recorder(Budget())), REPEATS)
+    found, ours = cpu_seconds(lambda: SwapDescent(replace(block)).run(block.incumbent, Incumbent(block)), REPEATS)
     plain, moves, theirs = None, None, None
     if both:
         (mask, moves), theirs = cpu_seconds(lambda: plain_search(block), REPEATS)

@@ -14,24 +14,22 @@
 # %% [markdown]
 # # 05 · Write your own solver in 20 lines, and have it tested
 #
-# A solver is a frozen dataclass: its fields are its options, a few class facts say what it can do, and `solve`
-# returns a mask. It knows nothing of networks. Once it is registered it works everywhere: in `solve`, in comparisons,
+# A solver is a frozen dataclass: its fields are its options, a few class facts say what it can do, and `search`
+# offers masks. It knows nothing of networks. Once it is registered it works everywhere: in `solve`, in comparisons,
 # in iCBS, on the command line.
 
 # %%
 # %matplotlib inline
 import os
 from dataclasses import dataclass
-from typing import ClassVar
 
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import display
 
 import prunebench
-from prunebench import Solution, Status, plot, register_solver, solve
+from prunebench import Solver, Stop, plot, register_solver, solve
 from prunebench.comparison.table import summary
-from prunebench.core.solution import Recorder
 from prunebench.runs.cut import cut_block
 from prunebench.testing.conformance import CHECKS, assert_conforms, families
 
@@ -54,16 +52,11 @@ plt.rcParams["figure.dpi"] = 100
 # %%
 @register_solver
 @dataclass(frozen=True, kw_only=True)
-class RandomExchange:
+class RandomExchange(Solver):
     """Exchange a few random weights while that helps; stop after `patience` failures in a row."""
 
-    name: ClassVar[str] = "random-exchange"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "notebook 05"
+    name = "random-exchange"
+    stochastic = True
 
     swaps: int = 1
     patience: int = 200
@@ -71,21 +64,18 @@ class RandomExchange:
     def refuses(self, block):
         return "" if self.swaps >= 1 else f"swaps is {self.swaps}; choose at least 1"
 
-    def solve(self, block, budget, rng, progress=None):
-        recorder = Recorder(budget, progress)
-        mask, value, tried, failures = block.incumbent, block.evaluate(block.incumbent), 0, 0
-        recorder.record(value)
-        count = min(self.swaps, block.keep, block.p - block.keep)
-        while count and failures < self.patience and not recorder.expired(tried):
-            other = mask.copy()
-            other[rng.choice(np.flatnonzero(mask), count, replace=False)] = False
-            other[rng.choice(np.flatnonzero(~mask), count, replace=False)] = True
-            found, tried, failures = block.evaluate(other), tried + 1, failures + 1
-            if found < value:
-                mask, value, failures = other, found, 0
-                recorder.record(value)
-        reason = recorder.expired(tried) or f"{failures} failures in a row"
-        return Solution.from_mask(block, mask, status=Status.FEASIBLE, stop_reason=reason, recorder=recorder)
+    def search(self, best, rng):
+        tried, failures = 0, 0
+        count = min(self.swaps, best.block.keep, best.block.p - best.block.keep)
+        while failures < self.patience:
+            if stop := best.stop(tried):
+                return stop
+            mask = best.mask.copy()
+            mask[rng.choice(np.flatnonzero(best.mask), count, replace=False)] = False
+            mask[rng.choice(np.flatnonzero(~best.mask), count, replace=False)] = True
+            tried += 1
+            failures = 0 if best.offer(mask, "exchange") else failures + 1
+        return Stop.finished(f"{failures} failures in a row")
 
 
 # %% [markdown]
@@ -93,10 +83,11 @@ class RandomExchange:
 #
 # - `refuses` says why a block is not taken, **with the remedy**; `""` accepts it.
 # - Random numbers come **only from `rng`**: the same seed gives the same answer.
-# - `recorder` is the clock and the incumbent's history. `recorder.expired()` says why to stop; running out of budget
-#   is a normal end.
-# - `Solution.from_mask` lets the block recompute the objective (and, in mode `refit`, the weights). A solver never
-#   reports its own.
+# - `best` is the incumbent: it begins with the block's own, and `best.offer(mask, source)` has the block evaluate a
+#   mask (in mode `refit` with its weights re-optimised) and takes it if it is better. A solver never reports an
+#   objective of its own.
+# - `best.stop(tried)` says why to stop now; running out of budget is a normal end.
+# - A block with one feasible mask, Ctrl-C and the solution itself are the base class' work.
 #
 # It works at once:
 
@@ -136,11 +127,10 @@ print(f"random-exchange conforms: {len(CHECKS)} checks, {len(families())} famili
 
 # %%
 class Forgetful(RandomExchange):
-    name: ClassVar[str] = "forgetful"
+    name = "forgetful"
 
-    def solve(self, block, budget, rng, progress=None):
-        unseeded = np.random.default_rng()
-        return super().solve(block, budget, unseeded, progress)
+    def search(self, best, rng):
+        return super().search(best, np.random.default_rng())
 
 
 caught = ""

@@ -3,13 +3,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from prunebench.bridges.refit import Refit
 from prunebench.core.block import BlockProblem
+from prunebench.core.incumbent import Incumbent
 from prunebench.core.keeping import Quota
 from prunebench.core.problem import make_problem
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import PROBLEMS, SOLVERS, register_problem, register_solver
 from prunebench.core.solution import Budget, Solution, Status
-from prunebench.core.solver import Refit, Solver, make_solver, solve
+from prunebench.core.solver import Solver, make_solver
+from prunebench.core.stop import Stop, StopKind
+from prunebench.solving import solve
 
 if TYPE_CHECKING:
     from prunebench.comparison.run import compare
@@ -25,6 +29,7 @@ __all__ = [
     "SOLVERS",
     "BlockProblem",
     "Budget",
+    "Incumbent",
     "PruneSampler",
     "QuadraticForm",
     "Quota",
@@ -32,6 +37,8 @@ __all__ = [
     "Solution",
     "Solver",
     "Status",
+    "Stop",
+    "StopKind",
     "compare",
     "cut_block",
     "lower_bound",

@@ -7,6 +7,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.errors import InvalidInput
+from prunebench.core.stop import never
 
 _Sampler: Any = dimod.Sampler  # type: ignore[attr-defined]  # dimod exports it by a star import
 
@@ -90,5 +91,5 @@ def _masks(
     seeds = rng.integers(1, 2**63, size=reads + 1, dtype=np.uint64)
     source = DenseReads(couplings, linear, keep).measure(seeds[0])
     hot, cold, sweeps = schedule
-    found, _ = source.run(seeds[1:], source.unit * np.geomspace(hot, cold, sweeps), lambda: False)
+    found, _ = source.run(seeds[1:], source.unit * np.geomspace(hot, cold, sweeps), never)
     return found[:, :size]

@@ -247,7 +247,7 @@ def _unsupported(claimed: float, support: Support, proof: Proof | None) -> str:
 
 def _refuted(block: BlockProblem, mask: BoolArray, claimed: float, reported: float) -> list[str]:
     """A mask below the bound, where one is found: by enumeration, or by local search from the solution's mask."""
-    from prunebench.core.solver import solve
+    from prunebench.solving import solve
 
     solver = "exhaustive" if can_enumerate(block) else "swap"
     better = solve(block.with_start(mask), solver, budget=Budget(evaluations=1e7), seed=0)

@@ -6,15 +6,14 @@ Combinatorial Brain Surgeon, ICML 2022, §4, for the objective).
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, times
 from prunebench.core.block import BlockProblem
 from prunebench.core.qubo import Qubo
-from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 LOOK_EVERY = 16
 """Removals between two looks at the clock."""
@@ -22,7 +21,7 @@ LOOK_EVERY = 16
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Greedy:
+class Greedy(Solver):
     """Change one weight at a time until exactly `keep` are kept, the cheapest first.
 
     Solves mode select; in mode refit the mask is refitted. Proves nothing; deterministic. Each
@@ -30,13 +29,11 @@ class Greedy:
     decided by the fields as they stand.
     """
 
-    name: ClassVar[str] = "greedy"
-    modes: ClassVar[frozenset[str]] = frozenset({"select"})
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
-    requires: ClassVar[tuple[str, ...]] = ()
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Le Cun, Denker, Solla, NeurIPS 1989; Yu et al., ICML 2022"
+    name = "greedy"
+    modes = frozenset({"select"})
+    baseline = True
+    whole_at_limit = True
+    reference = "Le Cun, Denker, Solla, NeurIPS 1989; Yu et al., ICML 2022"
 
     direction: Literal["backward", "forward"] = "backward"
     """backward: from all kept, prune the cheapest; forward: from none, keep the most useful."""
@@ -47,23 +44,15 @@ class Greedy:
             return f"direction is {self.direction!r}; choose backward or forward"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
-        """The greedy mask, or the start mask where that is better."""
-        recorder = Recorder(budget, progress)
-        start = None if block.start_mask is None else block.evaluate(block.start_mask)
-        if start is not None:
-            recorder.record(start)
-        mask, reason = self._descend(block, recorder)
-        own = block.evaluate(mask)
-        if start is not None and start < own:
-            mask, reason = block.incumbent, f"{reason}; the start mask was better"
-        return Solution.from_mask(
-            block, mask, status=Status.FEASIBLE, stop_reason=reason, recorder=recorder, details={"greedy": own}
-        )
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
+        """One weight at a time; when the time is used the rest at once."""
+        mask, stop = self._descend(best)
+        best.offer(mask, "greedy")
+        best.details = {"greedy": best.objectives["greedy"]}
+        return stop
 
-    def _descend(self, block: BlockProblem, recorder: Recorder) -> tuple[BoolArray, str]:
+    def _descend(self, best: Incumbent) -> tuple[BoolArray, Stop]:
+        block = best.block
         qubo = block.to_qubo()
         removing = self.direction == "backward"
         mask = np.full(block.p, removing, dtype=np.bool_)
@@ -72,16 +61,16 @@ class Greedy:
         # field_i: what E changes by when weight i is added to the others that are kept
         field = qubo.linear + (coupling.sums() if removing else 0.0)
         for step in range(steps):
-            stop = recorder.expired(step) if step % LOOK_EVERY == 0 else ""
+            stop = best.stop(step) if step % LOOK_EVERY == 0 else None
             if stop:
                 _finish(mask, field, steps - step, removing)
-                return mask, f"{stop}; the last {steps - step} by their fields"
+                return mask, stop.also(f"the last {steps - step} by their fields")
             candidates = np.where(mask, -field, np.inf) if removing else np.where(mask, np.inf, field)
             at = int(np.argmin(candidates))
             mask[at] = not removing
             row = coupling.row(at)
             field = field - row if removing else field + row
-        return mask, f"{'pruned' if removing else 'kept'} {steps} weights one at a time"
+        return mask, Stop.finished(f"{'pruned' if removing else 'kept'} {steps} weights one at a time")
 
 
 class _Couplings:

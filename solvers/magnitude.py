@@ -5,19 +5,18 @@ name their sources in prunebench.scores.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import Count, Quota
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.scores import SCORES, score
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Magnitude:
+class Magnitude(Solver):
     """Rank the weights by one score and keep the top `keep`.
 
     Solves neither mode exactly. In refit mode the kept weights are re-optimised on their support.
@@ -25,16 +24,13 @@ class Magnitude:
     or two evaluations.
     """
 
-    name: ClassVar[str] = "magnitude"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    preferred_mode: ClassVar[Mode] = "select"
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
-    quotas: ClassVar[bool] = True
-    whole_layers: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Le Cun, Denker, Solla: Optimal Brain Damage, NeurIPS 1989"
+    name = "magnitude"
+    preferred_mode = "select"
+    baseline = True
+    stochastic = True
+    takes = frozenset({Count, Quota})
+    whole_layers = True
+    reference = "Le Cun, Denker, Solla: Optimal Brain Damage, NeurIPS 1989"
 
     score: str = "magnitude"
     """One of prunebench.scores.SCORES; "random" draws from the seed."""
@@ -47,16 +43,7 @@ class Magnitude:
             return "score 'gradient' needs a linear term and the form's is zero; choose another score"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
-        """The ranked mask, or the start mask where that is better."""
-        recorder = Recorder(budget, progress)
-        mask = block.top_mask(score(self.score, block.form, block.dense_weights, rng))
-        reason = "ranked all weights"
-        if block.start_mask is not None:
-            start = block.evaluate(block.start_mask)
-            recorder.record(start)
-            if block.evaluate(mask) > start:
-                mask, reason = block.start_mask, "ranked all weights; the start mask was better"
-        return Solution.from_mask(block, mask, status=Status.FEASIBLE, stop_reason=reason, recorder=recorder)
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
+        """Rank, and keep the highest."""
+        best.offer(best.block.top_mask(score(self.score, best.block.form, best.block.dense_weights, rng)), self.score)
+        return Stop.finished("ranked all weights")

@@ -4,23 +4,30 @@ Bynum et al.: Pyomo, Optimization Modeling in Python, 3rd ed., Springer 2021.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import MissingPackage, SolverFailed
-from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.keeping import Count, Quota
+from prunebench.core.solver import Incumbent, Solver, Stop, register
+from prunebench.core.stop import StopKind
 from prunebench.core.trust import RUNS_CODE, is_path
 
 MAX_SIZE = 512
 MOST_WORDS = 500
 """Letters of a failed solver's own words that are passed on."""
 
-LIMITS = ("maxTimeLimit", "maxIterations", "maxEvaluations", "userInterrupt", "resourceInterrupt")
+LIMITS = {
+    "maxTimeLimit": StopKind.TIME,
+    "maxIterations": StopKind.EVALUATIONS,
+    "maxEvaluations": StopKind.EVALUATIONS,
+    "userInterrupt": StopKind.INTERRUPTED,
+    "resourceInterrupt": StopKind.FAILED,
+}
 """Pyomo's words for a run that a limit ended: no failure, even where no mask was found."""
 
 TIME_OPTIONS = {
@@ -41,22 +48,19 @@ TIME_OPTIONS = {
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Pyomo:
+class Pyomo(Solver):
     """Reach, not speed: the model is built term by term; 'highs' and 'branch-and-bound' are far faster.
 
     What the named solver claims is its own: its bound is reported as it comes and "optimal" is not
     repeated, since its tolerances are not proved here. HiGHS takes no MIQP, so it gets the MILP.
     """
 
-    name: ClassVar[str] = "pyomo"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ("pyomo",)
-    install: ClassVar[str] = "pip install pyomo"
-    max_size: ClassVar[int | None] = MAX_SIZE
-    reference: ClassVar[str] = "Bynum et al. 2021"
+    name = "pyomo"
+    takes = frozenset({Count, Quota})
+    requires = ("pyomo",)
+    install = "pip install pyomo"
+    max_size = MAX_SIZE
+    reference = "Bynum et al. 2021"
 
     solver: str = field(default="highs", metadata={RUNS_CODE: is_path})
     """The solver by Pyomo's name: highs, appsi_highs, gurobi, scip, cbc, glpk, …"""
@@ -71,9 +75,7 @@ class Pyomo:
             return f"it handles at most {MAX_SIZE} weights; use solver 'branch-and-bound' or 'swap'"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """Build the model, hand it over, and take back what the named solver found.
 
         Raises
@@ -81,27 +83,13 @@ class Pyomo:
         MissingPackage   Pyomo does not find the solver
         SolverFailed     the named solver raised, or ended without an answer for a reason other than a limit
         """
-        recorder = Recorder(budget, progress)
-        mask, objective = block.incumbent, block.evaluate(block.incumbent)
-        recorder.record(objective)
-        expired = recorder.expired()
-        if block.settled or expired:
-            status = Status.TIME_LIMIT if expired else Status.FEASIBLE
-            return Solution.from_mask(
-                block, mask, status=status, stop_reason=expired or "only one mask", recorder=recorder
-            )
         from prunebench.forms import pyomo as forms
 
-        with recorder.building():
+        best.details = {"solver": self.solver, "formulation": self._chosen()}
+        with best.building():
             solver = self._factory()
-            model = forms.build(block, self._chosen())
-        found, bound, status, reason = self._run(solver, model, block, recorder)
-        if found is not None and block.evaluate(found) < objective:
-            mask = found
-        details: dict[str, Any] = {"solver": self.solver, "formulation": self._chosen()}
-        if bound is not None and math.isfinite(bound):
-            details["claimed_bound"] = bound
-        return Solution.from_mask(block, mask, status=status, stop_reason=reason, recorder=recorder, details=details)
+            model = forms.build(best.block, self._chosen())
+        return self._asked_for(solver, model, best)
 
     def _chosen(self) -> Literal["miqp", "milp"]:
         if self.formulation != "auto":
@@ -126,16 +114,16 @@ class Pyomo:
             raise MissingPackage(missing)
         return solver
 
-    def _run(self, solver: Any, model: Any, block: BlockProblem, recorder: Recorder) -> tuple[Any, Any, Status, str]:
-        """(mask or None, claimed bound or None, status, reason) of one run of the named solver."""
+    def _asked_for(self, solver: Any, model: Any, best: Incumbent) -> Stop:
+        """One run of the named solver: its mask is offered, the bound that it claims is told."""
         from pyomo.common.log import LoggingIntercept
 
         from prunebench.forms import pyomo as forms
 
         options = {}
         limit = TIME_OPTIONS.get(self.solver)
-        if math.isfinite(recorder.remaining) and limit is not None:
-            options[limit] = max(recorder.remaining, 1e-3)
+        if math.isfinite(best.remaining) and limit is not None:
+            options[limit] = max(best.remaining, 1e-3)
         told = StringIO()
         try:
             with LoggingIntercept(told, "pyomo"):
@@ -144,19 +132,22 @@ class Pyomo:
                 solved = len(outcome.solution) > 0 or condition == "optimal"
                 if solved:
                     model.solutions.load_from(outcome)
-        except KeyboardInterrupt:
-            return None, None, Status.INTERRUPTED, "interrupted"
         except Exception as error:
             raise SolverFailed(f"{self.solver} failed: {type(error).__name__}: {_words(error, told)}") from error
-        found = forms.mask_of(model, block) if solved else None
+        found = forms.mask_of(model, best.block) if solved else None
         if found is None and condition not in LIMITS:
             message = getattr(outcome.solver, "message", None)
             raise SolverFailed(f"{self.solver} gave no answer; it says {condition}: {_words(message, told)}")
         low = getattr(outcome.problem, "lower_bound", None)
-        bound = forms.unscaled(model, float(low)) if isinstance(low, (int, float)) and math.isfinite(low) else None
-        status = Status.TIME_LIMIT if "time" in condition.lower() else Status.FEASIBLE
-        kept = "" if found is not None else ", without a mask of its own; the start is kept"
-        return found, bound, status, f"{self.solver} says {condition}{kept}"
+        if isinstance(low, (int, float)) and math.isfinite(low):
+            bound = forms.unscaled(model, float(low))
+            if math.isfinite(bound):
+                best.details["claimed_bound"] = bound
+        stop = Stop(LIMITS.get(condition, StopKind.FINISHED), f"{self.solver} says {condition}")
+        if found is None:
+            return replace(stop, text=f"{stop.text}, without a mask of its own; the start is kept")
+        best.offer(found, self.solver)
+        return stop
 
     @staticmethod
     def _asked(solver: Any, model: Any, options: dict[str, float]) -> Any:

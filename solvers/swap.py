@@ -8,15 +8,14 @@ takes the best of all swaps, and in mode refit the change is that of the refitte
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import NamedTuple
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.keeping import Counted
-from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.keeping import Count, Counted, Quota
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.kernels.local_search.descent import DescentResult, SwapDescent
 from prunebench.scores import SCORES, score
 
@@ -29,7 +28,7 @@ ALTERNATIVES = 16
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Swap:
+class Swap(Solver):
     """Best-improvement swap descent from the incumbent, the best scores, and random restarts.
 
     Proves no bound; the answer is 1-swap optimal where `details["locally_optimal"]` says so. Starts
@@ -38,14 +37,10 @@ class Swap:
     sets on the factor, and nothing of size p² from p = 2048 on.
     """
 
-    name: ClassVar[str] = "swap"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Yu, Serra, Ramalingam, Zhe: The Combinatorial Brain Surgeon, ICML 2022"
+    name = "swap"
+    stochastic = True
+    takes = frozenset({Count, Quota})
+    reference = "Yu, Serra, Ramalingam, Zhe: The Combinatorial Brain Surgeon, ICML 2022"
 
     restarts: int | None = None
     """Descents, at least one; none: 10 up to p = 256, 3 up to p = 1024, 1 beyond."""
@@ -62,115 +57,98 @@ class Swap:
             return f"restarts is {self.restarts}; choose at least 1"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best local optimum found; the others are the solution's alternatives."""
-        recorder = Recorder(budget, progress)
-        search = _Search(block, recorder)
-        reason = recorder.expired()
+        ends = _Ends(best)
         try:
-            if not reason:
-                reason = search.go(self.restarts or _restarts(block.p), rng)
-        except KeyboardInterrupt:
-            return search.solution(Status.INTERRUPTED, "interrupted")
-        if reason:
-            return search.solution(Status.TIME_LIMIT, reason)
-        return search.solution(Status.FEASIBLE, f"descents finished: {search.descents}")
+            return _descend(ends, self.restarts or _restarts(best.block.p), rng)
+        finally:
+            ends.tell()
 
 
-@dataclass(frozen=True)
-class _Optimum:
-    """Where a descent ended, and whether that is proved 1-swap optimal."""
+def _descend(ends: "_Ends", restarts: int, rng: np.random.Generator) -> Stop:
+    """Make that many descents, or as many as the budget allows."""
+    best = ends.best
+    block = best.block
+    starts = _ranked_starts(best, min(restarts, 3))
+    descent = SwapDescent(block)
+    for number in range(restarts):
+        if number < len(starts):
+            mask = starts[number]
+        elif (number - len(starts)) % 2 == 0:
+            mask = _perturbed(best.mask, block.keeping, rng)
+        else:
+            mask = block.top_mask(rng.random(block.p))
+        ends.add(descent.run(mask, best, ends.evaluations))
+        if stop := best.stop(ends.evaluations):
+            return stop
+    return Stop.finished(f"descents finished: {ends.descents}")
+
+
+def _ranked_starts(best: Incumbent, count: int) -> list[BoolArray]:
+    """`count` of incumbent, magnitude and the best other score; with a count of one, the best of all."""
+    block = best.block
+    masks = {block.incumbent.tobytes(): _Start(best.objective, block.incumbent)}
+    for name in SCORES:
+        if name == "random" or (name == "gradient" and not block.form.linear.any()):
+            continue
+        mask = block.top_mask(score(name, block.form, block.dense_weights))
+        if mask.tobytes() not in masks and not best.stop():
+            masks[mask.tobytes()] = _Start(block.evaluate(mask), mask)
+    ranked = sorted(masks.values(), key=lambda start: start.objective)
+    if count == 1:
+        return [ranked[0].mask]
+    # magnitude comes first among the scores, so it is the second entry where it differs from the incumbent
+    first = {start.mask.tobytes(): start.mask for start in (*list(masks.values())[:2], *ranked)}
+    return list(first.values())[:count]
+
+
+class _Start(NamedTuple):
+    objective: float
+    mask: BoolArray
+
+
+class _End(NamedTuple):
+    """Where descents ended, and whether one of them proved it 1-swap optimal."""
 
     objective: float
     mask: BoolArray
     proved: bool
 
 
-class _Search:
-    """One solve: the incumbent, the distinct ends of descents, and the counters."""
+class _Ends:
+    """The distinct ends of the descents of one solve, and the counters."""
 
-    def __init__(self, block: BlockProblem, recorder: Recorder) -> None:
-        self._block, self._recorder = block, recorder
+    def __init__(self, best: Incumbent) -> None:
+        self.best = best
         self.descents, self.moves, self.evaluations = 0, 0, 0.0
-        self._start = _Optimum(block.evaluate(block.incumbent), block.incumbent, False)
-        self._found: dict[bytes, _Optimum] = {}
-        recorder.record(self._start.objective)
+        self._held: dict[bytes, _End] = {}
 
-    def go(self, restarts: int, rng: np.random.Generator) -> str:
-        """Make that many descents. -> why it was cut short, or "" """
-        size = self._block.p
-        if self._block.settled:
-            return ""
-        starts = self._ranked_starts(min(restarts, 3))
-        descent = SwapDescent(self._block)
-        for number in range(restarts):
-            if number < len(starts):
-                mask = starts[number]
-            elif (number - len(starts)) % 2 == 0:
-                mask = _perturbed(self._best().mask, self._block.keeping, rng)
-            else:
-                mask = self._block.top_mask(rng.random(size))
-            self._add(descent.run(mask, self._recorder, self.evaluations))
-            if reason := self._recorder.expired(self.evaluations):
-                return reason
-        return ""
-
-    def solution(self, status: Status, reason: str) -> Solution:
-        """The best mask as a solution."""
-        best = self._best()
-        others = [end.mask for end in sorted(self._found.values(), key=_objective) if end is not best]
-        return Solution.from_mask(
-            self._block,
-            best.mask,
-            status=status,
-            stop_reason=reason,
-            recorder=self._recorder,
-            details={
-                "descents": self.descents,
-                "moves": self.moves,
-                "evaluations": self.evaluations,
-                "locally_optimal": best.proved,
-            },
-            alternatives=np.array(others[:ALTERNATIVES]) if others else None,
-        )
-
-    def _ranked_starts(self, count: int) -> list[BoolArray]:
-        """`count` of incumbent, magnitude and the best other score; with a count of one, the best of all."""
-        block = self._block
-        masks = {block.incumbent.tobytes(): _Optimum(self._start.objective, block.incumbent, False)}
-        for name in SCORES:
-            if name == "random" or (name == "gradient" and not block.form.linear.any()):
-                continue
-            mask = block.top_mask(score(name, block.form, block.dense_weights))
-            if mask.tobytes() not in masks and not self._recorder.expired():
-                masks[mask.tobytes()] = _Optimum(block.evaluate(mask), mask, False)
-        ranked = sorted(masks.values(), key=_objective)
-        if count == 1:
-            return [ranked[0].mask]
-        # magnitude comes first among the scores, so it is the second entry where it differs from the incumbent
-        first = {end.mask.tobytes(): end.mask for end in (*list(masks.values())[:2], *ranked)}
-        return list(first.values())[:count]
-
-    def _add(self, result: DescentResult) -> None:
+    def add(self, result: DescentResult) -> None:
+        """Take the end of a descent."""
         self.descents += 1
         self.moves += result.moves
         self.evaluations += result.evaluations
         key = result.mask.tobytes()
-        held = self._found.get(key)
-        objective = held.objective if held else self._block.evaluate(result.mask)
-        proved = result.locally_optimal or (held is not None and held.proved)
-        self._found[key] = _Optimum(objective, result.mask, proved)
-        self._recorder.record(objective)
+        held = self._held.get(key)
+        if held is None:
+            self.best.offer(result.mask, "descent")
+            held = _End(self.best.objectives["descent"], result.mask, False)
+        self._held[key] = held._replace(proved=held.proved or result.locally_optimal)
 
-    def _best(self) -> _Optimum:
-        # the start comes last: where it ties with the end of a descent, the end carries the proof
-        return min((*self._found.values(), self._start), key=_objective)
-
-
-def _objective(end: _Optimum) -> float:
-    return end.objective
+    def tell(self) -> None:
+        """Write what was counted, and the other ends, into the answer."""
+        key = self.best.mask.tobytes()
+        found = self._held.get(key)
+        self.best.details = {
+            "descents": self.descents,
+            "moves": self.moves,
+            "evaluations": self.evaluations,
+            "locally_optimal": found is not None and found.proved,
+        }
+        ranked = sorted(self._held.values(), key=lambda end: end.objective)
+        others = [end.mask for end in ranked if end.mask.tobytes() != key]
+        self.best.alternatives = np.array(others[:ALTERNATIVES]) if others else None
 
 
 def _restarts(size: int) -> int:

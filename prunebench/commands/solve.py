@@ -15,8 +15,9 @@ from prunebench.core.errors import InvalidInput, PrunebenchError
 from prunebench.core.proof import MOST_BYTES
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Budget, Solution
-from prunebench.core.solver import make_solver, native_or_refit, solve
+from prunebench.core.solver import make_solver
 from prunebench.kernels.relaxations.bounds import Bound, lower_bound
+from prunebench.solving import native_or_refit, solve
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from prunebench.core import options as option_tools
 from prunebench.core.registry import SOLVERS, missing_packages
+from prunebench.core.solver import facts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,22 +47,22 @@ def text(result: dict[str, Any]) -> str:
 
 
 def _describe(cls: type[Any]) -> dict[str, Any]:
-    requires = getattr(cls, "requires", ())
-    missing = missing_packages(requires)
+    known = facts(cls)
+    missing = missing_packages(known.requires)
     return {
-        "name": cls.name,
+        "name": known.name,
         "summary": (cls.__doc__ or "").strip().split("\n")[0],
-        "modes": sorted(cls.modes, reverse=True),
-        "exact": cls.exact,
-        "bound": bool(getattr(cls, "bound", cls.exact)),
-        "stochastic": cls.stochastic,
-        "quotas": bool(getattr(cls, "quotas", False)),
-        "max_size": cls.max_size,
-        "reference": cls.reference,
-        "requires": list(requires),
+        "modes": sorted(known.modes, reverse=True),
+        "exact": known.exact,
+        "bound": known.exact,
+        "stochastic": known.stochastic,
+        "quotas": known.quotas,
+        "max_size": known.max_size,
+        "reference": known.reference,
+        "requires": list(known.requires),
         "missing": missing,
         "available": not missing,
-        "install": getattr(cls, "install", "") if missing else "",
+        "install": known.install if missing else "",
         "options": options_rows(option_tools.options_of(cls)),
     }
 

@@ -22,8 +22,9 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import SolverFault
 from prunebench.core.options import as_json
 from prunebench.core.problem import cache_directory
-from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Solver, verified
+from prunebench.core.solution import Solution, Status, kind_of
+from prunebench.core.solver import SolverLike, verified
+from prunebench.core.stop import Stop, StopKind
 
 FORMAT = "prunebench.answer/2"
 """Name and version of a kept answer; another is not read."""
@@ -47,7 +48,7 @@ class AnswerCache:
         """The user's cache folder."""
         return AnswerCache(cache_directory() / "answers", say)
 
-    def key(self, block: BlockProblem, solver: Solver, seed: int, time_limit: float) -> str:
+    def key(self, block: BlockProblem, solver: SolverLike, seed: int, time_limit: float) -> str:
         """SHA-256 over all that decides an answer and its times, code, libraries and machine included.
 
         "" where that cannot be told, and nothing is kept: an option that is an object, code without a file.
@@ -139,19 +140,20 @@ def outcome_of(held: Mapping[str, Any], block: BlockProblem) -> Outcome:
     mask = np.array(held["mask"], dtype=np.bool_)
     weights = np.array(held["weights"], dtype=np.float64)
     trace = np.array([[a, b, -np.inf if c is None else c] for a, b, c in held["trace"]], dtype=np.float64)
-    bound = held["lower_bound"]
+    bound, status = held["lower_bound"], Status(held["status"])
     solution = Solution(
         mask=mask,
         weights=weights,
         objective=block.evaluate(weights, mask),
         lower_bound=-np.inf if bound is None else bound,
-        status=Status(held["status"]),
-        stop_reason=held["stop_reason"],
+        status=status,
+        stop=Stop(StopKind(held.get("stop") or kind_of(status)), held["stop_reason"]),
         trace=trace,
         timings=held["timings"],
         details=held["details"],
+        bridges=tuple(held.get("bridges", ())),
     )
-    return Outcome(solution, "", held["cpu_seconds"])
+    return Outcome(solution, cpu_seconds=held["cpu_seconds"])
 
 
 def _digest(value: Any) -> str:

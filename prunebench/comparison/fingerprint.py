@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import prunebench
-from prunebench.core.solver import Solver
+from prunebench.core.solver import SolverLike
 from prunebench.scores import SCORES
 
 LONGEST_NAME = 255
@@ -94,7 +94,7 @@ def machine() -> list[Any]:
     return [platform.machine(), platform.processor(), os.cpu_count(), platform.node()]
 
 
-def of(solver: Solver, options: Mapping[str, Any]) -> dict[str, Any]:
+def of(solver: SolverLike, options: Mapping[str, Any]) -> dict[str, Any]:
     """All of it for one solver, as JSON-able values.
 
     Raises

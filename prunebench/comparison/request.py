@@ -12,7 +12,7 @@ from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import keep_count
 from prunebench.core.registry import SOLVERS
-from prunebench.core.solver import Solver, make_solver
+from prunebench.core.solver import SolverLike, make_solver
 from prunebench.log import checks
 
 _COMMAS_OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
@@ -33,7 +33,7 @@ class SolverChoice:
     name: str
     options: Mapping[str, Any] = field(default_factory=dict)
     is_object: bool = False
-    given: Solver | None = field(default=None, compare=False, repr=False)
+    given: SolverLike | None = field(default=None, compare=False, repr=False)
 
     @property
     def label(self) -> str:
@@ -41,7 +41,7 @@ class SolverChoice:
         given = ", ".join(f"{key}={value}" for key, value in sorted(self.options.items()))
         return f"{self.name} ({given})" if given else self.name
 
-    def make(self) -> Solver:
+    def make(self) -> SolverLike:
         """The solver.
 
         Raises
@@ -78,7 +78,7 @@ class SolverChoice:
         return SolverChoice(name, options)
 
     @staticmethod
-    def of(solver: "str | SolverChoice | Solver | Any") -> "SolverChoice":
+    def of(solver: "str | SolverChoice | SolverLike | Any") -> "SolverChoice":
         """A choice from a text, a choice, a solver object or class, or a dimod sampler, its class or factory.
 
         A solver object is named by its class and the options that are not the default.
@@ -104,15 +104,15 @@ class SolverChoice:
         )
 
     @staticmethod
-    def _of_object(solver: Solver) -> "SolverChoice":
-        cls = type(solver)
+    def _of_object(solver: SolverLike) -> "SolverChoice":
+        cls: type[Any] = type(solver)
         if cls.name not in SOLVERS.names():
             raise InvalidInput(
                 f"solver {cls.name!r} is not registered, so a comparison could not be resumed; "
                 "put @prunebench.register_solver on its class"
             )
         default = cls()
-        held = {option_tools.option_name(item): item.name for item in dataclasses.fields(cls) if item.init}  # type: ignore[arg-type]
+        held = {option_tools.option_name(item): item.name for item in dataclasses.fields(cls) if item.init}
         values = {option: getattr(solver, field) for option, field in held.items()}
         standard = option_tools.as_json(default)
         plain = option_tools.as_json(solver)
@@ -230,7 +230,7 @@ class CompareRequest:
         return CompareRequest(**values)
 
 
-def with_baselines(solvers: Sequence["str | SolverChoice | Solver"]) -> tuple[SolverChoice, ...]:
+def with_baselines(solvers: Sequence["str | SolverChoice | SolverLike"]) -> tuple[SolverChoice, ...]:
     """The choices, preceded by those baselines that are not among them."""
     chosen = _told_apart([SolverChoice.of(solver) for solver in solvers])
     named = {choice.name for choice in chosen}

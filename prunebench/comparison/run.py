@@ -16,7 +16,7 @@ from prunebench.comparison.cache import AnswerCache
 from prunebench.comparison.fingerprint import code_version
 from prunebench.comparison.request import CompareRequest, SolverChoice, with_baselines
 from prunebench.comparison.true_loss import TrueLoss
-from prunebench.comparison.work import Outcome, attempt, reason_of
+from prunebench.comparison.work import Outcome, attempt, failure, reason_of
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage
 from prunebench.core.options import as_json
@@ -24,11 +24,12 @@ from prunebench.core.problem import NetworkProblem, ProblemLike, make_problem, o
 from prunebench.core.registry import PROBLEMS
 from prunebench.core.solution import Budget
 from prunebench.core.solution_file import finite
-from prunebench.core.solver import Solver, native_or_refit
+from prunebench.core.solver import SolverLike, facts
 from prunebench.core.trust import require_trust
 from prunebench.log.run_directory import RunDirectory, next_free, resume_line
 from prunebench.runs.executors import Job, Workers, make_workers
 from prunebench.signals import terminable
+from prunebench.solving import native_or_refit
 
 if TYPE_CHECKING:
     import pandas
@@ -45,7 +46,7 @@ class Cell:
 
     entry: Entry
     choice: SolverChoice
-    solver: Solver | None
+    solver: SolverLike | None
     seed: int
     missing: str = ""
     """Why the solver cannot be made, where it cannot."""
@@ -58,7 +59,7 @@ class Cell:
 
 def compare(
     problem: "str | ProblemLike | Sequence[BlockProblem]",
-    solvers: "Sequence[str | SolverChoice | Solver | Any]" = (),
+    solvers: "Sequence[str | SolverChoice | SolverLike | Any]" = (),
     *,
     out: Path | str | None = None,
     say: Say = lambda _line: None,
@@ -167,7 +168,7 @@ def _entries(
 
 def _cells(request: CompareRequest, entries: Sequence[Entry]) -> Iterator[Cell]:
     """Block by block, seed by seed, so that an unfinished comparison has whole blocks to show."""
-    made: list[tuple[SolverChoice, Solver | None, str]] = []
+    made: list[tuple[SolverChoice, SolverLike | None, str]] = []
     for choice in request.solvers:
         try:
             made.append((choice, choice.make(), ""))
@@ -176,7 +177,7 @@ def _cells(request: CompareRequest, entries: Sequence[Entry]) -> Iterator[Cell]:
     for entry in entries:
         for seed in range(request.seeds):
             for choice, solver, missing in made:
-                if seed and (solver is None or not solver.stochastic):
+                if seed and (solver is None or not facts(solver).stochastic):
                     continue
                 yield Cell(entry, choice, solver, seed, missing)
 
@@ -199,7 +200,7 @@ def _execute(
         queue = iter(waiting)
         while batch := list(islice(queue, max(1, workers.width))):
             for cell, outcome, cached in _solve(batch, request, workers, cache, say):
-                failures.note(cell.choice.label, outcome.skipped)
+                failures.note(cell.choice.label, outcome)
                 run.event(_row(request, cell, outcome, cached, judge))
                 finished += 1
             if perf_counter() - told >= TOLD_SECONDS:
@@ -220,7 +221,7 @@ def _execute(
         workers.close()
     rows = run.events()
     frame = table.finished(rows, request.time_limit, request.target)
-    failed = sum(table.is_failure(row["skipped"]) for row in rows)
+    failed = int(frame["failed"].sum())
     if failed:
         say(f"{failed} of {len(rows)} solves failed; their rows say why")
     run.finish_table(frame, {"kind": "compare", "rows": len(rows), "failed": failed, "seconds": perf_counter() - began})
@@ -234,11 +235,11 @@ class _Failures:
         self._say = say
         self._told: set[tuple[str, str]] = set()
 
-    def note(self, label: str, skipped: str) -> None:
-        """Take in a row's reason."""
-        if table.is_failure(skipped) and (label, skipped) not in self._told:
-            self._told.add((label, skipped))
-            self._say(f"solver {label} {skipped}")
+    def note(self, label: str, outcome: Outcome) -> None:
+        """Take in what became of a solve."""
+        if outcome.failed and (label, outcome.skipped) not in self._told:
+            self._told.add((label, outcome.skipped))
+            self._say(f"solver {label} {outcome.skipped}")
 
 
 def _rows(run: RunDirectory, entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -279,7 +280,7 @@ def _solve(
     budget = Budget(seconds=request.time_limit)
     jobs = [Job(batch[i].entry.block, s, budget, batch[i].seed) for i in rest if (s := batch[i].solver) is not None]
     for i, (outcome, reason) in zip(rest, workers.answers(jobs, say, attempt), strict=True):
-        held[i] = (outcome if outcome is not None else Outcome(None, f"{table.FAILED}{reason}")), False
+        held[i] = outcome or failure(reason), False
         cache.put(keys[i], batch[i].entry.block, held[i][0])
     for i, cell in enumerate(batch):
         yield cell, *held[i]
@@ -319,11 +320,12 @@ def _row(
         "solver": cell.choice.label,
         "solver_name": cell.choice.name,
         "options": table.json_text(as_json(cell.solver) if cell.solver is not None else cell.choice.options),
-        "stochastic": bool(getattr(cell.solver, "stochastic", False)),
+        "stochastic": cell.solver is not None and facts(cell.solver).stochastic,
         "seed": cell.seed,
         "time_limit": request.time_limit,
         "version": code_version(type(cell.solver)) if cell.solver is not None else "",
         "skipped": outcome.skipped,
+        "failed": outcome.failed,
         "cached": cached,
     }
     if solution is None:

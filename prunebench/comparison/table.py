@@ -23,7 +23,7 @@ PHASES = ("build", "queue", "solve", "decode", "refit", "polish")
 
 COLUMNS = (
     "problem", "select", "density", "p", "n", "keep", "mode", "block_seed", "block_index", "block_hash",
-    "solver", "solver_name", "options", "stochastic", "seed", "time_limit", "version", "skipped", "cached",
+    "solver", "solver_name", "options", "stochastic", "seed", "time_limit", "version", "skipped", "failed", "cached",
     "status", "stop_reason", "objective", "lower_bound", "best_bound", "best_objective", "worst_objective",
     "start_objective", "random_mean", "gap", "gap_to", "gap_to_best", "relative_gap", "approximation_ratio",
     "success", "time_to_target", "primal_integral", "seconds", "cpu_seconds", *PHASES, "feasible_before_repair",
@@ -46,7 +46,7 @@ ROW: Mapping[str, checks.Kind] = {
     **{name: checks.optional(checks.is_number) for name in COLUMNS},
     **{name: checks.optional(checks.is_text) for name in TEXTS},
     **{name: checks.lists_of(checks.optional(checks.is_number)) for name in LISTS},
-    **dict.fromkeys(("stochastic", "cached"), checks.is_flag),
+    **dict.fromkeys(("stochastic", "failed", "cached"), checks.is_flag),
     **dict.fromkeys(("p", "seed", "block_index"), checks.is_whole),
     **dict.fromkeys(("block_hash", "solver", "skipped"), checks.is_text),
     **dict.fromkeys(("density", "random_mean"), checks.is_number),
@@ -61,9 +61,10 @@ FAILED = "failed: "
 """What the reason of a solve begins with that broke, and was not refused before any work."""
 
 
-def is_failure(skipped: str) -> bool:
-    """Whether a row's reason tells of a solver that broke."""
-    return skipped.startswith(FAILED)
+def _failed(frame: "pandas.DataFrame") -> "pandas.Series":
+    """Which solves broke; tables and rows from before that was written have the words alone."""
+    told = frame["skipped"].str.startswith(FAILED)
+    return told if "failed" not in frame else frame["failed"].where(frame["failed"].notna(), told).astype(bool)
 
 
 def finished(rows: Sequence[Mapping[str, Any]], time_limit: float, target: float) -> "pandas.DataFrame":
@@ -80,11 +81,12 @@ def finished(rows: Sequence[Mapping[str, Any]], time_limit: float, target: float
     frame = pandas.DataFrame(done, columns=list(COLUMNS))
     for column in TEXTS:
         frame[column] = frame[column].fillna("").astype(str)
-    numbers = [name for name in COLUMNS if name not in (*TEXTS, *LISTS, "stochastic", "cached", "success")]
+    numbers = [name for name in COLUMNS if name not in (*TEXTS, *LISTS, "stochastic", "failed", "cached", "success")]
     for column in numbers:
         frame[column] = pandas.to_numeric(frame[column])
     for column in LISTS:
         frame[column] = [list(item) if isinstance(item, (list, np.ndarray)) else [] for item in frame[column]]
+    frame["failed"] = _failed(frame)
     frame["success"] = frame["success"].fillna(False).astype(bool)
     return frame
 
@@ -136,7 +138,7 @@ def read(directory: Path | str) -> "pandas.DataFrame":
         frame = finished(rows_of(run), request.time_limit, request.target)
     frame.attrs["directory"] = str(path)
     frame.attrs["skipped"] = int((frame["skipped"] != "").sum())
-    frame.attrs["failed"] = sum(map(is_failure, frame["skipped"]))
+    frame.attrs["failed"] = int(_failed(frame).sum())
     return frame
 
 

@@ -6,9 +6,9 @@ from time import process_time
 from prunebench.comparison.table import FAILED
 from prunebench.core.errors import MissingPackage, PrunebenchError, SolverRefused
 from prunebench.core.solution import Progress, Solution, Status
-from prunebench.core.solver import native_or_refit
 from prunebench.core.warm import warm_up
 from prunebench.runs.executors import Job, run_job
+from prunebench.solving import native_or_refit
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Outcome:
 
     solution: Solution | None
     skipped: str = ""
+    failed: bool = False
+    """Whether the solver broke."""
     cpu_seconds: float = 0.0
 
 
@@ -34,14 +36,19 @@ def attempt(job: Job, progress: Progress | None = None) -> Outcome:
     except (SolverRefused, MissingPackage) as error:
         return Outcome(None, reason_of(error))
     except PrunebenchError as error:
-        return Outcome(None, f"{FAILED}{error}")
+        return failure(error)
     except Exception as error:
-        return Outcome(None, f"{FAILED}{type(error).__name__}: {error}")
+        return failure(f"{type(error).__name__}: {error}")
     if solution.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
-    return Outcome(solution, "", seconds)
+    return Outcome(solution, cpu_seconds=seconds)
+
+
+def failure(words: object) -> Outcome:
+    """The outcome of a solver that broke."""
+    return Outcome(None, f"{FAILED}{words}", failed=True)
 
 
 def reason_of(refusal: Exception) -> str:
     """A refusal's own words, without the solver and block that the row names anyway."""
-    return str(refusal).split("): ", 1)[-1]
+    return refusal.reason if isinstance(refusal, SolverRefused) else f"{refusal}"

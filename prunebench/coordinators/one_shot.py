@@ -25,7 +25,7 @@ from prunebench.core.masks import keep_count, keep_per_layer
 from prunebench.core.problem import NetworkProblem
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Solution
-from prunebench.core.solver import Solver
+from prunebench.core.solver import SolverLike, facts
 from prunebench.curvature.fisher import FisherOptions, network_form
 
 
@@ -190,9 +190,9 @@ class OneShot(Coordinator):
         self._done, self._asked = done, False
 
 
-def _require_size(solver: Solver, size: int) -> None:
+def _require_size(solver: SolverLike, size: int) -> None:
     """Refuse a block that is too large before its gradients are computed."""
-    largest = getattr(solver, "max_size", None)
+    largest = facts(solver).max_size
     if largest is not None and size > largest:
         raise SolverRefused(
             f"solver {solver.name!r} takes blocks of at most {largest:,} weights and one-shot pruning needs {size:,}; "

@@ -13,6 +13,7 @@ from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused,
 from prunebench.core.keeping import Count, Counted, Quota
 from prunebench.core.masks import keep_count, keep_per_layer, top_mask
 from prunebench.core.registry import SOLVERS
+from prunebench.core.solver import facts
 
 UNITS = ("layer", "row")
 
@@ -194,9 +195,9 @@ def even(total: int, parts: int) -> IndexArray:
 
 def require_honoured(solver: Any, kind: QuotaKind, remedy: str) -> None:
     """Raise SolverRefused, naming the solver, unless it honours quotas or there is none."""
-    if getattr(solver, "quotas", False) or not kind.grouped:
+    if facts(solver).quotas or not kind.grouped:
         return
-    able = ", ".join(name for name in SOLVERS.names() if getattr(SOLVERS.get(name), "quotas", False))
+    able = ", ".join(name for name in SOLVERS.names() if facts(SOLVERS.get(name)).quotas)
     raise SolverRefused(
         f"solver {solver.name!r} does not honour quotas, so it cannot keep {kind}; {remedy}, or choose one of {able}"
     )

@@ -16,7 +16,7 @@ from prunebench.core.problem import ProblemLike
 from prunebench.core.recovery import Division, Recovery
 from prunebench.core.registry import register_coordinator
 from prunebench.core.solution import Solution
-from prunebench.core.solver import Solver
+from prunebench.core.solver import SolverLike
 
 register = register_coordinator
 
@@ -58,7 +58,7 @@ class Setting:
     """What a coordinator begins with: the problem, what is asked of it, and what of it may be looked at."""
 
     problem: ProblemLike
-    solver: Solver
+    solver: SolverLike
     """Who will solve the blocks: for its facts (modes, quotas, largest block); a coordinator never runs it."""
 
     density: float

@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 
@@ -29,8 +31,36 @@ class MissingData(InvalidInput):
     """A data set or checkpoint is not there; the message says what to fetch and where to put it."""
 
 
+class RefusalKind(StrEnum):
+    """What about a block a solver does not accept."""
+
+    QUOTA = "quota"
+    WHOLE_LAYER = "whole-layer"
+    MODE = "mode"
+    SIZE = "size"
+    OPTION = "option"
+    NUMERICS = "numerics"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a solver does not accept a block. reason : with its remedy;  kind : what it is about."""
+
+    reason: str
+    kind: RefusalKind = RefusalKind.OTHER
+
+
 class SolverRefused(InvalidInput):
-    """The solver does not accept the block; the message is the solver's reason with its remedy."""
+    """The solver does not accept the block.
+
+    The message names solver and block; `reason` is the solver's own words with the remedy, `kind` what they are about.
+    """
+
+    def __init__(self, message: str, reason: str = "", kind: RefusalKind = RefusalKind.OTHER) -> None:
+        super().__init__(message)
+        self.reason = reason or message
+        self.kind = kind
 
 
 class SolverFault(PrunebenchError):

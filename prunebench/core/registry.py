@@ -1,4 +1,7 @@
-"""Finding solvers, problems, coordinators: a folder scan, then entry points. Listing loads none of their libraries."""
+"""Finding solvers, problems, coordinators: a folder scan, then entry points. Listing loads none of their libraries.
+
+An entry point names a class, or a module or package, all of whose classes with a name are taken.
+"""
 
 import importlib
 import importlib.machinery
@@ -6,6 +9,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any, TypeVar
 
 from prunebench.core.errors import InvalidInput, MissingPackage, PrunebenchError, unknown_name
@@ -81,10 +85,28 @@ class Registry:
         except Exception as error:
             self.failures[point.name] = f"{type(error).__name__}: {error} (entry point {point.value!r})"
             return
-        if not isinstance(loaded, type):
-            self.failures[point.name] = f"entry point {point.value!r} is not a class"
+        if isinstance(loaded, type):
+            self.register(loaded)
             return
-        self.register(loaded)
+        found = named_classes(loaded) if isinstance(loaded, ModuleType) else []
+        if not found:
+            what = "holds no class with a name" if isinstance(loaded, ModuleType) else "is neither a class nor a module"
+            self.failures[point.name] = f"entry point {point.value!r} {what}"
+        for cls in found:
+            self.register(cls)
+
+
+def named_classes(module: ModuleType) -> list[type]:
+    """The classes in a module's or package's namespace that are defined in it and have a `name` of their own."""
+    inside = (module.__name__, f"{module.__name__}.")
+    return [
+        held
+        for held in vars(module).values()
+        if isinstance(held, type)
+        and (held.__module__ == inside[0] or held.__module__.startswith(inside[1]))
+        and isinstance(vars(held).get("name"), str)
+        and vars(held)["name"]
+    ]
 
 
 def missing_packages(requires: tuple[str, ...]) -> list[str]:

@@ -25,6 +25,7 @@ def as_json(
         "solver": solver,
         "options": plain(options),
         "status": str(solution.status),
+        "stop": str(solution.stop.kind),
         "stop_reason": solution.stop_reason,
         "objective": solution.objective,
         "lower_bound": finite(solution.lower_bound),
@@ -39,6 +40,7 @@ def as_json(
         "trace": [[float(a), float(b), finite(c)] for a, b, c in solution.trace],
         "timings": plain(solution.timings),
         "details": plain(solution.details),
+        "bridges": list(solution.bridges),
     }
 
 

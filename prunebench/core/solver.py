@@ -1,23 +1,34 @@
-"""The solver contract, the one function that runs a solver, and the wrapper that refits a mask solver's mask."""
+"""The solver contract: what a solver is, what is known of it, how it is made by name and what it may give back."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, is_dataclass, replace
-from time import perf_counter
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
 
 from prunebench.core import options as option_tools
-from prunebench.core.arrays import whole_number
-from prunebench.core.block import BlockProblem
-from prunebench.core.errors import SolverFault, SolverRefused
+from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.errors import Refusal, RefusalKind, SolverFault, SolverRefused
+from prunebench.core.incumbent import START, Incumbent
+from prunebench.core.keeping import Count, Quota
 from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
 from prunebench.core.registry import SOLVERS, register_solver, require_packages
 from prunebench.core.rows import RowsForm
-from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
-from prunebench.core.warm import SIZE, warm_up
+from prunebench.core.solution import Budget, Progress, Solution, Status
+from prunebench.core.stop import INTERRUPTED, Stop, StopKind
 
-__all__ = ["Budget", "Progress", "Recorder", "Refit", "Solver", "make_solver", "register", "solve"]
+__all__ = [
+    "Budget",
+    "Facts",
+    "Incumbent",
+    "Progress",
+    "Solver",
+    "SolverLike",
+    "Stop",
+    "facts",
+    "make_solver",
+    "register",
+]
 
 register = register_solver
 
@@ -25,29 +36,105 @@ RELATIVE_ROUNDING = 1e-12
 """Part of |objective| by which two ways of computing it may differ, beside the rounding of evaluating it."""
 
 
-@runtime_checkable
-class Solver(Protocol):
-    """A frozen dataclass whose fields are its options, all JSON-able.
+@dataclass(frozen=True, kw_only=True)
+class Solver:
+    """What every solver here is: a frozen dataclass whose fields are its options, all JSON-able, and one method.
 
-    Class facts: `name`; `modes` it handles natively; `exact` (proves optimality when given time);
-    `stochastic` (depends on the seed); `requires` (import names of packages that only it needs)
-    and `install` (the command that brings them); `max_size` (largest p, or None); `reference`;
-    `quotas`, True where it honours `block.quota` (a solver without this fact does not);
-    `whole_layers`, True where it takes a `RowsForm`, a layer whose rows share one Hessian (likewise);
-    `miniature`, False where no small block may be solved before the clock starts (`core.warm`);
-    `miniature_size`, more than 8 where it takes more weights to go through all of its code; and a method
-    `warm_up(block)` for what a small block does not load or compile.
+    A subclass sets the facts that differ from those below, as plain assignments without a type, so that none
+    becomes an option, and writes `search`. `solve` does what is the same for all.
     """
 
-    name: ClassVar[str]
-    modes: ClassVar[frozenset[str]]
-    exact: ClassVar[bool]
-    stochastic: ClassVar[bool]
-    requires: ClassVar[tuple[str, ...]]
-    max_size: ClassVar[int | None]
-    reference: ClassVar[str]
+    name: ClassVar[str] = ""
+    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
+    """The modes it handles itself; a block in mode refit reaches one that only selects over a bridge."""
+    preferred_mode: ClassVar[Mode | None] = None
+    """The mode in which a run uses it where none is asked for; none: the first that it handles."""
+    exact: ClassVar[bool] = False
+    """Whether it proves optimality when given time."""
+    stochastic: ClassVar[bool] = False
+    """Whether its answer depends on the seed."""
+    baseline: ClassVar[bool] = False
+    """Whether its own answer is what comes back: magnitude pruning is not looked at, only a start that is given."""
+    whole_at_limit: ClassVar[bool] = False
+    """Whether a limit leaves a whole answer of its method, as of one that samples: feasible, not time_limit."""
+    takes: ClassVar[frozenset[type]] = frozenset({Count})
+    """How a block may say what it keeps: the types of `block.keeping` that it honours."""
+    whole_layers: ClassVar[bool] = False
+    """Whether it takes a `RowsForm`, a layer whose rows share one Hessian."""
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Import names of the packages that only it needs."""
+    install: ClassVar[str] = "pip install prunebench"
+    """The command that brings them."""
+    max_size: ClassVar[int | None] = None
+    """The largest p; none where there is no limit."""
+    reference: ClassVar[str] = ""
+    """The paper."""
+    miniature: ClassVar[bool] = True
+    """Whether a small block may be solved before the clock starts (`core.warm`): no job on a device may."""
+    miniature_size: ClassVar[int] = 8
+    """Weights of that block: more where eight do not go through all of its code."""
 
-    def refuses(self, block: BlockProblem) -> str:
+    def refuses(self, block: BlockProblem) -> str | Refusal:
+        """The reason, with its remedy, why this block is not accepted; "" accepts it."""
+        return ""
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """Load and compile what solving a miniature of the block does not reach."""
+
+    def settle(self, best: Incumbent) -> Stop:
+        """What is said of a block with one feasible mask, which `best` holds."""
+        return Stop.finished("there is one feasible mask")
+
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
+        """Offer masks to `best` until the search or the budget ends, and say why it ended.
+
+        best : holds the block, the budget and its clock, and what the answer is made of: the best mask offered,
+               bounds, details, timings. It begins with `block.incumbent`, in a baseline with a start that is given
+        rng : the only source of randomness
+        """
+        raise NotImplementedError(f"solver {self.name!r} has no method search")
+
+    @final
+    def solve(
+        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
+    ) -> Solution:
+        """The best that `search` offered, never worse than the start; after a limit or Ctrl-C the best so far."""
+        best = Incumbent(block, budget, progress)
+        try:
+            stop = _searched(self, best, rng)
+        except KeyboardInterrupt:
+            stop = INTERRUPTED
+        return best.solution(stop, whole=self.whole_at_limit)
+
+
+def _searched(solver: Solver, best: Incumbent, rng: np.random.Generator) -> Stop:
+    block = best.block
+    if block.settled:
+        best.begin()
+        return solver.settle(best)
+    if not solver.baseline or block.start_mask is not None:
+        best.begin()
+    stop = best.stop() or solver.search(best, rng)
+    if solver.baseline and best.source == START and stop.kind is StopKind.FINISHED:
+        stop = stop.also("the start mask was better")
+    return stop
+
+
+@runtime_checkable
+class SolverLike(Protocol):
+    """What is asked of a solver: a `Solver`, or any object that has these. `facts` knows what else it may say."""
+
+    @property
+    def name(self) -> str:
+        """How it is called."""
+        ...
+
+    @property
+    def modes(self) -> frozenset[str]:
+        """The modes it handles itself."""
+        ...
+
+    def refuses(self, block: BlockProblem) -> str | Refusal:
         """The reason, with its remedy, why this block is not accepted; "" accepts it."""
         ...
 
@@ -58,78 +145,43 @@ class Solver(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Refit:
-    """Solve the select problem with a mask solver, then re-optimise the kept weights.
+class Facts(NamedTuple):
+    """What is known of a solver before it solves anything; what each means is said in `Solver`."""
 
-    The two-step split of Combinatorial Brain Surgeon (Yu et al., ICML 2022): selection, then update.
-    The mask was chosen for another objective, so "optimal" becomes "feasible" and the mask solver's
-    bound is dropped for the trivial one of the quadratic form.
-    """
-
-    mask_solver: Solver
-
-    @property
-    def name(self) -> str:
-        """The mask solver's name followed by +refit."""
-        return f"{self.mask_solver.name}+refit"
-
-    modes: ClassVar[frozenset[str]] = frozenset({"refit"})
-    exact: ClassVar[bool] = False
-
-    @property
-    def miniature(self) -> bool:
-        """Whether the mask solver may be given a small block before the clock starts."""
-        return getattr(self.mask_solver, "miniature", True)
-
-    @property
-    def miniature_size(self) -> int:
-        """How many weights of it the mask solver asks for."""
-        return getattr(self.mask_solver, "miniature_size", SIZE)
-
-    def warm_up(self, block: BlockProblem) -> None:
-        """The mask solver's own, if it has one."""
-        own = getattr(self.mask_solver, "warm_up", None)
-        if own is not None:
-            own(block.in_mode("select"))
+    name: str
+    modes: frozenset[str]
+    preferred_mode: Mode | None
+    exact: bool
+    stochastic: bool
+    takes: frozenset[type]
+    whole_layers: bool
+    requires: tuple[str, ...]
+    install: str
+    max_size: int | None
+    reference: str
+    miniature: bool
+    miniature_size: int
 
     @property
     def quotas(self) -> bool:
-        """Whether the mask solver honours quotas."""
-        return getattr(self.mask_solver, "quotas", False)
-
-    def refuses(self, block: BlockProblem) -> str:
-        """The mask solver's own reason, for the select problem."""
-        return self.mask_solver.refuses(block.in_mode("select"))
-
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
-        """The refitted mask, or the refitted incumbent where that is better."""
-        recorder = Recorder(budget, progress)
-        selected = self.mask_solver.solve(block.in_mode("select"), budget, rng)
-        chosen = selected.mask
-        before = recorder.seconds
-        start_objective = block.evaluate(block.incumbent)
-        recorder.record(start_objective)
-        if block.evaluate(chosen) > start_objective:
-            chosen = block.incumbent
-        status = Status.FEASIBLE if selected.status is Status.OPTIMAL else selected.status
-        timings = {**selected.timings, "refit": recorder.seconds - before}
-        return Solution.from_mask(
-            block,
-            chosen,
-            status=status,
-            stop_reason=f"{selected.stop_reason}; then refitted (the mask was chosen for mode select)",
-            recorder=recorder,
-            lower_bound=block.form.lower_bound(),
-            timings=timings,
-            details={**selected.details, "select_objective": selected.objective},
-            alternatives=selected.alternatives,
-        )
+        """Whether it honours a quota."""
+        return Quota in self.takes
 
 
-def make_solver(solver: "str | Solver", options: Mapping[str, Any] | None = None) -> Solver:
+def facts(solver: "SolverLike | type[Any]") -> Facts:
+    """The facts of a solver or of its class. One that leaves some out, being no `Solver`, has that class's defaults.
+
+    A solver whose facts depend on its options says them itself, in a property `facts`.
+    """
+    own = getattr(solver, "facts", None)
+    if isinstance(own, Facts):
+        return own
+    found = Facts(*(getattr(solver, name, getattr(Solver, name)) for name in Facts._fields))
+    # a solver that was written before `takes` says `quotas`
+    return found._replace(takes=frozenset({Count, Quota})) if getattr(solver, "quotas", False) else found
+
+
+def make_solver(solver: "str | SolverLike", options: Mapping[str, Any] | None = None) -> SolverLike:
     """A solver by registered name and options, or the object itself.
 
     Raises
@@ -140,86 +192,40 @@ def make_solver(solver: "str | Solver", options: Mapping[str, Any] | None = None
     if not isinstance(solver, str):
         return replace(solver, **options) if options else solver  # type: ignore[type-var]  # solvers are dataclasses
     cls = SOLVERS.get(solver)
-    require_packages(
-        f"solver {solver!r}", getattr(cls, "requires", ()), getattr(cls, "install", "pip install prunebench")
-    )
-    made: Solver = option_tools.build(cls, options or {})
+    known = facts(cls)
+    require_packages(f"solver {solver!r}", known.requires, known.install)
+    made: SolverLike = option_tools.build(cls, options or {})
     return made
 
 
-def native_or_refit(solver: Solver, block: BlockProblem) -> Solver:
-    """The solver itself if it handles the block's mode, wrapped in Refit if it only chooses masks.
-
-    Raises
-    ------
-    InvalidInput    an option of another type than its field declares
-    SolverRefused   a refit-only solver for a select problem, or the solver's own refusal
-    """
-    runnable: Solver = solver
-    if is_dataclass(solver):
-        option_tools.require_kinds(solver)
-    if block.mode not in solver.modes:
-        if block.mode == "select":
-            raise SolverRefused(f"solver {solver.name!r} handles mode refit only; use --mode refit or another solver")
-        runnable = Refit(solver)  # type: ignore[assignment]  # its name is a property, which only type checkers mind
-    if block.quota is not None and not getattr(solver, "quotas", False):
-        able = ", ".join(name for name in SOLVERS.names() if getattr(SOLVERS.get(name), "quotas", False))
-        raise SolverRefused(
-            f"solver {solver.name!r} refuses {block.name}: it has a quota of {block.quota.counts.size} groups, which "
-            f"this solver does not honour; choose one of {able}, or give the block a plain count"
-        )
-    if isinstance(block.form, RowsForm) and not getattr(solver, "whole_layers", False):
-        able = ", ".join(name for name in SOLVERS.names() if getattr(SOLVERS.get(name), "whole_layers", False))
-        raise SolverRefused(
-            f"solver {solver.name!r} refuses {block.name}: it is a whole layer of {block.form.rows} rows, and this "
-            f"solver takes one row at a time; choose one of {able}, or the coordinator layer-wise, which cuts rows"
-        )
-    reason = runnable.refuses(block)
-    if reason:
-        raise SolverRefused(f"solver {solver.name!r} refuses {block.name} (p={block.p}, keep={block.keep}): {reason}")
-    return runnable
+def refused(name: str, block: BlockProblem, refusal: str | Refusal) -> SolverRefused:
+    """The error that tells a solver's refusal of a block."""
+    told = refusal if isinstance(refusal, Refusal) else Refusal(refusal)
+    return SolverRefused(
+        f"solver {name!r} refuses {block.name} (p={block.p}, keep={block.keep}): {told.reason}", told.reason, told.kind
+    )
 
 
-def solve(
-    block: BlockProblem,
-    solver: "str | Solver" = "swap",
-    *,
-    options: Mapping[str, Any] | None = None,
-    budget: Budget | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Solution:
-    """Run a solver on a block and check what it gives back.
+def require_taken(solver: SolverLike, block: BlockProblem) -> None:
+    """Raise SolverRefused where a solver takes no quota or no whole layer and the block has or is one."""
+    known = facts(solver)
+    if type(block.keeping) not in known.takes:
+        what = "keeps a plain count" if block.quota is None else f"has a quota of {block.quota.counts.size} groups"
+        raise refused(solver.name, block, Refusal(
+            f"it {what}, which this solver does not honour; choose one of "
+            f"{_able(lambda facts: type(block.keeping) in facts.takes)}, or give the block a plain count",
+            RefusalKind.QUOTA,
+        ))  # fmt: skip
+    if isinstance(block.form, RowsForm) and not known.whole_layers:
+        raise refused(solver.name, block, Refusal(
+            f"it is a whole layer of {block.form.rows} rows, and this solver takes one row at a time; choose one of "
+            f"{_able(lambda facts: facts.whole_layers)}, or the coordinator layer-wise, which cuts rows",
+            RefusalKind.WHOLE_LAYER,
+        ))  # fmt: skip
 
-    Parameters
-    ----------
-    block : BlockProblem
-    solver : registered name, or a solver object
-    options : the solver's options by name
-    budget : when to stop; none by default. Imports, compilation and building come before its clock
-    seed : the only source of randomness; the same seed gives the same answer
-    progress : called with (seconds, objective, lower bound) at each improvement
 
-    Raises
-    ------
-    UnknownName, MissingPackage, SolverRefused   the request is wrong
-    SolverFault                                  the solver broke its contract
-    """
-    runnable = native_or_refit(make_solver(solver, options), block)
-    budget = budget or Budget()
-    seed = whole_number("seed", seed, 0)
-    warming = warm_up(runnable, block) if 0.0 < budget.seconds < np.inf else 0.0
-    started = perf_counter()
-    try:
-        solution = runnable.solve(block, budget, np.random.default_rng(seed), progress)
-    except np.linalg.LinAlgError as error:
-        raise SolverRefused(
-            f"solver {runnable.name!r} refuses {block.name} (p={block.p}, keep={block.keep}): its matrices cannot be "
-            f"decomposed in float64 ({error}); raise the ridge, for example to 1e-3 of the curvature's mean diagonal"
-        ) from error
-    seconds = perf_counter() - started - solution.timings.get("build", 0.0)
-    checked = verified(block, solution, runnable.name)
-    return replace(checked, timings={**checked.timings, "warm_up": warming, "total": max(0.0, seconds)})
+def _able(can: Callable[[Facts], bool]) -> str:
+    return ", ".join(name for name in SOLVERS.names() if can(facts(SOLVERS.get(name))))
 
 
 def verified(block: BlockProblem, solution: Solution, solver_name: str) -> Solution:

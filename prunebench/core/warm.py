@@ -17,8 +17,9 @@ from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Budget
+from prunebench.core.solver import Solver, SolverLike, facts
 
-SIZE = 8
+SIZE = Solver.miniature_size
 """Weights of a miniature: with so many nearly every solver goes through all of its parts."""
 EVALUATIONS = 2000
 """Budget of a miniature's solve: it ends those that would go on for as long as they may."""
@@ -28,7 +29,7 @@ SIZE_CLASSES = (1024, 2048, 4096)
 _done: set[tuple[Any, ...]] = set()
 
 
-def warm_up(solver: Any, block: BlockProblem) -> float:
+def warm_up(solver: SolverLike, block: BlockProblem) -> float:
     """Load and compile what `solver` needs for blocks of this kind, once in each process. -> seconds it took
 
     A solver may have a `warm_up(block)` of its own, for what a miniature does not reach, or ask for a larger one by
@@ -39,13 +40,13 @@ def warm_up(solver: Any, block: BlockProblem) -> float:
         return 0.0
     _done.add(key)
     started = perf_counter()
-    own = getattr(solver, "warm_up", None)
+    known = facts(solver)
     try:
-        if getattr(solver, "miniature", True):
-            small = miniature(block, getattr(solver, "miniature_size", SIZE))
+        if known.miniature:
+            small = miniature(block, known.miniature_size)
             solver.solve(small, Budget(evaluations=EVALUATIONS), np.random.default_rng(0))
-        if own is not None:
-            own(block)
+        if hasattr(solver, "warm_up"):
+            solver.warm_up(block)
     except PrunebenchError:
         # whatever is wrong, the solve that follows meets it and says it of the block that was asked for
         pass

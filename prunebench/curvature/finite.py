@@ -1,7 +1,7 @@
 """Where NaN and infinity begin: the sample and the module that an error has to name."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,28 +13,32 @@ from prunebench.curvature.gradient_work import Loss
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
 from prunebench.networks.samples import at_once, fetched
 
-FINITE = "its loss is finite"
-"""How a cause begins that lies in the backward pass alone."""
-
 BATCH = 256
 """Samples that are run together while a broken one is looked for."""
 
 
-def first_broken(network: PrunableNetwork, loss: Loss, samples: Samples, positions: IndexArray) -> tuple[int, str]:
+class Cause(NamedTuple):
+    """Where NaN or infinity begins. in_backward_pass : the loss itself is finite"""
+
+    text: str
+    in_backward_pass: bool = False
+
+
+def first_broken(network: PrunableNetwork, loss: Loss, samples: Samples, positions: IndexArray) -> tuple[int, Cause]:
     """The first of several samples whose own loss is not finite, else the first of all, and its `cause`."""
     for position in positions:
-        text = cause(network, loss, samples, int(position))
-        if not text.startswith(FINITE):
-            return int(position), text
+        found = cause(network, loss, samples, int(position))
+        if not found.in_backward_pass:
+            return int(position), found
     return int(positions[0]), cause(network, loss, samples, int(positions[0]))
 
 
-def cause(network: PrunableNetwork, loss: Loss, samples: Samples, position: int) -> str:
+def cause(network: PrunableNetwork, loss: Loss, samples: Samples, position: int) -> Cause:
     """Where NaN or infinity begins when one sample is run: its inputs, a module, the loss, or the backward pass."""
     model = network.model
     inputs, targets = fetched(samples, np.array([position]), next(model.parameters()).device)
     if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
-        return "the sample itself holds NaN or infinity"
+        return Cause("the sample itself holds NaN or infinity")
     first: list[str] = []
 
     def note(name: str) -> Callable[..., None]:
@@ -52,10 +56,13 @@ def cause(network: PrunableNetwork, loss: Loss, samples: Samples, position: int)
         for handle in handles:
             handle.remove()
     if first and not bool(torch.isfinite(losses).all()):
-        return f"the outputs of module {first[0]!r} are the first that are not finite; look for a diverged network"
+        return Cause(
+            f"the outputs of module {first[0]!r} are the first that are not finite; look for a diverged network"
+        )
     if not bool(torch.isfinite(losses).all()):
-        return "the network's outputs make a loss that is not finite; look at the sample's target and the loss"
-    return f"{FINITE} and the backward pass is not; look for an overflowing loss or a root of zero"
+        return Cause("the network's outputs make a loss that is not finite; look at the sample's target and the loss")
+    words = "its loss is finite and the backward pass is not; look for an overflowing loss or a root of zero"
+    return Cause(words, in_backward_pass=True)
 
 
 def require_finite_losses(network: PrunableNetwork, loss: Loss, samples: Samples) -> None:
@@ -70,4 +77,4 @@ def require_finite_losses(network: PrunableNetwork, loss: Loss, samples: Samples
             if bool(torch.isfinite(loss(model(inputs), targets)).all()):
                 continue
             which, why = first_broken(network, loss, samples, positions)
-            raise InvalidInput(f"the dense network's loss is NaN or infinite at sample {which}: {why}")
+            raise InvalidInput(f"the dense network's loss is NaN or infinite at sample {which}: {why.text}")

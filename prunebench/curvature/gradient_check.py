@@ -117,7 +117,7 @@ def true_gradients(
             if not bool(torch.isfinite(part).all()):
                 raise InvalidInput(
                     f"the gradient of layer {name!r} is NaN or infinite at sample {position}: "
-                    f"{cause(network, loss, samples, position)}"
+                    f"{cause(network, loss, samples, position).text}"
                 )
         out.append(gradients)
     return out

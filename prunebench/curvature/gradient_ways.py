@@ -97,6 +97,7 @@ def _looked_at(
     true = true_gradients(network, loss, samples, positions)
     work = GradientWork(network, loss, samples, device)
     rejected: dict[str, str] = {}
+    raised: set[str] = set()
     for way in _suggested(network, samples, device):
         if way == ONE_BY_ONE and _is_there(network, device):
             break
@@ -104,23 +105,24 @@ def _looked_at(
             found = _rows(way, work, positions)
         except (RuntimeError, InvalidInput, NotImplementedError) as error:
             rejected[way] = str(error).splitlines()[0]
+            raised.add(way)
             continue
         away = difference(found, true, half=in_half(network))
         if away.small:
-            _tell(rejected, way)
+            _tell(rejected, raised, way)
             return Checked(way, len(positions), away.error, rejected)
         rejected[way] = str(away)
     if not _is_there(network, device):
         raise InvalidInput(
             f"the network's gradients on {device} are not those it has where it is ({rejected}); move the model there"
         )
-    _tell(rejected, ONE_BY_ONE)
+    _tell(rejected, raised, ONE_BY_ONE)
     return Checked(ONE_BY_ONE, len(positions), 0.0, rejected)
 
 
-def _tell(rejected: dict[str, str], way: str) -> None:
+def _tell(rejected: dict[str, str], raised: set[str], way: str) -> None:
     for name, reason in rejected.items():
-        if name == VECTORISED and "off by" not in reason:
+        if name == VECTORISED and name in raised:
             text = f"the network cannot be vectorised over samples ({reason}); its gradients are computed {way}"
         else:
             text = f"sample gradients by {name} are not those of plain autograd ({reason}); they are computed {way}"
@@ -205,7 +207,7 @@ def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torc
             if start == 0:
                 raise
             # The samples that were looked at did not come by there.
-            _tell({VECTORISED: str(error).splitlines()[0]}, ONE_BY_ONE)
+            _tell({VECTORISED: str(error).splitlines()[0]}, {VECTORISED}, ONE_BY_ONE)
             yield from _one_by_one(work, positions[start:], 1, out[start:])
             return
         for layer in work.network.layers:

@@ -217,7 +217,7 @@ def _require_finite(rows: torch.Tensor, work: GradientWork, positions: IndexArra
         if not bool(good.all()):
             first = int((~good).nonzero()[0]) * batch_size
             which, why = first_broken(work.network, work.loss, work.samples, positions[first : first + batch_size])
-            raise InvalidInput(f"the gradient of layer {layer.name!r} is NaN or infinite at sample {which}: {why}")
+            raise InvalidInput(f"the gradient of layer {layer.name!r} is NaN or infinite at sample {which}: {why.text}")
 
 
 def _row_count(count: int, batch_size: int) -> int:

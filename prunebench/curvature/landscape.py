@@ -18,7 +18,7 @@ from prunebench.core.arrays import FloatArray, IndexArray, RealArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, Samples
 from prunebench.curvature.activations import counted_rows
-from prunebench.curvature.finite import FINITE, first_broken
+from prunebench.curvature.finite import first_broken
 from prunebench.curvature.gradient_check import (
     Checked,
     Difference,
@@ -213,8 +213,8 @@ class NetworkLandscape:
         """Raise InvalidInput where not the weights but a sample makes the loss what it is."""
         with self._dense():
             which, why = first_broken(self.network, self.loss_of, self.calibration, positions)
-        if not why.startswith(FINITE):
-            raise InvalidInput(f"the dense network's loss is NaN or infinite at sample {which}: {why}")
+        if not why.in_backward_pass:
+            raise InvalidInput(f"the dense network's loss is NaN or infinite at sample {which}: {why.text}")
 
     @contextmanager
     def _dense(self) -> Iterator[None]:

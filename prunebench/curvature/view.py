@@ -259,7 +259,7 @@ class NetworkView:
         if found.size:
             name = self._seen.network.layer_names(found[:1])[0]
             which, why = first_broken(self._seen.network, self._seen.loss_of, self._seen.calibration, self._positions)
-            raise InvalidInput(f"the gradient of layer {name!r} holds NaN or infinity at sample {which}: {why}")
+            raise InvalidInput(f"the gradient of layer {name!r} holds NaN or infinity at sample {which}: {why.text}")
 
 
 def _rows(name: str, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

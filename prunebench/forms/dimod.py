@@ -19,12 +19,11 @@ from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.keeping import Counted
+from prunebench.core.stop import StopCheck, never
 from prunebench.forms.program import Units, require_select
 
 Draw = Callable[["Encoded"], BoolArray]
 """Samples of an encoded block as masks, bool (s, p)."""
-
-Late = Callable[[], bool]
 
 ENCODINGS = ("adaptive", "lagrange", "safe")
 """How the count becomes a penalty: a weight searched by sampling, one linear term, or a weight that is proved large
@@ -157,15 +156,11 @@ def flip_penalty(encoded: Encoded, mask: BoolArray) -> float:
     return max(2.0 * gain, floor, np.finfo(np.float64).tiny)
 
 
-def _never() -> bool:
-    return False
-
-
-def search_penalty(encoded: Encoded, start: float, draw: Draw, late: Late = _never) -> tuple[Encoded, float, int]:
+def search_penalty(encoded: Encoded, start: float, draw: Draw, stop: StopCheck = never) -> tuple[Encoded, float, int]:
     """The adaptive penalty: doubled or cut until FEASIBLE_RANGE of the samples are feasible.
 
     encoded : without penalty;  start : first weight, from `flip_penalty`
-    draw : short samples;  late : says, before each draw, whether to settle for what has been tried
+    draw : short samples;  stop : why to settle now for what has been tried, asked before each draw
 
     Returns
     -------
@@ -175,7 +170,7 @@ def search_penalty(encoded: Encoded, start: float, draw: Draw, late: Late = _nev
     low, high, weight = 0.0, np.inf, start
     tried: dict[float, float] = {}
     for _ in range(PENALTY_ROUNDS):
-        if late():
+        if stop(0.0):
             break
         masks = draw(encoded.with_penalty(weight))
         share = float(np.mean(encoded.feasible(masks))) if len(masks) else 0.0
@@ -195,11 +190,13 @@ def search_penalty(encoded: Encoded, start: float, draw: Draw, late: Late = _nev
     return encoded.with_penalty(chosen), tried[chosen], len(tried)
 
 
-def search_multiplier(encoded: Encoded, start: float, draw: Draw, late: Late = _never) -> tuple[Encoded, float, int]:
+def search_multiplier(
+    encoded: Encoded, start: float, draw: Draw, stop: StopCheck = never
+) -> tuple[Encoded, float, int]:
     """The linear term: μ bracketed, then bisected, until the median sample keeps `keep` weights.
 
     encoded : without penalty;  start : first step away from zero
-    draw : short samples;  late : says, before each draw, whether to settle for what has been tried
+    draw : short samples;  stop : why to settle now for what has been tried, asked before each draw
 
     Returns
     -------
@@ -215,7 +212,7 @@ def search_multiplier(encoded: Encoded, start: float, draw: Draw, late: Late = _
     best: tuple[float, float, float] | None = None
     weight, made = 0.0, 0
     for _ in range(MULTIPLIER_ROUNDS):
-        if late():
+        if stop(0.0):
             break
         made += 1
         masks = draw(encoded.with_multiplier(weight))

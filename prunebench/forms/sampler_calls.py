@@ -13,6 +13,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.errors import InvalidInput, SolverFailed, unknown_name
+from prunebench.core.stop import Stop, StopKind
 from prunebench.forms.dimod import (
     ENCODINGS,
     Encoded,
@@ -85,8 +86,8 @@ def tuned(
     first = encoded if encoding == "lagrange" else encoded.with_penalty(start)
     short = _ShortAnneals(first, rng, left)
     if encoding == "lagrange":
-        return Tuned(*search_multiplier(encoded, start, short.draw, short.late))
-    return Tuned(*search_penalty(encoded, start, short.draw, short.late))
+        return Tuned(*search_multiplier(encoded, start, short.draw, short.stop))
+    return Tuned(*search_penalty(encoded, start, short.draw, short.stop))
 
 
 class _ShortAnneals:
@@ -110,9 +111,9 @@ class _ShortAnneals:
             self._sweeps = max(FEWEST_SWEEPS, self._sweeps // 2)
         return masks
 
-    def late(self) -> bool:
-        """Whether another round would not fit."""
-        return self._left() <= self._round
+    def stop(self, spent: float) -> Stop | None:
+        """Why to settle for what has been tried: another round would not fit."""
+        return Stop(StopKind.TIME, "no time for another round") if self._left() <= self._round else None
 
     def _fit(self, trial: Encoded, seconds: float) -> None:
         # two runs tell the fixed cost of a call from that of a sweep; a limit that fits all must change no draw

@@ -23,7 +23,8 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput, PrunebenchError, WorkersGone
 from prunebench.core.registry import require_packages
 from prunebench.core.solution import Budget, Progress, Solution
-from prunebench.core.solver import Solver, solve
+from prunebench.core.solver import SolverLike
+from prunebench.solving import solve
 
 WARM_UP_SECONDS = 120.0
 """What a worker may take to load and compile before the clock of its first job starts."""
@@ -56,7 +57,7 @@ class Job:
     """One block to be solved, with its solver, budget and seed."""
 
     block: BlockProblem
-    solver: Solver
+    solver: SolverLike
     budget: Budget
     seed: int
     blas_threads: int | None = 1

@@ -23,7 +23,7 @@ from prunebench.core.problem import (
 from prunebench.core.registry import COORDINATORS
 from prunebench.core.solution import Budget
 from prunebench.core.solution_file import plain
-from prunebench.core.solver import Solver, make_solver
+from prunebench.core.solver import SolverLike, facts, make_solver
 from prunebench.log import checks
 from prunebench.runs.executors import make_workers
 from prunebench.runs.request import SCOPES, PruneRequest
@@ -83,10 +83,9 @@ def prepare(request: PruneRequest, say: Say, *, trust: bool = False) -> Prepared
     return Prepared(kind, setting, _drive(request, kind, trust), _described(setting, kind))
 
 
-def preferred_mode(solver: Solver) -> Mode:
+def preferred_mode(solver: SolverLike) -> Mode:
     """The mode a solver is best known in: its `preferred_mode`, else refit where it handles it."""
-    preferred: Mode | None = getattr(solver, "preferred_mode", None)
-    return preferred or ("refit" if "refit" in solver.modes else "select")
+    return facts(solver).preferred_mode or ("refit" if "refit" in solver.modes else "select")
 
 
 def _options(kind: type[Coordinator], given: Mapping[str, Any]) -> Any:

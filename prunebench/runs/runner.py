@@ -10,7 +10,7 @@ from prunebench.core.arrays import RealArray
 from prunebench.core.coordinator import Coordinator, Move, Task, task_seed
 from prunebench.core.errors import Interrupted, InvalidInput, PrunebenchError, RunFailed, WorkersGone
 from prunebench.core.solution import Budget, Solution, Status
-from prunebench.core.solver import Solver
+from prunebench.core.solver import SolverLike
 from prunebench.log import checks
 from prunebench.log.run_directory import BEFORE_LOSS, CHECKPOINT, RunDirectory, resume_line
 from prunebench.runs.executors import Failed, Inline, Job, Workers, answer_job
@@ -60,7 +60,7 @@ class Drive:
     trust: bool = False
 
 
-def drive(coordinator: Coordinator, solver: Solver, run: RunDirectory, how: Drive, say: Say) -> dict[str, Any]:
+def drive(coordinator: Coordinator, solver: SolverLike, run: RunDirectory, how: Drive, say: Say) -> dict[str, Any]:
     """Run a coordinator to its end, continuing from the run directory's checkpoint if there is one.
 
     A block that is not solved is counted, and the state from before the first such block is kept beside the
@@ -112,7 +112,7 @@ def drive(coordinator: Coordinator, solver: Solver, run: RunDirectory, how: Driv
     return {"solve_seconds": log.seconds, "steps": log.steps, **log.losses, **log.outcome}
 
 
-def _solve(coordinator: Coordinator, solver: Solver, tasks: list[Task], how: Drive, log: "_Log") -> None:
+def _solve(coordinator: Coordinator, solver: SolverLike, tasks: list[Task], how: Drive, log: "_Log") -> None:
     """Have tasks solved and tell the coordinator; with the last of a step, log it."""
     budget = Budget(
         seconds=max(0.0, min(how.seconds - log.seconds, how.block_budget.seconds)),
@@ -140,7 +140,7 @@ def _solve(coordinator: Coordinator, solver: Solver, tasks: list[Task], how: Dri
         log.telling = False
 
 
-def _advance(coordinator: Coordinator, solver: Solver, how: Drive, log: "_Log") -> bool:
+def _advance(coordinator: Coordinator, solver: SolverLike, how: Drive, log: "_Log") -> bool:
     """Let the coordinator make a step that needs no solver, and log it; whether there was one."""
     log.telling = True
     try:
@@ -254,7 +254,7 @@ class _Log:
             row |= {**self.outcome, "stop_reason": solution.stop_reason, "timings": solution.timings}
         self._tasks.append(row)
 
-    def step(self, coordinator: Coordinator, solver: Solver, move: Move, how: Drive) -> None:
+    def step(self, coordinator: Coordinator, solver: SolverLike, move: Move, how: Drive) -> None:
         """Write the step's event, then the checkpoint."""
         self.steps += 1
         event: dict[str, Any] = {

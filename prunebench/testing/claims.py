@@ -14,8 +14,8 @@ from prunebench.core.block import MODES, BlockProblem, Mode
 from prunebench.core.errors import InvalidInput, PrunebenchError
 from prunebench.core.optimality import PROOF_TOLERANCE
 from prunebench.core.solution import Budget, Solution, Status
-from prunebench.core.solver import solve
 from prunebench.kernels.relaxations.bounds import lower_bound
+from prunebench.solving import solve
 from prunebench.testing.exact import Exact
 from prunebench.testing.hostile import HOSTILE, Hostile
 

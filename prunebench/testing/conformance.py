@@ -16,9 +16,10 @@ import numpy as np
 
 from prunebench.core import options as option_tools
 from prunebench.core.block import MODES, BlockProblem, Mode
-from prunebench.core.errors import InvalidInput, SolverFailed, SolverRefused
+from prunebench.core.errors import InvalidInput, RefusalKind, SolverFailed, SolverRefused
 from prunebench.core.solution import Budget, Solution, Status
-from prunebench.core.solver import Solver, solve
+from prunebench.core.solver import SolverLike, facts
+from prunebench.solving import solve
 from prunebench.testing.claims import faults
 from prunebench.testing.exact import Exact
 from prunebench.testing.hostile import HOSTILE
@@ -58,7 +59,7 @@ def _optimum(family: str, seed: int, mode: Mode) -> BruteForce:
 class Case:
     """One solver on one instance; solved once and looked at by many checks."""
 
-    solver: Solver
+    solver: SolverLike
     family: str
     seed: int
     mode: Mode
@@ -127,7 +128,7 @@ def bound_is_below_brute_force_is_below_objective(case: Case) -> None:
 @_check
 def exact_solver_proves_the_optimum(case: Case) -> None:
     """An exact solver without a budget ends optimal, at the optimum, with a closed gap."""
-    if not case.solver.exact or case.mode not in case.solver.modes:
+    if not facts(case.solver).exact or case.mode not in case.solver.modes:
         return
     assert case.solution.status is Status.OPTIMAL, case.solution.stop_reason
     assert abs(case.solution.objective - case.optimum.objective) <= case.tolerance
@@ -255,7 +256,7 @@ def units_do_not_matter(case: Case) -> None:
         assert int(answer.mask.sum()) == block.keep
         assert answer.lower_bound <= optimum + tolerance
         assert answer.objective >= optimum - tolerance
-        if case.solver.exact and case.mode in case.solver.modes:
+        if facts(case.solver).exact and case.mode in case.solver.modes:
             assert answer.objective <= optimum + tolerance
 
 
@@ -291,37 +292,41 @@ def quota_families() -> list[str]:
     return [f"quota-{name}" for name in QUOTAS]
 
 
-def assert_refuses_quotas(solver: Solver, mode: Mode) -> None:
-    """A solver that does not declare `quotas` is refused a block with a quota, by name and with a remedy.
+def assert_refuses_quotas(solver: SolverLike, mode: Mode) -> None:
+    """A solver that does not take quotas is refused a block with a quota, by name and with a remedy.
 
     Raises
     ------
     AssertionError   it was run, or the refusal does not name solver and quota
     """
     for family in quota_families():
-        message = ""
+        refusal: SolverRefused | None = None
         try:
             solve(instance(family, 0, mode), solver)
         except SolverRefused as error:
-            message = str(error)
-        assert message, f"{solver.name} does not declare quotas and takes a block with one ({family}, {mode})"
+            refusal = error
+        assert refusal, f"{solver.name} does not say that it takes quotas and takes a block with one ({family}, {mode})"
+        assert refusal.kind is RefusalKind.QUOTA, f"{solver.name} refuses a quota as {refusal.kind}: {refusal}"
+        message = str(refusal)
         for word in (repr(solver.name), "quota", "choose"):
             assert word in message, f"{solver.name}'s refusal does not hold {word}: {message}"
 
 
-def run_check(name: str, solver: Solver, family: str, mode: Mode, seeds: Iterable[int] = SEEDS) -> str:
+def run_check(
+    name: str, solver: SolverLike, family: str, mode: Mode, seeds: Iterable[int] = SEEDS
+) -> InvalidInput | SolverFailed | None:
     """Run one check on one family over several seeds.
 
     Returns
     -------
-    str   "" if it passed on at least one seed and failed on none, else the reason why the solver
-          refused every instance, or why the external program behind it gave no answer
+    error   None if it passed on at least one seed and failed on none, else what the solver refused every instance
+            with, or what the external program behind it gave no answer with
 
     Raises
     ------
     AssertionError   naming check, solver, family, mode and seed
     """
-    refusal = ""
+    refusal: InvalidInput | SolverFailed | None = None
     passed = False
     for seed in seeds:
         case = Case(solver, family, seed, mode)
@@ -332,21 +337,21 @@ def run_check(name: str, solver: Solver, family: str, mode: Mode, seeds: Iterabl
             # a hostile block may turn out too ill-conditioned on the way, which the error says
             if family not in HOSTILE and not isinstance(error, SolverRefused):
                 raise
-            refusal = str(error)
+            refusal = error
         except SolverFailed as error:
             # an external program gave up, which is told and no answer: nothing to judge
-            refusal = str(error)
+            refusal = error
         except AssertionError as error:
             where = f"{solver.name} fails {name} on {family}, seed {seed}, mode {mode}"
             raise AssertionError(f"{where}: {error}") from error
-    return "" if passed else refusal
+    return None if passed else refusal
 
 
-def assert_conforms(solver: Solver, *, seeds: Iterable[int] = SEEDS, modes: Iterable[Mode] = MODES) -> None:
+def assert_conforms(solver: SolverLike, *, seeds: Iterable[int] = SEEDS, modes: Iterable[Mode] = MODES) -> None:
     """Run every check on every family in every mode.
 
     A solver may refuse instances with a reason, but must accept some Gaussian one in a mode it declares,
-    and some of every quota if it declares `quotas`, or say of a mode that it takes no quota there;
+    and some of every quota if it takes quotas, or say of a mode that it takes no quota there;
     without that fact it must be refused them.
 
     Raises
@@ -368,12 +373,13 @@ def assert_conforms(solver: Solver, *, seeds: Iterable[int] = SEEDS, modes: Iter
         _assert_quotas(solver, mode, chosen)
 
 
-def _assert_quotas(solver: Solver, mode: Mode, seeds: list[int]) -> None:
-    if not getattr(solver, "quotas", False):
+def _assert_quotas(solver: SolverLike, mode: Mode, seeds: list[int]) -> None:
+    if not facts(solver).quotas:
         assert_refuses_quotas(solver, mode)
         return
     for family in quota_families():
         for name in CHECKS:
             refusal = run_check(name, solver, family, mode, [seed for seed in QUOTA_SEEDS if seed in seeds])
-            if refusal and mode in solver.modes and "quota" not in refusal:
-                raise AssertionError(f"{solver.name} declares quotas but refuses every {family} instance: {refusal}")
+            about_quotas = isinstance(refusal, SolverRefused) and refusal.kind is RefusalKind.QUOTA
+            if refusal and mode in solver.modes and not about_quotas:
+                raise AssertionError(f"{solver.name} takes quotas but refuses every {family} instance: {refusal}")

@@ -21,7 +21,7 @@ from prunebench.core.masks import keep_count
 from prunebench.core.problem import BlockSetProblem, make_problem
 from prunebench.core.recovery import parse
 from prunebench.core.solution import Budget
-from prunebench.core.solver import Solver, make_solver
+from prunebench.core.solver import SolverLike, make_solver
 from prunebench.networks.network import PrunableNetwork
 from prunebench.runs.executors import Inline, Job, Workers, answer_job, make_workers
 from prunebench.testing.drawn import Drawn
@@ -48,7 +48,7 @@ class Case:
 
     kind: type[Coordinator]
     options: Mapping[str, Any] = field(default_factory=dict)
-    solver: Solver = field(default_factory=lambda: make_solver("swap"))
+    solver: SolverLike = field(default_factory=lambda: make_solver("swap"))
     mode: Mode = "refit"
     density: float = 0.4
     workers: Workers = field(default_factory=Inline)
@@ -133,7 +133,7 @@ def assert_coordinator_conforms(
     kind: type[Coordinator],
     *,
     options: Mapping[str, Any] | None = None,
-    solver: str | Solver = "swap",
+    solver: str | SolverLike = "swap",
     mode: Mode = "refit",
     workers: Workers | None = None,
 ) -> None:

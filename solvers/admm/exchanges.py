@@ -14,15 +14,14 @@ Over-relaxation (Boyd et al.: Distributed optimization and statistical learning 
 lets a search that starts at a higher penalty, and so ends sooner, find as good a support.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.stop import StopCheck
 from prunebench.kernels.linear_algebra.matrix import Real
-from prunebench.kernels.local_search.candidates import masked
 from prunebench.solvers.admm.spectrum import Spectrum
 
 RELAXATION = 1.6
@@ -56,7 +55,7 @@ def search(
     start: BoolArray,
     penalty: float,
     max_steps: int,
-    stop: Callable[[int], str],
+    stop: StopCheck,
 ) -> tuple[BoolArray, int, bool]:
     """A support from `start`. -> mask with `keep` ones, steps made, whether the support settled.
 
@@ -67,7 +66,7 @@ def search(
     start : bool (p,)       the support of the first d
     penalty : the first ρ, in units of the ridge (see TRACE_SHARE)
     max_steps : at most so many steps
-    stop : given the steps made, why to stop now, or ""
+    stop : given the steps made, why to stop now, or None
     """
     dtype = spectrum.vectors.dtype.type
     scale = np.ones(1) if spectrum.scale is None else spectrum.scale
@@ -75,7 +74,7 @@ def search(
     linear: Real = (block.form.linear / scale).astype(dtype)
     rho = penalty * max(spectrum.ridge, TRACE_SHARE * spectrum.mean_diagonal)
     support, moved, lowered = start, False, 0
-    split = masked((block.dense_weights * scale).astype(dtype), support)
+    split = _masked((block.dense_weights * scale).astype(dtype), support)
     multipliers = np.zeros(block.p, dtype=dtype)
     for step in range(max_steps):
         if stop(step):
@@ -85,7 +84,7 @@ def search(
         weights = dtype(RELAXATION) * weights + dtype(1.0 - RELAXATION) * split
         pulled = weights + multipliers / dtype(rho)
         before, support = support, block.top_mask(np.abs(pulled))
-        split = masked(pulled, support)
+        split = _masked(pulled, support)
         multipliers += dtype(rho) * (weights - split)
         if step % STEPS_PER_PENALTY == STEPS_PER_PENALTY - 1:
             moved = moved or not np.array_equal(support, start)
@@ -99,6 +98,11 @@ def search(
             growth = SLOW if 2 * step < max_steps else FAST
             rho *= _factor(growth, changed / block.keep)
     return support, max_steps, False
+
+
+def _masked(values: Real, mask: BoolArray) -> Real:
+    """`values` where the mask is True and zero elsewhere, in their own precision."""
+    return np.where(mask, values, values.dtype.type(0))
 
 
 def _factor(growth: Growth, share: float) -> float:

@@ -8,15 +8,13 @@ PNAS 2020, decided by the exact refitted objective.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from prunebench.core.arrays import FloatArray
-from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.solution import Budget, Progress, Recorder, Solution
-from prunebench.core.solver import register
-from prunebench.kernels.local_search.candidates import Candidates, settled
+from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import Count, Quota
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 SWAP_SIZE = 2048
 """Up to this p the swaps go on until none improves; beyond, `swaps` rounds of exact working sets."""
@@ -25,7 +23,7 @@ SWAPS, FEW = 1, 0.25
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Admm:
+class Admm(Solver):
     """Search the support by ADMM from several penalties, back-solve each, finish the best by swaps.
 
     Proves no bound, but never ends worse than the start with its back-solve. Cost: n²p for the Gram
@@ -34,16 +32,11 @@ class Admm:
     pruning) is decomposed itself, O(p³).
     """
 
-    name: ClassVar[str] = "admm"
-    modes: ClassVar[frozenset[str]] = frozenset({"refit"})
-    preferred_mode: ClassVar[Mode] = "refit"
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    install: ClassVar[str] = "pip install prunebench"
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Meng, Behdin, Wang, Mazumder: ALPS, NeurIPS 2024"
+    name = "admm"
+    modes = frozenset({"refit"})
+    preferred_mode = "refit"
+    takes = frozenset({Count, Quota})
+    reference = "Meng, Behdin, Wang, Mazumder: ALPS, NeurIPS 2024"
 
     penalties: tuple[float, ...] = (1.0,)
     """First penalties, one start each, in units of the ridge (at least 1e-3 of the curvature's mean diagonal)."""
@@ -75,66 +68,45 @@ class Admm:
             return refusal(self.device)
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best support found, with its back-solve."""
-        recorder = Recorder(budget, progress)
-        best = Candidates(block, recorder)
-        if settled(block):
-            return best.solution("there is one feasible mask")
-        details: dict[str, object] = {}
-        timings: dict[str, float] = {}
-        try:
-            reason = self._search(best, details, timings)
-        except KeyboardInterrupt:
-            return best.solution("interrupted", interrupted=True, details=details, timings=timings)
-        return best.solution(reason, details=details, timings=timings)
-
-    def _search(self, best: Candidates, details: dict[str, object], timings: dict[str, float]) -> str:
         from prunebench.solvers.admm import exchanges
         from prunebench.solvers.admm.spectrum import spectrum
 
-        block, recorder = best.block, best.recorder
-        if reason := best.expired():
-            return reason
-        clock = recorder.seconds
-        decomposed = spectrum(block.form, self.device)
-        timings["spectrum"] = recorder.seconds - clock
+        clock = best.seconds
+        decomposed = spectrum(best.block.form, self.device)
+        best.timings["spectrum"] = best.seconds - clock
         steps: list[int] = []
         for penalty in self.penalties:
-            if reason := best.expired():
-                return reason
-            start, spent = best.mask, best.evaluations
-
-            def stop(made: int, spent: float = spent) -> str:
-                return recorder.expired(spent + made)
-
-            mask, made, _ = exchanges.search(block, decomposed, start, penalty, self.steps, stop)
+            if stop := best.stop(best.evaluations):
+                return stop
+            check = best.stop_after(best.evaluations)
+            mask, made, _ = exchanges.search(best.block, decomposed, best.mask, penalty, self.steps, check)
             best.evaluations += made
             steps.append(made)
             best.offer(mask, f"admm {penalty:g}")
-        details["steps"] = steps
-        timings["admm"] = recorder.seconds - clock - timings["spectrum"]
-        clock = recorder.seconds
+        best.details["steps"] = steps
+        best.timings["admm"] = best.seconds - clock - best.timings["spectrum"]
+        clock = best.seconds
         self._swap(best)
-        timings["swaps"] = recorder.seconds - clock
-        return f"support searched from {len(self.penalties)} penalties, then swapped"
+        best.timings["swaps"] = best.seconds - clock
+        searched = f"support searched from {len(self.penalties)} penalties, then swapped"
+        return best.stop(best.evaluations) or Stop.finished(searched)
 
-    def _swap(self, best: Candidates) -> None:
+    def _swap(self, best: Incumbent) -> None:
         # where most is kept, refits cost most and swaps gain least
         few = best.block.density <= FEW or best.block.p <= SWAP_SIZE
         rounds = self.swaps if self.swaps is not None else SWAPS if few else 0
-        if not rounds or best.expired():
+        if not rounds or best.stop(best.evaluations):
             return
         weights: FloatArray | None = None
         if best.block.p <= SWAP_SIZE:
             from prunebench.kernels.local_search.descent import swap_descent
 
-            mask = swap_descent(best.block, best.mask, best.recorder).mask
+            mask = swap_descent(best.block, best.mask, best).mask
         else:
             from prunebench.kernels.local_search.working_sets import improve
 
-            mask, weights = improve(best.block, best.mask, rounds, best.recorder)
+            mask, weights = improve(best, rounds)
         if not np.array_equal(mask, best.mask):
             best.offer(mask, "swaps", weights)

@@ -9,13 +9,12 @@ with one eigendecomposition of H for all rows and all penalties ρ. Any quota is
 is the best one within its groups.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import scipy.linalg
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.stop import StopCheck
 from prunebench.kernels.linear_algebra.layer_view import LayerView, row_groups
 
 STEPS_PER_PENALTY = 3
@@ -38,10 +37,10 @@ class Search:
         self._values = np.maximum(self._values, 0.0)
         self._minimiser = self._solve(-self._slope, 0.0)
 
-    def run(self, penalty: float, most: int, stop: Callable[[int], str]) -> tuple[BoolArray, int]:
+    def run(self, penalty: float, most: int, stop: StopCheck) -> tuple[BoolArray, int]:
         """A support with the first penalty ρ = `penalty`. -> bool (p,), steps made
 
-        stop : given the steps made, why to stop now, or ""
+        stop : given the steps made, why to stop now, or None
         """
         keep = max(1, self._block.keep)
         split = self._minimiser
@@ -80,12 +79,10 @@ class Search:
         return self._block.top_mask(np.abs(values).reshape(-1)).reshape(values.shape)
 
 
-def swap_rows(
-    block: BlockProblem, view: LayerView, mask: BoolArray, expired: Callable[[float], str]
-) -> tuple[BoolArray, int]:
+def swap_rows(block: BlockProblem, view: LayerView, mask: BoolArray, stop: StopCheck) -> tuple[BoolArray, int]:
     """`mask` improved by exact refit swaps within each row and group, until none improves. -> mask, swaps made
 
-    expired : given the swaps looked at, why to stop now, or ""
+    stop : given the swaps looked at, why to stop now, or None
     """
     from prunebench.kernels.local_search.refit_kernel import descend
 
@@ -93,7 +90,7 @@ def swap_rows(
     out, made, tried = mask.copy(), 0, 0.0
     rows, columns = view.shape
     for row in range(rows):
-        if expired(tried):
+        if stop(tried):
             break
         part = slice(row * columns, (row + 1) * columns)
         order, offsets = row_groups(block, row, columns, out)
@@ -103,7 +100,7 @@ def swap_rows(
             matrix[np.ix_(order, order)],
             slope[row, order],
             inner,
-            lambda looked, spent=spent: expired(spent + looked),  # type: ignore[misc]  # bound now
+            lambda looked, spent=spent: stop(spent + looked),  # type: ignore[misc]  # bound now
             offsets=offsets,
         )
         out[row * columns + order] = inner

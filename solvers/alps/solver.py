@@ -6,15 +6,13 @@ weights where earlier layers were pruned), the last refit is exact, and swaps wi
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.solution import Budget, Progress, Recorder, Solution
-from prunebench.core.solver import register
+from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import Count, Quota
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.kernels.linear_algebra.layer_view import LayerView, refusal
-from prunebench.kernels.local_search.candidates import Candidates, settled
 
 SWAP_COLUMNS = 1024
 """Up to so many weights a row, swaps follow where the option leaves it open."""
@@ -22,7 +20,7 @@ SWAP_COLUMNS = 1024
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Alps:
+class Alps(Solver):
     """Search a layer's support by ADMM from several penalties, refit each, swap within the rows of the best.
 
     Takes a whole layer (rows that share one Hessian) or any block as a layer of one row, with any
@@ -30,16 +28,12 @@ class Alps:
     4·rows·c² a step, c² a swap.
     """
 
-    name: ClassVar[str] = "alps"
-    modes: ClassVar[frozenset[str]] = frozenset({"refit"})
-    preferred_mode: ClassVar[Mode] = "refit"
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    whole_layers: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Meng, Behdin, Wang, Mazumder: ALPS, NeurIPS 2024"
+    name = "alps"
+    modes = frozenset({"refit"})
+    preferred_mode = "refit"
+    takes = frozenset({Count, Quota})
+    whole_layers = True
+    reference = "Meng, Behdin, Wang, Mazumder: ALPS, NeurIPS 2024"
 
     penalties: tuple[float, ...] = (0.1,)
     """First penalties, one search each, in units of the Hessian's diagonal."""
@@ -58,40 +52,25 @@ class Alps:
             return f"steps is {self.steps}; choose at least 1"
         return refusal(block)
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best support found, with its refit."""
-        best = Candidates(block, Recorder(budget, progress))
-        if settled(block):
-            return best.solution("there is one feasible mask")
-        details: dict[str, object] = {}
-        try:
-            reason = best.expired() or self._search(best, details)
-        except KeyboardInterrupt:
-            return best.solution("interrupted", interrupted=True, details=details)
-        return best.solution(reason, details=details)
-
-    def _search(self, best: Candidates, details: dict[str, object]) -> str:
         from prunebench.solvers.alps import layer
 
-        block, recorder = best.block, best.recorder
+        block = best.block
         view = LayerView.of(block)
         search = layer.Search(block, view)
         steps: list[int] = []
         for penalty in self.penalties:
-            spent = best.evaluations
-            mask, made = search.run(penalty, self.steps, lambda made, spent=spent: recorder.expired(spent + made))  # type: ignore[misc]  # bound now
+            mask, made = search.run(penalty, self.steps, best.stop_after(best.evaluations))
             best.evaluations += made
             steps.append(made)
             best.offer(mask, f"alps {penalty:g}")
-            if reason := best.expired():
-                return reason
-        details["steps"] = steps
+            if stop := best.stop(best.evaluations):
+                return stop
+        best.details["steps"] = steps
         swap = self.swaps if self.swaps is not None else view.shape[1] <= SWAP_COLUMNS
         if swap:
-            spent = best.evaluations
-            mask, made = layer.swap_rows(block, view, best.mask, lambda looked: recorder.expired(spent + looked))
-            details["swaps"] = made
+            mask, best.details["swaps"] = layer.swap_rows(block, view, best.mask, best.stop_after(best.evaluations))
             best.offer(mask, "swaps")
-        return f"support searched from {len(self.penalties)} penalties{', then swapped' if swap else ''}"
+        searched = f"support searched from {len(self.penalties)} penalties{', then swapped' if swap else ''}"
+        return best.stop(best.evaluations) or Stop.finished(searched)

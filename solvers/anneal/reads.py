@@ -4,7 +4,7 @@ The caller gives seeds and a schedule; the result of a read depends on nothing e
 batches nor threads change it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +14,7 @@ import numpy as np
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.keeping import Quota
+from prunebench.core.stop import StopCheck, never
 from prunebench.solvers.anneal import dense, factor, groups
 from prunebench.solvers.anneal.groups import Layout
 
@@ -22,8 +23,6 @@ DENSE_SIZE = 4096
 SLICE_PROPOSALS = 4_000_000
 """Dense proposals, or multiply-adds on the factor divided by 8, between two looks at the clock."""
 UNIT_MASKS, UNIT_SWAPS = 16, 64
-
-Stop = Callable[[], bool]
 
 
 @dataclass
@@ -50,7 +49,7 @@ class DenseReads:
         return self
 
     def run(
-        self, seeds: dense.State, temperatures: FloatArray, stop: Stop, start: BoolArray | None = None
+        self, seeds: dense.State, temperatures: FloatArray, stop: StopCheck, start: BoolArray | None = None
     ) -> tuple[BoolArray, FloatArray]:
         """Short reads in one compiled call, long ones in slices."""
         size = self.linear.size
@@ -71,10 +70,10 @@ class DenseReads:
                     dense.sweeps(self.couplings, fields, kept, pruned, piece, state)
                 else:
                     groups.sweeps(self.couplings, fields, kept, pruned, at.group, at.places, at.pruned_at, piece, state)
-                if stop():
+                if stop(0.0):
                     break
             found.append((kept, dense.fields_of(self.couplings, self.linear, kept, fields)))
-            if stop():
+            if stop(0.0):
                 break
         return _masks_and_energies(found, size)
 
@@ -108,7 +107,7 @@ class FactorReads:
         return self
 
     def run(
-        self, seeds: dense.State, temperatures: FloatArray, stop: Stop, start: BoolArray | None = None
+        self, seeds: dense.State, temperatures: FloatArray, stop: StopCheck, start: BoolArray | None = None
     ) -> tuple[BoolArray, FloatArray]:
         """Reads in slices."""
         size = self.linear.size
@@ -133,10 +132,10 @@ class FactorReads:
                         piece,
                         state,
                     )
-                if stop():
+                if stop(0.0):
                     break
             found.append((kept, factor.residual_of(self.columns, self.linear, kept, residual)))
-            if stop():
+            if stop(0.0):
                 break
         return _masks_and_energies(found, size)
 
@@ -159,7 +158,7 @@ def in_threads(
     reads: "DenseReads | FactorReads",
     seeds: dense.State,
     temperatures: FloatArray,
-    stop: Stop,
+    stop: StopCheck,
     threads: int,
     start: BoolArray | None = None,
 ) -> tuple[BoolArray, FloatArray]:
@@ -209,7 +208,7 @@ def warm_groups() -> None:
         DenseReads(np.zeros((3, 3)), long, 1, layout=layout),
         FactorReads(np.eye(3), long, 1, layout=layout),
     ):
-        source.measure(seeds[0]).run(seeds, schedule, lambda: False)
+        source.measure(seeds[0]).run(seeds, schedule, never)
 
 
 @lru_cache(maxsize=1)
@@ -219,7 +218,7 @@ def warm() -> None:
     schedule = np.ones(1)
     columns = np.eye(2)
     long = np.ones(2)
-    DenseReads(np.zeros((2, 2)), long, 1).measure(seeds[0]).run(seeds, schedule, lambda: False)
-    FactorReads(columns, long, 1).measure(seeds[0]).run(seeds, schedule, lambda: False)
+    DenseReads(np.zeros((2, 2)), long, 1).measure(seeds[0]).run(seeds, schedule, never)
+    FactorReads(columns, long, 1).measure(seeds[0]).run(seeds, schedule, never)
     kept, pruned, state = _start(seeds[0], 1, 2)
     dense.sweeps(np.zeros((2, 2)), np.zeros(2), kept, pruned, schedule, state)

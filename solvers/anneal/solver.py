@@ -10,14 +10,15 @@ import math
 from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.keeping import Count, Quota
+from prunebench.core.solver import Incumbent, Solver, Stop, register
+from prunebench.core.stop import StopKind, never
 
 if TYPE_CHECKING:
     from prunebench.solvers.anneal.reads import DenseReads, FactorReads
@@ -51,7 +52,7 @@ ALTERNATIVES = 16
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Anneal:
+class Anneal(Solver):
     """Many short swap anneals, one batch in four from random masks, the others from the best mask so far.
 
     Where several batches bring nothing, every second one starts hotter and is shorter. Proves no
@@ -63,15 +64,11 @@ class Anneal:
     few for one read, which is then shortened to fit.
     """
 
-    name: ClassVar[str] = "anneal"
-    modes: ClassVar[frozenset[str]] = frozenset({"select"})
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    install: ClassVar[str] = "pip install prunebench"
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Kirkpatrick, Gelatt, Vecchi: Optimization by Simulated Annealing, Science 220, 1983"
+    name = "anneal"
+    modes = frozenset({"select"})
+    stochastic = True
+    takes = frozenset({Count, Quota})
+    reference = "Kirkpatrick, Gelatt, Vecchi: Optimization by Simulated Annealing, Science 220, 1983"
 
     sweeps: int = 1000
     """Sweeps of p proposals a read; fewer where the budget does not allow one whole read."""
@@ -114,26 +111,20 @@ class Anneal:
             return "couplings is 'factor' but the form holds its hessian; choose 'auto' or 'dense'"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best mask of all reads, polished if asked for, or the incumbent where nothing beats it."""
-        compiling = _compile(not block.keeping.one_count) if not block.settled and budget.seconds > 0.0 else 0.0
-        recorder = Recorder(budget, progress)
-        search = _Search(self, block, recorder)
-        status = Status.FEASIBLE
+        with best.building():
+            best.timings["compile"] = _compile(not best.block.keeping.one_count)
+        search = _Search(self, best)
         try:
-            reason = search.go(rng)
-        except KeyboardInterrupt:
-            status, reason = Status.INTERRUPTED, "interrupted"
-        if reason.startswith(("time limit", "evaluation limit", "the budget")) or search.shortened:
-            status = Status.TIME_LIMIT
-        solution = search.solution(status, reason, compiling)
-        if not self.polish or status is Status.INTERRUPTED:
-            return solution
-        from prunebench.kernels.local_search.polish import polish
+            stop = search.go(rng)
+        finally:
+            search.tell()
+        if self.polish:
+            from prunebench.kernels.local_search.polish import polish
 
-        return polish(block, solution, recorder)
+            polish(best)
+        return stop
 
 
 @dataclass
@@ -141,8 +132,7 @@ class _Search:
     """One solve: the schedule, the pool of good masks and the counters."""
 
     options: Anneal
-    block: BlockProblem
-    recorder: Recorder
+    best: Incumbent
     reads: int = 0
     evaluations: float = 0.0
     shortened: bool = False
@@ -152,31 +142,27 @@ class _Search:
     _stalled: int = 0
 
     def __post_init__(self) -> None:
-        start = self.block.evaluate(self.block.incumbent)
-        with self.recorder.building():
+        self.block = self.best.block
+        with self.best.building():
             self._constant = self.block.to_qubo().constant
-        self.recorder.record(start)
-        self._pool[self.block.incumbent.tobytes()] = (start, self.block.incumbent)
+        self._pool[self.block.incumbent.tobytes()] = (self.best.objective, self.block.incumbent)
 
-    def go(self, rng: np.random.Generator) -> str:
+    def go(self, rng: np.random.Generator) -> Stop:
         """Read in batches until a limit is met. -> which one"""
-        block, recorder, options = self.block, self.recorder, self.options
-        if block.settled:
-            return "there is one feasible mask"
-        if reason := recorder.expired():
-            return reason
+        block, best, options = self.block, self.best, self.options
         from prunebench.solvers.anneal.reads import in_threads, reads_of
 
-        seconds = recorder.budget.seconds * (SEARCH_SHARE if options.polish else 1.0)
-        with recorder.building():
+        seconds = best.budget.seconds * (SEARCH_SHARE if options.polish else 1.0)
+        with best.building():
             source = reads_of(block, options.couplings, _seeds(rng, 1)[0])
         self.details["temperature_unit"] = source.unit
         limit, why = self._read_limit()
         sweeps = self._affordable_sweeps(source, seconds)
         if sweeps == 0:
-            return "the budget ended before a sweep"
+            few = best.budget.evaluations < block.p
+            return Stop(StopKind.EVALUATIONS if few else StopKind.TIME, "the budget ended before a sweep")
         self.details["sweeps"] = sweeps
-        stop = partial(_after, recorder, seconds)
+        check = partial(_after, best, seconds)
         turn = 0
         while self.reads < limit:
             kick = options.reads is None and limit > READS and self._stalled >= STALLED and turn % 4 in (1, 2)
@@ -184,30 +170,26 @@ class _Search:
             wanted = BATCH * sweeps // temperatures.size if kick else BATCH
             count = int(min(wanted, limit - self.reads, self._affordable_reads(temperatures.size)))
             if count == 0:
-                return f"evaluation limit of {recorder.budget.evaluations:g}"
-            self._add(*in_threads(source, _seeds(rng, count), temperatures, stop, options.threads, start))
+                return Stop(StopKind.EVALUATIONS, f"evaluation limit of {best.budget.evaluations:g}")
+            self._add(*in_threads(source, _seeds(rng, count), temperatures, check, options.threads, start))
             turn += 1
             self.evaluations += float(count * temperatures.size * block.p)
-            if stop():
-                return f"time limit of {recorder.budget.seconds:g} s"
-        return f"{why}, each shortened to {sweeps} sweeps by the time limit" if self.shortened else why
+            if stop := check(0.0):
+                return stop
+        if self.shortened:
+            return Stop(StopKind.TIME, f"{why}, each shortened to {sweeps} sweeps by the time limit")
+        return Stop.finished(why)
 
-    def solution(self, status: Status, reason: str, compiling: float) -> Solution:
-        """The pool's best mask as a solution."""
+    def tell(self) -> None:
+        """Offer the pool's best masks, and write the others and what was counted into the answer."""
         ranked = sorted(self._pool.values(), key=lambda pair: pair[0])
-        # energies rank; only the block judges, and the incumbent must not lose to rounding
-        best = min((mask for _, mask in ranked[:2]), key=self.block.evaluate)
-        others = [mask for _, mask in ranked if mask is not best]
-        return Solution.from_mask(
-            self.block,
-            best,
-            status=status,
-            stop_reason=reason,
-            recorder=self.recorder,
-            timings={"compile": compiling},
-            details={"reads": self.reads, "evaluations": self.evaluations, **self.details},
-            alternatives=np.array(others[:ALTERNATIVES]) if others else None,
-        )
+        # energies rank to rounding only; the block judges
+        for _, mask in ranked[:2]:
+            if not np.array_equal(mask, self.best.mask):
+                self.best.offer(mask, "anneal")
+        others = [mask for _, mask in ranked if not np.array_equal(mask, self.best.mask)]
+        self.best.alternatives = np.array(others[:ALTERNATIVES]) if others else None
+        self.best.details = {"reads": self.reads, "evaluations": self.evaluations, **self.details}
 
     def _plan(
         self, unit: float, sweeps: int, rng: np.random.Generator, turn: int, kick: bool
@@ -237,16 +219,16 @@ class _Search:
             if key in self._pool:
                 continue
             self._pool[key] = (energy, masks[row].copy())
-            if energy < self.recorder.objective:
+            if energy < self.best.objective:
                 # energies rank to rounding only: the block says whether this is progress
-                self._stalled *= not self.recorder.record(self.block.evaluate(masks[row]))
+                self._stalled *= not self.best.offer(masks[row], "anneal")
         if len(self._pool) > 4 * ALTERNATIVES:
             ranked = sorted(self._pool.items(), key=lambda item: item[1][0])
             self._pool = dict(ranked[: ALTERNATIVES + 1])
 
     def _read_limit(self) -> tuple[float, str]:
         """After how many reads the search ends by itself, inf where it goes on until a limit; and the words for it."""
-        options, budget, block = self.options, self.recorder.budget, self.block
+        options, budget, block = self.options, self.best.budget, self.block
         if options.reads is not None:
             return options.reads, f"finished {options.reads} reads"
         proposals = PROPOSALS_PER_MASK * block.mask_count if block.p <= 64 else math.inf
@@ -260,22 +242,22 @@ class _Search:
 
     def _affordable_sweeps(self, source: "DenseReads | FactorReads", seconds: float) -> int:
         """Sweeps of one read: fewer than asked for where one whole read would not fit into the budget."""
-        sweeps = int(min(self.options.sweeps, self.recorder.budget.evaluations // self.block.p))
+        sweeps = int(min(self.options.sweeps, self.best.budget.evaluations // self.block.p))
         if seconds == math.inf:
             return sweeps
         one, fitting = math.inf, 0.0
         for _ in range(MEASURES):
             before = perf_counter()
-            source.run(np.ones(1, dtype=np.uint64), np.full(1, source.unit * self.options.hot), lambda: False)
+            source.run(np.ones(1, dtype=np.uint64), np.full(1, source.unit * self.options.hot), never)
             one = min(one, max(perf_counter() - before, 1e-9))
-            fitting = max(0.0, seconds - self.recorder.seconds) / one
+            fitting = max(0.0, seconds - self.best.seconds) / one
             if fitting >= sweeps:
                 return sweeps
         self.shortened = True
         return int(fitting)
 
     def _affordable_reads(self, sweeps: int) -> float:
-        return (self.recorder.budget.evaluations - self.evaluations) // (sweeps * self.block.p)
+        return (self.best.budget.evaluations - self.evaluations) // (sweeps * self.block.p)
 
 
 def _schedule(unit: float, hot: float, cold: float, sweeps: int) -> FloatArray:
@@ -284,8 +266,8 @@ def _schedule(unit: float, hot: float, cold: float, sweeps: int) -> FloatArray:
     return unit * np.concatenate([np.geomspace(hot, cold, sweeps - frozen), np.zeros(frozen)])
 
 
-def _after(recorder: Recorder, seconds: float) -> bool:
-    return recorder.seconds >= seconds
+def _after(best: Incumbent, seconds: float, spent: float) -> Stop | None:
+    return best.time_limit() if best.seconds >= seconds else None
 
 
 def _seeds(rng: np.random.Generator, count: int) -> np.ndarray:

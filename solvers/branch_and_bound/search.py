@@ -18,6 +18,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.proof import ProofWriter
+from prunebench.core.stop import Stop, StopCheck
 from prunebench.kernels.trees.dives import Dive, Node, Tree
 
 PROOF_WORK = 8e9
@@ -43,11 +44,12 @@ def _dive(
 
 @dataclass
 class Search:
-    """The pool. `value` and `mask` are the incumbent, `bound` what is proved; `reason` why it ended.
+    """The pool. `value` and `mask` are the incumbent, `bound` what is proved; `stopped` why it ended early, if it did.
 
     settle : called with each single mask that rounding leaves below the cut-off: its own lower bound
     improved : called with each better mask, gives back its value after whatever polish it does
-    stop : called between dives with (value, bound, nodes), gives back a reason or ""
+    watch : told between dives what is proved, and how many nodes were looked at
+    stop : asked then, given the nodes, why to stop now
     writer : takes the records of a proof, if one is wanted
     closed : the smallest bound of what was left for good below the cut-off, since rounding leaves no better one
     """
@@ -57,11 +59,12 @@ class Search:
     mask: BoolArray
     improved: Callable[[BoolArray, float], tuple[BoolArray, float]]
     settle: Callable[[BoolArray], float]
-    stop: Callable[[float, float, int], str]
+    watch: Callable[[float, int], None]
+    stop: StopCheck
     threads: int = 1
     nodes: int = 0
     bound: float = -np.inf
-    reason: str = ""
+    stopped: Stop | None = None
     splits: int = 0
     writer: ProofWriter | None = None
     closed: float = np.inf
@@ -74,13 +77,14 @@ class Search:
     """The trees that records were made of and their rows in the proof, by id."""
 
     def run(self, limit: int) -> None:
-        """Search until the bound meets the incumbent or `stop` gives a reason."""
+        """Search until the bound meets the incumbent or `stop` says why to end."""
         self._push(-np.inf, self.tree, self.tree.root())
-        self.reason = self.stop(self.value, self.bound, self.nodes)
+        self.watch(self.bound, self.nodes)
+        self.stopped = self.stop(self.nodes)
         with ThreadPoolExecutor(self.threads) as pool:
             running: dict[Future[tuple[Dive, bool]], tuple[float, bool]] = {}
             while True:
-                while self._heap and len(running) < self.threads and not self.reason:
+                while self._heap and len(running) < self.threads and not self.stopped:
                     start, _, tree, node = heapq.heappop(self._heap)
                     if start < self.value - self.tree.margin:
                         ceiling = self._ceiling(start, node)
@@ -95,7 +99,8 @@ class Search:
                     _, shallow = running.pop(future)
                     self._take(*future.result(), shallow)
                 self._raise_bound([start for start, _ in running.values()])
-                self.reason = self.reason or self.stop(self.value, self.bound, self.nodes)
+                self.watch(self.bound, self.nodes)
+                self.stopped = self.stopped or self.stop(self.nodes)
         if not self._heap:
             self.bound = min(self.closed, self.value - self.tree.margin)
 

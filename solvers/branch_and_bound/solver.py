@@ -8,20 +8,25 @@ order, and fix others by their reduced costs. A quota in mode select becomes an 
 mask that breaks it costs more than the incumbent, by the bound that holds without it.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.errors import Refusal, RefusalKind
+from prunebench.core.keeping import Count, Quota
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.optimality import is_proved
 from prunebench.core.proof import ProofWriter
-from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Budget, Progress, Recorder, register
-from prunebench.kernels.relaxations.certificate import certificate
+from prunebench.core.solver import Incumbent, Solver, Stop, register
+from prunebench.core.stop import StopKind
+from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
+
+if TYPE_CHECKING:
+    from prunebench.kernels.trees.dives import Tree
 
 MAX_SIZE = 1024
 WORK_OF_A_DIVE = 4e7
@@ -32,7 +37,7 @@ PENALTY, LEAST_PENALTY = 5.0, 1e-3
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class BranchAndBound:
+class BranchAndBound(Solver):
     """Proves optimality in both modes; anytime, with a bound beside every incumbent.
 
     What it can prove depends on how the weights were drawn and on keep and n more than on p: most
@@ -40,16 +45,14 @@ class BranchAndBound:
     details also say how many nodes had a tree of their own (`splits`).
     """
 
-    name: ClassVar[str] = "branch-and-bound"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    exact: ClassVar[bool] = True
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ("numba",)
-    install: ClassVar[str] = "pip install numba"
-    max_size: ClassVar[int | None] = MAX_SIZE
-    miniature_size: ClassVar[int] = 24
-    reference: ClassVar[str] = "Billionnet, Elloumi, Plateau 2009; Pilanci, Wainwright, El Ghaoui 2015"
+    name = "branch-and-bound"
+    exact = True
+    takes = frozenset({Count, Quota})
+    requires = ("numba",)
+    install = "pip install numba"
+    max_size = MAX_SIZE
+    miniature_size = 24
+    reference = "Billionnet, Elloumi, Plateau 2009; Pilanci, Wainwright, El Ghaoui 2015"
 
     threads: int = 1
     """Dives that run at once; with more than one the order of the search depends on the machine."""
@@ -57,120 +60,88 @@ class BranchAndBound:
     proof: bool = False
     """Record what the bound can be derived from again without a search, up to 1 GiB."""
 
-    def refuses(self, block: BlockProblem) -> str:
+    def refuses(self, block: BlockProblem) -> str | Refusal:
         """More weights than its dense relaxations can hold, a quota in mode refit, or no thread to run on."""
         if self.threads < 1:
             return f"threads is {self.threads}; choose at least 1"
         if block.p > MAX_SIZE:
             return f"it handles at most {MAX_SIZE} weights; use solver 'swap' with --bound, or smaller blocks"
         if not block.keeping.one_count and block.mode == "refit":
-            return (
-                "in mode refit it takes no quota; choose solver 'highs' (a few dozen weights), 'exhaustive' or 'swap'"
+            return Refusal(
+                "in mode refit it takes no quota; choose solver 'highs' (a few dozen weights), 'exhaustive' or 'swap'",
+                RefusalKind.QUOTA,
             )
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def settle(self, best: Incumbent) -> Stop:
+        """The one mask, with its bound."""
+        return settle(best)
+
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """Swap descent for the incumbent, the root relaxation, then the tree."""
-        recorder = Recorder(budget, progress)
-        mask = block.incumbent
-        objective = block.evaluate(mask)
-        recorder.record(objective)
-        if block.settled:
-            bound = min(mask_bound(block, mask), objective)
-            recorder.record(lower_bound=bound)
-            return Solution.from_mask(
-                block, mask, status=Status.OPTIMAL if is_proved(objective, bound) else Status.FEASIBLE,
-                stop_reason="only one mask", recorder=recorder, lower_bound=bound, details={"certificate": certificate(
-                    "one mask", root_bound=bound, bound=bound, tolerance=0.0, nodes=0)},
-            )  # fmt: skip
-        if recorder.expired():
-            return Solution.from_mask(
-                block, mask, status=Status.TIME_LIMIT, stop_reason=recorder.expired(), recorder=recorder
-            )
-        return _Run(block, recorder, self.threads, self.proof).solve(mask, objective)
+        run = _Run(best, self.threads, self.proof)
+        try:
+            stop = run.search()
+        finally:
+            run.tell()
+        if is_proved(best.objective, best.lower_bound):
+            return replace(stop, text="proved optimal")
+        return stop
 
 
 class _Run:
-    """One solve: the incumbent, the tree, and how the two are reported."""
+    """One solve: the tree, and how it is reported."""
 
-    def __init__(self, block: BlockProblem, recorder: Recorder, threads: int, proof: bool) -> None:
+    def __init__(self, best: Incumbent, threads: int, proof: bool) -> None:
         from prunebench.kernels.local_search.descent import SwapDescent
 
-        self.block, self.recorder, self.threads = block, recorder, threads
-        self.writer = ProofWriter(block.hash, block.mode, block.p) if proof else None
-        self.descent = SwapDescent(block)
-        self.mask: BoolArray = block.incumbent
-        self.objective = np.inf
-        self.timings: dict[str, float] = {}
+        self.best, self.block, self.threads = best, best.block, threads
+        self.writer = ProofWriter(self.block.hash, self.block.mode, self.block.p) if proof else None
+        self.descent = SwapDescent(self.block)
+        self.nodes, self.splits = 0, 0
+        self.certificate: dict[str, Any] = {}
 
-    def solve(self, mask: BoolArray, objective: float) -> Solution:
-        """Run to the end of the proof or of the budget, or to Ctrl-C."""
-        self.mask, self.objective = mask, objective
-        self.bound, self.nodes, self.splits, self.reason = -np.inf, 0, 0, ""
-        self.proof: dict[str, Any] = {}
-        status = None
-        try:
-            self._search()
-        except KeyboardInterrupt:
-            status, self.reason = Status.INTERRUPTED, "interrupted"
-        tolerance = self.proof.pop("tolerance", 0.0)
+    def tell(self) -> None:
+        """Write what was counted and proved into the answer."""
+        best = self.best
         # the objective is rounded itself: its mask's exact value may be a few units in the last place below it
-        own = mask_bound(self.block, self.mask)
-        self.bound = min(self.bound, own) if np.isfinite(own) else self.bound
-        if status is None:
-            proved = is_proved(self.objective, self.bound)
-            expired = self.reason.startswith(("time limit", "evaluation limit"))
-            status = Status.OPTIMAL if proved else Status.TIME_LIMIT if expired else Status.FEASIBLE
-            if proved:
-                self.reason = "proved optimal"
-            elif not self.reason:
-                self.reason = (
-                    "the search is complete, but rounding leaves a gap: the block is ill-conditioned; a larger ridge "
-                    "leaves a smaller one"
-                )
-        details: dict[str, Any] = {
-            "nodes": self.nodes,
-            **({"splits": self.splits} if self.block.mode == "refit" else {}),
-        }
-        if self.proof:
-            details["certificate"] = certificate(bound=self.bound, tolerance=tolerance, nodes=self.nodes, **self.proof)
-        return Solution.from_mask(
-            self.block, self.mask, status=status, stop_reason=self.reason, recorder=self.recorder,
-            lower_bound=self.bound, timings=self.timings, details=details,
-            proof=None if self.writer is None else self.writer.proof(),
-        )  # fmt: skip
+        own = mask_bound(self.block, best.mask)
+        if np.isfinite(own):
+            best.lower_bound = min(best.lower_bound, own)
+        best.details["nodes"] = self.nodes
+        if self.block.mode == "refit":
+            best.details["splits"] = self.splits
+        if self.certificate:
+            best.details["certificate"] = certificate(bound=best.lower_bound, nodes=self.nodes, **self.certificate)
+        best.proof = None if self.writer is None else self.writer.proof()
 
-    def _search(self) -> None:
+    def search(self) -> Stop:
+        """Run to the end of the proof or of the budget."""
         from prunebench.kernels.trees.dives import RefitTree, SelectTree, kicked_mask
-        from prunebench.solvers.branch_and_bound.search import Search
 
-        block, recorder = self.block, self.recorder
-        self._offer(self.descent.run(self.mask, recorder).mask)
+        block, best = self.block, self.best
+        best.offer(self.descent.run(best.mask, best).mask, "descent")
         select = block.mode == "select"
-        if select and block.keeping.one_count and not recorder.expired():
-            start = SelectProgram.of(block, self.objective)
-            self._offer(kicked_mask(start, self.mask, KICKS_A_WEIGHT * block.p))
-        self.bound = min(block.form.lower_bound(), self.objective)
-        recorder.record(lower_bound=self.bound)
-        self.timings["descent"] = recorder.seconds
-        program = SelectProgram.of(block, self.objective) if select else RefitProgram.of(block, self.objective)
-        upper = program.inner(self.objective)
-        expired = lambda: bool(recorder.expired())  # noqa: E731  # passed on as a value
+        if select and block.keeping.one_count and not best.stop():
+            start = SelectProgram.of(block, best.objective)
+            best.offer(kicked_mask(start, best.mask, KICKS_A_WEIGHT * block.p), "kicks")
+        best.bound(block.form.lower_bound())
+        best.timings["descent"] = best.seconds
+        program = SelectProgram.of(block, best.objective) if select else RefitProgram.of(block, best.objective)
+        upper = program.inner(best.objective)
         tree: SelectTree | RefitTree | None
         if isinstance(program, SelectProgram):
-            tree = SelectTree(program, upper, expired)
+            tree = SelectTree(program, upper, best.stop)
             point, price, root = tree.root_proof()
             formulation = "select: diagonal shift"
             if not block.keeping.one_count:
-                self.bound = max(self.bound, min(program.outer(root), self.objective))
+                best.bound(program.outer(root))
                 # a mask that breaks the quota costs root + 2·weight at least: more than the incumbent
                 weight = PENALTY * max(upper - root, 0.0) + LEAST_PENALTY
                 program = program.within(block.keeping, weight)
                 if self.writer is not None:
                     self.writer.penalty = weight / program.scale
-                tree = SelectTree(program, upper, expired)
+                tree = SelectTree(program, upper, best.stop)
                 point, price, root = tree.root_proof()
                 formulation = "select: diagonal shift with group penalties"
             proof: dict[str, Any] = {
@@ -178,45 +149,48 @@ class _Run:
                 "shift": tree.shift / program.scale, "point": point, "price": price / program.scale,
             }  # fmt: skip
         else:
-            tree = RefitTree.of(program, upper, expired)
+            tree = RefitTree.of(program, upper, best.stop)
             if tree is None:
-                self.reason = "no bound: the curvature is not positive definite in floating point; raise the ridge"
-                return
+                return Stop(
+                    StopKind.FAILED,
+                    "no bound: the curvature is not positive definite in floating point; raise the ridge",
+                )
             point, root = tree.root_proof()
             proof = {"formulation": "refit: diagonal split", "split": tree.delta / program.scale, "point": point}
-        self.bound = max(self.bound, min(program.outer(root), self.objective))
+        best.bound(program.outer(root))
         tolerance = (tree.margin + tree.slack + program.rounding) / program.scale
-        self.proof = {**proof, "root_bound": min(program.outer(root), self.objective), "tolerance": tolerance}
-        recorder.record(lower_bound=self.bound)
-        self.timings["root"] = recorder.seconds - self.timings["descent"]
+        self.certificate = {**proof, "root_bound": min(program.outer(root), best.objective), "tolerance": tolerance}
+        best.timings["root"] = best.seconds - best.timings["descent"]
+        stop = self._through(program, tree, upper)
+        best.timings["tree"] = best.seconds - best.timings["descent"] - best.timings["root"]
+        return stop or Stop.finished(
+            "the search is complete, but rounding leaves a gap: the block is ill-conditioned; a larger ridge "
+            "leaves a smaller one"
+        )  # fmt: skip
+
+    def _through(self, program: SelectProgram | RefitProgram, tree: "Tree", upper: float) -> Stop | None:
+        """Search the tree. -> why it ended early, if it did"""
+        from prunebench.solvers.branch_and_bound.search import Search
+
+        block, best = self.block, self.best
 
         def improved(mask: BoolArray, value: float) -> tuple[BoolArray, float]:
-            self._offer(mask)
-            if not select:
-                self._offer(self.descent.run(mask, recorder).mask)
-            return self.mask, min(value, program.inner(self.objective))
+            best.offer(mask, "tree")
+            if block.mode == "refit":
+                best.offer(self.descent.run(mask, best).mask, "descent")
+            return best.mask, min(value, program.inner(best.objective))
 
-        def stop(value: float, bound: float, nodes: int) -> str:
-            self.bound = max(self.bound, min(program.outer(bound), self.objective))
+        def watch(bound: float, nodes: int) -> None:
+            best.bound(program.outer(bound))
             self.nodes = nodes
-            recorder.record(lower_bound=self.bound)
-            return recorder.expired(nodes)
 
-        limit = int(max(20, min(WORK_OF_A_DIVE / block.p**2, recorder.budget.evaluations)))
-        settle = lambda mask: program.inner(mask_bound(block, mask))  # noqa: E731  # passed on as a value
-        search = Search(tree, upper, self.mask, improved, settle, stop, self.threads, writer=self.writer)
+        limit = int(max(20, min(WORK_OF_A_DIVE / block.p**2, best.budget.evaluations)))
+        settled = lambda mask: program.inner(mask_bound(block, mask))  # noqa: E731  # passed on as a value
+        search = Search(tree, upper, best.mask, improved, settled, watch, best.stop, self.threads, writer=self.writer)
         try:
             search.run(limit)
         finally:
             self.splits = search.splits
-        self.nodes, self.reason = search.nodes, search.reason
-        self.bound = max(self.bound, min(program.outer(search.bound), self.objective))
-        recorder.record(lower_bound=self.bound)
-        self.timings["tree"] = recorder.seconds - self.timings["descent"] - self.timings["root"]
-
-    def _offer(self, mask: BoolArray) -> None:
-        """Take a mask as the incumbent if the block itself says it is better."""
-        objective = self.block.evaluate(mask)
-        if objective < self.objective:
-            self.mask, self.objective = mask, objective
-            self.recorder.record(objective)
+        self.nodes = search.nodes
+        best.bound(program.outer(search.bound))
+        return search.stopped

@@ -6,20 +6,18 @@ Numer. Anal. 2011 (back-solves between the steps). In mode select, projected gra
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from prunebench.core.arrays import FloatArray
-from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.solution import Budget, Progress, Recorder, Solution
-from prunebench.core.solver import register
-from prunebench.kernels.local_search.candidates import Candidates, settled
+from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import Count, Quota
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Iht:
+class Iht(Solver):
     """Gradient steps followed by a hard threshold, each by an exact search along its piecewise parabola.
 
     Rounds of: steps on an active set, coordinate descent on the support, back-solve; a round begins
@@ -28,16 +26,10 @@ class Iht:
     of a round one back-solve; nothing of size p².
     """
 
-    name: ClassVar[str] = "iht"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    preferred_mode: ClassVar[Mode] = "refit"
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    install: ClassVar[str] = "pip install prunebench"
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Benbaki et al.: Fast as CHITA, ICML 2023"
+    name = "iht"
+    preferred_mode = "refit"
+    takes = frozenset({Count, Quota})
+    reference = "Benbaki et al.: Fast as CHITA, ICML 2023"
 
     steps: int = 30
     """Most steps of a round."""
@@ -60,58 +52,45 @@ class Iht:
             return "the Hessian is indefinite, and its steps need a convex form; choose solver 'swap' or 'anneal'"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best support found, with its back-solve in mode refit."""
-        recorder = Recorder(budget, progress)
-        best = Candidates(block, recorder)
-        if settled(block):
-            return best.solution("there is one feasible mask")
-        if reason := best.expired():
-            return best.solution(reason)
-        try:
-            details = self._select(best) if block.mode == "select" else self._refit(best)
-        except KeyboardInterrupt:
-            return best.solution("interrupted", interrupted=True)
-        return best.solution("no step improves", details=details)
+        return self._select(best) if best.block.mode == "select" else self._refit(best)
 
-    def _select(self, best: Candidates) -> dict[str, object]:
+    def _select(self, best: Incumbent) -> Stop:
         from prunebench.solvers.chita.projected_masks import MaskDescent
 
-        def stop(made: int) -> str:
-            return best.recorder.expired(best.evaluations + made)
-
-        mask, made = MaskDescent(best.block).run(best.mask, self.steps * self.rounds, stop)
+        check = best.stop_after(best.evaluations)
+        mask, made = MaskDescent(best.block).run(best.mask, self.steps * self.rounds, check)
         best.offer(mask, "projected gradient")
-        return {"steps": made}
+        best.details["steps"] = made
+        return check(made) or Stop.finished("no step improves")
 
-    def _refit(self, best: Candidates) -> dict[str, object]:
+    def _refit(self, best: Incumbent) -> Stop:
         from prunebench.solvers.chita import thresholding
 
         form, keep = best.block.form, best.block.keeping
         whole = thresholding.Descent(form, keep)
         weights: FloatArray = np.where(best.mask, best.block.dense_weights, 0.0)
         taken: list[int] = []
-
-        def stop(made: int) -> str:
-            return best.recorder.expired(best.evaluations + made)
-
+        best.details["steps"] = taken
         for number in range(self.rounds):
             start = whole.at(weights, best.mask)
-            point, made = thresholding.with_active_set(form, start, keep, self.steps, self.active, stop)
+            check = best.stop_after(best.evaluations)
+            point, made = thresholding.with_active_set(form, start, keep, self.steps, self.active, check)
             best.evaluations += made
             taken.append(made)
             mask = point.mask
-            if self.sweeps and not best.expired():
+            if self.sweeps and not best.stop(best.evaluations):
                 from prunebench.solvers.chita import coordinate_descent
 
                 swept = whole.at(coordinate_descent.descend(form, point.weights, mask, self.sweeps), mask)
                 following = whole.step(swept, whole.gradient(swept))
                 mask = following.mask if following is not None else mask
             better = best.offer(mask, f"round {number + 1}")
+            if stop := best.stop(best.evaluations):
+                return stop
             # the first round starts from the dense weights and may only just not pay
-            if best.expired() or not (better or number == 0):
+            if not better and number:
                 break
             weights = best.weights
-        return {"steps": taken}
+        return Stop.finished("no step improves")

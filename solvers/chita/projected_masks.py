@@ -6,12 +6,11 @@ sequence of swaps (with a quota in every group, the largest differences first), 
 from cumulative sums: the best breakpoint is found exactly.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, times, transposed_times
 from prunebench.core.block import BlockProblem
+from prunebench.core.stop import StopCheck
 
 PAIRS_AT_ONCE = 256
 ROUNDING = 1e-12
@@ -28,7 +27,7 @@ class MaskDescent:
         self._own = self._scale**2 * squares
         self._keeping = block.keeping
 
-    def run(self, mask: BoolArray, steps: int, stop: Callable[[int], str]) -> tuple[BoolArray, int]:
+    def run(self, mask: BoolArray, steps: int, stop: StopCheck) -> tuple[BoolArray, int]:
         """Steps until none lowers E. bool (p,) -> bool (p,), and the steps made."""
         held, made = mask.copy(), 0
         while made < steps and not stop(made):

@@ -7,7 +7,6 @@ No Lipschitz constant is needed, every step is accepted only if f falls, and the
 partition. Working precision is the factor's; objectives that count are the block's.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray
 from prunebench.core.keeping import Counted
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.stop import Stop, StopCheck
 from prunebench.kernels.linear_algebra.matrix import FactorMatrix
 
 PIECES = 8
@@ -117,7 +117,7 @@ class Descent:
             length *= SHORTER
         return None
 
-    def run(self, point: Point, steps: int, stop: Callable[[int], str]) -> tuple[Point, int]:
+    def run(self, point: Point, steps: int, stop: StopCheck) -> tuple[Point, int]:
         """Steps until f falls no more, `steps` are made, or `stop` says why to stop. -> the point, steps made."""
         made = 0
         while made < steps and not stop(made):
@@ -158,7 +158,7 @@ def first_support(form: QuadraticForm, dense_weights: FloatArray, keep: Counted)
 
 
 def with_active_set(
-    form: QuadraticForm, start: Point, keep: Counted, steps: int, growth: float, stop: Callable[[int], str]
+    form: QuadraticForm, start: Point, keep: Counted, steps: int, growth: float, stop: StopCheck
 ) -> tuple[Point, int]:
     """IHT whose steps touch only an active set of about growth·keep weights; grown while outsiders improve f.
 
@@ -176,7 +176,7 @@ def with_active_set(
         part = Descent(form, keep.within(chosen, point.mask), chosen)
         spent = made
 
-        def inner_stop(count: int, spent: int = spent) -> str:
+        def inner_stop(count: float, spent: int = spent) -> Stop | None:
             return stop(spent + count)
 
         inner, count = part.run(part.at(point.weights[chosen], point.mask[chosen]), steps - made, inner_stop)

@@ -12,8 +12,7 @@ import numpy as np
 
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import PrunebenchError
-from prunebench.core.solution import Solution
-from prunebench.core.solver import Budget, Progress, register
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 NO_ACCESS = (
     "no access to D-Wave's Leap ({error}); set DWAVE_API_TOKEN or run 'dwave config create', or use solver 'dwave-mock'"
@@ -23,19 +22,16 @@ DEVICES = ("qpu", "hybrid-cqm", "hybrid-nl")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Device:
+class _Device(Solver):
     """What hardware and stand-in share: reads of one annealer, repaired and polished."""
 
-    name: ClassVar[str] = ""
-    modes: ClassVar[frozenset[str]] = frozenset({"select"})
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ("dwave.system",)
-    install: ClassVar[str] = "pip install dwave-system"
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "D-Wave Ocean: dwave-system, https://docs.dwavequantum.com"
+    modes = frozenset({"select"})
+    stochastic = True
+    requires = ("dwave.system",)
+    install = "pip install dwave-system"
+    reference = "D-Wave Ocean: dwave-system, https://docs.dwavequantum.com"
     extra_keywords: ClassVar[tuple[str, ...]] = ()
-    miniature: ClassVar[bool] = False
+    miniature = False
     simulated: ClassVar[bool] = False
 
     encoding: Literal["adaptive", "lagrange", "safe"] = "lagrange"
@@ -107,13 +103,11 @@ class _Device:
         composite: Any = FixedEmbeddingComposite
         return composite(child, _embedding(child, block.p))
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best sample after repair and polish, or the incumbent where none is better."""
         from prunebench.solvers.dimod.timed_run import sample_block
 
-        return sample_block(self, block, budget, rng, progress)
+        return sample_block(self, best, rng)
 
 
 @register
@@ -121,7 +115,7 @@ class _Device:
 class DWave(_Device):
     """A D-Wave quantum annealer or hybrid solver; needs a Leap token. Results depend on the device."""
 
-    name: ClassVar[str] = "dwave"
+    name = "dwave"
 
     device: Literal["qpu", "hybrid-cqm", "hybrid-nl"] = "qpu"
     """The annealer itself, or a hybrid solver: the cardinality as a constraint, or as the size of a set."""
@@ -149,8 +143,8 @@ class DWave(_Device):
 class DWaveMock(_Device):
     """dwave-system's mock annealer: real topology, embedding and chains; its samples and times are not physics."""
 
-    name: ClassVar[str] = "dwave-mock"
-    simulated: ClassVar[bool] = True
+    name = "dwave-mock"
+    simulated = True
 
     topology: Literal["chimera", "pegasus", "zephyr"] = "pegasus"
     """The device's graph."""

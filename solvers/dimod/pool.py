@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
-from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Recorder, Solution, Status
+from prunebench.core.incumbent import Incumbent
 from prunebench.forms.dimod import Encoded, repair
 
 ALTERNATIVES = 16
@@ -21,14 +20,13 @@ REPAIRS = 256
 class Pool:
     """What one solve has seen of its samples.
 
-    block : BlockProblem;  encoded : the objective without penalty, divided by unit
+    best : of the solve;  encoded : the objective without penalty, divided by unit
     keep_samples : how many of the lowest samples are kept whole
     """
 
-    block: BlockProblem
+    best: Incumbent
     encoded: Encoded
     unit: float
-    recorder: Recorder
     keep_samples: int | None = 0
     reads: int = 0
     feasible: int = 0
@@ -39,9 +37,8 @@ class Pool:
     _held: dict[bytes, tuple[float, BoolArray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._start = self.block.evaluate(self.block.incumbent)
-        self.recorder.record(self._start)
-        self._held[self.block.incumbent.tobytes()] = (self._start / self.unit, self.block.incumbent)
+        start = self.best.block.incumbent
+        self._held[start.tobytes()] = (self.best.objective / self.unit, start)
 
     def add(self, masks: BoolArray, samples: Any) -> None:
         """Take in one batch: count it, judge its feasible samples, repair the others, keep the best.
@@ -66,12 +63,16 @@ class Pool:
             lowest = np.unique(broken[order], axis=0)
             self.repaired = min(self.repaired, self._hold(repair(self.encoded, lowest)))
 
-    def solution(self, status: Status, reason: str, timings: dict[str, float], details: dict[str, Any]) -> Solution:
-        """The best feasible or repaired sample, or the incumbent where none is better."""
+    def tell(self) -> None:
+        """Offer the best samples, and write the others and what was counted into the answer."""
+        best = self.best
         ranked = sorted(self._held.values(), key=lambda pair: pair[0])
-        best = min((mask for _, mask in ranked[:2]), key=self.block.evaluate)
-        others = [mask for _, mask in ranked if mask is not best]
-        found: dict[str, Any] = {
+        for _, mask in ranked[:2]:
+            if not np.array_equal(mask, best.mask):
+                best.offer(mask, "sample")
+        others = [mask for _, mask in ranked if not np.array_equal(mask, best.mask)]
+        best.alternatives = np.array(others[:ALTERNATIVES]) if others else None
+        best.details |= {
             "reads": self.reads,
             "batches": self.batches,
             "feasible_share": self.feasible / self.reads if self.reads else None,
@@ -79,17 +80,7 @@ class Pool:
             "objective_repaired": self.repaired if np.isfinite(self.repaired) else None,
         }
         if self._sets:
-            found["sampleset"] = self._sampleset()
-        return Solution.from_mask(
-            self.block,
-            best,
-            status=status,
-            stop_reason=reason,
-            recorder=self.recorder,
-            timings=timings,
-            details={**found, **details},
-            alternatives=np.array(others[:ALTERNATIVES]) if others else None,
-        )
+            best.details["sampleset"] = self._sampleset()
 
     def _hold(self, masks: BoolArray) -> float:
         """Keep the best of feasible masks. -> the best one's objective"""
@@ -102,9 +93,8 @@ class Pool:
         if len(self._held) > 4 * ALTERNATIVES:
             ranked = sorted(self._held.items(), key=lambda item: item[1][0])
             self._held = dict(ranked[: ALTERNATIVES + 1])
-        objective = self.block.evaluate(masks[order[0]])
-        self.recorder.record(objective)
-        return objective
+        self.best.offer(masks[order[0]], "sample")
+        return self.best.objectives["sample"]
 
     def _sampleset(self) -> dict[str, Any]:
         """The kept samples as dimod's own JSON-able record, energies in units of `unit`, encoding included."""

@@ -6,16 +6,18 @@ Never a library's own penalty, inverse temperatures or single read: each is orde
 on blocks of real networks.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from prunebench.core.block import BlockProblem
+from prunebench.core.errors import Refusal, RefusalKind
+from prunebench.core.keeping import Count, Quota
 from prunebench.core.mask_bounds import least_bound
 from prunebench.core.optimality import is_proved
-from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.solver import Incumbent, Solver, Stop, register
+from prunebench.core.stop import StopKind
 from prunebench.core.trust import RUNS_CODE
 from prunebench.forms.dimod import ENCODINGS, LAGRANGE_QUOTA, MAX_DENSE, sampler_of
 
@@ -24,7 +26,7 @@ MOST_SWEEPS = 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class DimodSolver:
+class DimodSolver(Solver):
     """Batches of reads of one sampler; infeasible samples repaired by single flips, both values kept.
 
     Proves no bound. `details` holds the feasible share before repair, the best objective raw and
@@ -32,17 +34,15 @@ class DimodSolver:
     seconds it makes one batch.
     """
 
-    name: ClassVar[str] = ""
-    modes: ClassVar[frozenset[str]] = frozenset({"select"})
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers")
-    install: ClassVar[str] = "pip install dimod dwave-samplers"
-    max_size: ClassVar[int | None] = MAX_DENSE
-    reference: ClassVar[str] = "D-Wave Ocean: dimod and dwave-samplers, https://docs.dwavequantum.com"
+    modes = frozenset({"select"})
+    stochastic = True
+    takes = frozenset({Count, Quota})
+    requires = ("dimod", "dwave.samplers")
+    install = "pip install dimod dwave-samplers"
+    max_size = MAX_DENSE
+    reference = "D-Wave Ocean: dimod and dwave-samplers, https://docs.dwavequantum.com"
     extra_keywords: ClassVar[tuple[str, ...]] = ()
-    miniature: ClassVar[bool] = False
+    miniature = False
     simulated: ClassVar[bool] = True
 
     encoding: Literal["adaptive", "lagrange", "safe"] = "adaptive"
@@ -84,23 +84,21 @@ class DimodSolver:
 
         load()
 
-    def refuses(self, block: BlockProblem) -> str:
+    def refuses(self, block: BlockProblem) -> str | Refusal:
         """Too many weights, or options out of range."""
         if self.max_size is not None and block.p > self.max_size:
             return f"at most {self.max_size} weights; set the block size to {self.max_size} or use solver 'anneal'"
         if self.encoding not in ENCODINGS:
             return f"encoding is {self.encoding!r}; choose one of {', '.join(ENCODINGS)}"
         if not block.keeping.one_count and self.encoding == "lagrange":
-            return LAGRANGE_QUOTA
+            return Refusal(LAGRANGE_QUOTA, RefusalKind.QUOTA)
         if self.reads < 1:
             return f"reads is {self.reads}; choose at least 1"
         if not self.patience > 0.0:
             return f"patience is {self.patience}; choose a positive number of seconds"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best sample after repair and polish, or the incumbent where none is better.
 
         Raises
@@ -110,7 +108,7 @@ class DimodSolver:
         """
         from prunebench.solvers.dimod.timed_run import sample_block
 
-        return sample_block(self, block, budget, rng, progress)
+        return sample_block(self, best, rng)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +124,7 @@ class _Annealer(DimodSolver):
     cold: float = 1e-3
     """Last temperature, in the same units."""
 
-    def refuses(self, block: BlockProblem) -> str:
+    def refuses(self, block: BlockProblem) -> str | Refusal:
         """Also a temperature range that is none."""
         if not 0.0 < self.cold <= self.hot < float("inf") or self.sweeps < 1:
             return f"sweeps is {self.sweeps}, cold {self.cold}, hot {self.hot}; choose 0 < cold <= hot and sweeps >= 1"
@@ -140,7 +138,7 @@ class _Annealer(DimodSolver):
 class Neal(_Annealer):
     """dwave-samplers' simulated annealing by single flips (dwave-neal is its retired name)."""
 
-    name: ClassVar[str] = "neal"
+    name = "neal"
 
     def make_sampler(self) -> Any:
         """SimulatedAnnealingSampler."""
@@ -157,12 +155,12 @@ class Neal(_Annealer):
 class PathIntegral(_Annealer):
     """dwave-samplers' path-integral quantum annealing, with a transverse field (its own default has none)."""
 
-    name: ClassVar[str] = "path-integral"
+    name = "path-integral"
 
     sweeps: int = 100
     """Sweeps a read; one costs tens of classical sweeps."""
 
-    extra_keywords: ClassVar[tuple[str, ...]] = ("Hp_field", "Hd_field", "Gamma")
+    extra_keywords = ("Hp_field", "Hd_field", "Gamma")
 
     def make_sampler(self) -> Any:
         """PathIntegralAnnealingSampler."""
@@ -186,7 +184,7 @@ class PathIntegral(_Annealer):
 class Tabu(DimodSolver):
     """dwave-samplers' multi-start tabu search, stopped by restarts and not by the clock, so that seeds repeat."""
 
-    name: ClassVar[str] = "tabu"
+    name = "tabu"
 
     restarts: int = 5
     """Restarts of one read."""
@@ -205,7 +203,7 @@ class Tabu(DimodSolver):
 class SteepestDescent(DimodSolver):
     """dwave-samplers' steepest descent by single flips from random states."""
 
-    name: ClassVar[str] = "steepest-descent"
+    name = "steepest-descent"
 
     def make_sampler(self) -> Any:
         """SteepestDescentSampler."""
@@ -217,47 +215,40 @@ class SteepestDescent(DimodSolver):
 class Exact(DimodSolver):
     """dimod's ExactSolver: every one of the 2^p masks, without any penalty. A test oracle."""
 
-    name: ClassVar[str] = "exact"
-    exact: ClassVar[bool] = True
-    stochastic: ClassVar[bool] = False
-    max_size: ClassVar[int | None] = 16
+    name = "exact"
+    exact = True
+    stochastic = False
+    max_size = 16
 
     def make_sampler(self) -> Any:
         """ExactSolver."""
         return sampler_of("dimod:ExactSolver")
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The optimum, proved by enumeration; the incumbent where the budget allows no enumeration."""
         from prunebench.forms.dimod import encode
         from prunebench.forms.sampler_calls import ask, masks_of
         from prunebench.kernels.enumeration.rounding import select_doubt
         from prunebench.solvers.dimod.pool import Pool
 
-        recorder = Recorder(budget, progress)
+        block = best.block
         plain = encode(block)
-        pool = Pool(block, plain, 1.0, recorder, self.keep_samples)
-        if (reason := recorder.expired()) or budget.evaluations < 2.0**block.p:
-            return pool.solution(Status.TIME_LIMIT, reason or "enumerating takes 2^p evaluations", {}, {})
+        pool = Pool(best, plain, 1.0, self.keep_samples)
+        if best.budget.evaluations < 2.0**block.p:
+            pool.tell()
+            return Stop(StopKind.EVALUATIONS, "enumerating takes 2^p evaluations")
         samples = ask(self.make_sampler(), "sample", plain.bqm(), {}, np.inf)
         masks = masks_of(samples, block.p)
         pool.add(masks, samples)
-        through = f"enumerated all 2^{block.p} masks"
-        found = pool.solution(Status.FEASIBLE, through, {}, {})
+        pool.tell()
         # dimod adds up fewer than p² terms in an order of its own: that is within as much again
         doubt = 2.0 * select_doubt(block, plain.offset).fixed
         good = plain.feasible(masks)
         energies = np.asarray(samples.record.energy, dtype=np.float64)
-        bound = least_bound(block, masks[good & (energies < found.objective + doubt)], found.objective)
-        proved = is_proved(found.objective, bound)
-        return replace(
-            found,
-            status=Status.OPTIMAL if proved else Status.FEASIBLE,
-            stop_reason=through if proved else f"{through}, but rounding leaves this gap",
-            lower_bound=bound,
-            trace=recorder.table(found.objective, bound),
-        )
+        best.bound(least_bound(block, masks[good & (energies < best.objective + doubt)], best.objective))
+        through = Stop.finished(f"enumerated all 2^{block.p} masks")
+        proved = is_proved(best.objective, best.lower_bound)
+        return through if proved else through.also("rounding leaves this gap")
 
 
 @register
@@ -265,8 +256,8 @@ class Exact(DimodSolver):
 class AnySampler(DimodSolver):
     """Any dimod sampler, composite or CQM sampler: an object, a class, or an import path "package.module:Class"."""
 
-    name: ClassVar[str] = "dimod"
-    requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers")
+    name = "dimod"
+    requires = ("dimod", "dwave.samplers")
 
     sampler: Any = field(
         default="dwave.samplers:SimulatedAnnealingSampler", metadata={RUNS_CODE: lambda value: isinstance(value, str)}

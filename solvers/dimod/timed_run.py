@@ -9,7 +9,9 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
+from prunebench.core.incumbent import Incumbent
+from prunebench.core.solution import Budget
+from prunebench.core.stop import Stop, StopKind
 from prunebench.forms.dimod import encode, swap_unit, to_cqm
 from prunebench.forms.sampler_calls import SamplerFailed, accepted, ask, keywords_of, masks_of, require_keywords, tuned
 from prunebench.solvers.dimod.pool import Pool
@@ -78,9 +80,7 @@ class Settings(Protocol):
         ...
 
 
-def sample_block(
-    solver: Settings, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None
-) -> Solution:
+def sample_block(solver: Settings, best: Incumbent, rng: np.random.Generator) -> Stop:
     """Run a sampler on a block: the best sample after repair and polish, or the incumbent where none is better.
 
     Loading libraries and kernels, `timings["load"]`, is part of `timings["build"]` and not of the budget.
@@ -92,64 +92,54 @@ def sample_block(
     """
     from prunebench.kernels.local_search.polish import polish
 
-    recorder = Recorder(budget, progress)
-    sampler, started = None, perf_counter()
-    with recorder.building():
-        if not block.settled and budget.seconds > 0.0:
-            load()
-            sampler = solver.sampler_for(block)
-            require_keywords(sampler, keywords_of(solver.keywords), solver.extra_keywords)
+    started = perf_counter()
+    with best.building():
+        load()
+        sampler = solver.sampler_for(best.block)
+        require_keywords(sampler, keywords_of(solver.keywords), solver.extra_keywords)
         loading = perf_counter() - started
-        run = SamplerRun(block, recorder, rng, solver.keep_samples)
+        run = SamplerRun(best, rng, solver.keep_samples)
     run.device["load"] = loading
-    solution = run.solve(solver, sampler)
-    if not solver.polish or solution.status is Status.INTERRUPTED:
-        return solution
-    return polish(block, solution, recorder)
+    try:
+        stop = run.go(solver, sampler)
+    finally:
+        run.tell()
+    if solver.polish:
+        polish(best)
+    return stop
 
 
 class SamplerRun:
     """One solve: tune, sample in batches, keep the times apart. A sampler that fails later on ends it with what it has.
 
-    block, recorder, rng : of the solve;  keep_samples : how many of the lowest samples are kept whole
+    best, rng : of the solve;  keep_samples : how many of the lowest samples are kept whole
     """
 
-    def __init__(
-        self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, keep_samples: int | None
-    ) -> None:
-        self._block, self._recorder, self._rng = block, recorder, rng
+    def __init__(self, best: Incumbent, rng: np.random.Generator, keep_samples: int | None) -> None:
+        self._block, self._best, self._rng = best.block, best, rng
         self.details: dict[str, Any] = {}
         self.device: dict[str, float] = {}
         """Seconds that a device reports about itself: programming, sampling, access; and queue, the rest of a call."""
         self._tune, self._decode, self._sample = 0.0, 0.0, 0.0
-        plain = encode(block)
+        plain = encode(best.block)
         unit = swap_unit(plain, np.random.default_rng(rng.integers(2**63)))
-        self._plain = encode(block, unit)
-        self.pool = Pool(block, self._plain, unit, recorder, keep_samples)
+        self._plain = encode(best.block, unit)
+        self.pool = Pool(best, self._plain, unit, keep_samples)
 
-    def solve(self, solver: Settings, sampler: Any) -> Solution:
-        """The best sample after repair, or the incumbent where none is better.
+    def tell(self) -> None:
+        """Write the best samples, the times and what was measured into the answer."""
+        self._best.details |= self.details
+        self._best.timings = {"tune": self._tune, "solve": self._sample, "decode": self._decode, **self.device}
+        self.pool.tell()
 
-        sampler : with `sample`, `sample_cqm` or `sample_block`; None where there is nothing to sample
+    def go(self, solver: Settings, sampler: Any) -> Stop:
+        """Sample until the budget is used. -> why it stopped
+
+        sampler : with `sample`, `sample_cqm` or `sample_block`
         """
-        status = Status.FEASIBLE
-        try:
-            reason = self._go(solver, sampler)
-        except KeyboardInterrupt:
-            status, reason = Status.INTERRUPTED, "interrupted"
-        if reason.startswith("time limit"):
-            status = Status.TIME_LIMIT
-        timings = {"tune": self._tune, "solve": self._sample, "decode": self._decode}
-        return self.pool.solution(status, reason, {**timings, **self.device}, self.details)
-
-    def _go(self, solver: Settings, sampler: Any) -> str:
-        """Sample until the budget is used. -> why it stopped"""
-        budget = self._recorder.budget
-        if self._block.settled:
-            return "there is one feasible mask"
-        if (reason := self._recorder.expired()) or sampler is None:
-            return reason or f"time limit of {budget.seconds:g} s"
-        seconds = budget.seconds * (SEARCH_SHARE if solver.polish else 1.0)
+        if stop := self._best.stop():
+            return stop
+        seconds = self._best.budget.seconds * (SEARCH_SHARE if solver.polish else 1.0)
         self.details["sampler"] = f"{type(sampler).__module__}.{type(sampler).__qualname__}"
         self.details["seeded"] = "seed" in {*getattr(sampler, "parameters", {}), *solver.extra_keywords}
         try:
@@ -160,15 +150,16 @@ class SamplerRun:
                 # Nothing was sampled: the start is no answer of this sampler's.
                 raise
             self.details["sampler_failure"] = str(error)
-            return f"{error}; the best of {self.pool.reads} earlier reads is kept"
+            return Stop(StopKind.FAILED, f"{error}; the best of {self.pool.reads} earlier reads is kept")
 
-    def _batches(self, call: tuple[Any, str, Any], solver: Settings, seconds: float) -> str:
+    def _batches(self, call: tuple[Any, str, Any], solver: Settings, seconds: float) -> Stop:
         """Ask for reads until a limit is met. -> which one"""
-        recorder, budget = self._recorder, self._recorder.budget
+        best, budget = self._best, self._best.budget
         given = keywords_of(solver.keywords)
-        limits = self._time_limit(call, given, seconds - recorder.seconds)
+        limits = self._time_limit(call, given, seconds - best.seconds)
         if limits is None:
-            return f"time limit of {budget.seconds:g} s is below the shortest run that the sampler accepts"
+            words = "is below the shortest run that the sampler accepts"
+            return Stop(StopKind.TIME, f"{best.time_limit().text} {words}")
         timed = seconds < math.inf
         if timed and not limits and budget.evaluations < math.inf and solver.simulated:
             # a limit on reads ends the search first: it is then the same as without one on seconds
@@ -176,19 +167,19 @@ class SamplerRun:
         effort, count = (SHORT, 1) if timed else (1.0, solver.reads)
         while True:
             count = int(min(count, budget.evaluations - self.pool.reads))
-            before = recorder.seconds
+            before = best.seconds
             if count < 1:
-                return f"finished {self.pool.reads} reads"
+                return Stop.finished(f"finished {self.pool.reads} reads")
             ours = {**solver.defaults(int(self._rng.integers(2**31)), effort), "num_reads": count, **limits}
             keywords = {**accepted(call[0], ours, solver.extra_keywords), **given}
             patience = max(0.0, seconds - before) + GRACE_SECONDS if seconds < math.inf else solver.patience
             self._batch(call, keywords, patience, solver.simulated)
             if not timed or limits:
-                return f"finished {self.pool.reads} reads"
-            one = max(1e-6, (recorder.seconds - before) / count)
-            left = seconds - recorder.seconds
+                return Stop.finished(f"finished {self.pool.reads} reads")
+            one = max(1e-6, (best.seconds - before) / count)
+            left = seconds - best.seconds
             if left < one:
-                return f"time limit of {budget.seconds:g} s"
+                return best.time_limit()
             if effort < 1.0 and GROWTH * one < LONGEST * left:
                 effort = min(1.0, GROWTH * effort)
             else:
@@ -199,11 +190,11 @@ class SamplerRun:
         if reads < 1:
             return True
         sampler, method, model = call
-        before = self._recorder.seconds
+        before = self._best.seconds
         keywords = {**solver.defaults(0, SHORT), "num_reads": 1}
         given = {**accepted(sampler, keywords, solver.extra_keywords), **keywords_of(solver.keywords)}
         ask(sampler, method, model, given, max(0.0, seconds - before) + GRACE_SECONDS)
-        now = self._recorder.seconds
+        now = self._best.seconds
         return (now - before) / SHORT * reads <= LONGEST * (seconds - now)
 
     def _model(self, sampler: Any, encoding: str, seconds: float) -> tuple[Any, str]:
@@ -214,16 +205,16 @@ class SamplerRun:
             self.details["encoding"] = "constraint"
             method = "sample_block" if hasattr(sampler, "sample_block") else "sample_cqm"
             if method == "sample_cqm":
-                with self._recorder.building():
+                with self._best.building():
                     model = to_cqm(self._block)
         else:
             from prunebench.kernels.local_search.descent import swap_descent
 
-            end = self._recorder.seconds + TUNE_SHARE * (seconds - self._recorder.seconds)
+            end = self._best.seconds + TUNE_SHARE * (seconds - self._best.seconds)
             # the scale of the penalty is read off a swap-local optimum; its mask is not kept
-            brief = Recorder(Budget(seconds=0.25 * max(0.0, end - self._recorder.seconds)))
+            brief = Incumbent(self._block, Budget(seconds=0.25 * max(0.0, end - self._best.seconds)))
             good = swap_descent(self._block, self._block.incumbent, brief).mask
-            found = tuned(self._plain, encoding, good, self._rng, lambda: end - self._recorder.seconds)
+            found = tuned(self._plain, encoding, good, self._rng, lambda: end - self._best.seconds)
             self.details |= {
                 "encoding": encoding,
                 "penalty": found.penalty * self.pool.unit,

@@ -6,18 +6,18 @@ order, the last two positions in closed form).
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, product
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import Count, Quota
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.optimality import is_proved
-from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Budget, Progress, Recorder, register
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 if TYPE_CHECKING:
     from prunebench.kernels.enumeration.rounding import Doubt
@@ -35,7 +35,7 @@ MOST_CANDIDATES = 4096
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Exhaustive:
+class Exhaustive(Solver):
     """Evaluate every feasible mask: all with `keep` ones, or the product of a quota's combinations.
 
     Solves both modes exactly; time grows as C(p, keep), O(1) a mask. Where fewer weights are pruned
@@ -44,14 +44,11 @@ class Exhaustive:
     there are too many of them, or each is in doubt itself, the answer is "feasible" and says so.
     """
 
-    name: ClassVar[str] = "exhaustive"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    exact: ClassVar[bool] = True
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    max_size: ClassVar[int | None] = 2048
-    reference: ClassVar[str] = "Knuth, The Art of Computer Programming 4A, 7.2.1.3"
+    name = "exhaustive"
+    exact = True
+    takes = frozenset({Count, Quota})
+    max_size = 2048
+    reference = "Knuth, The Art of Computer Programming 4A, 7.2.1.3"
 
     def refuses(self, block: BlockProblem) -> str:
         """More weights or masks than can be gone through."""
@@ -65,100 +62,84 @@ class Exhaustive:
             )
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
-        """The optimal mask with its proof, or the best mask so far when the budget runs out."""
-        return _Run(block, Recorder(budget, progress)).solve()
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
+        """All masks, with a proof, or as many as the budget allows."""
+        return _Run(best).search()
+
+    def settle(self, best: Incumbent) -> Stop:
+        """The one mask is gone through like any other."""
+        return _Run(best).search()
 
 
 class _Run:
     """One solve: the walk over all masks, then over those that rounding leaves in doubt."""
 
-    def __init__(self, block: BlockProblem, recorder: Recorder) -> None:
-        self.block, self.recorder = block, recorder
-        self.best, self.done = block.incumbent, 0
-        self.objective, self.bound = block.evaluate(self.best), block.form.lower_bound()
-        recorder.record(self.objective, min(self.bound, self.objective))
+    def __init__(self, best: Incumbent) -> None:
+        self.best, self.block, self.done = best, best.block, 0
+        best.bound(self.block.form.lower_bound())
 
-    def solve(self) -> Solution:
+    def search(self) -> Stop:
         """Run to the end or to the budget's, or to Ctrl-C."""
-        total, reason, status = self.block.mask_count, self.recorder.expired(), None
+        total = self.block.mask_count
         try:
-            reason = reason or self._search()
-        except KeyboardInterrupt:
-            status, reason = Status.INTERRUPTED, "interrupted"
-        proved = self.done == total and is_proved(self.objective, self.bound)
-        if status is None:
-            ended = Status.FEASIBLE if self.done == total else Status.TIME_LIMIT
-            status = Status.OPTIMAL if proved else ended
-        through = f"went through all {total} masks"
+            stop = self._walk()
+        finally:
+            self.best.details = {"masks": self.done, "masks_in_all": total}
         if self.done < total:
-            through = f"{reason} after {self.done} of {total} masks"
-        elif not proved:
-            through += f", but {reason}"
-        return Solution.from_mask(
-            self.block,
-            self.best,
-            status=status,
-            stop_reason=through,
-            recorder=self.recorder,
-            lower_bound=self.bound,
-            details={"masks": self.done, "masks_in_all": total},
-        )
+            return replace(stop, text=f"{stop.text} after {self.done} of {total} masks")
+        through = f"went through all {total} masks"
+        proved = is_proved(self.best.objective, self.best.lower_bound)
+        return Stop.finished(through if proved else f"{through}, but {stop.text}")
 
-    def _search(self) -> str:
-        """Go through all masks. Returns what is in the way of a proof, or ""."""
+    def _walk(self) -> Stop:
+        """Go through all masks. -> what is in the way of a proof, if anything"""
         walk = _Enumeration(self.block)
         if not walk.doubt.ready and self.block.mask_count <= MOST_CANDIDATES:
             return self._one_by_one(_all_masks(self.block))
         finished = False
         while not finished:
-            most = int(min(CHUNK, self.recorder.budget.evaluations - self.done))
+            most = int(min(CHUNK, self.best.budget.evaluations - self.done))
             found, value, self.done, finished = walk.advance(most)
             self._offer(found)
-            if not finished and (reason := self.recorder.expired(self.done)):
-                return reason
-        self._raise(walk.doubt.least(value))
-        if is_proved(self.objective, self.bound):
-            return ""
-        masks = _in_doubt(self.block, walk.doubt.limit(self.objective), self.recorder)
-        return "rounding leaves too many masks in doubt" if masks is None else self._one_by_one(masks)
+            if not finished and (stop := self.best.stop(self.done)):
+                return stop
+        self.best.bound(walk.doubt.least(value))
+        if is_proved(self.best.objective, self.best.lower_bound):
+            return Stop.finished("")
+        masks = _in_doubt(walk.doubt.limit(self.best.objective), self.best)
+        if masks is None:
+            return Stop.finished("rounding leaves too many masks in doubt")
+        return self._one_by_one(masks)
 
-    def _one_by_one(self, masks: Iterable[BoolArray]) -> str:
+    def _one_by_one(self, masks: Iterable[BoolArray]) -> Stop:
         """Bound the masks that rounding leaves in doubt each by itself."""
-        least, before = self.objective, self.done
+        least, before = self.best.objective, self.done
         for number, mask in enumerate(masks, 1):
             self._offer(mask)
             least = min(least, mask_bound(self.block, mask))
             self.done = max(before, number)
-            if (reason := self.recorder.expired(self.done)) and self.done < self.block.mask_count:
-                return reason
+            if (stop := self.best.stop(self.done)) and self.done < self.block.mask_count:
+                return stop
         self.done = self.block.mask_count
-        self._raise(least)
-        return "rounding leaves this gap"
+        self.best.bound(least)
+        return Stop.finished("rounding leaves this gap")
 
     def _offer(self, mask: BoolArray) -> None:
-        if not np.array_equal(mask, self.best) and (objective := self.block.evaluate(mask)) < self.objective:
-            self.best, self.objective = mask, objective
-            self.recorder.record(objective)
-
-    def _raise(self, bound: float) -> None:
-        self.bound = max(self.bound, min(bound, self.objective))
-        self.recorder.record(lower_bound=min(self.bound, self.objective))
+        if not np.array_equal(mask, self.best.mask):
+            self.best.offer(mask, "enumeration")
 
 
-def _in_doubt(block: BlockProblem, limit: float, recorder: Recorder) -> list[BoolArray] | None:
+def _in_doubt(limit: float, best: Incumbent) -> list[BoolArray] | None:
     """The masks whose computed value is below `limit`; None if there are too many, or no time to find them."""
     from prunebench.solvers.exhaustive.enumeration import Collected
 
     if not math.isfinite(limit):
         return None
-    walk = _Enumeration(block, Collected(limit, MOST_CANDIDATES))
+    walk = _Enumeration(best.block, Collected(limit, MOST_CANDIDATES))
     finished = False
     while not finished:
         *_, finished = walk.advance(CHUNK)
-        if walk.found > MOST_CANDIDATES or recorder.expired():
+        if walk.found > MOST_CANDIDATES or best.stop():
             return None
     return walk.collected()
 

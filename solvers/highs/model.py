@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.core.arrays import FloatArray
+from prunebench.core.stop import Stop, StopCheck, StopKind, never
 
 FEASIBILITY = 1e-10
 """Row and integrality tolerance handed to HiGHS; bounds are lowered by what this allows (`Model.slack`)."""
@@ -24,13 +25,28 @@ HALF_ULP = 0.5 * float(np.finfo(np.float64).eps)
 
 @dataclass
 class Outcome:
-    """What a run found. bound: HiGHS' dual bound; points: improving integer solutions; finished: not interrupted."""
+    """What a run found.
+
+    bound : HiGHS' dual bound;  points : improving integer solutions;  finished : solved to the end
+    infeasible : HiGHS says that the model has no solution;  failed : the run ended in an error
+    words : HiGHS' own for its status
+    """
 
     bound: float
     points: list[FloatArray]
     nodes: int
     finished: bool
-    status: str
+    infeasible: bool
+    failed: bool
+    words: str
+
+
+TOLERANCES = Stop.finished("HiGHS' tolerances leave this gap")
+
+
+def stopped(outcome: Outcome) -> Stop:
+    """The stop that a run is which HiGHS did not finish."""
+    return Stop(StopKind.FAILED, f"HiGHS stopped: {outcome.words}")
 
 
 @dataclass
@@ -126,14 +142,14 @@ class Model:
     def relax(self, seconds: float) -> FloatArray | None:
         """The optimum with the binaries continuous; None if it was not reached."""
         self._set_integrality(False)
-        outcome = self._run(seconds, lambda: False, lambda _: None)
-        return np.array(self.highs.getSolution().col_value) if outcome.status == "Optimal" else None
+        outcome = self._run(seconds, never, lambda _: None)
+        return np.array(self.highs.getSolution().col_value) if outcome.finished else None
 
     def solve(
         self,
         seconds: float,
         start: FloatArray | None,
-        stop: Callable[[], bool],
+        stop: StopCheck,
         watch: Callable[[float], None],
     ) -> Outcome:
         """Branch and cut from `start`; `watch` sees the dual bound as it rises, `stop` ends the run early."""
@@ -151,14 +167,14 @@ class Model:
             self.highs.changeColsIntegrality(self.binary, chosen, np.full(self.binary, int(kind), dtype=np.uint8))
             self._integral = wanted
 
-    def _run(self, seconds: float, stop: Callable[[], bool], watch: Callable[[float], None]) -> Outcome:
+    def _run(self, seconds: float, stop: StopCheck, watch: Callable[[float], None]) -> Outcome:
         highs = self.highs
         points: list[FloatArray] = []
         seen: list[float] = []
         interrupted = threading.Event()
 
         def check(event: Any) -> None:
-            if interrupted.is_set() or stop():
+            if interrupted.is_set() or stop(0.0):
                 event.data_in.user_interrupt = True
 
         def log(event: Any) -> None:
@@ -198,4 +214,8 @@ class Model:
             points.append(np.array(highs.getSolution().col_value))
         bound = float(info.mip_dual_bound) if self._integral and self._taken and status in self._bounding else -np.inf
         nodes = int(getattr(info, "mip_node_count", 0)) if self._integral else 0
-        return Outcome(bound, points, nodes, finished, highs.modelStatusToString(status))
+        states = self._highspy.HighsModelStatus
+        return Outcome(
+            bound, points, nodes, finished, status == states.kInfeasible, status == states.kSolveError,
+            highs.modelStatusToString(status),
+        )  # fmt: skip

@@ -18,12 +18,13 @@ from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.masks import top_mask
+from prunebench.core.stop import Stop, StopCheck
 from prunebench.kernels.relaxations.programs import HALF_ULP
 from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.kernels.trees.points import descend, repair, rounded
 from prunebench.kernels.trees.select_node import FREE, Pattern, gradient_at
 from prunebench.solvers.highs.formulations import refit_doubts, refitted
-from prunebench.solvers.highs.model import FEASIBILITY, SAFETY, Model, Rows
+from prunebench.solvers.highs.model import FEASIBILITY, SAFETY, TOLERANCES, Model, Rows, stopped
 from prunebench.solvers.highs.points import refit_points, relaxation_points
 from prunebench.solvers.highs.probing import Reduced, probe
 from prunebench.solvers.highs.proof import ROOT, End, Trail
@@ -37,7 +38,6 @@ LOOSE = 1e-7
 """Tangents so steep that the rows' tolerance costs more than this part of the objective prove too little."""
 DUAL_FEASIBILITY = 1e-7
 """HiGHS' default."""
-INFEASIBLE = "Infeasible"
 QUIET = (
     ("mip_heuristic_effort", 0.0),
     ("mip_heuristic_run_feasibility_jump", False),
@@ -189,7 +189,7 @@ class Front:
 
     offer : takes a mask of the whole, gives back the incumbent's objective
     watch : told what is proved as it rises, in the block's units
-    stop : given the nodes so far, a reason to end or ""
+    stop : given the nodes so far, why to end now
     seconds : what is left of the time
     trail : where a proof is to be left
 
@@ -200,7 +200,7 @@ class Front:
     objective: float
     offer: Callable[[BoolArray], float]
     watch: Callable[[float], None]
-    stop: Callable[[int], str]
+    stop: StopCheck
     seconds: Callable[[], float]
     threads: int = 1
     trail: Trail = field(default_factory=Trail)
@@ -208,7 +208,7 @@ class Front:
     splits: int = 0
     models: int = 0
     rounds: int = 0
-    reason: str = ""
+    stopped: Stop | None = None
     tolerance: float = field(init=False)
     _proved: float = np.inf
     _heap: list[tuple[float, int, Part]] = field(default_factory=list)
@@ -216,7 +216,7 @@ class Front:
 
     def __post_init__(self) -> None:
         self.program = self.whole.program
-        self.tree = SelectTree(self.program, self.program.inner(self.objective), self._expired, self.whole.shift)
+        self.tree = SelectTree(self.program, self.program.inner(self.objective), self._why, self.whole.shift)
         lost = self.tree.margin + self.tree.slack + 2.0 * self.program.rounding
         self.tolerance = self.whole.doubt + lost / self.program.scale
 
@@ -226,15 +226,15 @@ class Front:
         return self.program.inner(self.objective) - self.tree.margin
 
     def run(self) -> None:
-        """Close every part, or end with a reason."""
+        """Close every part, or end with why not."""
         root, _, bound = self.tree.root_proof()
         end = self.trail.enter(self.tree)
         self._push(Part(root, np.full(root.size, FREE, np.int8), bound, end))
         limit = NODES_OF_THE_WHOLE
-        while self._heap and not self.reason:
+        while self._heap and not self.stopped:
             self._tell(np.inf)
-            self.reason = self.stop(self.nodes)
-            if not self.reason:
+            self.stopped = self.stop(self.nodes)
+            if not self.stopped:
                 self._take(heapq.heappop(self._heap)[2], limit)
                 limit = NODES_OF_A_PART
         self._tell(np.inf)
@@ -300,11 +300,11 @@ class Front:
             if np.isfinite(dual):
                 self._tell(max(part.bound, min(exclusion.bound_of(dual), exclusion.proven)))
 
-        while not self.reason and self.objective == before:
-            outcome = exclusion.model.solve(self.seconds(), None, self._expired, watch)
+        while not self.stopped and self.objective == before:
+            outcome = exclusion.model.solve(self.seconds(), None, self._why, watch)
             self.nodes += outcome.nodes
             self.rounds += 1
-            if outcome.status == INFEASIBLE:
+            if outcome.infeasible:
                 self._proved = min(self._proved, exclusion.proven)
                 self.trail.close(part.end, foreign=True)
                 return
@@ -316,11 +316,11 @@ class Front:
                 self._offer(lifted)
                 slopes, constants = select_tangents(*own, 1.0 - mask[None, :].astype(np.float64))
                 exclusion.exclude(slopes[0], constants[0])
-            self.reason = self.stop(self.nodes)
-            if not self.reason and not outcome.finished:
-                self.reason = f"HiGHS stopped: {outcome.status}"
-            if not self.reason and not fresh:
-                self.reason = "HiGHS' tolerances leave this gap"
+            self.stopped = self.stop(self.nodes)
+            if not self.stopped and not outcome.finished:
+                self.stopped = stopped(outcome)
+            if not self.stopped and not fresh:
+                self.stopped = TOLERANCES
         self._push(part)
 
     def _offer(self, mask: BoolArray) -> None:
@@ -335,8 +335,8 @@ class Front:
         lowest = min(current, self._proved, self._heap[0][0] if self._heap else np.inf)
         self.watch(min(self.program.outer(lowest), self.whole.cut))
 
-    def _expired(self) -> bool:
-        return bool(self.stop(self.nodes))
+    def _why(self, spent: float) -> Stop | None:
+        return self.stop(self.nodes + spent)
 
 
 def fixed_bound(tree: SelectTree, x: FloatArray, fixed: Pattern, cut: float) -> tuple[float, IndexArray]:

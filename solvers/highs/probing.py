@@ -6,13 +6,13 @@ variable the rest (probing: Savelsbergh, "Preprocessing and probing techniques f
 programming problems", ORSA J. Computing 6, 1994); repeated until nothing more is fixed.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.stop import StopCheck
 from prunebench.kernels.relaxations.programs import HALF_ULP, SelectProgram
 from prunebench.kernels.trees.dives import SelectTree
 from prunebench.kernels.trees.points import reachable, repair
@@ -174,7 +174,7 @@ class Reduced:
         return self.closed or self.program.count in (0, self.free.size)
 
 
-def probed(program: SelectProgram, objective: float, stop: Callable[[], bool]) -> Reduced:
+def probed(program: SelectProgram, objective: float, stop: StopCheck) -> Reduced:
     """Fix variables against the incumbent's objective: without a shift first, which settles easy blocks in O(p²)
     steps, then with the best shift of what is left.
     """

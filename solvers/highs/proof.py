@@ -6,7 +6,6 @@ here, after the fact, so that nothing is slower where no proof is wanted. What H
 as its word.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.proof import Proof, ProofWriter, Signs
+from prunebench.core.stop import StopCheck
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.kernels.trees.points import reachable, repair
@@ -67,7 +67,7 @@ class Trail:
         self._row = self._writer.relaxation(shift, start)
         return end
 
-    def enter_whole(self, block: BlockProblem, objective: float, stop: Callable[[], bool]) -> None:
+    def enter_whole(self, block: BlockProblem, objective: float, stop: StopCheck) -> None:
         """The root relaxation, for a block that HiGHS had as a whole; none where the curvature allows none."""
         assert self._writer is not None
         if block.mode == "select":

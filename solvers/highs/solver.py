@@ -15,25 +15,27 @@ Huangfu, Hall: Parallelizing the dual revised simplex method, Math. Programming 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.errors import Refusal, RefusalKind
+from prunebench.core.keeping import Count, Quota
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.masks import top_mask
 from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
 from prunebench.core.proof import Proof
-from prunebench.core.solution import Solution, Status
-from prunebench.core.solver import Budget, Progress, Recorder, register
-from prunebench.kernels.relaxations.certificate import certificate
+from prunebench.core.solver import Incumbent, Solver, Stop, register
+from prunebench.core.stop import StopKind
+from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram, SelectProgram
 from prunebench.kernels.relaxations.shift import certified_shift, plane_shift
 from prunebench.kernels.relaxations.split import best_split, certified_split
+from prunebench.solvers.highs.model import TOLERANCES, Rows, stopped
 
 if TYPE_CHECKING:
-    from prunebench.solvers.highs.model import Rows
     from prunebench.solvers.highs.parts import Exclusion, Front
     from prunebench.solvers.highs.probing import Reduced
 
@@ -43,6 +45,7 @@ LP_ROUNDS = 25
 MOST_APART = 20
 """Masks that are taken out of one model at most, each for one more run of HiGHS: the best few, as a rule the best."""
 MOST_KICKS = 2000
+NO_BOUND = "no bound: the curvature is not positive definite in floating point; raise the ridge"
 ROUNDING = "rounding, and HiGHS' tolerances, leave this gap"
 PROBED = "probing"
 """The formulation's name where fixing variables and splitting left nothing for HiGHS."""
@@ -55,7 +58,7 @@ FORMULATIONS = {
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class HiGHS:
+class HiGHS(Solver):
     """HiGHS proves blocks of up to some 64 weights; beyond that 'branch-and-bound' proves far more.
 
     Kept for what HiGHS is: an independent, widely trusted solver behind the same certificate
@@ -67,16 +70,14 @@ class HiGHS:
     nodes of HiGHS.
     """
 
-    name: ClassVar[str] = "highs"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    exact: ClassVar[bool] = True
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ("highspy", "numba")
-    install: ClassVar[str] = "pip install highspy numba"
-    max_size: ClassVar[int | None] = MAX_SIZE
-    miniature_size: ClassVar[int] = 24
-    reference: ClassVar[str] = "Huangfu, Hall 2018; Adams, Sherali 1986; Günlük, Linderoth 2010"
+    name = "highs"
+    exact = True
+    takes = frozenset({Count, Quota})
+    requires = ("highspy", "numba")
+    install = "pip install highspy numba"
+    max_size = MAX_SIZE
+    miniature_size = 24
+    reference = "Huangfu, Hall 2018; Adams, Sherali 1986; Günlük, Linderoth 2010"
 
     formulation: Literal[
         "auto", "tangents", "pairs", "mccormick", "residuals", "shifted-residuals", "perspective", "mask-cuts"
@@ -105,7 +106,7 @@ class HiGHS:
         if block.mode == "select":
             warm_up()
 
-    def refuses(self, block: BlockProblem) -> str:
+    def refuses(self, block: BlockProblem) -> str | Refusal:
         """Too many weights, or a formulation of the other mode."""
         if self.threads < 1:
             return f"threads is {self.threads}; choose at least 1"
@@ -115,105 +116,90 @@ class HiGHS:
             allowed = ", ".join(FORMULATIONS[block.mode])
             return f"formulation {self.formulation!r} is not for mode {block.mode}; choose auto, {allowed}"
         if self.formulation == TANGENTS and not block.keeping.one_count:
-            return "formulation 'tangents' takes no quota; choose auto"
+            return Refusal("formulation 'tangents' takes no quota; choose auto", RefusalKind.QUOTA)
         if self.formulation == TANGENTS and block.mode == "select" and not self.probing:
             return "formulation 'tangents' needs probing in mode select; choose auto, pairs or residuals"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def settle(self, best: Incumbent) -> Stop:
+        """The one mask, with its bound."""
+        return settle(best)
+
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """Swap descent and kicks for the incumbent, then rounds of branch and cut with tangents at what it finds."""
-        recorder = Recorder(budget, progress)
-        objective = block.evaluate(block.incumbent)
-        recorder.record(objective)
-        if block.settled:
-            bound = mask_bound(block, block.incumbent)
-            proved = is_proved(objective, bound)
-            details = {"certificate": certificate(
-                "one mask", root_bound=bound, bound=bound, tolerance=0.0, nodes=0)}  # fmt: skip
-            return Solution.from_mask(
-                block, block.incumbent, status=Status.OPTIMAL if proved else Status.FEASIBLE,
-                stop_reason="only one mask" if proved else f"only one mask; {ROUNDING}", recorder=recorder,
-                lower_bound=bound, details=details,
-            )  # fmt: skip
-        return _Run(self, block, recorder, objective).solve()
+        run = _Run(self, best)
+        try:
+            stop = run.search()
+        finally:
+            run.tell()
+        return replace(stop, text="proved optimal") if is_proved(best.objective, best.lower_bound) else stop
 
 
 class _Run:
-    """One solve: the incumbent, the bound, and the rounds between them."""
+    """One solve: the rounds between the incumbent and its bound."""
 
-    def __init__(self, options: HiGHS, block: BlockProblem, recorder: Recorder, objective: float) -> None:
+    def __init__(self, options: HiGHS, best: Incumbent) -> None:
         from prunebench.solvers.highs.proof import Trail
 
-        self.options, self.block, self.recorder = options, block, recorder
-        self.mask: BoolArray = block.incumbent
-        self.objective, self.bound, self.tolerance = objective, -np.inf, 0.0
-        self.nodes, self.rounds, self.reason = 0, 0, ""
+        self.options, self.block, self.best = options, best.block, best
+        self.tolerance = 0.0
+        self.nodes, self.rounds = 0, 0
+        self.stopped: Stop | None = None
         self.formulation: str = options.formulation
         self.root = -np.inf
         self.left: Reduced | None = None
-        self.free = np.arange(block.p)
+        self.free = np.arange(self.block.p)
         self.most = np.inf
         self.front: Front | None = None
-        self.trail = Trail(block if options.proof else None)
+        self.trail = Trail(self.block if options.proof else None)
 
-    def solve(self) -> Solution:
-        """Run to the end of the proof or of the budget, or to Ctrl-C."""
-        status = None
-        try:
-            self.reason = self.recorder.expired()
-            if not self.reason:
-                self._search()
-        except KeyboardInterrupt:
-            status, self.reason = Status.INTERRUPTED, "interrupted"
-        if np.isfinite(self.bound):
+    def search(self) -> Stop:
+        """Run to the end of the proof or of the budget."""
+        self._search()
+        return self.stopped or Stop.finished(ROUNDING)
+
+    def tell(self) -> None:
+        """Write what was counted and proved into the answer."""
+        best = self.best
+        if np.isfinite(best.lower_bound):
             # no proof can say more of the best mask than its own value, rounding included
-            self.bound = min(self.bound, mask_bound(self.block, self.mask))
-        if status is None:
-            proved = is_proved(self.objective, self.bound)
-            expired = self.reason.startswith(("time limit", "evaluation limit"))
-            status = Status.OPTIMAL if proved else Status.TIME_LIMIT if expired else Status.FEASIBLE
-            self.reason = "proved optimal" if proved else self.reason or ROUNDING
-        details: dict[str, Any] = {
+            best.lower_bound = min(best.lower_bound, mask_bound(self.block, best.mask))
+        best.details = {
             "nodes": self.nodes, "rounds": self.rounds, "formulation": self.formulation, "free": self.free.size,
         }  # fmt: skip
         if self.front is not None:
-            self.nodes = details["nodes"] = self.front.nodes
-            details.update(rounds=self.front.rounds, parts=self.front.models, splits=self.front.splits)
-        if np.isfinite(self.bound):
-            details["certificate"] = certificate(
+            self.nodes = best.details["nodes"] = self.front.nodes
+            best.details.update(rounds=self.front.rounds, parts=self.front.models, splits=self.front.splits)
+        if np.isfinite(best.lower_bound):
+            best.details["certificate"] = certificate(
                 f"highs: {self.formulation}",
-                root_bound=self.root, bound=self.bound, tolerance=self.tolerance, nodes=self.nodes,
+                root_bound=self.root, bound=best.lower_bound, tolerance=self.tolerance, nodes=self.nodes,
             )  # fmt: skip
-        return Solution.from_mask(
-            self.block, self.mask, status=status, stop_reason=self.reason, recorder=self.recorder,
-            lower_bound=self.bound, details=details, proof=self._proof(),
-        )  # fmt: skip
+        best.proof = self._proof()
 
     def _proof(self) -> Proof | None:
         """The records of what was fixed and split; of the whole's relaxation alone where HiGHS had the whole."""
-        if not self.options.proof or not np.isfinite(self.bound):
+        if not self.options.proof or not np.isfinite(self.best.lower_bound):
             return None
         if not self.trail.entered:
-            self.trail.enter_whole(self.block, self.objective, lambda: bool(self.recorder.expired()))
-        return self.trail.finished(self.bound - PROOF_TOLERANCE * abs(self.objective))
+            self.trail.enter_whole(self.block, self.best.objective, self.best.stop)
+        return self.trail.finished(self.best.lower_bound - PROOF_TOLERANCE * abs(self.best.objective))
 
     def _search(self) -> None:
         from prunebench.kernels.local_search.descent import swap_descent
 
-        block, recorder = self.block, self.recorder
-        self._offer(swap_descent(block, self.mask, recorder).mask)
+        block, best = self.block, self.best
+        self._offer(swap_descent(block, best.mask, best).mask)
         self._raise_bound(block.form.lower_bound())
         program, formulation = self._formulated()
         if program is None or formulation is None:
-            self.reason = self.reason or recorder.expired(self.nodes)
-            if not self.reason and self.formulation not in (PROBED, TANGENTS):
-                self.reason = "no bound: the curvature is not positive definite in floating point; raise the ridge"
+            self.stopped = self.stopped or best.stop(self.nodes)
+            if not self.stopped and self.formulation not in (PROBED, TANGENTS):
+                self.stopped = Stop(StopKind.FAILED, NO_BOUND)
             return
         # what probing may be off by is in the tolerance already
         self.tolerance += (2.0 * formulation.slack + 2.0 * program.rounding) / program.scale
-        self.tolerance += 1e-9 * min(abs(self.objective), abs(program.inner(self.objective)) / program.scale)
+        self.tolerance += 1e-9 * min(abs(self.best.objective), abs(program.inner(self.best.objective)) / program.scale)
         model = formulation.model
         seen: set[bytes] = set()
         if formulation.curved:
@@ -221,9 +207,9 @@ class _Run:
             seen.add(start.tobytes())
             model.add(formulation.violated(formulation.point_of(start), every=True))
             for _ in range(LP_ROUNDS):
-                point = model.relax(recorder.remaining)
+                point = model.relax(best.remaining)
                 rows = formulation.violated(point) if point is not None else None
-                if rows is None or not rows.starts or recorder.expired():
+                if rows is None or not rows.starts or best.stop():
                     break
                 model.add(rows)
 
@@ -235,26 +221,26 @@ class _Run:
                 others = program.outer(dual + formulation.offset - formulation.slack)
                 self._raise_bound(min([others, *apart.values()]))
 
-        self.reason = recorder.expired(self.nodes)
-        while not self.reason:
+        self.stopped = best.stop(self.nodes)
+        while not self.stopped:
             self.rounds += 1
             outcome = model.solve(
-                recorder.remaining,
+                best.remaining,
                 formulation.point_of(self._start()),
-                lambda: bool(recorder.expired(self.nodes)),
+                best.stop_after(self.nodes),
                 watch,
             )
             self.nodes += outcome.nodes
-            if self.left is not None and outcome.status == "Infeasible":
+            if self.left is not None and outcome.infeasible:
                 # probing may exclude the incumbent, and the model's columns hold what is better than it only
                 self._raise_bound(self.most)
                 return
-            if apart and outcome.status == "Infeasible":
+            if apart and outcome.infeasible:
                 self._raise_bound(min(apart.values()))
                 return
             watch(outcome.bound)
             if self.rounds == 1:
-                self.root = self.bound
+                self.root = self.best.lower_bound
             added = 0
             for point in outcome.points:
                 mask = self._mask_of(point)
@@ -263,35 +249,38 @@ class _Run:
                     seen.add(mask.tobytes())
                     model.add(formulation.violated(formulation.point_of(mask), every=True))
                     added += 1
-            if self.bound >= self.objective - self.tolerance:
+            if self.best.lower_bound >= self.best.objective - self.tolerance:
                 # HiGHS' tolerances may be all that is left of the gap: then the best mask is looked at by itself
-                best = self._mask_of(outcome.points[0]) if outcome.points else self.mask
-                done = is_proved(self.objective, self.bound) or self.left is not None or len(apart) == MOST_APART
-                if done or best.tobytes() in apart:
+                mask = self._mask_of(outcome.points[0]) if outcome.points else best.mask
+                done = (
+                    is_proved(self.best.objective, self.best.lower_bound)
+                    or self.left is not None
+                    or len(apart) == MOST_APART
+                )
+                if done or mask.tobytes() in apart:
                     return
-                apart[best.tobytes()] = mask_bound(self.block, best)
-                model.add(_all_but(best))
+                apart[mask.tobytes()] = mask_bound(self.block, mask)
+                model.add(_all_but(mask))
                 continue
-            self.reason = recorder.expired(self.nodes)
-            if not self.reason and not outcome.finished:
-                self.reason = f"HiGHS stopped: {outcome.status}"
-            if not self.reason and (not formulation.curved or not added):
-                self.reason = "HiGHS' tolerances leave this gap"
+            self.stopped = best.stop(self.nodes)
+            if not self.stopped and not outcome.finished:
+                self.stopped = stopped(outcome)
+            if not self.stopped and (not formulation.curved or not added):
+                self.stopped = TOLERANCES
 
     def _formulated(self) -> tuple[SelectProgram | RefitProgram | None, Any]:
         from prunebench.kernels.trees.dives import kicked_mask
         from prunebench.solvers.highs import formulations
 
         block, threads = self.block, self.options.threads
-        expired = lambda: bool(self.recorder.expired())  # noqa: E731  # passed on as a value
         if block.mode == "select":
-            program = _widened_select(block, SelectProgram.of(block, self.objective))
+            program = _widened_select(block, SelectProgram.of(block, self.best.objective))
             if block.keeping.one_count:
-                self._offer(kicked_mask(program, self.mask, min(block.p**2 // 8, MOST_KICKS)))
-                program = _widened_select(block, SelectProgram.of(block, self.objective))
+                self._offer(kicked_mask(program, self.best.mask, min(block.p**2 // 8, MOST_KICKS)))
+                program = _widened_select(block, SelectProgram.of(block, self.best.objective))
             shift: FloatArray | None = None
             if self.options.probing and block.keeping.one_count:
-                program, shift = self._probed(program, expired)
+                program, shift = self._probed(program)
                 if self.formulation == PROBED:
                     return program, None
                 if self.formulation in ("auto", TANGENTS):
@@ -305,31 +294,41 @@ class _Run:
                 shift = np.zeros(self.free.size)
             elif shift is None:
                 shift = plane_shift(
-                    program.quadratic, program.linear, program.count, program.inner(self.objective), stop=expired
+                    program.quadratic,
+                    program.linear,
+                    program.count,
+                    program.inner(self.best.objective),
+                    stop=self.best.stop,
                 ).diagonal
             return program, formulations.Residuals(
-                program, certified_shift(program.quadratic, shift), program.inner(self.objective), threads, block.quota
+                program,
+                certified_shift(program.quadratic, shift),
+                program.inner(self.best.objective),
+                threads,
+                block.quota,
             )
-        if self.formulation in ("auto", TANGENTS) and block.keeping.one_count and self._refit_tangents(expired):
+        if self.formulation in ("auto", TANGENTS) and block.keeping.one_count and self._refit_tangents():
             return None, None
         lowest = block.form.lower_bound()
-        refit = _widened_refit(block, RefitProgram.of(block, self.objective, lowest if np.isfinite(lowest) else None))
+        refit = _widened_refit(
+            block, RefitProgram.of(block, self.best.objective, lowest if np.isfinite(lowest) else None)
+        )
         self.tolerance = 0.0
         self.formulation = "perspective" if self.formulation in ("auto", TANGENTS) else self.formulation
-        upper = refit.inner(self.objective)
-        split = best_split(refit, upper, stop=expired)
+        upper = refit.inner(self.best.objective)
+        split = best_split(refit, upper, stop=self.best.stop)
         delta = None if split is None else certified_split(refit, split.delta)
-        if delta is None or self.recorder.expired():
+        if delta is None or self.best.stop():
             return refit, None
         if self.formulation == "mask-cuts":
             return refit, formulations.MaskCuts(refit, delta, threads, block.quota)
         return refit, formulations.Perspective(refit, delta, upper, threads, block.quota)
 
-    def _probed(self, program: SelectProgram, expired: Callable[[], bool]) -> tuple[SelectProgram, FloatArray]:
+    def _probed(self, program: SelectProgram) -> tuple[SelectProgram, FloatArray]:
         """The program of what probing leaves, and its part of the shift; closes the proof where nothing is left."""
         from prunebench.solvers.highs.probing import probed
 
-        left = probed(program, self.objective, expired)
+        left = probed(program, self.best.objective, self.best.stop)
         self.left, self.free, self.most, self.tolerance = left, left.free, left.cut, left.doubt
         self.trail.follow(left)
         if left.settled:
@@ -338,7 +337,7 @@ class _Run:
                 self._offer(left.lift(np.full(left.free.size, left.program.count == 0)))
             self.formulation = PROBED
         self._raise_bound(self.most if left.settled else left.bound)
-        self.root = self.bound
+        self.root = self.best.lower_bound
         return left.program, left.shift
 
     def _parts(self) -> None:
@@ -350,61 +349,62 @@ class _Run:
 
         def offer(mask: BoolArray) -> float:
             self._offer(mask)
-            return self.objective
+            return self.best.objective
 
         self.front = Front(
-            self.left, self.objective, offer, self._raise_bound, self.recorder.expired,
-            lambda: self.recorder.remaining, self.options.threads, self.trail,
+            self.left, self.best.objective, offer, self._raise_bound, self.best.stop,
+            lambda: self.best.remaining, self.options.threads, self.trail,
         )  # fmt: skip
         self.front.run()
-        self.reason, self.tolerance = self.front.reason, self.front.tolerance
-        if not self.front.models and not self.reason:
+        self.stopped, self.tolerance = self.front.stopped, self.front.tolerance
+        if not self.front.models and not self.stopped:
             self.formulation = PROBED
 
-    def _refit_tangents(self, expired: Callable[[], bool]) -> bool:
+    def _refit_tangents(self) -> bool:
         """Prove a refit program by HiGHS below tangents of a small tree; False where no such tree closes."""
         from prunebench.kernels.trees.dives import RefitTree
-        from prunebench.solvers.highs.parts import INFEASIBLE, NODES_OF_THE_WHOLE, prove_refit
+        from prunebench.solvers.highs.parts import NODES_OF_THE_WHOLE, prove_refit
 
+        best = self.best
         self.formulation = TANGENTS
-        while not (self.reason or expired()):
+        while not (self.stopped or best.stop()):
             # once more for every better incumbent
-            program = _widened_refit(self.block, RefitProgram.of(self.block, self.objective))
-            upper, before = program.inner(self.objective), self.objective
-            tree = RefitTree.of(program, upper, expired)
+            program = _widened_refit(self.block, RefitProgram.of(self.block, best.objective))
+            upper, before = program.inner(best.objective), best.objective
+            tree = RefitTree.of(program, upper, best.stop)
             if tree is None:
                 return False
             _, root = tree.root_proof()
             self._raise_bound(program.outer(root))
-            if expired():
+            if best.stop():
                 break
             # what a dive finds: against a poor incumbent no small tree closes
             mask = tree.dive(tree.root(), upper, NODES_OF_THE_WHOLE).mask
             if mask is not None:
                 self._offer(mask)
-                if self.objective < before:
+                if best.objective < before:
                     continue
-            proof = None if expired() else prove_refit(tree, upper, self.options.threads)
-            if proof is None and expired():
+            proof = None if best.stop() else prove_refit(tree, upper, self.options.threads)
+            if proof is None and best.stop():
                 break
             if proof is None:
                 return False
             exclusion, tangent_at = proof
             self.tolerance = 2.0 * program.rounding / program.scale
-            self.root = self.bound
+            self.root = best.lower_bound
 
             watch = self._watcher(program, exclusion)
             seen: set[bytes] = set()
             # masks that were taken out of the model are no part of what HiGHS proves of it
             apart = np.inf
-            while not self.reason and self.objective == before:
+            while not self.stopped and best.objective == before:
                 self.rounds += 1
-                outcome = exclusion.model.solve(self.recorder.remaining, None, expired, watch)
+                outcome = exclusion.model.solve(best.remaining, None, best.stop, watch)
                 self.nodes += outcome.nodes
-                if outcome.status == INFEASIBLE:
+                if outcome.infeasible:
                     self._raise_bound(min(program.outer(exclusion.proven), apart))
                     return True
-                if outcome.status == "Solve error":
+                if outcome.failed:
                     # seen on columns that nearly cancel: the perspective model takes over
                     return False
                 fresh = [mask for mask in exclusion.masks(outcome.points) if mask.tobytes() not in seen]
@@ -415,12 +415,12 @@ class _Run:
                     exclusion.exclude(slopes[0], constants[0])
                     exclusion.take_out(mask)
                     apart = min(apart, mask_bound(self.block, mask))
-                self.reason = self.recorder.expired(self.nodes)
-                if not self.reason and not outcome.finished:
-                    self.reason = f"HiGHS stopped: {outcome.status}"
-                if not self.reason and not fresh:
-                    self.reason = "HiGHS' tolerances leave this gap"
-        self.reason = self.reason or self.recorder.expired(self.nodes)
+                self.stopped = best.stop(self.nodes)
+                if not self.stopped and not outcome.finished:
+                    self.stopped = stopped(outcome)
+                if not self.stopped and not fresh:
+                    self.stopped = TOLERANCES
+        self.stopped = self.stopped or best.stop(self.nodes)
         return True
 
     def _watcher(self, program: RefitProgram, exclusion: "Exclusion") -> Callable[[float], None]:
@@ -438,7 +438,7 @@ class _Run:
 
     def _start(self) -> BoolArray:
         """The incumbent's mask of the free variables, with as many kept as the model keeps."""
-        mask: BoolArray = self.mask[self.free]
+        mask: BoolArray = self.best.mask[self.free]
         if self.left is not None:
             wanted = mask.size - self.left.program.count
             mask = _with_count(mask, wanted)
@@ -451,14 +451,10 @@ class _Run:
         return top_mask(point[: self.free.size], self.free.size - self.left.program.count)
 
     def _raise_bound(self, bound: float) -> None:
-        self.bound = max(self.bound, min(bound, self.most, self.objective))
-        self.recorder.record(lower_bound=self.bound)
+        self.best.bound(min(bound, self.most))
 
     def _offer(self, mask: BoolArray) -> None:
-        objective = self.block.evaluate(mask)
-        if objective < self.objective:
-            self.mask, self.objective = mask, objective
-            self.recorder.record(objective)
+        self.best.offer(mask, "highs")
 
 
 def _widened_select(block: BlockProblem, program: SelectProgram) -> SelectProgram:
@@ -478,10 +474,8 @@ def _widened_refit(block: BlockProblem, program: RefitProgram) -> RefitProgram:
     return replace(program, rounding=rounding, relative=program.relative + form.formed_error)
 
 
-def _all_but(mask: BoolArray) -> "Rows":
+def _all_but(mask: BoolArray) -> Rows:
     """The row that every mask but this one keeps; the mask's binaries are a model's first columns."""
-    from prunebench.solvers.highs.model import Rows
-
     row, kept = Rows(), np.flatnonzero(mask)
     row.add(kept, np.ones(kept.size), upper=kept.size - 1)
     return row

@@ -10,7 +10,6 @@ Any V2 sampler serves: it takes (circuit, values) and gives bits. A name makes o
 """
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from prunebench.core.errors import InvalidInput, MissingPackage, PrunebenchError, SolverRefused
 from prunebench.core.registry import require_packages
+from prunebench.core.stop import Stop, StopCheck
 
 NAMES = ("statevector", "aer", "noisy", "fake:NAME", "ibm", "ibm:NAME")
 
@@ -114,9 +114,7 @@ class Shots:
     execute: float
 
 
-def run(
-    device: Device, circuit: Any, values: list[float], shots: int, timeout: float, stop: Callable[[], str]
-) -> Shots | str:
+def run(device: Device, circuit: Any, values: list[float], shots: int, timeout: float, stop: StopCheck) -> Shots | Stop:
     """Run one circuit and wait, or say why waiting ended: a budget that runs out cancels the job.
 
     Raises
@@ -132,11 +130,11 @@ def run(
             now = time.perf_counter()
             if started is None and _running(job):
                 started = now
-            reason = stop()
-            if reason or now - began > timeout:
+            stopped = stop(0.0)
+            if stopped or now - began > timeout:
                 job.cancel()
-                if reason:
-                    return reason
+                if stopped:
+                    return stopped
                 raise PrunebenchError(
                     f"sampler {device.name!r} gave nothing within {timeout:g} s; raise the option timeout, "
                     "take fewer shots, or another sampler"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunebench.core.arrays import FloatArray
+from prunebench.core.stop import Stop, StopCheck
 from prunebench.solvers.qaoa import starts
 from prunebench.solvers.qaoa.optimizers import Objective, minimise
 
@@ -14,12 +15,12 @@ ANGLES = (None, "weight", "layer")
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """angles : the best met;  first : γ and β before the last loop;  evaluations : in all;  stopped : "" or why."""
+    """angles : the best met;  first : γ and β before the last loop;  evaluations : in all;  stopped : why early."""
 
     angles: FloatArray
     first: FloatArray
     evaluations: int
-    stopped: str
+    stopped: Stop | None
 
 
 def weighted_by(angles: str | None, optimizer: str) -> bool:
@@ -38,7 +39,7 @@ def fit_angles(
     weighted: bool,
     steps: int,
     rng: np.random.Generator,
-    stop: Callable[[int], str],
+    stop: StopCheck,
 ) -> Fit:
     """Lower the objective from the first angles on.
 
@@ -48,9 +49,10 @@ def fit_angles(
                 fewer layers than `reps`, without such angles, when interpolating
     start, optimizer, steps : as in `first_angles` and `minimise`; "fixed" keeps the start and evaluates nothing
     weighted : the last loop fits an angle for each weight and layer too, from 0
-    stop : called with the evaluations done so far; a reason ends every loop
+    stop : called with the evaluations done so far; a Stop ends every loop
     """
-    evaluations, stopped = 0, ""
+    evaluations = 0
+    stopped: Stop | None = None
 
     def improve(angles: FloatArray, own: bool = False) -> FloatArray:
         nonlocal evaluations, stopped

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.core.arrays import FloatArray
+from prunebench.core.stop import Stop, StopCheck
 
 OPTIMIZERS = ("lbfgs", "cobyla", "spsa", "fixed")
 
@@ -17,12 +18,12 @@ Objective = Callable[[FloatArray], tuple[float, FloatArray | None]]
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """The best angles met. angles : float64 (2·reps,); value; evaluations : of the objective; stopped : "" or why."""
+    """The best angles met. angles : float64 (2·reps,); value; evaluations : of the objective; stopped : why early."""
 
     angles: FloatArray
     value: float
     evaluations: int
-    stopped: str
+    stopped: Stop | None
 
 
 class _Stop(Exception):
@@ -35,11 +36,11 @@ class _Watch:
 
     objective: Objective
     units: FloatArray
-    stop: Callable[[int], str]
+    stop: StopCheck
     best: FloatArray
     value: float = float("inf")
     evaluations: int = 0
-    stopped: str = ""
+    stopped: Stop | None = None
 
     def __call__(self, point: FloatArray) -> tuple[float, FloatArray | None]:
         self.stopped = self.stop(self.evaluations)
@@ -66,7 +67,7 @@ def minimise(
     steps: int,
     units: FloatArray,
     rng: np.random.Generator,
-    stop: Callable[[int], str],
+    stop: StopCheck,
 ) -> Optimum:
     """Improve the angles from `start`.
 
@@ -78,7 +79,7 @@ def minimise(
     steps : iterations of L-BFGS and of SPSA (two evaluations each), evaluations of COBYLA
     units : float64 (2·reps,)   natural sizes of the angles; all methods work in angles/units
     rng : SPSA's directions
-    stop : called with the evaluations done before each one; a reason ends the loop
+    stop : called with the evaluations done before each one; a Stop ends the loop
     """
     watch = _Watch(objective, units, stop, best=start.copy())
     point = start / units

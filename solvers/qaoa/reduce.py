@@ -14,7 +14,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Recorder
+from prunebench.core.incumbent import Incumbent
+from prunebench.core.stop import Stop, StopCheck
 from prunebench.solvers.qaoa.samples import Draws, best_of
 
 
@@ -97,25 +98,24 @@ def eliminate(
 
 @dataclass(frozen=True, eq=False)
 class Assembled:
-    """A mask put together from sub-blocks. mask : bool (p,);  solved, improved : how many;  stopped : "" or why."""
+    """A mask put together from sub-blocks. mask : bool (p,);  solved, improved : how many;  stopped : why early."""
 
     mask: BoolArray
     solved: int
     improved: int
-    stopped: str
+    stopped: Stop | None
 
 
 def assemble(
-    block: BlockProblem,
+    best: Incumbent,
     qubits: int,
     count: int,
     *,
     solve_part: Callable[[BlockProblem], BoolArray],
-    accepted: Callable[[float], object],
     rng: np.random.Generator,
-    stop: Callable[[], str],
+    stop: StopCheck,
 ) -> Assembled:
-    """Improve the incumbent by solving sub-blocks of `qubits` weights, the others frozen.
+    """Improve the best mask by solving sub-blocks of `qubits` weights, the others frozen.
 
     Exact block coordinate descent in mode select. In mode refit the others are frozen at their
     refitted weights, and a sub-block's mask is accepted only if refitting the whole block improves.
@@ -123,33 +123,25 @@ def assemble(
     Parameters
     ----------
     count : how many sub-blocks;  solve_part : block problem to a feasible mask (q,)
-    accepted : called with the objective after each improvement;  stop : a reason ends the loop
+    stop : asked before each sub-block, given how many were solved
     """
-    mask = np.array(block.incumbent)
-    objective = block.evaluate(mask)
-    improved = 0
+    block, improved = best.block, 0
     for number in range(count):
-        reason = stop()
-        if reason:
-            return Assembled(mask, number, improved, reason)
-        free = _choose(block, mask, qubits, rng, guided=number % 2 == 0)
-        base = mask.copy()
+        if stopped := stop(number):
+            return Assembled(best.mask, number, improved, stopped)
+        free = _choose(block, best.mask, qubits, rng, guided=number % 2 == 0)
+        base = best.mask.copy()
         base[free] = False
         part = Part(block, free, base)
-        found = solve_part(part.restricted(block.weights_of(mask), mask[free]))
-        candidate = part.expand(found[None])[0]
-        value = block.evaluate(candidate)
-        if value < objective:
-            mask, objective, improved = candidate, value, improved + 1
-            accepted(value)
-    return Assembled(mask, count, improved, "")
+        found = solve_part(part.restricted(block.weights_of(best.mask), best.mask[free]))
+        improved += best.offer(part.expand(found[None])[0], "raw")
+    return Assembled(best.mask, count, improved, None)
 
 
 def through_parts(
-    block: BlockProblem,
+    best: Incumbent,
     qubits: int,
     count: int,
-    recorder: Recorder,
     rng: np.random.Generator,
     search: Callable[[BlockProblem, int], Draws],
 ) -> Draws:
@@ -160,24 +152,21 @@ def through_parts(
     qubits : 0 takes any block whole;  count : how many sub-blocks
     search : (block problem, evaluations spent before it) to samples of its circuit
     """
-    if not qubits or block.p <= qubits:
-        return search(block, 0)
+    if not qubits or best.block.p <= qubits:
+        return search(best.block, 0)
     spent, shots = 0, 0
 
     def solve_part(part: BlockProblem) -> BoolArray:
         nonlocal spent, shots
         draws = search(part, spent)
         spent, shots = spent + draws.evaluations, shots + draws.shots
-        best: BoolArray = best_of(part, np.concatenate([draws.masks, part.incumbent[None]]))[0][0]
-        return best
+        mask: BoolArray = best_of(part, np.concatenate([draws.masks, part.incumbent[None]]))[0][0]
+        return mask
 
-    done = assemble(
-        block, qubits, count,
-        solve_part=solve_part, accepted=recorder.record, rng=rng, stop=lambda: recorder.expired(spent),
-    )  # fmt: skip
+    done = assemble(best, qubits, count, solve_part=solve_part, rng=rng, stop=lambda _: best.stop(spent))
     details = {"parts": done.solved, "parts_improved": done.improved, "part_size": qubits}
-    reason = done.stopped or f"solved {done.solved} sub-blocks of {qubits} weights"
-    return Draws(done.mask[None], shots, spent, reason, details)
+    stop = done.stopped or Stop.finished(f"solved {done.solved} sub-blocks of {qubits} weights")
+    return Draws(done.mask[None], shots, spent, stop, details)
 
 
 def _choose(block: BlockProblem, mask: BoolArray, qubits: int, rng: np.random.Generator, *, guided: bool) -> IndexArray:

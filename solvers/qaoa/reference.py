@@ -5,13 +5,13 @@ objective, far above the objective's spread, and the angles start at random. IBM
 gives its algorithms no successor, so nothing else here stands on it.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.registry import require_packages
+from prunebench.core.stop import Stop, StopCheck
 from prunebench.solvers.qaoa.devices import Device
 from prunebench.solvers.qaoa.samples import Draws
 
@@ -32,7 +32,7 @@ def solve_program(
     steps: int,
     shots: int,
     rng: np.random.Generator,
-    stop: Callable[[int], str],
+    stop: StopCheck,
 ) -> Draws:
     """`MinimumEigenOptimizer(QAOA(sampler, COBYLA(maxiter=steps), reps))` on a QuadraticProgram.
 
@@ -40,7 +40,7 @@ def solve_program(
     ----------
     program : QuadraticProgram of p binary variables and one cardinality constraint
     penalty : weight of (Σm − keep)²; None leaves it to the library
-    stop : called with the evaluations done; a reason ends the library's loop with nothing sampled
+    stop : called with the evaluations done; a Stop ends the library's loop with nothing sampled
 
     The start is uniform in ±2π, the library's default, drawn from `rng`.
     """
@@ -50,11 +50,12 @@ def solve_program(
     from qiskit_optimization.optimizers import COBYLA
 
     done = 0
+    stopped: Stop | None = None
 
     def watch(count: int, *_: Any) -> None:
-        nonlocal done
-        done = count
-        if stop(count):
+        nonlocal done, stopped
+        done, stopped = count, stop(count)
+        if stopped:
             raise _Stop
 
     start = rng.uniform(-FULL_TURN, FULL_TURN, 2 * reps)
@@ -66,11 +67,13 @@ def solve_program(
     try:
         result = MinimumEigenOptimizer(minimum, penalty=penalty).solve(program)
     except _Stop:
-        return Draws(nothing, 0, done, stop(done))
+        assert stopped is not None
+        return Draws(nothing, 0, done, stopped)
     samples: list[Any] = result.raw_samples or []
     states = np.array([sample.x for sample in samples]) > 0.5
     counts = np.rint(shots * np.array([sample.probability for sample in samples])).astype(np.int64)
     drawn: BoolArray = rng.permutation(np.repeat(states, counts, axis=0))
     feasible = drawn[drawn.sum(axis=1) == keep]
     details = {"feasible_share": len(feasible) / max(len(drawn), 1)}
-    return Draws(feasible, len(drawn), done, f"drew {len(drawn)} samples after {done} evaluations", details)
+    stop_at = Stop.finished(f"drew {len(drawn)} samples after {done} evaluations")
+    return Draws(feasible, len(drawn), done, stop_at, details)

@@ -9,7 +9,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Recorder, Solution, Status
+from prunebench.core.incumbent import START, Incumbent
+from prunebench.core.stop import Stop
 from prunebench.kernels.enumeration.values import mask_values
 
 ALTERNATIVES = 16
@@ -27,14 +28,14 @@ class Draws:
     repaired : bool (t, p) infeasible ones brought to the right count, or None
     shots : int            circuit executions, the infeasible ones included
     evaluations : int      objective values asked of the simulator or the device
-    stop_reason : str
+    stop : Stop            why there are no more
     details, timings       measured on the way
     """
 
     masks: BoolArray
     shots: int
     evaluations: int
-    stop_reason: str
+    stop: Stop
     details: dict[str, Any] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     repaired: BoolArray | None = None
@@ -104,20 +105,18 @@ def best_of(block: BlockProblem, masks: BoolArray) -> tuple[BoolArray, FloatArra
     return distinct[order], values[order]
 
 
-def answer(block: BlockProblem, recorder: Recorder, draws: Draws, *, polish: bool) -> Solution:
-    """The best sampled mask, repaired or polished by swap descent if that is better, or the incumbent.
+def answer(best: Incumbent, draws: Draws, *, polish: bool) -> Stop:
+    """Offer the best sampled mask, repaired or polished by swap descent if that is better.
 
     The raw, the repaired and the polished result stand apart in the details whatever the answer is.
     """
-    details: dict[str, Any] = {**draws.details, "shots": draws.shots, "evaluations": draws.evaluations}
-    timings = dict(draws.timings)
-    chosen, best, source = block.incumbent, block.evaluate(block.incumbent), "incumbent"
+    block = best.block
+    details = best.details = {**draws.details, "shots": draws.shots, "evaluations": draws.evaluations}
+    best.timings = dict(draws.timings)
 
     def offer(mask: BoolArray, kind: str) -> None:
-        nonlocal chosen, best, source
-        value = details[f"{kind}_objective"] = block.evaluate(mask)
-        if value < best:
-            chosen, best, source = mask, value, kind
+        best.offer(mask, kind)
+        details[f"{kind}_objective"] = best.objectives[kind]
 
     others = samples = np.empty((0, block.p), dtype=np.bool_)
     if len(draws.masks):
@@ -133,22 +132,12 @@ def answer(block: BlockProblem, recorder: Recorder, draws: Draws, *, polish: boo
     if polish and len(samples):
         from prunebench.kernels.local_search.descent import swap_descent
 
-        before = recorder.seconds
-        offer(swap_descent(block, best_of(block, samples)[0][0], recorder).mask, "polished")
-        timings["polish"] = recorder.seconds - before
-    details["answer"] = source
-    recorder.record(best)
-    different = others[(others != chosen).any(axis=1)][:ALTERNATIVES]
-    return Solution.from_mask(
-        block,
-        chosen,
-        status=Status.FEASIBLE,
-        stop_reason=draws.stop_reason,
-        recorder=recorder,
-        timings=timings,
-        details=details,
-        alternatives=different,
-    )
+        before = best.seconds
+        offer(swap_descent(block, best_of(block, samples)[0][0], best).mask, "polished")
+        best.timings["polish"] = best.seconds - before
+    details["answer"] = "incumbent" if best.source == START else best.source
+    best.alternatives = others[(others != best.mask).any(axis=1)][:ALTERNATIVES]
+    return draws.stop
 
 
 def uniform_masks(p: int, keep: int, count: int, rng: np.random.Generator) -> BoolArray:
@@ -161,11 +150,10 @@ def uniform_masks(p: int, keep: int, count: int, rng: np.random.Generator) -> Bo
 
 def baselines(block: BlockProblem, shots: int, rng: np.random.Generator) -> dict[str, float]:
     """What as many uniform samples reach, and swap descent from the first ten of them."""
-    from prunebench.core.solution import Budget
     from prunebench.kernels.local_search.descent import SwapDescent
 
     masks = uniform_masks(block.p, block.keep, max(shots, 1), rng)
     best, _ = best_of(block, masks)
     descent = SwapDescent(block)
-    ends = [block.evaluate(descent.run(mask, Recorder(Budget())).mask) for mask in masks[:10]]
+    ends = [block.evaluate(descent.run(mask, Incumbent(block)).mask) for mask in masks[:10]]
     return {"random_objective": block.evaluate(best[0]), "swap_descent_objective": min(ends)}

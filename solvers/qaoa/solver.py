@@ -4,18 +4,17 @@ Farhi, Goldstone, Gutmann: A quantum approximate optimization algorithm, arXiv 1
 Algorithms 12 (2019) 34 (mixers that keep the number of ones); Brandao et al., arXiv 1812.04170 (fixed angles).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
-from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
-from prunebench.core.solver import register
+from prunebench.core.solver import Facts, Incumbent, Solver, Stop, facts, register
+from prunebench.core.stop import StopCheck
 from prunebench.forms import qiskit as forms
 from prunebench.forms.circuits import MIXERS, Ansatz, mixer_pairs
 from prunebench.forms.dimod import encode, repair
@@ -42,7 +41,7 @@ ENUMERABLE = 200_000
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Qaoa:
+class Qaoa(Solver):
     """Run a QAOA circuit on a sampler and answer with the best sampled mask.
 
     Dicke start and a mixer that keeps the number of ones, or the penalty encoding of
@@ -51,14 +50,13 @@ class Qaoa:
     `probability_optimum_uniform` in the details before believing in an advantage.
     """
 
-    name: ClassVar[str] = "qaoa"
-    modes: ClassVar[frozenset[str]] = frozenset({"select"})
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ("qiskit", "numba")
-    install: ClassVar[str] = "pip install 'qiskit>=2' numba"
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Farhi et al. 2014, arXiv 1411.4028; Hadfield et al. 2019, arXiv 1709.03489"
+    name = "qaoa"
+    modes = frozenset({"select"})
+    stochastic = True
+    whole_at_limit = True
+    requires = ("qiskit", "numba")
+    install = "pip install 'qiskit>=2' numba"
+    reference = "Farhi et al. 2014, arXiv 1411.4028; Hadfield et al. 2019, arXiv 1709.03489"
 
     sampler: Any = "statevector"
     """Where circuits run: statevector, aer, noisy, fake:NAME, ibm, ibm:NAME, or a V2 sampler primitive."""
@@ -100,9 +98,9 @@ class Qaoa:
     """Gigabytes that a local simulation may take; a block that needs more is refused."""
 
     @property
-    def miniature(self) -> bool:
-        """Whether a small circuit may be run before the clock starts: not on a device, whose runs cost money."""
-        return devices.kind_of(self.sampler) != "hardware"
+    def facts(self) -> Facts:
+        """No small circuit is run before the clock starts on a device, whose runs cost money."""
+        return facts(type(self))._replace(miniature=devices.kind_of(self.sampler) != "hardware")
 
     def refuses(self, block: BlockProblem) -> str:
         """An option out of range, or more qubits than the simulator's memory holds."""
@@ -125,41 +123,32 @@ class Qaoa:
         _, cost = self._circuit(Ansatz(block.p, block.keep, self.mixer, self._reps), device)
         return {"sampler": device.name, "kind": device.kind, "reps": self._reps, "shots": self.shots, **cost}
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best sampled mask, or the incumbent where that is better."""
-        recorder = Recorder(budget, progress)
-        recorder.record(block.evaluate(block.incumbent))
-        reason = recorder.expired(0) or ("there is one feasible mask" if block.keep in (0, block.p) else "")
-        if reason:
-            return Solution.from_mask(
-                block, block.incumbent, status=Status.FEASIBLE, stop_reason=reason, recorder=recorder
-            )
         draws = through_parts(
-            block, self.qubits, self.parts, recorder, rng,
-            lambda part, spent: self._search(part, recorder, rng, spent=spent),
-        )  # fmt: skip
+            best, self.qubits, self.parts, rng, lambda part, spent: self._search(part, best, rng, spent=spent)
+        )
         if devices.kind_of(self.sampler) != "exact":
-            draws.details.update(baselines(block, self.shots, rng))
-        return answer(block, recorder, draws, polish=self.polish)
+            draws.details.update(baselines(best.block, self.shots, rng))
+        return answer(best, draws, polish=self.polish)
 
-    def _search(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, *, spent: int) -> Draws:
+    def _search(self, block: BlockProblem, best: Incumbent, rng: np.random.Generator, *, spent: int) -> Draws:
         """Samples of the block's circuit, or the one mask that recursion ends with."""
         if block.keep in (0, block.p):
-            return Draws(block.incumbent[None], 0, 0, "there is one feasible mask")
+            return Draws(block.incumbent[None], 0, 0, Stop.finished("there is one feasible mask"))
         if not (self.recursion and block.p > self.recursion):
-            return self._sample(block, recorder, rng, spent)
-        total, shots, why = 0, 0, ""
+            return self._sample(block, best, rng, spent)
+        total, shots = 0, 0
+        why: Stop | None = None
 
         def kept_share(part: Part) -> FloatArray | None:
             nonlocal total, shots, why
             weights = np.where(part.base, block.dense_weights, 0.0)
-            draws = self._sample(part.restricted(weights), recorder, rng, spent + total)
+            draws = self._sample(part.restricted(weights), best, rng, spent + total)
             total, shots = total + draws.evaluations, shots + draws.shots
-            why = recorder.expired(spent + total)
+            why = best.stop(spent + total)
             if why or not len(draws.masks):
-                why = why or "no feasible sample was drawn"
+                why = why or Stop.finished("no feasible sample was drawn")
                 return None
             return np.asarray(draws.masks.mean(axis=0))
 
@@ -169,11 +158,13 @@ class Qaoa:
             rest = subspace.feasible_space(part.free.size, part.keep, mixer_pairs(0, "none")).masks()
             masks = best_of(block, part.expand(rest))[0][:1]
         details = {"frozen": [list(step) for step in frozen]}
-        return Draws(masks, shots, total, why or f"froze {len(frozen)} weights, then tried all masks", details)
+        return Draws(
+            masks, shots, total, why or Stop.finished(f"froze {len(frozen)} weights, then tried all masks"), details
+        )
 
-    def _sample(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, spent: int) -> Draws:
+    def _sample(self, block: BlockProblem, best: Incumbent, rng: np.random.Generator, spent: int) -> Draws:
         """Build, transpile, find angles, run: the shots of the last circuit and all that was measured."""
-        with recorder.building():
+        with best.building():
             device = self._device(block, rng)
             values = self._exact_values(block)
             reference = values
@@ -181,23 +172,23 @@ class Qaoa:
                 reference = mask_values(block, uniform_masks(block.p, block.keep, 4096, rng))
         mean, deviation = float(reference.mean()), float(reference.std()) or 1.0
         if self.mixer == "penalty":
-            return self._reference(block, device, deviation, recorder, rng, spent, values)
-        before = recorder.built
-        with recorder.building():
+            return self._reference(block, device, deviation, best, rng, spent, values)
+        before = best.built
+        with best.building():
             ansatz = Ansatz(block.p, block.keep, self.mixer, self._reps)
             circuit, cost = self._circuit(ansatz, device)
             fields, couplings, _ = forms.ising_coefficients(block)
-        transpiling, transpiled = recorder.built - before, recorder.seconds
+        transpiling, transpiled = best.built - before, best.seconds
         waits = {"queue": 0.0, "execute": 0.0}
 
-        def draw(angles: FloatArray) -> BoolArray | str:
+        def draw(angles: FloatArray) -> BoolArray | Stop:
             depth = min(self._reps, angles.size // 2)
             shape = replace(ansatz, reps=depth)
             ran = circuit if depth == self._reps else self._circuit(shape, device)[0]
             named = shape.binding(fields / deviation, couplings / deviation, angles)
             bound = [named[parameter.name] for parameter in ran.parameters]
-            shots = devices.run(device, ran, bound, self.shots, self.timeout, recorder.expired)
-            if isinstance(shots, str):
+            shots = devices.run(device, ran, bound, self.shots, self.timeout, best.stop)
+            if isinstance(shots, Stop):
                 return shots
             waits["queue"] += shots.queue
             waits["execute"] += shots.execute
@@ -205,7 +196,7 @@ class Qaoa:
 
         def sampled(angles: FloatArray) -> tuple[float, FloatArray | None]:
             masks = draw(angles)
-            if isinstance(masks, str):
+            if isinstance(masks, Stop):
                 return float("inf"), None
             feasible = masks[masks.sum(axis=1) == block.keep]
             if not len(feasible):
@@ -213,11 +204,11 @@ class Qaoa:
             return of_samples(self.objective, (mask_values(block, feasible) - mean) / deviation), None
 
         energies = None if values is None else (values - mean) / deviation
-        fit = self._fit(block, energies, sampled, rng, lambda done: recorder.expired(spent + done))
+        fit = self._fit(block, energies, sampled, rng, best.stop_after(spent))
         angles, evaluations, stopped = fit.angles, fit.evaluations, fit.stopped
-        optimized = recorder.seconds
+        optimized = best.seconds
         last = draw(angles)
-        masks = np.empty((0, block.p), dtype=np.bool_) if isinstance(last, str) else last
+        masks = np.empty((0, block.p), dtype=np.bool_) if isinstance(last, Stop) else last
         feasible = masks[masks.sum(axis=1) == block.keep]
         loop_samples = self._optimizer in ("cobyla", "spsa")
         details: dict[str, Any] = {
@@ -240,15 +231,16 @@ class Qaoa:
             "queue": waits["queue"],
             "execute": waits["execute"],
         }
-        total = evaluations + (not isinstance(last, str))
-        reason = last if isinstance(last, str) else stopped or f"drew {len(masks)} samples after {total} evaluations"
+        total = evaluations + (not isinstance(last, Stop))
+        drawn = Stop.finished(f"drew {len(masks)} samples after {total} evaluations")
+        stop = last if isinstance(last, Stop) else stopped or drawn
         shots = self.shots * (total if loop_samples else 1)
         repaired = repair(encode(block), np.unique(masks[masks.sum(axis=1) != block.keep], axis=0))
-        return Draws(feasible, shots, total, reason, details, timings, repaired)
+        return Draws(feasible, shots, total, stop, details, timings, repaired)
 
     def _fit(
         self, block: BlockProblem, energies: FloatArray | None, sampled: Objective,
-        rng: np.random.Generator, stop: Callable[[int], str],
+        rng: np.random.Generator, stop: StopCheck,
     ) -> Fit:  # fmt: skip
         """By exact gradients of the simulator, which needs all energies (N,), or by sampled values."""
 
@@ -281,7 +273,7 @@ class Qaoa:
         block: BlockProblem,
         device: devices.Device,
         deviation: float,
-        recorder: Recorder,
+        best: Incumbent,
         rng: np.random.Generator,
         spent: int,
         values: FloatArray | None,
@@ -291,13 +283,11 @@ class Qaoa:
         draws = reference.solve_program(
             program, block.keep, device,
             penalty=self.penalty, reps=self._reps, steps=self.steps, shots=self.shots, rng=rng,
-            stop=lambda done: recorder.expired(spent + done),
+            stop=best.stop_after(spent),
         )  # fmt: skip
         measured = sample_statistics(block, draws.masks, values)
         details = {"sampler": device.name, "kind": device.kind, "mixer": self.mixer, "reps": self._reps}
-        return Draws(
-            draws.masks, draws.shots, draws.evaluations, draws.stop_reason, {**details, **measured, **draws.details}
-        )
+        return Draws(draws.masks, draws.shots, draws.evaluations, draws.stop, {**details, **measured, **draws.details})
 
     def _device(self, block: BlockProblem, rng: np.random.Generator) -> devices.Device:
         return devices.open_device(self.sampler, self.pass_manager, block.p, self.level, rng)

@@ -4,16 +4,15 @@ Farhi, Goldstone, Gutmann: A quantum approximate optimization algorithm, arXiv 1
 keep the number of ones, Hadfield et al., Algorithms 12 (2019) 34, and Bärtschi, Eidenbenz, QCE 2020.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Budget, Progress, Recorder, Solution, Status
-from prunebench.core.solver import register
+from prunebench.core.solver import Incumbent, Solver, Stop, register
+from prunebench.core.stop import StopCheck
 from prunebench.forms.circuits import MIXERS, mixer_pairs
 from prunebench.kernels.enumeration import subspace
 from prunebench.kernels.enumeration.values import mask_values
@@ -33,7 +32,7 @@ ENERGIES = ("value", "rank")
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class QaoaSubspace:
+class QaoaSubspace(Solver):
     """Prepare the QAOA state exactly, sample it, and answer with the best sampled mask.
 
     A simulator of an algorithm, not a competitor: it values every feasible mask before it starts, so
@@ -48,14 +47,12 @@ class QaoaSubspace:
     Nothing is proved: the lower bound is −inf.
     """
 
-    name: ClassVar[str] = "qaoa-subspace"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ("numba",)
-    install: ClassVar[str] = "pip install numba"
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Farhi et al. 2014, arXiv 1411.4028; Hadfield et al. 2019, arXiv 1709.03489"
+    name = "qaoa-subspace"
+    stochastic = True
+    whole_at_limit = True
+    requires = ("numba",)
+    install = "pip install numba"
+    reference = "Farhi et al. 2014, arXiv 1411.4028; Hadfield et al. 2019, arXiv 1709.03489"
 
     mixer: Literal["complete", "ring", "grover"] = "complete"
     """What moves amplitude between feasible masks: XY exchanges of all pairs, of neighbours on a ring, or Grover's."""
@@ -110,37 +107,28 @@ class QaoaSubspace:
             f"use --block-size {largest}, or the option qubits={min(largest, 12)} to solve it through sub-blocks"
         )
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best sampled mask, or the incumbent where that is better."""
-        recorder = Recorder(budget, progress)
-        recorder.record(block.evaluate(block.incumbent))
-        reason = recorder.expired(0) or ("there is one feasible mask" if block.keep in (0, block.p) else "")
-        if reason:
-            return Solution.from_mask(
-                block, block.incumbent, status=Status.FEASIBLE, stop_reason=reason, recorder=recorder
-            )
         draws = through_parts(
-            block, self.qubits, self.parts, recorder, rng,
-            lambda part, spent: self._search(part, recorder, rng, spent=spent),
-        )  # fmt: skip
-        return answer(block, recorder, draws, polish=self.polish)
+            best, self.qubits, self.parts, rng, lambda part, spent: self._search(part, best, rng, spent=spent)
+        )
+        return answer(best, draws, polish=self.polish)
 
-    def _search(self, block: BlockProblem, recorder: Recorder, rng: np.random.Generator, *, spent: int) -> Draws:
+    def _search(self, block: BlockProblem, best: Incumbent, rng: np.random.Generator, *, spent: int) -> Draws:
         """Samples of the block's final state, or the one mask that recursion ends with."""
         if block.keep in (0, block.p):
-            return Draws(block.incumbent[None], 0, 0, "there is one feasible mask")
+            return Draws(block.incumbent[None], 0, 0, Stop.finished("there is one feasible mask"))
         if not (self.recursion and block.p > self.recursion):
-            return self._sample(Part.whole(block), recorder, rng, spent)[0]
-        total, why = 0, ""
+            return self._sample(Part.whole(block), best, rng, spent)[0]
+        total = 0
+        why: Stop | None = None
 
         def kept_share(part: Part) -> FloatArray | None:
             nonlocal total, why
-            why = recorder.expired(spent + total)
+            why = best.stop(spent + total)
             if why:
                 return None
-            draws, share = self._sample(part, recorder, rng, spent + total)
+            draws, share = self._sample(part, best, rng, spent + total)
             total += draws.evaluations
             return share
 
@@ -150,14 +138,16 @@ class QaoaSubspace:
             rest = subspace.feasible_space(part.free.size, part.keep, mixer_pairs(0, "none")).masks()
             masks = best_of(block, part.expand(rest))[0][:1]
         details = {"frozen": [list(step) for step in frozen]}
-        return Draws(masks, 0, total, why or f"froze {len(frozen)} weights, then tried all masks", details)
+        return Draws(
+            masks, 0, total, why or Stop.finished(f"froze {len(frozen)} weights, then tried all masks"), details
+        )
 
-    def _sample(self, part: Part, recorder: Recorder, rng: np.random.Generator, spent: int) -> tuple[Draws, FloatArray]:
+    def _sample(self, part: Part, best: Incumbent, rng: np.random.Generator, spent: int) -> tuple[Draws, FloatArray]:
         """Samples of the state at the best angles found, and the exact probability that each free weight is kept."""
         from prunebench.solvers.qaoa.simulator import Simulator, gaussian_ranks, spread
 
         size = part.free.size
-        with recorder.building():
+        with best.building():
             space = subspace.feasible_space(size, part.keep, mixer_pairs(size, self.mixer))
             masks = space.masks()
             values = mask_values(part.block, part.expand(masks))
@@ -166,10 +156,10 @@ class QaoaSubspace:
             simulator = Simulator(
                 space, gaussian_ranks(values) if self.energies == "rank" else energies, self.mixer == "grover"
             )
-        built = recorder.seconds
-        fit = self._fit(simulator, size, rng, lambda done: recorder.expired(spent + done))
+        built = best.seconds
+        fit = self._fit(simulator, size, rng, best.stop_after(spent))
         angles = fit.angles
-        optimized = recorder.seconds
+        optimized = best.seconds
         chances = replace(simulator, weighted=self._weighted).probabilities(angles)
         drawn = rng.choice(space.size, size=self.shots, p=chances)
         scale = part.block.form.constant + mean
@@ -191,12 +181,12 @@ class QaoaSubspace:
             + float(values[rng.integers(space.size, size=self.shots)].min()),
             **state_statistics(energies, chances),
         }
-        timings = {"optimize": optimized - built, "sample": recorder.seconds - optimized}
-        reason = fit.stopped or f"drew {self.shots} samples after {fit.evaluations} evaluations"
-        draws = Draws(part.expand(masks[drawn]), self.shots, fit.evaluations, reason, details, timings)
+        timings = {"optimize": optimized - built, "sample": best.seconds - optimized}
+        stop = fit.stopped or Stop.finished(f"drew {self.shots} samples after {fit.evaluations} evaluations")
+        draws = Draws(part.expand(masks[drawn]), self.shots, fit.evaluations, stop, details, timings)
         return draws, np.asarray(chances @ masks)
 
-    def _fit(self, simulator: "Simulator", size: int, rng: np.random.Generator, stop: Callable[[int], str]) -> Fit:
+    def _fit(self, simulator: "Simulator", size: int, rng: np.random.Generator, stop: StopCheck) -> Fit:
         aim = objective(self.objective, simulator.energies)
 
         def lowered(weighted: bool) -> Objective:

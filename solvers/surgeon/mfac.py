@@ -5,36 +5,30 @@ NeurIPS 2021, §3.1. The published recursion leaves out the last gradient; here 
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
-from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.errors import SolverRefused
-from prunebench.core.solution import Budget, Progress, Recorder, Solution
-from prunebench.core.solver import register
-from prunebench.kernels.local_search.candidates import Candidates, settled
+from prunebench.core.block import BlockProblem
+from prunebench.core.errors import Refusal, RefusalKind
+from prunebench.core.keeping import Count, Quota
+from prunebench.core.solver import Incumbent, Solver, Stop, refused, register
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Mfac:
+class Mfac(Solver):
     """Rank and prune in rounds; after each, the single-weight updates move the kept weights.
 
     In mode select the weights stay as they are and one round decides. Cost N²p for N rows.
     """
 
-    name: ClassVar[str] = "mfac"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    preferred_mode: ClassVar[Mode] = "refit"
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    install: ClassVar[str] = "pip install prunebench"
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Frantar, Kurtic, Alistarh: M-FAC, NeurIPS 2021"
+    name = "mfac"
+    preferred_mode = "refit"
+    baseline = True
+    takes = frozenset({Count, Quota})
+    reference = "Frantar, Kurtic, Alistarh: M-FAC, NeurIPS 2021"
 
     rows: int = 64
     """Rows of the factor that the recursion uses, N."""
@@ -56,25 +50,19 @@ class Mfac:
             return "the Hessian is indefinite, and no sum of squared gradients; choose solver 'swap' or 'anneal'"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
-        """The last round's mask and weights, or a given start where that is better."""
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
+        """The last round's mask and weights."""
         from prunebench.solvers.surgeon import removal
 
-        recorder = Recorder(budget, progress)
-        best = Candidates(block, recorder, published=True)
-        if settled(block) or (best.source and best.expired()):
-            best.offer(block.incumbent, "start")
-            return best.solution("there was nothing to rank")
+        block = best.block
         form = removal.first_rows(block.form, self.rows)
         with np.errstate(over="ignore", invalid="ignore"):
             diagonal = removal.recursive_inverse_diagonal(form)
         if not np.isfinite(diagonal).all():
-            raise SolverRefused(
-                f"solver 'mfac' refuses {block.name}: its recursion leaves float64 at a ridge of "
-                f"{float(form.ridge.min()):.3g}; raise the ridge, for example to 1e-3 of the curvature's mean diagonal"
-            )
+            raise refused(self.name, block, Refusal(
+                f"its recursion leaves float64 at a ridge of {float(form.ridge.min()):.3g}; raise the ridge, for "
+                "example to 1e-3 of the curvature's mean diagonal", RefusalKind.NUMERICS,
+            ))  # fmt: skip
         weights: FloatArray = block.dense_weights
 
         def costs(mask: BoolArray) -> FloatArray:
@@ -84,7 +72,7 @@ class Mfac:
             return removal.saliency(weights, diagonal)
 
         rounds = self.rounds if block.mode == "refit" else 1
-        mask = removal.prune_in_rounds(block.keeping, rounds, costs, recorder.expired)
+        mask = removal.prune_in_rounds(block.keeping, rounds, costs, best.stop)
         own = self.update == "published" and block.mode == "refit"
         best.offer(mask, "mfac", removal.single_update(form, weights, diagonal, mask) if own else None)
-        return best.solution("ranked all weights")
+        return Stop.finished("ranked all weights")

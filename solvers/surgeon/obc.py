@@ -5,24 +5,23 @@ and Pruning, NeurIPS 2022.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray
-from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.block import BlockProblem
+from prunebench.core.errors import Refusal, RefusalKind
+from prunebench.core.keeping import Count, Quota
 from prunebench.core.rows import RowsForm
-from prunebench.core.solution import Budget, Progress, Recorder, Solution
-from prunebench.core.solver import register
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.kernels.linear_algebra.layer_view import LayerView, refusal
-from prunebench.kernels.local_search.candidates import Candidates, settled
 
 MOST_COLUMNS = 1024
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Obc:
+class Obc(Solver):
     """Drop weights one by one, the cheapest first, all others of its row answering exactly.
 
     For small layers: rows·c³ operations, and rows of at most 1,024 weights. Without a quota the rows are
@@ -31,18 +30,15 @@ class Obc:
     but that is looked at. Proves no bound.
     """
 
-    name: ClassVar[str] = "obc"
-    modes: ClassVar[frozenset[str]] = frozenset({"refit"})
-    preferred_mode: ClassVar[Mode] = "refit"
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    whole_layers: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Frantar, Singh, Alistarh: Optimal Brain Compression, NeurIPS 2022"
+    name = "obc"
+    modes = frozenset({"refit"})
+    preferred_mode = "refit"
+    baseline = True
+    takes = frozenset({Count, Quota})
+    whole_layers = True
+    reference = "Frantar, Singh, Alistarh: Optimal Brain Compression, NeurIPS 2022"
 
-    def refuses(self, block: BlockProblem) -> str:
+    def refuses(self, block: BlockProblem) -> str | Refusal:
         """Rows that are too long, that share no Hessian, or a quota that reaches over rows."""
         columns = block.form.columns if isinstance(block.form, RowsForm) else block.p
         if columns > MOST_COLUMNS:
@@ -51,19 +47,15 @@ class Obc:
             row = np.arange(block.p) // columns
             first = row[block.keeping.order[block.keeping.offsets[:-1]]]
             if (first[block.keeping.group] != row).any():
-                return "its quota has groups that reach over rows; use the solver alps, or no quota"
+                return Refusal(
+                    "its quota has groups that reach over rows; use the solver alps, or no quota", RefusalKind.QUOTA
+                )
         return refusal(block)
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
-        """The surgeon's mask with its refit, or the start where one is given that is better."""
-        best = Candidates(block, Recorder(budget, progress), published=True)
-        if settled(block) or best.expired():
-            best.offer(block.incumbent, "start")
-            return best.solution("there is one feasible mask")
-        best.offer(_mask(block), "obc")
-        return best.solution("dropped one by one")
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
+        """The surgeon's mask with its refit."""
+        best.offer(_mask(best.block), "obc")
+        return Stop.finished("dropped one by one")
 
 
 def _mask(block: BlockProblem) -> BoolArray:

@@ -6,15 +6,14 @@ Optimal Brain Compression, NeurIPS 2022 (sequential form); Singh, Alistarh: Wood
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
-from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.solution import Budget, Progress, Recorder, Solution
-from prunebench.core.solver import register
-from prunebench.kernels.local_search.candidates import Candidates, settled
+from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import Count, Quota
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 SEQUENTIAL_SIZE = 1024
 """Up to this p weights leave one by one, p² operations each."""
@@ -24,7 +23,7 @@ SWAP_SIZE = 2048
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class Obs:
+class Obs(Solver):
     """Prune the weights whose loss costs least when the others move, then swap.
 
     Up to p = 1024 one weight at a time with exact updates (OBC); beyond, in `rounds` rounds, weights
@@ -32,16 +31,11 @@ class Obs:
     exact refit swaps. Proves no bound; never worse than the start with its back-solve.
     """
 
-    name: ClassVar[str] = "obs"
-    modes: ClassVar[frozenset[str]] = frozenset({"refit"})
-    preferred_mode: ClassVar[Mode] = "refit"
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    install: ClassVar[str] = "pip install prunebench"
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Hassibi, Stork: Second order derivatives for network pruning, NeurIPS 1992"
+    name = "obs"
+    modes = frozenset({"refit"})
+    preferred_mode = "refit"
+    takes = frozenset({Count, Quota})
+    reference = "Hassibi, Stork: Second order derivatives for network pruning, NeurIPS 1992"
 
     rounds: int = 3
     """Rounds of a large block, the kept count falling geometrically; 1 is one-shot."""
@@ -70,47 +64,34 @@ class Obs:
             return "the estimate mfac begins with the ridge's inverse; give every weight a positive ridge"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
-        """The mask by saliency and swaps, or the start where that is better."""
-        best = Candidates(block, Recorder(budget, progress))
-        if settled(block):
-            return best.solution("there is one feasible mask")
-        reason = best.expired()
-        try:
-            if not reason:
-                best.offer(self._prune(best), "obs")
-                reason = "pruned by saliency, then swapped" if self._swap(best) else "pruned by saliency"
-        except KeyboardInterrupt:
-            return best.solution("interrupted", interrupted=True)
-        return best.solution(reason)
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
+        """The mask by saliency, then swaps."""
+        best.offer(self._prune(best), "obs")
+        swapped = self._swap(best)
+        stop = best.stop(best.evaluations)
+        return stop or Stop.finished("pruned by saliency, then swapped" if swapped else "pruned by saliency")
 
-    def _prune(self, best: Candidates) -> BoolArray:
+    def _prune(self, best: Incumbent) -> BoolArray:
         from prunebench.solvers.surgeon import removal
 
         block = best.block
         if self.estimate == "exact" and block.p <= SEQUENTIAL_SIZE:
             return _one_by_one(block)
         costs = _MfacCosts(block, self.rows) if self.estimate == "mfac" else _ExactCosts(block)
-        return removal.prune_in_rounds(
-            block.keeping,
-            self.rounds,
-            costs,
-            lambda made: best.recorder.expired(best.evaluations + made),
-        )
+        check = best.stop_after(best.evaluations)
+        return removal.prune_in_rounds(block.keeping, self.rounds, costs, check)
 
-    def _swap(self, best: Candidates) -> bool:
-        if not self.swaps or best.expired():
+    def _swap(self, best: Incumbent) -> bool:
+        if not self.swaps or best.stop(best.evaluations):
             return False
         if best.block.p <= SWAP_SIZE:
             from prunebench.kernels.local_search.descent import swap_descent
 
-            best.offer(swap_descent(best.block, best.mask, best.recorder).mask, "swaps")
+            best.offer(swap_descent(best.block, best.mask, best).mask, "swaps")
         else:
             from prunebench.kernels.local_search.working_sets import improve
 
-            mask, weights = improve(best.block, best.mask, self.swaps, best.recorder)
+            mask, weights = improve(best, self.swaps)
             best.offer(mask, "swaps", weights)
         return True
 

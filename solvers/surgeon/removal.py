@@ -14,6 +14,7 @@ import scipy.linalg
 from prunebench.core.arrays import BoolArray, FloatArray, times, transposed_times
 from prunebench.core.keeping import Counted
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.stop import StopCheck
 
 COLUMN_CHUNK = 4096
 LEAST_SHARE = 1e-6
@@ -105,13 +106,13 @@ def prune_in_rounds(
     keeping: Counted,
     rounds: int,
     costs: Callable[[BoolArray], FloatArray],
-    stop: Callable[[int], str],
+    stop: StopCheck,
     mask: BoolArray | None = None,
 ) -> BoolArray:
     """Drop the cheapest weights in `rounds` rounds, the kept count falling geometrically, costs taken anew in each.
 
     costs : a mask -> what dropping each kept weight costs, (p,);  stop : given the rounds made, why
-    all remaining weights must go at once now, or ""; the counts of a quota fall in every group by itself
+    all remaining weights must go at once now, or None; the counts of a quota fall in every group by itself
     """
     kept = np.ones(keeping.p, dtype=np.bool_) if mask is None else mask.copy()
     for number in range(rounds):

@@ -6,35 +6,29 @@ diagonal for the whole matrix costs less by the n×n dual.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
-from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.solution import Budget, Progress, Recorder, Solution
-from prunebench.core.solver import register
-from prunebench.kernels.local_search.candidates import Candidates, settled
+from prunebench.core.block import BlockProblem
+from prunebench.core.keeping import Count, Quota
+from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class WoodFisher:
+class WoodFisher(Solver):
     """One ranking by the exact single-weight cost of pruning; the linear term is left out, as published.
 
     In mode refit the kept weights are back-solved, or get the published sum of single-weight updates.
     Cost n²p, or n·block_size·p with blocks.
     """
 
-    name: ClassVar[str] = "woodfisher"
-    modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    preferred_mode: ClassVar[Mode] = "refit"
-    exact: ClassVar[bool] = False
-    stochastic: ClassVar[bool] = False
-    quotas: ClassVar[bool] = True
-    requires: ClassVar[tuple[str, ...]] = ()
-    install: ClassVar[str] = "pip install prunebench"
-    max_size: ClassVar[int | None] = None
-    reference: ClassVar[str] = "Singh, Alistarh: WoodFisher, NeurIPS 2020"
+    name = "woodfisher"
+    preferred_mode = "refit"
+    baseline = True
+    takes = frozenset({Count, Quota})
+    reference = "Singh, Alistarh: WoodFisher, NeurIPS 2020"
 
     block_size: int = 0
     """Weights in a block of the block-diagonal Fisher (published: 1,000 to 2,000); 0 for the whole matrix."""
@@ -52,16 +46,11 @@ class WoodFisher:
             return "the Hessian is indefinite, so its inverse says nothing of losses; choose solver 'swap' or 'anneal'"
         return ""
 
-    def solve(
-        self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
-    ) -> Solution:
-        """The ranked mask and its weights, or a given start where that is better."""
+    def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
+        """The ranked mask and its weights."""
         from prunebench.solvers.surgeon import removal
 
-        best = Candidates(block, Recorder(budget, progress), published=True)
-        if settled(block) or (best.source and best.expired()):
-            best.offer(block.incumbent, "start")
-            return best.solution("there was nothing to rank")
+        block = best.block
         form, dense = block.form, block.dense_weights
         diagonal = (
             removal.block_inverse_diagonal(form, self.block_size) if self.block_size else removal.inverse_diagonal(form)
@@ -71,4 +60,4 @@ class WoodFisher:
         if self.update == "published" and block.mode == "refit":
             weights = removal.single_update(form, dense, diagonal, mask)
         best.offer(mask, "woodfisher", weights)
-        return best.solution("ranked all weights")
+        return Stop.finished("ranked all weights")

@@ -13,7 +13,7 @@ from prunebench.coordinators.icbs.step import StepBlock, clip_negative, conflict
 from prunebench.coordinators.landscape import FormLandscape
 from prunebench.core.errors import InvalidInput
 from prunebench.core.keeping import Count
-from prunebench.core.solver import solve
+from prunebench.solving import solve
 from prunebench.testing.instances import BruteForce, all_masks, instance
 
 OPTIONS = {"steps": 6, "block_size": 12, "samples": 64, "accept_samples": 200}

@@ -10,7 +10,7 @@ import pytest
 from prunebench.coordinators.icbs.coordinator import ICBS, scattered
 from prunebench.coordinators.icbs.host_memory import icbs_host_bytes
 from prunebench.coordinators.icbs.options import ICBSOptions
-from prunebench.core.solver import solve
+from prunebench.solving import solve
 
 STEPS = 300
 

@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from prunebench.coordinators.icbs.coordinator import ICBS
 from prunebench.coordinators.icbs.options import ICBSOptions
 from prunebench.core.errors import InvalidInput
-from prunebench.core.solver import solve
 from prunebench.curvature.landscape import NetworkLandscape
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.samples import TensorSamples
+from prunebench.solving import solve
 
 SAMPLES = 30
 

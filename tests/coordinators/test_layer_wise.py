@@ -18,6 +18,7 @@ from prunebench.core.errors import Interrupted, InvalidInput, SolverRefused
 from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.rows import RowsForm
+from prunebench.core.solver import facts
 from prunebench.curvature import layer_walk
 from prunebench.curvature.activations import layer_inputs
 from prunebench.curvature.layer_walk import LayerWalk
@@ -514,7 +515,7 @@ def coordinator(solver, *, density=0.5, mode="refit", **options):
     network = PrunableNetwork(mlp(), ("0.weight", "2.weight", "4.weight"))
     held = LayerWiseOptions(**{"samples": 40} | options)
     walk = LayerWalk(network, samples(), np.arange(40), dense=held.target == "dense")
-    whole = getattr(make_solver(solver), "whole_layers", False)
+    whole = facts(make_solver(solver)).whole_layers
     return network, LayerWise(walk, network.layers, network.weights(), density, mode, held, whole_layers=whole)
 
 

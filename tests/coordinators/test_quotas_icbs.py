@@ -19,8 +19,8 @@ from prunebench.coordinators.quotas import NetworkQuota, QuotaKind
 from prunebench.core.errors import Interrupted, InvalidInput, PrunebenchError, SolverRefused
 from prunebench.core.keeping import Quota
 from prunebench.core.masks import keep_per_layer
-from prunebench.core.solver import solve
 from prunebench.runs.prune import PruneRequest, prune, resume
+from prunebench.solving import solve
 
 DENSITY = {"2:4": 0.5, "1:4": 0.25, "row": 0.3, "layer": 0.3}
 OPTIONS = {"steps": 5, "block_size": 40, "samples": 64, "accept_samples": 200}

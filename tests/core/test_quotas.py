@@ -9,12 +9,13 @@ import pytest
 from prunebench import SOLVERS, Budget, make_solver, solve
 from prunebench.cli import main
 from prunebench.core.block import BlockProblem
-from prunebench.core.errors import InvalidInput
+from prunebench.core.errors import InvalidInput, RefusalKind
+from prunebench.core.incumbent import Incumbent
 from prunebench.core.keeping import Quota
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import missing_packages
-from prunebench.core.solution import Recorder
+from prunebench.core.solver import facts
 from prunebench.forms.dimod import encode, repair, safe_penalty, to_cqm
 from prunebench.forms.nonlinear import to_nonlinear
 from prunebench.forms.qiskit import ising_operator, lp_text
@@ -32,9 +33,7 @@ NARROW = {("branch-and-bound", "refit"), ("sparsegpt", "refit")}
 
 def _solvers(quotas):
     held = [(name, SOLVERS.get(name)) for name in SOLVERS.names()]
-    return [
-        name for name, cls in held if getattr(cls, "quotas", False) == quotas and not missing_packages(cls.requires)
-    ]
+    return [name for name, cls in held if facts(cls).quotas == quotas and not missing_packages(cls.requires)]
 
 
 @pytest.mark.parametrize("mode", ["select", "refit"])
@@ -47,7 +46,7 @@ def test_a_solver_that_declares_quotas_passes_every_check_on_them(name, family, 
     for check in CHECKS:
         refusal = run_check(check, solver, family, mode, QUOTA_SEEDS)
         if (name, mode) in NARROW:
-            assert not refusal or "quota" in refusal
+            assert not refusal or refusal.kind is RefusalKind.QUOTA
         else:
             assert not (refusal and mode in solver.modes), refusal
 
@@ -211,7 +210,7 @@ def _best_change(block, mask):
 def test_swap_descent_ends_where_no_exchange_inside_a_group_improves(mode, hessian):
     rng = np.random.default_rng(1)
     block = _block(rng, 36, _uneven(rng, 36, 5), mode, n=20, hessian=hessian)
-    result = SwapDescent(block).run(block.quota.top_mask(rng.random(36)), Recorder(Budget()))
+    result = SwapDescent(block).run(block.quota.top_mask(rng.random(36)), Incumbent(block))
     assert result.locally_optimal
     assert result.moves > 0
     value = block.evaluate(result.mask)
@@ -222,13 +221,13 @@ def test_swap_descent_ends_where_no_exchange_inside_a_group_improves(mode, hessi
 def test_swaps_on_a_factor_prove_that_no_exchange_inside_a_group_improves(quota):
     rng = np.random.default_rng(2)
     block = _block(rng, 1600, quota, "select")
-    result = SwapDescent(block).run(block.incumbent, Recorder(Budget()))
+    result = SwapDescent(block).run(block.incumbent, Incumbent(block))
     assert result.locally_optimal
     assert block.evaluate(result.mask) < block.evaluate(block.incumbent)
     form = block.form
     gram = QuadraticForm(hessian=form.factor.T @ form.factor, ridge=0.02, linear=form.linear, centre=form.centre)
     dense, value = replace(block, form=gram), block.evaluate(result.mask)
-    again = SwapDescent(dense).run(result.mask, Recorder(Budget()))
+    again = SwapDescent(dense).run(result.mask, Incumbent(block))
     assert dense.evaluate(again.mask) >= value - 1e-9 * abs(value)
 
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.incumbent import Incumbent
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.core.solution import Budget, Recorder
+from prunebench.core.solution import Budget
 from prunebench.kernels.local_search import descent, refit_kernel, select_factor, select_kernel
 from prunebench.kernels.local_search.refit_factor import WORKING_SET, DualRefit, PrimalRefit, RefitFactorSearch
 from prunebench.solvers.exhaustive import enumeration
@@ -123,7 +124,7 @@ def test_no_swap_improves_where_a_descent_ends(mode, family, seed):
     block = instance(family, seed, mode)
     if block.keep == block.p:
         return
-    result = descent.swap_descent(block, random_mask(block, seed), Recorder(Budget()))
+    result = descent.swap_descent(block, random_mask(block, seed), Incumbent(block))
     assert result.locally_optimal
     assert best_neighbour(block, result.mask) >= block.evaluate(result.mask) - 1e-10 * size_of(block)
 
@@ -134,15 +135,15 @@ def test_a_descent_does_not_depend_on_the_units(mode, loss, weights):
     block = instance("gaussian", 3, mode, p=14, keep=6)
     other = scaled(block, loss, weights)
     start = random_mask(block, 5)
-    there = descent.swap_descent(other, start, Recorder(Budget())).mask
-    assert np.array_equal(there, descent.swap_descent(block, start, Recorder(Budget())).mask)
+    there = descent.swap_descent(other, start, Incumbent(other)).mask
+    assert np.array_equal(there, descent.swap_descent(block, start, Incumbent(block)).mask)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_descent_never_cycles_among_equal_masks(mode):
     form = QuadraticForm(factor=np.ones((3, 40)), ridge=0.1, centre=np.ones(40))
     block = BlockProblem(form, np.ones(40), 17, mode)
-    result = descent.swap_descent(block, random_mask(block, 0), Recorder(Budget()))
+    result = descent.swap_descent(block, random_mask(block, 0), Incumbent(block))
     assert result.locally_optimal
     assert result.moves == 0
 
@@ -152,7 +153,7 @@ def test_a_descent_leaves_its_start_as_it_is(mode):
     block = instance("gaussian", 1, mode, p=12, keep=5)
     start = random_mask(block, 2)
     held = start.copy()
-    assert descent.swap_descent(block, start, Recorder(Budget())).moves > 0
+    assert descent.swap_descent(block, start, Incumbent(block)).moves > 0
     assert np.array_equal(start, held)
 
 
@@ -160,16 +161,16 @@ def test_a_descent_leaves_its_start_as_it_is(mode):
 def test_a_descent_without_time_gives_its_start_back(mode):
     block = instance("gaussian", 1, mode, p=12, keep=5)
     start = random_mask(block, 2)
-    result = descent.swap_descent(block, start, Recorder(Budget(seconds=0)))
+    result = descent.swap_descent(block, start, Incumbent(block, Budget(seconds=0)))
     assert np.array_equal(result.mask, start)
     assert not result.locally_optimal
-    assert "time limit" in result.stop_reason
+    assert "time limit" in result.stop.text
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_one_evaluation_allows_one_scan(mode):
     block = instance("gaussian", 1, mode, p=12, keep=5)
-    result = descent.swap_descent(block, random_mask(block, 2), Recorder(Budget(evaluations=1)))
+    result = descent.swap_descent(block, random_mask(block, 2), Incumbent(block, Budget(evaluations=1)))
     assert result.evaluations == 35
     assert result.moves <= 1
 
@@ -194,7 +195,7 @@ def small_limits(monkeypatch):
 @pytest.mark.usefixtures("small_limits")
 def test_the_factor_path_ends_where_no_swap_improves(keep, dtype):
     block = wide_block(20, 150, keep, "select", dtype=dtype)
-    result = descent.swap_descent(block, random_mask(block, 0), Recorder(Budget()))
+    result = descent.swap_descent(block, random_mask(block, 0), Incumbent(block))
     assert result.locally_optimal
     assert best_neighbour(block, result.mask) >= block.evaluate(result.mask) - 1e-10 * size_of(block)
 
@@ -206,7 +207,7 @@ def test_the_factor_path_finds_what_fields_alone_do_not_show():
     factor = np.hstack((half, half + 1e-3 * rng.normal(size=half.shape)))
     weights = np.concatenate((np.ones(50), -np.ones(50)))
     block = BlockProblem(QuadraticForm(factor=factor, ridge=0.01, centre=weights), weights, 50, "select")
-    result = descent.swap_descent(block, np.arange(100) < 50, Recorder(Budget()))
+    result = descent.swap_descent(block, np.arange(100) < 50, Incumbent(block))
     assert result.locally_optimal
     assert best_neighbour(block, result.mask) >= block.evaluate(result.mask) - 1e-10 * size_of(block)
 
@@ -215,9 +216,9 @@ def test_the_factor_path_finds_what_fields_alone_do_not_show():
 def test_the_factor_path_says_so_when_it_proves_nothing():
     block = wide_block(20, 150, 60, "select")
     search = select_factor.SelectFactorSearch(block, scan_operations=0.0)
-    _, _, proved, reason = search.run(random_mask(block, 0), Recorder(Budget()))
+    _, _, proved, stop = search.run(random_mask(block, 0), Incumbent(block))
     assert not proved
-    assert "too much" in reason
+    assert "too much" in stop.text
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -225,9 +226,9 @@ def test_the_factor_path_says_so_when_it_proves_nothing():
 def test_the_factor_path_is_as_good_as_the_dense_path(seed, monkeypatch):
     block = wide_block(20, 150, 60, "select", seed=seed)
     start = random_mask(block, seed)
-    on_factor = block.evaluate(descent.swap_descent(block, start, Recorder(Budget())).mask)
+    on_factor = block.evaluate(descent.swap_descent(block, start, Incumbent(block)).mask)
     monkeypatch.setattr(descent, "DENSE_SELECT_SIZE", 4096)
-    dense = block.evaluate(descent.swap_descent(block, start, Recorder(Budget())).mask)
+    dense = block.evaluate(descent.swap_descent(block, start, Incumbent(block)).mask)
     assert on_factor <= dense + 0.05 * (block.evaluate(start) - dense)
 
 
@@ -331,7 +332,7 @@ def test_the_large_refit_search_lowers_the_objective_and_keeps_the_count(keep, h
         block = BlockProblem(form, block.dense_weights, keep, "refit")
     mask = random_mask(block, 0)
     before = block.evaluate(mask)
-    moves, _, _, _ = RefitFactorSearch(block).run(mask, Recorder(Budget()))
+    moves, _, _, _ = RefitFactorSearch(block).run(mask, Incumbent(block))
     assert moves > 0
     assert mask.sum() == keep
     assert block.evaluate(mask) < before
@@ -342,9 +343,9 @@ def test_the_large_refit_search_lowers_the_objective_and_keeps_the_count(keep, h
 def test_the_large_refit_search_is_nearly_as_good_as_the_tableau(seed, monkeypatch):
     block = wide_block(20, 150, 40, "refit", seed=seed)
     start = block.incumbent
-    large = block.evaluate(descent.swap_descent(block, start, Recorder(Budget())).mask)
+    large = block.evaluate(descent.swap_descent(block, start, Incumbent(block)).mask)
     monkeypatch.setattr(descent, "DENSE_REFIT_SIZE", 2048)
-    tableau = block.evaluate(descent.swap_descent(block, start, Recorder(Budget())).mask)
+    tableau = block.evaluate(descent.swap_descent(block, start, Incumbent(block)).mask)
     assert large <= tableau + 0.1 * (block.evaluate(start) - tableau)
 
 
@@ -352,7 +353,7 @@ def test_the_large_refit_search_is_nearly_as_good_as_the_tableau(seed, monkeypat
 def test_between_the_sizes_the_tableau_proves_what_working_sets_found(monkeypatch):
     monkeypatch.setattr(descent, "TABLEAU_SIZE", 2048)
     block = wide_block(20, 150, 40, "refit")
-    result = descent.swap_descent(block, random_mask(block, 0), Recorder(Budget()))
+    result = descent.swap_descent(block, random_mask(block, 0), Incumbent(block))
     assert result.locally_optimal
     assert best_neighbour(block, result.mask) >= block.evaluate(result.mask) - 1e-9 * size_of(block)
 
@@ -404,5 +405,5 @@ def test_an_enumeration_in_pieces_gives_what_it_gives_at_once():
 def test_the_best_of_many_descents_is_the_optimum(mode):
     block = instance("gaussian", 7, mode, p=10, keep=4)
     search = descent.SwapDescent(block)
-    found = min(block.evaluate(search.run(random_mask(block, s), Recorder(Budget())).mask) for s in range(20))
+    found = min(block.evaluate(search.run(random_mask(block, s), Incumbent(block)).mask) for s in range(20))
     assert found == pytest.approx(BruteForce.of(block).objective, rel=1e-10)

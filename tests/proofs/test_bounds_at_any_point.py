@@ -10,6 +10,7 @@ from prunebench import BlockProblem, QuadraticForm
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.masks import top_mask
 from prunebench.core.proof import ProofWriter, Signs
+from prunebench.core.stop import never
 from prunebench.kernels.relaxations.certificate import shift_bound
 from prunebench.kernels.relaxations.programs import RefitProgram
 from prunebench.kernels.trees import dives
@@ -146,7 +147,7 @@ def test_a_search_proves_no_more_than_rounding_left_of_its_single_masks(single, 
     tree = OneDive([(9.0, mask), (single, mask)], closed)
     settle = iter([9.5, settled])
     search = Search(
-        tree, 10.0, mask, lambda mask, value: (mask, value), lambda _: next(settle), lambda *_: "",
+        tree, 10.0, mask, lambda mask, value: (mask, value), lambda _: next(settle), lambda *_: None, never,
     )  # fmt: skip
     search.run(10)
     assert search.bound == min(proved, 9.5)
@@ -160,7 +161,7 @@ def test_single_masks_for_which_a_dive_has_no_room_lower_what_it_proves(monkeypa
             continue
         upper = block.evaluate(block.incumbent)
         program = RefitProgram.of(block, upper)
-        tree = RefitTree.of(program, program.inner(upper), lambda: False)
+        tree = RefitTree.of(program, program.inner(upper), never)
         if tree is None:
             continue
         held = tree.dive(tree.root(), program.inner(upper), 1000)

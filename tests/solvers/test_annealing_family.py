@@ -12,7 +12,7 @@ import pytest
 from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
 from prunebench.cli import main
 from prunebench.core.errors import InvalidInput, SolverFailed, SolverRefused, UnknownName
-from prunebench.core.solution import Recorder
+from prunebench.core.incumbent import Incumbent
 from prunebench.kernels.local_search.descent import swap_descent
 from prunebench.testing.instances import BruteForce, all_masks, instance
 
@@ -78,7 +78,7 @@ def test_even_reads_that_never_cool_end_where_no_swap_improves(couplings):
     options = {"hot": 100.0, "cold": 100.0, "reads": 16, "polish": False, "couplings": couplings}
     found = solve(block, "anneal", options=options, seed=1)
     ends = [found.mask, *found.alternatives]
-    moves = [swap_descent(block, end, Recorder(Budget())).moves for end in ends if (end != block.incumbent).any()]
+    moves = [swap_descent(block, end, Incumbent(block)).moves for end in ends if (end != block.incumbent).any()]
     assert len(moves) > 1
     assert max(moves) == 0
 

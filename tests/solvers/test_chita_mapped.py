@@ -13,11 +13,11 @@ from prunebench.core.arrays import is_mapped
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.core.solver import solve
 from prunebench.curvature.fisher import FisherOptions, fisher_form, network_form
 from prunebench.curvature.gradients import mapped_rows, sample_gradients
 from prunebench.kernels.linear_algebra import matrix
 from prunebench.networks.network import PrunableNetwork
+from prunebench.solving import solve
 
 ROWS, SIZE, KEEP = 30, 4000, 900
 

@@ -8,8 +8,9 @@ from prunebench.core.errors import InvalidInput, SolverRefused, UnknownName
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Status
-from prunebench.core.solver import make_solver, solve
+from prunebench.core.solver import make_solver
 from prunebench.kernels.relaxations.bounds import lower_bound
+from prunebench.solving import solve
 from prunebench.testing.instances import BruteForce, instance
 
 NAMES = ("admm", "iht", "obs", "chita", "chita-bso", "cbs", "woodfisher", "mfac", "obd")

@@ -5,6 +5,7 @@ import pytest
 
 from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
 from prunebench.core.mask_bounds import mask_bound
+from prunebench.core.stop import never
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.testing.instances import FAMILIES, instance
 
@@ -172,7 +173,7 @@ def test_the_select_root_is_the_optimum_that_highs_finds():
     block = gradient_block(40, 25, 16, "select")
     upper = block.evaluate(block.incumbent)
     program = SelectProgram.of(block, upper)
-    tree = SelectTree(program, program.inner(upper), lambda: False)
+    tree = SelectTree(program, program.inner(upper), never)
     point, _, bound = tree.root_proof()
     found = _quadratic(tree.matrix, tree.linear, np.zeros(40), np.ones(40), np.ones(40), float(program.count))
     assert bound == pytest.approx(0.5 * point @ tree.matrix @ point + tree.linear @ point, rel=1e-6)
@@ -190,7 +191,7 @@ def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_bot
     block = gradient_block(40, 25, 12, "refit", seed=seed)
     upper = block.evaluate(block.incumbent)
     program = RefitProgram.of(block, upper)
-    tree = RefitTree.of(program, program.inner(upper), lambda: False)
+    tree = RefitTree.of(program, program.inner(upper), never)
     p = block.p
 
     def relaxed(fixed):
@@ -233,7 +234,7 @@ def test_the_refit_root_is_the_optimum_that_highs_finds():
     block = gradient_block(30, 45, 10, "refit")
     upper = block.evaluate(block.incumbent)
     program = RefitProgram.of(block, upper)
-    tree = RefitTree.of(program, program.inner(upper), lambda: False)
+    tree = RefitTree.of(program, program.inner(upper), never)
     assert tree is not None
     _, bound = tree.root_proof()
     free = _quadratic(program.hessian, -program.slope, np.full(30, -np.inf), np.full(30, np.inf), None, 0.0)
@@ -292,12 +293,11 @@ def test_nodes_with_trees_of_their_own_prove_the_optimum(monkeypatch, seed, equa
     worst[:6] = True
     program = RefitProgram.of(block, block.evaluate(worst))
     upper = program.inner(block.evaluate(worst))
-    tree = RefitTree.of(program, upper, lambda: False)
+    tree = RefitTree.of(program, upper, never)
     bounds = []
 
-    def stop(value, bound, nodes):
+    def watch(bound, nodes):
         bounds.append(bound)
-        return ""
 
     def improved(mask, value):
         assert program.inner(block.evaluate(mask)) == pytest.approx(value, rel=1e-7)
@@ -306,7 +306,7 @@ def test_nodes_with_trees_of_their_own_prove_the_optimum(monkeypatch, seed, equa
     def settle(mask):
         return program.inner(mask_bound(block, mask))
 
-    search = Search(tree, upper, worst, improved, settle, stop)
+    search = Search(tree, upper, worst, improved, settle, watch, never)
     search.run(20)
     assert search.splits > 0
     assert block.evaluate(search.mask) == pytest.approx(best, rel=1e-9)

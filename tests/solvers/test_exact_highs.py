@@ -11,6 +11,7 @@ from helpers import gaussian_block, hard_block
 from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
 from prunebench.core.errors import SolverRefused
 from prunebench.core.keeping import Quota
+from prunebench.core.stop import never
 from prunebench.kernels.relaxations.certificate import value_range
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.kernels.relaxations.split import best_split, certified_split
@@ -80,7 +81,7 @@ def test_what_probing_fixes_is_so_in_every_better_mask():
         # an incumbent in the middle: many masks are better, and the fixing must hold for all of them
         upper = sorted(values.values())[6]
         program = SelectProgram.of(block, upper)
-        tree = SelectTree(program, program.inner(upper), lambda: False, None if best_shift else np.zeros(10))
+        tree = SelectTree(program, program.inner(upper), never, None if best_shift else np.zeros(10))
         left = reduced(program, tree, upper)
         held = np.setdiff1d(np.arange(10), left.free)
         fixed += held.size
@@ -98,7 +99,7 @@ def test_what_probing_fixes_is_so_in_every_better_mask():
 
 def tree_of(block, upper):
     program = SelectProgram.of(block, upper)
-    return program, SelectTree(program, program.inner(upper), lambda: False)
+    return program, SelectTree(program, program.inner(upper), never)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -140,19 +141,19 @@ def test_the_model_of_a_part_is_infeasible_below_the_optimum_and_finds_a_mask_ab
 
     tangents = tangents_at(np.array([root, 1.0 - best.mask]))
     above = Exclusion(*tangents, block.keep, tree.slack, optimum + 1.0, 1)
-    found = above.model.solve(60.0, None, lambda: False, lambda _: None)
-    assert found.status == "Optimal"
+    found = above.model.solve(60.0, None, never, lambda _: None)
+    assert found.finished
     assert above.bound_of(found.bound) <= optimum
     # every mask at the optimum's value or above is excluded by its own tangent: the loop ends with a proof
     below = Exclusion(*tangents, block.keep, tree.slack, optimum - tree.margin, 1)
     assert optimum - 1e-3 <= below.proven < optimum
     for _ in range(1000):
-        outcome = below.model.solve(60.0, None, lambda: False, lambda _: None)
-        if outcome.status == "Infeasible":
+        outcome = below.model.solve(60.0, None, never, lambda _: None)
+        if outcome.infeasible:
             break
         slopes, constants = tangents_at(1.0 - below.masks(outcome.points)[-1][None, :])
         below.exclude(slopes[0], constants[0])
-    assert outcome.status == "Infeasible"
+    assert outcome.infeasible
 
 
 @pytest.mark.parametrize(("whole", "part"), [(1, 8), (1, 40), (400, 16)])
@@ -170,12 +171,12 @@ def test_a_front_of_parts_proves_the_optimum_from_a_poor_incumbent(monkeypatch, 
             return block.evaluate(held[0])
 
         bounds = []
-        start = probed(SelectProgram.of(block, offer(held[0])), offer(held[0]), lambda: False)
-        front = Front(start, offer(held[0]), offer, bounds.append, lambda nodes: "", lambda: 60.0)
+        start = probed(SelectProgram.of(block, offer(held[0])), offer(held[0]), never)
+        front = Front(start, offer(held[0]), offer, bounds.append, never, lambda: 60.0)
         front.run()
         models += front.models
         splits += front.splits
-        assert front.reason == ""
+        assert front.stopped is None
         assert front.objective == pytest.approx(best.objective, rel=1e-9)
         assert max(bounds) <= best.objective
         assert min(bounds[-1], best.objective) >= front.objective - front.tolerance
@@ -195,7 +196,7 @@ def test_a_front_proves_of_a_part_no_more_than_its_model_proves(monkeypatch):
 
     monkeypatch.setattr(parts, "Exclusion", Weaker)
     best, bounds = solve(block, "branch-and-bound").objective, []
-    start = probed(SelectProgram.of(block, best), best, lambda: False)
+    start = probed(SelectProgram.of(block, best), best, never)
     front = Front(start, best, lambda mask: min(best, block.evaluate(mask)), bounds.append, lambda _: "", lambda: 60.0)
     front.run()
     assert front.models == len(proven) > 0
@@ -236,7 +237,7 @@ def test_refit_tangents_exclude_every_mask_and_none_lies_above_the_objective(see
     masks = np.array([np.isin(np.arange(p), kept) for kept in combinations(range(p), keep)])
     values = np.array([block.evaluate(mask) for mask in masks])
     program = RefitProgram.of(block, values.min())
-    tree = RefitTree.of(program, program.inner(values.min()), lambda: False)
+    tree = RefitTree.of(program, program.inner(values.min()), never)
     pattern, sign, *_ = tree.root()
     cut = program.inner(values.min()) - tree.margin
     points = np.empty((500, p))
@@ -250,7 +251,7 @@ def test_refit_tangents_exclude_every_mask_and_none_lies_above_the_objective(see
     upper = program.inner(values.min())
     assert prove_refit(tree, upper, 1, limit=1) is None
     exclusion = Exclusion(slopes, constants, keep, tree.slack, cut, 1)
-    assert exclusion.model.solve(60.0, None, lambda: False, lambda _: None).status == "Infeasible"
+    assert exclusion.model.solve(60.0, None, never, lambda _: None).infeasible
     assert exclusion.proven < cut
     # a target above the optimum finds the best mask; once it is taken out the rest is proved to cost as much
     proof = prove_refit(tree, upper, 1)
@@ -259,11 +260,11 @@ def test_refit_tangents_exclude_every_mask_and_none_lies_above_the_objective(see
         return
     reaching, _ = proof
     assert reaching.proven >= upper
-    outcome = reaching.model.solve(60.0, None, lambda: False, lambda _: None)
-    while outcome.status != "Infeasible":
+    outcome = reaching.model.solve(60.0, None, never, lambda _: None)
+    while not outcome.infeasible:
         for mask in reaching.masks(outcome.points):
             reaching.take_out(mask)
-        outcome = reaching.model.solve(60.0, None, lambda: False, lambda _: None)
+        outcome = reaching.model.solve(60.0, None, never, lambda _: None)
 
 
 def test_refit_tangents_lie_below_the_exact_values_at_any_conditioning():
@@ -271,7 +272,7 @@ def test_refit_tangents_lie_below_the_exact_values_at_any_conditioning():
     for seed in range(60):
         block = ill_conditioned(seed, "refit").block
         program = RefitProgram.of(block, block.evaluate(block.incumbent))
-        tree = RefitTree.of(program, program.inner(block.evaluate(block.incumbent)), lambda: False)
+        tree = RefitTree.of(program, program.inner(block.evaluate(block.incumbent)), never)
         if tree is None or block.form.formed_error > 0.0:
             continue
         masks = list(Exact.of(block).masks())
@@ -309,7 +310,7 @@ def test_a_refit_block_on_which_highs_fails_below_tangents_is_still_proved():
 
 
 def bound_of(model):
-    return model.solve(10.0, None, lambda: False, lambda _: None).bound
+    return model.solve(10.0, None, never, lambda _: None).bound
 
 
 def test_a_run_that_ends_in_an_error_proves_nothing():
@@ -320,7 +321,7 @@ def test_a_run_that_ends_in_an_error_proves_nothing():
     model.add(rows)
     assert bound_of(model) == 1.0
     model.highs.getModelStatus = lambda: highspy.HighsModelStatus.kSolveError
-    outcome = model.solve(10.0, None, lambda: False, lambda _: None)
+    outcome = model.solve(10.0, None, never, lambda _: None)
     assert (outcome.bound, outcome.finished) == (-np.inf, False)
 
 
@@ -429,7 +430,7 @@ def test_probing_fixes_no_variable_of_a_better_mask(seed):
         # an incumbent that several masks beat: none of them may be lost
         objective = float(np.sort(values)[int(share * len(masks))])
         program = SelectProgram.of(block, objective)
-        left = probed(program, objective, lambda: False)
+        left = probed(program, objective, never)
         fixed += p - left.free.size
         held = np.ones(p, dtype=bool)
         held[left.free] = False

@@ -10,6 +10,7 @@ import pytest
 from helpers import gaussian_block
 from prunebench import Budget, make_solver, solve
 from prunebench.core.errors import InvalidInput, SolverRefused
+from prunebench.core.stop import never
 from prunebench.forms.circuits import mixer_pairs
 from prunebench.kernels.enumeration import subspace
 from prunebench.kernels.enumeration.values import mask_values
@@ -205,7 +206,7 @@ def test_every_optimizer_improves_a_convex_bowl(method):
 
     found = minimise(
         bowl, np.zeros(4), method=method, steps=100, units=np.ones(4),
-        rng=np.random.default_rng(0), stop=lambda done: "",
+        rng=np.random.default_rng(0), stop=never,
     )  # fmt: skip
     assert found.value < 0.05
 

@@ -12,8 +12,9 @@ from prunebench.core.errors import InvalidInput, SolverRefused
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Status
-from prunebench.core.solver import make_solver, solve
+from prunebench.core.solver import make_solver
 from prunebench.scores import score
+from prunebench.solving import solve
 from prunebench.testing.instances import FAMILIES, BruteForce, instance, scaled
 
 MODES: tuple[Mode, ...] = ("select", "refit")

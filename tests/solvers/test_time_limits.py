@@ -16,7 +16,9 @@ from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import missing_packages
 from prunebench.core.rows import RowsForm
-from prunebench.core.solution import Recorder, Solution, Status
+from prunebench.core.solution import Status
+from prunebench.core.solver import Incumbent, facts
+from prunebench.core.stop import Stop, StopKind
 from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.solvers.highs import parts
 from prunebench.solvers.highs.model import Model
@@ -43,7 +45,7 @@ def _solvers():
 def _blocks(name, mode):
     yield instance("gaussian", 1, mode, p=9, keep=4)
     yield instance("duplicate-columns", 2, mode, p=10, keep=5)
-    if getattr(SOLVERS.get(name), "quotas", False):
+    if facts(SOLVERS.get(name)).quotas:
         yield instance("quota-2:4", 1, mode, p=8)
 
 
@@ -103,14 +105,14 @@ def test_anneal_says_so_where_a_limit_is_too_short_for_a_read(monkeypatch):
 class _Looks:
     """A clock that says stop after some looks, and what is begun after the first that did."""
 
-    reason = "time limit of 1 s"
+    why = Stop(StopKind.TIME, "time limit of 1 s")
 
     def __init__(self, looks):
         self.left, self.late = looks, []
 
-    def expired(self, evaluations=0):
+    def stop(self):
         self.left -= 1
-        return self.reason if self.left < 0 else ""
+        return self.why if self.left < 0 else None
 
     def watched(self, part):
         def run(*given, **named):
@@ -132,7 +134,7 @@ def test_nothing_new_is_begun_once_a_look_at_the_clock_says_stop(name, mode, mon
     for looks in range(0, 40, 2):
         clock = _Looks(looks)
         with monkeypatch.context() as patch:
-            patch.setattr(Recorder, "expired", lambda _, evaluations=0, clock=clock: clock.expired())
+            patch.setattr(Incumbent, "stop", lambda _, spent=0.0, clock=clock: clock.stop())
             long = [
                 (SelectTree, "dive"),
                 (RefitTree, "dive"),
@@ -146,7 +148,7 @@ def test_nothing_new_is_begun_once_a_look_at_the_clock_says_stop(name, mode, mon
         if clock.left >= 0:
             break
         assert not clock.late, looks
-        assert found.stop_reason in (clock.reason, "proved optimal"), looks
+        assert found.stop_reason in (clock.why.text, "proved optimal"), looks
         stopped += found.status is Status.TIME_LIMIT
         bounded += np.isfinite(found.lower_bound)
     assert min(stopped, bounded) >= 2
@@ -168,12 +170,11 @@ class _Slow:
         sleep(0.3)
 
     def solve(self, block, budget, rng, progress=None):
-        recorder = Recorder(budget, progress)
-        with recorder.building():
+        best = Incumbent(block, budget, progress)
+        with best.building():
             sleep(0.3)
-        return Solution.from_mask(
-            block, block.incumbent, status=Status.FEASIBLE, stop_reason=recorder.expired() or "done", recorder=recorder
-        )
+        best.begin()
+        return best.solution(best.stop() or Stop.finished("done"))
 
 
 def test_loading_and_building_come_before_the_clock_and_are_told_apart():

@@ -41,7 +41,7 @@ from prunebench.core.problem import NetworkProblem, spread
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Solution
-from prunebench.core.solver import Solver
+from prunebench.core.solver import SolverLike, facts
 
 if TYPE_CHECKING:
     from prunebench.curvature.layer_walk import InputGrams
@@ -156,7 +156,7 @@ class LayerWise(Coordinator):
             setting.density,
             setting.mode,
             options,
-            whole_layers=getattr(setting.solver, "whole_layers", False),
+            whole_layers=facts(setting.solver).whole_layers,
             problem=setting.name,
         )
         made._looked_at = setting, positions
@@ -330,18 +330,19 @@ class LayerWise(Coordinator):
         return Move(True, after - before, int((~mask).sum()), details)
 
 
-def require_fit(solver: Solver, layers: Sequence[Layer], options: LayerWiseOptions) -> None:
+def require_fit(solver: SolverLike, layers: Sequence[Layer], options: LayerWiseOptions) -> None:
     """Refuse, before any work, a solver that cannot take the blocks of these layers.
 
     Raises
     ------
     SolverRefused   rows longer than it takes, or a quota N:M that it does not honour
     """
-    if getattr(solver, "whole_layers", False):
+    known = facts(solver)
+    if known.whole_layers:
         return
     if options.quota_kind.is_pattern:
         require_honoured(solver, options.quota_kind, "use --quota row")
-    largest = getattr(solver, "max_size", None)
+    largest = known.max_size
     for layer in layers:
         if largest is not None and _columns(layer) > largest:
             raise SolverRefused(

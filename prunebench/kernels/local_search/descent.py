@@ -13,7 +13,9 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, IndexArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Budget, Recorder
+from prunebench.core.incumbent import Incumbent
+from prunebench.core.solution import Budget
+from prunebench.core.stop import Stop
 from prunebench.core.warm import EVALUATIONS, miniature
 
 DENSE_SELECT_SIZE = 1024
@@ -22,7 +24,7 @@ DENSE_REFIT_SIZE = 1024
 """Up to this p the tableau of the whole block does the whole descent."""
 TABLEAU_SIZE = 2048
 """Up to this p the tableau, 8p² bytes and O(p²) a move, completes what working sets have begun."""
-_Run = Callable[[BoolArray, Recorder, float], tuple[int, float, bool, str]]
+_Run = Callable[[BoolArray, Incumbent, float], tuple[int, float, bool, Stop]]
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,14 @@ class DescentResult:
     moves : int                weights exchanged
     locally_optimal : bool     proved: no single swap improves the objective beyond rounding
     evaluations : float        swaps looked at (a splice with its refit counts as one)
-    stop_reason : str          why it ended
+    stop : Stop                why it ended
     """
 
     mask: BoolArray
     moves: int
     locally_optimal: bool
     evaluations: float
-    stop_reason: str
+    stop: Stop
 
 
 class SwapDescent:
@@ -55,40 +57,40 @@ class SwapDescent:
         self.block = block
         self._run: _Run = _path(block, block.p if size is None else size)
 
-    def run(self, mask: BoolArray, recorder: Recorder, spent: float = 0.0) -> DescentResult:
+    def run(self, mask: BoolArray, best: Incumbent, spent: float = 0.0) -> DescentResult:
         """Descend from `mask`, which stays as it is, until no swap improves or the budget runs out.
 
         Parameters
         ----------
         mask : bool (p,)        feasible; a quota's groups keep their counts
-        recorder : Recorder     its budget is respected; large blocks record their progress
+        best : Incumbent        of this block: its budget is respected; large blocks offer it what they pass through
         spent : float           evaluations made before, counted towards the budget
         """
         out = np.array(mask, dtype=np.bool_)
-        moves, evaluations, optimal, reason = self._run(out, recorder, spent)
-        return DescentResult(out, moves, optimal, evaluations, reason)
+        moves, evaluations, optimal, stop = self._run(out, best, spent)
+        return DescentResult(out, moves, optimal, evaluations, stop)
 
 
-def swap_descent(block: BlockProblem, mask: BoolArray, recorder: Recorder) -> DescentResult:
+def swap_descent(block: BlockProblem, mask: BoolArray, best: Incumbent) -> DescentResult:
     """The descent from one mask: the polish that any solver can end with.
 
     The result's objective is at most the start's, up to rounding. For several starts on one block
     make one SwapDescent.
     """
-    return SwapDescent(block).run(mask, recorder)
+    return SwapDescent(block).run(mask, best)
 
 
 def warm_up(block: BlockProblem) -> None:
     """Load and compile the descent that fits the block's mode and size, on a miniature of it."""
     small = miniature(block)
     if not small.settled:
-        SwapDescent(small, block.p).run(small.incumbent, Recorder(Budget(evaluations=EVALUATIONS)))
+        SwapDescent(small, block.p).run(small.incumbent, Incumbent(small, Budget(evaluations=EVALUATIONS)))
 
 
 def _path(block: BlockProblem, size: int) -> _Run:
     """The search that fits the block's mode and size; numba is first imported here."""
     if block.settled:
-        return lambda *_: (0, 0.0, True, "there is nothing to swap")
+        return lambda *_: (0, 0.0, True, Stop.finished("there is nothing to swap"))
     if block.mode == "select":
         if size <= DENSE_SELECT_SIZE or block.form.factor is None:
             return _dense_select(block)
@@ -114,11 +116,9 @@ def _dense_select(block: BlockProblem) -> _Run:
     if order is not None:
         couplings, linear, tolerance = couplings[np.ix_(order, order)], linear[order], tolerance[order]
 
-    def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
-        left = recorder.budget.evaluations - spent
-        return select_kernel.descend(
-            couplings, linear, tolerance, mask, lambda tried: recorder.expired(spent + tried), left, offsets
-        )
+    def run(mask: BoolArray, best: Incumbent, spent: float) -> tuple[int, float, bool, Stop]:
+        left = best.budget.evaluations - spent
+        return select_kernel.descend(couplings, linear, tolerance, mask, best.stop_after(spent), left, offsets)
 
     return run if order is None else _in_order(run, order)
 
@@ -135,9 +135,9 @@ def _dense_refit(block: BlockProblem) -> _Run:
     if order is not None:
         matrix, slope = matrix[np.ix_(order, order)], slope[order]
 
-    def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
-        left = recorder.budget.evaluations - spent
-        return refit_kernel.descend(matrix, slope, mask, lambda tried: recorder.expired(spent + tried), left, offsets)
+    def run(mask: BoolArray, best: Incumbent, spent: float) -> tuple[int, float, bool, Stop]:
+        left = best.budget.evaluations - spent
+        return refit_kernel.descend(matrix, slope, mask, best.stop_after(spent), left, offsets)
 
     return run if order is None else _in_order(run, order)
 
@@ -145,10 +145,10 @@ def _dense_refit(block: BlockProblem) -> _Run:
 def _in_order(run: _Run, order: IndexArray) -> _Run:
     """`run` on the weights in another order, in which every group of a quota is one range."""
 
-    def ordered(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
+    def ordered(mask: BoolArray, best: Incumbent, spent: float) -> tuple[int, float, bool, Stop]:
         inner = mask[order]
         try:
-            return run(inner, recorder, spent)
+            return run(inner, best, spent)
         finally:
             mask[order] = inner
 
@@ -156,9 +156,9 @@ def _in_order(run: _Run, order: IndexArray) -> _Run:
 
 
 def _one_after_the_other(first: _Run, second: _Run) -> _Run:
-    def run(mask: BoolArray, recorder: Recorder, spent: float) -> tuple[int, float, bool, str]:
-        moves, evaluations, _, _ = first(mask, recorder, spent)
-        more, tried, optimal, reason = second(mask, recorder, spent + evaluations)
-        return moves + more, evaluations + tried, optimal, reason
+    def run(mask: BoolArray, best: Incumbent, spent: float) -> tuple[int, float, bool, Stop]:
+        moves, evaluations, _, _ = first(mask, best, spent)
+        more, tried, optimal, stop = second(mask, best, spent + evaluations)
+        return moves + more, evaluations + tried, optimal, stop
 
     return run

@@ -18,9 +18,10 @@ import scipy.linalg
 
 from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray, times, transposed_times
 from prunebench.core.block import BlockProblem
+from prunebench.core.incumbent import Incumbent
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.core.solution import Recorder
+from prunebench.core.stop import Stop, StopKind
 from prunebench.kernels.local_search import refit_kernel
 
 WORKING_SET = 256
@@ -32,6 +33,7 @@ LEAST_SHARE = 1e-6
 """Floor of what the other kept weights leave of a weight's own curvature."""
 MINIMUM_GAIN = 1e-12
 """A round must lower f by this part of the change that refitting makes against w = 0."""
+SOURCE = "swaps"
 
 
 @dataclass
@@ -200,24 +202,25 @@ class RefitFactorSearch:
         self._smallest_change = MINIMUM_GAIN * abs(block.form.value(np.zeros(block.p)) - block.form.constant)
 
     def run(
-        self, mask: BoolArray, recorder: Recorder, spent: float = 0.0, most_sets: float = float("inf")
-    ) -> tuple[int, float, bool, str]:
+        self, mask: BoolArray, best: Incumbent, spent: float = 0.0, most_sets: float = float("inf")
+    ) -> tuple[int, float, bool, Stop]:
         """Improve `mask` in place. -> moves, swaps looked at, proved 1-swap optimal, why it stopped.
 
-        `spent` evaluations count towards the recorder's budget; `most_sets` limits the working sets.
+        `best` is offered every better mask; `spent` evaluations count towards its budget; `most_sets` limits the
+        working sets.
         """
         if self._block.settled:
-            return 0, 0.0, True, "there is nothing to swap"
-        if reason := recorder.expired(spent):
-            return 0, 0.0, False, reason
-        clock = _Clock(recorder)
+            return 0, 0.0, True, Stop.finished("there is nothing to swap")
+        if stop := best.stop(spent):
+            return 0, 0.0, False, stop
+        clock = _Clock(best)
         view = self._refit.view(mask, True)
         value = self._block.evaluate(view.weights, mask)
         view, value, moves, evaluations = self._splice(mask, view, value, clock, spent)
         fresh, sets = False, 0
-        while not (reason := clock.expired(spent + evaluations)):
+        while not (stop := clock.stop(spent + evaluations)):
             if sets >= most_sets:
-                return moves, evaluations, False, f"made {sets} working sets"
+                return moves, evaluations, False, Stop.finished(f"made {sets} working sets")
             sets += 1
             trial = mask.copy()
             made, tried = self._working_set(trial, view)
@@ -229,12 +232,12 @@ class RefitFactorSearch:
             if next_value < value - self._smallest_change:
                 mask[:], view, value, fresh = trial, next_view, next_value, False
                 moves += made
-                recorder.record(value)
+                best.offer(mask, SOURCE, view.weights, value)
             elif fresh:
-                return moves, evaluations, False, "no working set improves"
+                return moves, evaluations, False, Stop.finished("no working set improves")
             else:
                 view, fresh = self._refit.view(mask, True), True
-        return moves, evaluations, False, reason
+        return moves, evaluations, False, stop
 
     def refit(self, mask: BoolArray) -> FloatArray:
         """The back-solve on a mask; cheapest on the one that `run` ended with. float64 (p,)"""
@@ -246,7 +249,7 @@ class RefitFactorSearch:
         """Exchange the cheapest kept with the most useful pruned weights, fewer at a time as that stops helping."""
         moves, evaluations = 0, 0.0
         limit = mask.size
-        while not clock.expired(spent + evaluations):
+        while not clock.stop(spent + evaluations):
             kept, pruned = self._ranked(mask, view)
             paired = min(kept.size, pruned.size)
             worthwhile = int((view.drop[kept[:paired]] < view.gain[pruned[:paired]]).sum())
@@ -261,7 +264,7 @@ class RefitFactorSearch:
             if next_value < value - self._smallest_change:
                 mask[:], view, value = trial, next_view, next_value
                 moves += count
-                clock.recorder.record(value)
+                clock.best.offer(mask, SOURCE, view.weights, value)
             else:
                 limit = count // 2
         return view, value, moves, evaluations
@@ -287,21 +290,21 @@ class RefitFactorSearch:
 
 
 class _Clock:
-    """The recorder's budget, and no round begun that would take longer than what is left."""
+    """The budget, and no round begun that would take longer than what is left."""
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-        self._last = recorder.seconds
+    def __init__(self, best: Incumbent) -> None:
+        self.best = best
+        self._last = best.seconds
 
-    def expired(self, evaluations: float) -> str:
-        """Why to stop now, or ""; to be asked once a round."""
-        now = self.recorder.seconds
+    def stop(self, evaluations: float) -> Stop | None:
+        """Why to stop now, or None; to be asked once a round."""
+        now = self.best.seconds
         took, self._last = now - self._last, now
-        if reason := self.recorder.expired(evaluations):
-            return reason
-        if took > self.recorder.remaining:
-            return f"time limit of {self.recorder.budget.seconds:g} s: another round would not fit"
-        return ""
+        if stop := self.best.stop(evaluations):
+            return stop
+        if took > self.best.remaining:
+            return Stop(StopKind.TIME, f"{self.best.time_limit().text}: another round would not fit")
+        return None
 
 
 def _solve(lower: FloatArray, right: FloatArray) -> FloatArray:

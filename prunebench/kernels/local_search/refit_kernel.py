@@ -9,12 +9,11 @@ so with u = T_ij, D = T_jj, g = T_j,last the exact change of the refitted object
 and j enters is (w_i² D - g² P_ii + 2 g w_i u) / (2 (P_ii D + u²)): O(1) a proposal, O(p²) a move.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.stop import Stop, StopCheck, never
 
 RELATIVE_ROUNDING = 1e-13
 """A move must lower f by this part of what keeping the support gains over keeping nothing."""
@@ -27,10 +26,10 @@ def descend(
     matrix: FloatArray,
     slope: FloatArray,
     mask: BoolArray,
-    expired: Callable[[float], str] = lambda _: "",
+    stop: StopCheck = never,
     max_evaluations: float = np.inf,
     offsets: IndexArray | None = None,
-) -> tuple[int, float, bool, str]:
+) -> tuple[int, float, bool, Stop]:
     """Improve `mask` in place by the best refit swap until none lowers f beyond rounding.
 
     Parameters
@@ -38,7 +37,7 @@ def descend(
     matrix : float64 (p, p)     H, positive definite, scaled to unit diagonal
     slope : float64 (p,)        q, the gradient at w = 0, in the same scale
     mask : bool (p,)            changed in place, its count kept
-    expired : callable          given the swaps looked at, why to stop now, or ""
+    stop : StopCheck            given the swaps looked at, why to stop now, or None
     max_evaluations : float     no scan begins after so many swaps looked at
     offsets : int64 (g + 1,)    swaps stay within offsets[g]:offsets[g + 1]; none: one group of all
 
@@ -50,27 +49,27 @@ def descend(
     size = mask.size
     moves, evaluations, since = 0, 0.0, 0
     if int(mask.sum()) in (0, size):
-        return moves, evaluations, True, "there is nothing to swap"
+        return moves, evaluations, True, Stop.finished("there is nothing to swap")
     groups = np.array([0, size]) if offsets is None else offsets
     tableau = swept(matrix, slope, mask)
     value = float(tableau[size, size])
     trial = mask.copy()
-    while not (reason := expired(evaluations)):
+    while not (stopped := stop(evaluations)):
         left = min(MOVES_BETWEEN_CLOCK_READS, max(MOVES_BETWEEN_CLOCK_READS, size // 8) - since)
         made, tried, finished = _improve(tableau, trial, groups, left, max_evaluations - evaluations)
         evaluations += tried
         since += int(made)
         if finished and since == 0:
-            return moves, evaluations, True, "no swap improves"
+            return moves, evaluations, True, Stop.finished("no swap improves")
         if finished or since >= max(MOVES_BETWEEN_CLOCK_READS, size // 8):
             tableau = swept(matrix, slope, trial)
             if tableau[size, size] >= value:
-                return moves, evaluations, True, "no swap improves beyond rounding"
+                return moves, evaluations, True, Stop.finished("no swap improves beyond rounding")
             value = float(tableau[size, size])
             mask[:] = trial
             moves, since = moves + since, 0
     mask[:] = trial
-    return moves + since, evaluations, False, reason
+    return moves + since, evaluations, False, stopped
 
 
 def swept(matrix: FloatArray, slope: FloatArray, mask: BoolArray) -> FloatArray:

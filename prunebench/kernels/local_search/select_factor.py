@@ -24,7 +24,8 @@ from prunebench.core.arrays import (
     transposed_times,
 )
 from prunebench.core.block import BlockProblem
-from prunebench.core.solution import Recorder
+from prunebench.core.incumbent import Incumbent
+from prunebench.core.stop import Stop
 from prunebench.kernels.local_search import select_kernel
 
 WORKING_SET = 256
@@ -37,6 +38,8 @@ NORM_LEVELS = 64
 SCAN_OPERATIONS = 5e11
 """Multiply-adds that one scan over all pairs may cost; above, optimality is left unproved."""
 ROUNDING = 32.0 * float(np.finfo(np.float64).eps)
+SOURCE = "swaps"
+UNPROVED = "no working set improves; the scan over all pairs would cost too much"
 
 
 @dataclass
@@ -61,31 +64,31 @@ class SelectFactorSearch:
         self._keeping = self.block.keeping
         self._packs = self._keeping.packs(2 * WORKING_SET)
 
-    def run(self, mask: BoolArray, recorder: Recorder, spent: float = 0.0) -> tuple[int, float, bool, str]:
+    def run(self, mask: BoolArray, best: Incumbent, spent: float = 0.0) -> tuple[int, float, bool, Stop]:
         """Improve `mask` in place. -> moves, swaps looked at, proved 1-swap optimal, why it stopped.
 
-        `spent` evaluations count towards the recorder's budget.
+        `best` is offered every better mask; `spent` evaluations count towards its budget.
         """
         state = _State(self, mask)
         moves, evaluations = 0, 0.0
         while True:
-            while not (reason := recorder.expired(spent + evaluations)):
+            while not (stop := best.stop(spent + evaluations)):
                 made, tried = self._working_set(state, *state.promising())
                 moves, evaluations = moves + made, evaluations + tried
                 if made == 0:
                     break
-                recorder.record(self.block.evaluate(mask))
-            if reason:
-                return moves, evaluations, False, reason
+                best.offer(mask, SOURCE)
+            if stop:
+                return moves, evaluations, False, stop
             state.refresh()
             if self._scan_cost(state) > self.scan_operations:
-                return moves, evaluations, False, "no working set improves; the scan over all pairs would cost too much"
-            made, tried, reason = self._scan_all(state, recorder, spent + evaluations)
+                return moves, evaluations, False, Stop.finished(UNPROVED)
+            made, tried, stop = self._scan_all(state, best, spent + evaluations)
             moves, evaluations = moves + made, evaluations + tried
-            if reason:
-                return moves, evaluations, False, reason
+            if stop:
+                return moves, evaluations, False, stop
             if made == 0:
-                return moves, evaluations, True, "no swap improves"
+                return moves, evaluations, True, Stop.finished("no swap improves")
 
     def _working_set(self, state: "_State", kept: IndexArray, pruned: IndexArray) -> tuple[int, float]:
         chosen, offsets = self._keeping.grouped(np.concatenate((kept, pruned)))
@@ -130,41 +133,43 @@ class SelectFactorSearch:
         """Whether these weights are whole groups that make one working set."""
         return not self._keeping.one_count and members.size <= 2 * WORKING_SET
 
-    def _scan_all(self, state: "_State", recorder: Recorder, spent: float) -> tuple[int, float, str]:
+    def _scan_all(self, state: "_State", best: Incumbent, spent: float) -> tuple[int, float, Stop | None]:
         """One sweep over all pairs, group by group. -> moves, swaps looked at, why it was cut short."""
         moves, evaluations = 0, 0.0
         for members in self._packs:
-            if reason := recorder.expired(spent + evaluations):
-                return moves, evaluations, reason
+            if stop := best.stop(spent + evaluations):
+                return moves, evaluations, stop
             if self._is_small(members):
                 made, tried = self._working_set(state, members[state.mask[members]], members[~state.mask[members]])
             else:
-                made, tried, reason = self._scan(state, members, recorder, spent + evaluations)
+                made, tried, stop = self._scan(state, members, best, spent + evaluations)
             moves, evaluations = moves + made, evaluations + tried
-            if reason:
-                return moves, evaluations, reason
-        return moves, evaluations, ""
+            if stop:
+                return moves, evaluations, stop
+        return moves, evaluations, None
 
-    def _scan(self, state: "_State", members: IndexArray, recorder: Recorder, spent: float) -> tuple[int, float, str]:
+    def _scan(
+        self, state: "_State", members: IndexArray, best: Incumbent, spent: float
+    ) -> tuple[int, float, Stop | None]:
         """One sweep over the pairs of `members`, applying what it finds; as `_scan_all`."""
         moves, evaluations = 0, 0.0
         held: tuple[IndexArray, FloatArray] | None = None
         for kept, pruned in list(self._tiles(state, members)):
-            if reason := recorder.expired(spent + evaluations):
-                return moves, evaluations, reason
+            if stop := best.stop(spent + evaluations):
+                return moves, evaluations, stop
             rows, columns = kept[state.mask[kept]], pruned[~state.mask[pruned]]
             if rows.size == 0 or columns.size == 0:
                 continue
             if held is None or not np.array_equal(held[0], rows):
                 held = rows, self._unit_columns(rows)
-            best_in, best = self._improving(state, rows, columns, held[1])
+            best_in, change = self._improving(state, rows, columns, held[1])
             evaluations += float(rows.size) * columns.size
-            found = np.flatnonzero(best < 0.0)
+            found = np.flatnonzero(change < 0.0)
             if found.size:
-                order = found[np.argsort(best[found], kind="stable")][:WORKING_SET]
+                order = found[np.argsort(change[found], kind="stable")][:WORKING_SET]
                 made, tried = self._working_set(state, rows[order], np.unique(columns[best_in[order]]))
                 moves, evaluations = moves + made, evaluations + tried
-        return moves, evaluations, ""
+        return moves, evaluations, None
 
     def _unit_columns(self, chosen: IndexArray) -> FloatArray:
         """The columns at unit length, one a row, float64 (b, n)."""

@@ -3,12 +3,11 @@
 With the fields F_i = h_i + Σ_j J_ij m_j, taking i out and j in changes E by F_j - F_i - J_ij.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.stop import Stop, StopCheck, never
 
 REFRESH_MOVES = 64
 """Moves between two recomputations of the fields: their rounding must not add up."""
@@ -21,10 +20,10 @@ def descend(
     linear: FloatArray,
     tolerance: FloatArray,
     mask: BoolArray,
-    expired: Callable[[float], str] = lambda _: "",
+    stop: StopCheck = never,
     max_evaluations: float = np.inf,
     offsets: IndexArray | None = None,
-) -> tuple[int, float, bool, str]:
+) -> tuple[int, float, bool, Stop]:
     """Improve `mask` in place by the best swap until none lowers E by more than its rounding.
 
     Parameters
@@ -33,7 +32,7 @@ def descend(
     linear : float64 (p,)
     tolerance : float64 (p,)      rounding of each field; a swap must gain more than its two fields' sum
     mask : bool (p,)              changed in place, its count kept
-    expired : callable            given the swaps looked at, why to stop now, or ""
+    stop : StopCheck              given the swaps looked at, why to stop now, or None
     max_evaluations : float       no scan begins after so many swaps looked at
     offsets : int64 (g + 1,)      swaps stay within offsets[g]:offsets[g + 1]; none: one group of all
 
@@ -45,14 +44,14 @@ def descend(
     row_largest = couplings.max(axis=1)
     at_once = max(16, MOVES_TIMES_PAIRS // mask.size**2)
     moves, evaluations = 0, 0.0
-    while not (reason := expired(evaluations)):
+    while not (stopped := stop(evaluations)):
         made, tried, optimal = _descend(
             couplings, linear, tolerance, row_largest, mask, groups, at_once, max_evaluations - evaluations
         )
         moves, evaluations = moves + int(made), evaluations + float(tried)
         if optimal:
-            return moves, evaluations, True, "no swap improves"
-    return moves, evaluations, False, reason
+            return moves, evaluations, True, Stop.finished("no swap improves")
+    return moves, evaluations, False, stopped
 
 
 @njit(cache=True, nogil=True)

@@ -7,7 +7,6 @@ search that stops early or rounds badly can only make it weaker. A quota's masks
 its count, so every bound for the count holds; the dual and the split also rank within the groups.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
@@ -20,6 +19,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.keeping import Counted
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.rows import RowsForm
+from prunebench.core.stop import Stop, StopCheck, StopKind
 from prunebench.kernels.relaxations.certificate import LAGRANGIAN, SHIFT, SPLIT, certificate, derive
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.kernels.relaxations.shift import plane_shift
@@ -56,8 +56,8 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
         # the relaxations read one Hessian of size p, which a layer's form does not hold
         return Bound(block.form.lower_bound(), UNCONSTRAINED, {"seconds": perf_counter() - started})
 
-    def stop() -> bool:
-        return perf_counter() - started > seconds
+    def stop(spent: float) -> Stop | None:
+        return Stop(StopKind.TIME, f"{seconds:g} s") if perf_counter() - started > seconds else None
 
     if block.settled:
         return Bound(mask_bound(block, block.incumbent), "one mask", {"seconds": perf_counter() - started})
@@ -82,7 +82,7 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
     return Bound(value, proof["formulation"], details)
 
 
-def _shift(block: BlockProblem, stop: Callable[[], bool]) -> dict[str, Any]:
+def _shift(block: BlockProblem, stop: StopCheck) -> dict[str, Any]:
     """The shift, and the unconstrained minimum on the count's plane, where its value is attained."""
     upper = block.evaluate(block.incumbent)
     program = SelectProgram.of(block, upper)
@@ -107,7 +107,7 @@ def _shift(block: BlockProblem, stop: Callable[[], bool]) -> dict[str, Any]:
     }
 
 
-def _split(block: BlockProblem, stop: Callable[[], bool]) -> dict[str, Any]:
+def _split(block: BlockProblem, stop: StopCheck) -> dict[str, Any]:
     """The split and the relaxation's optimum for it."""
     upper = block.evaluate(block.incumbent)
     program = RefitProgram.of(block, upper)
@@ -125,7 +125,7 @@ class _Stopped(Exception):
     """Raised inside the optimiser when the time is up."""
 
 
-def _dual(block: BlockProblem, stop: Callable[[], bool]) -> FloatArray:
+def _dual(block: BlockProblem, stop: StopCheck) -> FloatArray:
     """A good dual point: L-BFGS on the dual with the ranking smoothed less and less (Nesterov 2005, (2.5))."""
     from scipy.optimize import minimize
 
@@ -143,7 +143,7 @@ def _dual(block: BlockProblem, stop: Callable[[], bool]) -> FloatArray:
 
     def watched(point: FloatArray, smoothing: float) -> tuple[float, FloatArray]:
         nonlocal best, best_value
-        if stop():
+        if stop(0.0):
             raise _Stopped
         value, slope, sharp = dual.value(point * root, smoothing)
         if sharp > best_value:

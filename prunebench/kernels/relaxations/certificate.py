@@ -15,6 +15,10 @@ from prunebench.core.balls import UNIT, Ball, image, largest_sum, transposed_ima
 from prunebench.core.block import BlockProblem
 from prunebench.core.definite import proved_semidefinite
 from prunebench.core.errors import InvalidInput
+from prunebench.core.incumbent import Incumbent
+from prunebench.core.mask_bounds import mask_bound
+from prunebench.core.optimality import is_proved
+from prunebench.core.stop import Stop
 
 SHIFT = "select: diagonal shift"
 SPLIT = "refit: diagonal split"
@@ -41,6 +45,17 @@ def certificate(
         "nodes": nodes,
         **plain,
     }
+
+
+def settle(best: Incumbent) -> Stop:
+    """Bound the only feasible mask, which `best` holds, and write its certificate."""
+    best.bound(mask_bound(best.block, best.mask))
+    best.details["certificate"] = certificate(
+        "one mask", root_bound=best.lower_bound, bound=best.lower_bound, tolerance=0.0, nodes=0
+    )
+    if is_proved(best.objective, best.lower_bound):
+        return Stop.finished("only one mask")
+    return Stop.finished("only one mask, but rounding leaves this gap")
 
 
 def derive(block: BlockProblem, proof: Mapping[str, Any]) -> float:

@@ -13,13 +13,13 @@ J. Optim. 6 (1996): the search direction, here with Mehrotra's predictor and cor
 Optim. 2, 1992). Every iterate is dual feasible, so stopping early is safe.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from prunebench.core import lapack
 from prunebench.core.arrays import FloatArray
+from prunebench.core.stop import StopCheck, never
 from prunebench.kernels.relaxations.programs import HALF_ULP
 
 ITERATIONS = 80
@@ -44,7 +44,7 @@ def plane_shift(
     count: int,
     upper: float,
     accuracy: float = 1e-3,
-    stop: Callable[[], bool] = lambda: False,
+    stop: StopCheck = never,
 ) -> Shift:
     """The best shift to `accuracy` of upper − θ, or the best so far when `stop` says so. O(p³) an iteration.
 
@@ -94,7 +94,7 @@ def plane_shift(
         dual, lower = moved, factor
         primal = primal + primal_length * primal_step
         gap = float(np.vdot(primal, dual))
-        if gap <= accuracy * max(upper - theta, 1e-9 * abs(upper)) or theta >= upper or stop():
+        if gap <= accuracy * max(upper - theta, 1e-9 * abs(upper)) or theta >= upper or stop(0.0):
             break
     return Shift(shift, theta, iterations, 2.0 * cone.whole(primal)[0, 1:])
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from prunebench.core import lapack
 from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.stop import StopCheck, never
 from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram
 from prunebench.kernels.relaxations.shift import _cholesky, _inverse
 
@@ -105,7 +106,7 @@ def best_split(
     upper: float,
     relax: Relaxation = relaxation,
     accuracy: float = 1e-2,
-    stop: Callable[[], bool] = lambda: False,
+    stop: StopCheck = never,
     start: FloatArray | None = None,
     steps: int = NEWTON_STEPS,
 ) -> Split | None:
@@ -160,7 +161,7 @@ def best_split(
             if point.value > best.value:
                 best = Split(delta, point.value, point, iteration)
         failures = failures + 1 if moved is None else 0
-        if best.value >= upper or stop() or failures > 2:
+        if best.value >= upper or stop(0.0) or failures > 2:
             break
         if moved is None or decrement < weight:
             if weight * p <= accuracy * (upper - best.value):

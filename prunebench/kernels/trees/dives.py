@@ -15,7 +15,6 @@ much as a hundred nodes (p = 128: 10 ms; a split to the accuracy of the root's, 
 much, did not pay), so only those that a dive left open and that are far from the cut-off get one.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.optimality import PROOF_TOLERANCE
+from prunebench.core.stop import StopCheck, never
 from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram, SelectProgram
 from prunebench.kernels.relaxations.shift import certified_shift, plane_shift
 from prunebench.kernels.relaxations.split import RelaxedPoint, Split, best_split, certified_split
@@ -104,9 +104,7 @@ class Tree(Protocol):
 class SelectTree:
     """Mode select: the program with its diagonal shift, proved convex on the count's plane."""
 
-    def __init__(
-        self, program: SelectProgram, upper: float, stop: Callable[[], bool], shift: FloatArray | None = None
-    ) -> None:
+    def __init__(self, program: SelectProgram, upper: float, stop: StopCheck, shift: FloatArray | None = None) -> None:
         """With the best shift, or a given one."""
         p = program.linear.size
         point = np.full(p, program.count / p)
@@ -218,7 +216,7 @@ class RefitTree:
         split: Split,
         delta: FloatArray,
         place: Place | None = None,
-        stop: Callable[[], bool] = lambda: False,
+        stop: StopCheck = never,
     ) -> None:
         """With a proved split; `place` where it is not the whole program, `stop` ends the splits of nodes early."""
         root = 1.0 / np.sqrt(delta)
@@ -240,7 +238,7 @@ class RefitTree:
         self._root_bound = -np.inf
 
     @staticmethod
-    def of(program: RefitProgram, upper: float, stop: Callable[[], bool]) -> "RefitTree | None":
+    def of(program: RefitProgram, upper: float, stop: StopCheck) -> "RefitTree | None":
         """The tree with the best split; None where the curvature is not positive definite in floating point."""
         split = best_split(program, upper, compiled_relaxation, accuracy=3e-2, stop=stop)
         delta = None if split is None else certified_split(program, split.delta)

@@ -1,0 +1,172 @@
+"""The best answer of one solve so far: its clock, its history, and what becomes of it in the end."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray, frozen
+from prunebench.core.block import BlockProblem
+from prunebench.core.optimality import is_proved
+from prunebench.core.proof import Proof
+from prunebench.core.solution import Budget, Progress, Solution, Status, without_rounding
+from prunebench.core.stop import Stop, StopCheck, StopKind
+
+START = "start"
+"""The source of the mask that a search begins with."""
+
+
+class Incumbent:
+    """What a solver offers its masks and bounds, asks for the time, and leaves its answer in.
+
+    Every objective is the block's own. The clock starts when the incumbent is made; `building` stops it.
+    It begins without a mask: the objective is then infinite and `source` is "".
+    """
+
+    def __init__(self, block: BlockProblem, budget: Budget | None = None, progress: Progress | None = None) -> None:
+        self.block = block
+        self.budget = budget or Budget()
+        self.objective = float("inf")
+        self.lower_bound = -float("inf")
+        self.source = ""
+        """Who proposed the best mask."""
+        self.mask: BoolArray = block.incumbent
+        self.weights: FloatArray = np.empty(0)
+        """Those of `mask`; empty as long as nothing was offered."""
+        self.objectives: dict[str, float] = {}
+        """The objective of the last mask that each source proposed."""
+        self.evaluations = 0.0
+        """Masks evaluated here, and what a solver adds that counts its evaluations so."""
+        self.details: dict[str, Any] = {}
+        """What else the solver measures; kept where it is interrupted."""
+        self.timings: dict[str, float] = {}
+        """Seconds by phase."""
+        self.alternatives: BoolArray | None = None
+        """Other distinct feasible masks, best first. bool (s, p)"""
+        self.proof: Proof | None = None
+        self.built = 0.0
+        """Seconds that went into `building`."""
+        self._progress = progress
+        self._rows: list[tuple[float, float, float]] = []
+        self._start = perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the solve began, without those of `building`."""
+        return perf_counter() - self._start
+
+    @property
+    def remaining(self) -> float:
+        """Seconds left; inf without a limit, never negative."""
+        return max(0.0, self.budget.seconds - self.seconds)
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """The clock stands still: a model, matrix or circuit is made of the block, and nothing is decided."""
+        began = perf_counter()
+        try:
+            yield
+        finally:
+            spent = perf_counter() - began
+            self.built += spent
+            self._start += spent
+
+    def begin(self) -> None:
+        """Take the block's incumbent: its start mask, or magnitude pruning where none is given."""
+        self.offer(self.block.incumbent, START)
+
+    def offer(
+        self, mask: BoolArray, source: str, weights: FloatArray | None = None, objective: float | None = None
+    ) -> bool:
+        """Take a mask if it is better than the best so far, and say whether it is. A tie keeps the earlier one.
+
+        Parameters
+        ----------
+        mask : bool (p,)          feasible
+        source : str              who proposes it
+        weights : float64 (p,)    those that go with it; the block's own (a back-solve in mode refit) by default
+        objective : float         what the block has evaluated for mask and weights already
+        """
+        if objective is None:
+            weights = self.block.weights_of(mask) if weights is None else weights
+            objective = self.block.evaluate(weights, mask)
+            self.evaluations += 1.0
+        self.objectives[source] = objective
+        if self.source and not objective < self.objective:
+            return False
+        self.weights = self.block.weights_of(mask) if weights is None else weights
+        self.mask, self.objective, self.source = np.array(mask, dtype=np.bool_), objective, source
+        self._note()
+        return True
+
+    def bound(self, value: float) -> bool:
+        """Take a proven lower bound on the block's optimum, no more than the objective; whether it is the best yet."""
+        value = min(float(value), self.objective)
+        if not value > self.lower_bound:
+            return False
+        self.lower_bound = value
+        self._note()
+        return True
+
+    def stop(self, spent: float = 0.0) -> Stop | None:
+        """Why to stop now, or None to go on. spent : evaluations made so far, as the solver counts them"""
+        if self.seconds >= self.budget.seconds:
+            return self.time_limit()
+        if spent >= self.budget.evaluations:
+            return Stop(StopKind.EVALUATIONS, f"evaluation limit of {self.budget.evaluations:g}")
+        if np.isfinite(self.lower_bound) and np.isfinite(self.objective):
+            excess = self.objective - self.lower_bound
+            if self.budget.gap > 0.0 and excess <= self.budget.gap * abs(self.objective):
+                return Stop(StopKind.GAP, f"relative gap of {self.budget.gap:g}")
+        return None
+
+    def stop_after(self, spent: float) -> StopCheck:
+        """The check of a part of the search that counts its own evaluations, after `spent` before it."""
+        return lambda made: self.stop(spent + made)
+
+    def time_limit(self) -> Stop:
+        """The stop that a used-up limit on seconds is."""
+        return Stop(StopKind.TIME, f"time limit of {self.budget.seconds:g} s")
+
+    def solution(self, stop: Stop, *, whole: bool = False) -> Solution:
+        """The best answer. `whole` : it is a whole answer of its method although a limit ended the search."""
+        if not self.source:
+            self.begin()
+        bound = without_rounding(self.block, self.lower_bound, self.objective, self.weights)
+        status = Status.FEASIBLE
+        if stop.kind is StopKind.INTERRUPTED:
+            status = Status.INTERRUPTED
+        elif np.isfinite(bound) and is_proved(self.objective, bound):
+            status = Status.OPTIMAL
+        elif stop.at_limit and not whole:
+            status = Status.TIME_LIMIT
+        return Solution(
+            mask=frozen(self.mask),
+            weights=frozen(self.weights),
+            objective=self.objective,
+            lower_bound=bound,
+            status=status,
+            stop=stop,
+            trace=frozen(self.history(bound)),
+            timings={"build": self.built, "solve": self.seconds, **self.timings},
+            details={"best_from": self.source, "objectives": dict(self.objectives), **self.details},
+            alternatives=self.alternatives,
+            proof=self.proof,
+        )
+
+    def history(self, lower_bound: float) -> FloatArray:
+        """Rows (seconds, objective, bound), monotone; the last is now, with `lower_bound`. float64 (r, 3)"""
+        rows = [row for row in self._rows if np.isfinite(row[1])]
+        out = np.array([*rows, (self.seconds, self.objective, lower_bound)], dtype=np.float64)
+        out[:, 1] = np.minimum.accumulate(np.maximum(out[:, 1], self.objective))
+        out[:, 2] = np.maximum.accumulate(np.minimum(out[:, 2], lower_bound))
+        out[-1, 1:] = self.objective, lower_bound
+        return out
+
+    def _note(self) -> None:
+        row = (self.seconds, self.objective, self.lower_bound)
+        self._rows.append(row)
+        if self._progress is not None:
+            self._progress(*row)
