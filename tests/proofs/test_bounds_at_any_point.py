@@ -1,20 +1,21 @@
 """Bounds hold wherever they are taken: beside the count's plane, away from the optimum, at arrays that were rounded."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
 import pytest
 
-from prunebench import BlockProblem, QuadraticForm
+from prunebench import BlockProblem, QuadraticForm, solve
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.masks import top_mask
 from prunebench.core.proof import ProofWriter, Signs
 from prunebench.core.stop import never
 from prunebench.kernels.relaxations.certificate import shift_bound
-from prunebench.kernels.relaxations.programs import RefitProgram
+from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.kernels.trees import dives
-from prunebench.kernels.trees.dives import Dive, RefitTree
+from prunebench.kernels.trees.dives import Dive, RefitTree, SelectTree
 from prunebench.kernels.trees.refit_node import dual_bound, square_end
 from prunebench.kernels.trees.select_node import FREE, Records, bound_at, gradient_at
 from prunebench.proofs import check, enumeration
@@ -174,6 +175,46 @@ def test_single_masks_for_which_a_dive_has_no_room_lower_what_it_proves(monkeypa
     assert left > 5
 
 
+def test_what_a_nodes_own_tree_is_off_by_is_taken_from_its_bounds():
+    rng = np.random.default_rng(0)
+    form = QuadraticForm(factor=rng.normal(size=(6, 12)), ridge=0.1, centre=rng.normal(size=12))
+    block = BlockProblem(form, form.centre, 5, "refit")
+    upper = block.evaluate(block.incumbent)
+    program = RefitProgram.of(block, upper)
+    tree = RefitTree.of(program, program.inner(upper), lambda: False)
+    doubt = 0.25
+    place = replace(tree.place, doubt=doubt)
+    within = RefitTree(program, program.inner(upper), tree.split, tree.delta, place)
+    sure, unsure = (own.dive(own.root(), program.inner(upper), 1) for own in (tree, within))
+    assert len(sure.left) == len(unsure.left) == 2
+    for (bound, _), (lower, _) in zip(sure.left, unsure.left, strict=True):
+        assert lower == pytest.approx(bound - doubt, abs=1e-9)
+
+
+@pytest.mark.parametrize(("mode", "keep", "rows"), [("select", 3, 6), ("select", 7, 3), ("refit", 3, 6)])
+def test_reduced_costs_are_added_to_their_own_points_bound_and_not_to_a_better_one_from_above(mode, keep, rows):
+    p = 10
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        weights = rng.normal(size=p)
+        form = QuadraticForm(factor=rng.normal(size=(rows, p)), ridge=1e-2, centre=weights)
+        block = BlockProblem(form, weights, keep, mode)
+        best = solve(block, "exhaustive")
+        program = (SelectProgram if mode == "select" else RefitProgram).of(block, best.objective * 1.01)
+        above, optimum = program.inner(best.objective * 1.001), program.inner(best.objective)
+        if mode == "select":
+            # without a shift the relaxation is far below, and its zeros are not those of the best mask
+            tree = SelectTree(program, above, lambda: False, np.zeros(p))
+        else:
+            tree = RefitTree.of(program, above, lambda: False)
+        *root, _, record = tree.root()
+        # what is known of all masks, and far above what the root's point proves
+        dive = tree.dive((*root, optimum - 0.01 * (above - optimum), record), above, 1)
+        chosen = (~best.mask if mode == "select" else best.mask).astype(np.int8)
+        under = [((fixed == FREE) | (fixed == chosen)).all() for _, (*_, fixed, _, _, _, _) in dive.left]
+        assert any(under) or dive.value < optimum + 1e-6, seed
+
+
 # --- the checker of proofs ---
 
 
@@ -199,8 +240,14 @@ def test_what_a_record_fixes_without_a_proof_counts_as_open():
     block = select_block()
     exact = Exact.of(block)
     for mask in exact.masks():
-        proof = written(block, (-1, -1, -1, mask.astype(np.int8), 1.0 - mask))
-        assert proved_bound(block, proof).bound <= exact.optimum
+        fixed, i, j = mask.astype(np.int8), mask.argmax(), mask.argmin()
+        fixed[[i, j]] = FREE
+        below = [fixed.copy(), fixed.copy()]
+        below[0][i], below[1][i] = 0, 1
+        points = [1.0 - mask, 1.0 - mask]
+        points[0][[i, j]] = 1.0, 0.0
+        leaves = [(0, value, -1, below[value], points[value]) for value in (0, 1)]
+        assert proved_bound(block, written(block, (-1, -1, i, fixed, 1.0 - mask), *leaves)).bound <= exact.optimum
 
 
 def test_a_record_knows_what_those_above_it_prove():
@@ -234,7 +281,7 @@ def test_sums_of_costs_are_rounded_down():
 def test_a_single_masks_bound_holds_away_from_its_refit_and_whatever_rounding_made_of_the_gradient(monkeypatch, given):
     # with half of the ridge the first curvature is positive definite, and not with less
     rng = np.random.default_rng(0)
-    curved = {"hessian": np.diag([-0.49, 1.0, 1.0])} if given == "hessian" else {"factor": np.ones((1, 3))}
+    curved = {"hessian": np.diag([-0.49, -0.49, 1.0])} if given == "hessian" else {"factor": np.ones((1, 3))}
     block = BlockProblem(QuadraticForm(**curved, ridge=1.0, centre=rng.normal(size=3)), np.ones(3), 2, "refit")
     exact = Exact.of(block)
     masks = np.array(list(exact.masks()))
