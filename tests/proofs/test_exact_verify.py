@@ -94,6 +94,13 @@ def test_weights_of_the_wrong_length_are_refused(files):
         verdict(files, weights=[0.0])
 
 
+def test_a_root_bound_above_what_the_certificates_numbers_prove_is_named(files):
+    details = json.loads((files / "solution.json").read_text())["details"]
+    root = details["certificate"]["root_bound"]
+    details["certificate"]["root_bound"] = root + 0.01 * abs(root)
+    assert any("root bound" in fault for fault in verdict(files, details=details)["faults"])
+
+
 @pytest.mark.parametrize("kind", FORGERIES)
 def test_a_forged_file_is_never_verified(files, kind):
     block = BlockProblem.load(files / "block.npz")
