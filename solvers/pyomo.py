@@ -18,6 +18,7 @@ from prunebench.core.stop import StopKind
 from prunebench.core.trust import RUNS_CODE, is_path
 
 MAX_SIZE = 512
+"""Weights of a model: its objective has p²/2 products, which Pyomo writes out one by one."""
 MOST_WORDS = 500
 """Letters of a failed solver's own words that are passed on."""
 
@@ -44,6 +45,7 @@ TIME_OPTIONS = {
     "cplex": "timelimit",
     "xpress": "maxtime",
 }
+"""Each program's own name for a time limit."""
 
 
 @register

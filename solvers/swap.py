@@ -19,11 +19,18 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.kernels.local_search.descent import DescentResult, SwapDescent
 from prunebench.scores import SCORES, score
 
-MANY_RESTARTS, MANY_RESTARTS_SIZE = 10, 256
-FEW_RESTARTS, FEW_RESTARTS_SIZE = 3, 1024
+MANY_RESTARTS = 10
+"""Descents up to MANY_RESTARTS_SIZE weights."""
+MANY_RESTARTS_SIZE = 256
+"""Weights of a block that is small enough for many descents."""
+FEW_RESTARTS = 3
+"""Descents up to FEW_RESTARTS_SIZE weights."""
+FEW_RESTARTS_SIZE = 1024
+"""Weights up to which descents run on dense couplings."""
 PERTURBED_SHARE = 0.2
 """Share of the exchangeable weights that a perturbation exchanges."""
 ALTERNATIVES = 16
+"""Other local optima that a solution brings along."""
 
 
 @register

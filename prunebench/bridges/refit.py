@@ -12,6 +12,7 @@ from prunebench.core.solution import Budget, Progress, Solution, Status
 from prunebench.core.solver import Facts, SolverLike, facts
 
 NAME = "refit"
+"""The bridge's name in Solution.bridges."""
 
 
 @dataclass(frozen=True)

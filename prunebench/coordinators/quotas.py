@@ -16,6 +16,7 @@ from prunebench.core.registry import SOLVERS
 from prunebench.core.solver import facts
 
 UNITS = ("layer", "row")
+"""Quotas that have a name; every other one is an N:M."""
 
 Scores = Callable[[IndexArray], FloatArray]
 """Gives the scores of some weights: high is worth keeping. int64 (b,) -> float64 (b,)"""

@@ -41,6 +41,7 @@ SCHEDULES: Mapping[str, Schedule] = {
     "linear": linear,
     "constant": constant,
 }
+"""The schedules by name."""
 
 
 def checked_list(values: Sequence[float], last: float) -> list[float]:

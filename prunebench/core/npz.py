@@ -46,6 +46,7 @@ _HEADER = re.compile(
     rb"\s*'fortran_order'\s*:\s*(True|False)\s*,"
     rb"\s*'shape'\s*:\s*\(\s*((?:\d{1,18}\s*,\s*)*(?:\d{1,18})?)\s*\)\s*,?\s*\}\s*"
 )
+"""The header of a member: its dtype, its order and its shape, as numpy writes them."""
 _END_OF_DIRECTORY = struct.Struct("<4s4H2LH")
 """The zip format's end-of-central-directory record without its comment."""
 

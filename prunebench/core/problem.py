@@ -17,6 +17,7 @@ from prunebench.core.registry import PROBLEMS, register_problem, require_package
 register = register_problem
 
 DATA_VARIABLE = "PRUNEBENCH_DATA"
+"""Environment variable that names the data folder."""
 
 
 class Samples(Protocol):

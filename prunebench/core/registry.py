@@ -141,9 +141,13 @@ def _path(cls: type) -> str:
 
 
 SOLVERS = Registry("solver", "prunebench.solvers")
+"""All solvers by name."""
 PROBLEMS = Registry("problem", "prunebench.problems")
+"""All problems by name."""
 COORDINATORS = Registry("coordinator", "prunebench.coordinators")
+"""All coordinators by name."""
 RECOVERIES = Registry("recovery", "prunebench.recovery.steps")
+"""All recovery steps by name."""
 
 register_solver: Callable[[T], T] = SOLVERS.register
 register_problem: Callable[[T], T] = PROBLEMS.register

@@ -42,6 +42,7 @@ class Stop:
 
 
 INTERRUPTED = Stop(StopKind.INTERRUPTED, "interrupted")
+"""What Ctrl-C is."""
 
 StopCheck = Callable[[float], Stop | None]
 """Given the evaluations made so far, as the caller counts them: why to stop now, or None to go on."""

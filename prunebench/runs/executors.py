@@ -47,6 +47,7 @@ GUARD = (
     "each worker process imports the script that began the run, and this one begins the run again there; put what it "
     'runs below the line: if __name__ == "__main__":'
 )
+"""What a script without a main guard is told when its workers die."""
 
 Say = Callable[[str], None]
 Result = TypeVar("Result")

@@ -10,10 +10,12 @@ from prunebench.core.problem import NetworkProblem, make_problem, require_data
 from prunebench.runs.start import MASK_FILE, finished, load_start
 
 NOTE_FILE = "prunebench.json"
+"""Written beside an exported model."""
 NOTE = (
     "Weights are zero where the mask is false, and stored as dense tensors: unstructured zeros alone make neither the "
     "file smaller nor inference faster without kernels or hardware that skip them."
 )
+"""What it says of masks and weights."""
 
 
 @runtime_checkable

@@ -10,6 +10,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.log import checks
 
 SCOPES = ("network", "layer")
+"""What one block is made of: the whole network, or a layer."""
 
 
 @dataclass(frozen=True, kw_only=True)

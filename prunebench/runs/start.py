@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from prunebench.networks.network import PrunableNetwork
 
 MASK_FILE = "mask.safetensors"
+"""Where a run directory has its masks, by parameter."""
 WEIGHTS_FILE = "weights.safetensors"
+"""Where a run directory has the pruned network's state."""
 
 
 def finished(path: Path) -> RunDirectory:

@@ -122,6 +122,7 @@ class Case:
 
 Check = Callable[[Case], None]
 COORDINATOR_CHECKS: dict[str, Check] = {}
+"""The checks by name, in the order in which they are made."""
 
 
 def _check(function: Check) -> Check:

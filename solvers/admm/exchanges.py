@@ -27,6 +27,7 @@ from prunebench.solvers.admm.spectrum import Spectrum
 RELAXATION = 1.6
 """α of the over-relaxation; 1.5 to 1.8 are usual."""
 STEPS_PER_PENALTY = 3
+"""Steps between two looks at the penalty, as in ALPS."""
 LARGE_CHANGE, SMALL_CHANGE = 0.1, 0.005
 """Shares of the support that changed in one step, above which the penalty rises fast or moderately."""
 LOWERING, LOWERINGS = 5.0, 6
@@ -45,6 +46,7 @@ class Growth:
 
 
 SLOW = Growth(1.05, 1.02, 1.01)
+"""Growth in the first half of the steps: slower than in ALPS, for better supports."""
 FAST = Growth(1.3, 1.2, 1.1)
 """Those of ALPS; they take over after half of the steps, so that the search comes to an end."""
 

@@ -18,7 +18,10 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 SWAP_SIZE = 2048
 """Up to this p the swaps go on until none improves; beyond, `swaps` rounds of exact working sets."""
-SWAPS, FEW = 1, 0.25
+SWAPS = 1
+"""Rounds of exact working sets at the end of a search on a large block that keeps few weights."""
+FEW = 0.25
+"""Density up to which a block keeps few weights."""
 
 
 @register

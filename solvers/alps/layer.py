@@ -18,9 +18,11 @@ from prunebench.core.stop import StopCheck
 from prunebench.kernels.linear_algebra.layer_view import LayerView, row_groups
 
 STEPS_PER_PENALTY = 3
+"""Steps between two looks at the penalty, as published."""
 LARGE, MODERATE = 0.1, 0.005
 """Shares of the support that changed in a step, above which the penalty grows fast or moderately."""
 GROWTH = (1.3, 1.2, 1.1)
+"""Factors of the penalty after a large, a moderate and a small change of the support, as published."""
 SETTLED_STEPS, SETTLED_SHARE = 30, 3e-4
 """From so many steps on the search ends when less than this share of the support changes."""
 LOWERING, LOWERINGS = 5.0, 6

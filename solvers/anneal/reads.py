@@ -22,7 +22,10 @@ DENSE_SIZE = 4096
 """Up to this p the couplings are formed from a factor, 8p² bytes: proposals then cost O(1) instead of O(n)."""
 SLICE_PROPOSALS = 4_000_000
 """Dense proposals, or multiply-adds on the factor divided by 8, between two looks at the clock."""
-UNIT_MASKS, UNIT_SWAPS = 16, 64
+UNIT_MASKS = 16
+"""Random masks from which the unit of temperature is measured."""
+UNIT_SWAPS = 64
+"""Random swaps of each of them."""
 
 
 @dataclass

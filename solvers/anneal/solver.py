@@ -48,6 +48,7 @@ SEARCH_SHARE = 0.98
 MOST_SWEEPS = 10_000_000
 """Sweeps a read at most: the schedule of so many takes 80 MB."""
 ALTERNATIVES = 16
+"""Other masks that a solution brings along."""
 
 
 @register

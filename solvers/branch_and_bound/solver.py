@@ -29,8 +29,11 @@ if TYPE_CHECKING:
     from prunebench.kernels.trees.dives import Tree
 
 MAX_SIZE = 1024
+"""Weights of a block: relaxations are dense, p² numbers each and O(p³) at the root."""
 WORK_OF_A_DIVE = 4e7
+"""Multiply-adds of one compiled dive, some hundredths of a second: how long Ctrl-C and limits wait."""
 KICKS_A_WEIGHT = 2
+"""Kicks of the iterated descent for the first incumbent, for each weight."""
 PENALTY, LEAST_PENALTY = 5.0, 1e-3
 """The weight of a group's penalty in units of the gap without it, of which half would do, and at least so much."""
 

@@ -13,7 +13,9 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.stop import StopCheck
 
 PAIRS_AT_ONCE = 256
+"""Exchanges along the path that are evaluated together."""
 ROUNDING = 1e-12
+"""Part of the sum of the kept weights' fields that a step must gain: less is rounding."""
 
 
 class MaskDescent:

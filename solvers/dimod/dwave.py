@@ -17,8 +17,10 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 NO_ACCESS = (
     "no access to D-Wave's Leap ({error}); set DWAVE_API_TOKEN or run 'dwave config create', or use solver 'dwave-mock'"
 )
+"""What a user without access is told."""
 
 DEVICES = ("qpu", "hybrid-cqm", "hybrid-nl")
+"""D-Wave's kinds of solvers."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,9 @@ from prunebench.core.incumbent import Incumbent
 from prunebench.forms.dimod import Encoded, repair
 
 ALTERNATIVES = 16
+"""Other masks that a solution brings along."""
 MERGE = 32
+"""Sample sets that are held before they are merged into one."""
 REPAIRS = 256
 """Infeasible samples of one batch that are repaired, the lowest energies first."""
 

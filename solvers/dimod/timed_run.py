@@ -21,6 +21,7 @@ SEARCH_SHARE = 0.95
 TUNE_SHARE = 0.4
 """Share of them that goes into the search for a penalty, at most."""
 BATCH_SECONDS = 0.5
+"""Seconds of one batch of samples, about."""
 SHORT, GROWTH, LONGEST = 1.0 / 64.0, 4.0, 0.25
 """With a clock the first read is this short; reads grow while one takes at most a quarter of the time left."""
 GRACE_SECONDS = 5.0

@@ -21,6 +21,7 @@ SAFETY = 4.0
 NEGLIGIBLE = 1e-9
 """HiGHS drops entries of a row below this, its default: they are dropped here so that no solution is lost."""
 HALF_ULP = 0.5 * float(np.finfo(np.float64).eps)
+"""Half a unit in the last place of 1.0: the most that one operation in float64 rounds, relative to its result."""
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Outcome:
 
 
 TOLERANCES = Stop.finished("HiGHS' tolerances leave this gap")
+"""Why a search ended whose gap is within what HiGHS tolerates."""
 
 
 def stopped(outcome: Outcome) -> Stop:

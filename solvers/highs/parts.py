@@ -30,10 +30,13 @@ from prunebench.solvers.highs.probing import Reduced, probe
 from prunebench.solvers.highs.proof import ROOT, End, Trail
 
 NODES_OF_THE_WHOLE = 400
+"""Nodes of a tree whose tangents one model of the whole block takes."""
 NODES_OF_A_PART = 16
 """How large a tree may be whose tangents one model takes: HiGHS' time grows faster than their number."""
 PROMISE = 0.3
+"""Part of what its bound must rise by that a reduced cost has to promise for a variable to be probed."""
 NEGLIGIBLE = 1e-8
+"""Coefficients below this, relative to 1, are dropped by HiGHS; they are taken out of the row and paid for."""
 LOOSE = 1e-7
 """Tangents so steep that the rows' tolerance costs more than this part of the objective prove too little."""
 DUAL_FEASIBILITY = 1e-7

@@ -40,20 +40,28 @@ if TYPE_CHECKING:
     from prunebench.solvers.highs.probing import Reduced
 
 MAX_SIZE = 256
+"""Weights of a block; branch-and-bound proves larger ones."""
 PAIRS_SIZE = 24
+"""Free variables up to which products of pairs are written out when probing has left so few."""
 LP_ROUNDS = 25
+"""Most rounds of cuts on the linear relaxation before integers are asked for."""
 MOST_APART = 20
 """Masks that are taken out of one model at most, each for one more run of HiGHS: the best few, as a rule the best."""
 MOST_KICKS = 2000
+"""Most kicks of the iterated descent for the first incumbent."""
 NO_BOUND = "no bound: the curvature is not positive definite in floating point; raise the ridge"
+"""Why a search failed that has no relaxation."""
 ROUNDING = "rounding, and HiGHS' tolerances, leave this gap"
+"""Why a search ended without a proof."""
 PROBED = "probing"
 """The formulation's name where fixing variables and splitting left nothing for HiGHS."""
 TANGENTS = "tangents"
+"""The default formulation, in both modes."""
 FORMULATIONS = {
     "select": (TANGENTS, "pairs", "mccormick", "residuals", "shifted-residuals"),
     "refit": (TANGENTS, "perspective", "mask-cuts"),
 }
+"""Formulations by mode, the default first."""
 
 
 @register

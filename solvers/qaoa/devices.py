@@ -21,13 +21,17 @@ from prunebench.core.registry import require_packages
 from prunebench.core.stop import Stop, StopCheck
 
 NAMES = ("statevector", "aer", "noisy", "fake:NAME", "ibm", "ibm:NAME")
+"""What the option sampler takes."""
 
 Kind = Literal["exact", "noisy", "hardware"]
 
 QUOTES = "'\""
+"""Quotation marks that are taken off an error's words."""
 
 AER = "pip install qiskit-aer"
+"""How to get Aer."""
 RUNTIME = "pip install qiskit-ibm-runtime"
+"""How to get IBM's runtime."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from prunebench.solvers.qaoa import starts
 from prunebench.solvers.qaoa.optimizers import Objective, minimise
 
 ANGLES = (None, "weight", "layer")
+"""How many angles a layer has: as the mixer suggests, one a weight, or one."""
 
 
 @dataclass(frozen=True, eq=False)

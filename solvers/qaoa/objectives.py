@@ -15,6 +15,7 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 
 OBJECTIVES = ("gibbs", "mean", "cvar")
+"""What the angles may be fitted to."""
 
 STEEPNESS = 2.0
 """η of the Gibbs objective, for energies of spread 1."""

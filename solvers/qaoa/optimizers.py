@@ -11,6 +11,7 @@ from prunebench.core.arrays import FloatArray
 from prunebench.core.stop import Stop, StopCheck
 
 OPTIMIZERS = ("lbfgs", "cobyla", "spsa", "fixed")
+"""Classical loops; fixed leaves the angles where they begin."""
 
 Objective = Callable[[FloatArray], tuple[float, FloatArray | None]]
 """Angles (2·reps,) to the value and, where the simulator gives it, the gradient."""

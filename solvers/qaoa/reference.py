@@ -16,6 +16,7 @@ from prunebench.solvers.qaoa.devices import Device
 from prunebench.solvers.qaoa.samples import Draws
 
 FULL_TURN = 2.0 * np.pi
+"""First angles are drawn between plus and minus this, in radians."""
 
 
 class _Stop(Exception):

@@ -13,6 +13,7 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 
 STARTS = ("ramp", "transfer", "interpolate")
+"""Where the angles begin."""
 
 _Layers = tuple[tuple[float, ...], tuple[float, ...]]
 

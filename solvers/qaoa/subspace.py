@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from prunebench.solvers.qaoa.simulator import Simulator
 
 ENERGIES = ("value", "rank")
+"""What the phase of a state follows: its objective, or the rank of it."""
 
 
 @register

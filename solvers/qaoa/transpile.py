@@ -8,11 +8,13 @@ from prunebench.forms.circuits import Ansatz
 from prunebench.solvers.qaoa.devices import Device, cost_of
 
 LOG = logging.getLogger("prunebench.qaoa")
+"""Where the cost of a circuit on a device is announced."""
 
 COUNTING_BASIS = ("cx", "rz", "sx", "x")
 """Where nothing is transpiled for execution, gates are counted in this basis with all qubits connected."""
 
 CACHED_CIRCUITS = 32
+"""Transpiled circuits that are held: as many shapes as one comparison has."""
 
 _CIRCUITS: dict[tuple[Any, ...], tuple[Any, dict[str, int], Any]] = {}
 """Transpiled circuits by shape and device, each with its cost and the objects whose identity is in its key."""

@@ -17,6 +17,7 @@ from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.stop import StopCheck
 
 COLUMN_CHUNK = 4096
+"""Columns of the factor that are widened to float64 at a time."""
 LEAST_SHARE = 1e-6
 """Least part of a ridge that its own weight may carry: rounding must not make a weight free to drop."""
 

@@ -6,8 +6,16 @@ from typing import Literal
 
 from prunebench.coordinators.icbs.step import StepBlock, half_of_swaps
 
-TRUST_GROWTH, TRUST_DECAY, TRUST_LIMIT = 4.0, 2.0, 4.0**8
-POOR_RATIO, GOOD_RATIO = 0.25, 0.75
+TRUST_GROWTH = 4.0
+"""Factor of the adaptive trust ridge after a poor step."""
+TRUST_DECAY = 2.0
+"""Divisor of the adaptive trust ridge after a good step, never below the least."""
+TRUST_LIMIT = 4.0**8
+"""The adaptive trust ridge is at most this many times the least: eight poor steps in a row."""
+POOR_RATIO = 0.25
+"""True change over predicted change below which a step was poor."""
+GOOD_RATIO = 0.75
+"""True change over predicted change above which a step was good."""
 SWAP_HALVINGS = 3
 """How often the swaps of the last rejected block are halved before it is given up."""
 

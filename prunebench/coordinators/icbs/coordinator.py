@@ -47,6 +47,7 @@ from prunebench.core.problem import spread
 from prunebench.core.solution import Solution
 
 ACCEPT_SAMPLES = 2000
+"""Calibration samples that decide on acceptance where the options leave it open, at most a quarter of all."""
 _NOWHERE = -1
 """No point of a landscape has this number: what stands there must be placed again."""
 

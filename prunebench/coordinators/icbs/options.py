@@ -10,7 +10,9 @@ from prunebench.coordinators.quotas import QuotaKind
 from prunebench.core.errors import InvalidInput, unknown_name
 
 SELECTIONS = ("gradient", "magnitude", "wanda", "random", "cyclic", "coupling")
+"""Ways to pick a block."""
 INITS = ("magnitude", "gradient", "wanda", "random")
+"""Scores of the first mask."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.quadratic import QuadraticForm
 
 CHUNK_ELEMENTS = 4_000_000
+"""Numbers that are held at a time: 32 MB in float64."""
 
 
 def mask_values(block: BlockProblem, masks: BoolArray) -> FloatArray:

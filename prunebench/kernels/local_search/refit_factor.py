@@ -27,6 +27,7 @@ from prunebench.kernels.local_search import refit_kernel
 WORKING_SET = 256
 """Kept and pruned weights, each, that are exchanged at a time."""
 COLUMN_CHUNK = 4096
+"""Columns of the factor that are widened to float64 at a time."""
 EXCHANGED, EXCHANGED_SETS = 0.25, 8
 """Share of the kept weights that exchanges look at, the cheapest, and how many working sets it is at least."""
 LEAST_SHARE = 1e-6
@@ -34,6 +35,7 @@ LEAST_SHARE = 1e-6
 MINIMUM_GAIN = 1e-12
 """A round must lower f by this part of the change that refitting makes against w = 0."""
 SOURCE = "swaps"
+"""What the incumbent names as the source of its mask."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from prunebench.core.stop import Stop, StopCheck, never
 RELATIVE_ROUNDING = 1e-13
 """A move must lower f by this part of what keeping the support gains over keeping nothing."""
 MOVES_BETWEEN_CLOCK_READS = 16
+"""Moves that compiled code makes before it comes back to look at the clock; an eighth of p where that is more."""
 PIVOTS_AT_ONCE = 8
 """Positions swept in one pass over the tableau: the passes, not the operations, cost the time."""
 

@@ -32,14 +32,20 @@ WORKING_SET = 256
 """Kept and pruned weights, each, that are exchanged at a time."""
 REFRESH_ROUNDS = 16
 """Working sets between two recomputations of r."""
-TILE_KEPT, TILE_PRUNED = 2048, 4096
+TILE_KEPT = 2048
+"""Kept weights of a tile of pairs."""
+TILE_PRUNED = 4096
+"""Pruned weights of a tile of pairs: with TILE_KEPT, 64 MB of couplings in float64."""
 NORM_LEVELS = 64
 """Steps by which the bound on a tile follows the length of the pruned column."""
 SCAN_OPERATIONS = 5e11
 """Multiply-adds that one scan over all pairs may cost; above, optimality is left unproved."""
 ROUNDING = 32.0 * float(np.finfo(np.float64).eps)
+"""Rounding that a gain must exceed, relative to the terms it is the difference of."""
 SOURCE = "swaps"
+"""What the incumbent names as the source of its mask."""
 UNPROVED = "no working set improves; the scan over all pairs would cost too much"
+"""Why a descent ended without a proof of local optimality."""
 
 
 @dataclass

@@ -26,6 +26,7 @@ from prunebench.kernels.relaxations.shift import plane_shift
 from prunebench.kernels.relaxations.split import best_split
 
 UNCONSTRAINED = "unconstrained minimum"
+"""Name of the formulation in certificates: the minimum without any count."""
 DENSE_SIZE = 600
 """Up to this p the dense relaxation is solved: O(p³) an iteration, some forty of them."""
 

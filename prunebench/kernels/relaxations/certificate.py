@@ -21,8 +21,11 @@ from prunebench.core.optimality import is_proved
 from prunebench.core.stop import Stop
 
 SHIFT = "select: diagonal shift"
+"""Name of the formulation in certificates."""
 SPLIT = "refit: diagonal split"
+"""Name of the formulation in certificates."""
 LAGRANGIAN = "lagrangian dual"
+"""Name of the formulation in certificates."""
 
 
 def certificate(

@@ -21,7 +21,9 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.keeping import Counted
 
 HALF_ULP = 0.5 * float(np.finfo(np.float64).eps)
+"""Half a unit in the last place of 1.0: the most that one operation in float64 rounds, relative to its result."""
 TARGET = 1000.0
+"""The incumbent's distance from the constant in a program's units, about."""
 SECOND_ORDER = 0.1
 """Weights are eliminated as long as an error of second order is at most this part of those of first order."""
 

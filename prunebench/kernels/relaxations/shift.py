@@ -23,6 +23,7 @@ from prunebench.core.stop import StopCheck, never
 from prunebench.kernels.relaxations.programs import HALF_ULP
 
 ITERATIONS = 80
+"""Most interior-point iterations; the accuracy asked for is reached before."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,7 @@ from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram
 from prunebench.kernels.relaxations.shift import _cholesky, _inverse
 
 NEWTON_STEPS = 80
+"""Most Newton steps; the accuracy asked for is reached before."""
 START_SHARE, START_WEIGHT = 0.9, 0.1
 """How much of a given start the first split is, and how far along the barrier's path it is taken to be."""
 

@@ -35,6 +35,7 @@ Node = tuple[Any, ...]
 _explore_select: Any = select_tree.explore
 _explore_refit: Any = refit_tree.explore
 RELATIVE_TOLERANCE = 1e-10
+"""Part of the objective that a mask must be better by to be looked for: far below PROOF_TOLERANCE."""
 FIXED, LEAST_FIXED, OPEN = 0.1, 4, 0.3
 """A node has a tree of its own if this share of the variables, and a few, are fixed, and its bound is not in this
 last part of the gap."""

@@ -18,7 +18,12 @@ from numba import njit
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.kernels.trees.select_node import FAST, FREE, Pattern
 
-OUT, TIED, IN = 0, 1, 2
+OUT = 0
+"""Pattern of a weight that is pruned at the relaxation: |ρ| below the threshold."""
+TIED = 1
+"""Pattern of a weight that is kept in part: |ρ| at the threshold."""
+IN = 2
+"""Pattern of a weight that is kept: |ρ| above the threshold."""
 
 
 @njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)

@@ -15,8 +15,11 @@ from numba import njit
 from prunebench.core.arrays import FloatArray, IndexArray
 
 FAST = {"reassoc", "contract", "nsz"}
+"""What the compiler may do with sums: the bounds on rounding hold for any order, and NaN and infinity stay."""
 HALF_ULP = 1.1102230246251565e-16
+"""Half a unit in the last place of 1.0, as a literal for compiled code."""
 FREE = -1
+"""Value of a variable that is not fixed, beside 0 and 1."""
 ROUNDED = 8
 """The first of every sixteen nodes whose point is rounded to a mask: a short search goes without."""
 
