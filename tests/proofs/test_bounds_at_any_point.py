@@ -181,7 +181,7 @@ def test_what_a_nodes_own_tree_is_off_by_is_taken_from_its_bounds():
     block = BlockProblem(form, form.centre, 5, "refit")
     upper = block.evaluate(block.incumbent)
     program = RefitProgram.of(block, upper)
-    tree = RefitTree.of(program, program.inner(upper), lambda: False)
+    tree = RefitTree.of(program, program.inner(upper), never)
     doubt = 0.25
     place = replace(tree.place, doubt=doubt)
     within = RefitTree(program, program.inner(upper), tree.split, tree.delta, place)
@@ -204,9 +204,9 @@ def test_reduced_costs_are_added_to_their_own_points_bound_and_not_to_a_better_o
         above, optimum = program.inner(best.objective * 1.001), program.inner(best.objective)
         if mode == "select":
             # without a shift the relaxation is far below, and its zeros are not those of the best mask
-            tree = SelectTree(program, above, lambda: False, np.zeros(p))
+            tree = SelectTree(program, above, never, np.zeros(p))
         else:
-            tree = RefitTree.of(program, above, lambda: False)
+            tree = RefitTree.of(program, above, never)
         *root, _, record = tree.root()
         # what is known of all masks, and far above what the root's point proves
         dive = tree.dive((*root, optimum - 0.01 * (above - optimum), record), above, 1)

@@ -6,11 +6,13 @@ import json
 import numpy as np
 import pytest
 
-from prunebench import BlockProblem, QuadraticForm, solve
+from prunebench import BlockProblem, QuadraticForm, solve, verification
 from prunebench.commands import verify
 from prunebench.core import solution_file
 from prunebench.core.errors import InvalidInput
+from prunebench.core.optimality import PROOF_TOLERANCE
 from prunebench.testing.forged import FORGERIES, forged
+from prunebench.verification import Support
 
 
 @pytest.fixture(params=["select", "refit"])
@@ -99,6 +101,19 @@ def test_a_root_bound_above_what_the_certificates_numbers_prove_is_named(files):
     root = details["certificate"]["root_bound"]
     details["certificate"]["root_bound"] = root + 0.01 * abs(root)
     assert any("root bound" in fault for fault in verdict(files, details=details)["faults"])
+
+
+def test_optimal_is_verified_by_a_bound_that_proves_the_objective_and_not_by_one_that_only_proves_the_claim(
+    files, monkeypatch
+):
+    objective = json.loads((files / "solution.json").read_text())["objective"]
+    within = {part: objective - part * PROOF_TOLERANCE * abs(objective) for part in (0.5, 0.9, 1.5)}
+    gap = {"lower_bound": within[0.9], "relative_gap": None}
+    for part, expected in ((0.5, "verified"), (1.5, "consistent")):
+        support = Support(within[part], "stand-in", within[part])
+        monkeypatch.setattr(verification, "_support", lambda *_, support=support: (support, []))
+        result = verdict(files, **gap)
+        assert (result["verdict"], result["faults"]) == (expected, [])
 
 
 @pytest.mark.parametrize("kind", FORGERIES)
