@@ -14,6 +14,7 @@ from prunebench.comparison.request import CompareRequest, SolverChoice
 from prunebench.comparison.work import Outcome
 from prunebench.core.solution import Solution, Status
 from prunebench.core.solver import make_solver
+from prunebench.core.stop import Stop
 from prunebench.report import gather, tables
 from prunebench.report.gather import Comparison, Run, Source
 from prunebench.testing.instances import BruteForce, instance
@@ -212,8 +213,9 @@ def test_a_row_has_the_values_of_its_solve():
     block = instance("gaussian", 1, "select", p=8, keep=4)
     best = BruteForce.of(block)
     trace = np.array([[0.25, 9.0, -np.inf], [0.5, best.objective, 0.0]])
+    stop = Stop.finished("because")
     solution = Solution(
-        best.mask, block.weights_of(best.mask), best.objective, -np.inf, Status.FEASIBLE, "because", trace,
+        best.mask, block.weights_of(best.mask), best.objective, -np.inf, Status.FEASIBLE, stop, trace,
         timings={"build": 1.0, "queue": 2.0, "solve": 3.0, "decode": 4.0, "refit": 5.0, "polish": 6.0, "total": 7.0},
         details={"feasible_share": 0.75},
     )  # fmt: skip
