@@ -72,10 +72,10 @@ class HiGHS(Solver):
     Kept for what HiGHS is: an independent, widely trusted solver behind the same certificate
     (`probing=False` leaves the whole program to it). With `tangents` the details say how many models
     HiGHS proved (`parts`) and how often a part was split before (`splits`). Bounds are lowered by
-    what HiGHS' row and integer tolerances allow, and by what the block's and the model's arrays are rounded
-    by; where that leaves more than `optimal` allows, the answer is feasible. What HiGHS itself decides, such
-    as that a model has no solution, is its word, and a proof (`proof`) names it so. Budgeted evaluations are
-    nodes of HiGHS.
+    what HiGHS' tolerances of rows, integers and reduced costs allow, and by what the block's and the model's
+    arrays are rounded by; where that leaves more than `optimal` allows, the answer is feasible. What HiGHS
+    itself decides, such as that a model has no solution, is its word, and a proof (`proof`) names it so.
+    Budgeted evaluations are nodes of HiGHS.
     """
 
     name = "highs"
