@@ -165,8 +165,8 @@ def quality_against_time(runs: tuple[Run, ...]) -> Drawn:
                 "left out). Baselines that prune "
                 f"in one step are points at their own times. {_better(quality)}",
                 x_axis, linear_axis(quality.title, values), tuple(series), ("accuracy", "seconds of a run", "density"),
-                "Multi-stage pruning passes through higher densities on its way."
-                if any(run.coordinator == "multi-stage" for run in same) else "",
+                "A run in stages passes through higher densities on its way."
+                if any(len({event["kept"] for event in run.events}) > 1 for run in same) else "",
             )
         )  # fmt: skip
     if figures:

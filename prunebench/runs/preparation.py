@@ -1,6 +1,6 @@
 """From a request to what is run: everything that can be refused is, before any work."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,7 +75,7 @@ def prepare(request: PruneRequest, say: Say, *, trust: bool = False) -> Prepared
         seed=request.seed,
         scope=request.scope,
         curvature=request.curvature,
-        recovery=_recovery(request, kind, mode, problem),
+        recovery=_recovery(request.recover, kind, mode, problem),
         load_start=None if request.start is None else partial(load_start, Path(request.start)),
         say=say,
     )
@@ -100,7 +100,7 @@ def _options(kind: type[Coordinator], given: Mapping[str, Any]) -> Any:
 
 
 def _recovery(
-    request: PruneRequest, kind: type[Coordinator], mode: Mode, problem: ProblemLike
+    asked: Sequence[str] | None, kind: type[Coordinator], mode: Mode, problem: ProblemLike
 ) -> tuple[recovery.Recovery, ...]:
     """What is asked for, or the coordinator's own.
 
@@ -108,10 +108,10 @@ def _recovery(
     ------
     InvalidInput   there is no network to recover, or mode select forbids it from stage to stage
     """
-    if request.recover is None:
+    if asked is None:
         own = recovery.parse(kind.default_recovery)
         return tuple(step for step in own if mode == "refit" or not step.moves)
-    steps = recovery.parse(request.recover)
+    steps = recovery.parse(asked)
     if steps and not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {problem.name!r} is no network, so there is nothing to recover; leave it out")
     moving = [step.name for step in steps if step.moves]
