@@ -5,7 +5,7 @@ prunes such problems too.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -52,6 +52,8 @@ class Case:
     mode: Mode = "refit"
     density: float = 0.4
     workers: Workers = field(default_factory=Inline)
+    recover: Sequence[str] | None = None
+    """Recovery of the network; None: the coordinator's own."""
     network: bool = True
     """Whether it prunes the drawn network, or the quadratic form."""
 
@@ -61,7 +63,8 @@ class Case:
         kind = self.kind
         made = None if kind.options_class is None else option_tools.build(kind.options_class, self.options)
         problem: Any = Drawn() if self.network else make_problem("planted", PLANTED)
-        steps = parse(kind.default_recovery) if self.network and self.mode == "refit" else ()
+        asked = kind.default_recovery if self.recover is None else self.recover
+        steps = parse(asked) if self.network and self.mode == "refit" else ()
         setting = Setting(
             problem=problem,
             solver=self.solver,
@@ -137,6 +140,7 @@ def assert_coordinator_conforms(
     solver: str | SolverLike = "swap",
     mode: Mode = "refit",
     workers: Workers | None = None,
+    recover: Sequence[str] | None = None,
 ) -> None:
     """Run every check on a coordinator; it need not be registered.
 
@@ -145,6 +149,7 @@ def assert_coordinator_conforms(
     options : that make it short on a network of 320 weights and 600 samples
     solver, mode : of its blocks
     workers : with which it is compared with a run in this process; two worker processes by default
+    recover : recovery of the network in mode refit; the coordinator's own by default
 
     Raises
     ------
@@ -152,7 +157,7 @@ def assert_coordinator_conforms(
     """
     own = workers is None
     held = workers or make_workers("local:2")
-    case = Case(kind, options or {}, make_solver(solver), mode, workers=held)
+    case = Case(kind, options or {}, make_solver(solver), mode, workers=held, recover=recover)
     try:
         for name in COORDINATOR_CHECKS:
             run_coordinator_check(name, case)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from prunebench.cli import main
 from prunebench.coordinators.one_shot import OneShot
 from prunebench.core.coordinator import Move
 from prunebench.core.errors import Interrupted
@@ -22,12 +23,13 @@ from prunebench.testing.drawn import drawn_network
 
 THIRD_PARTY = Path(__file__).with_name("third_party")
 SHORT = {
-    "gradual": {"prunings": 2, "samples": 60, "train_samples": 100, "momentum": 0.9, "epochs_end": 3},
+    "gradual": {"prunings": 2, "samples": 60, "train_samples": 100, "momentum": 0.9, "epochs_end": 2},
     "icbs": {"steps": 3, "block_size": 16, "samples": 60, "accept_samples": 100, "blocks_per_step": 2},
     "layer-wise": {"samples": 64},
     "multi-stage": {"stages": 2, "samples": 60, "held_out": 60},
     "one-shot": {},
 }
+RECOVER = {"multi-stage": ("batch-norm", "settle:rounds=1,between=1,samples=100")}
 SOLVERS = {"icbs": ("swap", "select"), "layer-wise": ("obs", "refit"), "multi-stage": ("admm", "refit")}
 
 
@@ -45,7 +47,14 @@ def test_none_is_left_out():
 @pytest.mark.parametrize("name", SHORT)
 def test_every_coordinator_conforms(name, workers):
     solver, mode = SOLVERS.get(name, ("admm", "refit"))
-    assert_coordinator_conforms(COORDINATORS.get(name), options=SHORT[name], solver=solver, mode=mode, workers=workers)
+    assert_coordinator_conforms(
+        COORDINATORS.get(name),
+        options=SHORT[name],
+        solver=solver,
+        mode=mode,
+        workers=workers,
+        recover=RECOVER.get(name),
+    )
 
 
 class Sound(OneShot):
@@ -162,8 +171,9 @@ def test_it_is_short(random_blocks):
     assert 60 <= len(code) <= 90
 
 
-def test_it_is_found_by_its_entry_point_and_listed():
-    rows = {row["name"]: row for row in command("coordinators")["coordinators"]}
+def test_it_is_listed_with_its_options(random_blocks, capsys):
+    assert main(["coordinators", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["coordinators"]}
     assert [option["name"] for option in rows["random-blocks"]["options"]] == ["steps", "size"]
 
 
