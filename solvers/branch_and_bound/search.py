@@ -22,13 +22,19 @@ from prunebench.core.stop import Stop, StopCheck
 from prunebench.kernels.trees.dives import Dive, Node, Tree
 
 PROOF_WORK = 8e9
-"""Nodes times p² that are spent on the proof alone, ten seconds or so, before any on the bound."""
-BOUND_SHARE, BOUND_STEP = 0.3, 0.2
-"""Of the work after that the share that goes to the bound, and up to which part of the gap such a dive goes."""
-RESTART, SHALLOW = 13.0, 2.0
-"""What a dive costs before its first node, and a node near the root, in nodes of a deep dive."""
-SPLIT_COST, SPLIT_SHARE = 100, 0.5
-"""What a tree of a node's own costs, in nodes, and how much of the work may go to such trees."""
+"""Work, in nodes times p², during which every dive is deep: ten seconds or so."""
+BOUND_SHARE = 0.3
+"""The share of the later work that goes to dives which raise the bound."""
+BOUND_STEP = 0.2
+"""The part of the gap by which such a dive may go above the smallest bound: deeper nodes are handed back."""
+RESTART = 13.0
+"""What a dive costs before its first node, in nodes of a deep dive."""
+SHALLOW = 2.0
+"""What a node near the root costs, in nodes of a deep dive: more of its variables are free."""
+SPLIT_COST = 100
+"""What a tree of a node's own costs, in nodes."""
+SPLIT_SHARE = 0.5
+"""The share of all work that may go to making such trees."""
 POOL_BYTES = 2**28
 """As long as the open nodes hold less than this, some dives raise the bound."""
 
@@ -127,7 +133,7 @@ class Search:
             self.closed = min(self.closed, max(bound, self.settle(mask)))
         first = self._write(dive)
         for bound, node in dive.left:
-            self._push(bound, dive.tree, (*node[:-1], first + node[-1]))
+            self._push(bound, dive.tree, node._replace(record=first + node.record))
 
     def _write(self, dive: Dive) -> int:
         """Add a dive's records to the proof. Returns the number of its first."""

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.masks import top_mask
@@ -158,11 +157,9 @@ def prove_refit(
     """The model of the masks of a whole refit program that cost at most about `upper`, and the tangent at a mask;
     None where a tree of `limit` nodes stays open or its tangents are too steep."""
     cut = upper - tree.margin
-    pattern, sign, *_ = tree.root()
+    root = tree.root()
     points = np.empty((limit, tree.linear.size))
-    held, closed = refit_points(
-        tree.matrix, tree.linear, tree.sizes, tree.keep, tree.accuracy, pattern, sign, cut, points
-    )
+    held, closed = refit_points(tree.split_off(), root.pattern, root.sign, cut, points)
     if not closed:
         return None
     # a product with y and a square on top of what the entries are off by
@@ -260,9 +257,7 @@ class Front:
         self._round(x, fixed)
         cut = self.cut
         points = np.empty((limit, x.size))
-        held, closed, branch = relaxation_points(
-            tree.matrix, tree.linear, tree.count, tree.slack, x, fixed, cut, points
-        )
+        held, closed, branch = relaxation_points(tree.convexified(), x, fixed, cut, points)
         part = Part(x, fixed, bound, end)
         if closed:
             self._prove(part, free, points[:held])
@@ -344,28 +339,24 @@ class Front:
 
 def fixed_bound(tree: SelectTree, x: FloatArray, fixed: Pattern, cut: float) -> tuple[float, IndexArray]:
     """Fix what probing can, in place; x becomes the relaxation's point. Returns its bound, and what was fixed when."""
-    order = np.empty(x.size, np.int64)
-    bound, made = probe(tree.matrix, tree.linear, tree.count, tree.slack, x, fixed, cut, PROMISE, order)
-    return bound, order[:made]
+    return probe(tree.convexified(), x, fixed, cut, PROMISE)
 
 
 def with_fixed(tree: SelectTree, part: Part, i: int, value: int) -> Part:
     """The part with variable i at `value`, and a feasible point of it."""
     x, fixed = part.x.copy(), part.fixed.copy()
-    move(tree.matrix, tree.linear, tree.count, x, fixed, i, value)
+    x[i] = fixed[i] = value
+    to_count(tree.matrix, tree.linear, tree.count, x, fixed)
     return Part(x, fixed, part.bound)
 
 
-def warm_up() -> None:
-    """Compile `move`."""
-    move(np.eye(2), np.zeros(2), 1, np.full(2, 0.5), np.full(2, FREE, np.int8), 0, 1)
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def move(matrix: FloatArray, linear: FloatArray, count: int, x: FloatArray, fixed: Pattern, i: int, value: int) -> None:
-    """Fix variable i in place, and bring x back to the count."""
+def to_count(matrix: FloatArray, linear: FloatArray, count: int, x: FloatArray, fixed: Pattern) -> None:
+    """Bring x back to the count in place, by the cheapest free variables."""
     gradient = np.empty(x.size)
-    fixed[i] = value
-    x[i] = value
     gradient_at(matrix, linear, x, gradient)
     repair(x, fixed, gradient, count)
+
+
+def warm_up() -> None:
+    """Compile what `to_count` calls."""
+    to_count(np.eye(2), np.zeros(2), 1, np.full(2, 0.5), np.full(2, FREE, np.int8))

@@ -5,213 +5,251 @@ tangents at the leaves of a tree that closes, and wherever reduced costs fixed a
 together that no mask is better than the cut-off; each holds for every mask.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit
+import numpy.typing as npt
 
 from prunebench.core.arrays import FloatArray
+from prunebench.kernels.compiled import ZERO, Row, compiled, copy, fill, merged
 from prunebench.kernels.trees import refit_node as refit
 from prunebench.kernels.trees.branching import branching_variable, dearest_to_prune
 from prunebench.kernels.trees.points import reachable, repair
-from prunebench.kernels.trees.select_node import FAST, FREE, Pattern, bound_at, gradient_at
-from prunebench.kernels.trees.tableau import optimum
+from prunebench.kernels.trees.refit_tree import ITERATIONS, STATE, take_target
+from prunebench.kernels.trees.select_node import FREE, Pattern, Point, Program, bound_at, gradient_at, point_at
+from prunebench.kernels.trees.select_tree import LEAST_TOLERANCE
+from prunebench.kernels.trees.tableau import Tableau, diagonal_of, new_tableau, optimum
+
+WAITING = np.dtype([("branch", np.int64), ("target", np.int64), ("bound", np.float64)], align=True)
+"""A node: the variable that it fixes, −1 at the root, its value there, and the best bound known of it."""
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+class SelectStack(NamedTuple):
+    """The second children that wait, one row each: Point's x and fixed, and WAITING; p + 2 rows."""
+
+    x: FloatArray
+    fixed: Pattern
+    nodes: npt.NDArray[np.void]
+
+
+class RefitStack(NamedTuple):
+    """The same in mode refit: the pattern, its signs, what is fixed, and WAITING; p + 2 rows."""
+
+    pattern: Pattern
+    sign: FloatArray
+    fixed: Pattern
+    nodes: npt.NDArray[np.void]
+
+
 def relaxation_points(
-    matrix: FloatArray,
-    linear: FloatArray,
-    count: int,
-    rounding: float,
-    root: FloatArray,
-    root_fixed: Pattern,
-    cut: float,
-    points: FloatArray,
+    program: Program, root: FloatArray, fixed: Pattern, cut: float, points: FloatArray
 ) -> tuple[int, bool, int]:
     """Points for tangents, into the rows of `points` (nodes, p), from a depth-first tree of at most `nodes` nodes.
 
-    matrix (p, p), linear (p,): the convexified objective; root (p,): a feasible point with
-    what `root_fixed` fixes. Returns how many
-    points there are, whether the tree is closed (every node's bound reaches `cut`), and the variable
-    that the root branches on, −1 where it need not.
+    root (p,) : a feasible point with what is `fixed`. Returns how many points there are, whether the tree is closed
+    (every node's bound reaches `cut`), and the variable that the root branches on, −1 where it need not.
     """
-    p = linear.size
-    stack_x = np.empty((p + 2, p))
-    stack_fixed = np.empty((p + 2, p), np.int8)
-    stack_j = np.empty(p + 2, np.int64)
-    stack_target = np.empty(p + 2)
-    stack_bound = np.empty(p + 2)
-    x = root.copy()
-    fixed = root_fixed.copy()
-    grad = np.empty(p)
-    basic = np.zeros(p, np.bool_)
-    tableau = np.empty((p + 1, p + 1))
-    sweeps = (np.empty((1, p + 1)), np.empty(1, np.int64), np.empty((1, 2)))
-    bound = -np.inf
-    j = -1
-    target = 0.0
-    depth = 0
-    held = 0
-    first_branch = -1
+    p = root.size
+    stack = SelectStack(np.empty((p + 2, p)), np.empty((p + 2, p), np.int8), np.zeros(p + 2, WAITING))
+    held, closed, branch = _relaxation_points(
+        program, point_at(root.copy(), fixed.copy()), new_tableau(p), cut, points, stack
+    )
+    return int(held), bool(closed), int(branch)
+
+
+@compiled(fast=True, allocates=True)
+def _relaxation_points(
+    program: Program, point: Point, tableau: Tableau, cut: float, points: FloatArray, stack: SelectStack
+) -> tuple[int, bool, int]:
+    x, fixed = point.x, point.fixed
+    diagonal = np.empty(x.size + 1)
+    bound, j, target = -np.inf, -1, 0
+    depth, held, first_branch = 0, 0, -1
     for _ in range(points.shape[0]):
-        open_node = True
-        if j >= 0:
-            fixed[j] = 1 if target > 0.5 else 0
-            open_node = reachable(fixed, count)
-            if open_node:
-                x[j] = target
-                gradient_at(matrix, linear, x, grad)
-                repair(x, fixed, grad, count)
-        if open_node:
-            size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
-            own = bound_at(matrix, linear, x, grad, price, fixed, count, rounding)
+        going = j < 0 or moved(program, point, j, target)
+        if going:
+            size, price = optimum(program, point, tableau, LEAST_TOLERANCE)
+            own = bound_at(program, point, price)
             bound = max(bound, own)
-            points[held] = x
+            copy(x, points[held])
             held += 1
-            open_node = bound < cut
-        if open_node:
-            j = branching_variable(x, np.diag(tableau), basic, tableau, sweeps, 0) if size > 0 else -1
+            going = bound < cut
+        if going:
+            diagonal_of(tableau, ZERO, diagonal)
+            j = branching_variable(point, diagonal, tableau, ZERO) if size > 0 else -1
             if j < 0 or fixed[j] != FREE:
-                j = -1
-                for i in range(p):
-                    if fixed[i] == FREE:
-                        j = i
-                        break
-            open_node = j >= 0
-        if open_node:
-            useful = False
-            for i in range(p):
-                if fixed[i] == FREE and i != j:
-                    reduced = grad[i] - price
-                    if x[i] == 0.0 and own + reduced >= cut:
-                        fixed[i] = 0
-                        useful = True
-                    elif x[i] == 1.0 and own - reduced >= cut:
-                        fixed[i] = 1
-                        useful = True
-            if not useful:
+                j = first_free(fixed)
+            going = j >= 0
+        if going:
+            if not fixed_by_costs(point, price, own, j, cut):
                 held -= 1
-            first = 1.0 if x[j] > 0.5 else 0.0
             if first_branch < 0:
                 first_branch = j
-            stack_x[depth] = x
-            stack_fixed[depth] = fixed
-            stack_j[depth] = j
-            stack_target[depth] = 1.0 - first
-            stack_bound[depth] = bound
+            target = 1 if x[j] > 0.5 else 0
+            copy(x, stack.x[depth])
+            copy(fixed, stack.fixed[depth])
+            waiting = stack.nodes[depth]
+            waiting.branch, waiting.target, waiting.bound = j, 1 - target, bound
             depth += 1
-            target = first
             continue
         if depth == 0:
             return held, True, first_branch
         depth -= 1
-        x[:] = stack_x[depth]
-        fixed[:] = stack_fixed[depth]
-        j = stack_j[depth]
-        target = stack_target[depth]
-        bound = stack_bound[depth]
+        copy(stack.x[depth], x)
+        copy(stack.fixed[depth], fixed)
+        waiting = stack.nodes[depth]
+        j, target, bound = waiting.branch, waiting.target, waiting.bound
     return held, False, first_branch
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@merged
+def moved(program: Program, point: Point, j: int, target: int) -> bool:
+    """Fix variable j and bring x back to the count. False: the count cannot be met any more."""
+    point.fixed[j] = target
+    possible = reachable(point.fixed, program.ones)
+    if possible:
+        point.x[j] = float(target)
+        gradient_at(program.matrix, program.linear, point.x, point.grad)
+        repair(point.x, point.fixed, point.grad, program.ones)
+    return possible
+
+
+@merged
+def first_free(fixed: Pattern) -> int:
+    """The first free variable; −1: none."""
+    first = -1
+    for i in range(fixed.size):
+        if fixed[i] == FREE:
+            first = i
+            break
+    return first
+
+
+@merged
+def fixed_by_costs(point: Point, price: float, bound: float, j: int, cut: float) -> bool:
+    """Fix the variables at a bound, but for j, whose reduced costs say that the other costs `cut`. Whether any was."""
+    x, grad, fixed = point.x, point.grad, point.fixed
+    useful = False
+    for i in range(x.size):
+        if fixed[i] == FREE and i != j:
+            reduced = grad[i] - price
+            if x[i] == 0.0 and bound + reduced >= cut:
+                fixed[i] = 0
+                useful = True
+            elif x[i] == 1.0 and bound - reduced >= cut:
+                fixed[i] = 1
+                useful = True
+    return useful
+
+
 def refit_points(
-    matrix: FloatArray,
-    linear: FloatArray,
-    sizes: FloatArray,
-    keep: int,
-    accuracy: float,
-    root_pattern: Pattern,
-    root_sign: FloatArray,
+    program: refit.Program, pattern: Pattern, sign: FloatArray, cut: float, points: FloatArray
+) -> tuple[int, bool]:
+    """The same for the refit program, from a root's pattern and signs: weights y, into the rows of `points` (nodes, p).
+
+    The row −½y'Ky − ½ Σ ρᵢ² mᵢ with ρ = h − Ky lies below the program's value at every mask m.
+    Returns how many points, and whether the tree is closed.
+    """
+    p, rows = sign.size, sign.size + 2
+    stack = RefitStack(
+        np.empty((rows, p), np.int8), np.empty((rows, p)), np.empty((rows, p), np.int8), np.zeros(rows, WAITING)
+    )
+    node = refit.node_of(pattern, sign, np.full(p, FREE, np.int8))
+    held, closed = _refit_points(program, node, np.zeros(1, STATE), cut, points, stack)
+    return int(held), bool(closed)
+
+
+@compiled()
+def _refit_points(
+    program: refit.Program,
+    node: refit.Node,
+    states: npt.NDArray[np.void],
     cut: float,
     points: FloatArray,
+    stack: RefitStack,
 ) -> tuple[int, bool]:
-    """The same for the refit program: weights y, into the rows of `points` (nodes, p).
-
-    matrix K (p, p), linear h (p,): the split-off form; the row −½y'Ky − ½ Σ ρᵢ² mᵢ with ρ = h − Ky
-    lies below the program's value at every mask m. Returns how many points, and whether the tree is closed.
-    """
-    p = linear.size
-    stack_pattern = np.empty((p + 2, p), np.int8)
-    stack_sign = np.empty((p + 2, p))
-    stack_fixed = np.empty((p + 2, p), np.int8)
-    stack_j = np.empty(p + 2, np.int64)
-    stack_target = np.empty(p + 2, np.int64)
-    pattern = root_pattern.copy()
-    wanted = root_pattern.copy()
-    sign = root_sign.copy()
-    fixed = np.full(p, FREE, np.int8)
-    y = np.zeros(p)
-    rho = np.empty(p)
-    spread = np.zeros(p)
-    members = np.empty(p, np.int64)
-    inverse = np.empty((p, p))
-    j = -1
-    target = 0
-    depth = 0
-    held = 0
+    state, pattern, fixed = states[0], node.system.pattern, node.fixed
+    state.branch = -1
+    depth, held = 0, 0
     for _ in range(points.shape[0]):
-        size = refit.build(matrix, pattern, inverse, members)
-        open_node = True
-        if j >= 0:
-            fixed[j] = target
-            open_node = reachable(fixed, keep)
-        if open_node:
-            if j >= 0:
-                refit.pattern_point(matrix, linear, keep, pattern, sign, inverse, members, size, y, rho, spread)
-                wanted[:] = pattern
-                wanted[j] = refit.IN if target == 1 else refit.OUT
-                refit.legal(keep, fixed, wanted, rho)
-                for i in range(p):
-                    if wanted[i] == refit.TIED and pattern[i] != refit.TIED:
-                        sign[i] = -1.0 if rho[i] < 0.0 else 1.0
-                size = refit.change_pattern(matrix, pattern, wanted, inverse, members, size)
-            size, bound, level, _, tied = refit.solve_node(
-                matrix, linear, sizes, keep, fixed, pattern, sign, inverse, members, size,
-                y, rho, spread, wanted, -np.inf, cut, accuracy, 40,
-            )  # fmt: skip
-            points[held] = y
+        going = entered(program, node, state)
+        if going:
+            state.size, state.bound, state.level, _, state.tied = refit.solve_node(
+                program, node, state.size, -np.inf, cut, ITERATIONS
+            )
+            copy(node.y, points[held])
             held += 1
-            open_node = bound < cut
-        if open_node:
-            j = -1
-            if tied > 0:
-                j = dearest_to_prune(pattern, sign, fixed, inverse, members, size, y, np.sqrt(level))
-            if j < 0:
-                for i in range(p):
-                    nearer = j < 0 or abs(abs(rho[i]) - np.sqrt(level)) < abs(abs(rho[j]) - np.sqrt(level))
-                    if fixed[i] == FREE and nearer:
-                        j = i
-            open_node = j >= 0
-        if open_node:
-            current = refit.dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy)
-            useful = False
-            for i in range(p):
-                if fixed[i] == FREE and i != j:
-                    reduced = 0.5 * (level - rho[i] * rho[i])
-                    if pattern[i] == refit.OUT and current + reduced >= cut:
-                        fixed[i] = 0
-                        useful = True
-                    elif pattern[i] == refit.IN and current - reduced >= cut:
-                        fixed[i] = 1
-                        useful = True
-            if not useful:
+            going = state.bound < cut
+        if going:
+            state.branch = dearest_or_nearest(node, state)
+            going = state.branch >= 0
+        if going:
+            if not fixed_by_levels(program, node, state, cut):
                 held -= 1
+            j = state.branch
             share = 1.0 if pattern[j] == refit.IN else 0.0
             if pattern[j] == refit.TIED:
-                share = sign[j] * y[j] / np.sqrt(level)
-            stack_pattern[depth] = pattern
-            stack_sign[depth] = sign
-            stack_fixed[depth] = fixed
-            stack_j[depth] = j
-            target = 1 if share > 0.5 else 0
-            stack_target[depth] = 1 - target
+                share = node.sign[j] * node.y[j] / np.sqrt(state.level)
+            state.target = 1 if share > 0.5 else 0
+            copy(pattern, stack.pattern[depth])
+            copy(node.sign, stack.sign[depth])
+            copy(fixed, stack.fixed[depth])
+            stack.nodes[depth].branch, stack.nodes[depth].target = j, 1 - state.target
             depth += 1
             continue
         if depth == 0:
             return held, True
         depth -= 1
-        pattern[:] = stack_pattern[depth]
-        sign[:] = stack_sign[depth]
-        fixed[:] = stack_fixed[depth]
-        j = stack_j[depth]
-        target = stack_target[depth]
+        copy(stack.pattern[depth], pattern)
+        copy(stack.sign[depth], node.sign)
+        copy(stack.fixed[depth], fixed)
+        state.branch, state.target = stack.nodes[depth].branch, stack.nodes[depth].target
     return held, False
+
+
+@merged
+def entered(program: refit.Program, node: refit.Node, state: Row) -> bool:
+    """The node's system, with its variable fixed. False: the count cannot be met any more."""
+    state.size = refit.build(program.matrix, node.system)
+    possible = True
+    if state.branch >= 0:
+        node.fixed[state.branch] = state.target
+        possible = reachable(node.fixed, program.keep)
+        if possible:
+            fill(node.spread, 0.0)
+            refit.pattern_point(program, node, state.size)
+            take_target(program, node, state)
+    return possible
+
+
+@merged
+def dearest_or_nearest(node: refit.Node, state: Row) -> int:
+    """The weight to branch on: the tie dearest to prune, else the free weight nearest to the threshold; −1: none."""
+    tau = np.sqrt(state.level)
+    j = -1
+    if state.tied > 0:
+        j = dearest_to_prune(node, state.size, tau)
+    if j < 0:
+        for i in range(node.fixed.size):
+            nearer = j < 0 or abs(abs(node.rho[i]) - tau) < abs(abs(node.rho[j]) - tau)
+            if node.fixed[i] == FREE and nearer:
+                j = i
+    return j
+
+
+@merged
+def fixed_by_levels(program: refit.Program, node: refit.Node, state: Row, cut: float) -> bool:
+    """Fix the weights, but for the branching one, whose other value costs `cut`. Whether any was."""
+    pattern, rho, fixed = node.system.pattern, node.rho, node.fixed
+    current = refit.dual_bound(program, fixed, node.y, rho, state.level)
+    useful = False
+    for i in range(fixed.size):
+        if fixed[i] == FREE and i != state.branch:
+            reduced = 0.5 * (state.level - rho[i] * rho[i])
+            if pattern[i] == refit.OUT and current + reduced >= cut:
+                fixed[i] = 0
+                useful = True
+            elif pattern[i] == refit.IN and current - reduced >= cut:
+                fixed[i] = 1
+                useful = True
+    return useful

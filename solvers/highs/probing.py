@@ -9,111 +9,154 @@ programming problems", ORSA J. Computing 6, 1994); repeated until nothing more i
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.stop import StopCheck
+from prunebench.kernels.compiled import ZERO, compiled, copy, merged
 from prunebench.kernels.relaxations.programs import HALF_ULP, SelectProgram
 from prunebench.kernels.trees.dives import SelectTree
 from prunebench.kernels.trees.points import reachable, repair
-from prunebench.kernels.trees.select_node import FAST, FREE, Pattern, bound_at, gradient_at
-from prunebench.kernels.trees.tableau import follow, optimum, price_at
+from prunebench.kernels.trees.select_node import FREE, Pattern, Point, Program, bound_at, gradient_at, point_at
+from prunebench.kernels.trees.select_tree import LEAST_TOLERANCE
+from prunebench.kernels.trees.tableau import ARRIVED, Tableau, follow, new_tableau, optimum, price_at
+
+SWEEPS = 4
+"""Room for so many sweeps a variable on the way to a child's optimum, which takes a few: a walk that needs more is
+given up."""
+MORE_SWEEPS = 8
+"""Room for so many sweeps more, for programs of a few variables."""
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
-def probe(
-    matrix: FloatArray,
-    linear: FloatArray,
-    count: int,
-    rounding: float,
-    x: FloatArray,
-    fixed: Pattern,
-    cut: float,
-    promise: float,
-    order: IndexArray,
-) -> tuple[float, int]:
-    """Fix what the relaxations allow, in place, from the feasible x. Returns the safe bound with what is fixed,
-    and how many variables were fixed; `order` (p,) begins with them, in the order in which they were.
+def probe(program: Program, x: FloatArray, fixed: Pattern, cut: float, promise: float) -> tuple[float, IndexArray]:
+    """Fix what the relaxations allow, in place, from the feasible x (p,), which becomes their optimum.
 
-    matrix (p, p), linear (p,): the convexified objective. A bound of `cut` or more: nothing is better.
-    A child is solved only where the bound's rise, to second order and without the box, is at least
-    `promise` of what it must rise.
+    A bound of `cut` or more: nothing is better. A child is solved only where the bound's rise, to second order and
+    without the box, is at least `promise` of what it must rise.
+    Returns the safe bound with what is fixed, and which variables were fixed, in their order.
     """
-    p = linear.size
-    variance = np.empty(p)
-    grad = np.empty(p)
-    slope = np.empty(p)
-    reduced = np.empty(p)
-    basic = np.zeros(p, np.bool_)
-    tableau = np.empty((p + 1, p + 1))
-    sweeps = (np.empty((4 * p + 8, p + 1)), np.empty(4 * p + 8, np.int64), np.empty((4 * p + 8, 2)))
+    p = x.size
+    order = np.empty(p, np.int64)
+    bound, made = _probe(
+        program, point_at(x, fixed), point_at(np.empty(p), fixed), new_tableau(p, SWEEPS * p + MORE_SWEEPS), cut,
+        promise, order,
+    )  # fmt: skip
+    return float(bound), order[:made]
+
+
+@compiled(fast=True, allocates=True)
+def _probe(
+    program: Program, point: Point, child: Point, tableau: Tableau, cut: float, promise: float, order: IndexArray
+) -> tuple[float, int]:
+    """child : room for a point, with the same `fixed`. Returns the bound, and how many entries `order` has."""
+    x, fixed = point.x, point.fixed
+    variance = np.empty(x.size)
     bound = -np.inf
     made = 0
     changed = True
     while changed:
         changed = False
-        size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
-        if size == 0:
-            return max(bound, bound_at(matrix, linear, x, grad, price, fixed, count, rounding)), made
-        bound = max(bound, bound_at(matrix, linear, x, grad, price, fixed, count, rounding))
-        if bound >= cut:
+        size, price = optimum(program, point, tableau, LEAST_TOLERANCE)
+        bound = max(bound, bound_at(program, point, price))
+        if size == 0 or bound >= cut:
             return bound, made
-        for i in range(p):
-            if fixed[i] == FREE:
-                cost = grad[i] - price
-                if x[i] == 0.0 and bound + cost >= cut:
-                    fixed[i] = 0
-                elif x[i] == 1.0 and bound - cost >= cut:
-                    fixed[i] = 1
-                if fixed[i] != FREE:
-                    order[made] = i
-                    made += 1
-        for i in range(p):
-            variance[i] = (-tableau[i + 1, i + 1] if basic[i] else 1.0 / (matrix[i, i] + 1e-300)) + 1e-300
-        for j in range(p):
+        made = fix_cheap(point, price, bound, cut, order, made)
+        variances(program.matrix, point, tableau, variance)
+        for j in range(x.size):
             if fixed[j] != FREE:
                 continue
-            for side in range(2):
-                if x[j] == float(side):
-                    # the optimum itself: no bound beyond the node's
-                    continue
-                move = float(side) - x[j]
-                rise = max((grad[j] - price) * move, 0.0) + 0.5 * move * move / variance[j]
-                if rise < promise * (cut - bound):
-                    continue
-                fixed[j] = side
-                closed = not reachable(fixed, count)
-                if not closed:
-                    child = x.copy()
-                    reduced[:] = grad - price
-                    inside = basic.copy()
-                    left, _, state = follow(
-                        matrix, child, reduced, fixed, tableau, sweeps, 0, inside, size, j, float(side), np.inf
-                    )
-                    if state == 1:
-                        gradient_at(matrix, linear, child, slope)
-                        own = price_at(slope, inside, left)
-                        closed = bound_at(matrix, linear, child, slope, own, fixed, count, rounding) >= cut
-                fixed[j] = FREE
-                if closed:
-                    fixed[j] = 1 - side
-                    break
-            if fixed[j] != FREE:
-                changed = True
-                order[made] = j
-                made += 1
-                x[j] = float(fixed[j])
-                if not reachable(fixed, count):
-                    return np.inf, made
-                gradient_at(matrix, linear, x, grad)
-                repair(x, fixed, grad, count)
-                size, price = optimum(matrix, linear, x, grad, fixed, tableau, sweeps, basic, 1e-9)
-                if size == 0:
-                    break
-                bound = max(bound, bound_at(matrix, linear, x, grad, price, fixed, count, rounding))
-                if bound >= cut:
-                    return bound, made
+            value = only_value(program, point, child, tableau, (size, price, bound, cut), promise, variance, j)
+            if value < 0:
+                continue
+            fixed[j] = value
+            changed = True
+            order[made] = j
+            made += 1
+            x[j] = float(value)
+            if not reachable(fixed, program.ones):
+                return np.inf, made
+            gradient_at(program.matrix, program.linear, x, point.grad)
+            repair(x, fixed, point.grad, program.ones)
+            size, price = optimum(program, point, tableau, LEAST_TOLERANCE)
+            if size == 0:
+                break
+            bound = max(bound, bound_at(program, point, price))
+            if bound >= cut:
+                return bound, made
     return bound, made
+
+
+@merged
+def fix_cheap(point: Point, price: float, bound: float, cut: float, order: IndexArray, made: int) -> int:
+    """Fix the variables at a bound whose reduced costs say that the other costs `cut`; `order` goes on with them."""
+    x, fixed = point.x, point.fixed
+    for i in range(x.size):
+        if fixed[i] == FREE:
+            cost = point.grad[i] - price
+            if x[i] == 0.0 and bound + cost >= cut:
+                fixed[i] = 0
+            elif x[i] == 1.0 and bound - cost >= cut:
+                fixed[i] = 1
+            if fixed[i] != FREE:
+                order[made] = i
+                made += 1
+    return made
+
+
+@merged
+def variances(matrix: FloatArray, point: Point, tableau: Tableau, out: FloatArray) -> None:
+    """The inverse of each variable's curvature while the others follow; at a bound, of its own."""
+    for i in range(out.size):
+        own = -tableau.sheet[i + 1, i + 1] if point.basic[i] else 1.0 / (matrix[i, i] + 1e-300)
+        out[i] = own + 1e-300
+
+
+@merged
+def only_value(
+    program: Program,
+    point: Point,
+    child: Point,
+    tableau: Tableau,
+    at: tuple[int, float, float, float],
+    promise: float,
+    variance: FloatArray,
+    j: int,
+) -> int:
+    """The one value that variable j can have in a better solution; −1: it may have both, for all that is known.
+
+    at : how many variables are basic, the price of the count, the bound and the cut-off
+    """
+    size, price, bound, cut = at
+    value = -1
+    for side in range(2):
+        # where x_j is there already, the optimum itself has no bound beyond the node's
+        if value < 0 and point.x[j] != float(side):
+            move = float(side) - point.x[j]
+            rise = max((point.grad[j] - price) * move, 0.0) + 0.5 * move * move / variance[j]
+            if rise >= promise * (cut - bound):
+                point.fixed[j] = side
+                if child_bound(program, point, child, tableau, size, price, j, side) >= cut:
+                    value = 1 - side
+                point.fixed[j] = FREE
+    return value
+
+
+@merged
+def child_bound(
+    program: Program, point: Point, child: Point, tableau: Tableau, size: int, price: float, j: int, side: int
+) -> float:
+    """A safe bound of the node with x_j fixed to `side`; inf where it holds no mask, −inf where the walk gives up."""
+    bound = np.inf
+    if reachable(point.fixed, program.ones):
+        bound = -np.inf
+        copy(point.x, child.x)
+        copy(point.basic, child.basic)
+        for i in range(child.x.size):
+            child.reduced[i] = point.grad[i] - price
+        left, _, ended = follow(program, child, tableau, size, ZERO, j, float(side), np.inf)
+        if ended == ARRIVED:
+            gradient_at(program.matrix, program.linear, child.x, child.grad)
+            bound = bound_at(program, child, price_at(child.grad, child.basic, left))
+    return bound
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,8 +235,8 @@ def reduced(program: SelectProgram, tree: SelectTree, objective: float) -> Reduc
     p = program.linear.size
     cut = program.inner(objective) - tree.margin
     point, _, _ = tree.root_proof()
-    fixed, order = np.full(p, FREE, np.int8), np.empty(p, np.int64)
-    bound, made = probe(tree.matrix, tree.linear, program.count, tree.slack, point, fixed, cut, 0.0, order)
+    fixed = np.full(p, FREE, np.int8)
+    bound, order = probe(tree.convexified(), point, fixed, cut, 0.0)
     free, ones = np.flatnonzero(fixed == FREE), fixed == 1
     inner = program.quadratic[:, ones].sum(axis=1)
     linear = program.linear + inner
@@ -212,5 +255,5 @@ def reduced(program: SelectProgram, tree: SelectTree, objective: float) -> Reduc
     doubt = (tree.margin + tree.slack + 2.0 * left.rounding) / program.scale
     return Reduced(
         left, free, fixed == 0, program.outer(bound), program.outer(cut), closed, tree.shift[free], doubt,
-        (Fixings(tree, order[:made], fixed),),
+        (Fixings(tree, order, fixed),),
     )  # fmt: skip

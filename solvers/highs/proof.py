@@ -61,7 +61,7 @@ class Trail:
             # where time was short the next tree's shift may be the worse one: this one's bound is written down
             end = (self._add(end), -1)
             self._open[end] = start
-        self._tree, self._free, self._near = tree, np.flatnonzero(start == FREE), tree.root()[0]
+        self._tree, self._free, self._near = tree, np.flatnonzero(start == FREE), tree.root().x
         shift = np.zeros(start.size)
         shift[self._free] = tree.shift / tree.scale
         self._row = self._writer.relaxation(shift, start)

@@ -4,15 +4,21 @@ import numpy as np
 import pytest
 
 from prunebench.kernels.trees.frames import put_in, restrict
-from prunebench.kernels.trees.select_node import FREE, Records
-from prunebench.kernels.trees.select_tree import explore
-from prunebench.kernels.trees.tableau import build, diagonal_of, follow, push, row_of, sweep_all, sweep_now
+from prunebench.kernels.trees.select_node import FREE, Point, Program
+from prunebench.kernels.trees.select_tree import OpenNode, dive
+from prunebench.kernels.trees.tableau import (
+    ARRIVED,
+    build,
+    diagonal_of,
+    follow,
+    new_tableau,
+    push,
+    row_of,
+    sweep_all,
+    sweep_now,
+)
 
 N = 9
-
-
-def stacks(n, capacity=64):
-    return np.empty((capacity, n + 1)), np.empty(capacity, np.int64), np.empty((capacity, 2))
 
 
 def convex(seed, n=N):
@@ -49,45 +55,44 @@ def textbook(matrix, inside):
 def test_a_tableau_is_what_its_definition_says(seed):
     matrix, _ = convex(seed)
     inside = np.random.default_rng(seed).permutation(N) < 4
-    tableau, basic = np.empty((N + 1, N + 1)), inside.copy()
-    assert build(matrix, tableau, stacks(N, 1), basic) == 4
-    np.testing.assert_allclose(tableau, textbook(matrix, inside), rtol=1e-9, atol=1e-9)
+    tableau = new_tableau(N)
+    assert build(matrix, tableau, inside.copy()) == 4
+    np.testing.assert_allclose(tableau.sheet, textbook(matrix, inside), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_and_diagonal_after_sweeps_are_those_of_the_swept_tableau(seed):
     matrix, _ = convex(seed)
-    tableau, basic, sweeps = np.empty((N + 1, N + 1)), np.arange(N) < 4, stacks(N)
-    build(matrix, tableau, stacks(N, 1), basic)
+    tableau = new_tableau(N, 64)
+    build(matrix, tableau, np.arange(N) < 4)
     made = 0
     for i, sign in ((6, 1.0), (1, -1.0), (8, 1.0), (6, -1.0), (1, 1.0)):
-        made = push(tableau, sweeps, made, i + 1, sign, 0.0)
+        made = push(tableau, made, i + 1, sign, 0.0)
     expected = textbook(matrix, np.isin(np.arange(N), (0, 1, 2, 3, 8)))
     row, diagonal = np.empty(N + 1), np.empty(N + 1)
     for k in range(N + 1):
-        row_of(tableau, sweeps, made, k, row)
+        row_of(tableau, made, k, row)
         np.testing.assert_allclose(row, expected[k], rtol=1e-7, atol=1e-8)
-    diagonal_of(tableau, sweeps, made, diagonal)
+    diagonal_of(tableau, made, diagonal)
     np.testing.assert_allclose(diagonal, expected.diagonal(), rtol=1e-7, atol=1e-8)
     free = np.array([0, 1, 2, 3, 5, 8])
     part = np.empty((7, 7))
-    restrict(tableau, sweeps, made, free, part)
+    restrict(tableau, made, free, part)
     kept = np.concatenate([[0], free + 1])
     np.testing.assert_allclose(part, expected[np.ix_(kept, kept)], rtol=1e-7, atol=1e-8)
-    sweep_all(tableau, sweeps, made)
-    np.testing.assert_allclose(tableau, expected, rtol=1e-7, atol=1e-8)
-    sweep_now(tableau, stacks(N, 1), 9, -1.0)
-    np.testing.assert_allclose(tableau, textbook(matrix, np.arange(N) < 4), rtol=1e-7, atol=1e-8)
+    sweep_all(tableau, made)
+    np.testing.assert_allclose(tableau.sheet, expected, rtol=1e-7, atol=1e-8)
+    sweep_now(tableau, 9, -1.0)
+    np.testing.assert_allclose(tableau.sheet, textbook(matrix, np.arange(N) < 4), rtol=1e-7, atol=1e-8)
 
 
 def test_a_sweep_without_room_or_on_a_singular_pivot_is_refused():
     matrix, _ = convex(0)
-    tableau, basic = np.empty((N + 1, N + 1)), np.arange(N) < 2
-    build(matrix, tableau, stacks(N, 1), basic)
-    full = stacks(N, 1)
-    assert push(tableau, full, 0, 5, 1.0, 0.0) == 1
-    assert push(tableau, full, 1, 6, 1.0, 0.0) == 1
-    assert push(tableau, stacks(N), 0, 5, 1.0, 1e9) == 0
+    tableau = new_tableau(N)
+    build(matrix, tableau, np.arange(N) < 2)
+    assert push(tableau, 0, 5, 1.0, 1e9) == 0
+    assert push(tableau, 0, 5, 1.0, 0.0) == 1
+    assert push(tableau, 1, 6, 1.0, 0.0) == 1
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -133,13 +138,14 @@ def test_a_walk_ends_at_the_optimum_with_the_variable_at_its_target(seed):
     j = int(np.flatnonzero(basic)[0])
     gradient = matrix @ x + linear
     reduced = gradient - gradient[basic].mean()
-    tableau = np.empty((N + 1, N + 1))
+    tableau = new_tableau(N, 64)
     fixed = np.full(N, FREE, np.int8)
-    build(matrix, tableau, stacks(N, 1), basic.copy())
+    build(matrix, tableau, basic.copy())
     fixed[j] = 1
-    _, _, state = follow(matrix, x, reduced, fixed, tableau, stacks(N), 0, basic, int(basic.sum()), j, 1.0, np.inf)
+    program, point = Program(matrix, linear, count, 0.0), Point(x, gradient, reduced, fixed, basic)
+    _, _, ended = follow(program, point, tableau, int(basic.sum()), 0, j, 1.0, np.inf)
     expected = relaxed([(1.0, 1.0) if i == j else (0.0, 1.0) for i in range(N)])
-    assert state == 1
+    assert ended == ARRIVED
     value = 0.5 * x @ matrix @ x + linear @ x
     assert value == pytest.approx(0.5 * expected @ matrix @ expected + linear @ expected, rel=1e-5, abs=1e-5)
     assert x.sum() == pytest.approx(count)
@@ -153,30 +159,25 @@ def test_a_search_in_pieces_through_many_frames_finds_the_optimum(seed, limit, s
     matrix, linear = convex(seed, n)
     matrix[np.diag_indices(n)] += 1.0
     linear = linear - 0.5 * count
-    room = n + 2 + min(limit, 40)
-    out = np.empty((room, n)), np.empty((room, n), np.int8), np.empty((room, 2), np.int64), np.empty(room)
-    parents, records = np.empty(room, np.int64), Records.of(0, n)
+    program = Program(matrix, linear, count, 1e-9)
     best = np.inf
-    open_nodes = [(np.full(n, count / n), np.full(n, FREE, np.int8), -1, 0.0, -np.inf)]
+    open_nodes = [OpenNode(np.full(n, count / n), np.full(n, FREE, np.int8), -1, 0.0, -np.inf, -1)]
     while open_nodes:
-        chosen = np.zeros(n)
         node = open_nodes.pop()
-        ceiling = node[4] + step if np.isfinite(node[4]) else np.inf
-        found, nodes, left, closed, made = explore(
-            matrix, linear, count, 1e-9, 1e-8, *node, chosen, best, limit, ceiling, *out, parents, records
-        )
-        assert (closed, made) == (np.inf, 0)
-        assert nodes <= limit
-        if found < best:
-            assert chosen.sum() == count
-            assert found == pytest.approx(0.5 * chosen @ matrix @ chosen + linear @ chosen, abs=1e-9)
-            best = found
-        points, fixed, branch, bound = out
-        for a in range(left):
-            assert points[a].sum() == pytest.approx(count)
-            assert bound[a] >= node[4]
-            assert branch[a, 0] >= 0 or bound[a] >= ceiling
-            open_nodes.append((points[a].copy(), fixed[a].copy(), int(branch[a, 0]), float(branch[a, 1]), bound[a]))
+        ceiling = node.bound + step if np.isfinite(node.bound) else np.inf
+        found = dive(program, node, best, 1e-8, limit, ceiling, recorded=False)
+        assert found.closed == np.inf
+        assert found.records.parent.size == 0
+        assert found.nodes <= limit
+        if found.value < best:
+            assert found.x.sum() == count
+            assert found.value == pytest.approx(0.5 * found.x @ matrix @ found.x + linear @ found.x, abs=1e-9)
+            best = found.value
+        for left in found.left:
+            assert left.x.sum() == pytest.approx(count)
+            assert left.bound >= node.bound
+            assert left.branch >= 0 or left.bound >= ceiling
+        open_nodes += found.left
     from itertools import combinations
 
     values = []

@@ -14,10 +14,11 @@ from prunebench.core.proof import ProofWriter, Signs
 from prunebench.core.stop import never
 from prunebench.kernels.relaxations.certificate import shift_bound
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
-from prunebench.kernels.trees import dives
+from prunebench.kernels.trees import refit_node, refit_tree
 from prunebench.kernels.trees.dives import Dive, RefitTree, SelectTree
 from prunebench.kernels.trees.refit_node import dual_bound, square_end
-from prunebench.kernels.trees.select_node import FREE, Records, bound_at, gradient_at
+from prunebench.kernels.trees.select_node import FREE, Program, Records, bound_at, gradient_at, point_at
+from prunebench.kernels.trees.select_tree import OpenNode
 from prunebench.proofs import check, enumeration
 from prunebench.proofs.check import proved_bound
 from prunebench.proofs.relaxations import Costs, Curvature, Tangent, expansion
@@ -56,17 +57,18 @@ def test_a_certificates_bound_from_a_point_beside_the_plane_is_below_the_optimum
 
 
 def test_a_nodes_point_is_brought_back_onto_the_plane_before_its_bound_is_taken():
-    linear, fixed = np.zeros(P), np.full(P, FREE, np.int8)
+    program, fixed = Program(OFF_PLANE, np.zeros(P), KEEP, 0.0), np.full(P, FREE, np.int8)
     optimum = min(0.5 * x @ OFF_PLANE @ x for x in _binaries())
     for x in (np.full(P, 0.6), np.full(P, 0.3), np.array([0.9, 0.9, 0.9, 0.0])):
-        gradient = np.empty(P)
-        gradient_at(OFF_PLANE, linear, x, gradient)
-        bound = bound_at(OFF_PLANE, linear, x, gradient, float(gradient.mean()), fixed, KEEP, 0.0)
+        point = point_at(x, fixed)
+        gradient_at(program.matrix, program.linear, x, point.grad)
+        bound = bound_at(program, point, float(point.grad.mean()))
         assert x.sum() == pytest.approx(KEEP, abs=1e-15)
-        assert gradient == pytest.approx(OFF_PLANE @ x)
+        assert point.grad == pytest.approx(OFF_PLANE @ x)
         assert -np.inf < bound <= optimum
-    x = np.array([1.0, 1.0, 1.0, 0.0])
-    assert bound_at(OFF_PLANE, linear, x, OFF_PLANE @ x, 0.0, fixed, KEEP, 0.0) == -np.inf
+    point = point_at(np.array([1.0, 1.0, 1.0, 0.0]), fixed)
+    point.grad[:] = OFF_PLANE @ point.x
+    assert bound_at(program, point, 0.0) == -np.inf
 
 
 def _binaries():
@@ -105,8 +107,9 @@ def test_a_dual_bound_allows_for_what_the_arrays_are_off_by():
         for y in (np.zeros(5), rng.normal(size=5)):
             rho = computed - true @ y
             level = float(np.sort(rho**2)[-keep])
-            assert dual_bound(computed, sizes, keep, fixed, y, rho, level, accuracy) <= least
-            caught += dual_bound(computed, sizes, keep, fixed, y, rho, level, 0.0) > least
+            program = refit_node.Program(true, computed, sizes, keep, accuracy)
+            assert dual_bound(program, fixed, y, rho, level) <= least
+            caught += dual_bound(program._replace(accuracy=0.0), fixed, y, rho, level) > least
     # without what rounding takes it would not hold
     assert caught > 5
 
@@ -131,7 +134,7 @@ class OneDive:
         self.singles, self.closed = singles, closed
 
     def root(self):
-        return (-1,)
+        return OpenNode(np.zeros(P), np.full(P, FREE, np.int8), -1, 0.0, -np.inf, -1)
 
     def below(self, node, best):
         return None
@@ -166,7 +169,7 @@ def test_single_masks_for_which_a_dive_has_no_room_lower_what_it_proves(monkeypa
         if tree is None:
             continue
         held = tree.dive(tree.root(), program.inner(upper), 1000)
-        monkeypatch.setattr(dives, "SINGLES", 0)
+        monkeypatch.setattr(refit_tree, "SINGLES", 0)
         none = tree.dive(tree.root(), program.inner(upper), 1000)
         monkeypatch.undo()
         assert (none.singles, none.nodes, held.closed) == ([], held.nodes, np.inf)
@@ -207,11 +210,10 @@ def test_reduced_costs_are_added_to_their_own_points_bound_and_not_to_a_better_o
             tree = SelectTree(program, above, never, np.zeros(p))
         else:
             tree = RefitTree.of(program, above, never)
-        *root, _, record = tree.root()
         # what is known of all masks, and far above what the root's point proves
-        dive = tree.dive((*root, optimum - 0.01 * (above - optimum), record), above, 1)
+        dive = tree.dive(tree.root()._replace(bound=optimum - 0.01 * (above - optimum)), above, 1)
         chosen = (~best.mask if mode == "select" else best.mask).astype(np.int8)
-        under = [((fixed == FREE) | (fixed == chosen)).all() for _, (*_, fixed, _, _, _, _) in dive.left]
+        under = [((node.fixed == FREE) | (node.fixed == chosen)).all() for _, node in dive.left]
         assert any(under) or dive.value < optimum + 1e-6, seed
 
 

@@ -167,6 +167,23 @@ def test_a_search_that_cares_for_the_bound_proves_the_same_and_knows_more_when_s
     assert sum(shallow) > sum(deep)
 
 
+@pytest.mark.parametrize(("mode", "room"), [("select", "SHEETS"), ("refit", "PACKED")])
+def test_a_dive_whose_workspace_has_to_grow_finds_the_same(monkeypatch, mode, room):
+    from prunebench.kernels.trees import refit_tree, select_tree
+
+    block = gradient_block(40, 20, 15, mode)
+    plenty = solve(block, "branch-and-bound")
+    tree = select_tree if mode == "select" else refit_tree
+    calls = []
+    explore = tree.explore
+    monkeypatch.setattr(tree, room, 2 if mode == "select" else 0)
+    monkeypatch.setattr(tree, "explore", lambda *given: calls.append(explore(*given)) or calls[-1])
+    scarce = solve(block, "branch-and-bound")
+    assert False in calls
+    assert (scarce.details["nodes"], scarce.lower_bound) == (plenty.details["nodes"], plenty.lower_bound)
+    assert (scarce.mask == plenty.mask).all()
+
+
 def test_the_select_root_is_the_optimum_that_highs_finds():
     from prunebench.kernels.trees.dives import SelectTree
 
@@ -195,23 +212,19 @@ def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_bot
     p = block.p
 
     def relaxed(fixed):
-        pattern, sign, *_ = tree.root()
-        pattern[fixed == 0], pattern[fixed == 1] = refit.OUT, refit.IN
-        refit.legal(tree.keep, fixed, pattern, tree.split.point.rho)
-        members, inverse = np.empty(p, np.int64), np.empty((p, p))
-        y, rho, spread = np.zeros(p), np.empty(p), np.zeros(p)
-        size = refit.build(tree.matrix, pattern, inverse, members)
-        size, bound, level, _, _ = refit.solve_node(
-            tree.matrix, tree.linear, tree.sizes, tree.keep, fixed, pattern, sign, inverse, members, size,
-            y, rho, spread, pattern.copy(), -np.inf, np.inf, tree.accuracy, 500,
-        )  # fmt: skip
-        return bound, pattern, sign, inverse, members, size, y, spread, np.sqrt(level)
+        root = tree.root()
+        root.pattern[fixed == 0], root.pattern[fixed == 1] = refit.OUT, refit.IN
+        refit.legal(tree.keep, fixed, root.pattern, tree.split.point.rho)
+        node = refit.node_of(root.pattern, root.sign, fixed)
+        size = refit.build(tree.matrix, node.system)
+        size, bound, level, _, _ = refit.solve_node(tree.split_off(), node, size, -np.inf, np.inf, 500)
+        return bound, node, size, np.sqrt(level)
 
     free = np.full(p, FREE, np.int8)
-    root, pattern, sign, inverse, members, size, y, spread, tau = relaxed(free)
-    ties = np.flatnonzero(pattern == refit.TIED)
+    root, node, size, tau = relaxed(free)
+    ties = np.flatnonzero(node.system.pattern == refit.TIED)
     assert ties.size > 3
-    chosen = tied_branching_variable(tree.keep, pattern, sign, free, inverse, members, size, y, spread, tau)
+    chosen = tied_branching_variable(tree.split_off(), node, size, tau)
     rises = {}
     for i in ties:
         ways = []
@@ -222,9 +235,8 @@ def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_bot
             ways.append(max(relaxed(fixed)[0] - root, 0.0))
         rises[i] = min(ways) + 0.2 * max(ways)
     assert rises[chosen] >= np.quantile(list(rises.values()), 0.7)
-    only = free.copy()
-    only[ties] = 1
-    assert tied_branching_variable(tree.keep, pattern, sign, only, inverse, members, size, y, spread, tau) == -1
+    node.fixed[ties] = 1
+    assert tied_branching_variable(tree.split_off(), node, size, tau) == -1
 
 
 def test_the_refit_root_is_the_optimum_that_highs_finds():

@@ -112,9 +112,7 @@ def test_tangents_at_the_leaves_of_a_closed_tree_exclude_every_mask_and_none_lie
     root, _, _ = tree.root_proof()
     cut = program.inner(values.min()) - tree.margin
     points = np.empty((500, p))
-    held, closed, branch = relaxation_points(
-        tree.matrix, tree.linear, tree.count, tree.slack, root, np.full(p, FREE, np.int8), cut, points
-    )
+    held, closed, branch = relaxation_points(tree.convexified(), root, np.full(p, FREE, np.int8), cut, points)
     assert closed
     assert branch >= 0
     gradients = tree.linear + points[:held] @ tree.matrix
@@ -123,9 +121,7 @@ def test_tangents_at_the_leaves_of_a_closed_tree_exclude_every_mask_and_none_lie
     assert (tangents <= program.inner(values) + tree.slack).all()
     assert (tangents.max(axis=0) >= cut - tree.slack).all()
     # a tree that may not grow says so, and its first point is no proof
-    assert not relaxation_points(
-        tree.matrix, tree.linear, tree.count, tree.slack, root, np.full(p, FREE, np.int8), cut, np.empty((2, p))
-    )[1]
+    assert not relaxation_points(tree.convexified(), root, np.full(p, FREE, np.int8), cut, np.empty((2, p)))[1]
 
 
 def test_the_model_of_a_part_is_infeasible_below_the_optimum_and_finds_a_mask_above_it():
@@ -238,10 +234,10 @@ def test_refit_tangents_exclude_every_mask_and_none_lies_above_the_objective(see
     values = np.array([block.evaluate(mask) for mask in masks])
     program = RefitProgram.of(block, values.min())
     tree = RefitTree.of(program, program.inner(values.min()), never)
-    pattern, sign, *_ = tree.root()
+    root = tree.root()
     cut = program.inner(values.min()) - tree.margin
     points = np.empty((500, p))
-    held, closed = refit_points(tree.matrix, tree.linear, tree.sizes, keep, tree.accuracy, pattern, sign, cut, points)
+    held, closed = refit_points(tree.split_off(), root.pattern, root.sign, cut, points)
     assert closed
     slopes, constants = refit_tangents(tree, tree.accuracy, points[:held])
     tangents = constants[:, None] + slopes @ masks.T

@@ -1,45 +1,57 @@
 """Which variable a tree branches on: what fixing it costs both ways, to second order."""
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit
 
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
-from prunebench.kernels.trees.refit_node import TIED
-from prunebench.kernels.trees.select_node import FREE, Pattern
-from prunebench.kernels.trees.tableau import Sweeps, row_of
+from prunebench.core.arrays import FloatArray
+from prunebench.kernels.compiled import compiled, largest, merged
+from prunebench.kernels.trees.refit_node import TIED, Node, Program
+from prunebench.kernels.trees.select_node import FREE, Point
+from prunebench.kernels.trees.tableau import Tableau, row_of
 
-CANDIDATES, BALANCE, DEARER = 8, 0.7, 0.4
-"""How many variables are looked at for branching, the power of x(1 − x) that picks them, the dearer way's share."""
-TIED_CANDIDATES, TIED_DEARER, TIED_OVERSHOOT = 16, 0.2, 0.5
-"""The same of mode refit, and the share of what the followers' overshoot costs if nothing else gives way."""
+CANDIDATES = 8
+"""How many variables are looked at closer, mode select: a row of the tableau each."""
+BALANCE = 0.7
+"""The power of x(1 − x) by which those are picked; 0 would not care how fractional a variable is. By trial."""
+DEARER = 0.4
+"""Mode select: how much the dearer way of fixing a variable counts beside the cheaper, which counts 1. By trial."""
+TIED_CANDIDATES = 16
+"""How many variables are looked at closer, mode refit: O(ties) each, so twice as many."""
+TIED_DEARER = 0.2
+"""Mode refit: how much the dearer way counts beside the cheaper. By trial."""
+TIED_OVERSHOOT = 0.5
+"""Mode refit: the part of what bringing each follower back alone would cost that is counted; together they cost less.
+By trial."""
+FRACTIONAL = 1e-7
+"""How far from both its bounds a variable is that can be branched on, as a part of their distance."""
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def branching_variable(
-    x: FloatArray, diagonal: FloatArray, basic: BoolArray, tableau: FloatArray, sweeps: Sweeps, made: int
-) -> int:
-    """The fractional variable whose fixing costs most; -1: none.
+@compiled(inner=True, allocates=True)
+def branching_variable(point: Point, diagonal: FloatArray, tableau: Tableau, made: int) -> int:
+    """The fractional variable whose fixing costs most; −1: none. diagonal (n + 1,): the tableau's, after `made` sweeps.
 
     The CANDIDATES with the largest (x(1 − x))^BALANCE over their variance in the inverse are looked at closer.
     Fixing one costs half the square of its way over its variance, to 0 and to 1, and as much for
     what the others, which follow it, then overshoot their bounds by. What counts is the dearer way
     too: of two children the one that is not cut off at once carries on the tree.
     """
+    x, basic = point.x, point.basic
     n = x.size
     key = np.empty(n)
     some = 0
     for i in range(n):
         key[i] = -1.0
-        if basic[i] and 1e-7 < x[i] < 1.0 - 1e-7:
+        if basic[i] and FRACTIONAL < x[i] < 1.0 - FRACTIONAL:
             key[i] = (x[i] * (1.0 - x[i])) ** BALANCE / (1e-300 - diagonal[i + 1])
             some += 1
     best = -1
     score = -1.0
     row = np.empty(n + 1)
     for _ in range(min(some, CANDIDATES)):
-        i = int(np.argmax(key))
+        i = largest(key)
         key[i] = -1.0
-        row_of(tableau, sweeps, made, i + 1, row)
+        row_of(tableau, made, i + 1, row)
         own = 0.5 / (1e-300 - diagonal[i + 1])
         down = x[i] * x[i] * own
         up = (1.0 - x[i]) * (1.0 - x[i]) * own
@@ -56,33 +68,58 @@ def branching_variable(
     return best
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(inner=True)
 def overshoot(value: float) -> float:
     """The squared distance from the interval [0, 1]."""
     over = max(-value, value - 1.0, 0.0)
     return over * over
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def tied_branching_variable(
-    keep: int,
-    pattern: Pattern,
-    sign: FloatArray,
-    fixed: Pattern,
-    inverse: FloatArray,
-    members: IndexArray,
-    size: int,
-    y: FloatArray,
-    spread: FloatArray,
-    tau: float,
-) -> int:
-    """Mode refit: the free tied variable whose fixing costs most; -1: none.
+class Fixing(NamedTuple):
+    """What fixing each member of a pattern costs by itself, mode refit; float64 (size,) each.
+
+    value : |yᵢ| of a tie, with the sign it is tied at;  variance : its entry of V, see below
+    down : the cost of pruning it;  step, up : the slope of keeping it against the cost of its way, and the cost
+    key : what it is worth without its followers; −1 where it cannot be branched on
+    """
+
+    value: FloatArray
+    variance: FloatArray
+    down: FloatArray
+    step: FloatArray
+    up: FloatArray
+    key: FloatArray
+
+
+@compiled(allocates=True)
+def tied_branching_variable(program: Program, node: Node, size: int, tau: float) -> int:
+    """Mode refit: the free tied variable whose fixing costs most; −1: none. tau: the threshold of |ρ|.
 
     With t ties for `left` places the node minimises q(y) + (Σ|y| of the ties)²/(2·left), whose inverse
     V on the members is `inverse` less a multiple of spread spread'. Pruning i takes yᵢ to 0 and costs
     yᵢ²/(2 Vᵢᵢ). Keeping it adds κ/2 (|yᵢ| − τ)², κ = left/(left − 1), so with c the slope of |yᵢ| − τ it
     costs κ (τ − |yᵢ|)²/(2 (1 + κ c'Vc)). The others follow; what takes them below 0 or above τ counts too.
     """
+    left, bottom = places_of_ties(program.keep, node, size)
+    fixing = Fixing(np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
+    some = cost_alone(node, size, tau, left, bottom, fixing)
+    best = -1
+    score = -1.0
+    lower, upper = np.empty(size), np.empty(size)
+    for _ in range(min(some, TIED_CANDIDATES)):
+        c = largest(fixing.key)
+        fixing.key[c] = -1.0
+        worth = cost_with_followers(node, c, left, bottom, fixing, lower, upper)
+        if worth > score:
+            score = worth
+            best = node.system.members[c]
+    return best
+
+
+@merged
+def places_of_ties(keep: int, node: Node, size: int) -> tuple[float, float]:
+    """How many places the ties share, and that with the ties' curvature: the denominator of the threshold."""
+    pattern, members, sign, spread = node.system.pattern, node.system.members, node.sign, node.spread
     left = float(keep)
     bottom = 0.0
     for a in range(size):
@@ -90,88 +127,90 @@ def tied_branching_variable(
             bottom += sign[members[a]] * spread[a]
         else:
             left -= 1.0
-    bottom += left
+    return left, bottom + left
+
+
+@merged
+def cost_alone(node: Node, size: int, tau: float, left: float, bottom: float, fixing: Fixing) -> int:
+    """Fill in `fixing`. Returns how many members can be branched on."""
+    pattern, members, inverse = node.system.pattern, node.system.members, node.system.inverse
+    sign, spread = node.sign, node.spread
+    value, variance, down, up, step = fixing.value, fixing.variance, fixing.down, fixing.up, fixing.step
     ratio = left / (left - 1.0) if left > 1.0 else 1e6
-    value, variance = np.empty(size), np.empty(size)
-    down, up, step, key = np.empty(size), np.empty(size), np.empty(size), np.full(size, -1.0)
     some = 0
     for a in range(size):
         i = members[a]
-        value[a] = sign[i] * y[i]
+        fixing.key[a] = -1.0
+        value[a] = sign[i] * node.y[i]
         variance[a] = max(inverse[a, a] - spread[a] * spread[a] / bottom, 1e-300)
-        if pattern[i] == TIED and fixed[i] == FREE and 1e-7 * tau < value[a] < (1.0 - 1e-7) * tau:
+        tied = pattern[i] == TIED and node.fixed[i] == FREE
+        if tied and FRACTIONAL * tau < value[a] < (1.0 - FRACTIONAL) * tau:
             some += 1
             along = variance[a] - 2.0 * sign[i] * spread[a] / bottom + (bottom - left) / (bottom * left)
             step[a] = ratio * (tau - value[a]) / (1.0 + ratio * max(along, 0.0))
             down[a] = 0.5 * value[a] * value[a] / variance[a]
             up[a] = 0.5 * step[a] * (tau - value[a])
-            key[a] = min(up[a], down[a]) + TIED_DEARER * max(up[a], down[a])
-    best = -1
-    score = -1.0
-    lower, upper = np.empty(size), np.empty(size)
-    for _ in range(min(some, TIED_CANDIDATES)):
-        c = int(np.argmax(key))
-        key[c] = -1.0
-        j = members[c]
-        pull = value[c] / variance[c]
-        total_down, total_up = 0.0, 0.0
-        for a in range(size):
-            i = members[a]
-            if pattern[i] == TIED and a != c:
-                rate = sign[i] * sign[j] * (inverse[a, c] - spread[a] * spread[c] / bottom)
-                lower[a] = value[a] - rate * pull
-                upper[a] = value[a] + step[c] * (rate - sign[i] * spread[a] / bottom)
-                total_down += lower[a]
-                total_up += upper[a]
-        level_down, level_up = total_down / left, total_up / max(left - 1.0, 1.0)
-        fall, rise = 0.0, 0.0
-        for a in range(size):
-            if pattern[members[a]] == TIED and a != c:
-                fall += follower_cost(lower[a], level_down, variance[a])
-                rise += follower_cost(upper[a], level_up, variance[a])
-        fall = down[c] + TIED_OVERSHOOT * fall
-        rise = up[c] + TIED_OVERSHOOT * rise
-        worth = min(rise, fall) + TIED_DEARER * max(rise, fall)
-        if worth > score:
-            score = worth
-            best = j
-    return best
+            fixing.key[a] = min(up[a], down[a]) + TIED_DEARER * max(up[a], down[a])
+    return some
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@merged
+def cost_with_followers(
+    node: Node, c: int, left: float, bottom: float, fixing: Fixing, lower: FloatArray, upper: FloatArray
+) -> float:
+    """What member c is worth as a branching variable; lower, upper receive where the other ties follow to."""
+    pattern, members, inverse = node.system.pattern, node.system.members, node.system.inverse
+    sign, spread, value, variance = node.sign, node.spread, fixing.value, fixing.variance
+    size = value.size
+    j = members[c]
+    pull = value[c] / variance[c]
+    total_down, total_up = 0.0, 0.0
+    for a in range(size):
+        i = members[a]
+        if pattern[i] == TIED and a != c:
+            rate = sign[i] * sign[j] * (inverse[a, c] - spread[a] * spread[c] / bottom)
+            lower[a] = value[a] - rate * pull
+            upper[a] = value[a] + fixing.step[c] * (rate - sign[i] * spread[a] / bottom)
+            total_down += lower[a]
+            total_up += upper[a]
+    level_down, level_up = total_down / left, total_up / max(left - 1.0, 1.0)
+    fall, rise = 0.0, 0.0
+    for a in range(size):
+        if pattern[members[a]] == TIED and a != c:
+            fall += follower_cost(lower[a], level_down, variance[a])
+            rise += follower_cost(upper[a], level_up, variance[a])
+    fall = fixing.down[c] + TIED_OVERSHOOT * fall
+    rise = fixing.up[c] + TIED_OVERSHOOT * rise
+    worth: float = min(rise, fall) + TIED_DEARER * max(rise, fall)
+    return worth
+
+
+@compiled(inner=True)
 def follower_cost(value: float, level: float, variance: float) -> float:
     """What it costs to take a tied weight back that follows below 0 or above the threshold."""
     below, above = max(-value, 0.0), max(value - level, 0.0)
     return 0.5 * below * below / variance + 0.5 * above * above / (1.0 + variance)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def dearest_to_prune(
-    pattern: Pattern,
-    sign: FloatArray,
-    fixed: Pattern,
-    inverse: FloatArray,
-    members: IndexArray,
-    size: int,
-    y: FloatArray,
-    tau: float,
-) -> int:
-    """Mode refit, for tangents: the tied variable dearest to prune, less the nearer it is to being kept; -1: none.
+@compiled()
+def dearest_to_prune(node: Node, size: int, tau: float) -> int:
+    """Mode refit, for tangents: the tied variable dearest to prune, less the nearer it is to being kept; −1: none.
 
     y²/S⁻¹ is the saliency of Optimal Brain Surgeon (Hassibi, Stork 1992, eq. 5) in the node's system.
     A tree takes more nodes by this rule, but its tangents are flatter: with those of the rule above
     HiGHS may fail, or they are too steep for its tolerances.
     """
+    pattern, members, inverse = node.system.pattern, node.system.members, node.system.inverse
     best = -1
     score = -1.0
     for a in range(size):
         i = members[a]
-        if pattern[i] != TIED or fixed[i] != FREE:
+        if pattern[i] != TIED or node.fixed[i] != FREE:
             continue
-        share = min(1.0, max(0.0, sign[i] * y[i] / tau))
-        if share < 1e-7 or share > 1.0 - 1e-7:
+        share = min(1.0, max(0.0, node.sign[i] * node.y[i] / tau))
+        if share < FRACTIONAL or share > 1.0 - FRACTIONAL:
             continue
-        worth = y[i] * y[i] * (1.0 - share) / (inverse[a, a] + 1e-300)
+        worth = node.y[i] * node.y[i] * (1.0 - share) / (inverse[a, a] + 1e-300)
         if worth > score:
             score = worth
             best = i

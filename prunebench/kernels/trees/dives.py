@@ -1,18 +1,11 @@
 """Convexified programs and their compiled dives: what the search walks through.
 
-Tried and left out, each on single blocks of weights drawn by Fisher score (nearly equal diagonals;
-the tree has 10^4 to 10^6 nodes at p = 48 to 96 and 4·10^7 at p = 128): a shift of its own for an open
-node takes a fifth to a third off its gap, but about as many nodes remain below it; semidefinite
-bounds at every node, with a plain branching rule, were not done at p = 48 after more nodes than the
-whole tree has; strong branching halves the nodes at many times their cost, and in the upper levels
-alone changes nothing; triangle inequalities take a fifth off the root's gap at p = 64 and cost some
-thousand eigenvalue problems (not tried inside the tree).
-
 In mode refit an open node with a tenth of its weights fixed gets a tree of its own: pruned weights
 leave the program, kept ones are eliminated, and a few Newton steps from the split at hand give the
-free ones more of the diagonal. That closes a quarter to nine tenths of the node's gap. It costs as
-much as a hundred nodes (p = 128: 10 ms; a split to the accuracy of the root's, four to nine times as
-much, did not pay), so only those that a dive left open and that are far from the cut-off get one.
+free ones more of the diagonal. It costs as much as a hundred nodes (p = 128: 10 ms), so only those
+that a dive left open and that are far from the cut-off get one.
+
+What was tried and left out: docs/decisions/select-trees.md and refit-trees.md.
 """
 
 from dataclasses import dataclass
@@ -31,22 +24,27 @@ from prunebench.kernels.trees import refit_node as refit
 from prunebench.kernels.trees import select_node as select
 from prunebench.kernels.trees.select_node import Pattern, Records
 
-Node = tuple[Any, ...]
-_explore_select: Any = select_tree.explore
-_explore_refit: Any = refit_tree.explore
+Node = Any
+"""An open node as its tree has it, a NamedTuple: with `bound` and `record`."""
 RELATIVE_TOLERANCE = 1e-10
 """Part of the objective that a mask must be better by to be looked for: far below PROOF_TOLERANCE."""
-FIXED, LEAST_FIXED, OPEN = 0.1, 4, 0.3
-"""A node has a tree of its own if this share of the variables, and a few, are fixed, and its bound is not in this
-last part of the gap."""
-SPLIT_STEPS, SPLIT_ACCURACY = 8, 0.3
-"""Newton steps for its split at most, and the part of the gap that is near enough to the best."""
+FIXED = 0.1
+"""A node may have a tree of its own if at least this share of the variables is fixed: fewer leave little to gain."""
+LEAST_FIXED = 4
+"""And at least this many variables."""
+OPEN = 0.3
+"""And if its bound is not in this last part of the gap, where the cheaper dives end soon."""
+ITERATIONS = 60
+"""Pattern iterations of a root's relaxation at most, and four for every weight: it is what the split is judged by."""
+SPLIT_STEPS = 8
+"""Newton steps for the split of a node's own tree at most, from the split at hand."""
+SPLIT_ACCURACY = 0.3
+"""The part of the node's gap that is near enough to the best split: one as good as the root's takes four to nine times
+as long, and did not pay."""
 WIDER = 30.0
 """How much more than the whole tree's margin rounding may take from the bounds of a node's tree."""
 WIDEST = 0.3
 """The part of what "optimal" leaves open that the margin may take: a complete search then proves what it can."""
-SINGLES = 64
-"""How many masks a dive can hand back because rounding leaves their bounds below the cut-off. Few do."""
 
 
 @dataclass
@@ -127,31 +125,19 @@ class SelectTree:
 
     def root(self) -> Node:
         """A point near the root relaxation's optimum with nothing fixed."""
-        return self._point.copy(), np.full(self.linear.size, select.FREE, np.int8), -1, 0.0, -np.inf, -1
+        free = np.full(self.linear.size, select.FREE, np.int8)
+        return select_tree.OpenNode(self._point.copy(), free, -1, 0.0, -np.inf, -1)
 
     def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
         """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
-        p = self.linear.size
-        room = p + 2 + (limit if np.isfinite(ceiling) else 0)
-        point, fixed = np.empty((room, p)), np.empty((room, p), np.int8)
-        branch, bound, record = np.empty((room, 2), np.int64), np.empty(room), np.empty(room, np.int64)
-        chosen = np.zeros(p)
-        records = Records.of(limit + 1 if recorded else 0, p)
-        value, nodes, left, closed, made = _explore_select(
-            self.matrix, self.linear, self.count, self.slack, self.margin, *node[:-1],
-            chosen, best, limit, ceiling, point, fixed, branch, bound, record, records,
-        )  # fmt: skip
-        opened = [
-            (
-                float(bound[a]),
-                (
-                    point[a].copy(), fixed[a].copy(), int(branch[a, 0]), float(branch[a, 1]), bound[a], int(record[a]),
-                ),
-            )
-            for a in range(left)
-        ]  # fmt: skip
-        mask = chosen < 0.5 if value < best else None
-        return Dive(value, mask, nodes, self, opened, [], closed, records.first(made), node[-1])
+        found = select_tree.dive(self.convexified(), node, best, self.margin, limit, ceiling, recorded)
+        mask = found.x < 0.5 if found.value < best else None
+        left = [(open_node.bound, open_node) for open_node in found.left]
+        return Dive(found.value, mask, found.nodes, self, left, [], found.closed, found.records, node.record)
+
+    def convexified(self) -> select.Program:
+        """The program with its shift, which all relaxations are of."""
+        return select.Program(self.matrix, self.linear, self.count, self.slack)
 
     def relaxation(self) -> tuple[FloatArray, Pattern]:
         """The shift, in the block's units; nothing is fixed."""
@@ -170,22 +156,19 @@ class SelectTree:
 
     def root_proof(self) -> tuple[FloatArray, float, float]:
         """The root relaxation's point, the price of the count, and the safe bound there."""
-        point, fixed, *_ = self.root()
-        price, bound = self.optimum(point, fixed)
-        self._point = point
-        return point, price, bound
+        root = self.root()
+        price, bound = self.optimum(root.x, root.fixed)
+        self._point = root.x
+        return root.x, price, bound
 
     def optimum(self, point: FloatArray, fixed: Pattern) -> tuple[float, float]:
         """Take a feasible point to the relaxation's optimum with what is fixed, in place.
 
         Returns the price of the count, and the safe bound there.
         """
-        p = self.linear.size
-        gradient, sweeps = np.empty(p), (np.empty((1, p + 1)), np.empty(1, np.int64), np.empty((1, 2)))
-        _, price = tableau.optimum(
-            self.matrix, self.linear, point, gradient, fixed, np.empty((p + 1, p + 1)), sweeps, np.zeros(p, bool), 1e-9
-        )
-        bound = select.bound_at(self.matrix, self.linear, point, gradient, price, fixed, self.count, self.slack)
+        program, place = self.convexified(), select.point_at(point, fixed)
+        _, price = tableau.optimum(program, place, tableau.new_tableau(point.size), select_tree.LEAST_TOLERANCE)
+        bound = select.bound_at(program, place, price)
         return price, bound
 
 
@@ -250,40 +233,24 @@ class RefitTree:
         p, point = self.linear.size, self.split.point
         pattern = np.full(p, refit.OUT, np.int8)
         pattern[point.tied], pattern[point.inside] = refit.TIED, refit.IN
-        return pattern, np.where(point.rho < 0.0, -1.0, 1.0), np.full(p, select.FREE, np.int8), -1, -1, -np.inf, -1
+        sign, free = np.where(point.rho < 0.0, -1.0, 1.0), np.full(p, select.FREE, np.int8)
+        return refit_tree.OpenNode(pattern, sign, free, -1, -1, -np.inf, -1)
 
     def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
         """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
-        p = self.linear.size
-        room = p + 2 + (limit if np.isfinite(ceiling) else 0)
-        pattern, sign, fixed = np.empty((room, p), np.int8), np.empty((room, p)), np.empty((room, p), np.int8)
-        branch, bound, record = np.empty((room, 2), np.int64), np.empty(room), np.empty(room, np.int64)
-        chosen = np.zeros(p, np.int8)
-        records = Records.of(limit + 1 if recorded else 0, p)
-        single, single_bound = np.empty((SINGLES, p), np.int8), np.empty(SINGLES)
         # what is at least `best` here is so in the whole program whatever the doubt
         higher = self.place.higher + self.place.doubt
-        value, nodes, left, alone, closed, made = _explore_refit(
-            self.matrix, self.linear, self.sizes, self.keep, self.accuracy, self.margin, *node[:-1], chosen,
-            best + higher, limit, ceiling + higher, pattern, sign, fixed, branch, bound, record,
-            single, single_bound, records,
-        )  # fmt: skip
-        opened = [
-            (
-                float(bound[a]) - higher,
-                (
-                    pattern[a].copy(), sign[a].copy(), fixed[a].copy(), int(branch[a, 0]), int(branch[a, 1]), bound[a],
-                    int(record[a]),
-                ),
-            )
-            for a in range(left)
-        ]  # fmt: skip
-        mask = self._mask(chosen) if value < best + higher else None
-        singles = [(float(single_bound[a]) - higher, self._mask(single[a])) for a in range(alone)]
+        found = refit_tree.dive(self.split_off(), node, best + higher, self.margin, limit, ceiling + higher, recorded)
         return Dive(
-            value - self.place.higher, mask, nodes, self, opened, singles, closed - higher, records.first(made),
-            node[-1],
+            found.value - self.place.higher, self._mask(found.mask) if found.value < best + higher else None,
+            found.nodes, self, [(left.bound - higher, left) for left in found.left],
+            [(bound - higher, self._mask(mask)) for bound, mask in found.singles], found.closed - higher,
+            found.records, node.record,
         )  # fmt: skip
+
+    def split_off(self) -> refit.Program:
+        """The program with its split, which all relaxations are of."""
+        return refit.Program(self.matrix, self.linear, self.sizes, self.keep, self.accuracy)
 
     def _mask(self, chosen: Pattern) -> BoolArray:
         """The mask of the whole that IN and OUT of this tree's variables stand for."""
@@ -318,14 +285,14 @@ class RefitTree:
         would take many times the whole tree's margin.
         """
         place, whole = self.place, best + self.place.higher
-        fixed = np.array(node[2])
-        if node[3] >= 0:
-            fixed[node[3]] = node[4]
+        fixed = np.array(node.fixed)
+        if node.branch >= 0:
+            fixed[node.branch] = node.target
         free, kept = np.flatnonzero(fixed == select.FREE), np.flatnonzero(fixed == 1)
         cut = whole - self.margin
         if fixed.size - free.size < max(LEAST_FIXED, FIXED * fixed.size) or not 0 < self.keep - kept.size < free.size:
             return None
-        if node[5] > cut - OPEN * (cut - self._bound()):
+        if node.bound > cut - OPEN * (cut - self._bound()):
             return None
         found = self.program.below(kept, free)
         if found is None:
@@ -344,17 +311,14 @@ class RefitTree:
         tree = RefitTree(program, whole + higher, split, delta, part, self._stop)
         if 2.0 * (tree.slack + part.doubt) > WIDER * part.margin:
             return None
-        pattern, sign, open_, branch, _, bound, _ = tree.root()
         # in a proof the new root has the value that its parent's branching weight has here
-        return tree, (pattern, sign, open_, branch, node[4], bound, node[-1])
+        return tree, tree.root()._replace(target=node.target, record=node.record)
 
     def root_proof(self) -> tuple[FloatArray, float]:
         """The root relaxation's point and the safe bound there."""
         point = compiled_relaxation(self.matrix, self.linear, self.keep, self.split.point)
         free = np.full(self.linear.size, select.FREE, np.int8)
-        bound = refit.dual_bound(
-            self.linear, self.sizes, self.keep, free, point.y, point.rho, point.level**2, self.accuracy
-        )
+        bound = refit.dual_bound(self.split_off(), free, point.y, point.rho, point.level**2)
         return point.y / np.sqrt(self.delta), bound
 
     def _bound(self) -> float:
@@ -392,20 +356,16 @@ def compiled_relaxation(
     """prunebench.kernels.relaxations.split.relaxation, compiled and with rank-one updates."""
     p = linear.size
     matrix = np.ascontiguousarray(matrix)
-    pattern = np.full(p, refit.OUT, np.int8)
+    pattern, free = np.full(p, refit.OUT, np.int8), np.full(p, select.FREE, np.int8)
     if start is None:
         pattern[np.argsort(-np.abs(linear), kind="stable")[:keep]] = refit.IN
         sign = np.where(linear < 0.0, -1.0, 1.0)
     else:
         pattern[start.tied], pattern[start.inside] = refit.TIED, refit.IN
         sign = np.where(start.rho < 0.0, -1.0, 1.0)
-    members, inverse = np.empty(p, np.int64), np.empty((p, p))
-    y, rho, spread = np.zeros(p), np.empty(p), np.zeros(p)
-    size = refit.build(matrix, pattern, inverse, members)
-    free = np.full(p, select.FREE, np.int8)
     sizes = np.stack((np.sqrt(matrix.diagonal() + 1.0), np.abs(linear)))
-    _, bound, level, _, _ = refit.solve_node(
-        matrix, linear, sizes, keep, free, pattern, sign, inverse, members, size,
-        y, rho, spread, pattern.copy(), -np.inf, np.inf, 0.0, 60 + 4 * p,
-    )  # fmt: skip
-    return RelaxedPoint(y, rho, float(np.sqrt(level)), pattern == refit.TIED, pattern == refit.IN, bound)
+    program, node = refit.Program(matrix, linear, sizes, keep, 0.0), refit.node_of(pattern, sign, free)
+    size = refit.build(matrix, node.system)
+    _, bound, level, _, _ = refit.solve_node(program, node, size, -np.inf, np.inf, ITERATIONS + 4 * p)
+    pattern = node.system.pattern
+    return RelaxedPoint(node.y, node.rho, float(np.sqrt(level)), pattern == refit.TIED, pattern == refit.IN, bound)

@@ -1,13 +1,13 @@
 """Points of the select tree: binary ones by descent and rounding, and feasible ones by repair."""
 
 import numpy as np
-from numba import njit
 
 from prunebench.core.arrays import FloatArray
-from prunebench.kernels.trees.select_node import FAST, FREE, Pattern, gradient_at
+from prunebench.kernels.compiled import compiled, copy, fill, sort_positions
+from prunebench.kernels.trees.select_node import FREE, Pattern, gradient_at
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+@compiled(fast=True, inner=True)
 def value_at(linear: FloatArray, x: FloatArray, grad: FloatArray) -> float:
     """½x'Mx + g'x from the gradient at x."""
     total = 0.0
@@ -16,7 +16,7 @@ def value_at(linear: FloatArray, x: FloatArray, grad: FloatArray) -> float:
     return total
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled()
 def descend(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, grad: FloatArray, passes: int) -> float:
     """Best-improvement 1-swaps on a binary point, in place. Returns its value."""
     p = linear.size
@@ -50,7 +50,7 @@ def descend(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, grad: Fl
     return value_at(linear, chosen, grad)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(allocates=True)
 def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: int) -> float:
     """Iterated descent in place: exchange a few pairs at random, descend, go on from the better. Returns its value.
 
@@ -64,7 +64,7 @@ def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: in
     ones = np.empty(p, np.int64)
     zeros = np.empty(p, np.int64)
     for _ in range(kicks):
-        trial[:] = chosen
+        copy(chosen, trial)
         taken = 0
         left = 0
         for i in range(p):
@@ -87,30 +87,32 @@ def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: in
         value = descend(matrix, linear, trial, grad, 4 * p)
         if value < best:
             best = value
-            chosen[:] = trial
+            copy(trial, chosen)
     return best
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(allocates=True)
 def rounded(x: FloatArray, fixed: Pattern, count: int, chosen: FloatArray) -> None:
     """The binary point that takes the `count` largest entries of x, fixed ones first."""
     p = x.size
     key = np.empty(p)
     for i in range(p):
         key[i] = -x[i] if fixed[i] == FREE else (-2.0 if fixed[i] == 1 else 2.0)
-    order = np.argsort(key, kind="mergesort")
-    chosen[:] = 0.0
+    order = np.empty(p, np.int64)
+    sort_positions(key, order)
+    fill(chosen, 0.0)
     for a in range(count):
         chosen[order[a]] = 1.0
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled(allocates=True)
 def repair(x: FloatArray, fixed: Pattern, grad: FloatArray, count: int) -> None:
     """Make Σx = count by filling or emptying free variables, the cheapest first."""
     missing = float(count)
     for i in range(x.size):
         missing -= x[i]
-    order = np.argsort(grad, kind="mergesort")
+    order = np.empty(x.size, np.int64)
+    sort_positions(grad, order)
     for a in range(x.size):
         i = order[a] if missing > 0.0 else order[x.size - 1 - a]
         if fixed[i] != FREE or missing == 0.0:
@@ -120,7 +122,7 @@ def repair(x: FloatArray, fixed: Pattern, grad: FloatArray, count: int) -> None:
         missing -= move
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled()
 def reachable(fixed: Pattern, count: int) -> bool:
     """Whether the free variables can still bring the sum to `count`."""
     kept = 0

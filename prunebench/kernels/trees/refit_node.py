@@ -12,11 +12,13 @@ relaxations, Math. Programming 2015, the dual form):
     f >= −½ y'Ky − ½ (Σ_kept ρ² + sum of the largest free ρ²).
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit
 
 from prunebench.core.arrays import FloatArray, IndexArray
-from prunebench.kernels.trees.select_node import FAST, FREE, Pattern
+from prunebench.kernels.compiled import ZERO, compiled, copy, fill, merged
+from prunebench.kernels.trees.select_node import FREE, Pattern
 
 OUT = 0
 """Pattern of a weight that is pruned at the relaxation: |ρ| below the threshold."""
@@ -24,9 +26,77 @@ TIED = 1
 """Pattern of a weight that is kept in part: |ρ| at the threshold."""
 IN = 2
 """Pattern of a weight that is kept: |ρ| above the threshold."""
+LEAST_PIVOT = 1e-14
+"""A weight whose pivot is not above this part of its diagonal entry depends on the others: it does not join."""
+LEAST_DENOMINATOR = 1e-13
+"""A diagonal entry whose change leaves not more than this of itself, as a part, makes the system singular."""
+RESIDUAL = 1e-8
+"""A pattern's point whose residual is above this part of the largest |ρ| is computed afresh: the inverse has
+drifted."""
+SAME_LEVEL = 1e-10
+"""The part of |ρ| by which kept and pruned weights may be on the wrong side of each other without ties."""
+BEYOND = 1e-9
+"""The part of the threshold by which a weight must be on the wrong side of it to change the pattern."""
+SINGLE_CHANGES = 6
+"""After so many iterations only the worst weight changes: all at once may go round in circles."""
+CORRECTIONS = 3
+"""How often a point of a given mask is solved for: once, and twice more for its own residual."""
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+class Program(NamedTuple):
+    """The split-off form of the program above.
+
+    matrix : float64 (p, p)   K;  linear : float64 (p,)   h;  keep : how many weights are kept
+    sizes : float64 (2, p)    what errors are relative to: K_ij is off by accuracy·sizes_0i·sizes_0j at most (square
+                              roots of the diagonal of K + I, or more), h_i by accuracy·sizes_1i (|h_i|, or more)
+    accuracy                  relative error of every entry and sum
+    """
+
+    matrix: FloatArray
+    linear: FloatArray
+    sizes: FloatArray
+    keep: int
+    accuracy: float
+
+
+class System(NamedTuple):
+    """The linear system that belongs to a pattern; its members, TIED or IN, are in the order in which they joined.
+
+    pattern : int8 (p,)                  OUT, TIED or IN
+    inverse : float64 (p, p)             the leading entries: of K on the members, plus 1 where IN
+    members : int64 (p,)                 the leading entries
+    """
+
+    pattern: Pattern
+    inverse: FloatArray
+    members: IndexArray
+
+
+class Node(NamedTuple):
+    """A node's point and what belongs to it; the arrays are changed in place.
+
+    system : of its pattern;  sign : float64 (p,), the sign of ρ of a tie
+    fixed : int8 (p,), FREE, 0 or 1;  y, rho : float64 (p,), the weights, and ρ = h − Ky
+    spread : float64 (p,), for every member its entry of inverse @ ties;  wanted : int8 (p,), the next pattern
+    """
+
+    system: System
+    sign: FloatArray
+    fixed: Pattern
+    y: FloatArray
+    rho: FloatArray
+    spread: FloatArray
+    wanted: Pattern
+
+
+def node_of(pattern: Pattern, sign: FloatArray, fixed: Pattern) -> Node:
+    """A node with this pattern, signs and fixed weights, all copied; its point is still to be computed."""
+    p = pattern.size
+    system = System(pattern.copy(), np.empty((p, p)), np.empty(p, np.int64))
+    return Node(system, sign.copy(), fixed.copy(), np.zeros(p), np.empty(p), np.zeros(p), pattern.copy())
+
+
+@compiled(fast=True, inner=True, allocates=True)
 def border(matrix: FloatArray, inverse: FloatArray, members: IndexArray, size: int, i: int, extra: float) -> int:
     """Variable i joins with `extra` on its diagonal. Returns the new size, unchanged if singular."""
     row = matrix[i]
@@ -41,7 +111,7 @@ def border(matrix: FloatArray, inverse: FloatArray, members: IndexArray, size: i
             total += inverse[a, b] * column[b]
         product[a] = total
         pivot -= total * column[a]
-    if not pivot > 1e-14 * (row[i] + extra):
+    if not pivot > LEAST_PIVOT * (row[i] + extra):
         return size
     for a in range(size):
         scaled = product[a] / pivot
@@ -54,7 +124,7 @@ def border(matrix: FloatArray, inverse: FloatArray, members: IndexArray, size: i
     return size + 1
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+@compiled(fast=True, inner=True)
 def drop(inverse: FloatArray, members: IndexArray, size: int, at: int) -> int:
     """The variable at position `at` leaves. Returns the new size."""
     last = size - 1
@@ -76,13 +146,15 @@ def drop(inverse: FloatArray, members: IndexArray, size: int, at: int) -> int:
     return last
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+@compiled(fast=True, inner=True, allocates=True)
 def shift_diagonal(inverse: FloatArray, size: int, at: int, change: float) -> bool:
     """The system's diagonal entry `at` changes by `change`. False if that leaves it singular."""
     denominator = 1.0 + change * inverse[at, at]
-    if not denominator > 1e-13:
+    if not denominator > LEAST_DENOMINATOR:
         return False
-    row = inverse[at, :size].copy()
+    row = np.empty(size)
+    for a in range(size):
+        row[a] = inverse[at, a]
     for a in range(size):
         scaled = change * row[a] / denominator
         for b in range(size):
@@ -90,10 +162,11 @@ def shift_diagonal(inverse: FloatArray, size: int, at: int, change: float) -> bo
     return True
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def build(matrix: FloatArray, pattern: Pattern, inverse: FloatArray, members: IndexArray) -> int:
-    """The inverse afresh from the pattern. Returns its size."""
-    size = 0
+@compiled()
+def build(matrix: FloatArray, system: System) -> int:
+    """The inverse afresh from the pattern. Returns how many members there are; dependent weights go out."""
+    pattern, inverse, members = system
+    size: int = ZERO
     for i in range(pattern.size):
         if pattern[i] != OUT:
             before = size
@@ -103,13 +176,12 @@ def build(matrix: FloatArray, pattern: Pattern, inverse: FloatArray, members: In
     return size
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def change_pattern(
-    matrix: FloatArray, pattern: Pattern, wanted: Pattern, inverse: FloatArray, members: IndexArray, size: int
-) -> int:
-    """Bring the inverse from `pattern` to `wanted`, in place. Returns the size; rebuilt where an update fails."""
+@compiled()
+def change_pattern(matrix: FloatArray, system: System, wanted: Pattern, size: int) -> int:
+    """Bring the system to the pattern `wanted`, in place. Returns the size; rebuilt where an update fails."""
+    pattern, inverse, members = system
     healthy = True
-    a = 0
+    a = ZERO
     while a < size:
         i = members[a]
         if wanted[i] == OUT:
@@ -134,39 +206,26 @@ def change_pattern(
                 healthy = False
             pattern[i] = wanted[i]
     if not healthy:
-        size = build(matrix, pattern, inverse, members)
+        size = build(matrix, system)
     return size
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
-def pattern_point(
-    matrix: FloatArray,
-    linear: FloatArray,
-    keep: int,
-    pattern: Pattern,
-    sign: FloatArray,
-    inverse: FloatArray,
-    members: IndexArray,
-    size: int,
-    y: FloatArray,
-    rho: FloatArray,
-    spread: FloatArray,
-) -> tuple[float, int, int, float]:
-    """y and ρ of a pattern, its threshold τ (nan without ties), and its residual against the pattern.
+@compiled(fast=True)
+def pattern_point(program: Program, node: Node, size: int) -> tuple[float, int, int, float]:
+    """y and ρ of the pattern, written to the node with `spread`. size: how many members the pattern has.
 
-    `spread` receives, for every member, its entry of inverse @ ties (the branching score needs it).
+    Returns (the threshold τ, nan without ties; how many weights are IN; how many TIED; the residual against the
+    pattern).
     """
-    p = linear.size
+    linear, sign, y, rho, spread = program.linear, node.sign, node.y, node.rho, node.spread
+    pattern, inverse, members = node.system
     inside = 0
-    tied = 0
     for a in range(size):
-        if pattern[members[a]] == IN:
-            inside += 1
-        else:
-            tied += 1
-    y[:] = 0.0
+        inside += pattern[members[a]] == IN
+    tied = size - inside
+    fill(y, 0.0)
     top = 0.0
-    bottom = float(keep - inside)
+    bottom = float(program.keep - inside)
     for a in range(size):
         first = 0.0
         second = 0.0
@@ -186,12 +245,7 @@ def pattern_point(
         tau = top / bottom if bottom > 0.0 else 0.0
         for a in range(size):
             y[members[a]] -= tau * spread[a]
-    rho[:] = linear
-    for a in range(size):
-        value = y[members[a]]
-        row = matrix[members[a]]
-        for i in range(p):
-            rho[i] -= value * row[i]
+    residual_of(program, node.system, y, rho, size)
     residual, total = 0.0, 0.0
     for a in range(size):
         i = members[a]
@@ -202,27 +256,27 @@ def pattern_point(
     return tau, inside, tied, residual if np.isfinite(total) else np.inf
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
-def dual_bound(
-    linear: FloatArray,
-    sizes: FloatArray,
-    keep: int,
-    fixed: Pattern,
-    y: FloatArray,
-    rho: FloatArray,
-    level: float,
-    accuracy: float,
-) -> float:
-    """The bound at any y with the threshold `level` = λ (any λ >= 0 is valid), less rounding.
+@compiled(fast=True, inner=True)
+def residual_of(program: Program, system: System, y: FloatArray, rho: FloatArray, size: int) -> None:
+    """ρ = h − Ky, from the members alone."""
+    matrix, members = program.matrix, system.members
+    copy(program.linear, rho)
+    for a in range(size):
+        value = y[members[a]]
+        row = matrix[members[a]]
+        for i in range(rho.size):
+            rho[i] -= value * row[i]
+
+
+@compiled(fast=True)
+def dual_bound(program: Program, fixed: Pattern, y: FloatArray, rho: FloatArray, level: float) -> float:
+    """The bound at any y, with ρ = h − Ky and the threshold `level` = λ (any λ >= 0 is valid), less rounding.
 
     Every |ρᵢ| is taken at the upper end of what it can be, whether it is above the threshold or not.
-
-    sizes : (2, p)   what errors are relative to: K_ij is off by accuracy·sizes_0i·sizes_0j at most (square
-                     roots of the diagonal of K + I, or more), h_i by accuracy·sizes_1i (|h_i|, or more)
-    accuracy         relative error of every entry and sum
     """
+    linear, sizes, accuracy = program.linear, program.sizes, program.accuracy
     p = linear.size
-    left = keep
+    left = program.keep
     quadratic = 0.0
     size = 0.0
     top = 0.0
@@ -236,11 +290,11 @@ def dual_bound(
             left -= 1
         elif fixed[i] == FREE and square > level:
             top += square - level
-    size += span * span + 2.0 * top + 2.0 * abs(level) * keep
+    size += span * span + 2.0 * top + 2.0 * abs(level) * program.keep
     return -0.5 * quadratic - 0.5 * (top + level * left) - accuracy * size
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+@compiled(fast=True, inner=True)
 def reach_of(sizes: FloatArray, y: FloatArray) -> float:
     """What an entry of Ky is off by, in units of accuracy·sizes_0i."""
     span = 0.0
@@ -249,163 +303,152 @@ def reach_of(sizes: FloatArray, y: FloatArray) -> float:
     return span
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+@compiled(fast=True)
 def square_end(sizes: FloatArray, span: float, accuracy: float, rho: FloatArray, i: int) -> float:
     """The largest ρᵢ² that rounding allows."""
     end: float = abs(rho[i]) + accuracy * (sizes[1, i] + sizes[0, i] * span)
     return end * end
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled()
 def solve_node(
-    matrix: FloatArray,
-    linear: FloatArray,
-    sizes: FloatArray,
-    keep: int,
-    fixed: Pattern,
-    pattern: Pattern,
-    sign: FloatArray,
-    inverse: FloatArray,
-    members: IndexArray,
-    size: int,
-    y: FloatArray,
-    rho: FloatArray,
-    spread: FloatArray,
-    wanted: Pattern,
-    bound: float,
-    cut: float,
-    accuracy: float,
-    limit: int,
+    program: Program, node: Node, size: int, bound: float, cut: float, limit: int
 ) -> tuple[int, float, float, bool, int]:
     """Pattern iterations until the pattern repeats, the bound passes `cut`, or `limit` is reached.
 
+    size : how many members the pattern has;  bound : the best known so far
     Returns (size, bound, level, converged, ties); the bound is the best of all iterates.
     """
-    p = linear.size
     level = 0.0
-    converged = False
     tied = 0
     for iteration in range(limit):
-        tau, inside, tied, residual = pattern_point(
-            matrix, linear, keep, pattern, sign, inverse, members, size, y, rho, spread
-        )
-        largest = 0.0
-        for i in range(p):
-            largest = max(largest, abs(rho[i]))
-        if not residual <= 1e-8 * largest:
-            size = build(matrix, pattern, inverse, members)
-            tau, inside, tied, residual = pattern_point(
-                matrix, linear, keep, pattern, sign, inverse, members, size, y, rho, spread
-            )
+        tau, inside, tied, residual = pattern_point(program, node, size)
+        if not residual <= RESIDUAL * largest_size(node.rho):
+            size = build(program.matrix, node.system)
+            tau, inside, tied, residual = pattern_point(program, node, size)
             if not np.isfinite(residual):
                 # the pattern's system is singular in floating point: the point 0 has a bound too
-                y[:] = 0.0
-                rho[:] = linear
-                level = 0.0
-                at_zero = dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy)
-                return size, max(bound, at_zero), level, False, 0
-        lowest = np.inf
-        highest = 0.0
-        for i in range(p):
-            if fixed[i] == FREE:
-                if pattern[i] == IN:
-                    lowest = min(lowest, abs(rho[i]))
-                elif pattern[i] == OUT:
-                    highest = max(highest, abs(rho[i]))
+                fill(node.y, 0.0)
+                copy(program.linear, node.rho)
+                at_zero = dual_bound(program, node.fixed, node.y, node.rho, 0.0)
+                return size, max(bound, at_zero), 0.0, False, 0
+        converged = False
         if tied == 0:
-            if inside == keep and lowest >= highest * (1.0 - 1e-10):
-                tau = highest if lowest == np.inf else 0.5 * (lowest + highest)
-                converged = True
-            else:
-                tau = highest if lowest == np.inf else 0.5 * (lowest + highest)
+            tau, apart = level_between(node)
+            converged = apart and inside == program.keep
         level = tau * tau
-        found = dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy)
-        if found > bound:
-            bound = found
+        bound = max(bound, dual_bound(program, node.fixed, node.y, node.rho, level))
         if converged or bound >= cut:
             return size, bound, level, converged, tied
-        wanted[:] = pattern
-        worst = -1
-        violation = 0.0
-        changes = 0
-        for i in range(p):
-            if fixed[i] != FREE:
-                continue
-            now = pattern[i]
-            to = now
-            amount = 0.0
-            if now == TIED:
-                share = sign[i] * y[i] / (tau + 1e-300)
-                if share > 1.0 + 1e-9:
-                    to = IN
-                    amount = share - 1.0
-                elif share < -1e-9:
-                    to = OUT
-                    amount = -share
-            elif now == IN:
-                if abs(rho[i]) < tau * (1.0 - 1e-9):
-                    to = TIED
-                    amount = 1.0 - abs(rho[i]) / tau
-            elif abs(rho[i]) > tau * (1.0 + 1e-9):
-                to = TIED
-                amount = abs(rho[i]) / (tau + 1e-300) - 1.0
-            if to != now:
-                wanted[i] = to
-                changes += 1
-                if amount > violation:
-                    violation = amount
-                    worst = i
+        changes, worst = want(node, tau)
         if changes == 0 and tied > 0:
             return size, bound, level, True, tied
-        if iteration >= 6 and worst >= 0:
-            chosen = wanted[worst]
-            wanted[:] = pattern
-            wanted[worst] = chosen
-        legal(keep, fixed, wanted, rho)
-        same = True
-        for i in range(p):
-            if wanted[i] != pattern[i]:
-                same = False
-                if wanted[i] == TIED:
-                    sign[i] = -1.0 if rho[i] < 0.0 else 1.0
-        if same:
+        if iteration >= SINGLE_CHANGES and worst >= 0:
+            chosen = node.wanted[worst]
+            copy(node.system.pattern, node.wanted)
+            node.wanted[worst] = chosen
+        legal(program.keep, node.fixed, node.wanted, node.rho)
+        if not sign_ties(node):
             return size, bound, level, False, tied
-        size = change_pattern(matrix, pattern, wanted, inverse, members, size)
+        size = change_pattern(program.matrix, node.system, node.wanted, size)
     return size, bound, level, False, tied
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
-def one_mask_point(
-    matrix: FloatArray,
-    linear: FloatArray,
-    pattern: Pattern,
-    inverse: FloatArray,
-    members: IndexArray,
-    size: int,
-    y: FloatArray,
-    rho: FloatArray,
-) -> float:
+@merged
+def largest_size(values: FloatArray) -> float:
+    """The largest |value|."""
+    largest = 0.0
+    for i in range(values.size):
+        largest = max(largest, abs(values[i]))
+    return largest
+
+
+@merged
+def level_between(node: Node) -> tuple[float, bool]:
+    """Without ties: a threshold between the free weights that are kept and those that are not, and whether it parts
+    them.
+    """
+    pattern, rho = node.system.pattern, node.rho
+    lowest = np.inf
+    highest = 0.0
+    for i in range(rho.size):
+        if node.fixed[i] == FREE:
+            if pattern[i] == IN:
+                lowest = min(lowest, abs(rho[i]))
+            elif pattern[i] == OUT:
+                highest = max(highest, abs(rho[i]))
+    tau = highest if lowest == np.inf else 0.5 * (lowest + highest)
+    return tau, lowest >= highest * (1.0 - SAME_LEVEL)
+
+
+@merged
+def want(node: Node, tau: float) -> tuple[int, int]:
+    """The pattern that the point and the threshold ask for, to `wanted`. Returns (how many free weights change,
+    the one that is on the wrong side most, −1: none).
+    """
+    pattern, rho, wanted = node.system.pattern, node.rho, node.wanted
+    copy(pattern, wanted)
+    worst = -1
+    violation = 0.0
+    changes = 0
+    for i in range(pattern.size):
+        if node.fixed[i] != FREE:
+            continue
+        amount = 0.0
+        if pattern[i] == TIED:
+            share = node.sign[i] * node.y[i] / (tau + 1e-300)
+            if share > 1.0 + BEYOND:
+                wanted[i] = IN
+                amount = share - 1.0
+            elif share < -BEYOND:
+                wanted[i] = OUT
+                amount = -share
+        elif pattern[i] == IN:
+            if abs(rho[i]) < tau * (1.0 - BEYOND):
+                wanted[i] = TIED
+                amount = 1.0 - abs(rho[i]) / tau
+        elif abs(rho[i]) > tau * (1.0 + BEYOND):
+            wanted[i] = TIED
+            amount = abs(rho[i]) / (tau + 1e-300) - 1.0
+        if wanted[i] != pattern[i]:
+            changes += 1
+            if amount > violation:
+                violation = amount
+                worst = i
+    return changes, worst
+
+
+@merged
+def sign_ties(node: Node) -> bool:
+    """Give the weights that become ties the sign of their ρ. False: the wanted pattern is the present one."""
+    changed = False
+    for i in range(node.wanted.size):
+        if node.wanted[i] != node.system.pattern[i]:
+            changed = True
+            if node.wanted[i] == TIED:
+                node.sign[i] = -1.0 if node.rho[i] < 0.0 else 1.0
+    return changed
+
+
+@compiled(fast=True, inner=True, allocates=True)
+def one_mask_point(program: Program, node: Node, size: int) -> float:
     """y and ρ where the mask is given: pattern IN or OUT alone. Returns the value of the weights y.
 
     Corrected twice by its own residual, since a system that has drifted leaves a bound below the value.
     """
-    p = linear.size
-    y[:] = 0.0
-    rho[:] = linear
+    linear, y, rho = program.linear, node.y, node.rho
+    inverse, members = node.system.inverse, node.system.members
+    fill(y, 0.0)
+    copy(linear, rho)
     step = np.empty(size)
-    for _ in range(3):
+    for _ in range(CORRECTIONS):
         for a in range(size):
             step[a] = 0.0
             for b in range(size):
                 step[a] += inverse[a, b] * (rho[members[b]] - y[members[b]])
         for a in range(size):
             y[members[a]] += step[a]
-        rho[:] = linear
-        for a in range(size):
-            value = y[members[a]]
-            row = matrix[members[a]]
-            for i in range(p):
-                rho[i] -= value * row[i]
+        residual_of(program, node.system, y, rho, size)
     total = 0.0
     for a in range(size):
         i = members[a]
@@ -413,7 +456,7 @@ def one_mask_point(
     return total
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@compiled()
 def legal(keep: int, fixed: Pattern, wanted: Pattern, rho: FloatArray) -> None:
     """Make the pattern one whose threshold exists: |IN| < keep < |IN| + |TIED|, or |IN| = keep without ties."""
     p = wanted.size

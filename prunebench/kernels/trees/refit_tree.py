@@ -1,356 +1,545 @@
 """The refit tree's loop: prune, fix, round, branch; leaves what it did not finish as open nodes."""
 
+from typing import Any, NamedTuple
+
 import numpy as np
-from numba import njit
+import numpy.typing as npt
 
 from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.kernels.compiled import Row, compiled, copy, copy_square, fill, merged, sort_positions
 from prunebench.kernels.trees.branching import tied_branching_variable
 from prunebench.kernels.trees.refit_node import (
     IN,
     OUT,
     TIED,
+    Node,
+    Program,
+    System,
     build,
     change_pattern,
     dual_bound,
     legal,
+    node_of,
     one_mask_point,
     pattern_point,
     reach_of,
+    sign_ties,
     solve_node,
     square_end,
 )
-from prunebench.kernels.trees.select_node import FREE, ROUNDED, Pattern, Records
+from prunebench.kernels.trees.select_node import FREE, ROUND_EVERY, ROUND_FIRST, Pattern, Records
+
+ITERATIONS: Any = np.int64(40)
+"""Pattern iterations at a node at most: few need ten, and the bound of the last is as valid as any."""
+SINGLES = 64
+"""How many masks a dive can hand back because rounding leaves their bounds below the cut-off. Few do."""
+LEVEL_DOUBT = 1e-6
+"""The part by which the threshold of a single mask is taken higher: rounding lifts no free weight's |ρ| above it."""
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def rounded_value(
-    matrix: FloatArray,
-    linear: FloatArray,
-    keep: int,
-    pattern: Pattern,
-    sign: FloatArray,
-    fixed: Pattern,
-    y: FloatArray,
-    inverse: FloatArray,
-    members: IndexArray,
-    size: int,
-    scratch: Pattern,
-) -> float:
-    """The mask of the largest shares and its value; `scratch` receives the mask as IN and OUT."""
-    p = linear.size
-    key = np.empty(p)
-    for i in range(p):
-        if pattern[i] == IN:
-            key[i] = -1e300 if fixed[i] == 1 else -1e200
-        elif pattern[i] == TIED:
-            key[i] = -sign[i] * y[i]
-        else:
-            key[i] = 1e300 if fixed[i] == 0 else 1e200
-    order = np.argsort(key, kind="mergesort")
-    scratch[:] = OUT
-    for a in range(keep):
-        scratch[order[a]] = IN
-    now = pattern.copy()
-    own = members.copy()
-    work = np.empty((p, p))
-    work[:size, :size] = inverse[:size, :size]
-    held = change_pattern(matrix, now, scratch, work, own, size)
-    if held != keep:
+class OpenNode(NamedTuple):
+    """A node of the program that a dive begins from or left.
+
+    pattern, sign : int8 and float64 (p,), those of its parent's point;  fixed : int8 (p,), FREE, 0 or 1
+    branch, target : the weight that is pruned (0) or kept (1), not yet fixed; −1: none
+    bound : a safe bound of it, −inf where none is known
+    record : the row of its parent in a proof, of this dive or of all; −1: see Dive
+    """
+
+    pattern: Pattern
+    sign: FloatArray
+    fixed: Pattern
+    branch: int
+    target: int
+    bound: float
+    record: int
+
+
+class OpenNodes(NamedTuple):
+    """Room for the open nodes that a dive leaves, one row each, (branch, target) together, and for single masks.
+
+    single : int8 (SINGLES, p), IN or OUT;  single_bound : float64 (SINGLES,)
+    """
+
+    pattern: Pattern
+    sign: FloatArray
+    fixed: Pattern
+    branch: IndexArray
+    bound: FloatArray
+    record: IndexArray
+    single: Pattern
+    single_bound: FloatArray
+
+
+SEARCH = np.dtype(
+    [
+        ("margin", np.float64),  # a node is pruned once its safe bound is at least the incumbent's value less this
+        ("ceiling", np.float64),  # a node whose bound is not below this is handed back
+        ("limit", np.int64),  # how many nodes may be looked at
+        ("best", np.float64),  # the incumbent's value
+        ("cut", np.float64),  # the cut-off: that less the margin
+        ("closed", np.float64),  # the smallest bound of a single mask for which there was no room
+        ("nodes", np.int64),  # looked at so far
+        ("depth", np.int64),  # how many nodes wait on the stack
+        ("open", np.int64),  # how many were handed back
+        ("singles", np.int64),  # how many masks were
+        ("records", np.int64),  # how many records were made
+    ],
+    align=True,
+)
+"""What a dive may do, and what it counts."""
+STATE = np.dtype(
+    [
+        ("size", np.int64),  # how many members the pattern has
+        ("branch", np.int64),  # the weight that goes to `target`, then the one that is branched on; −1: none
+        ("target", np.int64),
+        ("bound", np.float64),  # the best safe bound, of its parent or its own
+        ("current", np.float64),  # the safe bound at its point
+        ("level", np.float64),  # the threshold at its point, squared
+        ("tied", np.int64),  # how many ties its pattern has
+        ("kept", np.int64),  # how many weights are fixed as kept
+        ("free", np.int64),  # how many are not fixed
+        ("packed", np.int64),  # where its parent's inverse begins among the packed ones
+        ("record", np.int64),  # the row of its parent in the records, then its own
+    ],
+    align=True,
+)
+"""The node at hand, beside its point and system."""
+
+
+class Stack(NamedTuple):
+    """The second children that wait, one row each: the arrays of Node and System, and STATE.
+
+    p + 1 rows: each level of the tree fixes a weight.
+    """
+
+    pattern: Pattern
+    sign: FloatArray
+    fixed: Pattern
+    members: IndexArray
+    states: npt.NDArray[np.void]
+
+
+class Workspace(NamedTuple):
+    """What a dive of a program of p weights works in.
+
+    search, state : SEARCH (1,), STATE (1,);  node : the node at hand;  stack : the nodes that wait
+    packed : float64, the inverses of the nodes that wait, one after another
+    trial, mask : a system and int8 (p,), IN or OUT, for masks that are tried
+    best : int8 (p,), IN or OUT, the incumbent, where the dive has found one
+    """
+
+    search: npt.NDArray[np.void]
+    state: npt.NDArray[np.void]
+    node: Node
+    stack: Stack
+    packed: FloatArray
+    trial: System
+    mask: Pattern
+    best: Pattern
+
+
+PACKED = 1 << 16
+"""Room for the inverses of nodes that wait at first, in numbers: half a megabyte. It doubles when it may not do."""
+
+
+def workspace(root: OpenNode, search: npt.NDArray[np.void]) -> Workspace:
+    """The workspace of a dive at its beginning; the node at hand is the root."""
+    p = root.pattern.size
+    state, rows = np.zeros(1, STATE), p + 1
+    state["branch"], state["target"], state["bound"], state["record"] = root.branch, root.target, root.bound, -1
+    stack = Stack(
+        np.empty((rows, p), np.int8), np.empty((rows, p)), np.empty((rows, p), np.int8), np.empty((rows, p), np.int64),
+        np.zeros(rows, STATE),
+    )  # fmt: skip
+    trial = System(np.empty(p, np.int8), np.empty((p, p)), np.empty(p, np.int64))
+    node = node_of(root.pattern, root.sign, root.fixed)
+    packed = np.empty(max(PACKED, p * p))
+    return Workspace(search, state, node, stack, packed, trial, np.empty(p, np.int8), np.zeros(p, np.int8))
+
+
+class Dived(NamedTuple):
+    """What a dive found.
+
+    value, mask : the incumbent's value; mask int8 (p,), IN or OUT, is its mask where the dive has improved it
+    nodes : how many were looked at;  left : the open nodes, where no record but −1 is the dive's root
+    singles : masks, IN or OUT, whose bounds rounding leaves below the cut-off, and those bounds
+    closed : the smallest bound of such a mask for which there was no room; inf as a rule
+    records : as many as were made
+    """
+
+    value: float
+    mask: Pattern
+    nodes: int
+    left: list[OpenNode]
+    singles: list[tuple[float, Pattern]]
+    closed: float
+    records: Records
+
+
+def dive(
+    program: Program, root: OpenNode, best: float, margin: float, limit: int, ceiling: float, recorded: bool
+) -> Dived:
+    """Search below one open node, at most `limit` nodes, only where bounds are below `ceiling`.
+
+    best : the incumbent's value;  margin : a node is pruned once its safe bound is at least best − margin
+    recorded : whether to record what a proof needs of every node that was bounded
+    """
+    p = program.linear.size
+    search = np.zeros(1, SEARCH)
+    search["margin"], search["ceiling"], search["limit"] = margin, ceiling, limit
+    search["best"], search["closed"] = best, np.inf
+    rows = p + 2 + (limit if np.isfinite(ceiling) else 0)
+    out = OpenNodes(
+        np.empty((rows, p), np.int8), np.empty((rows, p)), np.empty((rows, p), np.int8),
+        np.empty((rows, 2), np.int64), np.empty(rows), np.empty(rows, np.int64),
+        np.empty((SINGLES, p), np.int8), np.empty(SINGLES),
+    )  # fmt: skip
+    records = Records.of(limit + 1 if recorded else 0, p)
+    work = workspace(root, search)
+    while not explore(program, out, records, work):
+        work = work._replace(packed=np.concatenate((work.packed, np.empty_like(work.packed))))
+    done = search[0]
+    left = [
+        OpenNode(
+            out.pattern[a].copy(), out.sign[a].copy(), out.fixed[a].copy(), int(out.branch[a, 0]),
+            int(out.branch[a, 1]), float(out.bound[a]), int(out.record[a]),
+        )
+        for a in range(int(done["open"]))
+    ]  # fmt: skip
+    singles = [(float(out.single_bound[a]), out.single[a]) for a in range(int(done["singles"]))]
+    return Dived(
+        float(done["best"]), work.best, int(done["nodes"]), left, singles, float(done["closed"]),
+        records.first(int(done["records"])),
+    )  # fmt: skip
+
+
+@compiled()
+def explore(program: Program, out: OpenNodes, records: Records, work: Workspace) -> bool:
+    """Search below the node at hand, or go on with it. False: only once `packed`, as it is, has more room.
+
+    out : receives the nodes that are left open, and single masks
+    records : receive what a proof needs of every node that was bounded, if they have room
+    """
+    search, state, node, stack = work.search[0], work.state[0], work.node, work.stack
+    writes, packed = records.parent.size > 0, work.packed
+    if search.nodes == 0:
+        state.size = build(program.matrix, node.system)
+    while place(search.depth, stack) + work.best.size**2 <= packed.size:
+        search.nodes += 1
+        search.cut = search.best - search.margin
+        solved = state.bound < search.cut
+        going = False
+        if solved:
+            if writes:
+                records.parent[search.records], records.value[search.records] = state.record, state.target
+            going = bounded(program, search, node, state)
+        if going and one_mask(program.keep, state):
+            settle_mask(program, out, search, state, work)
+            going = False
+        if going:
+            going = rounded_below(program, search, state, work)
+        state.branch = -1
+        if going:
+            state.branch = branching(program, node, state)
+            fix_by_levels(program, node, state, search.cut)
+            count_fixed(node.fixed, state)
+            # nothing better is left where the reduced costs leave no feasible mask
+            going = state.kept <= program.keep <= state.kept + state.free
+        handed_back = going and search.nodes > 1 and state.bound >= search.ceiling
+        handed_back = handed_back and search.open < out.bound.size - work.best.size - 2
+        if solved and writes:
+            write_record(records, search, node, state, going and not handed_back)
+        if handed_back:
+            state.branch, state.target = -1, -1
+            write_open(out, search.open, node.system.pattern, node.sign, node.fixed, state)
+            search.open += 1
+        elif going:
+            state.packed = place(search.depth, stack)
+            pack(node.system.inverse, packed, state)
+            push_second(program.keep, search, node, state, stack)
+            if search.nodes < search.limit:
+                continue
+            # the first child is handed over as an open node too
+            wait(search, node, state, stack)
+            return write_waiting(out, search, stack)
+        while search.depth > 0 and stack.states[search.depth - 1].bound >= search.best - search.margin:
+            search.depth -= 1
+        if search.depth == 0 or search.nodes >= search.limit:
+            return write_waiting(out, search, stack)
+        search.depth -= 1
+        work.state[0] = stack.states[search.depth]
+        restore(node, search.depth, stack)
+        unpack(packed, node.system.inverse, state)
+        pattern_point(program, node, state.size)
+    return False
+
+
+@merged
+def bounded(program: Program, search: Row, node: Node, state: Row) -> bool:
+    """Take the pattern from the parent's to the node's own, and bound the node there. False: it is cut off."""
+    inherited = state.bound
+    if state.branch >= 0:
+        take_target(program, node, state)
+    state.size, state.bound, state.level, _, state.tied = solve_node(
+        program, node, state.size, state.bound, search.cut, ITERATIONS
+    )
+    if state.bound >= search.cut:
+        return False
+    # what the last point proves: an earlier one may have proved more, but is gone
+    state.current = dual_bound(program, node.fixed, node.y, node.rho, state.level)
+    state.bound = max(inherited, state.current)
+    count_fixed(node.fixed, state)
+    return True
+
+
+@merged
+def take_target(program: Program, node: Node, state: Row) -> None:
+    """Fix the node's branching weight, with a pattern that allows it."""
+    node.fixed[state.branch] = state.target
+    copy(node.system.pattern, node.wanted)
+    node.wanted[state.branch] = IN if state.target == 1 else OUT
+    legal(program.keep, node.fixed, node.wanted, node.rho)
+    sign_ties(node)
+    state.size = change_pattern(program.matrix, node.system, node.wanted, state.size)
+
+
+@compiled(inner=True)
+def count_fixed(fixed: Pattern, state: Row) -> None:
+    """How many weights are fixed as kept, and how many are free."""
+    free, kept = 0, 0
+    for i in range(fixed.size):
+        free += fixed[i] == FREE
+        kept += fixed[i] == 1
+    state.free, state.kept = free, kept
+
+
+@merged
+def one_mask(keep: int, state: Row) -> bool:
+    """Whether a node holds a single mask."""
+    single: bool = state.kept == keep or state.kept + state.free == keep
+    return single
+
+
+@merged
+def settle_mask(program: Program, out: OpenNodes, search: Row, state: Row, work: Workspace) -> None:
+    """A node of one mask: its value, and its bound, which is handed back where rounding leaves it below the cut-off."""
+    node, keep, mask = work.node, program.keep, work.mask
+    for i in range(mask.size):
+        mask[i] = IN if node.fixed[i] == 1 or (node.fixed[i] == FREE and state.kept < keep) else OUT
+    state.size = change_pattern(program.matrix, node.system, mask, state.size)
+    found = one_mask_point(program, node, state.size)
+    level = 0.0
+    for i in range(mask.size):
+        if node.fixed[i] == FREE and state.kept == keep:
+            level = max(level, node.rho[i] * node.rho[i])
+    level *= 1.0 + LEVEL_DOUBT
+    state.bound = max(state.bound, dual_bound(program, node.fixed, node.y, node.rho, level))
+    offer(search, found, mask, work.best)
+    if not state.bound >= search.cut and search.singles < out.single_bound.size:
+        copy(mask, out.single[search.singles])
+        out.single_bound[search.singles] = state.bound
+        search.singles += 1
+    elif not state.bound >= search.cut:
+        search.closed = min(search.closed, state.bound)
+
+
+@compiled(inner=True)
+def offer(search: Row, value: float, mask: Pattern, best: Pattern) -> None:
+    """Take a mask as the incumbent if it is better."""
+    if value < search.best:
+        search.best = value
+        search.cut = value - search.margin
+        copy(mask, best)
+
+
+@merged
+def rounded_below(program: Program, search: Row, state: Row, work: Workspace) -> bool:
+    """Round the point to a mask now and then, and where it has no ties. False: the node is cut off by that mask."""
+    if search.nodes % ROUND_EVERY == ROUND_FIRST or state.tied == 0:
+        offer(search, rounded_value(program, work.node, state.size, work.trial, work.mask), work.mask, work.best)
+    below: bool = state.bound < search.cut
+    return below
+
+
+@compiled(inner=True, allocates=True)
+def rounded_value(program: Program, node: Node, size: int, trial: System, mask: Pattern) -> float:
+    """The value of the mask of the largest shares; `mask` receives it as IN and OUT, `trial` its system.
+
+    inf where the mask's system is singular to rounding.
+    """
+    largest_shares(program.keep, node, mask)
+    system = node.system
+    copy(system.pattern, trial.pattern)
+    copy(system.members, trial.members)
+    copy_square(system.inverse, trial.inverse, size)
+    held = change_pattern(program.matrix, trial, mask, size)
+    if held != program.keep:
         return np.inf
+    members, inverse, linear = trial.members, trial.inverse, program.linear
     kept = np.zeros(held)
     for a in range(held):
         for b in range(held):
-            kept[a] += work[a, b] * linear[own[b]]
+            kept[a] += inverse[a, b] * linear[members[b]]
     # the objective at these weights, not −½h'y: an inverse that has drifted must not flatter it
     value = 0.0
     for a in range(held):
-        row = matrix[own[a]]
+        row = program.matrix[members[a]]
         slope = kept[a]
         for b in range(held):
-            slope += row[own[b]] * kept[b]
-        value += kept[a] * (0.5 * slope - linear[own[a]])
+            slope += row[members[b]] * kept[b]
+        value += kept[a] * (0.5 * slope - linear[members[a]])
     return value
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def explore(
-    matrix: FloatArray,
-    linear: FloatArray,
-    sizes: FloatArray,
-    keep: int,
-    accuracy: float,
-    margin: float,
-    root_pattern: Pattern,
-    root_sign: FloatArray,
-    root_fixed: Pattern,
-    root_j: int,
-    root_target: int,
-    root_bound: float,
-    best_mask: Pattern,
-    best_value: float,
-    node_limit: int,
-    ceiling: float,
-    out_pattern: Pattern,
-    out_sign: FloatArray,
-    out_fixed: Pattern,
-    out_branch: IndexArray,
-    out_bound: FloatArray,
-    out_record: IndexArray,
-    out_single: Pattern,
-    out_single_bound: FloatArray,
-    records: Records,
-) -> tuple[float, int, int, int, float, int]:
-    """Search below one open node, at most `node_limit` nodes, only where bounds are below `ceiling`.
+@merged
+def largest_shares(keep: int, node: Node, mask: Pattern) -> None:
+    """The mask, IN or OUT, of the `keep` largest shares m; fixed weights first."""
+    pattern, p = node.system.pattern, mask.size
+    key, order = np.empty(p), np.empty(p, np.int64)
+    for i in range(p):
+        if pattern[i] == IN:
+            key[i] = -1e300 if node.fixed[i] == 1 else -1e200
+        elif pattern[i] == TIED:
+            key[i] = -node.sign[i] * node.y[i]
+        else:
+            key[i] = 1e300 if node.fixed[i] == 0 else 1e200
+    sort_positions(key, order)
+    fill(mask, OUT)
+    for a in range(keep):
+        mask[order[a]] = IN
 
-    matrix K (p, p), linear h (p,): the split-off form. A node is pruned once its safe bound is at
-    least best − margin. best_mask (IN or OUT) is overwritten when a better mask is found.
-    `records` receives what a proof needs of every node that was bounded (none where they have no room),
-    out_record the record of each open node's parent.
-    A node of one mask whose bound rounding leaves below the cut-off is handed back in out_single (IN or OUT).
-    Returns (best value, nodes, how many open nodes were left in the out arrays, how many single masks,
-    the smallest bound of a single mask for which there was no room, how many records were made).
+
+@merged
+def branching(program: Program, node: Node, state: Row) -> int:
+    """The weight to branch on: of the ties by score, else any tie, else the free one nearest to the threshold."""
+    pattern, rho, fixed, tau = node.system.pattern, node.rho, node.fixed, np.sqrt(state.level)
+    j = -1
+    if state.tied > 0:
+        j = tied_branching_variable(program, node, state.size, tau)
+    if j < 0:
+        for i in range(fixed.size):
+            if fixed[i] == FREE and pattern[i] == TIED:
+                return i
+        for i in range(fixed.size):
+            if fixed[i] == FREE and (j < 0 or abs(abs(rho[i]) - tau) < abs(abs(rho[j]) - tau)):
+                j = i
+    return j
+
+
+@merged
+def fix_by_levels(program: Program, node: Node, state: Row, cut: float) -> None:
+    """Fix the weights, but for the branching one, whose other value costs `cut`: the reduced costs of the shares."""
+    pattern, fixed = node.system.pattern, node.fixed
+    span = reach_of(program.sizes, node.y)
+    for i in range(fixed.size):
+        if fixed[i] == FREE and i != state.branch:
+            reduced = 0.5 * (state.level - square_end(program.sizes, span, program.accuracy, node.rho, i))
+            if pattern[i] == OUT and state.current + max(reduced, 0.0) >= cut:
+                fixed[i] = 0
+            elif pattern[i] == IN and state.current + max(-reduced, 0.0) >= cut:
+                fixed[i] = 1
+
+
+@merged
+def push_second(keep: int, search: Row, node: Node, state: Row, stack: Stack) -> None:
+    """Let the second child wait, and turn the node into the first, whose value is the nearer one.
+
+    A child whose count cannot be met holds no mask: it is not the first, and waits with an infinite bound.
     """
-    p = linear.size
-    pattern = root_pattern.copy()
-    wanted = root_pattern.copy()
-    scratch = root_pattern.copy()
-    sign = root_sign.copy()
-    fixed = root_fixed.copy()
-    y = np.zeros(p)
-    rho = np.empty(p)
-    spread = np.zeros(p)
-    members = np.empty(p, np.int64)
-    inverse = np.empty((p, p))
-    stack_pattern = np.empty((p + 1, p), np.int8)
-    stack_sign = np.empty((p + 1, p))
-    stack_fixed = np.empty((p + 1, p), np.int8)
-    stack_members = np.empty((p + 1, p), np.int64)
-    stack_size = np.empty(p + 1, np.int64)
-    stack_j = np.empty(p + 1, np.int64)
-    stack_target = np.empty(p + 1, np.int64)
-    stack_bound = np.empty(p + 1)
-    stack_at = np.zeros(p + 2, np.int64)
-    packed = np.empty(1 << 16)
-    depth = 0
-    nodes = 0
-    handed_on = 0
-    record = -1
-    made = 0
-    writes = records.parent.size > 0
-    stack_record = np.empty(p + 1, np.int64)
-    singles = 0
-    left_open = np.inf
-    room = out_bound.size - p - 2
-    size = build(matrix, pattern, inverse, members)
-    bound = root_bound
-    j = root_j
-    target = root_target
-    while True:
-        nodes += 1
-        cut = best_value - margin
-        pruned = bound >= cut
-        solved = not pruned
-        tied = 0
-        level = 0.0
-        current = -np.inf
-        single = False
-        if not pruned:
-            if writes:
-                records.parent[made], records.value[made] = record, target
-            inherited = bound
-            if j >= 0:
-                fixed[j] = target
-                wanted[:] = pattern
-                wanted[j] = IN if target == 1 else OUT
-                legal(keep, fixed, wanted, rho)
-                for i in range(p):
-                    if wanted[i] == TIED and pattern[i] != TIED:
-                        sign[i] = -1.0 if rho[i] < 0.0 else 1.0
-                size = change_pattern(matrix, pattern, wanted, inverse, members, size)
-            size, bound, level, _, tied = solve_node(
-                matrix,
-                linear,
-                sizes,
-                keep,
-                fixed,
-                pattern,
-                sign,
-                inverse,
-                members,
-                size,
-                y,
-                rho,
-                spread,
-                wanted,
-                bound,
-                cut,
-                accuracy,
-                40,
-            )
-            pruned = bound >= cut
-        if not pruned:
-            # what the last point proves: an earlier one may have proved more, but is gone
-            current = dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy)
-            bound = max(inherited, current)
-            free = 0
-            kept = 0
-            for i in range(p):
-                free += fixed[i] == FREE
-                kept += fixed[i] == 1
-            single = kept == keep or kept + free == keep
-        if single:
-            for i in range(p):
-                scratch[i] = IN if fixed[i] == 1 or (fixed[i] == FREE and kept < keep) else OUT
-            size = change_pattern(matrix, pattern, scratch, inverse, members, size)
-            found = one_mask_point(matrix, linear, pattern, inverse, members, size, y, rho)
-            level = 0.0
-            for i in range(p):
-                if fixed[i] == FREE and kept == keep:
-                    level = max(level, rho[i] * rho[i])
-            level *= 1.0 + 1e-6
-            bound = max(bound, dual_bound(linear, sizes, keep, fixed, y, rho, level, accuracy))
-            if found < best_value:
-                best_value = found
-                best_mask[:] = scratch
-                cut = best_value - margin
-            if not bound >= cut and singles < out_single_bound.size:
-                out_single[singles] = scratch
-                out_single_bound[singles] = bound
-                singles += 1
-            elif not bound >= cut:
-                left_open = min(left_open, bound)
-            pruned = True
-        if not pruned and ((nodes & 15) == ROUNDED or tied == 0):
-            found = rounded_value(matrix, linear, keep, pattern, sign, fixed, y, inverse, members, size, scratch)
-            if found < best_value:
-                best_value = found
-                best_mask[:] = scratch
-                cut = best_value - margin
-                pruned = bound >= cut
-        j = -1
-        if not pruned:
-            if tied > 0:
-                j = tied_branching_variable(
-                    keep, pattern, sign, fixed, inverse, members, size, y, spread, np.sqrt(level)
-                )
-            if j < 0:
-                for i in range(p):
-                    if fixed[i] == FREE and pattern[i] == TIED:
-                        j = i
-                        break
-            if j < 0:
-                for i in range(p):
-                    if fixed[i] == FREE and (
-                        j < 0 or abs(abs(rho[i]) - np.sqrt(level)) < abs(abs(rho[j]) - np.sqrt(level))
-                    ):
-                        j = i
-        if not pruned:
-            span = reach_of(sizes, y)
-            for i in range(p):
-                if fixed[i] == FREE and i != j:
-                    reduced = 0.5 * (level - square_end(sizes, span, accuracy, rho, i))
-                    if pattern[i] == OUT and current + max(reduced, 0.0) >= cut:
-                        fixed[i] = 0
-                    elif pattern[i] == IN and current + max(-reduced, 0.0) >= cut:
-                        fixed[i] = 1
-            free = 0
-            kept = 0
-            for i in range(p):
-                free += fixed[i] == FREE
-                kept += fixed[i] == 1
-            # nothing better is left where the reduced costs leave no feasible mask
-            pruned = kept > keep or kept + free < keep
-        if solved and writes:
-            records.point[made] = y
-            records.fixed[made] = fixed
-            records.branch[made] = -1 if pruned else j
-            record = made
-            made += 1
-        if not pruned and nodes > 1 and bound >= ceiling and handed_on < room:
-            if writes:
-                records.branch[record] = -1
-                out_record[handed_on] = record
-            out_pattern[handed_on] = pattern
-            out_sign[handed_on] = sign
-            out_fixed[handed_on] = fixed
-            out_branch[handed_on] = -1
-            out_bound[handed_on] = bound
-            handed_on += 1
-            pruned = True
-        if not pruned:
-            share = 0.0
-            if pattern[j] == IN:
-                share = 1.0
-            elif pattern[j] == TIED:
-                share = sign[j] * y[j] / (np.sqrt(level) + 1e-300)
-            first = 1 if share > 0.5 else 0
-            # a child whose count cannot be met holds no mask
-            if kept + 1 > keep:
-                first = 0
-            if kept + free - 1 < keep:
-                first = 1
-            only = kept + 1 > keep or kept + free - 1 < keep
-            start = stack_at[depth]
-            if start + size * size > packed.size:
-                grown = np.empty(2 * packed.size + size * size)
-                grown[:start] = packed[:start]
-                packed = grown
-            at = start
-            for a in range(size):
-                for b in range(size):
-                    packed[at] = inverse[a, b]
-                    at += 1
-            stack_at[depth + 1] = at
-            stack_pattern[depth] = pattern
-            stack_sign[depth] = sign
-            stack_fixed[depth] = fixed
-            stack_members[depth] = members
-            stack_size[depth] = size
-            stack_j[depth] = j
-            stack_target[depth] = 1 - first
-            stack_bound[depth] = np.inf if only else bound
-            stack_record[depth] = record
-            depth += 1
-            target = first
-            if nodes < node_limit:
-                continue
-            # the first child is handed over as an open node too
-            stack_pattern[depth] = pattern
-            stack_sign[depth] = sign
-            stack_fixed[depth] = fixed
-            stack_j[depth] = j
-            stack_target[depth] = target
-            stack_bound[depth] = bound
-            stack_record[depth] = record
-            depth += 1
-            break
-        while depth > 0 and stack_bound[depth - 1] >= best_value - margin:
-            depth -= 1
-        if depth == 0 or nodes >= node_limit:
-            break
-        depth -= 1
-        pattern[:] = stack_pattern[depth]
-        sign[:] = stack_sign[depth]
-        fixed[:] = stack_fixed[depth]
-        members[:] = stack_members[depth]
-        size = stack_size[depth]
-        j = stack_j[depth]
-        target = stack_target[depth]
-        bound = stack_bound[depth]
-        record = stack_record[depth]
-        at = stack_at[depth]
-        for a in range(size):
-            for b in range(size):
-                inverse[a, b] = packed[at]
-                at += 1
-        pattern_point(matrix, linear, keep, pattern, sign, inverse, members, size, y, rho, spread)
-    for a in range(depth):
-        at = handed_on + a
-        out_pattern[at] = stack_pattern[a]
-        out_sign[at] = stack_sign[a]
-        out_fixed[at] = stack_fixed[a]
-        out_branch[at, 0] = stack_j[a]
-        out_branch[at, 1] = stack_target[a]
-        out_bound[at] = stack_bound[a]
-        out_record[at] = stack_record[a]
-    return best_value, nodes, handed_on + depth, singles, left_open, made
+    j = state.branch
+    share = 0.0
+    if node.system.pattern[j] == IN:
+        share = 1.0
+    elif node.system.pattern[j] == TIED:
+        share = node.sign[j] * node.y[j] / (np.sqrt(state.level) + 1e-300)
+    first = 1 if share > 0.5 else 0
+    only = False
+    if state.kept + 1 > keep:
+        first, only = 0, True
+    if state.kept + state.free - 1 < keep:
+        first, only = 1, True
+    bound = state.bound
+    state.target, state.bound = 1 - first, np.inf if only else bound
+    wait(search, node, state, stack)
+    state.target, state.bound = first, bound
+
+
+@compiled(inner=True)
+def wait(search: Row, node: Node, state: Row, stack: Stack) -> None:
+    """Put the node on the stack."""
+    at = search.depth
+    copy(node.system.pattern, stack.pattern[at])
+    copy(node.sign, stack.sign[at])
+    copy(node.fixed, stack.fixed[at])
+    copy(node.system.members, stack.members[at])
+    stack.states[at] = state
+    search.depth += 1
+
+
+@merged
+def restore(node: Node, at: int, stack: Stack) -> None:
+    """The pattern, signs, fixed weights and members of a node that has waited."""
+    copy(stack.pattern[at], node.system.pattern)
+    copy(stack.sign[at], node.sign)
+    copy(stack.fixed[at], node.fixed)
+    copy(stack.members[at], node.system.members)
+
+
+@compiled(inner=True)
+def place(depth: int, stack: Stack) -> int:
+    """Where among the packed inverses that of the node at `depth` begins: behind those below it."""
+    if depth == 0:
+        return 0
+    below = stack.states[depth - 1]
+    return below.packed + below.size * below.size  # type: ignore[no-any-return]
+
+
+@merged
+def pack(inverse: FloatArray, packed: FloatArray, state: Row) -> None:
+    """Keep the inverse of a node that will wait."""
+    at = state.packed
+    for a in range(state.size):
+        for b in range(state.size):
+            packed[at] = inverse[a, b]
+            at += 1
+
+
+@merged
+def unpack(packed: FloatArray, inverse: FloatArray, state: Row) -> None:
+    """The inverse of a node that has waited."""
+    at = state.packed
+    for a in range(state.size):
+        for b in range(state.size):
+            inverse[a, b] = packed[at]
+            at += 1
+
+
+@merged
+def write_record(records: Records, search: Row, node: Node, state: Row, onward: bool) -> None:
+    """Record a node that was bounded; `onward` where it is branched on. It becomes the parent of what follows."""
+    at = search.records
+    copy(node.y, records.point[at])
+    copy(node.fixed, records.fixed[at])
+    records.branch[at] = state.branch if onward else -1
+    state.record = at
+    search.records += 1
+
+
+@compiled(inner=True)
+def write_open(out: OpenNodes, at: int, pattern: Pattern, sign: FloatArray, fixed: Pattern, state: Row) -> None:
+    """Hand a node over as an open one."""
+    copy(pattern, out.pattern[at])
+    copy(sign, out.sign[at])
+    copy(fixed, out.fixed[at])
+    out.branch[at, 0], out.branch[at, 1] = state.branch, state.target
+    out.bound[at], out.record[at] = state.bound, state.record
+
+
+@merged
+def write_waiting(out: OpenNodes, search: Row, stack: Stack) -> bool:
+    """Hand over the nodes that still wait: the dive is through."""
+    for a in range(search.depth):
+        write_open(out, search.open + a, stack.pattern[a], stack.sign[a], stack.fixed[a], stack.states[a])
+    search.open += search.depth
+    return True

@@ -10,20 +10,57 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
-from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.kernels.compiled import compiled, copy
 
-FAST = {"reassoc", "contract", "nsz"}
-"""What the compiler may do with sums: the bounds on rounding hold for any order, and NaN and infinity stay."""
 HALF_ULP = 1.1102230246251565e-16
 """Half a unit in the last place of 1.0, as a literal for compiled code."""
 FREE = -1
 """Value of a variable that is not fixed, beside 0 and 1."""
-ROUNDED = 8
-"""The first of every sixteen nodes whose point is rounded to a mask: a short search goes without."""
+ROUND_EVERY = 16
+"""The point of one node in so many is rounded to a mask and descends: at each it would cost more than the rest."""
+ROUND_FIRST = 8
+"""Which node that is for the first time: a short search goes without."""
 
 Pattern = npt.NDArray[np.int8]
+
+
+class Program(NamedTuple):
+    """minimise ½x'Mx + g'x over binaries with Σx = ones, M positive semidefinite where Σd = 0.
+
+    matrix : float64 (n, n)   M, symmetric
+    linear : float64 (n,)     g
+    ones : int                how many of the variables are 1
+    rounding : float          what the objective at any point may be off by, in its own units
+    """
+
+    matrix: FloatArray
+    linear: FloatArray
+    ones: int
+    rounding: float
+
+
+class Point(NamedTuple):
+    """A point of the relaxation and what is known there; the arrays are changed in place.
+
+    x : float64 (n,)         in [0, 1]
+    grad : float64 (n,)      the objective's gradient at x
+    reduced : float64 (n,)   the reduced costs: the gradient less the price of the count
+    fixed : int8 (n,)        FREE, or the value at which a node holds the variable
+    basic : bool (n,)        whether the variable is swept in: between its bounds, as a rule
+    """
+
+    x: FloatArray
+    grad: FloatArray
+    reduced: FloatArray
+    fixed: Pattern
+    basic: BoolArray
+
+
+def point_at(x: FloatArray, fixed: Pattern) -> Point:
+    """The point x (n,) with what is fixed (n,), both held and not copied; the rest is room."""
+    return Point(x, np.empty(x.size), np.empty(x.size), fixed, np.zeros(x.size, np.bool_))
 
 
 class Records(NamedTuple):
@@ -55,11 +92,11 @@ class Records(NamedTuple):
         return Records(self.parent[:rows], self.value[:rows], self.branch[:rows], self.fixed[:rows], self.point[:rows])
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+@compiled(fast=True)
 def gradient_at(matrix: FloatArray, linear: FloatArray, x: FloatArray, out: FloatArray) -> None:
     """out = linear + matrix @ x, skipping the zeros of x."""
     p = linear.size
-    out[:] = linear
+    copy(linear, out)
     for k in range(p):
         value = x[k]
         if value != 0.0:
@@ -68,29 +105,28 @@ def gradient_at(matrix: FloatArray, linear: FloatArray, x: FloatArray, out: Floa
                 out[i] += value * matrix[k, i]
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def bound_at(
-    matrix: FloatArray,
-    linear: FloatArray,
-    x: FloatArray,
-    grad: FloatArray,
-    price: float,
-    fixed: Pattern,
-    count: int,
-    rounding: float,
-) -> float:
+@compiled(inner=True)
+def reduce_at(point: Point, price: float) -> None:
+    """The reduced costs from the gradient."""
+    for i in range(point.x.size):
+        point.reduced[i] = point.grad[i] - price
+
+
+@compiled()
+def bound_at(program: Program, point: Point, price: float) -> float:
     """The safe bound at x, which is first brought back onto Σx = count, with its gradient, in place.
 
     M is semidefinite on Σd = 0 only, so beside the plane a linearisation may lie above the objective.
     −inf where the fractional free variables cannot take what is missing.
     """
-    p = linear.size
+    matrix, x, grad, fixed = program.matrix, point.x, point.grad, point.fixed
+    p = x.size
     for _ in range(3):
-        missing = float(count)
+        missing = float(program.ones)
         for i in range(p):
             missing -= x[i]
         if abs(missing) <= HALF_ULP * p:
-            return safe_bound(linear, x, grad, price, fixed, count, rounding)
+            return safe_bound(program, point, price)
         for k in range(p):
             if fixed[k] == FREE and 0.0 < x[k] < 1.0 and missing != 0.0:
                 before = x[k]
@@ -99,16 +135,15 @@ def bound_at(
                 missing -= moved
                 for i in range(p):
                     grad[i] += moved * matrix[k, i]
-    return safe_bound(linear, x, grad, price, fixed, count, rounding) if abs(missing) <= HALF_ULP * p * p else -np.inf
+    return safe_bound(program, point, price) if abs(missing) <= HALF_ULP * p * p else -np.inf
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
-def safe_bound(
-    linear: FloatArray, x: FloatArray, grad: FloatArray, price: float, fixed: Pattern, count: int, rounding: float
-) -> float:
+@compiled(fast=True, inner=True)
+def safe_bound(program: Program, point: Point, price: float) -> float:
     """A lower bound over the node's binaries: f(x) + ∇f(x)'(y − x) minimised by the price of the count."""
+    linear, x, grad, fixed = program.linear, point.x, point.grad, point.fixed
     p = linear.size
-    left = count
+    left = program.ones
     total = 0.0
     size = 0.0
     for i in range(p):
@@ -126,4 +161,4 @@ def safe_bound(
             left -= 1
     total += price * left
     size += abs(price * left)
-    return total - rounding - HALF_ULP * (p + 8) * size
+    return total - program.rounding - HALF_ULP * (p + 8) * size

@@ -6,24 +6,66 @@ The tableau is the matrix [[0, 1'], [1, M]] swept on its first row and on the fr
 (the sweep operator: Goodnight, "A tutorial on the SWEEP operator", The American Statistician 33,
 1979). Row j of it says all that happens when x_j moves: how the other fractional variables follow,
 and how the reduced costs at the bounds change. About half of a tree's nodes are cut off after a few
-events, so a node does not sweep its parent's tableau, O(n²) an event: it keeps the rows it swept by
-(`Sweeps`, a stack), and takes a row through them when it needs it, O(n) an event passed.
+events, so a node does not sweep its parent's tableau, O(n²) an event: it keeps the rows it swept by,
+a stack, and takes a row through them when it needs it, O(n) an event passed.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
-from prunebench.kernels.trees.select_node import FAST, FREE, Pattern, gradient_at
+from prunebench.kernels.compiled import ONE, ZERO, compiled, merged
+from prunebench.kernels.trees.select_node import FREE, Point, Program, gradient_at
 
-Sweeps = tuple[FloatArray, IndexArray, FloatArray]
-"""Stacks of swept rows (capacity, ≥ n + 1), their places, and (capacity, 2): 1/pivot, 1 for in or −1 for out."""
+GAVE_UP = 0
+"""How a walk ends: `follow` could not go on."""
+ARRIVED = 1
+"""How a walk ends: the variable is at its target, and the point is the optimum there."""
+CUT_OFF = 2
+"""How a walk ends: on the way the node's bound is sure to reach the cut-off."""
+SETTLED = 1e-7
+"""Steps of the active set that are shorter than this leave the gradient as it is."""
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+class Sweeps(NamedTuple):
+    """A stack of sweeps.
+
+    rows : float64 (capacity, ≥ n + 1)   the row that each sweep was made by
+    places : int64 (capacity,)           which row of the tableau that is
+    pivots : float64 (capacity, 2)       1/pivot, and 1 where the row was swept in, −1 where out
+    """
+
+    rows: FloatArray
+    places: IndexArray
+    pivots: FloatArray
+
+
+class Tableau(NamedTuple):
+    """A swept matrix and the sweeps that came after.
+
+    sheet : float64 (n + 1, n + 1)   the matrix; row 0 is the count's, row i + 1 that of variable i
+    sweeps : how many of them count, the caller knows
+    """
+
+    sheet: FloatArray
+    sweeps: Sweeps
+
+
+def new_sweeps(n: int, capacity: int) -> Sweeps:
+    """Room for so many sweeps of n variables."""
+    return Sweeps(np.empty((capacity, n + 1)), np.empty(capacity, np.int64), np.empty((capacity, 2)))
+
+
+def new_tableau(n: int, capacity: int = 1) -> Tableau:
+    """Room for a tableau of n variables with so many later sweeps."""
+    return Tableau(np.empty((n + 1, n + 1)), new_sweeps(n, capacity))
+
+
+@compiled(fast=True, inner=True)
 def sweep_row(row: FloatArray, k: int, order: int, sweeps: Sweeps, begin: int, end: int) -> None:
     """Take row k of the tableau, (order,), through the sweeps from `begin` to before `end`, in place."""
-    rows, places, pivots = sweeps
+    rows, places, pivots = sweeps.rows, sweeps.places, sweeps.pivots
     for q in range(begin, end):
         at = places[q]
         inverse = pivots[q, 0]
@@ -39,41 +81,42 @@ def sweep_row(row: FloatArray, k: int, order: int, sweeps: Sweeps, begin: int, e
             row[at] = sign * factor
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def row_of(tableau: FloatArray, sweeps: Sweeps, made: int, k: int, out: FloatArray) -> None:
+@compiled()
+def row_of(tableau: Tableau, made: int, k: int, out: FloatArray) -> None:
     """Row k after the first `made` sweeps."""
-    order = tableau.shape[0]
+    sheet = tableau.sheet
+    order = sheet.shape[0]
     for b in range(order):
-        out[b] = tableau[k, b]
-    sweep_row(out, k, order, sweeps, 0, made)
+        out[b] = sheet[k, b]
+    sweep_row(out, k, order, tableau.sweeps, ZERO, made)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def push(tableau: FloatArray, sweeps: Sweeps, made: int, k: int, sign: float, least: float) -> int:
+@compiled()
+def push(tableau: Tableau, made: int, k: int, sign: float, least: float) -> int:
     """One more sweep, on row k: into the swept set (sign 1) or out of it (sign −1).
 
     Returns how many sweeps there are: as many as before if the pivot is not above `least` or there is no room.
     """
-    rows, places, pivots = sweeps
-    if made == places.size:
+    sweeps = tableau.sweeps
+    if made == sweeps.places.size:
         return made
-    row = rows[made]
-    row_of(tableau, sweeps, made, k, row)
+    row = sweeps.rows[made]
+    row_of(tableau, made, k, row)
     if not abs(row[k]) > least:
         return made
-    places[made] = k
-    pivots[made, 0] = 1.0 / row[k]
-    pivots[made, 1] = sign
+    sweeps.places[made] = k
+    sweeps.pivots[made, 0] = 1.0 / row[k]
+    sweeps.pivots[made, 1] = sign
     return made + 1
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
-def diagonal_of(tableau: FloatArray, sweeps: Sweeps, made: int, out: FloatArray) -> None:
+@compiled(fast=True)
+def diagonal_of(tableau: Tableau, made: int, out: FloatArray) -> None:
     """The tableau's diagonal after the first `made` sweeps."""
-    rows, places, pivots = sweeps
-    order = tableau.shape[0]
+    sheet, (rows, places, pivots) = tableau.sheet, tableau.sweeps
+    order = sheet.shape[0]
     for b in range(order):
-        out[b] = tableau[b, b]
+        out[b] = sheet[b, b]
     for q in range(made):
         inverse = pivots[q, 0]
         for b in range(order):
@@ -81,31 +124,36 @@ def diagonal_of(tableau: FloatArray, sweeps: Sweeps, made: int, out: FloatArray)
         out[places[q]] = -inverse
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def sweep_all(tableau: FloatArray, sweeps: Sweeps, made: int) -> None:
+@compiled()
+def sweep_all(tableau: Tableau, made: int) -> None:
     """Apply the first `made` sweeps to the tableau itself."""
-    order = tableau.shape[0]
+    sheet = tableau.sheet
+    order = sheet.shape[0]
     for k in range(order):
-        sweep_row(tableau[k], k, order, sweeps, 0, made)
+        sweep_row(sheet[k], k, order, tableau.sweeps, ZERO, made)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def sweep_now(tableau: FloatArray, sweeps: Sweeps, k: int, sign: float) -> None:
-    """Sweep the tableau itself on row k; uses the first place of `sweeps`."""
-    push(tableau, sweeps, 0, k, sign, 0.0)
-    sweep_all(tableau, sweeps, 1)
+@compiled()
+def sweep_now(tableau: Tableau, k: int, sign: float) -> None:
+    """Sweep the tableau itself on row k; uses the first place of its stack."""
+    push(tableau, ZERO, k, sign, 0.0)
+    sweep_all(tableau, ONE)
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
+@merged
 def singular(matrix: FloatArray, i: int) -> float:
     """A pivot of variable i up to this is zero but for rounding."""
-    return float(1e-13 * abs(matrix[i, i]) + 1e-300)
+    return 1e-13 * abs(matrix[i, i]) + 1e-300  # type: ignore[no-any-return]
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def build(matrix: FloatArray, tableau: FloatArray, sweeps: Sweeps, basic: BoolArray) -> int:
-    """The tableau afresh, of the variables that are basic; dependent ones are no longer. Returns how many are left."""
+@compiled()
+def build(matrix: FloatArray, tableau: Tableau, basic: BoolArray) -> int:
+    """The tableau afresh, of the variables that are basic; dependent ones are no longer. Returns how many are left.
+
+    matrix (n, n), basic (n,). Uses the first place of the tableau's stack.
+    """
     n: int = basic.size
+    sheet = tableau.sheet
     first = 0
     while first < n and not basic[first]:
         first += 1
@@ -115,27 +163,28 @@ def build(matrix: FloatArray, tableau: FloatArray, sweeps: Sweeps, basic: BoolAr
     own = matrix[first]
     square = own[first]
     for i in range(n):
-        tableau[0, i + 1] = tableau[i + 1, 0] = own[i] - square
+        sheet[0, i + 1] = sheet[i + 1, 0] = own[i] - square
         for k in range(n):
-            tableau[i + 1, k + 1] = matrix[i, k] + square - own[i] - own[k]
+            sheet[i + 1, k + 1] = matrix[i, k] + square - own[i] - own[k]
     for i in range(n):
-        tableau[first + 1, i + 1] = tableau[i + 1, first + 1] = 1.0
-    tableau[0, 0] = square
-    tableau[0, first + 1] = tableau[first + 1, 0] = -1.0
-    tableau[first + 1, first + 1] = 0.0
+        sheet[first + 1, i + 1] = sheet[i + 1, first + 1] = 1.0
+    sheet[0, 0] = square
+    sheet[0, first + 1] = sheet[first + 1, 0] = -1.0
+    sheet[first + 1, first + 1] = 0.0
     size = 1
     for i in range(first + 1, n):
         if basic[i]:
-            basic[i] = tableau[i + 1, i + 1] > singular(matrix, i)
+            basic[i] = sheet[i + 1, i + 1] > singular(matrix, i)
             if basic[i]:
-                sweep_now(tableau, sweeps, i + 1, 1.0)
+                sweep_now(tableau, i + 1, 1.0)
                 size += 1
     return size
 
 
-@njit(cache=True, error_model="numpy", nogil=True)
-def start(grad: FloatArray, x: FloatArray, fixed: Pattern, basic: BoolArray) -> bool:
-    """F from the fractional entries of x; one free variable where there is none. False: none is free."""
+@compiled(inner=True)
+def start(point: Point) -> bool:
+    """What is basic, from the fractional entries of x; one free variable where there is none. False: none is free."""
+    x, grad, fixed, basic = point.x, point.grad, point.fixed, point.basic
     n = x.size
     best = -1
     some = False
@@ -156,7 +205,7 @@ def start(grad: FloatArray, x: FloatArray, fixed: Pattern, basic: BoolArray) -> 
     return best >= 0
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
+@compiled(fast=True, inner=True)
 def price_at(grad: FloatArray, basic: BoolArray, size: int) -> float:
     """The multiplier of the count: the gradient where x is fractional, which at an optimum is the same everywhere."""
     total = 0.0
@@ -165,9 +214,10 @@ def price_at(grad: FloatArray, basic: BoolArray, size: int) -> float:
     return total / size
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
-def optimal(reduced: FloatArray, x: FloatArray, fixed: Pattern, basic: BoolArray, tolerance: float) -> bool:
-    """Whether these reduced costs are an optimum's to `tolerance`."""
+@compiled(fast=True, inner=True)
+def optimal(point: Point, tolerance: float) -> bool:
+    """Whether the point's reduced costs are an optimum's to `tolerance`."""
+    x, reduced, fixed, basic = point.x, point.reduced, point.fixed, point.basic
     for i in range(x.size):
         if basic[i]:
             if abs(reduced[i]) > tolerance:
@@ -177,202 +227,211 @@ def optimal(reduced: FloatArray, x: FloatArray, fixed: Pattern, basic: BoolArray
     return True
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
-def refine(
-    matrix: FloatArray,
-    linear: FloatArray,
-    x: FloatArray,
-    grad: FloatArray,
-    fixed: Pattern,
-    tableau: FloatArray,
-    sweeps: Sweeps,
-    basic: BoolArray,
-    size: int,
-    tolerance: float,
-    limit: int,
-) -> tuple[int, bool]:
-    """Primal active set from a feasible x to the optimum, on the tableau itself; `grad` receives its gradient.
-
-    Returns (how many are basic, converged).
-    """
-    n = linear.size
-    step = np.empty(n)
-    slope = np.empty(n)
-    for iteration in range(limit):
-        gradient_at(matrix, linear, x, grad)
-        price = price_at(grad, basic, size)
-        for i in range(n):
-            slope[i] = grad[i] - price if basic[i] else 0.0
-        length = 1.0
-        blocking = -1
-        largest = 0.0
-        for i in range(n):
-            if not basic[i]:
-                continue
-            row = tableau[i + 1]
-            total = 0.0
-            for k in range(n):
-                total += row[k + 1] * slope[k]
-            step[i] = total
-            value = x[i]
-            if value + total < 0.0:
-                reach = -value / total
-                if reach < length:
-                    length = reach
-                    blocking = i
-            elif value + total > 1.0:
-                reach = (1.0 - value) / total
-                if reach < length:
-                    length = reach
-                    blocking = i
-            largest = max(largest, abs(total))
-        if size == 1:
-            blocking = -1
-        if largest > 0.0:
-            for i in range(n):
-                if basic[i]:
-                    x[i] = min(1.0, max(0.0, x[i] + length * step[i]))
-        if blocking >= 0:
-            x[blocking] = 0.0 if step[blocking] < 0.0 else 1.0
-            sweep_now(tableau, sweeps, blocking + 1, -1.0)
-            basic[blocking] = False
-            size -= 1
-            continue
-        if largest > 1e-7 and iteration + 1 < limit:
-            gradient_at(matrix, linear, x, grad)
-            price = price_at(grad, basic, size)
-        worst = tolerance
-        entering = -1
-        for i in range(n):
-            if fixed[i] == FREE and not basic[i]:
-                violation = price - grad[i] if x[i] < 0.5 else grad[i] - price
-                if violation > worst:
-                    worst = violation
-                    entering = i
-        if entering < 0:
-            return size, True
-        if not tableau[entering + 1, entering + 1] > singular(matrix, entering):
-            return size, False
-        sweep_now(tableau, sweeps, entering + 1, 1.0)
-        basic[entering] = True
-        size += 1
-    gradient_at(matrix, linear, x, grad)
-    return size, False
-
-
-@njit(cache=True, error_model="numpy", nogil=True)
-def optimum(
-    matrix: FloatArray,
-    linear: FloatArray,
-    x: FloatArray,
-    grad: FloatArray,
-    fixed: Pattern,
-    tableau: FloatArray,
-    sweeps: Sweeps,
-    basic: BoolArray,
-    tolerance: float,
-) -> tuple[int, float]:
-    """The relaxation's optimum from a feasible x, with its gradient and tableau; uses the first place of `sweeps`.
+@compiled()
+def optimum(program: Program, point: Point, tableau: Tableau, tolerance: float) -> tuple[int, float]:
+    """The relaxation's optimum from a feasible x, with its gradient and tableau; uses the first place of its stack.
 
     Returns (how many are basic, the price of the count).
     """
-    gradient_at(matrix, linear, x, grad)
-    start(grad, x, fixed, basic)
-    size = build(matrix, tableau, sweeps, basic)
+    gradient_at(program.matrix, program.linear, point.x, point.grad)
+    start(point)
+    size = build(program.matrix, tableau, point.basic)
     if size > 0:
-        size, _ = refine(matrix, linear, x, grad, fixed, tableau, sweeps, basic, size, tolerance, 10 * x.size + 50)
-    return size, price_at(grad, basic, max(size, 1))
+        size, _ = refine(program, point, tableau, size, tolerance, 10 * point.x.size + 50)
+    return size, price_at(point.grad, point.basic, max(size, 1))
 
 
-@njit(cache=True, error_model="numpy", fastmath=FAST, nogil=True)
-def follow(
-    matrix: FloatArray,
-    x: FloatArray,
-    reduced: FloatArray,
-    fixed: Pattern,
-    tableau: FloatArray,
-    sweeps: Sweeps,
-    made: int,
-    basic: BoolArray,
-    size: int,
-    j: int,
-    target: float,
-    excess: float,
-) -> tuple[int, int, int]:
-    """Follow the optimum while x_j goes to `target`. Returns (how many are basic, sweeps made, state).
+@compiled(fast=True, allocates=True)
+def refine(
+    program: Program, point: Point, tableau: Tableau, size: int, tolerance: float, limit: int
+) -> tuple[int, bool]:
+    """Primal active set from a feasible x to the optimum, on the tableau itself; `grad` receives its gradient.
 
-    `reduced` holds ∂f/∂x_i less the price, kept up on the way. `excess` is how far the node's
-    objective lies below the cut-off: once the growth that the convex optimal-value function is sure
-    of exceeds it, the walk stops. state 1: arrived; 2: cut off on the way; 0: gave up (the caller
-    solves the child another way). A parametric active set: Best, "An algorithm for the solution of
-    the parametric quadratic programming problem", 1996.
+    Reduced costs up to `tolerance` count as optimal; at most `limit` iterations. Returns (how many are basic,
+    converged).
     """
+    x, grad, basic = point.x, point.grad, point.basic
+    step, slope = np.empty(x.size), np.empty(x.size)
+    for iteration in range(limit):
+        gradient_at(program.matrix, program.linear, x, grad)
+        price = price_at(grad, basic, size)
+        blocking, largest = move_basic(point, tableau.sheet, price, size, slope, step)
+        if blocking >= 0:
+            x[blocking] = 0.0 if step[blocking] < 0.0 else 1.0
+            sweep_now(tableau, blocking + 1, -1.0)
+            basic[blocking] = False
+            size -= 1
+            continue
+        if largest > SETTLED and iteration + 1 < limit:
+            gradient_at(program.matrix, program.linear, x, grad)
+            price = price_at(grad, basic, size)
+        entering = dearest(point, price, tolerance)
+        if entering < 0:
+            return size, True
+        if not tableau.sheet[entering + 1, entering + 1] > singular(program.matrix, entering):
+            return size, False
+        sweep_now(tableau, entering + 1, 1.0)
+        basic[entering] = True
+        size += 1
+    gradient_at(program.matrix, program.linear, x, grad)
+    return size, False
+
+
+@merged
+def move_basic(
+    point: Point, sheet: FloatArray, price: float, size: int, slope: FloatArray, step: FloatArray
+) -> tuple[int, float]:
+    """Take the basic variables to their optimum, or as far towards it as the first bound in the way allows.
+
+    slope, step (n,) are overwritten. Returns (the variable whose bound is in the way, −1: none; the largest step
+    of a variable, had nothing been in the way).
+    """
+    x, grad, basic = point.x, point.grad, point.basic
+    n = x.size
+    for i in range(n):
+        slope[i] = grad[i] - price if basic[i] else 0.0
+    length = 1.0
+    blocking = -1
+    largest = 0.0
+    for i in range(n):
+        if not basic[i]:
+            continue
+        row = sheet[i + 1]
+        total = 0.0
+        for k in range(n):
+            total += row[k + 1] * slope[k]
+        step[i] = total
+        value = x[i]
+        if value + total < 0.0:
+            reach = -value / total
+            if reach < length:
+                length = reach
+                blocking = i
+        elif value + total > 1.0:
+            reach = (1.0 - value) / total
+            if reach < length:
+                length = reach
+                blocking = i
+        largest = max(largest, abs(total))
+    if size == 1:
+        blocking = -1
+    if largest > 0.0:
+        for i in range(n):
+            if basic[i]:
+                x[i] = min(1.0, max(0.0, x[i] + length * step[i]))
+    return blocking, largest
+
+
+@merged
+def dearest(point: Point, price: float, tolerance: float) -> int:
+    """The free variable at a bound whose reduced cost pulls it inside most, by more than `tolerance`; −1: none."""
+    x, grad, fixed, basic = point.x, point.grad, point.fixed, point.basic
+    worst = tolerance
+    entering = -1
+    for i in range(x.size):
+        if fixed[i] == FREE and not basic[i]:
+            violation = price - grad[i] if x[i] < 0.5 else grad[i] - price
+            if violation > worst:
+                worst = violation
+                entering = i
+    return entering
+
+
+@compiled(fast=True, allocates=True)
+def follow(
+    program: Program, point: Point, tableau: Tableau, size: int, made: int, j: int, target: float, excess: float
+) -> tuple[int, int, int]:
+    """Follow the optimum while x_j goes to `target`. Returns (how many are basic, sweeps made, how it ended).
+
+    `size` variables are basic and `made` sweeps are on the stack; the reduced costs are kept up on the way. `excess`
+    is how far the node's objective lies below the cut-off: once the growth that the convex optimal-value function is
+    sure of exceeds it, the walk stops. It ends ARRIVED, CUT_OFF, or GAVE_UP, after which the caller solves the child
+    another way. A parametric active set: Best, "An algorithm for the solution of the parametric quadratic programming
+    problem", 1996.
+    """
+    x, reduced, basic = point.x, point.reduced, point.basic
     n = x.size
     if basic[j]:
         if size == 1:
-            return size, made, 0
+            return size, made, GAVE_UP
         before = made
-        made = push(tableau, sweeps, made, j + 1, -1.0, 0.0)
+        made = push(tableau, made, j + 1, -1.0, 0.0)
         if made == before:
-            return size, made, 0
+            return size, made, GAVE_UP
         basic[j] = False
         reduced[j] = 0.0
         size -= 1
     sign = 1.0 if target > x[j] else -1.0
     growth = 0.0
     row = np.empty(n + 1)
-    row_of(tableau, sweeps, made, j + 1, row)
+    row_of(tableau, made, j + 1, row)
     while True:
         remaining = abs(target - x[j])
         slope = sign * reduced[j]
         if growth + max(slope, 0.0) * remaining > excess:
-            return size, made, 2
+            return size, made, CUT_OFF
         if remaining == 0.0:
-            return size, made, 1
-        length = remaining
-        event = -1
-        for i in range(n):
-            rate = sign * row[i + 1]
-            if basic[i]:
-                # x_i follows at −rate
-                room = x[i] if rate > 0.0 else 1.0 - x[i]
-                if room < abs(rate) * length:
-                    length = max(room, 0.0) / abs(rate)
-                    event = i
-            elif fixed[i] == FREE and i != j:
-                if x[i] < 0.5:
-                    if rate < 0.0 and max(reduced[i], 0.0) < -rate * length:
-                        length = max(reduced[i], 0.0) / -rate
-                        event = i
-                elif rate > 0.0 and max(-reduced[i], 0.0) < rate * length:
-                    length = max(-reduced[i], 0.0) / rate
-                    event = i
+            return size, made, ARRIVED
+        event, length = next_event(point, row, j, sign, remaining)
         growth += length * max(slope, 0.0) + 0.5 * length * length * max(row[j + 1], 0.0)
-        move = sign * length
-        for i in range(n):
-            change = move * row[i + 1]
-            if basic[i]:
-                x[i] -= change
-            else:
-                reduced[i] += change
+        advance(point, row, sign * length)
         if event < 0:
             x[j] = target
-            slope = sign * reduced[j]
-            return size, made, 2 if growth > excess else 1
-        x[j] += move
+            return size, made, CUT_OFF if growth > excess else ARRIVED
+        x[j] += sign * length
         before = made
         if basic[event]:
             x[event] = 0.0 if sign * row[event + 1] > 0.0 else 1.0
             # the last fractional variable is blocked: the price would jump
             if size == 1:
-                return size, made, 0
-            made = push(tableau, sweeps, made, event + 1, -1.0, 0.0)
+                return size, made, GAVE_UP
+            made = push(tableau, made, event + 1, -1.0, 0.0)
             size -= made - before
         else:
-            made = push(tableau, sweeps, made, event + 1, 1.0, singular(matrix, event))
+            made = push(tableau, made, event + 1, 1.0, singular(program.matrix, event))
             size += made - before
         if made == before:
-            return size, made, 0
+            return size, made, GAVE_UP
         basic[event] = not basic[event]
         reduced[event] = 0.0
-        sweep_row(row, j + 1, n + 1, sweeps, made - 1, made)
+        sweep_row(row, j + 1, n + 1, tableau.sweeps, made - 1, made)
+
+
+@merged
+def next_event(point: Point, row: FloatArray, j: int, sign: float, remaining: float) -> tuple[int, float]:
+    """How far x_j, whose row this is, can move in direction `sign` before the set of basic variables changes.
+
+    Returns (the variable that reaches a bound or leaves one, −1: none before x_j has gone `remaining`; the length).
+    """
+    x, reduced, fixed, basic = point.x, point.reduced, point.fixed, point.basic
+    length = remaining
+    event = -1
+    for i in range(x.size):
+        rate = sign * row[i + 1]
+        if basic[i]:
+            # x_i follows at −rate
+            room = x[i] if rate > 0.0 else 1.0 - x[i]
+            if room < abs(rate) * length:
+                length = max(room, 0.0) / abs(rate)
+                event = i
+        elif fixed[i] == FREE and i != j:
+            if x[i] < 0.5:
+                if rate < 0.0 and max(reduced[i], 0.0) < -rate * length:
+                    length = max(reduced[i], 0.0) / -rate
+                    event = i
+            elif rate > 0.0 and max(-reduced[i], 0.0) < rate * length:
+                length = max(-reduced[i], 0.0) / rate
+                event = i
+    return event, length
+
+
+@merged
+def advance(point: Point, row: FloatArray, move: float) -> None:
+    """The basic variables and the other reduced costs after the variable whose row this is went `move`."""
+    x, reduced, basic = point.x, point.reduced, point.basic
+    for i in range(x.size):
+        change = move * row[i + 1]
+        if basic[i]:
+            x[i] -= change
+        else:
+            reduced[i] += change
