@@ -14,6 +14,7 @@ from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.stop import Stop, StopCheck, never
+from prunebench.kernels.compiled import copy_square
 
 RELATIVE_ROUNDING = 1e-13
 """A move must lower f by this part of what keeping the support gains over keeping nothing."""
@@ -101,17 +102,24 @@ def swap_changes(tableau: FloatArray, mask: BoolArray) -> FloatArray:
 @njit(cache=True, nogil=True)
 def _inverse(matrix: FloatArray) -> FloatArray:
     """Gauss-Jordan without pivoting, which a positive definite matrix does not need. (b, b) -> (b, b)"""
-    out = matrix.copy()
-    for k in range(out.shape[0]):
+    size = matrix.shape[0]
+    out, even = np.empty((size, size)), np.empty((size, size))
+    copy_square(matrix, out, size)
+    for k in range(size):
         pivot = out[k, k]
         out[k, k] = 1.0
-        out[k] /= pivot
-        for i in range(out.shape[0]):
+        for j in range(size):
+            out[k, j] /= pivot
+        for i in range(size):
             if i != k:
                 factor = out[i, k]
                 out[i, k] = 0.0
-                out[i] -= factor * out[k]
-    return 0.5 * (out + out.T)
+                for j in range(size):
+                    out[i, j] -= factor * out[k, j]
+    for i in range(size):
+        for j in range(size):
+            even[i, j] = 0.5 * (out[i, j] + out[j, i])
+    return even
 
 
 @njit(cache=True, nogil=True)
@@ -123,9 +131,8 @@ def _sweep(tableau: FloatArray, support: IndexArray, at_once: int) -> None:
         rows = np.empty((block.size, size))
         pivots = np.empty((block.size, block.size))
         for a in range(block.size):
-            rows[a, : block[a] + 1] = tableau[block[a], : block[a] + 1]
-            for i in range(block[a] + 1, size):
-                rows[a, i] = tableau[i, block[a]]
+            for i in range(size):
+                rows[a, i] = tableau[block[a], i] if i <= block[a] else tableau[i, block[a]]
         for a in range(block.size):
             for b in range(block.size):
                 pivots[a, b] = rows[a, block[b]]

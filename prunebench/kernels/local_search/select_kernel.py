@@ -70,7 +70,8 @@ def swap_changes(couplings: FloatArray, linear: FloatArray, mask: BoolArray) -> 
 
 @njit(cache=True, nogil=True)
 def _refresh(couplings: FloatArray, linear: FloatArray, mask: BoolArray, fields: FloatArray) -> None:
-    fields[:] = linear
+    for i in range(mask.size):
+        fields[i] = linear[i]
     for i in range(mask.size):
         if mask[i]:
             for j in range(mask.size):
