@@ -13,12 +13,18 @@ State arrays live outside, so that a call can stop after a number of subsets and
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.kernels.compiled import compiled, copy
+
+ANY_ORDER = {"nnan", "nsz", "contract", "reassoc"}
+"""What the compiler may do where a minimum is only looked at: take numbers in any order, and for granted that none is
+NaN, so that vector instructions do it. What is below the bound is computed again without."""
 
 
 class SelectEnumeration:
@@ -44,24 +50,7 @@ class SelectEnumeration:
         """Go through at least `subsets` more, or to the end."""
         at = self._walk
         if not at.finished:
-            at.done += int(
-                _advance_select(
-                    self._couplings,
-                    self._fields,
-                    at.values,
-                    at.level,
-                    at.next,
-                    at.subset,
-                    at.best,
-                    at.best_subset,
-                    at.ranges.low,
-                    at.ranges.high,
-                    at.limit,
-                    at.held,
-                    at.found,
-                    subsets,
-                )
-            )
+            at.done += int(_advance_select(self._couplings, self._fields, at.place, subsets))
         return at
 
 
@@ -91,25 +80,7 @@ class RefitEnumeration:
         """Go through at least `subsets` more, or to the end."""
         at = self._walk
         if not at.finished:
-            at.done += int(
-                _advance_refit(
-                    self._matrices,
-                    self._vectors,
-                    at.values,
-                    self._sign,
-                    at.level,
-                    at.next,
-                    at.subset,
-                    at.best,
-                    at.best_subset,
-                    at.ranges.low,
-                    at.ranges.high,
-                    at.limit,
-                    at.held,
-                    at.found,
-                    subsets,
-                )
-            )
+            at.done += int(_advance_refit(self._matrices, self._vectors, self._sign, at.place, subsets))
         return at
 
 
@@ -135,8 +106,34 @@ class Collected:
     most: int
 
 
+class Place(NamedTuple):
+    """Where a walk stands, in arrays that the compiled loops change; `chosen` positions a subset, one level each.
+
+    level : int64 (1,)              the level at hand; −1: the walk is through
+    following : int64 (levels,)     the next position to be tried at each level but the last
+    subset : int64 (chosen,)        the positions chosen at the levels above
+    values : float64 (levels,)      the value of what is chosen above each level
+    best, best_subset : float64 (1,), int64 (chosen,)   the lowest value so far, and where
+    low, high : int64 (chosen,)     the range of each level
+    limit : float                   subsets of a value below it are collected
+    held : int64 (most, chosen)     the first of them;  found : int64 (1,), how many there are, held or not
+    """
+
+    level: IndexArray
+    following: IndexArray
+    subset: IndexArray
+    values: FloatArray
+    best: FloatArray
+    best_subset: IndexArray
+    low: IndexArray
+    high: IndexArray
+    limit: float
+    held: npt.NDArray[np.int64]
+    found: IndexArray
+
+
 class Walk:
-    """Where an enumeration stands.
+    """How far an enumeration has come.
 
     chosen : the subsets' size;  ranges : of the levels;  singles : float64 (p,), the values of the
     subsets of size one, which with size zero are settled here.
@@ -149,50 +146,68 @@ class Walk:
         self, chosen: int, singles: FloatArray, ranges: Ranges | None, collected: Collected | None = None
     ) -> None:
         collected = collected or Collected(-np.inf, 0)
-        self.limit = collected.limit
-        self.held: npt.NDArray[np.int64] = np.zeros((collected.most, chosen), dtype=np.int64)
-        self.found: npt.NDArray[np.int64] = np.zeros(1, dtype=np.int64)
-        self.ranges = ranges or Ranges(np.array([singles.size]), np.array([chosen]))
+        ranges = ranges or Ranges(np.array([singles.size]), np.array([chosen]))
         levels = max(1, chosen - 1)
         self.done = 0
-        self.level: npt.NDArray[np.int64] = np.zeros(1, dtype=np.int64)
-        self.next: npt.NDArray[np.int64] = np.zeros(levels, dtype=np.int64)
-        self.next[0] = self.ranges.low[0] if chosen else 0
-        self.subset: npt.NDArray[np.int64] = np.arange(chosen)
-        self.values: FloatArray = np.zeros(levels)
-        self.best: FloatArray = np.full(1, np.inf)
-        self.best_subset: npt.NDArray[np.int64] = np.arange(chosen)
+        self.place = place = Place(
+            np.zeros(1, np.int64), np.zeros(levels, np.int64), np.arange(chosen), np.zeros(levels),
+            np.full(1, np.inf), np.arange(chosen), ranges.low, ranges.high, collected.limit,
+            np.zeros((collected.most, chosen), np.int64), np.zeros(1, np.int64),
+        )  # fmt: skip
+        place.following[0] = ranges.low[0] if chosen else 0
         if chosen < 2:
-            self.level[0] = -1
-            low, high = (self.ranges.low[0], self.ranges.high[0]) if chosen else (0, 1)
+            place.level[0] = -1
+            low, high = (ranges.low[0], ranges.high[0]) if chosen else (0, 1)
             self.done = int(high - low)
-            self.best[0] = singles[low:high].min() if chosen else 0.0
-            self.best_subset[:] = low + singles[low:high].argmin()
-            below = low + np.flatnonzero((singles[low:high] if chosen else np.zeros(1)) < self.limit)
-            self.found[0] = below.size
+            place.best[0] = singles[low:high].min() if chosen else 0.0
+            place.best_subset[:] = low + singles[low:high].argmin()
+            below = low + np.flatnonzero((singles[low:high] if chosen else np.zeros(1)) < collected.limit)
+            place.found[0] = below.size
             if chosen:
-                self.held[: below.size, 0] = below[: collected.most]
+                place.held[: below.size, 0] = below[: collected.most]
 
     @property
     def finished(self) -> bool:
         """Whether all subsets were gone through."""
-        return bool(self.level[0] < 0)
+        return bool(self.place.level[0] < 0)
 
     @property
     def lowest(self) -> float:
         """The lowest value so far."""
-        return float(self.best[0])
+        return float(self.place.best[0])
+
+    @property
+    def best_subset(self) -> IndexArray:
+        """The subset of the lowest value so far."""
+        return self.place.best_subset
+
+    @property
+    def held(self) -> npt.NDArray[np.int64]:
+        """The collected subsets."""
+        return self.place.held
+
+    @property
+    def found(self) -> int:
+        """How many subsets were collected, or would have been if there were room."""
+        return int(self.place.found[0])
 
 
-@njit(cache=True, nogil=True)
-def hold(subset: IndexArray, held: npt.NDArray[np.int64], found: npt.NDArray[np.int64]) -> None:
-    """Count a subset, and keep it while there is room."""
-    if found[0] < held.shape[0]:
-        held[found[0]] = subset
-    found[0] += 1
+@compiled(inner=True)
+def consider(place: Place, value: float, b: int) -> None:
+    """Take the subset that ends with position b, if it is the best, and hold on to it, if it is to be collected."""
+    subset, found, last = place.subset, place.found, place.subset.size - 1
+    if value < place.best[0]:
+        place.best[0] = value
+        subset[last] = b
+        copy(subset, place.best_subset)
+    if value < place.limit:
+        subset[last] = b
+        if found[0] < place.held.shape[0]:
+            copy(subset, place.held[found[0]])
+        found[0] += 1
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"})
+@njit(cache=True, nogil=True, fastmath=ANY_ORDER)
 def _lowest_partner(fields: FloatArray, row: FloatArray, start: int, stop: int) -> float:
     lowest = np.inf
     for b in range(start, stop):
@@ -200,42 +215,26 @@ def _lowest_partner(fields: FloatArray, row: FloatArray, start: int, stop: int) 
     return lowest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _advance_select(
-    couplings: FloatArray,
-    fields: FloatArray,
-    values: FloatArray,
-    level: IndexArray,
-    following: IndexArray,
-    subset: IndexArray,
-    best: FloatArray,
-    best_subset: IndexArray,
-    low: IndexArray,
-    high: IndexArray,
-    limit: float,
-    held: npt.NDArray[np.int64],
-    found: npt.NDArray[np.int64],
-    subsets: int,
-) -> int:
+@compiled()
+def _advance_select(couplings: FloatArray, fields: FloatArray, place: Place, subsets: int) -> int:
+    """Go on for `subsets` or a few more. Returns how many.
+
+    fields (levels, p) : what each position adds beside what is chosen above the level
+    """
+    following, subset, values, low, high = place.following, place.subset, place.values, place.low, place.high
     size, chosen = couplings.shape[0], subset.size
-    last, depth, done, stop = chosen - 2, level[0], 0, high[chosen - 1]
+    last, depth, done, stop = chosen - 2, place.level[0], 0, high[chosen - 1]
     while depth >= 0 and done < subsets:
         start = following[depth]
         if depth == last:
+            field = fields[depth]
             for a in range(start, high[depth]):
-                base, first = values[depth] + fields[depth, a], max(a + 1, low[last + 1])
+                base, first = values[depth] + field[a], max(a + 1, low[last + 1])
                 done += stop - first
-                if base + _lowest_partner(fields[depth], couplings[a], first, stop) < max(best[0], limit):
+                if base + _lowest_partner(field, couplings[a], first, stop) < max(place.best[0], place.limit):
                     subset[chosen - 2] = a
                     for b in range(first, stop):
-                        value = base + (fields[depth, b] + couplings[a, b])
-                        if value < best[0]:
-                            best[0] = value
-                            subset[chosen - 1] = b
-                            best_subset[:] = subset
-                        if value < limit:
-                            subset[chosen - 1] = b
-                            hold(subset, held, found)
+                        consider(place, base + (field[b] + couplings[a, b]), b)
             depth -= 1
         elif start >= high[depth]:
             depth -= 1
@@ -247,11 +246,11 @@ def _advance_select(
             for j in range(start + 1, size):
                 fields[depth + 1, j] = fields[depth, j] + couplings[start, j]
             depth += 1
-    level[0] = depth
+    place.level[0] = depth
     return done
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"}, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=ANY_ORDER, error_model="numpy")
 def _best_partner(matrix: FloatArray, vector: FloatArray, a: int, start: int, stop: int, sign: float) -> float:
     lowest = np.inf
     row, pivot, own = matrix[a], matrix[a, a], vector[a] / matrix[a, a]
@@ -261,26 +260,15 @@ def _best_partner(matrix: FloatArray, vector: FloatArray, a: int, start: int, st
     return lowest
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _advance_refit(
-    matrices: FloatArray,
-    vectors: FloatArray,
-    values: FloatArray,
-    sign: float,
-    level: IndexArray,
-    following: IndexArray,
-    subset: IndexArray,
-    best: FloatArray,
-    best_subset: IndexArray,
-    low: IndexArray,
-    high: IndexArray,
-    limit: float,
-    held: npt.NDArray[np.int64],
-    found: npt.NDArray[np.int64],
-    subsets: int,
-) -> int:
-    size, chosen = vectors.shape[1], subset.size
-    last, depth, done, stop = chosen - 2, level[0], 0, high[chosen - 1]
+@compiled()
+def _advance_refit(matrices: FloatArray, vectors: FloatArray, sign: float, place: Place, subsets: int) -> int:
+    """Go on for `subsets` or a few more. Returns how many.
+
+    matrices (levels, p, p), vectors (levels, p) : the Schur complements beside what is chosen above each level
+    """
+    following, subset, values, low, high = place.following, place.subset, place.values, place.low, place.high
+    chosen = subset.size
+    last, depth, done, stop = chosen - 2, place.level[0], 0, high[chosen - 1]
     while depth >= 0 and done < subsets:
         start = following[depth]
         matrix, vector = matrices[depth], vectors[depth]
@@ -289,19 +277,12 @@ def _advance_refit(
                 base = values[depth] + sign * vector[a] * vector[a] / matrix[a, a]
                 first = max(a + 1, low[last + 1])
                 done += stop - first
-                if base + _best_partner(matrix, vector, a, first, stop, sign) < max(best[0], limit):
+                if base + _best_partner(matrix, vector, a, first, stop, sign) < max(place.best[0], place.limit):
                     subset[chosen - 2] = a
                     for b in range(first, stop):
                         rest = vector[b] - vector[a] / matrix[a, a] * matrix[a, b]
                         schur = matrix[b, b] - matrix[a, b] * matrix[a, b] / matrix[a, a]
-                        value = base + sign * rest * rest / schur
-                        if value < best[0]:
-                            best[0] = value
-                            subset[chosen - 1] = b
-                            best_subset[:] = subset
-                        if value < limit:
-                            subset[chosen - 1] = b
-                            hold(subset, held, found)
+                        consider(place, base + sign * rest * rest / schur, b)
             depth -= 1
         elif start >= high[depth]:
             depth -= 1
@@ -309,13 +290,19 @@ def _advance_refit(
             following[depth] = start + 1
             following[depth + 1] = max(start + 1, low[depth + 1])
             subset[depth] = start
-            pivot = matrix[start, start]
-            values[depth + 1] = values[depth] + sign * vector[start] * vector[start] / pivot
-            for i in range(start + 1, size):
-                factor = matrix[start, i] / pivot
-                vectors[depth + 1, i] = vector[i] - factor * vector[start]
-                for j in range(start + 1, size):
-                    matrices[depth + 1, i, j] = matrix[i, j] - factor * matrix[start, j]
+            values[depth + 1] = values[depth] + sign * vector[start] * vector[start] / matrix[start, start]
+            eliminate(matrix, vector, start, matrices[depth + 1], vectors[depth + 1])
             depth += 1
-    level[0] = depth
+    place.level[0] = depth
     return done
+
+
+@compiled(inner=True)
+def eliminate(matrix: FloatArray, vector: FloatArray, start: int, out: FloatArray, out_vector: FloatArray) -> None:
+    """The Schur complement of position `start`, for the positions after it."""
+    pivot = matrix[start, start]
+    for i in range(start + 1, vector.size):
+        factor = matrix[start, i] / pivot
+        out_vector[i] = vector[i] - factor * vector[start]
+        for j in range(start + 1, vector.size):
+            out[i, j] = matrix[i, j] - factor * matrix[start, j]

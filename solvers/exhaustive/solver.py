@@ -175,7 +175,7 @@ class _Enumeration:
     @property
     def found(self) -> int:
         """How many sets were collected, or would have been if there were room."""
-        return int(self._walk.advance(0).found[0])
+        return self._walk.advance(0).found
 
     def collected(self) -> list[BoolArray]:
         """The masks of the collected sets."""

@@ -55,7 +55,7 @@ TOLERANCE = 1e-8
 """Up to which violation a reduced cost counts as an optimum's, as a part of the gap at the dive's root: it costs a
 bound next to nothing."""
 LEAST_TOLERANCE = 1e-9
-"""The least such violation, in the units of the scaled program, in which the incumbent is about 1 from the constant."""
+"""The least such violation, in the units of the scaled program: the incumbent is about 1000 from its constant."""
 EXCESS = 1e-7
 """By which part of a node's way to the cut-off a walk must be sure to exceed it before it stops: more than rounding."""
 
