@@ -24,8 +24,14 @@ from prunebench.kernels.relaxations.shift import _cholesky, _inverse
 
 NEWTON_STEPS = 80
 """Most Newton steps; the accuracy asked for is reached before."""
-START_SHARE, START_WEIGHT = 0.9, 0.1
-"""How much of a given start the first split is, and how far along the barrier's path it is taken to be."""
+START_SHARE = 0.9
+"""The part of a given start in the first split; the rest is a multiple of the identity, which is well inside."""
+START_WEIGHT = 0.1
+"""By what the barrier's first weight is multiplied where a start is given: its path is taken up that far along."""
+WEIGHT_STEP = 0.2
+"""By what the barrier's weight is multiplied once the iterate is near enough to the path."""
+MOST_FAILURES = 2
+"""More steps one after another that do not raise the merit, each with a smaller weight, end the search."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,58 +123,133 @@ def best_split(
     None where H is not positive definite in floating point. O(p³) an iteration.
     """
     own = program.hessian.diagonal()
-    if (own <= 0.0).any():
+    barrier = _Barrier.of(program, relax)
+    if barrier is None:
         return None
-    unit = 1.0 / np.sqrt(own)
-    matrix, slope = program.hessian * unit[:, None] * unit, program.slope * unit
-    lowest = float(np.linalg.eigvalsh(matrix)[0])
-    p, keep = slope.size, program.keep
-    floor = 64.0 * p * HALF_ULP
-    if lowest <= floor:
-        return None
-    corner = np.diag_indices(p)
-
-    def factored(delta: FloatArray) -> FloatArray | None:
-        rest = matrix.copy()
-        rest[corner] -= delta + 0.25 * min(lowest, 4.0 * floor)
-        return _cholesky(rest)
-
-    def point_of(delta: FloatArray, start: RelaxedPoint | None) -> RelaxedPoint:
-        root = 1.0 / np.sqrt(delta)
-        rest = matrix.copy()
-        rest[corner] -= delta
-        return relax(rest * root[:, None] * root, slope * root, keep, start)
-
-    delta = np.full(p, 0.5 * lowest)
+    delta = np.full(own.size, 0.5 * barrier.lowest)
     if start is not None:
         # a start at the barrier's edge would take many steps to leave it
         delta = START_SHARE * start / own + (1.0 - START_SHARE) * delta
-    lower = factored(delta)
-    point = point_of(delta, None)
-    if lower is None:
+    at = barrier.iterate(delta, None)
+    if at is None:
         return None
-    best = Split(delta, point.value, point, 0)
-    weight = max(upper - point.value, 1e-3 * abs(upper), 1e-12) / (2 * p)
+    best = Split(delta, at.point.value, at.point, 0)
+    weight = max(upper - at.point.value, 1e-3 * abs(upper), 1e-12) / (2 * own.size)
     if start is not None:
         weight *= START_WEIGHT
     failures = 0
     for iteration in range(1, steps + 1):
-        step, decrement = _newton_step(matrix, delta, lower, point, keep, weight)
-        moved = None
-        if step is not None:
-            moved = _line_search(factored, point_of, delta, lower, point, step, weight)
+        step, decrement = barrier.newton_step(at, weight)
+        moved = None if step is None else barrier.line_search(at, step, weight)
         if moved is not None:
-            delta, lower, point = moved
-            if point.value > best.value:
-                best = Split(delta, point.value, point, iteration)
+            at = moved
+            if at.point.value > best.value:
+                best = Split(at.delta, at.point.value, at.point, iteration)
         failures = failures + 1 if moved is None else 0
-        if best.value >= upper or stop(0.0) or failures > 2:
+        if best.value >= upper or stop(0.0) or failures > MOST_FAILURES:
             break
         if moved is None or decrement < weight:
-            if weight * p <= accuracy * (upper - best.value):
+            if weight * own.size <= accuracy * (upper - best.value):
                 break
-            weight *= 0.2
+            weight *= WEIGHT_STEP
     return Split(best.delta * own, best.value, best.point, iteration)
+
+
+@dataclass(frozen=True, eq=False)
+class _Iterate:
+    """A split inside the barrier: Δ (p,), the Cholesky factor of H − Δ, and the relaxation's point for it."""
+
+    delta: FloatArray
+    lower: FloatArray
+    point: RelaxedPoint
+
+    def merit(self, weight: float) -> float:
+        """bound(Δ) + weight·(log det(H − Δ) + Σ log Δ)."""
+        inside = 2.0 * float(np.log(self.lower.diagonal()).sum()) + float(np.log(self.delta).sum())
+        return self.point.value + weight * inside
+
+
+@dataclass(frozen=True, eq=False)
+class _Barrier:
+    """The barrier problem at unit diagonal.
+
+    matrix : H (p, p), its diagonal 1;  slope : h (p,), in the same scale;  keep : how many weights are kept
+    lowest : the smallest eigenvalue of H;  room : what H − Δ must keep of it, so that it is safely positive definite
+    relax : solves the relaxation for a split
+    """
+
+    matrix: FloatArray
+    slope: FloatArray
+    keep: int
+    lowest: float
+    room: float
+    relax: Relaxation
+
+    @staticmethod
+    def of(program: RefitProgram, relax: Relaxation) -> "_Barrier | None":
+        """The program's; None where H is not positive definite in floating point."""
+        own = program.hessian.diagonal()
+        if (own <= 0.0).any():
+            return None
+        unit = 1.0 / np.sqrt(own)
+        matrix = program.hessian * unit[:, None] * unit
+        lowest = float(np.linalg.eigvalsh(matrix)[0])
+        floor = 64.0 * own.size * HALF_ULP
+        if lowest <= floor:
+            return None
+        return _Barrier(matrix, program.slope * unit, program.keep, lowest, 0.25 * min(lowest, 4.0 * floor), relax)
+
+    def iterate(self, delta: FloatArray, start: RelaxedPoint | None) -> _Iterate | None:
+        """The iterate at a split; None where H − Δ is not positive definite. start : a point of a split nearby."""
+        corner = np.diag_indices(delta.size)
+        rest = self.matrix.copy()
+        rest[corner] -= delta + self.room
+        lower = _cholesky(rest)
+        if lower is None:
+            return None
+        root = 1.0 / np.sqrt(delta)
+        rest = self.matrix.copy()
+        rest[corner] -= delta
+        return _Iterate(delta, lower, self.relax(rest * root[:, None] * root, self.slope * root, self.keep, start))
+
+    def newton_step(self, at: _Iterate, weight: float) -> tuple[FloatArray | None, float]:
+        """The step that maximises the merit to second order, and its decrement; none where the system is singular."""
+        delta, point = at.delta, at.point
+        w = point.y / np.sqrt(delta)
+        ties = np.flatnonzero(point.tied)
+        gradient = np.zeros(delta.size)
+        inverse = _inverse(at.lower)
+        system = weight * inverse * inverse
+        system[np.diag_indices(delta.size)] += weight / delta**2
+        if ties.size and point.level > 0.0:
+            size, sign, own = np.abs(w[ties]), np.sign(w[ties]), delta[ties]
+            share = np.clip(size * np.sqrt(own) / point.level, 1e-9, 1.0)
+            gradient[ties] = 0.5 * w[ties] ** 2 * (1.0 / share - 1.0)
+            system[np.ix_(ties, ties)] -= _tie_curvature(self.matrix, point, self.keep, own, size, sign)
+        gradient += weight / delta - weight * inverse.diagonal()
+        scale = 1.0 / np.sqrt(np.maximum(system.diagonal(), 1e-300))
+        scaled = system * scale[:, None] * scale
+        factor = _cholesky(scaled)
+        if factor is None:
+            scaled[np.diag_indices(delta.size)] += 1e-6
+            factor = _cholesky(scaled)
+            if factor is None:
+                return None, np.inf
+        step, _ = lapack.dpotrs(factor, gradient * scale, lower=1)
+        step = np.asarray(step * scale)
+        return step, float(gradient @ step)
+
+    def line_search(self, at: _Iterate, step: FloatArray, weight: float) -> _Iterate | None:
+        """The first of the halved steps that stays inside and does not lower the merit."""
+        before = at.merit(weight)
+        falling = step < 0.0
+        length = min(1.0, 0.95 * float((at.delta[falling] / -step[falling]).min(initial=np.inf)))
+        while length > 1e-4:
+            moved = self.iterate(at.delta + length * step, at.point)
+            if moved is not None and moved.merit(weight) >= before - 1e-12 * abs(before):
+                return moved
+            length *= 0.5
+        return None
 
 
 def certified_split(program: RefitProgram, delta: FloatArray) -> FloatArray | None:
@@ -190,35 +271,6 @@ def certified_split(program: RefitProgram, delta: FloatArray) -> FloatArray | No
             return np.asarray(factor * delta)
         factor *= 1.0 - max(1e-9, (1.0 - factor) * 3.0)
     return None
-
-
-def _newton_step(
-    matrix: FloatArray, delta: FloatArray, lower: FloatArray, point: RelaxedPoint, keep: int, weight: float
-) -> tuple[FloatArray | None, float]:
-    """The step that maximises bound(Δ) + weight·(log det(H − Δ) + Σ log Δ) to second order, and its decrement."""
-    w = point.y / np.sqrt(delta)
-    ties = np.flatnonzero(point.tied)
-    gradient = np.zeros(delta.size)
-    inverse = _inverse(lower)
-    system = weight * inverse * inverse
-    system[np.diag_indices(delta.size)] += weight / delta**2
-    if ties.size and point.level > 0.0:
-        size, sign, own = np.abs(w[ties]), np.sign(w[ties]), delta[ties]
-        share = np.clip(size * np.sqrt(own) / point.level, 1e-9, 1.0)
-        gradient[ties] = 0.5 * w[ties] ** 2 * (1.0 / share - 1.0)
-        system[np.ix_(ties, ties)] -= _tie_curvature(matrix, point, keep, own, size, sign)
-    gradient += weight / delta - weight * inverse.diagonal()
-    scale = 1.0 / np.sqrt(np.maximum(system.diagonal(), 1e-300))
-    scaled = system * scale[:, None] * scale
-    factor = _cholesky(scaled)
-    if factor is None:
-        scaled[np.diag_indices(delta.size)] += 1e-6
-        factor = _cholesky(scaled)
-        if factor is None:
-            return None, np.inf
-    step, _ = lapack.dpotrs(factor, gradient * scale, lower=1)
-    step = np.asarray(step * scale)
-    return step, float(gradient @ step)
 
 
 def _tie_curvature(
@@ -244,34 +296,6 @@ def _tie_curvature(
     solved, _ = lapack.dpotrs(factor, mixed.T, lower=1)
     curvature = pure - mixed @ solved
     return np.asarray(0.5 * (curvature + curvature.T))
-
-
-def _line_search(
-    factored: Callable[[FloatArray], FloatArray | None],
-    point_of: Callable[[FloatArray, RelaxedPoint | None], RelaxedPoint],
-    delta: FloatArray,
-    lower: FloatArray,
-    point: RelaxedPoint,
-    step: FloatArray,
-    weight: float,
-) -> tuple[FloatArray, FloatArray, RelaxedPoint] | None:
-    """The first of the halved steps that stays inside and does not lower the barrier function."""
-
-    def merit(place: FloatArray, factor: FloatArray, at: RelaxedPoint) -> float:
-        return at.value + weight * (2.0 * float(np.log(factor.diagonal()).sum()) + float(np.log(place).sum()))
-
-    before = merit(delta, lower, point)
-    falling = step < 0.0
-    length = min(1.0, 0.95 * float((delta[falling] / -step[falling]).min(initial=np.inf)))
-    while length > 1e-4:
-        place = delta + length * step
-        factor = factored(place)
-        if factor is not None:
-            at = point_of(place, point)
-            if merit(place, factor, at) >= before - 1e-12 * abs(before):
-                return place, factor, at
-        length *= 0.5
-    return None
 
 
 def _largest(values: FloatArray, count: int) -> BoolArray:
