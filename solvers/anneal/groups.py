@@ -1,12 +1,13 @@
 """Compiled swap-move annealing within the groups of a quota: the counts of all groups never change.
 
-The moves of prunebench.solvers.anneal.dense and anneal_factor with one difference: the run of pruned
+The moves of prunebench.solvers.anneal.dense and factor with one difference: the run of pruned
 weights that a kept one is compared with comes from its own group. Kept and pruned positions lie
 group by group, and a swap leaves that layout as it is.
 """
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
@@ -48,6 +49,10 @@ class Layout:
         shuffle(self.order, self.offsets, self.kept_at, self.pruned_at, kept, pruned, state)
         return kept, pruned
 
+    def at(self, kept: IndexArray, pruned: IndexArray) -> "Split":
+        """Kept and pruned positions, group by group, as what the sweeps take."""
+        return Split(kept, pruned, self.group, self.places, self.pruned_at)
+
     def split(self, mask: BoolArray) -> tuple[IndexArray, IndexArray]:
         """Kept and pruned positions of a mask within the quota."""
         inside = mask[self.order]
@@ -76,19 +81,24 @@ def shuffle(
         pruned[pruned_at[g] : pruned_at[g + 1]] = mixed[first + count : offsets[g + 1]]
 
 
+class Split(NamedTuple):
+    """A mask within a quota, and where its groups lie.
+
+    kept, pruned : int64 (keep,), (p − keep,)   positions, group by group; changed in place
+    group, places, pruned_at                    as in Layout
+    """
+
+    kept: IndexArray
+    pruned: IndexArray
+    group: IndexArray
+    places: IndexArray
+    pruned_at: IndexArray
+
+
 @njit(cache=True, nogil=True)
-def sweeps(
-    couplings: FloatArray,
-    fields: FloatArray,
-    kept: IndexArray,
-    pruned: IndexArray,
-    group: IndexArray,
-    places: IndexArray,
-    pruned_at: IndexArray,
-    temperatures: FloatArray,
-    state: State,
-) -> None:
+def sweeps(couplings: FloatArray, fields: FloatArray, split: Split, temperatures: FloatArray, state: State) -> None:
     """One sweep, p proposals, at each temperature, on dense couplings; the read's state is changed in place."""
+    kept, pruned, group, places, pruned_at = split
     size = fields.size
     for temperature in temperatures:
         proposed = 0
@@ -120,15 +130,12 @@ def factor_sweeps(
     columns: FloatArray,
     linear: FloatArray,
     residual: FloatArray,
-    kept: IndexArray,
-    pruned: IndexArray,
-    group: IndexArray,
-    places: IndexArray,
-    pruned_at: IndexArray,
+    split: Split,
     temperatures: FloatArray,
     state: State,
 ) -> None:
     """The same on the factor's scaled columns, float64 (p, n), with r (n,) of the mask."""
+    kept, pruned, group, places, pruned_at = split
     size = linear.size
     without = np.empty_like(residual)
     for temperature in temperatures:

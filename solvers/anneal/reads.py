@@ -69,10 +69,10 @@ class DenseReads:
             fields = np.empty(size)
             dense.fields_of(self.couplings, self.linear, kept, fields)
             for piece in _slices(temperatures, size):
-                if (at := self.layout) is None:
+                if self.layout is None:
                     dense.sweeps(self.couplings, fields, kept, pruned, piece, state)
                 else:
-                    groups.sweeps(self.couplings, fields, kept, pruned, at.group, at.places, at.pruned_at, piece, state)
+                    groups.sweeps(self.couplings, fields, self.layout.at(kept, pruned), piece, state)
                 if stop(0.0):
                     break
             found.append((kept, dense.fields_of(self.couplings, self.linear, kept, fields)))
@@ -120,21 +120,11 @@ class FactorReads:
             residual = np.empty(self.columns.shape[1])
             factor.residual_of(self.columns, self.linear, kept, residual)
             for piece in _slices(temperatures, size * self.work):
-                if (at := self.layout) is None:
+                if self.layout is None:
                     factor.sweeps(self.columns, self.linear, residual, kept, pruned, piece, state)
                 else:
-                    groups.factor_sweeps(
-                        self.columns,
-                        self.linear,
-                        residual,
-                        kept,
-                        pruned,
-                        at.group,
-                        at.places,
-                        at.pruned_at,
-                        piece,
-                        state,
-                    )
+                    split = self.layout.at(kept, pruned)
+                    groups.factor_sweeps(self.columns, self.linear, residual, split, piece, state)
                 if stop(0.0):
                     break
             found.append((kept, factor.residual_of(self.columns, self.linear, kept, residual)))
