@@ -26,7 +26,7 @@ from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 
 if TYPE_CHECKING:
-    from prunebench.kernels.trees.dives import Tree
+    from prunebench.kernels.trees.dives import RefitTree, SelectTree
 
 MAX_SIZE = 1024
 """Weights of a block: relaxations are dense, p² numbers each and O(p³) at the root."""
@@ -34,8 +34,11 @@ WORK_OF_A_DIVE = 4e7
 """Multiply-adds of one compiled dive, some hundredths of a second: how long Ctrl-C and limits wait."""
 KICKS_A_WEIGHT = 2
 """Kicks of the iterated descent for the first incumbent, for each weight."""
-PENALTY, LEAST_PENALTY = 5.0, 1e-3
-"""The weight of a group's penalty in units of the gap without it, of which half would do, and at least so much."""
+PENALTY = 5.0
+"""The weight of a group's penalty, in units of the gap without it; half of one would do."""
+LEAST_PENALTY = 1e-3
+"""What is added to that weight, in the units of the scaled program, in which the incumbent is about 1000 from its
+constant: a gap of zero still needs a penalty."""
 
 
 @register
@@ -120,62 +123,83 @@ class _Run:
 
     def search(self) -> Stop:
         """Run to the end of the proof or of the budget."""
-        from prunebench.kernels.trees.dives import RefitTree, SelectTree, kicked_mask
-
-        block, best = self.block, self.best
-        best.offer(self.descent.run(best.mask, best).mask, "descent")
-        select = block.mode == "select"
-        if select and block.keeping.one_count and not best.stop():
-            start = SelectProgram.of(block, best.objective)
-            best.offer(kicked_mask(start, best.mask, KICKS_A_WEIGHT * block.p), "kicks")
-        best.bound(block.form.lower_bound())
+        best = self.best
+        self._descend()
         best.timings["descent"] = best.seconds
-        program = SelectProgram.of(block, best.objective) if select else RefitProgram.of(block, best.objective)
-        upper = program.inner(best.objective)
-        tree: SelectTree | RefitTree | None
-        if isinstance(program, SelectProgram):
-            tree = SelectTree(program, upper, best.stop)
-            point, price, root = tree.root_proof()
-            formulation = "select: diagonal shift"
-            if not block.keeping.one_count:
-                best.bound(program.outer(root))
-                # a mask that breaks the quota costs root + 2·weight at least: more than the incumbent
-                weight = PENALTY * max(upper - root, 0.0) + LEAST_PENALTY
-                program = program.within(block.keeping, weight)
-                if self.writer is not None:
-                    self.writer.penalty = weight / program.scale
-                tree = SelectTree(program, upper, best.stop)
-                point, price, root = tree.root_proof()
-                formulation = "select: diagonal shift with group penalties"
-            proof: dict[str, Any] = {
-                "formulation": formulation,
-                "shift": tree.shift / program.scale, "point": point, "price": price / program.scale,
-            }  # fmt: skip
-        else:
-            tree = RefitTree.of(program, upper, best.stop)
-            if tree is None:
-                return Stop(
-                    StopKind.FAILED,
-                    "no bound: the curvature is not positive definite in floating point; raise the ridge",
-                )
-            point, root = tree.root_proof()
-            proof = {"formulation": "refit: diagonal split", "split": tree.delta / program.scale, "point": point}
-        best.bound(program.outer(root))
-        tolerance = (tree.margin + tree.slack + program.rounding) / program.scale
-        self.certificate = {**proof, "root_bound": min(program.outer(root), best.objective), "tolerance": tolerance}
+        tree = self._select_tree() if self.block.mode == "select" else self._refit_tree()
+        if tree is None:
+            return Stop(
+                StopKind.FAILED, "no bound: the curvature is not positive definite in floating point; raise the ridge"
+            )
         best.timings["root"] = best.seconds - best.timings["descent"]
-        stop = self._through(program, tree, upper)
+        stop = self._through(tree)
         best.timings["tree"] = best.seconds - best.timings["descent"] - best.timings["root"]
         return stop or Stop.finished(
             "the search is complete, but rounding leaves a gap: the block is ill-conditioned; a larger ridge "
             "leaves a smaller one"
         )  # fmt: skip
 
-    def _through(self, program: SelectProgram | RefitProgram, tree: "Tree", upper: float) -> Stop | None:
+    def _descend(self) -> None:
+        """The incumbent, by swaps, and in mode select by kicks; and the bound that needs no relaxation."""
+        from prunebench.kernels.trees.dives import kicked_mask
+
+        block, best = self.block, self.best
+        best.offer(self.descent.run(best.mask, best).mask, "descent")
+        if block.mode == "select" and block.keeping.one_count and not best.stop():
+            program = SelectProgram.of(block, best.objective)
+            best.offer(kicked_mask(program, best.mask, KICKS_A_WEIGHT * block.p), "kicks")
+        best.bound(block.form.lower_bound())
+
+    def _select_tree(self) -> "SelectTree":
+        """The tree with the best shift; with a quota, of the program with penalties for the groups."""
+        from prunebench.kernels.trees.dives import SelectTree
+
+        block, best = self.block, self.best
+        program = SelectProgram.of(block, best.objective)
+        upper = program.inner(best.objective)
+        tree = SelectTree(program, upper, best.stop)
+        point, price, root = tree.root_proof()
+        formulation = "select: diagonal shift"
+        if not block.keeping.one_count:
+            best.bound(program.outer(root))
+            # a mask that breaks the quota costs root + 2·weight at least: more than the incumbent
+            weight = PENALTY * max(upper - root, 0.0) + LEAST_PENALTY
+            program = program.within(block.keeping, weight)
+            if self.writer is not None:
+                self.writer.penalty = weight / program.scale
+            tree = SelectTree(program, upper, best.stop)
+            point, price, root = tree.root_proof()
+            formulation = "select: diagonal shift with group penalties"
+        shift = tree.shift / program.scale
+        self._rooted(tree, root, formulation=formulation, shift=shift, point=point, price=price / program.scale)
+        return tree
+
+    def _refit_tree(self) -> "RefitTree | None":
+        """The tree with the best split; None where the curvature allows none."""
+        from prunebench.kernels.trees.dives import RefitTree
+
+        best = self.best
+        program = RefitProgram.of(self.block, best.objective)
+        tree = RefitTree.of(program, program.inner(best.objective), best.stop)
+        if tree is not None:
+            point, root = tree.root_proof()
+            split = tree.delta / program.scale
+            self._rooted(tree, root, formulation="refit: diagonal split", split=split, point=point)
+        return tree
+
+    def _rooted(self, tree: "SelectTree | RefitTree", root: float, **proof: Any) -> None:
+        """Tell the root relaxation's bound, and keep what it is derived from."""
+        program, best = tree.program, self.best
+        best.bound(program.outer(root))
+        tolerance = (tree.margin + tree.slack + program.rounding) / program.scale
+        self.certificate = {**proof, "root_bound": min(program.outer(root), best.objective), "tolerance": tolerance}
+
+    def _through(self, tree: "SelectTree | RefitTree") -> Stop | None:
         """Search the tree. -> why it ended early, if it did"""
         from prunebench.solvers.branch_and_bound.search import Search
 
-        block, best = self.block, self.best
+        block, best, program = self.block, self.best, tree.program
+        upper = program.inner(best.objective)
 
         def improved(mask: BoolArray, value: float) -> tuple[BoolArray, float]:
             best.offer(mask, "tree")

@@ -36,6 +36,7 @@ from prunebench.kernels.relaxations.split import best_split, certified_split
 from prunebench.solvers.highs.model import TOLERANCES, Rows, stopped
 
 if TYPE_CHECKING:
+    from prunebench.solvers.highs.model import Outcome
     from prunebench.solvers.highs.parts import Exclusion, Front
     from prunebench.solvers.highs.probing import Reduced
 
@@ -208,19 +209,12 @@ class _Run:
         # what probing may be off by is in the tolerance already
         self.tolerance += (2.0 * formulation.slack + 2.0 * program.rounding) / program.scale
         self.tolerance += 1e-9 * min(abs(self.best.objective), abs(program.inner(self.best.objective)) / program.scale)
-        model = formulation.model
-        seen: set[bytes] = set()
-        if formulation.curved:
-            start = self._start()
-            seen.add(start.tobytes())
-            model.add(formulation.violated(formulation.point_of(start), every=True))
-            for _ in range(LP_ROUNDS):
-                point = model.relax(best.remaining)
-                rows = formulation.violated(point) if point is not None else None
-                if rows is None or not rows.starts or best.stop():
-                    break
-                model.add(rows)
+        self._rounds(program, formulation)
 
+    def _rounds(self, program: SelectProgram | RefitProgram, formulation: Any) -> None:
+        """Solve the model, with tangents at every mask that it finds, until nothing is left to prove or to add."""
+        model, best = formulation.model, self.best
+        seen = self._linearised(formulation) if formulation.curved else set()
         # masks that were taken out of the model, and what each of them costs at least
         apart: dict[bytes, float] = {}
 
@@ -232,40 +226,22 @@ class _Run:
         self.stopped = best.stop(self.nodes)
         while not self.stopped:
             self.rounds += 1
-            outcome = model.solve(
-                best.remaining,
-                formulation.point_of(self._start()),
-                best.stop_after(self.nodes),
-                watch,
-            )
+            start, stop = formulation.point_of(self._start()), best.stop_after(self.nodes)
+            outcome = model.solve(best.remaining, start, stop, watch)
             self.nodes += outcome.nodes
-            if self.left is not None and outcome.infeasible:
+            if outcome.infeasible and (self.left is not None or apart):
                 # probing may exclude the incumbent, and the model's columns hold what is better than it only
-                self._raise_bound(self.most)
-                return
-            if apart and outcome.infeasible:
-                self._raise_bound(min(apart.values()))
+                self._raise_bound(self.most if self.left is not None else min(apart.values()))
                 return
             watch(outcome.bound)
             if self.rounds == 1:
-                self.root = self.best.lower_bound
-            added = 0
-            for point in outcome.points:
-                mask = self._mask_of(point)
-                self._offer(mask if self.left is None else self.left.lift(mask))
-                if formulation.curved and mask.tobytes() not in seen:
-                    seen.add(mask.tobytes())
-                    model.add(formulation.violated(formulation.point_of(mask), every=True))
-                    added += 1
-            if self.best.lower_bound >= self.best.objective - self.tolerance:
+                self.root = best.lower_bound
+            added = self._added(outcome, formulation, seen)
+            if best.lower_bound >= best.objective - self.tolerance:
                 # HiGHS' tolerances may be all that is left of the gap: then the best mask is looked at by itself
                 mask = self._mask_of(outcome.points[0]) if outcome.points else best.mask
-                done = (
-                    is_proved(self.best.objective, self.best.lower_bound)
-                    or self.left is not None
-                    or len(apart) == MOST_APART
-                )
-                if done or mask.tobytes() in apart:
+                proved = is_proved(best.objective, best.lower_bound)
+                if proved or self.left is not None or len(apart) == MOST_APART or mask.tobytes() in apart:
                     return
                 apart[mask.tobytes()] = mask_bound(self.block, mask)
                 model.add(_all_but(mask))
@@ -275,6 +251,30 @@ class _Run:
                 self.stopped = stopped(outcome)
             if not self.stopped and (not formulation.curved or not added):
                 self.stopped = TOLERANCES
+
+    def _linearised(self, formulation: Any) -> set[bytes]:
+        """Tangents at the start and at optima of the model without integrality. -> the masks that have one"""
+        model = formulation.model
+        start = self._start()
+        model.add(formulation.violated(formulation.point_of(start), every=True))
+        for _ in range(LP_ROUNDS):
+            point = model.relax(self.best.remaining)
+            rows = formulation.violated(point) if point is not None else None
+            if rows is None or not rows.starts or self.best.stop():
+                break
+            model.add(rows)
+        return {start.tobytes()}
+
+    def _added(self, outcome: "Outcome", formulation: Any, seen: set[bytes]) -> int:
+        """Offer the masks that HiGHS found, with a tangent at each that has none yet. -> how many had none"""
+        before = len(seen)
+        for point in outcome.points:
+            mask = self._mask_of(point)
+            self._offer(mask if self.left is None else self.left.lift(mask))
+            if formulation.curved and mask.tobytes() not in seen:
+                seen.add(mask.tobytes())
+                formulation.model.add(formulation.violated(formulation.point_of(mask), every=True))
+        return len(seen) - before
 
     def _formulated(self) -> tuple[SelectProgram | RefitProgram | None, Any]:
         from prunebench.kernels.trees.dives import kicked_mask
