@@ -33,8 +33,10 @@ def compiled(*, fast: bool = False, inner: bool = False, allocates: bool = False
 
     fast : sums in any order (FAST)
     inner : called from compiled code alone; Python cannot call it, and it compiles faster
-    allocates : makes arrays, by np.empty say, or gives back those that another function made. Others only borrow
-        their arguments: no references are counted, which takes a fifth of a tree's time and of compiling it
+    allocates : makes arrays, by np.empty say, or takes those that a function it calls has made. Others only borrow
+        their arguments, so references need not be counted, which took a third of a select node's time. numba refuses
+        to compile one that makes an array and does not say so; one that is given a new array would leak it, and views
+        that one without it gives back are for callers without it
     """
     # the last three are options of numba's that its own type hints leave out
     options: dict[str, Any] = {

@@ -56,7 +56,8 @@ class Dive:
     records : for a proof, in the tree's own variables; empty unless they were asked for
     parent : the record, in the whole proof, of what the dive began from
 
-    A node that is left open ends with the record of this dive that it lies under, if there are records.
+    A node that is left open has as `record` the row, among this dive's, of the record that it lies under, if there are
+    records.
     """
 
     value: float
