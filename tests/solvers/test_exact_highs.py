@@ -11,22 +11,24 @@ from helpers import gaussian_block, hard_block
 from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
 from prunebench.core.errors import SolverRefused
 from prunebench.core.keeping import Quota
+from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.stop import never
 from prunebench.kernels.relaxations.certificate import value_range
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.kernels.relaxations.split import best_split, certified_split
 from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.kernels.trees.select_node import FREE
-from prunebench.solvers.highs import parts
+from prunebench.solvers.highs import parts, solver
 from prunebench.solvers.highs.formulations import Ellipsoid, refitted
 from prunebench.solvers.highs.model import FEASIBILITY, SAFETY, Model, Rows
 from prunebench.solvers.highs.parts import Exclusion, Front, prove_refit, refit_tangents, select_tangents
 from prunebench.solvers.highs.points import refit_points, relaxation_points
 from prunebench.solvers.highs.probing import probed, reduced
+from prunebench.solvers.highs.solver import _widened_refit
 from prunebench.testing.claims import attack
 from prunebench.testing.exact import Exact
 from prunebench.testing.hostile import ill_conditioned
-from prunebench.testing.instances import FAMILIES, instance
+from prunebench.testing.instances import FAMILIES, all_masks, instance
 
 FORMULATIONS = {
     "select": ["pairs", "mccormick", "residuals", "shifted-residuals"],
@@ -460,3 +462,61 @@ def test_the_ellipsoid_holds_every_better_mask_and_what_its_arrays_are_off_by():
                 assert (np.abs(weights) <= held.limit * (1.0 + 1e-6)).all(), seed
         looked_at += 1
     assert looked_at > 5
+
+
+def test_the_ellipsoid_allows_for_a_centre_that_is_off_the_minimum(monkeypatch):
+    block = block_of("refit")
+    values = np.array([block.evaluate(mask) for mask in all_masks(block.p, block.keep)])
+    upper = float(np.sort(values)[len(values) // 4])
+    program = RefitProgram.of(block, upper)
+    delta = certified_split(program, best_split(program, program.inner(upper)).delta)
+    exact = np.linalg.solve
+    monkeypatch.setattr(np.linalg, "solve", lambda system, right: exact(system, right) + 1.0)
+    held = Ellipsoid.of(program, delta, program.inner(upper))
+    monkeypatch.undo()
+    whole = held.matrix + np.eye(block.p)
+    assert np.abs(held.free - np.linalg.solve(whole, held.linear)) == pytest.approx(1.0)
+    # across the minimum from the centre a point that costs as much as the incumbent is the farthest
+    away = np.linalg.solve(whole, held.linear) - held.free
+    least = -0.5 * float(held.linear @ np.linalg.solve(whole, held.linear))
+    far = held.free + away * (1.0 + np.sqrt(2.0 * (program.inner(upper) - least) / float(away @ whole @ away)))
+    assert 0.5 * float(far @ whole @ far) - float(held.linear @ far) == pytest.approx(program.inner(upper))
+    assert 0.5 * float((far - held.free) @ (far - held.free)) <= held.room
+    assert (np.abs(far) <= held.limit).all()
+
+
+def test_a_refit_programs_constant_is_off_by_what_forming_its_hessian_rounds():
+    beyond = 0
+    for seed in range(200):
+        hostile = ill_conditioned(seed, "refit")
+        block = hostile.block
+        if hostile.factor is None:
+            continue
+        program = RefitProgram.of(block, block.evaluate(block.incumbent))
+        meant = Exact.of(block, hostile.factor).value(np.zeros(block.p))
+        off = abs(Fraction(program.constant) - meant) * Fraction(program.scale)
+        assert off <= Fraction(_widened_refit(block, program).rounding), seed
+        beyond += off > Fraction(1e-3 * program.rounding)
+    assert beyond > 20
+
+
+def test_masks_that_are_taken_out_of_a_model_bound_the_optimum_by_their_own(monkeypatch):
+    # equal columns: masks that are alike cost the same, and more than one of them has to be taken out
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=(8, 5))
+    weights = np.tile(rng.normal(size=5), 2)
+    block = BlockProblem(QuadraticForm(factor=np.hstack([half, half]), ridge=0.1, centre=weights), weights, 4, "refit")
+    plain, others = solve(block, "highs"), []
+
+    def own(block, mask):
+        if np.array_equal(mask, plain.mask):
+            return mask_bound(block, mask)
+        others.append(mask)
+        return plain.objective - 0.01
+
+    monkeypatch.setattr(solver, "mask_bound", own)
+    answer = solve(block, "highs")
+    assert answer.details["formulation"] == "tangents"
+    assert np.array_equal(answer.mask, plain.mask)
+    assert others
+    assert answer.lower_bound <= plain.objective - 0.01 < plain.lower_bound
