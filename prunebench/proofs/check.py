@@ -30,6 +30,25 @@ Signs = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
+class _Bounds:
+    """Bounds of r records, written as they are found.
+
+    own : float64 (r,)        of all masks under a record; −inf where nothing is known
+    branches : float64 (r, 2) of those without and those with the weight that it branches on
+    excluded : float64 (r,)   of those it leaves out by fixing more weights than its parent; inf where it fixes none
+    """
+
+    own: FloatArray
+    branches: FloatArray
+    excluded: FloatArray
+
+    @classmethod
+    def unknown(cls, records: int) -> "_Bounds":
+        """Nothing is known of any record yet."""
+        return cls(np.full(records, -np.inf), np.full((records, 2), -np.inf), np.full(records, np.inf))
+
+
+@dataclass(frozen=True)
 class Checked:
     """What a proof proves.
 
@@ -53,8 +72,7 @@ def proved_bound(block: BlockProblem, proof: Proof) -> Checked:
     """
     _require_tree(block, proof)
     entering, leaving = _assignments(block, proof)
-    own, branches = np.full(proof.records, -np.inf), np.full((proof.records, 2), -np.inf)
-    excluded = np.full(proof.records, np.inf)
+    bounds = _Bounds.unknown(proof.records)
     kinds = unpack(proof.kinds, block.p)
     if (kinds > 2).any() or int((kinds == 2).sum()) != proof.entries.size:
         raise InvalidInput("the proof's points do not fit their entries")
@@ -63,10 +81,10 @@ def proved_bound(block: BlockProblem, proof: Proof) -> Checked:
             continue
         for part, points in _points(proof, kinds, rows):
             costs = relaxation.costs(points)
-            _close(block, proof, costs, part, entering, leaving, own, branches, excluded)
+            _close(block, proof, costs, part, entering, leaving, bounds)
     if block.mode == "refit":
-        _close_single_masks(block, entering, own)
-    return _gathered(block, proof, entering, leaving, own, branches, excluded)
+        _close_single_masks(block, entering, bounds.own)
+    return _gathered(block, proof, leaving, bounds)
 
 
 # --- the records as a tree ---
@@ -170,9 +188,8 @@ def _points(proof: Proof, kinds: Bits, rows: IndexArray) -> Iterator[tuple[Index
 
 
 def _close(
-    block: BlockProblem, proof: Proof, costs: Costs, part: IndexArray, entering: Signs, leaving: Signs,
-    own: FloatArray, branches: FloatArray, excluded: FloatArray,
-) -> None:  # fmt: skip
+    block: BlockProblem, proof: Proof, costs: Costs, part: IndexArray, entering: Signs, leaving: Signs, bounds: _Bounds
+) -> None:
     """Write the bounds of the records `part`: of all their masks, of both branches, and of what they exclude."""
     before = entering[part]
     chosen = before == (1 if costs.kept else 0)
@@ -191,7 +208,7 @@ def _close(
     bound[np.isnan(bound)] = -np.inf
     # no mask at all is under a record whose count cannot be met
     bound = np.where((left < 0) | (left > count), np.inf, bound)
-    own[part] = bound
+    bounds.own[part] = bound
     last = np.where(inner > 0, sortable[rows, np.maximum(inner - 1, 0)], np.inf)
     next_ = np.where(inner < count, sortable[rows, np.minimum(inner, block.p - 1)], np.inf)
     # choosing a weight takes the place of the last chosen one; leaving one out brings in the next
@@ -204,11 +221,11 @@ def _close(
         side[np.isnan(side)] = -np.inf
     keep_it, prune_it = (choose, leave) if costs.kept else (leave, choose)
     weight = np.maximum(proof.branch[part], 0)
-    branches[part, 1], branches[part, 0] = keep_it[rows, weight], prune_it[rows, weight]
+    bounds.branches[part, 1], bounds.branches[part, 0] = keep_it[rows, weight], prune_it[rows, weight]
     after = leaving[part]
     newly = free & (after >= 0)
     other = np.where(after == 1, prune_it, keep_it)
-    excluded[part] = np.where(newly, other, np.inf).min(axis=1)
+    bounds.excluded[part] = np.where(newly, other, np.inf).min(axis=1)
 
 
 def _close_single_masks(block: BlockProblem, entering: Signs, own: FloatArray) -> None:
@@ -234,17 +251,13 @@ def _close_single_masks(block: BlockProblem, entering: Signs, own: FloatArray) -
         own[row] = max(own[row], value - (value_off + lost + 8.0 * UNIT * (abs(value) + lost)) * UP)
 
 
-def _gathered(
-    block: BlockProblem, proof: Proof, entering: Signs, leaving: Signs, own: FloatArray, branches: FloatArray,
-    excluded: FloatArray,
-) -> Checked:  # fmt: skip
+def _gathered(block: BlockProblem, proof: Proof, leaving: Signs, bounds: _Bounds) -> Checked:
     """The smallest bound of whatever no child covers. A bound of a parent's masks holds for its children's."""
     kept, free = (leaving == 1).sum(axis=1), (leaving < 0).sum(axis=1)
     covered = np.zeros((proof.records, 3), dtype=np.bool_)
     covered[proof.parent[1:], proof.value[1:]] = True
-    inherited = own.copy()
-    parents, values, ends = proof.parent.tolist(), proof.value.tolist(), branches.tolist()
-    held = own.tolist()
+    parents, values, ends = proof.parent.tolist(), proof.value.tolist(), bounds.branches.tolist()
+    held = bounds.own.tolist()
     for row in range(1, proof.records):
         above = parents[row]
         from_above = max(held[above], ends[above][values[row]]) if values[row] >= 0 else held[above]
@@ -252,12 +265,12 @@ def _gathered(
     inherited = np.array(held)
     empty = (kept > block.keep) | (kept + free < block.keep)
     leaf = (proof.branch < 0) & ~covered[:, 2] & ~empty
-    parts = [np.where(np.isfinite(excluded), np.maximum(excluded, inherited), np.inf)]
+    parts = [np.where(np.isfinite(bounds.excluded), np.maximum(bounds.excluded, inherited), np.inf)]
     for value in (0, 1):
         # a branch that no mask is under costs nothing
         under = empty | ((kept + 1 > block.keep) if value else (kept + free - 1 < block.keep))
         open_ = (proof.branch >= 0) & ~covered[:, value] & ~under
-        parts.append(np.where(open_, np.maximum(branches[:, value], inherited), np.inf))
+        parts.append(np.where(open_, np.maximum(bounds.branches[:, value], inherited), np.inf))
     parts.append(np.where(leaf & (proof.foreign == 0), inherited, np.inf))
     trusted = float(min(part.min() for part in parts))
     foreign = np.where(leaf & (proof.foreign == 1), inherited, np.inf)
