@@ -1,1 +1,1 @@
-"""The problem layer and the solver contract; numpy and scipy only."""
+"""The block problem and the solver contract; needs numpy and scipy only."""

@@ -1,4 +1,4 @@
-"""Checks and float64 products that every array of the problem layer goes through."""
+"""Checks of arrays, and products accumulated in float64, used throughout the block problem."""
 
 import mmap
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from prunebench.core.errors import InvalidInput
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 RealArray = npt.NDArray[np.floating[Any]]
-"""Weights as they are held: float32 where the network holds no more."""
+"""Weights in the network's own precision, float32 or float64."""
 
 IndexArray = npt.NDArray[np.int64]
 Factor = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 CHUNK_ELEMENTS = 500_000
-"""Elements of a float32 factor that are widened to float64 at a time: 4 MB, which stays in the cache."""
+"""Elements of a float32 factor converted to float64 at a time: 4 MB, which fits the CPU cache."""
 LARGEST = 1e140
-"""Largest number a problem may hold: its square, and sums of many such squares, are still float64 numbers."""
+"""Largest number a problem may hold: sums of many squares of it still fit float64."""
 COMPILED_ELEMENTS = 1_000_000
-"""A float32 matrix of so many elements is worth loading a compiled product for."""
+"""Number of elements from which a float32 matrix is worth loading the compiled product for."""
 
 
 def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -51,7 +51,7 @@ def numeric(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
 
     Raises
     ------
-    InvalidInput   objects, text, truth values, complex numbers, or rows of unequal length
+    InvalidInput   objects, text, booleans, complex numbers, or rows of unequal length
     """
     try:
         array = np.asarray(value)
@@ -63,7 +63,7 @@ def numeric(name: str, value: npt.ArrayLike) -> npt.NDArray[Any]:
 
 
 def require_finite(name: str, array: npt.NDArray[Any], largest: float = LARGEST) -> float:
-    """The largest entry of `array` in absolute value; 0 where it is empty.
+    """The largest absolute value in `array`; 0 where it is empty.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def require_finite(name: str, array: npt.NDArray[Any], largest: float = LARGEST)
         if chunk.size == 0:
             continue
         low, high = float(chunk.min()), float(chunk.max())
-        # NaN fails both comparisons, so that one look finds all three faults
+        # NaN fails both comparisons, so one test finds NaN, infinity and numbers too large
         if high <= largest and low >= -largest:
             reached = max(reached, high, -low)
             continue
@@ -104,7 +104,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
 
     Raises
     ------
-    InvalidInput   a truth value, a fraction, text, an array, or a number below `least`
+    InvalidInput   a boolean, a fraction, text, an array, or a number below `least`
     """
     number = np.asarray(value)
     if number.shape != () or number.dtype.kind not in "iu":
@@ -115,7 +115,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
 
 
 def is_mapped(array: npt.NDArray[Any]) -> bool:
-    """Whether the array's memory is a mapped file, so that it may be larger than the machine's memory."""
+    """Whether the array is a memory-mapped file and may thus exceed the machine's memory."""
     holder: Any = array
     while isinstance(holder, np.ndarray):
         if isinstance(holder, np.memmap):
@@ -125,7 +125,7 @@ def is_mapped(array: npt.NDArray[Any]) -> bool:
 
 
 def row_chunks(array: npt.NDArray[Any]) -> Iterator[slice]:
-    """Slices over the first axis that hold at most CHUNK_ELEMENTS elements each."""
+    """Slices along the first axis, each of at most CHUNK_ELEMENTS elements."""
     width = max(1, array.size // max(1, array.shape[0]))
     step = max(1, CHUNK_ELEMENTS // width)
     for start in range(0, array.shape[0], step):

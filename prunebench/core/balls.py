@@ -1,4 +1,4 @@
-"""Midpoint-radius arithmetic on arrays: every result holds the exact one, whatever was rounded.
+"""Midpoint-radius interval arithmetic on arrays: every result encloses the exact one, rounding included.
 
 Rump: Fast and parallel interval arithmetic, BIT 39 (1999); Higham, Accuracy and Stability of
 Numerical Algorithms, 2nd ed., (3.5), for products and sums in any order.
@@ -15,23 +15,23 @@ from prunebench.core.arrays import Factor, FloatArray, row_chunks, times, transp
 from prunebench.core.keeping import Counted
 
 UNIT = 0.5 * float(np.finfo(np.float64).eps)
-"""Half a unit in the last place of 1.0: the most that one operation in float64 rounds, relative to its result."""
+"""Unit roundoff of float64: the largest relative error of one operation."""
 TINY = float(np.finfo(np.float64).tiny)
-"""The smallest normal float64: what an operation that underflows may be off by, and more."""
+"""The smallest normal float64; an operation that underflows errs by less."""
 
 Operand = Union["Ball", npt.NDArray[np.float64], float]
 
 
 @dataclass(frozen=True, eq=False)
 class Ball:
-    """All arrays within `rad` of `mid`, entry by entry; both float64 of one shape."""
+    """All float64 arrays whose entries are within `rad` of those of `mid`; both have one shape."""
 
     mid: npt.NDArray[np.float64]
     rad: npt.NDArray[np.float64]
 
     @staticmethod
     def of(value: Operand) -> "Ball":
-        """A ball as it is; exact numbers as a ball of radius zero."""
+        """`value` itself if it is a ball, else the ball of radius zero around it."""
         if isinstance(value, Ball):
             return value
         mid = np.asarray(value, dtype=np.float64)
@@ -43,28 +43,28 @@ class Ball:
         return np.asarray((np.abs(self.mid) + self.rad) * (1.0 + 4.0 * UNIT))
 
     def __add__(self, other: Operand) -> "Ball":
-        """Entry by entry."""
+        """Elementwise sum."""
         right = Ball.of(other)
         mid = self.mid + right.mid
         return Ball(mid, _up(self.rad + right.rad + UNIT * np.abs(mid)))
 
     def __neg__(self) -> "Ball":
-        """Exact."""
+        """Negation, which rounds nothing."""
         return Ball(-self.mid, self.rad)
 
     def __sub__(self, other: Operand) -> "Ball":
-        """Entry by entry."""
+        """Elementwise difference."""
         return self + (-Ball.of(other))
 
     def __mul__(self, other: Operand) -> "Ball":
-        """Entry by entry."""
+        """Elementwise product."""
         right = Ball.of(other)
         mid = self.mid * right.mid
         rad = np.abs(self.mid) * right.rad + self.rad * (np.abs(right.mid) + right.rad) + UNIT * np.abs(mid)
         return Ball(mid, _up(rad))
 
     def over(self, divisor: FloatArray) -> "Ball":
-        """Divided by exact numbers that are not zero."""
+        """Division by exact nonzero numbers."""
         mid = self.mid / divisor
         return Ball(mid, _up(self.rad / np.abs(divisor) + UNIT * np.abs(mid)))
 
@@ -75,11 +75,11 @@ class Ball:
         return Ball(np.float64(mid), _up(np.float64(rad)))  # type: ignore[arg-type]  # scalars are 0-d arrays here
 
     def lower(self) -> npt.NDArray[np.float64]:
-        """The smallest values."""
+        """The lower ends."""
         return np.nextafter(self.mid - self.rad, -np.inf)
 
     def upper(self) -> npt.NDArray[np.float64]:
-        """The largest values."""
+        """The upper ends."""
         return np.nextafter(self.mid + self.rad, np.inf)
 
 
@@ -94,14 +94,14 @@ def image(matrix: Factor, vector: Operand) -> Ball:
 def transposed_image(matrix: Factor, vector: Operand) -> Ball:
     """matrix.T @ vector. (n, p), (n,) -> (p,)"""
     ball = Ball.of(vector)
-    # row blocks are added up one after another: one more rounding for each block
+    # each further block of rows adds one sum, hence one more rounding
     share = _share(matrix.shape[0] + sum(1 for _ in row_chunks(matrix)))
     spread = transposed_times(np.abs(matrix), ball.rad + share * ball.size)
     return Ball(transposed_times(matrix, ball.mid), _up(spread))
 
 
 def largest_sum(ball: Ball, keeping: Counted) -> float:
-    """An upper end of the largest sum of entries that a feasible mask keeps."""
+    """An upper bound on the sum of entries kept by any feasible mask."""
     if keeping.keep == 0:
         return 0.0
     ends = ball.upper()
@@ -109,10 +109,10 @@ def largest_sum(ball: Ball, keeping: Counted) -> float:
 
 
 def _share(terms: int) -> float:
-    """Relative error of a sum of products of that many terms, the radius' own included."""
+    """Relative error bound of a sum of `terms` products, including the error of the radius itself."""
     return (terms + 8) * UNIT * 1.01
 
 
 def _up(radius: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """A radius raised by what computing it can have rounded off, underflow included."""
+    """The radius raised to cover the rounding and underflow of its own computation."""
     return np.asarray(radius * (1.0 + 1e-12) + TINY)

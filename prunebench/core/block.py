@@ -1,4 +1,4 @@
-"""The block problem: what every solver gets, and all it gets."""
+"""The block problem: everything a solver gets to see."""
 
 import hashlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from prunebench.core.rows import RowsForm, RowsQubo
 
 Mode = Literal["select", "refit"]
 MODES: tuple[Mode, ...] = ("select", "refit")
-"""What may be chosen: only the mask, or also the kept weights."""
+"""select: only the mask is chosen;  refit: the kept weights are free too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,18 +36,18 @@ class BlockProblem:
     mode : "select" | "refit"       only the mask is chosen, or the kept weights are free too
     start_mask : bool (p,), optional    the incumbent; a solver never returns anything worse
     indices : int64 (p,), optional  the block's positions among the network's prunable weights
-    layer : str (p,), optional      the layer each weight belongs to
-    problem : str                   where the block comes from; used in messages
+    layer : str (p,), optional      the layer of each weight
+    problem : str                   name of the problem the block was cut from, for messages
     quota : Quota or ((indices, count), …), optional
-                                    how many weights each group of a partition keeps, `keep` in all;
-                                    stored as a Quota, or as None where there is one group
+                                    how many weights each group of a partition keeps, `keep` in total;
+                                    stored as a Quota, or as None if there is only one group
 
     Raises
     ------
-    InvalidInput   wrong shapes, NaN, numbers whose products leave float64, a keep count out of range, a
-                   quota that does not fit, an infeasible start mask, or a refit problem whose Hessian,
-                   the ridge included, is not positive definite. Mode select takes indefinite ones, which
-                   Max-Cut problems have.
+    InvalidInput   wrong shapes, NaN, numbers whose products overflow float64, a keep count out of range, a
+                   quota that does not fit, an infeasible start mask, or in mode refit a Hessian that with
+                   its ridge is not positive definite. Mode select accepts indefinite Hessians, such as
+                   those of Max-Cut problems.
     """
 
     form: QuadraticForm
@@ -102,7 +102,7 @@ class BlockProblem:
 
     @property
     def name(self) -> str:
-        """How messages call the block."""
+        """The block's name in messages."""
         return f"block {self.problem!r}" if self.problem else "the block"
 
     @property
@@ -133,7 +133,7 @@ class BlockProblem:
         return self.keeping.mask_count
 
     def top_mask(self, scores: FloatArray) -> BoolArray:
-        """The feasible mask of the highest scores, within groups where there is a quota. (p,) -> bool (p,)"""
+        """The feasible mask with the highest scores; with a quota, in each group. (p,) -> bool (p,)"""
         return self.keeping.top_mask(scores)
 
     @cached_property
@@ -146,19 +146,19 @@ class BlockProblem:
         return digest.hexdigest()
 
     def weights_of(self, mask: npt.ArrayLike) -> FloatArray:
-        """The weights that go with `mask`: m·dense_weights, or the refitted ones. bool (p,) -> float64 (p,)."""
+        """The weights of `mask`: m·dense_weights in mode select, refitted in mode refit. bool (p,) -> float64 (p,)."""
         kept = self._checked_mask(mask, "mask")
         if self.mode == "select":
             return np.where(kept, self.dense_weights, 0.0)
         return self.form.refit(kept)
 
     def evaluate(self, candidate: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> float:
-        """f of a mask's weights or of given weights, in float64: the only source of objectives.
+        """f of a mask or of given weights, in float64. Every objective in prunebench comes from here.
 
         Parameters
         ----------
         candidate : bool (p,) mask, or float (p,) weights
-        mask : bool (p,), optional     the mask that goes with given weights (kept weights may be zero)
+        mask : bool (p,), optional     the mask of given weights, needed if a kept weight is zero
 
         Raises
         ------
@@ -210,11 +210,11 @@ class BlockProblem:
         return replace(self, start_mask=np.asarray(mask))
 
     def plain(self) -> "BlockProblem":
-        """The same block with one Hessian of all weights, where its form is that of a whole layer (`RowsForm`).
+        """The same block with an explicit p×p Hessian if its form is a whole layer's (`RowsForm`).
 
         Raises
         ------
-        InvalidInput   the layer is too large for that
+        InvalidInput   the layer is too large for one Hessian
         """
         return replace(self, form=self.form.plain()) if isinstance(self.form, RowsForm) else self
 
@@ -240,7 +240,7 @@ class BlockProblem:
         }
 
     def save(self, path: Path | str) -> None:
-        """Write the block problem file (`.npz`, no pickles), whole or not at all."""
+        """Write the block problem file (`.npz`, no pickles) atomically."""
         block_file.write(Path(path), self.contents())
 
     @staticmethod
@@ -255,7 +255,7 @@ class BlockProblem:
 
     @staticmethod
     def from_contents(contents: Mapping[str, Any], source: str) -> "BlockProblem":
-        """The block problem of arrays by key, as `contents` gives them; `source` names them in errors."""
+        """The block problem from the arrays that `contents` returns; `source` names them in errors."""
         try:
             terms = {name: contents[name] for name in ("ridge", "linear", "centre", "constant")}
             if "rows" in contents:
@@ -323,10 +323,10 @@ class BlockProblem:
         return positions.astype(np.int64)
 
     def _require_range(self) -> None:
-        """Refuse a block on which f, its slope or the refitted weights could leave the range of float64.
+        """Refuse a block whose f, gradient or refitted weights could overflow float64.
 
-        From the largest numbers alone: |slope| <= |linear| + p·|H|·|w|, |f| <= |constant| + p·|slope|·|w|,
-        and a refit moves no weight by more than |slope| / ridge.
+        Uses the largest entries only: |gradient| <= |linear| + p·|H|·|w|, |f| <= |constant| + p·|gradient|·|w|,
+        and a refit moves no weight by more than |gradient| / ridge.
         """
         form = self.form
         curvature = form.largest_curvature + float(form.ridge.max())
@@ -344,7 +344,7 @@ class BlockProblem:
             )
 
     def _require_unique_refit(self) -> None:
-        """Refuse a refit whose minimiser is not unique on every support, as the Hessian is not positive definite."""
+        """Refuse a refit whose minimiser need not be unique: the Hessian is not positive definite."""
         ridge = self.form.ridge
         floor = self.form.strong_convexity
         if floor is not None and (floor > 0.0).all():

@@ -1,8 +1,8 @@
 """The block problem file: one `.npz` without pickles, format "prunebench.block/1".
 
-A file is checked in three passes, each on no more than it needs: the headers of all arrays against each other, then
-the texts and single numbers, and only then are the arrays loaded. What their values must be, the types of the
-problem say themselves (`BlockProblem`, `QuadraticForm`, `RowsForm`, `Quota`).
+A file is checked in three passes: first the headers of all arrays against each other, then the texts and single
+numbers, and only then are arrays loaded. Their values are checked by the classes that hold them (`BlockProblem`,
+`QuadraticForm`, `RowsForm`, `Quota`).
 """
 
 import os
@@ -17,20 +17,20 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.npz import Archive, Member, opened
 
 FORMAT = "prunebench.block/1"
-"""Name and version of the format, as a block file states it."""
+"""Format name and version that a block file states."""
 REQUIRED = ("ridge", "linear", "centre", "constant", "dense_weights", "keep", "mode")
-"""Members that every block file has, beside format and one of factor and hessian."""
+"""Arrays of every block file, beside `format` and either `factor` or `hessian`."""
 OPTIONAL = ("factor", "hessian", "start_mask", "indices", "layer", "problem", "quota_group", "quota_counts", "rows")
-"""Members that a block file may have."""
+"""Arrays that a block file may have."""
 PROBLEM_KEYS = ("factor", "hessian", *REQUIRED, "start_mask", "quota_group", "quota_counts", "rows")
-"""The keys that define the problem a solver sees; the rest is provenance."""
+"""Keys that define the problem as a solver sees it; the others are provenance."""
 
 TEXT = {"format": 64, "mode": 64, "problem": 4096}
-"""The single texts, and how many characters each may have: a message shows them on one line."""
+"""Text entries and their largest number of characters: a message shows each on one line."""
 NAME_CHARACTERS = 1024
-"""Longest name of a layer."""
+"""Most characters of a layer's name."""
 SINGLE = ("constant", "keep", "rows")
-"""The single numbers."""
+"""Scalar numbers."""
 KINDS = {
     "keep": ("iu", "a whole number, for example numpy.int64(keep)"),
     "rows": ("iu", "a whole number, for example numpy.int64(rows)"),
@@ -40,7 +40,7 @@ KINDS = {
     "quota_group": ("iu", "whole numbers; write them with group.astype(numpy.int64)"),
     "quota_counts": ("iu", "whole numbers; write them with counts.astype(numpy.int64)"),
 }
-"""dtype kinds by key, and the rule in words; all other arrays are float32 or float64."""
+"""Allowed dtype kinds by key, with the rule for error messages; all other arrays are float32 or float64."""
 
 
 def problem_arrays(contents: Mapping[str, Any]) -> Iterator[tuple[str, npt.NDArray[Any]]]:
@@ -51,7 +51,7 @@ def problem_arrays(contents: Mapping[str, Any]) -> Iterator[tuple[str, npt.NDArr
 
 
 def write(path: Path, contents: Mapping[str, Any]) -> None:
-    """Write the file under a temporary name and rename it, so that no half file is ever seen."""
+    """Write a temporary file and rename it, so that no incomplete file is ever visible."""
     if not path.parent.is_dir():
         raise InvalidInput(f"{path}: the folder {path.parent} does not exist; create it first")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -64,16 +64,16 @@ def write(path: Path, contents: Mapping[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The arrays of the file by key, in this machine's byte order and C-contiguous.
+    """The arrays of the file by key, C-contiguous and in native byte order.
 
-    float32 and float64 of either byte order and in C or Fortran order give the same block; other kinds of
-    numbers are refused, but for a whole number as single `ridge` or `constant`.
+    float32 and float64 are read in either byte order, in C or Fortran order; other number types are refused,
+    except whole numbers for a scalar `ridge` or `constant`.
 
     Raises
     ------
-    InvalidInput   missing file, truncated or foreign file, another format, a missing key, a key that stands
-                   twice, a dtype or shape that does not fit, more bytes than the file or the machine can hold;
-                   before any array is loaded
+    InvalidInput   before any array is loaded: a missing, truncated or foreign file, another format version, a
+                   missing or repeated key, a wrong dtype or shape, more bytes than the file or the memory
+                   can hold
     """
     with opened(path, f"block problem file ({FORMAT}, .npz)") as archive:
         found = _text(archive, archive.header("format")) if "format" in archive else None
@@ -122,7 +122,7 @@ def _require_kind(path: Path, key: str, member: Member) -> None:
 
 
 def _require_shapes(path: Path, members: Mapping[str, Member], rows: int | None) -> None:
-    """Compare all shapes with that of the dense weights, before anything of their size is loaded."""
+    """Compare all shapes with that of the dense weights before any array is loaded."""
     dense = members["dense_weights"].shape
     if len(dense) != 1 or dense[0] < 1:
         raise InvalidInput(f"{path}: dense_weights has shape {dense}; expected (p,), one entry a weight")

@@ -1,4 +1,4 @@
-"""What every constraint on masks answers, whether it counts weights or adds up their costs."""
+"""The interface of all constraints on masks, whether they count weights or sum costs."""
 
 from typing import Protocol
 
@@ -10,11 +10,11 @@ class MaskConstraint(Protocol):
 
     @property
     def p(self) -> int:
-        """How many weights there are."""
+        """Number of weights."""
 
     @property
     def most(self) -> int:
-        """No feasible mask keeps more weights than this."""
+        """The largest number of weights that any feasible mask keeps, or an upper bound on it."""
 
     @property
     def settled(self) -> bool:
@@ -26,29 +26,29 @@ class MaskConstraint(Protocol):
 
     @property
     def shares(self) -> FloatArray:
-        """How often each weight is kept by a uniformly random feasible mask. float64 (p,), 0 to 1"""
+        """The probability that a uniformly random feasible mask keeps each weight. float64 (p,)"""
 
     def violation(self, mask: BoolArray) -> str:
-        """How a mask breaks the constraint, in words that follow "the mask"; "" where it is feasible."""
+        """How a mask breaks the constraint, worded to follow "the mask"; "" if it is feasible."""
 
     def feasible(self, mask: BoolArray) -> bool:
-        """Whether a mask may be chosen. bool (p,)"""
+        """Whether a mask satisfies the constraint. bool (p,)"""
 
     def top_mask(self, scores: FloatArray) -> BoolArray:
-        """The feasible mask of the highest scores; among equal scores the lower position wins. (p,) -> bool (p,)"""
+        """The feasible mask with the highest scores; ties go to the lower position. (p,) -> bool (p,)"""
 
     def repair(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
-        """A feasible mask near `mask`: the lowest scores leave or the highest enter. A feasible one may grow only.
+        """A feasible mask near `mask`: the lowest scores are dropped or the highest added. A feasible mask loses none.
 
         bool (p,), (p,) -> bool (p,)
         """
 
     def exchanges(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
-        """Pairs (leaving, entering), no weight twice, any of which together keep a feasible mask feasible.
+        """Disjoint pairs (leaving, entering); any subset of them keeps a feasible mask feasible.
 
-        mask : bool (p,);  cost : (p,), of pruning a kept weight;  worth : (p,), of keeping a pruned one.
-        The largest worth − cost comes first. -> int64 (e,), int64 (e,)
+        mask : bool (p,);  cost : (p,), of pruning each kept weight;  worth : (p,), of keeping each pruned weight.
+        Sorted by worth − cost, the largest first. -> int64 (e,), int64 (e,)
         """
 
     def within(self, indices: IndexArray, mask: BoolArray) -> "MaskConstraint":
-        """The constraint on the weights `indices` (b,) while all others stay as `mask` (p,) has them."""
+        """The constraint on the weights `indices` (b,) if all others are fixed as in `mask` (p,)."""

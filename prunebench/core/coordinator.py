@@ -1,4 +1,4 @@
-"""What every coordinator is: a pure state machine that asks for blocks to be solved and is told the answers."""
+"""The coordinator contract: a state machine that asks for blocks to be solved and is told the solutions."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,7 +23,7 @@ register = register_coordinator
 
 @dataclass(frozen=True)
 class Task:
-    """One block to be solved. `position` counts tasks from 0 and, with the run's seed, fixes the solver's seed."""
+    """One block to be solved. `position` counts tasks from 0; with the run's seed it fixes the solver's seed."""
 
     position: int
     label: str
@@ -32,11 +32,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Move:
-    """What became of a step.
+    """The outcome of a step.
 
-    accepted : whether anything was applied;  predicted_change : of the loss, by the quadratic model, for
-    what was proposed, None where there is no model;  changed : weights whose mask bit changed;
-    details : what else is logged
+    accepted : whether any change was applied;  predicted_change : of the loss, by the quadratic model of the
+    proposed change, None if there is no model;  changed : how many mask entries changed;
+    details : further values for the log
     """
 
     accepted: bool
@@ -47,7 +47,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Start:
-    """Where a coordinator begins. mask : bool (p,); weights : float64 (p,), zero where the mask is false."""
+    """Initial state of a coordinator. mask : bool (p,); weights : float64 (p,), zero where the mask is false."""
 
     mask: BoolArray
     weights: FloatArray
@@ -55,11 +55,11 @@ class Start:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What a coordinator begins with: the problem, what is asked of it, and what of it may be looked at."""
+    """Everything a coordinator is given: the problem, the request, and the data it may use."""
 
     problem: ProblemLike
     solver: SolverLike
-    """Who will solve the blocks: for its facts (modes, quotas, largest block); a coordinator never runs it."""
+    """The solver of the blocks. A coordinator reads its facts (modes, quotas, largest block) and never runs it."""
 
     density: float
     mode: Mode
@@ -68,28 +68,28 @@ class Setting:
 
     seed: int = 0
     scope: str = "network"
-    """For coordinators that take "scope": one block of the whole "network", or one a "layer"."""
+    """For coordinators that take "scope": "network" solves one block in all, "layer" one per layer."""
 
     curvature: Mapping[str, Any] = field(default_factory=dict)
-    """For those that take "curvature": options of prunebench.curvature.fisher.FisherOptions by name."""
+    """For coordinators that take "curvature": fields of prunebench.curvature.fisher.FisherOptions by name."""
 
     network: Any = None
-    """A prunebench.networks.network.PrunableNetwork with its dense weights; None until work begins, and without one."""
+    """A prunebench.networks.network.PrunableNetwork with its dense weights; None before work begins or without one."""
 
     block: BlockProblem | None = None
-    """The whole problem as one block, where it is no network; None until work begins."""
+    """The whole problem as one block if it is not a network; None before work begins."""
 
     recovery: tuple[Recovery, ...] = ()
-    """What is done to the network after stages; coordinators that do not recover between theirs need not look."""
+    """Recovery steps to run after stages; only coordinators with `recovers_between` need them."""
 
     movable: Any = None
-    """For those that do: the network as a prunebench.recovery.movable.MovableNetwork; None until work begins."""
+    """For those: the network as a prunebench.recovery.movable.MovableNetwork; None before work begins."""
 
     load_start: Callable[[Any], Start] | None = None
-    """For those that take "start": puts the network of an earlier run into the given one; mask and weights."""
+    """For those that take "start": loads an earlier run's weights into the given network; returns mask and weights."""
 
     say: Callable[[str], None] = lambda _line: None
-    """Tells the user a line of progress."""
+    """Prints one line of progress for the user."""
 
     @property
     def name(self) -> str:
@@ -98,10 +98,10 @@ class Setting:
 
 
 class Coordinator(ABC):
-    """ask → solve → tell, until ask gives nothing more. It knows nothing of executors, files or clocks.
+    """Repeats ask, solve, tell until `ask` returns nothing. It knows no executors, files or clocks.
 
-    A subclass names itself by class facts, as a solver does, and is made by `begin`. All random draws come from the
-    setting's seed and the number of the step, so that a checkpoint between steps continues to the same result.
+    A subclass describes itself by class attributes, as a solver does, and is made by `begin`. Every random draw is
+    seeded by the setting's seed and the step number, so a run resumed from a checkpoint gives the same result.
     """
 
     name: ClassVar[str]
@@ -109,47 +109,47 @@ class Coordinator(ABC):
     """One sentence."""
 
     reference: ClassVar[str] = ""
-    """The paper it is after."""
+    """The paper it follows."""
 
     options_class: ClassVar[type | None] = None
-    """A frozen dataclass of its options, each with its sentence; None where it has none."""
+    """A frozen dataclass of its options, each documented; None if it has none."""
 
     flags: ClassVar[Mapping[str, str]] = {}
-    """Options that the command line offers as arguments of their own, with the word that stands for the value."""
+    """Options that get a command-line argument of their own, with the placeholder of the value."""
 
     needs_network: ClassVar[bool] = False
-    """Whether it prunes networks only, and no problem that is a quadratic form by itself."""
+    """Whether it prunes networks only, not problems that are just a quadratic form."""
 
     takes: ClassVar[frozenset[str]] = frozenset()
-    """What it takes beside its options: "scope", "curvature", "start"."""
+    """Which inputs it takes beside its options: "scope", "curvature", "start"."""
 
     default_mode: ClassVar[Mode | None] = None
-    """The mode where none is asked for; None: the solver's own."""
+    """The mode if none is requested; None means the solver's preferred mode."""
 
     validate_every: ClassVar[int] = 0
-    """After how many steps the network is judged for the log where nothing is asked for; 0: never."""
+    """Every how many steps the network is evaluated for the log if nothing is requested; 0 means never."""
 
     recovers_between: ClassVar[bool] = False
-    """Whether recovery may run between its stages (`stage_keeps`, `stages_done`, `take`), and not at the end alone."""
+    """Whether recovery may run between its stages (`stage_keeps`, `stages_done`, `take`), not only at the end."""
 
     default_recovery: ClassVar[tuple[str, ...]] = ()
-    """Recovery where none is asked for; in mode select without what moves weights."""
+    """Recovery if none is requested; in mode select, without steps that move weights."""
 
     replaced_options: ClassVar[Mapping[str, str]] = {}
-    """Options that it had in earlier versions, with what is said instead."""
+    """Options of earlier versions, with the text of the error that names their replacement."""
 
     large_blocks: ClassVar[bool] = False
-    """Whether its blocks are few and large: a solver may then use all threads, and Ctrl-C ends a solve under way."""
+    """Whether its blocks are few and large: solvers may then use all threads, and Ctrl-C interrupts a running solve."""
 
     mask: BoolArray
-    """The mask as it stands; round(density·p) ones once the run is done. bool (p,)"""
+    """The current mask; round(density·p) ones once the run is done. bool (p,)"""
 
     weights: RealArray
-    """The prunable weights as they stand, zero where the mask is false. float (p,)"""
+    """The current prunable weights, zero where the mask is false. float (p,)"""
 
-    @classmethod  # noqa: B027  # by default nothing is refused
+    @classmethod  # noqa: B027  # the default refuses nothing
     def require(cls, setting: Setting) -> None:
-        """Refuse, before any work and before the network is loaded, what cannot be had.
+        """Refuse an impossible request before any work and before the network is loaded.
 
         Raises
         ------
@@ -159,16 +159,16 @@ class Coordinator(ABC):
     @classmethod
     @abstractmethod
     def begin(cls, setting: Setting) -> "Coordinator":
-        """A new coordinator over the setting's network or block.
+        """A new coordinator for the setting's network or block.
 
         Raises
         ------
-        InvalidInput   what can only be refused once the network is there
+        InvalidInput   a request that can only be refused once the network is loaded
         """
 
     @classmethod
     def curvature_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Its options for what the command line's --samples, --batch-size, --ridge, --gradient-scale, --store say.
+        """Its own options for the command line's --samples, --batch-size, --ridge, --gradient-scale and --store.
 
         Raises
         ------
@@ -183,7 +183,7 @@ class Coordinator(ABC):
 
     @classmethod
     def division(cls, setting: Setting, total: int) -> Division:
-        """Which of `total` calibration samples judge recovery, and from which it takes its own.
+        """Splits `total` calibration samples into those that judge recovery and those that recovery may use.
 
         Raises
         ------
@@ -192,43 +192,43 @@ class Coordinator(ABC):
         return Division.of(total, setting.seed)
 
     def network_facts(self) -> dict[str, Any]:
-        """What run.json says of the network beside what is not pruned: "gradients" and "unreached", as JSON has them.
+        """Entries of run.json on the network beside what is not pruned: "gradients" and "unreached", JSON-able.
 
-        Asked once, before the first step.
+        Called once, before the first step.
         """
         return {}
 
     def place(self, network: Any, weights: RealArray) -> None:
-        """Put weights into the network to be judged. float (p,)"""
+        """Write weights into the network that is to be evaluated. float (p,)"""
         network.assign(weights)
 
     def best(self) -> tuple[BoolArray, RealArray]:
-        """The mask and weights that the run returns: by default those that stand."""
+        """The mask and weights that the run returns; by default the current ones."""
         return self.mask, self.weights
 
     @property
     def total_steps(self) -> int | None:
-        """How many steps there will be, or None if it is open."""
+        """How many steps there will be, or None if unknown."""
         return None
 
     @abstractmethod
     def ask(self, count: int = 1) -> list[Task]:
-        """At most `count` tasks that may be solved side by side; [] when there is nothing left to do."""
+        """At most `count` tasks that may be solved in parallel; [] when no work is left."""
 
     @abstractmethod
     def tell(self, task: Task, solution: Solution | None) -> Move | None:
-        """Take the answer to a task, None if it could not be had; the move of a step once its last answer is in."""
+        """Take the solution of a task, None if it failed. Returns the step's Move after its last solution."""
 
     def advance(self) -> Move | None:
-        """Make a step that needs no solver; None where nothing is left to do.
+        """Make a step that needs no solver; None when no work is left.
 
-        Asked for when `ask` gives nothing and no task is out.
+        Called when `ask` returns nothing and no task is being solved.
         """
         return None
 
     @property
     def stage_keeps(self) -> Sequence[int]:
-        """For those that recover between stages: how many weights each stage keeps."""
+        """For coordinators with `recovers_between`: how many weights each stage keeps."""
         return ()
 
     @property
@@ -237,37 +237,37 @@ class Coordinator(ABC):
         return 0
 
     def take(self, weights: FloatArray) -> None:
-        """Go on from other values of the kept weights, the mask staying as it is. float64 (p,)"""
+        """Continue from other values of the kept weights, with the same mask. float64 (p,)"""
         raise NotImplementedError(f"coordinator {self.name} does not recover between stages")
 
     @property
     @abstractmethod
     def complete(self) -> bool:
-        """Whether the mask is of the density asked for; it may be before the last step."""
+        """Whether the mask already has the requested density; this may be before the last step."""
 
-    def check(self) -> None:  # noqa: B027  # by default the count, which is looked at anyway, is all
-        """Raise PrunebenchError where the mask, as far as the work is done, breaks what was asked for."""
+    def check(self) -> None:  # noqa: B027  # the count is checked for all; the default needs nothing more
+        """Raise PrunebenchError if the mask, as far as the work is done, violates the request."""
 
     @abstractmethod
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Arrays and JSON-able values that, loaded into a new coordinator of the same request, continue the run."""
+        """Arrays and JSON-able values from which a new coordinator of the same request continues the run."""
 
     @abstractmethod
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` gave.
+        """Restore what `state_dict` returned.
 
         Raises
         ------
-        InvalidInput   it is not of this request: shapes, counts, a quota, weights off the mask, a step there is not
+        InvalidInput   it does not fit the request: a shape, count, quota or step number, or weights off the mask
         """
 
 
 def require_current(kind: type[Coordinator], names: Iterable[str]) -> None:
-    """Refuse options by the names of an earlier version.
+    """Refuse options that are named as in an earlier version.
 
     Raises
     ------
-    InvalidInput   the message says what takes their place
+    InvalidInput   the message names their replacement
     """
     for name in names:
         if name in kind.replaced_options:
@@ -282,11 +282,11 @@ def checked_state(
 ) -> tuple[BoolArray, RealArray]:
     """Mask and weights of a checkpoint. -> bool (p,), float (p,)
 
-    size : p, of the network
+    size : p, the network's number of prunable weights
 
     Raises
     ------
-    InvalidInput   one is missing, of another shape or type, not finite, or not zero off the mask
+    InvalidInput   one is missing, has another shape or type, is not finite, or is not zero off the mask
     """
     mask, weights = checked_array(arrays, mask_name, (size,), "b"), checked_array(arrays, weights_name, (size,), "f")
     if not np.isfinite(weights).all():
@@ -301,11 +301,11 @@ def checked_array(
 ) -> npt.NDArray[Any]:
     """An array of a checkpoint.
 
-    kinds : the letters of numpy's dtype.kind that are taken
+    kinds : accepted letters of numpy's dtype.kind
 
     Raises
     ------
-    InvalidInput   it is missing, or of another shape or type
+    InvalidInput   it is missing or has another shape or type
     """
     if name not in arrays:
         raise InvalidInput(f"the array {name} is missing")
@@ -320,7 +320,7 @@ def checked_number(info: Mapping[str, Any], name: str, least: int = 0, most: int
 
     Raises
     ------
-    InvalidInput   it is missing or something else
+    InvalidInput   it is missing or not such a number
     """
     value = info.get(name)
     if isinstance(value, bool) or not isinstance(value, int) or value < least or (most is not None and value > most):
@@ -329,10 +329,10 @@ def checked_number(info: Mapping[str, Any], name: str, least: int = 0, most: int
 
 
 def task_seed(seed: int, position: int) -> int:
-    """The solver's seed for the task at `position`: independent of who solves it and when."""
+    """The solver's seed for the task at `position`, whichever worker solves it and when."""
     return int(np.random.SeedSequence(entropy=seed, spawn_key=(1, position)).generate_state(1, np.uint64)[0])
 
 
 def calibration_seed(seed: int) -> np.random.SeedSequence:
-    """The seed sequence that draws calibration samples, apart from every solver's."""
+    """The seed sequence for drawing calibration samples; independent of all solvers' seeds."""
     return np.random.SeedSequence(entropy=seed, spawn_key=(0,))

@@ -1,8 +1,8 @@
-"""Budgets on masks: every weight or group has costs, such as FLOPs, parameters and milliseconds, and each has a limit.
+"""Budgets on masks: weights or groups have costs, such as FLOPs, parameters or milliseconds, and each has a limit.
 
 Greedy order for several budgets: Toyoda: A simplified algorithm for obtaining approximate solutions to zero-one
-programming problems, Management Science 21 (1975); best single item beside it: Kellerer, Pferschy, Pisinger:
-Knapsack Problems, Springer 2004, §2.1 (half of the optimum for one budget).
+programming problems, Management Science 21 (1975). Comparison with the best single item, which guarantees half of
+the optimum for one budget: Kellerer, Pferschy, Pisinger: Knapsack Problems, Springer 2004, §2.1.
 """
 
 import math
@@ -16,29 +16,29 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, frozen, nu
 from prunebench.core.errors import InvalidInput
 
 SLACK = 1e-12
-"""A budget whose costs are not all whole numbers may be exceeded by this part of its limit: decimal costs such as 0.1
-are not float64 numbers, and three of them add up to more than 0.3."""
+"""Share of its limit by which a budget with fractional costs may be exceeded: decimal costs such as 0.1 are no
+float64 numbers, and three of them add up to more than 0.3."""
 UNIT = float(np.finfo(np.float64).eps)
-"""What one addition of float64 may be off by, in parts of its result (twice the rounding, to spare)."""
+"""Bound on the relative error of one float64 addition: twice the unit roundoff."""
 EXACT_WHOLE = float(2**53)
-"""Up to here whole numbers add up in float64 without rounding."""
+"""Whole numbers up to here add up in float64 without rounding."""
 COUNTED_SUMS = 200_000
-"""Masks are counted by the different sums of costs they can have, at most so many: about a second and 50 MB."""
+"""Masks are counted by their distinct sums of costs, of which at most this many: about a second and 50 MB."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """A mask is feasible if the costs of what it keeps add up to at most the limit, for every one of k budgets.
+    """A mask is feasible if, for each of k budgets, the costs of the kept weights add up to at most the limit.
 
-    costs : float64 (k, p)   what each weight (or each group of weights) costs if kept, 0 or more
-    limits : float64 (k,)    the most that may be spent, 0 or more
+    costs : float64 (k, p)   cost of keeping each weight (or group of weights), 0 or more
+    limits : float64 (k,)    0 or more
     names : k words, such as "MACs", for messages
     slack : float64 (k,), optional
-                             by how much a sum may exceed its limit; without it 0 for a budget whose costs are whole
+                             by how much a sum may exceed its limit. By default 0 for a budget whose costs are whole
                              numbers that add up to at most 2^53, else 1e-12 of its limit
 
-    Sums are those of `math.fsum`, exact and rounded once, so feasibility depends on no order of adding.
-    As costs are never negative, dropping weights keeps a mask feasible and the empty mask always is.
+    Sums are those of `math.fsum`, correctly rounded, so feasibility does not depend on the order of addition.
+    As costs are never negative, pruning keeps a mask feasible, and the empty mask always is.
 
     Raises
     ------
@@ -77,7 +77,7 @@ class Cost:
 
     @cached_property
     def allowed(self) -> FloatArray:
-        """The largest sums that are accepted: the limits and their slack. float64 (k,)"""
+        """The largest accepted sums: limits plus slack. float64 (k,)"""
         if self.slack is not None:
             return np.asarray(self.limits + self.slack)
         whole = (self.costs == np.rint(self.costs)).all(axis=1) & (self.costs.sum(axis=1) <= EXACT_WHOLE)
@@ -85,29 +85,29 @@ class Cost:
 
     @cached_property
     def most(self) -> int:
-        """No feasible mask keeps more weights: as many of the cheapest as the tightest budget pays for.
+        """An upper bound on the number of kept weights: how many of the cheapest the tightest budget allows.
 
-        With one budget some mask keeps so many; with several there may be none.
+        With one budget some mask attains it; with several there may be none.
         """
         return min(_affordable(np.sort(row), float(most)) for row, most in zip(self.costs, self.allowed, strict=True))
 
     @property
     def settled(self) -> bool:
-        """Whether only the empty mask is feasible: every weight alone costs too much."""
+        """Whether only the empty mask is feasible: every single weight exceeds a budget."""
         return not self._affordable.any()
 
     @cached_property
     def _affordable(self) -> BoolArray:
-        """Which weights may be kept alone; no feasible mask keeps another. bool (p,)"""
+        """Which weights may be kept alone; no feasible mask keeps any other. bool (p,)"""
         return np.asarray((self.costs <= self.allowed[:, None]).all(axis=0))
 
     def spent(self, mask: BoolArray) -> FloatArray:
-        """What a mask costs. bool (p,) -> float64 (k,), exact sums rounded once"""
+        """The cost of a mask. bool (p,) -> float64 (k,), correctly rounded sums"""
         kept = np.flatnonzero(mask)
         return np.array([math.fsum(row[kept]) for row in self.costs])
 
     def violation(self, mask: BoolArray) -> str:
-        """How a mask breaks a budget, naming the first one; "" where it keeps all."""
+        """Which budget a mask exceeds first, with cost and limit; "" if it exceeds none."""
         spent = self.spent(mask)
         over = np.flatnonzero(spent > self.allowed)
         if over.size == 0:
@@ -116,15 +116,15 @@ class Cost:
         return f"spends {spent[first]:.12g} of budget {self.names[first]!r}; its limit is {self.limits[first]:.12g}"
 
     def feasible(self, mask: BoolArray) -> bool:
-        """Whether a mask keeps every budget."""
+        """Whether a mask stays within every budget."""
         return bool((self.spent(mask) <= self.allowed).all())
 
     def top_mask(self, scores: FloatArray) -> BoolArray:
-        """Greedy: in the order of score per cost, every weight that still fits is kept, so that none fits at the end.
+        """A maximal mask by greedy choice: weights are kept by descending score per cost as long as they fit.
 
         A weight's cost is the sum of its shares of the limits. Weights of score 0 or less come last, the highest
-        score first. The mask that begins with the one highest score is made as well, and the larger sum of scores
-        wins: with one budget and no negative score it is at least half of the largest possible. (p,) -> bool (p,)
+        score first. A second greedy mask starts from the weight with the highest score, and the one with the larger
+        sum of scores wins: for one budget and scores >= 0, at least half of the largest possible sum. (p,) -> bool (p,)
         """
         scores = np.asarray(scores, dtype=np.float64)
         greedy = self._filled(np.zeros(self.p, dtype=np.bool_), scores)
@@ -136,9 +136,9 @@ class Cost:
         return other if math.fsum(scores[other]) > math.fsum(scores[greedy]) else greedy
 
     def repair(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
-        """Weights leave while a budget is exceeded, the lowest score per cost in such budgets first; then it is filled.
+        """Drop weights of the lowest score per cost while a budget is exceeded, then add those that fit.
 
-        The result is feasible and no further weight fits. bool (p,), (p,) -> bool (p,)
+        Costs count in the exceeded budgets only. No further weight fits the result. bool (p,), (p,) -> bool (p,)
         """
         scores = np.asarray(scores, dtype=np.float64)
         held = mask & self._affordable
@@ -152,13 +152,13 @@ class Cost:
         return self._filled(held, scores)
 
     def _filled(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
-        """A feasible mask with every pruned weight that still fits, the highest score per cost first. bool (p,)"""
+        """A feasible mask plus every pruned weight that still fits, the highest score per cost first. bool (p,)"""
         held, spent = mask.copy(), self.spent(mask)
         open_ = np.flatnonzero(~held & self._affordable)
         for place in open_[_by_worth(scores[open_], self._shares_of_limits(self.limits >= 0.0)[open_])]:
             ahead = spent + self.costs[:, place]
             held[place] = True
-            # sums made one by one may be off by that much; one so near its limit is made exactly
+            # running sums may have rounded that much, so one this near its limit is summed exactly
             if (np.abs(ahead - self.allowed) <= self.p * UNIT * self.allowed).any():
                 ahead = self.spent(held)
             if (ahead <= self.allowed).all():
@@ -168,15 +168,15 @@ class Cost:
         return held
 
     def _shares_of_limits(self, budgets: BoolArray) -> FloatArray:
-        """What each weight costs in some budgets, in parts of their limits. bool (k,) -> float64 (p,)"""
+        """Each weight's cost as shares of the limits, summed over some budgets. bool (k,) -> float64 (p,)"""
         chosen = budgets & (self.allowed > 0.0)
         return np.asarray((self.costs[chosen] / self.allowed[chosen, None]).sum(axis=0))
 
     def exchanges(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
-        """Pairs (leaving, entering), the largest worth − cost first, any of which together stay within the budgets.
+        """Pairs (leaving, entering), the largest worth − cost first; any subset of them stays within the budgets.
 
-        Entering weights choose in the order of their worth: the cheapest kept weight whose exchange fits what the
-        pairs before it left, where a pair that costs less gives nothing back. O(p²k).
+        In the order of their worth, entering weights take the cheapest kept weight whose exchange fits what earlier
+        pairs left. A pair that lowers the cost frees no room for later ones. O(p²k).
         """
         room = np.maximum(self.limits - self.spent(mask), 0.0)
         kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask & self._affordable)
@@ -196,9 +196,9 @@ class Cost:
         return out[best_first], into[best_first]
 
     def within(self, indices: IndexArray, mask: BoolArray) -> "Cost":
-        """The budgets of the weights `indices` while all others stay as `mask` (p,), feasible, has them.
+        """The budgets of the weights `indices` if all others are fixed as in the feasible `mask` (p,).
 
-        What the others spend is taken from the limits, in float64, so a sum at its limit may round either way.
+        The others' costs are subtracted from the limits in float64, so a sum at its limit may round either way.
         """
         others = mask.copy()
         others[indices] = False
@@ -210,7 +210,7 @@ class Cost:
 
     @cached_property
     def mask_count(self) -> int:
-        """How many masks are feasible, exactly, by the different sums of costs that masks can have.
+        """How many masks are feasible, exactly, counted by their distinct sums of costs.
 
         Raises
         ------
@@ -220,7 +220,7 @@ class Cost:
 
     @cached_property
     def shares(self) -> FloatArray:
-        """How often each weight is kept by a uniformly random feasible mask, from counts as in `mask_count`. (p,)"""
+        """The probability that a random feasible mask keeps each weight; counted as in `mask_count`. float64 (p,)"""
         shares = np.empty(self.p)
         _, classes = np.unique(self.costs, axis=1, return_inverse=True)
         for number in range(int(classes.max()) + 1):
@@ -231,13 +231,13 @@ class Cost:
         return shares
 
     def _counted(self, kept: BoolArray) -> int:
-        """How many feasible masks keep all of `kept`. Costs become whole numbers of one small power of two."""
+        """How many feasible masks keep all of `kept`. Costs are scaled to whole numbers by a power of two."""
         if not self.feasible(kept):
             return 0
         scales = [_denominator(row) for row in self.costs]
         sums = {tuple(_scaled(row[kept], scale) for row, scale in zip(self.costs, scales, strict=True)): 1}
         columns, sizes = np.unique(self.costs[:, ~kept], axis=1, return_counts=True)
-        # dividing whole numbers rounds once, as fsum does
+        # a quotient of whole numbers rounds once, as fsum does
         limits = list(zip(scales, self.allowed.tolist(), strict=True))
         for column, size in zip(columns.T, sizes.tolist(), strict=True):
             step = [_scaled(np.array([value]), scale) for value, scale in zip(column, scales, strict=True)]
@@ -258,7 +258,7 @@ class Cost:
 
 
 def _affordable(ascending: FloatArray, most: float) -> int:
-    """How many of the cheapest a budget pays for. (p,)"""
+    """How many of the cheapest weights a budget allows. (p,)"""
     count = int(np.searchsorted(np.cumsum(ascending), most * (1.0 + ascending.size * UNIT), side="right"))
     while math.fsum(ascending[:count]) > most:
         count -= 1
@@ -266,14 +266,14 @@ def _affordable(ascending: FloatArray, most: float) -> int:
 
 
 def _by_worth(scores: FloatArray, charge: FloatArray) -> IndexArray:
-    """Positions by score per charge, free ones first; then those of score 0 or less, the highest score first. (n,)"""
+    """Positions by score per charge, free ones first; then those of score 0 or less by descending score. (n,)"""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(scores > 0.0, scores / charge, -np.inf)
     return np.lexsort((np.arange(scores.size), -scores, -ratio))
 
 
 def _denominator(row: FloatArray) -> int:
-    """The smallest power of two whose product with every entry is a whole number. (p,)"""
+    """The smallest power of two that makes every entry a whole number. (p,)"""
     return max(float(value).as_integer_ratio()[1] for value in row)
 
 

@@ -1,4 +1,4 @@
-"""Proofs that a symmetric matrix is positive (semi)definite: no bound takes it for granted.
+"""Proofs that a symmetric matrix is positive (semi)definite, so that no bound has to assume it.
 
 Rump: Verification of positive definiteness, BIT 46 (2006), for the floating-point proof; Bareiss, Sylvester's
 identity and multistep integer-preserving Gaussian elimination, Math. Comp. 22 (1968), for the exact one.
@@ -12,19 +12,19 @@ from prunebench.core import lapack
 from prunebench.core.arrays import FloatArray
 
 UNIT = 0.5 * float(np.finfo(np.float64).eps)
-"""Half a unit in the last place of 1.0: the most that one operation in float64 rounds, relative to its result."""
+"""Unit roundoff of float64: the largest relative error of one operation."""
 EXACT_SIZE = 64
-"""Up to so many weights a matrix on which floating point cannot decide is decided in integers: a second at most."""
+"""Up to this size, a matrix that floating point cannot decide is decided in integers: at most a second."""
 RIDGE_SHARES = (0.5, 0.99)
-"""Parts of the ridge that are tried as what makes the curvature semidefinite; the rest is strong convexity."""
+"""Shares of the ridge tried as enough to make the curvature semidefinite; the rest is strong convexity."""
 VALUE_SHARES = (0.9, 0.5, 0.1, 1e-2)
-"""Parts of the computed lowest eigenvalue that are tried as a proved one."""
+"""Shares of the computed lowest eigenvalue tried as proved ones."""
 
 
 def proved_semidefinite(matrix: FloatArray, doubt: float = 0.0) -> bool:
     """Whether every symmetric matrix within `doubt` (spectral norm) of `matrix` is proved positive semidefinite.
 
-    Cholesky of the matrix less its own backward error (Rump 2006, Theorem 2.3). O(p³/3).
+    Cholesky of the matrix minus a bound on its own backward error (Rump 2006, Theorem 2.3). O(p³/3).
     """
     size = matrix.shape[0]
     if size == 0:
@@ -39,10 +39,10 @@ def proved_semidefinite(matrix: FloatArray, doubt: float = 0.0) -> bool:
 
 
 def strong_convexity(hessian: FloatArray, ridge: FloatArray, derived: dict[str, Any]) -> FloatArray | None:
-    """d >= 0 with hessian + diag(ridge) − diag(d) proved positive semidefinite; None where nothing is proved. (p,)
+    """d >= 0 with hessian + diag(ridge) − diag(d) proved positive semidefinite; None if nothing is proved. (p,)
 
-    derived : of the hessian alone; holds ridges that were proved to lift it, so that rows of a layer and a
-    path of ridges share a proof
+    derived : cache of the hessian; keeps ridges proved sufficient, so that the rows of a layer and a path of
+    ridges share one proof
     """
     known: list[FloatArray] = derived.setdefault("lifted by", [])
     for lift in known:
@@ -58,7 +58,7 @@ def strong_convexity(hessian: FloatArray, ridge: FloatArray, derived: dict[str, 
 
 
 def exactly_definite(hessian: FloatArray, ridge: FloatArray) -> bool:
-    """Whether hessian + diag(ridge) is positive definite, in integers. O(p³) operations on long ones."""
+    """Whether hessian + diag(ridge) is positive definite, decided in integers. O(p³) long-integer operations."""
     rows = _whole_numbers(hessian, ridge)
     before = 1
     for k in range(len(rows)):
@@ -74,9 +74,9 @@ def exactly_definite(hessian: FloatArray, ridge: FloatArray) -> bool:
 
 
 def lowest_eigenvalue(hessian: FloatArray, ridge: FloatArray) -> tuple[float, float]:
-    """The lowest eigenvalue of hessian + diag(ridge) in units of its diagonal, and what it may be off by.
+    """The lowest eigenvalue of hessian + diag(ridge) scaled to unit diagonal, and its error bound.
 
-    Computed and not proved: LAPACK's backward error, a few units of rounding of the largest (Weyl).
+    Computed, not proved: the error bound is a few units of rounding of the largest eigenvalue (LAPACK, Weyl).
     """
     scaled, _ = _unit_diagonal(hessian, ridge)
     values = np.linalg.eigvalsh(scaled)
@@ -91,10 +91,10 @@ def _is_lifted(hessian: FloatArray, lift: FloatArray) -> bool:
 
 
 def _by_lowest_eigenvalue(hessian: FloatArray, ridge: FloatArray) -> FloatArray | None:
-    """A part of the diagonal, by the lowest eigenvalue in its units."""
+    """d as a multiple of the diagonal, from the lowest eigenvalue of the scaled matrix."""
     diagonal = hessian.diagonal() + ridge
     live = diagonal > 0.0
-    # a semidefinite matrix has no entry beside a zero on its diagonal
+    # beside a zero diagonal entry a semidefinite matrix has only zeros
     if (diagonal < 0.0).any() or hessian[~live].any() or not live.any():
         return None if hessian.any() else np.zeros(ridge.size)
     out = np.zeros(ridge.size)
@@ -103,14 +103,14 @@ def _by_lowest_eigenvalue(hessian: FloatArray, ridge: FloatArray) -> FloatArray 
     for share in VALUE_SHARES:
         held = share * lowest
         if held > 0.0 and proved_semidefinite(scaled - held * np.eye(scaled.shape[0]), doubt + 2.0 * UNIT):
-            # the scaling makes the diagonal less than 4: what is proved of it holds of the diagonal's quarter
+            # the scaled diagonal is below 4, so a bound by the identity is a bound by a quarter of the diagonal
             out[live] = 0.25 * held * diagonal[live] * (1.0 - 8.0 * UNIT)
             return out
     return out if proved_semidefinite(scaled, doubt) else None
 
 
 def _unit_diagonal(hessian: FloatArray, ridge: FloatArray) -> tuple[FloatArray, float]:
-    """The matrix scaled by powers of two, which round nothing, to a diagonal in [1, 4), and what it is off by."""
+    """The matrix scaled exactly, by powers of two, to a diagonal in [1, 4), and a bound on its error."""
     scaled = np.array(hessian)
     scaled[np.diag_indices_from(scaled)] += ridge
     diagonal = scaled.diagonal()
@@ -118,7 +118,7 @@ def _unit_diagonal(hessian: FloatArray, ridge: FloatArray) -> tuple[FloatArray, 
     unit = np.ldexp(1.0, -((exponent - 1) // 2))
     scaled *= unit[:, None]
     scaled *= unit
-    # the sum on the diagonal is rounded; what the scaling lets underflow is far below that
+    # covers the rounding of the diagonal's sum; underflow in the scaling is far smaller
     return scaled, 4.0 * UNIT * float(np.abs(scaled.diagonal()).max(initial=0.0))
 
 
@@ -127,7 +127,7 @@ def _less(ridge: FloatArray, lift: FloatArray) -> FloatArray:
 
 
 def _whole_numbers(hessian: FloatArray, ridge: FloatArray) -> list[list[int]]:
-    """hessian + diag(ridge) times a positive number, exactly, as integers."""
+    """hessian + diag(ridge) times a common positive number, exactly, as integers."""
     ratios = [[entry.as_integer_ratio() for entry in row] for row in hessian.tolist()]
     lifts = [entry.as_integer_ratio() for entry in ridge.tolist()]
     common = max(bottom for row in [*ratios, lifts] for _, bottom in row)

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: each message names the thing, the value, the rule and the remedy."""
+"""Errors that a user can act on: each names the thing, the value, the rule and the remedy."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -16,11 +16,11 @@ class InvalidInput(PrunebenchError, ValueError):
 
 
 class NoCurvature(InvalidInput):
-    """All gradients of a block are zero: a dead unit or input, about whose weights the loss says nothing."""
+    """All gradients of a block are zero, as for a dead unit or input: the loss does not depend on its weights."""
 
 
 class UnknownName(InvalidInput):
-    """A solver, problem, option or score of that name does not exist."""
+    """There is no solver, problem, option or score of that name."""
 
 
 class MissingPackage(InvalidInput):
@@ -28,11 +28,11 @@ class MissingPackage(InvalidInput):
 
 
 class MissingData(InvalidInput):
-    """A data set or checkpoint is not there; the message says what to fetch and where to put it."""
+    """A data set or checkpoint is missing; the message says what to fetch and where to put it."""
 
 
 class RefusalKind(StrEnum):
-    """What about a block a solver does not accept."""
+    """Which property of a block a solver does not accept."""
 
     QUOTA = "quota"
     WHOLE_LAYER = "whole-layer"
@@ -45,7 +45,7 @@ class RefusalKind(StrEnum):
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a solver does not accept a block. reason : with its remedy;  kind : what it is about."""
+    """Why a solver does not accept a block. reason : includes the remedy;  kind : the property at fault."""
 
     reason: str
     kind: RefusalKind = RefusalKind.OTHER
@@ -54,7 +54,7 @@ class Refusal:
 class SolverRefused(InvalidInput):
     """The solver does not accept the block.
 
-    The message names solver and block; `reason` is the solver's own words with the remedy, `kind` what they are about.
+    The message names solver and block; `reason` is the solver's own text with the remedy, `kind` the property at fault.
     """
 
     def __init__(self, message: str, reason: str = "", kind: RefusalKind = RefusalKind.OTHER) -> None:
@@ -64,11 +64,11 @@ class SolverRefused(InvalidInput):
 
 
 class SolverFault(PrunebenchError):
-    """A solver broke its contract: an infeasible mask, weights that do not fit the mask, a wrong bound."""
+    """A solver broke its contract: an infeasible mask, weights that do not match the mask, a wrong bound."""
 
 
 class SolverFailed(PrunebenchError):
-    """A solver that is not ours gave no answer: no licence, a size limit, a crash; the message has its own words."""
+    """A third-party solver gave no answer: no licence, a size limit, a crash; the message quotes it."""
 
 
 class Interrupted(PrunebenchError):
@@ -76,18 +76,18 @@ class Interrupted(PrunebenchError):
 
 
 class CannotWrite(PrunebenchError):
-    """A file of a run cannot be written: disk full, read-only; the message says how to resume."""
+    """A file of a run cannot be written: disk full or read-only; the message says how to resume."""
 
 
 class WorkersGone(PrunebenchError):
-    """Those who solve blocks cannot be had, or not any more: worker processes that do not start, a lost scheduler."""
+    """The workers are unavailable: processes do not start, or the scheduler is lost."""
 
 
 class RunFailed(PrunebenchError):
-    """A run lost something: a solver failed, workers died, or nothing was solved; the message says how to resume.
+    """Work of a run was lost: a solver failed, workers died, or nothing was solved; the message says how to resume.
 
-    `result` is what result.json says: its "outcome" is "incomplete" where the network is whole, its count exact and
-    blocks are unsolved, and "failed" where the run stopped before.
+    `result` is the content of result.json. Its "outcome" is "incomplete" if the network is whole and its count exact
+    but blocks are unsolved, and "failed" if the run stopped earlier.
     """
 
     def __init__(self, message: str, result: Mapping[str, Any]) -> None:
@@ -96,7 +96,7 @@ class RunFailed(PrunebenchError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], remedy: str = "") -> UnknownName:
-    """The error for an unknown `name`, with the nearest match or, failing that, all that exist."""
+    """The error for an unknown `name`: suggests the nearest match, or else lists all known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:

@@ -9,9 +9,9 @@ from prunebench.core.arrays import FloatArray
 
 
 def gap(objective: npt.ArrayLike, reference: float, random_mean: float) -> FloatArray:
-    """(objective − reference)/(random mean − reference): 0 at or below the reference, 1 what a random mask gives.
+    """(objective − reference)/(random mean − reference): 0 at or below the reference, 1 for a random mask.
 
-    inf where the reference is no finite number, or a random mask is no worse than it. float (…) -> float64 (…)
+    inf if the reference is not finite or a random mask is no worse than it. float (…) -> float64 (…)
     """
     values = np.asarray(objective, dtype=np.float64)
     if not math.isfinite(reference):

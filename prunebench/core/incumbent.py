@@ -1,4 +1,4 @@
-"""The best answer of one solve so far: its clock, its history, and what becomes of it in the end."""
+"""The best answer of one solve so far, with its clock and its history."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +15,14 @@ from prunebench.core.solution import Budget, Progress, Solution, Status, without
 from prunebench.core.stop import Stop, StopCheck, StopKind
 
 START = "start"
-"""The source of the mask that a search begins with."""
+"""The source of the mask that a search starts from."""
 
 
 class Incumbent:
-    """What a solver offers its masks and bounds, asks for the time, and leaves its answer in.
+    """Collects a solver's masks and bounds, watches the budget, and builds the solution.
 
-    Every objective is the block's own. The clock starts when the incumbent is made; `building` stops it.
-    It begins without a mask: the objective is then infinite and `source` is "".
+    Every objective is the block's own. The clock starts when the incumbent is made and stands still during `building`.
+    Until a mask is offered, the objective is infinite and `source` is "".
     """
 
     def __init__(self, block: BlockProblem, budget: Budget | None = None, progress: Progress | None = None) -> None:
@@ -31,30 +31,30 @@ class Incumbent:
         self.objective = float("inf")
         self.lower_bound = -float("inf")
         self.source = ""
-        """Who proposed the best mask."""
+        """Which part of the solver proposed the best mask."""
         self.mask: BoolArray = block.incumbent
         self.weights: FloatArray = np.empty(0)
-        """Those of `mask`; empty as long as nothing was offered."""
+        """The weights of `mask`; empty until a mask is offered."""
         self.objectives: dict[str, float] = {}
-        """The objective of the last mask that each source proposed."""
+        """The objective of the last mask from each source."""
         self.evaluations = 0.0
-        """Masks evaluated here, and what a solver adds that counts its evaluations so."""
+        """Masks evaluated here; a solver may add evaluations of its own."""
         self.details: dict[str, Any] = {}
-        """What else the solver measures; kept where it is interrupted."""
+        """Further measurements of the solver; kept if it is interrupted."""
         self.timings: dict[str, float] = {}
         """Seconds by phase."""
         self.alternatives: BoolArray | None = None
         """Other distinct feasible masks, best first. bool (s, p)"""
         self.proof: Proof | None = None
         self.built = 0.0
-        """Seconds that went into `building`."""
+        """Seconds spent in `building`."""
         self._progress = progress
         self._rows: list[tuple[float, float, float]] = []
         self._start = perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Seconds since the solve began, without those of `building`."""
+        """Seconds since the solve began, without `building`."""
         return perf_counter() - self._start
 
     @property
@@ -64,7 +64,7 @@ class Incumbent:
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """The clock stands still: a model, matrix or circuit is made of the block, and nothing is decided."""
+        """Stops the clock while the block is turned into a model, matrix or circuit; nothing may be searched here."""
         began = perf_counter()
         try:
             yield
@@ -74,20 +74,20 @@ class Incumbent:
             self._start += spent
 
     def begin(self) -> None:
-        """Take the block's incumbent: its start mask, or magnitude pruning where none is given."""
+        """Offer the block's start mask, or magnitude pruning if it has none."""
         self.offer(self.block.incumbent, START)
 
     def offer(
         self, mask: BoolArray, source: str, weights: FloatArray | None = None, objective: float | None = None
     ) -> bool:
-        """Take a mask if it is better than the best so far, and say whether it is. A tie keeps the earlier one.
+        """Take a mask if it is better than the best so far, and return whether it was. Ties keep the earlier mask.
 
         Parameters
         ----------
         mask : bool (p,)          feasible
-        source : str              who proposes it
-        weights : float64 (p,)    those that go with it; the block's own (a back-solve in mode refit) by default
-        objective : float         what the block has evaluated for mask and weights already
+        source : str              which part of the solver proposes it
+        weights : float64 (p,)    of the mask; the block's own (refitted in mode refit) by default
+        objective : float         if the block has already evaluated mask and weights
         """
         if objective is None:
             weights = self.block.weights_of(mask) if weights is None else weights
@@ -102,7 +102,7 @@ class Incumbent:
         return True
 
     def bound(self, value: float) -> bool:
-        """Take a proven lower bound on the block's optimum, no more than the objective; whether it is the best yet."""
+        """Take a proven lower bound, capped at the objective; returns whether it is the best so far."""
         value = min(float(value), self.objective)
         if not value > self.lower_bound:
             return False
@@ -111,7 +111,7 @@ class Incumbent:
         return True
 
     def stop(self, spent: float = 0.0) -> Stop | None:
-        """Why to stop now, or None to go on. spent : evaluations made so far, as the solver counts them"""
+        """Why to stop now, or None to go on. spent : evaluations so far, as the solver counts them"""
         if self.seconds >= self.budget.seconds:
             return self.time_limit()
         if spent >= self.budget.evaluations:
@@ -123,15 +123,15 @@ class Incumbent:
         return None
 
     def stop_after(self, spent: float) -> StopCheck:
-        """The check of a part of the search that counts its own evaluations, after `spent` before it."""
+        """The stop check for a part of the search that counts its own evaluations; `spent` were made before it."""
         return lambda made: self.stop(spent + made)
 
     def time_limit(self) -> Stop:
-        """The stop that a used-up limit on seconds is."""
+        """The stop for a used-up time limit."""
         return Stop(StopKind.TIME, f"time limit of {self.budget.seconds:g} s")
 
     def solution(self, stop: Stop, *, whole: bool = False) -> Solution:
-        """The best answer. `whole` : it is a whole answer of its method although a limit ended the search."""
+        """The best answer. `whole` : the method's answer is complete although a limit ended the search."""
         if not self.source:
             self.begin()
         bound = without_rounding(self.block, self.lower_bound, self.objective, self.weights)
@@ -157,7 +157,7 @@ class Incumbent:
         )
 
     def history(self, lower_bound: float) -> FloatArray:
-        """Rows (seconds, objective, bound), monotone; the last is now, with `lower_bound`. float64 (r, 3)"""
+        """Rows (seconds, objective, bound), monotone; the last is the present, with `lower_bound`. float64 (r, 3)"""
         rows = [row for row in self._rows if np.isfinite(row[1])]
         out = np.array([*rows, (self.seconds, self.objective, lower_bound)], dtype=np.float64)
         out[:, 1] = np.minimum.accumulate(np.maximum(out[:, 1], self.objective))

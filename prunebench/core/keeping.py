@@ -1,6 +1,6 @@
-"""Which masks are feasible: those that keep so many weights in all, or in each of several disjoint groups.
+"""Constraints on how many weights are kept, in total or in each of several disjoint groups.
 
-A quota's groups are rows, layers, or M consecutive weights of which N are kept. Budgets are in `core.cost`.
+A quota's groups are rows, layers, or M consecutive weights of which N are kept. Budgets of costs: `core.cost`.
 
 N:M groups: Zhou et al.: Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch,
 ICLR 2021 (2:4 keeps 2 of every 4 consecutive weights). Equal counts in every output row: Sun et al.,
@@ -22,19 +22,19 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.masks import keep_count, keep_per_layer, top_mask
 
 Groups = Sequence[tuple[npt.ArrayLike, int]]
-"""((indices, count), …): the weights of every group and how many of them are kept."""
+"""((indices, count), …): each group's weights and how many of them are kept."""
 
 FEW_GROUPS = 16
-"""Up to this many groups are ranked one after the other, beyond all at once."""
+"""Up to this many groups are ranked one by one, more of them all at once."""
 
 
 @dataclass(frozen=True)
 class Count:
-    """Σ m = keep, exactly. It answers for its groups as a quota of one group does.
+    """Σ m = keep, exactly. It has the interface of a quota with one group.
 
     Raises
     ------
-    InvalidInput   no weights, or a keep count out of 0 to p
+    InvalidInput   no weights, or a keep count outside 0 to p
     """
 
     p: int
@@ -53,7 +53,7 @@ class Count:
 
     @property
     def settled(self) -> bool:
-        """Whether none or all are kept."""
+        """Whether no weight or every weight is kept."""
         return self.keep in (0, self.p)
 
     @property
@@ -67,12 +67,12 @@ class Count:
         return np.full(self.p, self.keep / self.p)
 
     def violation(self, mask: BoolArray) -> str:
-        """How many a mask keeps where that is not `keep`; "" where it is."""
+        """How many weights a mask keeps if that is not `keep`; "" otherwise."""
         kept = int(np.count_nonzero(mask))
         return "" if kept == self.keep else f"keeps {kept} weights; its quota is exactly {self.keep}"
 
     def feasible(self, mask: BoolArray) -> bool:
-        """Whether a mask keeps as many. bool (p,)"""
+        """Whether a mask keeps `keep` weights. bool (p,)"""
         return not self.violation(mask)
 
     def top_mask(self, scores: FloatArray) -> BoolArray:
@@ -80,31 +80,31 @@ class Count:
         return top_mask(scores, self.keep)
 
     def repair(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
-        """The lowest scores of the mask leave, or the highest outside enter, until `keep` are kept. (p,), (p,)"""
+        """Drop the lowest scores of the mask, or add the highest outside, until `keep` are kept. (p,), (p,)"""
         out_of_question = (~mask, -np.inf) if np.count_nonzero(mask) > self.keep else (mask, np.inf)
         return top_mask(np.where(*out_of_question, scores), self.keep)
 
     def ranked(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
-        """All kept weights, the cheapest first, and all pruned ones, the most useful first. -> int64, int64"""
+        """All kept weights by rising cost, and all pruned ones by falling worth. -> int64, int64"""
         kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
         return kept[np.argsort(cost[kept], kind="stable")], pruned[np.argsort(-worth[pruned], kind="stable")]
 
     def exchanges(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
-        """The r-th cheapest kept weight with the r-th most useful pruned one. -> int64 (e,), int64 (e,)"""
+        """Pairs of the r-th cheapest kept and the r-th most useful pruned weight. -> int64 (e,), int64 (e,)"""
         kept, pruned = self.ranked(mask, cost, worth)
         pairs = min(kept.size, pruned.size)
         return kept[:pairs], pruned[:pairs]
 
     def packs(self, size: int) -> list[IndexArray]:
-        """All positions, whatever the size: one group is not cut."""
+        """All positions as one pack: one group cannot be divided."""
         return [self.order]
 
     def grouped(self, indices: IndexArray) -> tuple[IndexArray, None]:
-        """`indices` as they are, and no ranges that a search would have to stay within."""
+        """`indices` unchanged, and no ranges, since swaps are not confined to groups."""
         return indices, None
 
     def grown(self, factor: float) -> "Count":
-        """A count `factor` times as large, at most all."""
+        """The count multiplied by `factor`, at most p."""
         return Count(self.p, min(self.p, round(factor * self.keep)))
 
     def totals(self, values: FloatArray) -> FloatArray:
@@ -112,17 +112,17 @@ class Count:
         return np.array([values.sum()])
 
     def spread(self, values: FloatArray) -> FloatArray:
-        """One value for all weights. (1,) -> (1,), which numpy repeats"""
+        """The one group's value, (1,), which numpy broadcasts to all weights. (1,) -> (1,)"""
         return values
 
     @property
     def quota(self) -> None:
-        """None: no group has a count of its own."""
+        """None: there are no groups with counts of their own."""
         return
 
     @property
     def group(self) -> IndexArray:
-        """0, the one group of every weight. int64 (p,)"""
+        """The group of every weight: 0. int64 (p,)"""
         return np.zeros(self.p, dtype=np.int64)
 
     @property
@@ -142,7 +142,7 @@ class Count:
 
     @property
     def offsets(self) -> IndexArray:
-        """0 and p, where the one group begins and ends. int64 (2,)"""
+        """0 and p: the range of the one group. int64 (2,)"""
         return np.array([0, self.p])
 
     @property
@@ -152,7 +152,7 @@ class Count:
 
     @property
     def ranges(self) -> tuple[None, None]:
-        """Order and offsets for a search that swaps within groups: none are needed."""
+        """None, None: swaps need not stay within groups."""
         return None, None
 
     def groups(self) -> list[tuple[IndexArray, int]]:
@@ -164,19 +164,19 @@ class Count:
         return np.array([np.count_nonzero(mask)])
 
     def with_counts(self, counts: IndexArray) -> "Count":
-        """As many weights with another count. int64 (1,)"""
+        """The constraint on the same weights with another count. int64 (1,)"""
         return Count(self.p, int(counts[0]))
 
     def within(self, indices: IndexArray, mask: BoolArray) -> "Count":
-        """The count of the weights `indices` while all others stay as `mask` (p,) has them."""
+        """The count for the weights `indices` if all others are fixed as in `mask` (p,)."""
         return Count(indices.size, int(np.count_nonzero(mask[indices])))
 
 
 @dataclass(frozen=True, eq=False)
 class Quota:
-    """Groups that part the weights, each with its own count: Σ of m over group g = counts[g], exactly.
+    """A partition of the weights with a count for each group: Σ of m over group g = counts[g], exactly.
 
-    group : int64 (p,)     the group of every weight; renumbered in the order in which groups first appear
+    group : int64 (p,)     the group of every weight; renumbered by first appearance
     counts : int64 (g,)    how many weights each group keeps, 0 to its size
 
     Memory and all operations are O(p), or O(p log p) for ranking, whatever the number of groups.
@@ -217,11 +217,11 @@ class Quota:
 
     @staticmethod
     def of(p: int, groups: Groups) -> "Quota":
-        """The quota of ((indices, count), …) over p weights; every weight stands in exactly one group.
+        """The quota of ((indices, count), …) over p weights; every weight is in exactly one group.
 
         Raises
         ------
-        InvalidInput   naming the group: a position outside 0 to p − 1, one that repeats or is missing
+        InvalidInput   naming the group: a position outside 0 to p − 1, a repeated or missing one
         """
         try:
             pairs = list(groups)
@@ -264,7 +264,7 @@ class Quota:
 
     @staticmethod
     def rows(rows: int, columns: int, density: float) -> "Quota":
-        """One group a row of a (rows, columns) layer in row-major order, each keeping round(density·columns)."""
+        """One group per row of a (rows, columns) layer in row-major order, each keeping round(density·columns)."""
         rows, columns = whole_number("rows", rows, 1), whole_number("columns", columns, 1)
         count = keep_count(density, columns, "a row")
         return Quota(np.repeat(np.arange(rows), columns), np.full(rows, count, dtype=np.int64))
@@ -273,7 +273,7 @@ class Quota:
     def n_m(p: int, n: int, m: int) -> "Quota":
         """`n` of every `m` consecutive weights are kept; p must be a multiple of m.
 
-        In a row-major layer whose rows are multiples of m long, the groups run along the inputs.
+        In a row-major layer with row length a multiple of m, the groups run along the inputs.
         """
         n, m, p = whole_number("n", n, 0), whole_number("m", m, 0), whole_number("p", p, 0)
         if not 0 <= n <= m or m < 1:
@@ -284,9 +284,9 @@ class Quota:
 
     @staticmethod
     def layers(layer: npt.ArrayLike, density: float) -> "Quota":
-        """One group a layer at the same density, the total exactly round(density·p) by largest remainder.
+        """One group per layer, all at the same density; the total is round(density·p), shared by largest remainder.
 
-        layer : str (p,), the layer that each weight belongs to
+        layer : str (p,), the layer of each weight
         """
         names = np.asarray(layer, dtype=np.str_)
         if names.ndim != 1 or names.size == 0:
@@ -324,12 +324,12 @@ class Quota:
 
     @cached_property
     def shares(self) -> FloatArray:
-        """The part of its group that is kept, for every weight. float64 (p,)"""
+        """The share of its group that is kept, for every weight. float64 (p,)"""
         return np.asarray((self.counts / self.sizes)[self.group])
 
     @property
     def quota(self) -> "Quota":
-        """Itself."""
+        """This quota; a Count has None."""
         return self
 
     @property
@@ -362,7 +362,7 @@ class Quota:
 
     @property
     def ranges(self) -> tuple[IndexArray, IndexArray]:
-        """Order and offsets for a search that swaps within groups."""
+        """Order and offsets, for a search that swaps within groups."""
         return self.order, self.offsets
 
     def groups(self) -> list[tuple[IndexArray, int]]:
@@ -399,7 +399,7 @@ class Quota:
         return mask
 
     def repair(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
-        """In each group the lowest scores of the mask leave, or the highest outside enter. (p,), (p,) -> (p,)"""
+        """In each group, drop the lowest scores of the mask or add the highest outside. (p,), (p,) -> (p,)"""
         over = (self.kept_of(mask) > self.counts)[self.group]
         return self.top_mask(np.where(mask & ~over, np.inf, np.where(~mask & over, -np.inf, scores)))
 
@@ -408,7 +408,7 @@ class Quota:
         return np.bincount(self.group[mask], minlength=self.counts.size).astype(np.int64)
 
     def violation(self, mask: BoolArray) -> str:
-        """How a mask breaks the quota, naming the first such group; "" where it keeps it."""
+        """How a mask breaks the quota, naming the first group at fault; "" if it is feasible."""
         kept = self.kept_of(mask)
         wrong = np.flatnonzero(kept != self.counts)
         if wrong.size == 0:
@@ -424,13 +424,13 @@ class Quota:
         return Quota(self.group, counts)
 
     def grown(self, factor: float) -> "Quota":
-        """The same groups with counts `factor` times as large, none beyond its group."""
+        """The same groups with counts multiplied by `factor`, each at most its group's size."""
         return self.with_counts(np.minimum(self.sizes, np.rint(factor * self.counts).astype(np.int64)))
 
     def exchanges(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
-        """Pairs (leaving, entering) of one group each, no weight twice, the largest worth − cost first.
+        """Disjoint pairs (leaving, entering), each within one group, the largest worth − cost first.
 
-        Within a group the r-th cheapest kept weight goes with the r-th most useful pruned one.
+        Within a group the r-th cheapest kept weight is paired with the r-th most useful pruned one.
         bool (p,), (p,), (p,) -> int64 (e,), int64 (e,)
         """
         kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
@@ -446,11 +446,11 @@ class Quota:
         return kept[best_first], pruned[best_first]
 
     def ranked(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
-        """Weights in the order in which they are worth exchanging: the pairs of `exchanges`. -> int64, int64"""
+        """The leaving and the entering weights of `exchanges`. -> int64, int64"""
         return self.exchanges(mask, cost, worth)
 
     def packs(self, size: int) -> list[IndexArray]:
-        """The positions of whole groups, as many groups together as have at most `size` weights, at least one."""
+        """Packs of whole groups, of at most `size` weights where possible; packs with one feasible mask are omitted."""
         out, first = [], 0
         movable = (self.counts > 0) & (self.counts < self.sizes)
         for number in range(1, self.counts.size + 1):
@@ -462,23 +462,23 @@ class Quota:
         return out
 
     def grouped(self, indices: IndexArray) -> tuple[IndexArray, IndexArray]:
-        """`indices` in the order of their groups, and where each group's range begins and ends. (b,), (g + 1,)"""
+        """`indices` sorted by group, and the offsets of each group's range. (b,), (g + 1,)"""
         ordered = indices[np.argsort(self.group[indices], kind="stable")]
         breaks = np.flatnonzero(np.diff(self.group[ordered])) + 1
         return ordered, np.concatenate(([0], breaks, [ordered.size])).astype(np.int64)
 
     def within(self, indices: IndexArray, mask: BoolArray) -> "Quota":
-        """The quota of the weights `indices` while all others stay as `mask` (p,) has them."""
+        """The quota for the weights `indices` if all others are fixed as in `mask` (p,)."""
         _, group = np.unique(self.group[indices], return_inverse=True)
         return Quota(group, np.bincount(group, weights=mask[indices]).astype(np.int64))
 
 
 Counted = Count | Quota
-"""An exact number of kept weights, in all or group by group: what a block problem takes."""
+"""The constraints that a block problem takes: exact counts, in total or by group."""
 Keeping = Count | Quota | Cost
-"""Which masks are feasible."""
+"""All constraints on masks."""
 KINDS: tuple[type[MaskConstraint], ...] = (Count, Quota, Cost)
-"""The classes of `Keeping`, held to one interface by the type checker."""
+"""The classes of `Keeping`; the type checks that each implements `MaskConstraint`."""
 
 
 def _ranks(sizes: IndexArray) -> IndexArray:

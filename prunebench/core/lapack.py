@@ -1,6 +1,6 @@
-"""The three LAPACK calls for positive definite matrices that the relaxations stand on.
+"""The three LAPACK routines for positive definite matrices that the relaxations use.
 
-scipy.linalg is imported at the first call: it takes longer to load than all else that listing solvers needs.
+scipy.linalg is imported at the first call, as it loads more slowly than everything else needed to list solvers.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
-"""The three linear systems of the problem layer: Cholesky on a support, push-through, symmetric factor.
+"""The linear algebra of the problem layer: refits by Cholesky or push-through, and a symmetric factor.
 
-scipy.linalg is imported where it is used: it takes longer to load than all else that `import prunebench` needs.
+scipy.linalg is imported where used, as it loads more slowly than everything else that `import prunebench` needs.
 """
 
 from collections.abc import Callable
@@ -13,22 +13,22 @@ from prunebench.core.arrays import Factor, FloatArray, times, transposed_times
 from prunebench.core.errors import InvalidInput
 
 REFINEMENT_STEPS = 2
-"""Steps of iterative refinement after a Cholesky solve: O(k²) each, beside O(k³) for the factorisation."""
+"""Steps of iterative refinement after a Cholesky solve: O(k²) each, against O(k³) for the factorisation."""
 DUAL_STEPS = 60
-"""Most conjugate-gradient steps on the dual system; DUAL_ACCURACY ends them."""
+"""Most conjugate-gradient steps on the dual system; normally DUAL_ACCURACY ends them earlier."""
 NARROW_STEPS = 12
-"""Steps after which forming the float64 system costs less than going on with the float32 one."""
+"""Steps after which forming the float64 system is cheaper than continuing with the float32 one."""
 DUAL_ACCURACY = 1e-15
-"""Squared residual of the dual system relative to the objective's change: bounds the refit's excess."""
+"""Squared residual of the dual system relative to the objective's change; bounds how far a refit is from optimal."""
 ROUNDINGS = 64.0
-"""How many units of rounding a correction's residual may be off, relative to where it began."""
+"""Units of roundoff by which a correction's residual may be wrong, relative to its first residual."""
 
 
 def solve_on_support(curvature: FloatArray, ridge: FloatArray, slope: FloatArray) -> FloatArray:
     """The step d with (curvature + diag(ridge)) d = -slope. (k, k), (k,), (k,) -> (k,)
 
-    Diagonally scaled Cholesky with iterative refinement, so neither the units of the weights nor
-    those of the loss matter.
+    Diagonally scaled Cholesky with iterative refinement: the units of the weights and of the loss do not
+    matter.
 
     Raises
     ------
@@ -62,21 +62,20 @@ def push_through(
     """The step d that minimises linear'd + 1/2 ‖residual + A d‖² + 1/2 d' diag(ridge) d, for n < k.
 
     With K = A diag(1/ridge) A', (I + K) z = residual - A diag(1/ridge) linear and
-    d = -diag(1/ridge) (linear + A'z): no difference of nearly equal terms is taken when the
-    ridge is small, unlike in the textbook Woodbury form.
+    d = -diag(1/ridge) (linear + A'z). Unlike the textbook Woodbury form, this subtracts no nearly equal
+    terms when the ridge is small.
 
-    A float32 factor's K is formed in float32 and only preconditions, and conjugate gradients in
-    float32 only correct: the residual that they reduce is taken in float64. So the accuracy is that
-    of float64 at the cost of float32. The objective exceeds its minimum by at most half the squared
-    residual of the dual system.
+    For a float32 factor, K is formed in float32 as a preconditioner only, and conjugate gradients in
+    float32 compute corrections to residuals taken in float64: float64 accuracy at float32 cost. The
+    objective exceeds its minimum by at most half the squared residual of the dual system.
 
     Parameters
     ----------
     columns : float32 or float64 (n, k)     the factor's columns on the support
     ridge : float64 (k,)                    positive
     linear : float64 (k,)
-    residual : float64 (n,)                 what the weights off the support contribute
-    system : float64 (n, n), optional       I + K, where it is at hand; it only preconditions
+    residual : float64 (n,)                 contribution of the weights off the support
+    system : float64 (n, n), optional       I + K if known; used as a preconditioner only
 
     Raises
     ------
@@ -96,7 +95,7 @@ def push_through(
 
 
 def _dual_preconditioner(columns: Factor, ridge: FloatArray) -> Callable[[FloatArray], FloatArray]:
-    """The inverse of I + K, K formed in the factor's precision. (n,) -> (n,)"""
+    """The inverse of I + K, with K formed in the factor's precision. (n,) -> (n,)"""
     dtype = columns.dtype
     uniform = bool((ridge == ridge[0]).all())
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -113,7 +112,7 @@ def _dual_preconditioner(columns: Factor, ridge: FloatArray) -> Callable[[FloatA
 
 
 def _inverse(system: npt.NDArray[Any]) -> Callable[[FloatArray], FloatArray]:
-    """The inverse of a positive definite matrix in its own precision, in float64 if that fails. (n,) -> (n,)"""
+    """The inverse of a positive definite matrix in its own precision, or in float64 if that fails. (n,) -> (n,)"""
     import scipy.linalg
 
     try:
@@ -137,11 +136,11 @@ def _dual_solution(
     right: FloatArray,
     steps: int,
 ) -> tuple[FloatArray, bool]:
-    """A'z with (I + A diag(1/ridge) A') z = right: corrections by conjugate gradient, residuals in float64.
+    """A'z with (I + A diag(1/ridge) A') z = right, by conjugate-gradient corrections of float64 residuals.
 
-    A residual is taken again where the rounding of the corrections could hide what is left of it.
-    Stopped when ‖residual‖² is DUAL_ACCURACY of z'right, after `steps`, or at the rounding of the
-    system. A'z is carried along with z, which saves a pass over the columns.
+    The residual is recomputed when the rounding of the corrections could hide its true size. Stops when
+    ‖residual‖² is at most DUAL_ACCURACY·z'right, after `steps`, or when rounding allows no further
+    progress. A'z is updated along with z, which saves a pass over the columns.
 
     Returns
     -------
@@ -178,7 +177,7 @@ def _correction(
 
     Returns
     -------
-    z, A'z, the squared norm of what is left of `right`, at most `target` unless the steps ran out; steps made
+    z, A'z, the squared norm of the residual (at most `target` unless the steps ran out), and the steps made
     """
     solution, image, residual = np.zeros_like(right), np.zeros(ridge.size), right.copy()
     preconditioned = precondition(residual)
@@ -207,7 +206,7 @@ def _wide_product(columns: Factor, ridge: FloatArray, dual: FloatArray) -> tuple
 
 
 def _own_product(columns: Factor, ridge: FloatArray, dual: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The same in the columns' own precision, vectors scaled to unit size before they are rounded to it."""
+    """The same products in the columns' own precision, with vectors scaled to unit size before rounding."""
     image = _scaled(dual, columns.dtype, lambda unit: unit @ columns)
     return image, dual + _scaled(image / ridge, columns.dtype, lambda unit: columns @ unit)
 
@@ -215,15 +214,15 @@ def _own_product(columns: Factor, ridge: FloatArray, dual: FloatArray) -> tuple[
 def _scaled(
     vector: FloatArray, dtype: npt.DTypeLike, product: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 ) -> FloatArray:
-    """A product with a vector scaled to unit size, as the loss may be in any units and float32 has few exponents."""
+    """A product with a vector scaled to unit size: float32 has few exponents, and the loss may have any units."""
     size = float(np.abs(vector).max()) or 1.0
     return product((vector / size).astype(dtype)).astype(np.float64) * size
 
 
 def symmetric_factor(matrix: FloatArray, lift: float = 0.0) -> FloatArray:
-    """A with A'A = matrix for a positive semidefinite matrix; rows below rounding left out. (p, p) -> (r, p)
+    """A with A'A = matrix for a positive semidefinite matrix, without rows below rounding. (p, p) -> (r, p)
 
-    Negative eigenvalues down to -lift are left out too: those of a Gram matrix in float32, which a ridge lifts.
+    Negative eigenvalues down to -lift are dropped too; a Gram matrix in float32 has some, which a ridge lifts.
 
     Raises
     ------
@@ -244,7 +243,7 @@ def symmetric_factor(matrix: FloatArray, lift: float = 0.0) -> FloatArray:
 
 
 def singular() -> InvalidInput:
-    """The error for a curvature that no refit can be computed with."""
+    """The error for a refit with singular curvature."""
     return InvalidInput(
         "the curvature is singular on the kept weights and the ridge does not lift it; "
         "use a positive ridge, for example 1e-3 of the mean of the curvature's diagonal"

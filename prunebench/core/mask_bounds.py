@@ -1,4 +1,4 @@
-"""A proven lower bound on what one mask costs, in either mode and at any conditioning."""
+"""A proven lower bound on the objective of one mask, in either mode and at any conditioning."""
 
 from collections.abc import Iterable
 
@@ -11,16 +11,16 @@ from prunebench.core.errors import InvalidInput
 
 
 def mask_bound(block: BlockProblem, mask: BoolArray) -> float:
-    """At most f(m·dense weights), or at most the minimum over the kept weights; −inf where nothing is proved.
+    """A lower bound on f(m·dense weights) or, in mode refit, on the minimum over the kept weights; −inf if none.
 
-    In mode refit f >= f(w) − ½ Σ_kept ∇f(w)²/d for any w that is zero off the mask, with H >= diag(d) proved; w is
-    the computed refit. f and its gradient are enclosed, so what is left of the gap is rounding squared.
+    In mode refit f >= f(w) − ½ Σ_kept ∇f(w)²/d for any w that is zero off the mask, where H >= diag(d) is proved.
+    w is the computed refit. f and its gradient are enclosed, so the bound is loose by about rounding squared.
 
     Raises
     ------
     InvalidInput   the mask is not feasible
 
-    Cost: of one refit and some ten products with the factor.
+    Cost: one refit and about ten products with the factor.
     """
     form = block.form
     if block.mode == "select" or not mask.any():
@@ -40,12 +40,12 @@ def mask_bound(block: BlockProblem, mask: BoolArray) -> float:
 
 
 def least_bound(block: BlockProblem, masks: Iterable[BoolArray], objective: float) -> float:
-    """A bound on the optimum where no mask but these may cost less than `objective`."""
+    """A bound on the optimum, given that only these masks can cost less than `objective`."""
     return min(objective, min((mask_bound(block, mask) for mask in masks), default=objective))
 
 
 def _raised(block: BlockProblem, bound: float) -> float:
-    """The bound, or the constant where nothing is below it: without a linear term f is that at least."""
+    """The bound, raised to the constant if f cannot go below it: a convex form without a linear term."""
     form = block.form
     if bound < form.constant and not form.linear.any() and form.strong_convexity is not None:
         return form.constant

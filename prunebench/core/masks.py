@@ -1,4 +1,4 @@
-"""Masks with an exact count: ties, budgets over layers, rounding of densities."""
+"""Masks with exact counts: ties, keep counts of layers, rounding of densities."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from prunebench.core.errors import InvalidInput
 def top_mask(scores: FloatArray, keep: int) -> BoolArray:
     """True at the `keep` highest scores; among equal scores the lower position wins. (p,) -> (p,)
 
-    O(p): a partition finds the threshold, and only the ties at it are settled by position.
+    O(p): a partition finds the threshold; only ties at the threshold are decided by position.
     """
     scores = np.asarray(scores, dtype=np.float64)
     count = scores.size
@@ -30,7 +30,7 @@ def top_mask(scores: FloatArray, keep: int) -> BoolArray:
 
 
 def keep_count(density: float, total: int, what: str = "the network") -> int:
-    """round(density·total), the exact number of weights that are kept.
+    """round(density·total), the exact number of kept weights.
 
     Raises
     ------
@@ -45,9 +45,9 @@ def keep_count(density: float, total: int, what: str = "the network") -> int:
 
 
 def keep_per_layer(density: float, sizes: Sequence[int]) -> IndexArray:
-    """Keep counts with one density in every layer and the exact total round(density·Σ sizes).
+    """Keep counts with the same density in every layer and the exact total round(density·Σ sizes).
 
-    Largest remainder: floors first, then one more for the layers that lost most, the earlier first.
+    Largest remainder: round down, then add one for the layers that lost most, earlier layers first.
     """
     total = keep_count(density, sum(sizes))
     exact = np.asarray(sizes, dtype=np.float64) * density

@@ -1,8 +1,8 @@
-"""Reading `.npz` files that nobody vouches for: a member's claim is compared with what it holds before it is loaded.
+"""Reading untrusted `.npz` files: a header's claims are checked against the data before anything is loaded.
 
 An `.npz` is a zip archive of `.npy` members (numpy.lib.format, "Format version 1.0" and "2.0"). numpy's own
-reader asks for as much memory as a header claims, and follows headers that are Python expressions; this one
-reads numbers and texts only, takes no header for more than its shape, and unpacks no more than was claimed.
+reader allocates as much memory as a header claims and evaluates headers as Python literals. This reader accepts
+numbers and texts only, parses headers by a fixed pattern, and unpacks no more than was claimed.
 """
 
 import lzma
@@ -24,36 +24,36 @@ import numpy.typing as npt
 from prunebench.core.errors import InvalidInput
 
 DIRECTORY_BYTES = 1_000_000
-"""Largest table of contents that is read: some ten thousand members, where a block has about twenty."""
+"""Largest zip directory that is read: some ten thousand members, where a block has about twenty."""
 HEADER_BYTES = 4096
 """Longest `.npy` header that is read; numpy writes 118 bytes for any plain array."""
 PACKED_BYTES, PACKED_RATIO = 64_000_000, 100
-"""Beyond so many bytes, arrays that unpack to more than this many times the file's size are taken for a zip bomb."""
+"""Arrays that unpack to more than PACKED_BYTES and more than PACKED_RATIO times the file are refused as a zip bomb."""
 STEP_BYTES = 1 << 20
-"""Bytes that are unpacked at a time."""
+"""Bytes unpacked at a time."""
 LAST_CHARACTER, SURROGATES = 0x10FFFF, (0xD800, 0xDFFF)
-"""The last code point of Unicode, and the range in it that stands for no character."""
+"""The last Unicode code point, and the surrogates, which are not characters."""
 DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, OSError, EOFError, ValueError, KeyError,
     IndexError, OverflowError, NotImplementedError, RuntimeError,
 )  # fmt: skip
-"""What Python's zip reader raises on archives that were cut, changed or encrypted."""
+"""What Python's zip reader raises on truncated, modified or encrypted archives."""
 
 _MAGIC = b"\x93NUMPY"
-"""What every member of an .npz file begins with."""
+"""First bytes of every .npy member."""
 _HEADER = re.compile(
     rb"\{\s*'descr'\s*:\s*'([<>=|]?[A-Za-z?]\d{0,6}(?:\[\w{1,8}\])?)'\s*,"
     rb"\s*'fortran_order'\s*:\s*(True|False)\s*,"
     rb"\s*'shape'\s*:\s*\(\s*((?:\d{1,18}\s*,\s*)*(?:\d{1,18})?)\s*\)\s*,?\s*\}\s*"
 )
-"""The header of a member: its dtype, its order and its shape, as numpy writes them."""
+"""An .npy header as numpy writes it: dtype, order, shape."""
 _END_OF_DIRECTORY = struct.Struct("<4s4H2LH")
-"""The zip format's end-of-central-directory record without its comment."""
+"""The zip end-of-central-directory record without its comment."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One array of an archive as its header describes it; nothing of it is loaded.
+    """One array of an archive, described by its header but not loaded.
 
     name : str            the key, without ".npy"
     dtype : numpy dtype   as stored, any byte order
@@ -65,17 +65,17 @@ class Member:
     shape: tuple[int, ...]
     fortran_order: bool
     begin: int
-    """Where the numbers begin in the unpacked member, in bytes."""
+    """Offset of the data in the unpacked member, in bytes."""
     info: zipfile.ZipInfo
 
     @property
     def size(self) -> int:
-        """How many bytes the array takes."""
+        """Size of the array in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 class Archive:
-    """The arrays of an open `.npz` file; `header` describes one of them, `array` loads it."""
+    """The arrays of an open `.npz` file; `header` describes an array, `array` loads it."""
 
     def __init__(self, path: Path, stream: IO[bytes]) -> None:
         self.path = path
@@ -86,11 +86,11 @@ class Archive:
         count = _entries(path, stream, self.bytes)
         self._zip = zipfile.ZipFile(stream)
         if len(self._zip.infolist()) != count:
-            # a damaged length in one entry swallows the next ones
+            # a damaged length field makes the reader skip the entries that follow
             raise zipfile.BadZipFile(f"{count} members announced, {len(self._zip.infolist())} found")
         self._held: dict[str, zipfile.ZipInfo] = {}
         for info in self._zip.infolist():
-            # opening compares the name with the one beside the data: a damaged name of an optional key must not hide it
+            # opening compares the names in directory and member: a damaged name must not hide an optional key
             self._zip.open(info).close()
             if info.filename.endswith(".npy"):
                 key = info.filename.removesuffix(".npy")
@@ -102,11 +102,11 @@ class Archive:
         return key in self._held
 
     def header(self, key: str) -> Member:
-        """What the array of that key claims to be, checked against the size of its member.
+        """The header of the array with that key, checked against the size of its member.
 
         Raises
         ------
-        InvalidInput   no header of a plain array, objects, or another size than the header claims
+        InvalidInput   not the header of a plain array, objects, or a size that differs from the header's claim
         """
         info = self._held[key]
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -139,7 +139,7 @@ class Archive:
         return member
 
     def require_unpacked(self, members: list[Member]) -> None:
-        """Raise InvalidInput where the arrays would unpack to far more than the file, or to more than the memory."""
+        """Raise InvalidInput if the arrays would unpack to far more than the file, or to more than the memory."""
         total = sum(member.size for member in members)
         if total > max(PACKED_BYTES, PACKED_RATIO * self.bytes):
             raise InvalidInput(
@@ -153,11 +153,11 @@ class Archive:
             )
 
     def array(self, member: Member) -> npt.NDArray[Any]:
-        """The array in this machine's byte order, C-contiguous.
+        """The array, C-contiguous and in native byte order.
 
         Raises
         ------
-        InvalidInput   the member ends early;  one of DAMAGED   its checksum does not hold
+        InvalidInput   the member ends early;  one of DAMAGED   its checksum fails
         """
         out = np.empty(math.prod(member.shape), dtype=member.dtype)
         target = out.view(np.uint8) if member.size else np.empty(0, dtype=np.uint8)
@@ -171,7 +171,7 @@ class Archive:
                 target[start : start + wanted] = np.frombuffer(piece, dtype=np.uint8)
         if member.dtype.kind == "U" and member.size:
             points = target.view(np.dtype(np.uint32).newbyteorder(member.dtype.byteorder))
-            # numpy and Python trust these numbers to be characters
+            # numpy and Python do not check that these numbers are characters
             if points.max() > LAST_CHARACTER or ((points >= SURROGATES[0]) & (points <= SURROGATES[1])).any():
                 raise InvalidInput(f"{self._what(member.name)} holds numbers that are no characters; write it as text")
         shaped = out.reshape(member.shape, order="F" if member.fortran_order else "C")
@@ -192,9 +192,9 @@ class Archive:
 
 @contextmanager
 def opened(path: Path, what: str) -> Iterator[Archive]:
-    """The archive of a file; what goes wrong while it is open becomes one InvalidInput.
+    """The archive of a file; any error while it is open becomes one InvalidInput.
 
-    what : of what kind the file should be, for the message
+    what : what kind of file it should be, for the message
 
     Raises
     ------
@@ -218,9 +218,9 @@ def opened(path: Path, what: str) -> Iterator[Archive]:
 
 
 def _entries(path: Path, stream: IO[bytes], size: int) -> int:
-    """How many members the end of the file announces; refused where their table is large.
+    """The number of members by the end of the file; refused if their directory is too large.
 
-    Python's reader keeps some 500 bytes for each entry of the table, however many there are.
+    Python's reader allocates some 500 bytes per entry, however many there are.
     """
     window = min(size, _END_OF_DIRECTORY.size + 0xFFFF)
     stream.seek(size - window)

@@ -1,18 +1,18 @@
-"""What "optimal" means, in one place: how near a proven bound has to come to the objective."""
+"""The definition of "optimal": how near a proven bound must come to the objective."""
 
 import math
 
 PROOF_TOLERANCE = 1e-6
-"""Part of |objective| that may lie between it and its proven bound where it is called optimal.
+"""An objective is called optimal if its proven bound is within this share of |objective|.
 
-Far below any difference that matters between masks, and above what rounding leaves of a bound on
-blocks that are not ill-conditioned. Where rounding leaves more, nothing is called optimal.
+Far below any relevant difference between masks, and above the rounding of bounds on
+blocks that are not ill-conditioned. Where rounding is larger, nothing is called optimal.
 """
 
 SMALLEST = 1e-300
-"""An objective and a bound that differ by less are the same number: directed rounding of 0 goes below it."""
+"""Differences below this count as none: directed rounding takes a bound of 0 slightly below it."""
 
 
 def is_proved(objective: float, lower_bound: float) -> bool:
-    """Whether the bound proves the objective optimal: no feasible answer is better by more than PROOF_TOLERANCE."""
+    """Whether the bound proves that no feasible answer is better by more than PROOF_TOLERANCE."""
     return math.isfinite(objective) and objective - lower_bound <= max(PROOF_TOLERANCE * abs(objective), SMALLEST)

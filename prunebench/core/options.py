@@ -1,4 +1,4 @@
-"""Options of solvers and problems: the fields of a frozen dataclass, parsed, listed and checked."""
+"""Options of solvers and problems: fields of a frozen dataclass that are parsed, listed and checked."""
 
 import ast
 import dataclasses
@@ -16,12 +16,12 @@ import numpy as np
 from prunebench.core.errors import InvalidInput, unknown_name
 
 MOST = 2**63
-"""Whole numbers must stay below: compiled loops count in 64 bits."""
+"""Whole numbers must be smaller: compiled loops use 64-bit integers."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """One option: its name, type and default as text, and its sentence of documentation."""
+    """One option: its name, its type and default as text, and its documentation."""
 
     name: str
     kind: str
@@ -30,7 +30,7 @@ class Option:
 
 
 def options_of(cls: type) -> list[Option]:
-    """The options of a dataclass, with the string under each field as its documentation."""
+    """The options of a dataclass, documented by the string under each field."""
     docs = _field_docs(cls)
     hints = typing.get_type_hints(cls)
     return [
@@ -41,7 +41,7 @@ def options_of(cls: type) -> list[Option]:
 
 
 def build(cls: type, options: Mapping[str, Any]) -> Any:
-    """An instance of `cls` from options by name; texts are parsed by the field's type.
+    """An instance of `cls` from options by name; texts are parsed as the field's type.
 
     Raises
     ------
@@ -64,15 +64,15 @@ def build(cls: type, options: Mapping[str, Any]) -> Any:
 
 
 def kinds_of(cls: type) -> dict[str, Any]:
-    """The types of a class' fields by name."""
+    """The field types of a class by name."""
     return typing.get_type_hints(cls)
 
 
 def require_kinds(instance: Any) -> None:
-    """Raise InvalidInput unless every option of a dataclass instance is of its declared type.
+    """Raise InvalidInput unless every option of a dataclass instance has its declared type.
 
-    Whole numbers serve as numbers; NaN serves as none, and no whole number may exceed 64 bits. Types that no
-    option on the command line has (objects of other libraries) are left to their owner.
+    A float option takes whole numbers too; NaN is never accepted, and whole numbers must fit 64 bits. Types that
+    no command-line option has (objects of other libraries) are not checked.
     """
     cls = type(instance)
     hints = kinds_of(cls)
@@ -88,7 +88,7 @@ def _require_kind(owner: str, name: str, value: Any, kind: Any) -> None:
 
 
 def _rule(kind: Any) -> str:
-    """What a value of that type must be, in words."""
+    """The requirement of a type, in words."""
     choices = [name for arm in (typing.get_args(kind) or ()) for name in (typing.get_args(arm) or (arm,))]
     if choices and all(name is type(None) or isinstance(name, str) for name in choices):
         return f"choose one of {', '.join(name for name in choices if isinstance(name, str))}"
@@ -124,7 +124,7 @@ def as_json(instance: Any) -> dict[str, Any]:
 
 
 def option_name(item: "dataclasses.Field[Any]") -> str:
-    """What an option is called: the field's name, or its metadata's "option" where a method has that name."""
+    """An option's name: its metadata's "option" if a method has the field's name, else the field's name."""
     return str(item.metadata.get("option", item.name))
 
 

@@ -1,28 +1,27 @@
-"""Proofs: what a search leaves behind so that its bound can be derived again without searching.
+"""Proofs: records of a search from which its bound can be derived again without searching.
 
-A proof is a tree of records. Each stands for the masks under it: what its parent fixed, the value it
-gives the parent's branching weight, and what the record fixes itself. It holds a point of the
-relaxation, from which `prunebench.proofs.check` derives bounds of the masks that nothing below the
-record covers: those on the other side of a fixed weight, and the record's own where it has no
-branches. A record whose point proves too little only makes the bound weaker, never wrong.
+A proof is a tree of records. A record stands for the masks that satisfy all that its ancestors and itself
+fix, including the value given to its parent's branching weight. It holds a point of the relaxation, from
+which `prunebench.proofs.check` derives bounds on masks that no record below covers: those on the other side
+of each weight fixed here and, in a record without branches, its own. A point that proves too little makes
+the bound weaker, never wrong.
 
 The file (`.npz`, no pickles), format "prunebench.proof/1":
 
     block       hash of the block problem
     mode        "select" or "refit"
     diagonals   float64 (trees, p)   the shift (select) or split (refit) of each relaxation, in the block's units
-    starts      int8 (trees, p)      what is fixed wherever the relaxation is used: 1 kept, 0 pruned, −1 free
+    starts      int8 (trees, p)      what is fixed throughout the relaxation's tree: 1 kept, 0 pruned, −1 free
     penalty     float64 ()           select with a quota: the weight of (Σ_g x − pruned_g)², x = 1 − mask
-    relaxation  int32 (r,)           the record's row of diagonals
+    relaxation  int32 (r,)           the record's row in `diagonals`
     parent      int64 (r,)           an earlier record; −1 for the first
-    value       int8 (r,)            what the parent's branching weight is here: 1 kept, 0 pruned; −1: it has none
-    branch      int32 (r,)           the weight whose two values part the record's masks; −1: none
-    fixed       uint8 (r, ⌈p/4⌉)     two bits a weight: 0 pruned, 1 kept, 2 free
-    kinds       uint8 (r, ⌈p/4⌉)     two bits a weight of the point: 0 is 0.0, 1 is 1.0, 2 stands in `entries`
-    entries     float64 (e,)         the point's other entries, record by record
+    value       int8 (r,)            the value of the parent's branching weight: 1 kept, 0 pruned; −1: none
+    branch      int32 (r,)           the weight on which the record branches; −1: none
+    fixed       uint8 (r, ⌈p/4⌉)     two bits per weight: 0 pruned, 1 kept, 2 free
+    kinds       uint8 (r, ⌈p/4⌉)     two bits per entry of the point: 0 for 0.0, 1 for 1.0, 2 for one in `entries`
+    entries     float64 (e,)         the point's other entries, record by record;
                                      select: the share of the weight that is pruned; refit: the weight
-
-Records of masks that HiGHS itself excluded are marked: value 1 in `foreign` uint8 (r,).
+    foreign     uint8 (r,)           1 where HiGHS itself excluded the masks, else 0
 """
 
 import os
@@ -37,9 +36,9 @@ from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 
 FORMAT = "prunebench.proof/1"
-"""Name and version of the format, as a proof file states it."""
+"""Format name and version that a proof file states."""
 MOST_BYTES = 2**30
-"""A proof that grows beyond this many bytes (1 GiB) is given up: it would not fit beside the search in memory."""
+"""A proof that grows beyond 1 GiB is dropped: it would not fit in memory beside the search."""
 
 Signs = npt.NDArray[np.int8]
 Bits = npt.NDArray[np.uint8]
@@ -57,12 +56,12 @@ _KINDS: dict[str, tuple[type[np.generic], int]] = {
     "entries": (np.float64, 1),
     "foreign": (np.uint8, 1),
 }
-"""What each array of the file is: its type and number of axes."""
+"""dtype and number of axes of each array in the file."""
 
 
 @dataclass(frozen=True, eq=False)
 class Proof:
-    """The arrays of a proof file, as the module describes them."""
+    """The arrays of a proof file, as described at the top of this module."""
 
     block: str
     mode: str
@@ -85,11 +84,11 @@ class Proof:
 
     @property
     def nbytes(self) -> int:
-        """Size of the arrays, in bytes; the file's is the same but for its headers."""
+        """Size of the arrays in bytes; the file adds only headers."""
         return sum(np.asarray(getattr(self, name)).nbytes for name in _KINDS)
 
     def save(self, path: Path | str) -> None:
-        """Write the proof file, whole or not at all.
+        """Write the proof file atomically.
 
         Raises
         ------
@@ -113,7 +112,7 @@ class Proof:
 
         Raises
         ------
-        InvalidInput   no such file, not a proof file, an array that is missing, of another type or shape
+        InvalidInput   no such file, not a proof file, or an array that is missing or of another type or shape
         """
         path = Path(path)
         if not path.is_file():
@@ -129,7 +128,7 @@ class Proof:
 
 @dataclass
 class ProofWriter:
-    """Collects the records of one search. Once it holds more than `most` bytes it drops everything (`full`).
+    """Collects the records of one search; drops all (`full`) once they exceed `most` bytes.
 
     block, mode, size : of the block problem
     """
@@ -147,7 +146,7 @@ class ProofWriter:
     _parts: list[tuple[npt.NDArray[np.generic], ...]] = field(default_factory=list)
 
     def relaxation(self, diagonal: FloatArray, start: Signs) -> int:
-        """Note a relaxation: its diagonal (p,) and what is fixed wherever it is used (p,). Returns its row."""
+        """Add a relaxation: its diagonal (p,) and what is fixed throughout its tree (p,). Returns its row."""
         if self.full:
             return -1
         self._diagonals.append(np.array(diagonal, dtype=np.float64))
@@ -183,7 +182,7 @@ class ProofWriter:
         return first
 
     def proof(self) -> Proof | None:
-        """The proof so far; None where it grew too large or nothing was recorded."""
+        """The proof so far; None if it grew too large or nothing was recorded."""
         if self.full or not self._parts:
             return None
         columns = [np.concatenate(column) for column in zip(*self._parts, strict=True)]
@@ -203,7 +202,7 @@ def pack(values: Bits) -> Bits:
 
 
 def unpack(packed: Bits, size: int) -> Bits:
-    """What `pack` packed. (r, ⌈p/4⌉) -> (r, p)"""
+    """Inverse of `pack`. (r, ⌈p/4⌉) -> (r, p)"""
     out = np.empty((packed.shape[0], 4 * packed.shape[1]), np.uint8)
     for place in range(4):
         out[:, place::4] = (packed >> (2 * place)) & 3
@@ -218,7 +217,7 @@ def _packed_point(point: FloatArray) -> tuple[Bits, FloatArray]:
 
 
 def _require_kind(member: npz.Member, source: str) -> None:
-    """Refuse an array of another type or number of axes, before it is loaded."""
+    """Refuse an array of another type or number of axes before it is loaded."""
     kind, axes = _KINDS.get(member.name, (np.str_, 0))
     right = member.dtype.kind == "U" if kind is np.str_ else member.dtype == np.dtype(kind)
     if not right or len(member.shape) != axes:

@@ -1,4 +1,4 @@
-"""The quadratic form: the one object that every problem produces and every solver consumes.
+"""The quadratic form: what every problem produces and every solver takes.
 
     f(w) = c + g'(w - w0) + 1/2 (w - w0)' H (w - w0),      H = A'A + diag(ridge)
 
@@ -33,22 +33,22 @@ from prunebench.core.balls import UNIT, Ball, image, transposed_image
 from prunebench.core.errors import InvalidInput
 
 SMALLEST_SQUARE = 1e-290
-"""Columns with a smaller squared norm: their products may be below the normal numbers, and lose more than UNIT."""
+"""Squared column norms below this: products may leave the normal numbers and so lose more than UNIT."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class QuadraticForm:
     """f(w) = c + g'(w - w0) + 1/2 (w - w0)' (A'A + diag(ridge)) (w - w0).
 
-    Give the curvature once: as `factor` A or as `hessian` A'A (both without the ridge, which is
-    added to the diagonal). A factor with p <= n is replaced by its Gram matrix, the smaller of the
-    two, so exactly one of the two attributes is set afterwards.
+    Give the curvature either as `factor` A or as `hessian` A'A (both without the ridge, which is
+    added to the diagonal). A factor with p <= n is replaced by its smaller Gram matrix, so exactly
+    one of the two attributes is set afterwards.
 
     Parameters
     ----------
     factor : float32 or float64 (n, p)    rows are samples, already divided by sqrt(n)
-    hessian : float (p, p)                symmetric; stored as float64. It may be indefinite: mode select has
-                                          an optimum all the same; mode refit has none, and refuses it
+    hessian : float (p, p)                symmetric; stored as float64. It may be indefinite in mode select;
+                                          mode refit then has no optimum and refuses it
     ridge : float or (p,)                 not negative; stored as float64 (p,)
     linear : float (p,)                   g, default zero
     centre : float (p,)                   w0, default zero
@@ -56,11 +56,11 @@ class QuadraticForm:
 
     Raises
     ------
-    InvalidInput   NaN or infinity, numbers whose products leave float64, a shape that does not fit,
+    InvalidInput   NaN or infinity, numbers whose products overflow float64, a shape that does not fit,
                    an asymmetric hessian, a negative ridge
 
-    Arrays are read-only. Vectors are copied; factor and hessian are not, so that a memory-mapped
-    factor stays on disk. Every result is float64, also for a float32 factor.
+    Arrays are read-only. Vectors are copied; factor and hessian are not, so a memory-mapped factor
+    stays on disk. Every result is float64, also for a float32 factor.
     """
 
     factor: Factor | None = None
@@ -70,11 +70,11 @@ class QuadraticForm:
     centre: FloatArray
     constant: float
     formed_error: float = field(default=0.0, repr=False)
-    """`entry_error` of the hessian that is held: 0 where it was given, the rounding of forming it from a factor."""
+    """`entry_error` of the stored hessian: 0 if it was given, the rounding of forming it from a factor otherwise."""
     largest_curvature: float = field(default=0.0, repr=False)
-    """An upper bound on every entry of the curvature without its ridge, in absolute value."""
+    """An upper bound on the absolute entries of the curvature without its ridge."""
     derived: dict[str, Any] = field(repr=False)
-    """What was computed from the curvature without its ridge, by name; shared by `with_terms`."""
+    """Cache of results computed from the curvature without its ridge, by name; shared by `with_terms`."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class QuadraticForm:
 
     @property
     def p(self) -> int:
-        """How many weights the form has."""
+        """Number of weights."""
         return int(self.ridge.size)
 
     def value(self, weights: npt.ArrayLike) -> float:
@@ -119,7 +119,7 @@ class QuadraticForm:
 
         Raises
         ------
-        InvalidInput   NaN, a wrong shape, or weights so large that f is no float64 number
+        InvalidInput   NaN, a wrong shape, or weights so large that f overflows float64
         """
         move = vector("weights", weights, self.p) - self.centre
         with np.errstate(over="ignore", invalid="ignore"):
@@ -136,7 +136,7 @@ class QuadraticForm:
         return self.linear + self.product(move)
 
     def product(self, direction: npt.ArrayLike) -> FloatArray:
-        """H times `direction`, the ridge included. float (p,) -> float64 (p,). Cost 4np."""
+        """H times `direction`, including the ridge. float (p,) -> float64 (p,). Cost 4np."""
         step = vector("direction", direction, self.p)
         if self.hessian is not None:
             return np.asarray(self.hessian @ step + self.ridge * step)
@@ -144,7 +144,7 @@ class QuadraticForm:
         return transposed_times(self.factor, times(self.factor, step)) + self.ridge * step
 
     def diagonal(self) -> FloatArray:
-        """The diagonal of H, the ridge included. float64 (p,)."""
+        """The diagonal of H, including the ridge. float64 (p,)."""
         return self._curvature_diagonal + self.ridge
 
     def curvature_diagonal(self) -> FloatArray:
@@ -152,7 +152,7 @@ class QuadraticForm:
         return self._curvature_diagonal.copy()
 
     def gram(self, indices: npt.ArrayLike) -> FloatArray:
-        """H restricted to `indices`, the ridge included. int (b,) -> float64 (b, b). Cost nb²."""
+        """H restricted to `indices`, including the ridge. int (b,) -> float64 (b, b). Cost nb²."""
         chosen = self._checked_indices(indices)
         if self.hessian is not None:
             out = self.hessian[np.ix_(chosen, chosen)]
@@ -166,9 +166,9 @@ class QuadraticForm:
     def square_root(self) -> Factor:
         """A factor A of the curvature without ridge, with at most min(n, p) rows. (rank, p).
 
-        The factor itself when the form holds one (its dtype kept); otherwise from the symmetric
-        eigendecomposition of the hessian, O(p³), eigenvalues below rounding left out, and negative ones
-        that the smallest ridge lifts.
+        The factor itself if the form has one (dtype unchanged); otherwise from the symmetric
+        eigendecomposition of the hessian, O(p³), without eigenvalues below rounding and without negative
+        ones that the smallest ridge lifts.
 
         Raises
         ------
@@ -180,21 +180,21 @@ class QuadraticForm:
         return linalg.symmetric_factor(self.hessian, float(self.ridge.min()))
 
     def restrict(self, indices: npt.ArrayLike, weights: npt.ArrayLike) -> "QuadraticForm":
-        """The same function of the weights in `indices`, all others held at `weights`.
+        """The same function of the weights in `indices`, with all others fixed at `weights`.
 
         Exact: restrict(B, w).value(w[B]) equals value(w) to rounding.
 
         Parameters
         ----------
         indices : int64 (b,)      positions in [0, p), no repeats
-        weights : float (p,)      where the other weights stand
+        weights : float (p,)      the values of the other weights
 
         Raises
         ------
         IndexError   a position is outside [0, p)
         ValueError   a position repeats, or weights is not of shape (p,)
 
-        Cost: one product with the factor, O(np); O(bp) when the hessian is held.
+        Cost: one product with the factor, O(np); O(bp) for a stored hessian.
         """
         chosen = self._checked_indices(indices)
         move = vector("weights", weights, self.p) - self.centre
@@ -216,16 +216,16 @@ class QuadraticForm:
         return QuadraticForm(factor=columns, linear=linear, **common)
 
     def refit(self, mask: npt.ArrayLike, system: FloatArray | None = None) -> FloatArray:
-        """The weights that minimise f with those off `mask` at zero. bool (p,) -> float64 (p,).
+        """The weights that minimise f subject to zeros off `mask`. bool (p,) -> float64 (p,).
 
         Cholesky on the support S when |S| <= n, else the push-through form with an n×n system
-        (numerically safe for a float32 factor and a small ridge, where the textbook Woodbury
-        form loses all digits). Cost n·|S|·min(n, |S|); with `system`, the float64 (n, n) matrix
-        I + A_S diag(1/ridge) A_S' where it is at hand, n·|S| + n³/3 for |S| > n.
+        (accurate for a float32 factor and a small ridge, where the textbook Woodbury form loses all
+        digits). Cost n·|S|·min(n, |S|). If the float64 (n, n) matrix I + A_S diag(1/ridge) A_S' is given
+        as `system`, the cost for |S| > n is n·|S| + n³/3.
 
         Raises
         ------
-        InvalidInput   the curvature is singular on the support and the ridge does not lift it
+        InvalidInput   the curvature is singular on the support and the ridge does not make it regular
         """
         kept = np.asarray(mask)
         if kept.dtype != np.bool_ or kept.shape != (self.p,):
@@ -261,19 +261,19 @@ class QuadraticForm:
         return weights
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but what can be derived again."""
+        """The fields without cached results."""
         return {**self.__dict__, "derived": {}}
 
     def with_terms(self, *, ridge: npt.ArrayLike | None = None, linear: npt.ArrayLike | None = None) -> "QuadraticForm":
         """The same curvature and centre with another ridge or linear term.
 
-        The factor is shared, not checked again, and so is what was derived from it: a path of ridges
+        The factor and the results derived from it are shared and not checked again, so a path of ridges
         costs one decomposition.
 
         Parameters
         ----------
-        ridge : float or (p,)     not negative; None leaves it
-        linear : float (p,)       None leaves it
+        ridge : float or (p,)     not negative; None keeps the present one
+        linear : float (p,)       None keeps the present one
 
         Raises
         ------
@@ -288,12 +288,12 @@ class QuadraticForm:
         return out
 
     def lower_bound(self) -> float:
-        """A proven lower bound on f over all weights; -inf where nothing is proved.
+        """A proven lower bound on f over all weights; -inf if nothing is proved.
 
-        With H >= diag(d), d as in `strong_convexity`, f >= f(w) - 1/2 Σ grad_j(w)²/d_j at any w; w is the
-        computed unconstrained minimiser, and f and its gradient there are enclosed by midpoint-radius
-        arithmetic, so it holds at any conditioning, for the factor given and for the hessian held. -inf
-        where the Hessian is not proved positive semidefinite, or some d_j is zero beside a linear term.
+        With H >= diag(d), d as in `strong_convexity`, f >= f(w) - 1/2 Σ grad_j(w)²/d_j at any w. Here w is
+        the computed unconstrained minimiser, and f and its gradient there are enclosed by midpoint-radius
+        arithmetic, so the bound holds at any conditioning, for a given factor as for a stored hessian. -inf
+        if H is not proved positive semidefinite, or some d_j is zero where a linear term is not.
         """
         floor = self.strong_convexity
         if floor is None:
@@ -305,7 +305,7 @@ class QuadraticForm:
         try:
             weights = self.refit(np.ones(self.p, dtype=np.bool_))
         except InvalidInput:
-            # too ill-conditioned to be solved: the bound at the centre holds too
+            # too ill-conditioned to solve: use the centre, where the bound holds as well
             weights = self.centre
         value, slope = self.enclosure(weights)
         rest = Ball.of(slope.size)
@@ -314,9 +314,9 @@ class QuadraticForm:
         return bound if np.isfinite(bound) else -np.inf
 
     def enclosure(self, weights: "npt.ArrayLike | Ball") -> tuple[Ball, Ball]:
-        """f and its gradient at `weights`, with what rounding may have changed. float (p,) -> balls () and (p,)
+        """Balls that enclose f and its gradient at `weights`, rounding included. float (p,) -> balls () and (p,)
 
-        They hold the exact values for the hessian held and for the factor given. Cost about 8np.
+        They enclose the exact values for the stored hessian and for the given factor. Cost about 8np.
         """
         held = weights if isinstance(weights, Ball) else Ball.of(vector("weights", weights, self.p))
         move = held - self.centre
@@ -331,17 +331,17 @@ class QuadraticForm:
         return value, product + ridge_part + self.linear
 
     def rounding_of(self, weights: npt.ArrayLike) -> float:
-        """How far `value(weights)` may be off the exact value, by its enclosure. Cost about 8np."""
+        """An error bound of `value(weights)`, from its enclosure. Cost about 8np."""
         value, _ = self.enclosure(weights)
         return 2.0 * float(value.rad)
 
     @property
     def strong_convexity(self) -> FloatArray | None:
-        """d >= 0 with H - diag(d) proved positive semidefinite, None where H is not proved to be. float64 (p,)
+        """d >= 0 with H - diag(d) proved positive semidefinite; None if H is not proved semidefinite. float64 (p,)
 
-        The ridge where a factor is held. Of a hessian: by Cholesky with its rounding bounded, O(p³) once.
+        The ridge if a factor is stored. For a hessian by Cholesky with its rounding bounded, O(p³) once.
         """
-        # held with its ridge: copies of a form get other ridges
+        # cached together with its ridge, as copies of a form get other ridges
         held: tuple[FloatArray, FloatArray | None] | None = self.__dict__.get("_convexity")
         if held is None or held[0] is not self.ridge:
             held = self.ridge, self._proved_convexity()
@@ -350,7 +350,7 @@ class QuadraticForm:
 
     @property
     def is_indefinite(self) -> bool:
-        """Whether H, the ridge included, is not proved positive semidefinite and has a computed negative eigenvalue."""
+        """Whether H with its ridge has a computed negative eigenvalue and is not proved positive semidefinite."""
         if self.hessian is None or self.strong_convexity is not None:
             return False
         lowest, rounding = definite.lowest_eigenvalue(self.hessian, self.ridge)
@@ -360,8 +360,8 @@ class QuadraticForm:
     def entry_sizes(self) -> FloatArray:
         """s >= 0 with |H_ij| <= s_i s_j for the curvature without the ridge. float64 (p,)
 
-        The diagonal's square roots where that is seen to hold, as in every semidefinite matrix; else those
-        of the rows' largest entries.
+        The square roots of the diagonal if that is checked to hold, as for every semidefinite matrix; otherwise
+        the square roots of the rows' largest entries.
         """
         sizes = np.sqrt(np.maximum(self._curvature_diagonal, 0.0)) * (1.0 + 4.0 * UNIT)
         if self.hessian is None or (np.abs(self.hessian) <= sizes[:, None] * sizes).all():
@@ -370,11 +370,11 @@ class QuadraticForm:
 
     @cached_property
     def entry_error(self) -> float:
-        """How far the curvature's entries may be off those of the exact A'A, as a part of √(H_ii H_jj).
+        """How far the curvature's entries may be from the exact A'A, relative to √(H_ii H_jj).
 
-        Of the hessian where one is held: 0 if it was given, the rounding of forming it if a factor was.
-        Where the factor is held: the rounding of `gram`, the ridge's addition aside. inf where products of
-        entries underflow. A bound that allows for it holds for the factor given and for the hessian held.
+        For a stored hessian: 0 if it was given, else the rounding of forming it from the factor. For a stored
+        factor: the rounding of `gram` without adding the ridge. inf if products of entries underflow. A bound
+        that allows for this error holds for the given factor and for the stored hessian.
         """
         if self.factor is None:
             return self.formed_error
@@ -393,7 +393,7 @@ class QuadraticForm:
         return definite.strong_convexity(self.hessian, self.ridge, self.derived)
 
     def _curvature_enclosure(self, move: Ball) -> tuple[Ball, Ball]:
-        """move'C move and C move, C the curvature without the ridge, as balls."""
+        """Balls of move'C move and C move, C being the curvature without the ridge."""
         if self.hessian is not None:
             product = image(self.hessian, move)
             return (product * move).total(), product
@@ -406,7 +406,7 @@ class QuadraticForm:
         return curved, product
 
     def _streamed(self, kept: int) -> bool:
-        """Whether a support of so many weights is too large to be copied out of a mapped factor."""
+        """Whether a support of `kept` weights is too large to be copied out of a memory-mapped factor."""
         assert self.factor is not None
         size = self.factor.shape[0] * kept * self.factor.itemsize
         return size > streaming.COPY_BYTES and is_mapped(self.factor)
@@ -414,7 +414,7 @@ class QuadraticForm:
     def _residual_outside(self, support: IndexArray, outside: FloatArray, columns: Factor) -> FloatArray:
         """A times `outside`, which is -centre off the support and zero on it. -> (n,)
 
-        Where few weights are kept, from the image of the whole centre, which is computed once.
+        If few weights are kept, by subtraction from A times the whole centre, which is computed once.
         """
         assert self.factor is not None
         if not outside.any():
@@ -430,7 +430,7 @@ class QuadraticForm:
         return times(self.factor, self.centre)
 
     def _curvature_along(self, move: FloatArray) -> float:
-        """move' H move, as a sum of squares when the factor is held."""
+        """move' H move, computed as a sum of squares for a stored factor."""
         ridge_part = float((self.ridge * move) @ move)
         if self.hessian is not None:
             return float(move @ (self.hessian @ move)) + ridge_part
@@ -460,7 +460,7 @@ def _checked_factor(factor: npt.ArrayLike) -> tuple[Factor, float]:
         )
     if array.dtype not in (np.float32, np.float64):
         array = array.astype(np.float64)
-    # its squares are the curvature
+    # the curvature holds squares of its entries
     largest = require_finite("factor", array, LARGEST**0.5)
     return frozen(array), largest
 
@@ -482,7 +482,7 @@ def _checked_hessian(hessian: npt.ArrayLike) -> tuple[FloatArray, float]:
 
 
 def checked_ridge(ridge: npt.ArrayLike, size: int) -> FloatArray:
-    """A ridge as float64 (p,), spread where it is a single number; refused where it is negative or not finite."""
+    """A ridge as float64 (p,), a scalar being repeated; refused if negative or not finite."""
     array = numeric("ridge", ridge)
     if array.shape not in ((), (size,)):
         raise InvalidInput(f"ridge has shape {array.shape}; expected a single number or ({size},)")
@@ -502,10 +502,10 @@ def checked_constant(constant: npt.ArrayLike) -> float:
 
 
 def _product_error(factor: Factor, squares: FloatArray) -> float:
-    """How far A'A's entries in float64 may be off, as a part of √(H_ii H_jj), from the columns' `squares` in float64.
+    """Bound on the error of A'A's float64 entries relative to √(H_ii H_jj); `squares` are the columns' squared norms.
 
     n products and n sums, each rounded once (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed.,
-    (3.5)), as long as no column is so small that its products leave the range of normal numbers.
+    (3.5)), unless a column is so small that its products leave the normal numbers.
     """
     small = squares < SMALLEST_SQUARE
     if small.any() and factor[:, small].any():

@@ -1,4 +1,4 @@
-"""The select mode as a quadratic function of the mask: what annealers, local search and QAOA take."""
+"""Mode select as a quadratic function of the mask, for annealers, local search and QAOA."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +14,9 @@ from prunebench.core.quadratic import QuadraticForm
 class Qubo:
     """E(m) = constant + Σᵢ linearᵢ mᵢ + Σ_{i<j} Jᵢⱼ mᵢ mⱼ with m 1 where the weight is kept.
 
-    E(m) equals f(m·dense_weights) exactly, the constant included. Jᵢⱼ = w̄ᵢ Hᵢⱼ w̄ⱼ counts each
-    pair once; there is no implicit factor of two. Below n = p the couplings stay in factored
-    form, J = C'C off the diagonal with C = A diag(w̄); nothing of size p² is formed until
-    `couplings` is asked for.
+    E(m) equals f(m·dense_weights) exactly, constant included. Jᵢⱼ = w̄ᵢ Hᵢⱼ w̄ⱼ counts each pair
+    once, without a factor of two. For n < p the couplings stay factored, J = C'C off the diagonal
+    with C = A diag(w̄); nothing of size p² is formed until `couplings` is called.
 
     constant : float64;  linear : float64 (p,);  scale : float64 (p,), the dense weights
     factor : float (n, p) or None;  hessian : float64 (p, p) or None, as in the quadratic form
@@ -31,14 +30,14 @@ class Qubo:
 
     @staticmethod
     def from_form(form: QuadraticForm, dense_weights: FloatArray) -> "Qubo":
-        """Expand f(m·dense_weights); mᵢ² = mᵢ puts the diagonal into the linear term."""
+        """Expand f(m·dense_weights); since mᵢ² = mᵢ the diagonal goes into the linear term."""
         slope = form.linear - form.product(form.centre)
         linear = dense_weights * slope + 0.5 * dense_weights**2 * form.diagonal()
         return Qubo(form.value(np.zeros(form.p)), linear, dense_weights, form.factor, form.hessian)
 
     @property
     def p(self) -> int:
-        """How many binary variables there are."""
+        """Number of binary variables."""
         return int(self.linear.size)
 
     @cached_property
@@ -85,7 +84,7 @@ class Qubo:
         return self.constant + share * float(self.linear.sum()) + pair_share * pairs
 
     def _mean_within(self, quota: Quota) -> float:
-        """Weights of two groups are kept independently; two of one group with c(c−1)/(s(s−1))."""
+        """Weights of two groups are kept independently; two of one group with probability c(c−1)/(s(s−1))."""
         scaled = self.scale * quota.shares
         own = quota.shares**2 * self._own_squares
         pairs = 0.5 * (self._along(scaled) - float(own.sum()))
@@ -97,7 +96,7 @@ class Qubo:
         return self.constant + float(quota.shares @ self.linear) + pairs + float(within @ inner)
 
     def _along(self, move: FloatArray) -> float:
-        """move'C move, C the curvature without the ridge."""
+        """move'C move, C being the curvature without the ridge."""
         if self.hessian is not None:
             return float(move @ (self.hessian @ move))
         assert self.factor is not None
@@ -105,7 +104,7 @@ class Qubo:
         return float(total @ total)
 
     def _group_squares(self, quota: Quota) -> FloatArray:
-        """w̄'C w̄ over each group alone, C the curvature without the ridge. float64 (g,)"""
+        """w̄'C w̄ within each group, C being the curvature without the ridge. float64 (g,)"""
         starts = quota.offsets[:-1]
         if self.hessian is not None:
             out = np.empty(starts.size)
@@ -123,7 +122,7 @@ class Qubo:
 
     @cached_property
     def _own_squares(self) -> FloatArray:
-        """w̄ᵢ²‖aᵢ‖²: the diagonal that the square of a sum contains and J does not."""
+        """w̄ᵢ²‖aᵢ‖²: the diagonal of C'C, which J does not have."""
         if self.hessian is not None:
             return np.asarray(self.scale**2 * self.hessian.diagonal())
         assert self.factor is not None

@@ -1,6 +1,6 @@
-"""What is done to a network between and after pruning steps, so that it loses less: a list that any coordinator takes.
+"""Recovery: steps between and after pruning that reduce the loss; every coordinator takes a list of them.
 
-A recovery keeps the mask. What it proposes is judged by the loss on calibration samples held out for that, and taken
+A recovery keeps the mask. Its proposals are judged by the loss on held-out calibration samples and accepted
 if the loss falls.
 """
 
@@ -20,22 +20,22 @@ from prunebench.core.registry import RECOVERIES, register_recovery
 register = register_recovery
 
 MOST_HELD_OUT, PART_HELD_OUT = 3000, 5
-"""Calibration samples that judge: at most so many, and one in so many where there are few."""
+"""Held-out calibration samples: at most MOST_HELD_OUT, and at most one in PART_HELD_OUT."""
 
 NONE = "none"
-"""What is asked for where no recovery is wanted, not even the coordinator's own."""
+"""The name that requests no recovery, not even the coordinator's default."""
 
 
 @dataclass(frozen=True)
 class Division:
-    """Calibration samples by position: `held` judge, from `pool` steps take theirs. int64 (h,), (s,)"""
+    """Positions of calibration samples: `held` judge proposals, recovery draws from `pool`. int64 (h,), (s,)"""
 
     held: IndexArray
     pool: IndexArray
 
     @staticmethod
     def of(total: int, seed: int, held: int | None = None) -> "Division":
-        """`held` of `total` samples at random, the pool in random order.
+        """Hold out `held` of `total` samples at random; the pool is in random order.
 
         Raises
         ------
@@ -50,18 +50,18 @@ class Division:
 
 
 def held_out(total: int) -> int:
-    """How many of `total` samples judge where nothing is asked for."""
+    """How many of `total` samples are held out if no number is requested."""
     return min(MOST_HELD_OUT, max(1, total // PART_HELD_OUT))
 
 
 @dataclass(frozen=True)
 class Stand:
-    """Where a recovery begins.
+    """The state that a round of recovery starts from.
 
     network : a prunebench.recovery.movable.MovableNetwork, at `weights`
     weights : float64 (p,), zero off the mask;  mask : bool (p,)
     last : whether the run's last stage is over
-    memory : what `learned` gave the last time, empty at first
+    memory : what `learned` returned after the round before, empty at first
     """
 
     network: Any
@@ -80,13 +80,13 @@ class Recovery(ABC):
     reference: ClassVar[str] = ""
 
     moves: ClassVar[bool] = True
-    """Whether it proposes weights; else it only looks at the dense network (`attach`)."""
+    """Whether it proposes weights; otherwise it only looks at the dense network (`attach`)."""
 
     reserves: ClassVar[bool] = False
-    """Whether each of its rounds takes a number among the run's steps, from which its draws come."""
+    """Whether each of its rounds uses up a step number of the run, from which its random draws are seeded."""
 
-    def attach(self, network: Any) -> None:  # noqa: B027  # by default nothing is looked at
-        """Look at the network while it has its dense weights.
+    def attach(self, network: Any) -> None:  # noqa: B027  # the default needs nothing of the network
+        """Look at the network while it still has its dense weights.
 
         network : prunebench.recovery.movable.MovableNetwork
 
@@ -96,39 +96,39 @@ class Recovery(ABC):
         """
 
     def rounds_after(self, kept: int, total: int, last: bool) -> int:
-        """How many steps it makes at most after a stage that keeps `kept` of `total` weights; `last`: of the run."""
+        """The most rounds after a stage that keeps `kept` of `total` weights. last : whether it ends the run"""
         return 0
 
     def candidates(self, stand: Stand) -> Sequence[FloatArray]:
-        """Weights to be judged, zero off the mask. float64 (p,) each"""
+        """Proposed weights, zero off the mask. float64 (p,) each"""
         return []
 
     def learned(self, memory: Mapping[str, float], accepted: bool) -> Mapping[str, float]:
-        """What the next round is to know, after one that was taken or not."""
+        """What the next round needs to know. accepted : whether this round's proposal was taken"""
         return memory
 
     def require_memory(self, memory: Mapping[str, float]) -> None:
-        """Check what a checkpoint says that `learned` gave; by default that is nothing.
+        """Check a checkpoint's value of what `learned` returned; by default it must be empty.
 
         Raises
         ------
-        InvalidInput   it cannot be
+        InvalidInput   `learned` cannot have returned it
         """
         if memory:
             raise InvalidInput(f"recovery {self.name} remembers {dict(memory)} where it remembers nothing")
 
     def spawn_key(self, first: int, number: int) -> tuple[int, ...]:
-        """What its draws come from, beside the run's seed. first : the stage's last step;  number : the round's"""
+        """Seeds its random draws, with the run's seed. first : the stage's last step;  number : of the round"""
         return (5, first, number, *self.name.encode())
 
 
 def reserved(steps: Sequence[Recovery], kept: int, total: int, last: bool) -> int:
-    """How many numbers of steps the rounds after a stage take."""
+    """How many step numbers the rounds after a stage use up."""
     return sum(step.rounds_after(kept, total, last) for step in steps if step.reserves)
 
 
 def parse(texts: Sequence[str]) -> tuple[Recovery, ...]:
-    """Recoveries from texts like "batch-norm" or "layers:samples=500,ridge=0.01", in their order; "none" for none.
+    """Recoveries from texts like "batch-norm" or "layers:samples=500,ridge=0.01", in order; () from "none".
 
     Raises
     ------
@@ -148,7 +148,7 @@ def parse(texts: Sequence[str]) -> tuple[Recovery, ...]:
 
 
 def as_text(step: Recovery) -> str:
-    """The text that `parse` makes the step of."""
+    """The text from which `parse` makes this recovery."""
     options = option_tools.as_json(step)
     listed = {name: f"({','.join(map(str, value))})" for name, value in options.items() if isinstance(value, list)}
     pairs = [f"{name}={'none' if value is None else value}" for name, value in {**options, **listed}.items()]
@@ -156,11 +156,11 @@ def as_text(step: Recovery) -> str:
 
 
 def parts_of(text: str) -> tuple[str, dict[str, str]]:
-    """Name and options of NAME:K=V,K=V; commas in parentheses part nothing.
+    """Name and options of NAME:K=V,K=V; commas in parentheses do not separate.
 
     Raises
     ------
-    InvalidInput   a part is not of the form K=V, or a key is given twice
+    InvalidInput   a part is not of the form K=V, or a key is repeated
     """
     name, _, rest = text.partition(":")
     out: dict[str, str] = {}

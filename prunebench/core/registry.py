@@ -1,6 +1,7 @@
-"""Finding solvers, problems, coordinators: a folder scan, then entry points. Listing loads none of their libraries.
+"""Registries of solvers, problems, coordinators and recoveries; listing them loads none of their libraries.
 
-An entry point names a class, or a module or package, all of whose classes with a name are taken.
+Classes are found in a folder of prunebench and by entry points. An entry point names a class, or a module or
+package whose own classes with a `name` are all taken.
 """
 
 import importlib
@@ -18,13 +19,13 @@ T = TypeVar("T", bound=type)
 
 
 class Registry:
-    """Classes by name, found in one package of prunebench and one entry-point group of the same name."""
+    """Classes by name, from one package of prunebench and the entry-point group of the same name."""
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
         self.package = package
         self.failures: dict[str, str] = {}
-        """Entry points that could not be loaded, with the reason."""
+        """Entry points that failed to load, with the reason."""
         self._classes: dict[str, type] = {}
         self._scanned = False
 
@@ -33,7 +34,7 @@ class Registry:
 
         Raises
         ------
-        InvalidInput   another class holds that name; the message names both
+        InvalidInput   another class has that name; the message names both
         """
         name = getattr(cls, "name", None)
         if not isinstance(name, str) or not name:
@@ -45,7 +46,7 @@ class Registry:
         return cls
 
     def forget(self, name: str) -> None:
-        """Take a class out again: of tests, which register their own for a while."""
+        """Remove a class; for tests that register classes temporarily."""
         del self._classes[name]
 
     def names(self) -> list[str]:
@@ -59,7 +60,7 @@ class Registry:
         Raises
         ------
         UnknownName       with the nearest match
-        PrunebenchError   an entry point of that name exists and cannot be loaded
+        PrunebenchError   an entry point of that name exists but failed to load
         """
         self._scan()
         if name in self._classes:
@@ -97,7 +98,7 @@ class Registry:
 
 
 def named_classes(module: ModuleType) -> list[type]:
-    """The classes in a module's or package's namespace that are defined in it and have a `name` of their own."""
+    """Classes with a `name` that are defined in a module, or in a package or one of its modules and exported there."""
     inside = (module.__name__, f"{module.__name__}.")
     return [
         held
@@ -110,19 +111,19 @@ def named_classes(module: ModuleType) -> list[type]:
 
 
 def missing_packages(requires: tuple[str, ...]) -> list[str]:
-    """Those of the import names in `requires` that are not installed; imports none of them."""
+    """The import names in `requires` that are not installed; imports nothing."""
     return [name for name in requires if not _installed(name)]
 
 
 def require_packages(owner: str, requires: tuple[str, ...], install: str) -> None:
-    """Raise MissingPackage, saying what to install, unless all of `requires` are there."""
+    """Raise MissingPackage with the command to install them, unless all of `requires` are installed."""
     missing = missing_packages(requires)
     if missing:
         raise MissingPackage(f"{owner} needs {', '.join(missing)}, which is not installed; run: {install}")
 
 
 def _installed(name: str) -> bool:
-    """Whether a module can be found; unlike find_spec with a dotted name this imports no parent package."""
+    """Whether a module can be found; unlike find_spec with a dotted name, this imports no parent package."""
     path: Sequence[str] | None = None
     parts = name.split(".")
     for depth in range(1, len(parts) + 1):

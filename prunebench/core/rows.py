@@ -1,9 +1,9 @@
-"""The quadratic form of a whole linear layer: rows that share one Hessian, H = I ⊗ (G + ridge).
+"""The quadratic form of a whole linear layer, whose rows share one Hessian: H = I ⊗ (G + ridge).
 
 For inputs X (n, columns) and output rows w_r, f(W) = Σ_r ½‖X (w_r − w°_r)‖²/n + …: one Gram matrix
 G = X'X/n serves all rows (Frantar, Alistarh: SparseGPT, ICML 2023, §3.1; Meng et al.: ALPS, NeurIPS
 2024, eq. 1). Methods that decide over all rows at once, such as SparseGPT's column blocks or a layer-wide
-support, get the layer as one block problem of rows·columns weights, and nothing of size p² is formed.
+support, get the layer as one block problem of rows·columns weights without any p×p matrix.
 """
 
 import copy
@@ -23,19 +23,19 @@ from prunebench.core.quadratic import QuadraticForm, checked_ridge
 from prunebench.core.qubo import Qubo
 
 SMALL = 4096
-"""Up to so many weights a layer may be written out as one Hessian or factor."""
+"""Most weights of a layer whose Hessian or factor may be formed explicitly."""
 DIRECT_SIZE = 640
-"""Supports of up to so many weights are solved by Cholesky, row by row; larger ones together by conjugate gradients."""
+"""Supports of at most this many weights are solved by Cholesky, row by row; larger ones by conjugate gradients."""
 GRADIENT_STEPS, GRADIENT_ACCURACY = 500, 1e-20
-"""Most steps, and the squared residual, relative to the right-hand side's, at which a row is done."""
+"""Most steps, and the squared residual relative to the right-hand side at which a row has converged."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, init=False)
 class RowsForm(QuadraticForm):
-    """A quadratic form of rows × columns weights, row by row, whose Hessian is the same for every row.
+    """A quadratic form of rows × columns weights, in row-major order, whose Hessian is the same for every row.
 
-    `factor` and `hessian` are None: solvers that read them take one row at a time (`row`). What a
-    solver needs here is `shared` and the methods, all of which cost O(rows·columns²) at most.
+    `factor` and `hessian` are None: solvers that need them take one row at a time (`row`). Others use `shared`
+    and the methods, which cost at most O(rows·columns²).
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class RowsForm(QuadraticForm):
         one = QuadraticForm(hessian=shared, constant=constant)
         assert one.hessian is not None
         size = count * one.p
-        # rows is a mere number: nothing of its size is made before all that is given agrees with it
+        # rows is a mere number: allocate nothing of its size before the arrays agree with it
         for name, given in (("ridge", ridge), ("linear", linear), ("centre", centre)):
             shape = () if given is None else np.shape(numeric(name, given))
             if shape not in ((size,), ()) or (name != "ridge" and given is not None and shape == ()):
@@ -90,17 +90,17 @@ class RowsForm(QuadraticForm):
 
     @property
     def columns(self) -> int:
-        """How many weights a row has."""
+        """Number of weights in a row."""
         return int(self.shared.shape[0])
 
     def table(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """One number a weight as a table. (p,) -> (rows, columns)"""
+        """An array with one entry per weight as a table. (p,) -> (rows, columns)"""
         return values.reshape(self.rows, self.columns)
 
     def row(self, number: int) -> QuadraticForm:
-        """The form of one row alone, without the constant; all rows share one Hessian and what is derived from it."""
+        """The form of one row without the constant; all rows share the Hessian and its cached results."""
         part = slice(number * self.columns, (number + 1) * self.columns)
-        # a new form would copy and check the Hessian again for every row
+        # making a new form would copy and check the Hessian for every row
         out = copy.copy(self._one_row)
         object.__setattr__(out, "derived", self._one_row.derived)
         for name in ("ridge", "linear", "centre"):
@@ -108,12 +108,12 @@ class RowsForm(QuadraticForm):
         return out
 
     def product(self, direction: npt.ArrayLike) -> FloatArray:
-        """H times `direction`, the ridge included. float (p,) -> float64 (p,). Cost 2·rows·columns²."""
+        """H times `direction`, including the ridge. float (p,) -> float64 (p,). Cost 2·rows·columns²."""
         step = vector("direction", direction, self.p)
         return np.asarray((self.table(step) @ self.shared).reshape(-1) + self.ridge * step)
 
     def gram(self, indices: npt.ArrayLike) -> FloatArray:
-        """H restricted to `indices`, zero between rows, the ridge included. int (b,) -> float64 (b, b)."""
+        """H restricted to `indices`, including the ridge; zero between rows. int (b,) -> float64 (b, b)."""
         chosen = self._checked_indices(indices)
         row, column = np.divmod(chosen, self.columns)
         out = np.where(row[:, None] == row, self.shared[np.ix_(column, column)], 0.0)
@@ -131,7 +131,7 @@ class RowsForm(QuadraticForm):
         return np.kron(np.eye(self.rows), linalg.symmetric_factor(self.shared, float(self.ridge.min())))
 
     def plain(self) -> QuadraticForm:
-        """The same form with one Hessian of all weights, (p, p); for small layers only.
+        """The same form with one explicit Hessian, (p, p); for small layers only.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class RowsForm(QuadraticForm):
         )
 
     def restrict(self, indices: npt.ArrayLike, weights: npt.ArrayLike) -> QuadraticForm:
-        """The same function of the weights in `indices`, all others held at `weights`; see QuadraticForm."""
+        """The same function of the weights in `indices`, with all others fixed at `weights`; see QuadraticForm."""
         chosen = self._checked_indices(indices)
         move = vector("weights", weights, self.p) - self.centre
         move[chosen] = 0.0
@@ -162,15 +162,15 @@ class RowsForm(QuadraticForm):
         )
 
     def refit(self, mask: npt.ArrayLike, system: FloatArray | None = None) -> FloatArray:
-        """The weights that minimise f with those off `mask` at zero. bool (p,) -> float64 (p,).
+        """The weights that minimise f subject to zeros off `mask`. bool (p,) -> float64 (p,).
 
-        Row by row by Cholesky where few weights are kept, else all rows at once by conjugate
-        gradients with the diagonal as preconditioner (ALPS, §3.3), those that do not converge by Cholesky.
-        `system` belongs to forms that hold a factor.
+        Cholesky row by row if few weights are kept; otherwise conjugate gradients on all rows at once with the
+        diagonal as preconditioner (ALPS, §3.3), and Cholesky for rows that do not converge. `system` is
+        ignored: it is for forms with a factor.
 
         Raises
         ------
-        InvalidInput   the curvature is singular on a row's support and the ridge does not lift it
+        InvalidInput   the curvature is singular on a row's support and the ridge does not make it regular
         """
         kept = np.asarray(mask)
         if kept.dtype != np.bool_ or kept.shape != (self.p,):
@@ -194,7 +194,7 @@ class RowsForm(QuadraticForm):
 
     @property
     def is_indefinite(self) -> bool:
-        """Whether H, the ridge included, is not proved positive semidefinite and has a computed negative eigenvalue."""
+        """Whether H with its ridge has a computed negative eigenvalue and is not proved positive semidefinite."""
         if self.strong_convexity is not None:
             return False
         lowest, rounding = definite.lowest_eigenvalue(self.shared, self.table(self.ridge).min(axis=0))
@@ -222,13 +222,13 @@ class RowsForm(QuadraticForm):
         return float(np.einsum("ij,ij->", table @ self.shared, table)) + float((self.ridge * move) @ move)
 
     def _proved_convexity(self) -> FloatArray | None:
-        """Proved once, of the shared Hessian with each column's smallest ridge."""
+        """Proved once, for the shared Hessian with the smallest ridge of each column."""
         least = self.table(self.ridge).min(axis=0)
         floor = definite.strong_convexity(self.shared, least, self._one_row.derived)
         return None if floor is None else np.tile(floor, self.rows)
 
     def _curvature_enclosure(self, move: Ball) -> tuple[Ball, Ball]:
-        """move'C move and C move, C the curvature without the ridge, as balls."""
+        """Balls of move'C move and C move, C being the curvature without the ridge."""
         middle, size = self.table(move.mid), self.table(move.rad + (self.columns + 8) * 1.01 * UNIT * move.size)
         spread = (size @ np.abs(self.shared)).reshape(-1)
         product = Ball((middle @ self.shared).reshape(-1), spread * (1.0 + 1e-9) + TINY)
@@ -274,7 +274,7 @@ class RowsQubo(Qubo):
 
     @cached_property
     def couplings(self) -> FloatArray:
-        """J of all weights, (p, p), zero between rows; for small layers only.
+        """J, (p, p), zero between rows; for small layers only.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""What a solver gives back: mask, weights, objective, bound, why it stopped, and the incumbent's history."""
+"""A solver's answer: mask, weights, objective, bound, why it stopped, and its history."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ Progress = Callable[[float, float, float], None]
 
 
 class Status(StrEnum):
-    """What one holds; why the solver stopped is `Solution.stop`."""
+    """What the answer is worth; why the solver stopped is `Solution.stop`."""
 
     OPTIMAL = "optimal"
     FEASIBLE = "feasible"
@@ -35,14 +35,14 @@ class Solution:
     mask : bool (p,)                 exactly `keep` ones
     weights : float64 (p,)           zero off the mask
     objective : float                f(weights), evaluated by the block in float64
-    lower_bound : float              proven bound on the block's optimum; −inf where nothing is proved
+    lower_bound : float              proven bound on the block's optimum; −inf if nothing is proved
     status : Status                  "optimal" only with a proven bound
     stop : Stop                      why the solver stopped: a kind, and a text for people
     trace : float64 (r, 3)           rows (seconds, objective, lower bound); seconds rise, objectives fall
     timings : dict                   seconds by phase: build, queue, solve, decode, polish, …
-    details : dict                   whatever else the solver measured; JSON-able
+    details : dict                   further measurements of the solver; JSON-able
     alternatives : bool (s, p)       other distinct feasible masks, best first, for re-ranking by true loss
-    proof : Proof                    what the bound can be derived from again, where the solver was asked for it
+    proof : Proof                    from which the bound can be derived again, if the solver was asked for one
     bridges : tuple of str           how the block was rewritten for the solver (prunebench.bridges), in order
     """
 
@@ -74,11 +74,11 @@ class Solution:
         lower_bound: float = -np.inf,
         **extra: Any,
     ) -> "Solution":
-        """The solution that a mask stands for, for solvers that keep no `Incumbent`; in refit mode it is refitted.
+        """The solution of a mask (refitted in mode refit), for solvers that use no `Incumbent`.
 
-        What kind of stop it was is taken from the status. `extra` may give trace, timings, details and
-        alternatives. A bound above the recomputed objective by rounding is lowered to it; one that is
-        further above stays, for `solve` to refuse.
+        The kind of stop follows from the status. `extra` may give trace, timings, details and alternatives. A
+        bound that exceeds the recomputed objective by no more than rounding is lowered to it; one that exceeds
+        it by more is kept, and `solve` then refuses the solution.
         """
         weights = block.weights_of(mask)
         objective = block.evaluate(weights, mask)
@@ -95,23 +95,23 @@ class Solution:
 
 
 def kind_of(status: Status) -> StopKind:
-    """The kind of stop where nothing but the status is known: a solver that gives only a text, an older file."""
+    """The kind of stop implied by a status, for solvers that give only a text and for older files."""
     return {Status.TIME_LIMIT: StopKind.TIME, Status.INTERRUPTED: StopKind.INTERRUPTED}.get(status, StopKind.FINISHED)
 
 
 def without_rounding(block: BlockProblem, lower_bound: float, objective: float, weights: FloatArray) -> float:
-    """The bound, lowered to the objective where it is above it by no more than rounding."""
+    """The bound, lowered to the objective if it exceeds it by no more than rounding."""
     bound = float(lower_bound)
     return objective if objective < bound <= objective + block.form.rounding_of(weights) else bound
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """When to stop. A budget that runs out is a normal end, never an exception.
+    """When to stop. Using up a budget is a normal end, never an exception.
 
-    seconds : wall-clock seconds of solving, after imports, compilation and building;
+    seconds : wall-clock seconds of solving, without imports, compilation and building;
     evaluations : objective evaluations or moves tried, as the solver counts them;
-    gap : stop once (objective − bound)/|objective| is proved at most this.
+    gap : stop once (objective − bound)/|objective| is proved to be at most this.
     """
 
     seconds: float = float("inf")

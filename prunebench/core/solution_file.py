@@ -1,4 +1,4 @@
-"""The solution JSON: what `prunebench solve` prints and writes, and what `verify` reads."""
+"""The solution JSON: written by `prunebench solve`, read by `verify`."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from prunebench.core.solution import Solution
 def as_json(
     block: BlockProblem, solution: Solution, *, solver: str, options: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
-    """The solution as JSON-able values under the stable keys; mask and weights are left to `with_arrays`."""
+    """The solution as JSON-able values under stable keys; `with_arrays` adds mask and weights."""
     gap = block.gap(solution.objective, solution.lower_bound)
     excess = solution.objective - solution.lower_bound
     relative = excess / abs(solution.objective) if solution.objective else (0.0 if excess == 0.0 else math.inf)
@@ -45,12 +45,12 @@ def as_json(
 
 
 def with_arrays(summary: Mapping[str, Any], solution: Solution) -> dict[str, Any]:
-    """The summary with `mask` (0 or 1 a weight) and `weights`, as the solution file holds it."""
+    """The content of a solution file: the summary plus `mask` (0 or 1 per weight) and `weights`."""
     return {**summary, "mask": solution.mask.astype(int).tolist(), "weights": solution.weights.tolist()}
 
 
 def write(path: Path, contents: Mapping[str, Any]) -> None:
-    """Write a solution file whole, under a temporary name first."""
+    """Write a solution file atomically, through a temporary name."""
     if not path.parent.is_dir():
         raise InvalidInput(f"{path}: the folder {path.parent} does not exist; create it first")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -63,7 +63,7 @@ def read(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    InvalidInput   missing file, no JSON object, or a key is missing
+    InvalidInput   missing file, not a JSON object, or a missing key
     """
     if not path.is_file():
         raise InvalidInput(f"{path}: there is no such file; make one with 'prunebench solve … -o FILE.json'")
@@ -75,13 +75,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def checked(contents: Any, source: object) -> dict[str, Any]:
-    """Contents of a solution file that are of the right kind.
+    """The contents of a solution file, once checked.
 
-    source : what messages call it
+    source : its name in messages
 
     Raises
     ------
-    InvalidInput   no JSON object, a key is missing, or a value is of another kind
+    InvalidInput   not a JSON object, a missing key, or a value of the wrong type
     """
     if not isinstance(contents, Mapping):
         raise InvalidInput(f"{source}: not a solution file: a JSON object is expected")
@@ -107,7 +107,7 @@ def checked(contents: Any, source: object) -> dict[str, Any]:
 
 
 def _require_number(source: object, contents: Mapping[str, Any], key: str) -> None:
-    """Refuse what is not a finite number; all but the objective may be null, for "none"."""
+    """Refuse values that are not finite numbers; except for the objective, null is allowed and means none."""
     value = contents.get(key)
     if value is None and key != "objective":
         return
@@ -127,18 +127,18 @@ def _no_number(text: str) -> float:
 
 
 def _short(value: Any) -> str:
-    """At most some forty characters of what stands there."""
+    """The value as text, cut to some forty characters."""
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:37]}…"
 
 
 def finite(number: float) -> float | None:
-    """The number, or None (JSON null) where it is infinite or NaN."""
+    """The number, or None (JSON null) if it is infinite or NaN."""
     return float(number) if math.isfinite(number) else None
 
 
 def plain(value: Any) -> Any:
-    """`value` with numpy types, tuples and non-finite numbers replaced by what JSON has."""
+    """`value` with numpy types, tuples and non-finite numbers replaced by JSON equivalents."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):

@@ -1,4 +1,4 @@
-"""The solver contract: what a solver is, what is known of it, how it is made by name and what it may give back."""
+"""The solver contract: what a solver is, its facts, making one by name, and checking its answers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -33,63 +33,63 @@ __all__ = [
 register = register_solver
 
 RELATIVE_ROUNDING = 1e-12
-"""Part of |objective| by which two ways of computing it may differ, beside the rounding of evaluating it."""
+"""Share of |objective| by which two evaluations may differ, beyond their rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Solver:
-    """What every solver here is: a frozen dataclass whose fields are its options, all JSON-able, and one method.
+    """The base class of solvers: a frozen dataclass whose fields are its options, all JSON-able.
 
-    A subclass sets the facts that differ from those below, as plain assignments without a type, so that none
-    becomes an option, and writes `search`. `solve` does what is the same for all.
+    A subclass overrides the facts below by plain assignments without a type annotation, so that none
+    becomes an option, and implements `search`. `solve` does what all solvers have in common.
     """
 
     name: ClassVar[str] = ""
     modes: ClassVar[frozenset[str]] = frozenset({"select", "refit"})
-    """The modes it handles itself; a block in mode refit reaches one that only selects over a bridge."""
+    """Modes it solves itself; if that is only select, a bridge refits its masks in mode refit."""
     preferred_mode: ClassVar[Mode | None] = None
-    """The mode in which a run uses it where none is asked for; none: the first that it handles."""
+    """The mode in which a run uses it if none is requested; None: the first it handles."""
     exact: ClassVar[bool] = False
     """Whether it proves optimality when given time."""
     stochastic: ClassVar[bool] = False
     """Whether its answer depends on the seed."""
     baseline: ClassVar[bool] = False
-    """Whether its own answer is what comes back: magnitude pruning is not looked at, only a start that is given."""
+    """Whether to return its own answer even if magnitude pruning is better; only a given start mask is compared."""
     whole_at_limit: ClassVar[bool] = False
-    """Whether a limit leaves a whole answer of its method, as of one that samples: feasible, not time_limit."""
+    """Whether its answer is complete when a limit ends it, as for samplers: status feasible, not time_limit."""
     takes: ClassVar[frozenset[type]] = frozenset({Count})
-    """How a block may say what it keeps: the types of `block.keeping` that it honours."""
+    """Types of `block.keeping` that it satisfies."""
     whole_layers: ClassVar[bool] = False
-    """Whether it takes a `RowsForm`, a layer whose rows share one Hessian."""
+    """Whether it takes a `RowsForm`: a layer whose rows share one Hessian."""
     requires: ClassVar[tuple[str, ...]] = ()
     """Import names of the packages that only it needs."""
     install: ClassVar[str] = "pip install prunebench"
-    """The command that brings them."""
+    """The command that installs them."""
     max_size: ClassVar[int | None] = None
-    """The largest p; none where there is no limit."""
+    """The largest p; None: no limit."""
     reference: ClassVar[str] = ""
-    """The paper."""
+    """The paper it implements."""
     miniature: ClassVar[bool] = True
-    """Whether a small block may be solved before the clock starts (`core.warm`): no job on a device may."""
+    """Whether a small block may be solved before the clock starts (`core.warm`); False if jobs go to a device."""
     miniature_size: ClassVar[int] = 8
-    """Weights of that block: more where eight do not go through all of its code."""
+    """Weights of that block; more if eight do not reach all of its code."""
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
-        """The reason, with its remedy, why this block is not accepted; "" accepts it."""
+        """Why this block is not accepted, with the remedy; "" if it is."""
         return ""
 
     def warm_up(self, block: BlockProblem) -> None:
-        """Load and compile what solving a miniature of the block does not reach."""
+        """Load and compile code that solving a miniature of the block does not reach."""
 
     def settle(self, best: Incumbent) -> Stop:
-        """What is said of a block with one feasible mask, which `best` holds."""
+        """The stop for a block with only one feasible mask, which `best` holds."""
         return Stop.finished("there is one feasible mask")
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """Offer masks to `best` until the search or the budget ends, and say why it ended.
+        """Offer masks to `best` until the search or the budget ends, and return why it ended.
 
-        best : holds the block, the budget and its clock, and what the answer is made of: the best mask offered,
-               bounds, details, timings. It begins with `block.incumbent`, in a baseline with a start that is given
+        best : holds the block, the budget with its clock, and all parts of the answer: best mask, bounds, details,
+               timings. It starts with `block.incumbent`; for a baseline, only if the block has a start mask
         rng : the only source of randomness
         """
         raise NotImplementedError(f"solver {self.name!r} has no method search")
@@ -98,7 +98,7 @@ class Solver:
     def solve(
         self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
     ) -> Solution:
-        """The best that `search` offered, never worse than the start; after a limit or Ctrl-C the best so far."""
+        """The best mask that `search` offered, never worse than the start, also after a limit or Ctrl-C."""
         best = Incumbent(block, budget, progress)
         try:
             stop = _searched(self, best, rng)
@@ -122,31 +122,31 @@ def _searched(solver: Solver, best: Incumbent, rng: np.random.Generator) -> Stop
 
 @runtime_checkable
 class SolverLike(Protocol):
-    """What is asked of a solver: a `Solver`, or any object that has these. `facts` knows what else it may say."""
+    """The minimal interface of a solver: a `Solver`, or any object with these members. Further facts: `facts`."""
 
     @property
     def name(self) -> str:
-        """How it is called."""
+        """Its name."""
         ...
 
     @property
     def modes(self) -> frozenset[str]:
-        """The modes it handles itself."""
+        """The modes it solves itself."""
         ...
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
-        """The reason, with its remedy, why this block is not accepted; "" accepts it."""
+        """Why this block is not accepted, with the remedy; "" if it is."""
         ...
 
     def solve(
         self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
     ) -> Solution:
-        """A feasible solution, never worse than `block.incumbent`; random numbers only from `rng`."""
+        """A feasible solution, never worse than `block.incumbent`; randomness only from `rng`."""
         ...
 
 
 class Facts(NamedTuple):
-    """What is known of a solver before it solves anything; what each means is said in `Solver`."""
+    """What is known of a solver before it solves; `Solver` explains each fact."""
 
     name: str
     modes: frozenset[str]
@@ -164,25 +164,25 @@ class Facts(NamedTuple):
 
     @property
     def quotas(self) -> bool:
-        """Whether it honours a quota."""
+        """Whether it satisfies quotas."""
         return Quota in self.takes
 
 
 def facts(solver: "SolverLike | type[Any]") -> Facts:
-    """The facts of a solver or of its class. One that leaves some out, being no `Solver`, has that class's defaults.
+    """The facts of a solver or its class; facts that it lacks have the defaults of `Solver`.
 
-    A solver whose facts depend on its options says them itself, in a property `facts`.
+    A solver whose facts depend on its options has a property `facts`.
     """
     own = getattr(solver, "facts", None)
     if isinstance(own, Facts):
         return own
     found = Facts(*(getattr(solver, name, getattr(Solver, name)) for name in Facts._fields))
-    # a solver that was written before `takes` says `quotas`
+    # solvers older than `takes` have `quotas` instead
     return found._replace(takes=frozenset({Count, Quota})) if getattr(solver, "quotas", False) else found
 
 
 def make_solver(solver: "str | SolverLike", options: Mapping[str, Any] | None = None) -> SolverLike:
-    """A solver by registered name and options, or the object itself.
+    """A solver by registered name and options, or the given object itself.
 
     Raises
     ------
@@ -199,7 +199,7 @@ def make_solver(solver: "str | SolverLike", options: Mapping[str, Any] | None = 
 
 
 def refused(name: str, block: BlockProblem, refusal: str | Refusal) -> SolverRefused:
-    """The error that tells a solver's refusal of a block."""
+    """The error that reports a solver's refusal of a block."""
     told = refusal if isinstance(refusal, Refusal) else Refusal(refusal)
     return SolverRefused(
         f"solver {name!r} refuses {block.name} (p={block.p}, keep={block.keep}): {told.reason}", told.reason, told.kind
@@ -207,7 +207,7 @@ def refused(name: str, block: BlockProblem, refusal: str | Refusal) -> SolverRef
 
 
 def require_taken(solver: SolverLike, block: BlockProblem) -> None:
-    """Raise SolverRefused where a solver takes no quota or no whole layer and the block has or is one."""
+    """Raise SolverRefused if the block has a quota or is a whole layer and the solver does not take that."""
     known = facts(solver)
     if type(block.keeping) not in known.takes:
         what = "keeps a plain count" if block.quota is None else f"has a quota of {block.quota.counts.size} groups"
@@ -233,9 +233,9 @@ def verified(block: BlockProblem, solution: Solution, solver_name: str) -> Solut
 
     Raises
     ------
-    SolverFault   an infeasible mask or weights, an objective that is not the block's, a bound above
-                  the objective, "optimal" beside a bound that does not prove it (core.optimality), or an
-                  answer worse than the start
+    SolverFault   an infeasible mask, weights that do not match it, an objective that is not the block's, a
+                  bound above the objective, "optimal" with a bound that does not prove it (core.optimality),
+                  or an answer worse than the start
     """
     try:
         objective = block.evaluate(solution.weights, solution.mask)
@@ -268,5 +268,5 @@ def verified(block: BlockProblem, solution: Solution, solver_name: str) -> Solut
 
 
 def _rounding(block: BlockProblem, objective: float, solution: Solution) -> float:
-    """How far two honest evaluations of the solution's weights may lie apart."""
+    """How far two correct evaluations of the solution's weights may differ."""
     return block.form.rounding_of(solution.weights) + RELATIVE_ROUNDING * abs(objective)

@@ -1,4 +1,4 @@
-"""Why a search stopped, as a value, and the one question that every loop asks: why stop now?"""
+"""Why a search stopped, as a value, and the stop check that every loop calls."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,48 +6,48 @@ from enum import StrEnum
 
 
 class StopKind(StrEnum):
-    """What ended a search. TIME, EVALUATIONS and GAP are parts of the budget."""
+    """What ended a search. TIME, EVALUATIONS and GAP are limits of the budget."""
 
     TIME = "time"
     EVALUATIONS = "evaluations"
     GAP = "gap"
     FINISHED = "finished"
-    """The search came to its own end."""
+    """The search was complete."""
     INTERRUPTED = "interrupted"
     """The user stopped it."""
     FAILED = "failed"
-    """Something broke on the way; the best of what came before is kept."""
+    """An error ended it; the best answer so far is kept."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a search stopped. kind : for programs;  text : for people, read by no program."""
+    """Why a search stopped. kind : for programs;  text : for people; no program reads it."""
 
     kind: StopKind
     text: str
 
     @staticmethod
     def finished(text: str) -> "Stop":
-        """The search came to its own end."""
+        """The stop of a complete search."""
         return Stop(StopKind.FINISHED, text)
 
     @property
     def at_limit(self) -> bool:
-        """Whether the time or the evaluations of the budget are used."""
+        """Whether the budget's time or evaluations are used up."""
         return self.kind in (StopKind.TIME, StopKind.EVALUATIONS)
 
     def also(self, words: str) -> "Stop":
-        """The same, and something more to say."""
+        """The same stop with further words in its text."""
         return Stop(self.kind, f"{self.text}; {words}")
 
 
 INTERRUPTED = Stop(StopKind.INTERRUPTED, "interrupted")
-"""What Ctrl-C is."""
+"""The stop after Ctrl-C."""
 
 StopCheck = Callable[[float], Stop | None]
-"""Given the evaluations made so far, as the caller counts them: why to stop now, or None to go on."""
+"""Takes the evaluations so far, as the caller counts them; returns why to stop now, or None to go on."""
 
 
 def never(spent: float = 0.0) -> Stop | None:
-    """The check that lets every search run to its own end."""
+    """A stop check that never stops."""
     return None

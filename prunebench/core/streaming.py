@@ -1,4 +1,4 @@
-"""The back-solve for a factor that is larger than memory: column chunks of a mapped file, never the whole support."""
+"""Refits with a factor larger than memory: read from a mapped file in column chunks, never a whole support."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ import numpy as np
 from prunebench.core.arrays import Factor, FloatArray, IndexArray
 
 CHUNK_BYTES = 64 * 2**20
-"""Columns, widened to float64, that are held at a time."""
+"""Bytes of columns held at a time, in float64."""
 COPY_BYTES = 512 * 2**20
-"""A support of a mapped factor whose columns take more than this is streamed instead of copied."""
+"""Largest size of a support's columns that are copied out of a mapped factor; larger ones are streamed."""
 
 
 def step_on_support(
@@ -17,13 +17,13 @@ def step_on_support(
 ) -> FloatArray:
     """The step d that minimises linear'd + 1/2 ‖residual + A_S d‖² + 1/2 d' diag(ridge) d. -> float64 (k,)
 
-    As `linalg.push_through`, in two passes over the support's columns: I + A_S diag(1/ridge) A_S' is
-    added up in float64, so no refinement is needed.
+    As `linalg.push_through`, in two passes over the support's columns. I + A_S diag(1/ridge) A_S' is
+    summed in float64, so no refinement is needed.
 
     Parameters
     ----------
     factor : float32 or float64 (n, p)    may be a mapped file
-    support : int64 (k,)                  rising, so that the file is read forwards
+    support : int64 (k,)                  ascending, so that the file is read forwards
     ridge : float64 (k,)                  positive
     linear : float64 (k,);  residual : float64 (n,)
     """

@@ -1,7 +1,7 @@
-"""What of a request may run code that is not installed here: import paths, executables, a scheduler elsewhere.
+"""Finds parts of a request that may run code from elsewhere: import paths, executables, remote schedulers.
 
-Who types a command means it. A run directory may come from a stranger, so what its run.json names is
-refused on resuming unless the user says that it is trusted.
+A command typed by the user is trusted. A run directory may come from a stranger, so `resume` refuses what its
+run.json names unless the user says that it is trusted.
 """
 
 import dataclasses
@@ -15,10 +15,10 @@ from prunebench.core.recovery import parts_of
 from prunebench.core.registry import COORDINATORS, PROBLEMS, RECOVERIES, SOLVERS
 
 RUNS_CODE = "runs_code"
-"""Key in a field's metadata: a function of the option's value that says whether that names code."""
+"""Metadata key of a field: a function that tells whether a value of the option names code."""
 
 IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
-"""Text of the form module.path:name."""
+"""A text of the form module.path:name."""
 
 
 def is_import_path(value: Any) -> bool:
@@ -27,16 +27,16 @@ def is_import_path(value: Any) -> bool:
 
 
 def is_path(value: Any) -> bool:
-    """Whether a value is a text that may be the path of a file and not a plain name."""
+    """Whether a value is a text that may be a file path rather than a plain name."""
     return isinstance(value, str) and re.fullmatch(r"[\w-]*", value) is None
 
 
 def named_code(request: Mapping[str, Any]) -> list[str]:
-    """Those parts of a pruning run's or a comparison's request that name code, as NAME=VALUE."""
+    """The parts of a pruning or comparison request that name code, as NAME=VALUE."""
     found: list[str] = []
     executor = request.get("executor")
     if isinstance(executor, str) and executor.startswith("dask"):
-        # messages of a scheduler are unpickled, which runs what they say
+        # a scheduler's messages are unpickled, which can run any code
         found.append(f"executor={executor}")
     choices = request.get("solvers") if request.get("kind") == "compare" else None
     pairs: list[tuple[Any, Any, Any]] = [(PROBLEMS, request.get("problem"), request.get("problem_options"))]
@@ -44,7 +44,7 @@ def named_code(request: Mapping[str, Any]) -> list[str]:
         pairs.append((SOLVERS, request.get("solver"), request.get("solver_options")))
         pairs.append((COORDINATORS, request.get("coordinator"), request.get("coordinator_options")))
     else:
-        # An object's words are no path: nothing is made of them.
+        # an object's repr cannot be resumed, so it runs nothing
         named = [choice for choice in choices if not choice.get("is_object")]
         pairs += [(SOLVERS, choice.get("name"), choice.get("options")) for choice in named]
     pairs += [(RECOVERIES, *parts_of(text)) for text in request.get("recover") or () if isinstance(text, str)]
@@ -57,13 +57,13 @@ def named_code(request: Mapping[str, Any]) -> list[str]:
 
 
 def require_trust(request: Mapping[str, Any], source: object, remedy: str) -> None:
-    """Refuse a request out of a file that names code.
+    """Refuse a request read from a file that names code.
 
-    source : the run directory;  remedy : the command that says that it is trusted
+    source : the run directory;  remedy : the command that declares it trusted
 
     Raises
     ------
-    InvalidInput
+    InvalidInput   with the parts that name code and the remedy
     """
     if found := named_code(request):
         raise InvalidInput(
@@ -73,7 +73,7 @@ def require_trust(request: Mapping[str, Any], source: object, remedy: str) -> No
 
 
 def _marked(cls: type, options: Mapping[str, Any]) -> Iterator[str]:
-    """Options of one class that name code: the marked ones, and import paths in classes that are not ours."""
+    """Options of a class that name code: marked ones, and import paths if the class is not prunebench's own."""
     own = cls.__module__.startswith("prunebench.")
     fields = {option_name(item): item for item in dataclasses.fields(cls)}
     for name, value in options.items():

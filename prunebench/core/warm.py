@@ -1,8 +1,8 @@
-"""A time limit is time for solving: what a solver has to import and to compile is done before its clock starts.
+"""Warm-up: imports and compilation happen before a solver's clock starts, as a time limit is for solving only.
 
-Libraries take up to seconds to import and compiled loops up to half a minute to compile where no earlier process
-left them in numba's cache. Before the first solve with a limit, a process solves a miniature of the block: eight
-weights or so of the same mode, curvature, precision and kind of quota, so that the same code runs.
+Libraries can take seconds to import, and compiled loops half a minute to compile if numba's cache is empty.
+Before the first solve with a limit, a process therefore solves a miniature of the block: about eight weights of
+the same mode, curvature, precision and kind of quota, so that the same code runs.
 """
 
 from dataclasses import is_dataclass, replace
@@ -20,20 +20,20 @@ from prunebench.core.solution import Budget
 from prunebench.core.solver import Solver, SolverLike, facts
 
 SIZE = Solver.miniature_size
-"""Weights of a miniature: with so many nearly every solver goes through all of its parts."""
+"""Weights of a miniature: nearly every solver then runs through all of its code."""
 EVALUATIONS = 2000
-"""Budget of a miniature's solve: it ends those that would go on for as long as they may."""
+"""Evaluations allowed on a miniature: ends solvers that would use any budget up."""
 SIZE_CLASSES = (1024, 2048, 4096)
-"""Numbers of weights beyond which some solver takes other code: descents at the first two, anneals at the last."""
+"""Block sizes beyond which some solver uses other code: descents at the first two, annealers at the last."""
 
 _done: set[tuple[Any, ...]] = set()
 
 
 def warm_up(solver: SolverLike, block: BlockProblem) -> float:
-    """Load and compile what `solver` needs for blocks of this kind, once in each process. -> seconds it took
+    """Load and compile what `solver` needs for blocks of this kind, once per process. -> seconds it took
 
-    A solver may have a `warm_up(block)` of its own, for what a miniature does not reach, or ask for a larger one by
-    `miniature_size`; one that says `miniature = False`, since it sends jobs to a device, is given none.
+    A solver may have its own `warm_up(block)` for code that a miniature does not reach, or set `miniature_size` to
+    get a larger one. Solvers with `miniature = False`, which send jobs to a device, get none.
     """
     key = _kind(solver, block)
     if block.settled or key in _done:
@@ -48,13 +48,13 @@ def warm_up(solver: SolverLike, block: BlockProblem) -> float:
         if hasattr(solver, "warm_up"):
             solver.warm_up(block)
     except PrunebenchError:
-        # whatever is wrong, the solve that follows meets it and says it of the block that was asked for
+        # the real solve will raise the same error, then about the user's own block
         pass
     return perf_counter() - started
 
 
 def miniature(block: BlockProblem, most: int = SIZE) -> BlockProblem:
-    """A small block of the same mode, kind of curvature, precision and kind of quota, with numbers of its own."""
+    """A small random block of the same mode, kind of curvature, precision and kind of quota."""
     size = min(most, block.p - block.p % 2) if block.p > 1 else 1
     rng = np.random.default_rng(0)
     weights = rng.normal(size=size)
@@ -68,7 +68,7 @@ def miniature(block: BlockProblem, most: int = SIZE) -> BlockProblem:
     elif block.form.factor is not None:
         rows = max(1, min(block.form.factor.shape[0], size // 2))
         factor = rng.normal(size=(rows, size)).astype(block.form.factor.dtype)
-        # compiled code is made anew for each order in memory
+        # numba compiles separately for each memory order
         factor = factor if block.form.factor.flags.c_contiguous else np.asfortranarray(factor)
         form = QuadraticForm(factor=factor, **terms)
     else:
@@ -92,6 +92,6 @@ def _kind(solver: Any, block: BlockProblem) -> tuple[Any, ...]:
         f"factor {factor.dtype} {factor.flags.c_contiguous}"
     )  # fmt: skip
     large = tuple(block.p > size for size in SIZE_CLASSES)
-    # of other objects the text holds an address, not options
+    # the repr of other objects holds an address, not options
     options = repr(solver) if is_dataclass(solver) else ""
     return type(solver), options, block.mode, curvature, block.keeping.one_count, large

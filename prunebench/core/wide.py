@@ -1,6 +1,6 @@
-"""Products of a float32 matrix with float64 vectors, every term and sum in float64, in one pass over the matrix.
+"""Products of a float32 matrix with float64 vectors, accumulated in float64, in one pass over the matrix.
 
-Widening the matrix first, as numpy has to, writes and reads it again at twice the size.
+numpy would first convert the matrix, writing and reading it again at twice the size.
 """
 
 import numpy as np
@@ -12,9 +12,9 @@ from prunebench.core.arrays import FloatArray
 Narrow = npt.NDArray[np.float32]
 
 COLUMN_BLOCK = 2048
-"""Columns whose sums stay in the fast cache."""
+"""Columns whose sums fit the fast cache."""
 SUMS = {"reassoc", "contract"}
-"""The compiler may sum in another order: the error is that of any order, and infinities stay what they are."""
+"""The compiler may reorder sums: the error bounds used hold for any order, and infinities are preserved."""
 
 
 @njit(cache=True, nogil=True, fastmath=SUMS)
