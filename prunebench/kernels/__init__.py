@@ -1,1 +1,1 @@
-"""What two or more solver families use, in folders named by their mathematics; numba is imported when one runs."""
+"""Code shared by several solver families, in folders named by their mathematics; numba is imported only when used."""

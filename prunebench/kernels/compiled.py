@@ -1,7 +1,7 @@
-"""How kernels are compiled, and short loops in place of numba's array functions, which take long to compile.
+"""How kernels are compiled, and short loops that replace numba's array functions, which compile slowly.
 
-The first `a[:] = b` between arrays costs a process 3 CPU seconds and a stable argsort 2: each brings in numba's own
-code for arrays of any shape, and for the messages it may raise. A loop takes a tenth of a second.
+The first `a[:] = b` between arrays costs a process 3 CPU seconds and a stable argsort 2, because each brings in
+numba's general code for arrays of any shape and its error messages. A loop takes a tenth of a second.
 """
 
 from collections.abc import Callable
@@ -14,31 +14,31 @@ from numba import njit
 from prunebench.core.arrays import FloatArray, IndexArray
 
 FAST = {"reassoc", "contract", "nsz"}
-"""What LLVM may do to sums so that they become vector instructions: reorder them, fuse multiply and add, ignore the
-sign of zero. NaN and infinity keep their meaning."""
+"""What LLVM may do to vectorise sums: reorder them, fuse multiply and add, ignore the sign of zero. NaN and infinity
+keep their meaning."""
 
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 Row: TypeAlias = Any
-"""One row of a structured array, with its fields as attributes: numbers that compiled functions change for each other.
-In Python they are keys."""
+"""One row of a structured array: numbers that compiled functions pass to each other and change. Fields are attributes
+in compiled code and keys in Python."""
 ZERO: Any = np.int64(0)
-"""0 as an argument: given a number that is written out, numba compiles a function anew for that very number."""
+"""0 as an argument: for a literal number, numba would compile the function anew."""
 ONE: Any = np.int64(1)
-"""1 as an argument."""
+"""1 as an argument, for the same reason."""
 
 
 def compiled(*, fast: bool = False, inner: bool = False, allocates: bool = False) -> Callable[[Kernel], Kernel]:
-    """Decorator of a kernel: kept on disk, without the interpreter lock, and with IEEE division by zero.
+    """Decorator of a kernel: cached on disk, without the interpreter lock, and with IEEE division by zero.
 
     fast : sums in any order (FAST)
-    inner : called from compiled code alone; Python cannot call it, and it compiles faster
-    allocates : makes arrays, by np.empty say, or takes those that a function it calls has made. Others only borrow
-        their arguments, so references need not be counted, which took a third of a select node's time. numba refuses
-        to compile one that makes an array and does not say so; one that is given a new array would leak it, and views
-        that one without it gives back are for callers without it
+    inner : called from compiled code only, not from Python; compiles faster
+    allocates : makes arrays, for example by np.empty, or receives arrays made by functions it calls. Kernels without it
+        skip reference counting, which took a third of a select node's time: numba refuses to compile them if they make
+        an array; one that receives a new array would leak it, and only kernels of the same kind may use a
+        view that it returns
     """
-    # the last three are options of numba's that its own type hints leave out
+    # numba's type hints lack the last three options
     options: dict[str, Any] = {
         "cache": True, "error_model": "numpy", "nogil": True, "fastmath": FAST if fast else False,
         "_nrt": allocates, "no_cpython_wrapper": inner, "no_cfunc_wrapper": True,
@@ -48,10 +48,9 @@ def compiled(*, fast: bool = False, inner: bool = False, allocates: bool = False
 
 
 def merged(function: Kernel) -> Kernel:
-    """Decorator of a part of one large function, called in one place: compiled as if written out there, with the large
-    function's options.
+    """Decorator of a part of a larger function, called in one place: inlined there, with that function's options.
 
-    A function of its own is compiled for itself, and again with all that call it, directly or not.
+    A separate function would be compiled by itself, and again with every direct or indirect caller.
     """
     decorated: Any = njit(inline="always", error_model="numpy", nogil=True)(function)
     return decorated  # type: ignore[no-any-return]
@@ -81,7 +80,7 @@ def fill(out: npt.NDArray[Any], value: float) -> None:
 
 @compiled(inner=True)
 def largest(values: FloatArray) -> int:
-    """The position of the largest entry, the first of equals. (n,), n >= 1"""
+    """The position of the largest entry, the first if several are equal. (n,), n >= 1"""
     best = 0
     for i in range(1, values.size):
         if values[i] > values[best]:
@@ -91,7 +90,7 @@ def largest(values: FloatArray) -> int:
 
 @compiled(inner=True, allocates=True)
 def sort_positions(key: FloatArray, order: IndexArray) -> None:
-    """Write to `order` (n,) the positions of key (n,) by rising value, equals in their own order: a merge sort."""
+    """Write to `order` (n,) the positions that sort key (n,) in ascending order: a stable merge sort."""
     n = key.size
     spare = np.empty(n, np.int64)
     for i in range(n):

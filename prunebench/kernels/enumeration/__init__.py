@@ -1,1 +1,1 @@
-"""The masks with exactly `keep` ones, numbered, and their objectives."""
+"""Enumeration of the masks with exactly `keep` ones, and their objectives."""

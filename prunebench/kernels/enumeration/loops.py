@@ -1,7 +1,7 @@
 """Compiled loops of the subspace simulator. A state is float64 (N, 2): real and imaginary part, contiguous.
 
-In the reverse pass the state and its adjoint travel together as float64 (N, 4), so that one pair of
-row numbers fetches both.
+The reverse pass stores the state and its adjoint together as float64 (N, 4), so that each pair of row
+numbers is read once for both.
 """
 
 from collections.abc import Callable
@@ -18,10 +18,10 @@ Table = NDArray[np.int32]
 
 
 def packed(function: Callable[..., Any]) -> Any:
-    """`njit` for loops over short rows: the row's numbers share vector instructions, which halves the time.
+    """`njit` for loops over short rows: numbers of one row share vector instructions, which halves the time.
 
-    Numba leaves LLVM's straight-line vectorizer off unless an environment variable is set for all it
-    compiles; here it is on while this one function is.
+    Numba switches LLVM's straight-line vectorizer off, except by an environment variable for all it compiles;
+    here it is on for this one function.
     """
     config: Any = numba.core.config
     compiled: Any = njit(cache=True, fastmath=True)(function)
@@ -41,7 +41,7 @@ def packed(function: Callable[..., Any]) -> Any:
 
 @njit(cache=True)
 def enumerate_states(p: int, keep: int, count: int) -> Whole:
-    """All integers below 2^p with `keep` bits set, rising (Gosper's successor). -> int64 (count,)"""
+    """All integers below 2^p with `keep` bits set, ascending (Gosper's successor). -> int64 (count,)"""
     states = np.empty(count, dtype=np.int64)
     state = (1 << keep) - 1
     for row in range(count):
@@ -55,9 +55,9 @@ def enumerate_states(p: int, keep: int, count: int) -> Whole:
 
 @njit(cache=True)
 def pair_tables(states: Whole, pairs: Whole, count: int) -> tuple[Table, Table]:
-    """Rows with bit i set and j clear, and rows with the two exchanged, for every pair. -> two int32 (E, count)
+    """For each pair (i, j): rows with bit i set and j clear, and the rows with both exchanged. -> two int32 (E, count)
 
-    Both lists rise with the remaining bits, so the t-th of one is the partner of the t-th of the other.
+    Both lists ascend by the remaining bits, so their t-th entries are partners.
     """
     size = pairs.shape[0] * count
     first = np.empty(size + 1, dtype=np.int32)
@@ -66,7 +66,7 @@ def pair_tables(states: Whole, pairs: Whole, count: int) -> tuple[Table, Table]:
         one, two = pairs[e, 0], pairs[e, 1]
         a, b = e * count, e * count
         for row in range(states.size):
-            # Without branches: a row that does not count is overwritten by the next, in the end by the next pair's.
+            # without branches: a row that does not count is overwritten by the next, at the end by the next pair's
             left, right = (states[row] >> one) & 1, (states[row] >> two) & 1
             first[a] = row
             second[b] = row
@@ -107,7 +107,7 @@ def weighted_phase_factors(energies: Real, gamma: float, states: Whole, angles: 
 
 @njit(cache=True, fastmath=True)
 def weight_slopes(both: Real, states: Whole, p: int) -> Real:
-    """2 Im⟨adjoint|nᵢ|state⟩ with nᵢ bit i of a state, for every weight; summed byte by byte. -> float64 (p,)"""
+    """2 Im⟨adjoint|nᵢ|state⟩ for every weight i, nᵢ being bit i of a state; summed byte by byte. -> float64 (p,)"""
     count = (p + 7) // 8
     sums = np.zeros((count, 256))
     for row in range(both.shape[0]):
@@ -135,7 +135,7 @@ def turn(state: Real, factors: Real, sign: float) -> None:
 
 @packed
 def apply_pairs(state: Real, first: Table, second: Table, beta: float) -> None:
-    """state ← Π_e exp(−i·beta·X_e)·state, X_e exchanging the rows of pair table e, factors in table order."""
+    """state ← Π_e exp(−i·beta·X_e)·state, where X_e exchanges the rows of pair table e; factors in table order."""
     c, s = np.cos(beta), np.sin(-beta)
     for e in range(first.shape[0]):
         for t in range(first.shape[1]):
@@ -149,9 +149,9 @@ def apply_pairs(state: Real, first: Table, second: Table, beta: float) -> None:
 
 @packed
 def undo_pairs(both: Real, first: Table, second: Table, beta: float) -> float:
-    """Undo `apply_pairs` on the state and its adjoint; returns 2 Σ_e Im⟨adjoint|X_e|state⟩ on the way."""
+    """Undo `apply_pairs` on the state and its adjoint; returns 2 Σ_e Im⟨adjoint|X_e|state⟩, gathered on the way."""
     c, s = np.cos(beta), np.sin(beta)
-    # Four sums and not one: each is a chain of additions that waits for nothing but itself.
+    # four independent sums, since in one each addition would wait for the one before
     one = two = three = four = 0.0
     for e in range(first.shape[0] - 1, -1, -1):
         for t in range(first.shape[1]):
@@ -175,9 +175,9 @@ def undo_pairs(both: Real, first: Table, second: Table, beta: float) -> float:
 
 @njit(cache=True, fastmath=True)
 def apply_uniform(state: Real, beta: float) -> float:
-    """state ← exp(−i·beta·|D⟩⟨D|)·state with D the uniform superposition: rank one, one pass over the rows.
+    """state ← exp(−i·beta·|D⟩⟨D|)·state, D the uniform superposition: a rank-one update in one pass.
 
-    For the (N, 4) state with its adjoint, both are moved. Returns 2 Im⟨adjoint|D⟩⟨D|state⟩, 0 for a lone state.
+    A state with its adjoint, (N, 4), has both updated. Returns 2 Im⟨adjoint|D⟩⟨D|state⟩, 0 without adjoint.
     """
     rows = state.shape[0]
     c, s = np.cos(beta) - 1.0, -np.sin(beta)

@@ -1,12 +1,12 @@
-"""What rounding can have hidden in an enumeration's values, bounded for every mask at once.
+"""Bounds on the rounding errors of an enumeration's values, valid for every mask at once.
 
-An enumeration computes a mask's cost as base + factor·v. Here is how low the exact cost can be where v is at
-least a given number: v − (fixed + root·√v + share·v), in the enumeration's units.
+An enumeration computes a mask's cost as base + factor·v. If the computed v is at least a given number, the exact
+one is at least v − (fixed + root·√v + share·v), in the enumeration's units.
 
-Elimination is backward stable: v is the exact value of a matrix and a vector whose entries are off by a few
-units of rounding of their size (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., Theorem
-10.3). With q = max_x 2w'x − x'Px, entries off by ε and η change q by at most 2η‖x‖₁ + ε‖x‖₁², and
-‖x‖₁² <= r q/λ for r entries and a lowest eigenvalue of at least λ.
+Elimination is backward stable: v is the exact value for a matrix and a vector whose entries have relative
+errors of a few units of rounding (Higham, Accuracy and Stability of Numerical Algorithms, 2nd ed., Theorem
+10.3). With q = max_x 2w'x − x'Px, entry errors ε (of P) and η (of w) change q by at most 2η‖x‖₁ + ε‖x‖₁²,
+and ‖x‖₁² <= r q/λ for r entries and a lowest eigenvalue of at least λ.
 """
 
 import math
@@ -19,15 +19,14 @@ from prunebench.core.balls import UNIT
 from prunebench.core.block import BlockProblem
 
 SAFE = 1.05
-"""Covers what rounding does to the bounds themselves, which are sums of positive numbers."""
+"""Covers the rounding of the bounds themselves, which are sums of positive numbers."""
 
 
 @dataclass(frozen=True)
 class Doubt:
-    """Exact costs from computed values: cost >= base + factor·(v − fixed − root·√v − share·v).
+    """Bounds exact costs by computed values: cost >= base + factor·(v − fixed − root·√v − share·v).
 
-    base : in the block's units, itself a lower bound;  factor : positive
-    ready : whether anything is proved
+    base : a lower bound, in the block's units;  factor : positive
     """
 
     base: float
@@ -36,11 +35,11 @@ class Doubt:
     root: float = 0.0
     share: float = 0.0
     positive: bool = False
-    """Whether exact values are known not to be negative, so that the base alone is a bound."""
+    """Whether exact values cannot be negative, so that `base` alone is a bound."""
 
     @property
     def ready(self) -> bool:
-        """Whether computed values say anything about exact costs."""
+        """Whether computed values imply any bound on exact costs."""
         return math.isfinite(self.base) and math.isfinite(self.fixed + self.root) and self.share < 0.5
 
     def least(self, value: float) -> float:
@@ -51,7 +50,7 @@ class Doubt:
         turn = (self.root / (2.0 * (1.0 - self.share))) ** 2 if self.root else 0.0
         least = held - self.fixed
         if self.root or self.share:
-            # lowest of v − root·√v − share·v from `held` on
+            # minimum of v − root·√v − share·v over v >= held
             at = max(held, turn)
             least = at - self.root * math.sqrt(at) - self.share * at
         if self.positive:
@@ -60,7 +59,7 @@ class Doubt:
         return bound - 4.0 * UNIT * (abs(bound) + abs(self.base))
 
     def limit(self, objective: float) -> float:
-        """A computed value from which on every mask costs at least `objective`."""
+        """A computed value at and above which every mask costs at least `objective`."""
         if not self.ready:
             return math.inf
         target = (objective - self.base) / self.factor
@@ -73,20 +72,20 @@ class Doubt:
 
 
 def select_doubt(block: BlockProblem, base: float) -> Doubt:
-    """Sums of a QUBO's terms, from zero or from the dense point: each is bounded by what it is made of."""
+    """Doubt for sums of a QUBO's terms, from zero or from the dense point; bounded by the sizes of the terms."""
     form = block.form
     sizes = np.sqrt(form.entry_sizes**2 + form.ridge)
     reach = np.abs(block.dense_weights) + np.abs(form.centre)
     along = float(sizes @ reach)
     size = abs(form.constant) + float(np.abs(form.linear) @ reach) + along**2
     rows = block.p if form.factor is None else form.factor.shape[0]
-    # entries of n terms, rows of p, and two additions a level for every term
+    # entries sum n terms, rows p, and each level adds two per term
     fixed = SAFE * (8.0 * (rows + block.p + 8) * UNIT * size + form.formed_error * along**2)
     return Doubt(base, 1.0, fixed=fixed if math.isfinite(fixed) else math.inf)
 
 
 def kept_doubt(block: BlockProblem, scale: FloatArray) -> Doubt:
-    """v = −s_S'(H_SS)⁻¹s_S from f(0), with H scaled by `scale` (p,) from both sides, near unit diagonal."""
+    """Doubt for v = −s_S'(H_SS)⁻¹s_S, counted from f(0); `scale` (p,) brings H near unit diagonal."""
     form, keep = block.form, block.keep
     value, _ = form.enclosure(np.zeros(block.p))
     base, floor, lowest = float(value.lower()), form.strong_convexity, form.lower_bound()
@@ -106,9 +105,9 @@ def kept_doubt(block: BlockProblem, scale: FloatArray) -> Doubt:
 def pruned_doubt(
     block: BlockProblem, matrix: FloatArray, slope: FloatArray, scale: FloatArray, inverse: FloatArray
 ) -> Doubt:
-    """v = w_R'(P_RR)⁻¹w_R with P the inverse of H at unit diagonal and w = Ps, from the unconstrained minimum.
+    """Doubt for v = w_R'(P_RR)⁻¹w_R, counted from the unconstrained minimum; P = H⁻¹ at unit diagonal, w = Ps.
 
-    The inverse is checked by its residual: with R = I − CP̂, P − P̂ = PR.
+    The computed inverse P̂ is checked by its residual: with R = I − CP̂, P − P̂ = PR.
     """
     form, p, pruned = block.form, block.p, block.p - block.keep
     base = form.lower_bound()
@@ -125,7 +124,7 @@ def pruned_doubt(
     rounded = 4.0 * (pruned + 4) * UNIT
     largest = float(inverse.diagonal().max())
     entries = SAFE * (wrong + rounded * largest)
-    # the largest eigenvalue of C is at most its trace
+    # the largest eigenvalue of C is at most its trace, which is p
     lowest = 1.0 / (SAFE * p) - pruned * entries
     if lowest <= 0.0:
         return Doubt(-math.inf, 0.5)
@@ -135,7 +134,7 @@ def pruned_doubt(
 
 
 def _scaled_errors(block: BlockProblem, scale: FloatArray) -> tuple[float, FloatArray]:
-    """What the entries of the scaled Hessian, and of the scaled gradient at zero, are off by at most. float, (p,)"""
+    """Error bounds of the entries of the scaled Hessian, and of the scaled gradient at zero. float, (p,)"""
     form = block.form
     sizes = np.sqrt(form.diagonal())
     rows = block.p if form.factor is None else form.factor.shape[0]

@@ -1,8 +1,8 @@
 """The feasible subspace: the C(p, k) masks with exactly k ones, numbered, and the state pairs that mixers rotate.
 
-A state of the subspace is a vector over these masks. A mixer that keeps the number of ones is a
-product of rotations on pairs of coordinates, so a table of pairs of row numbers is all it takes:
-nothing of size 2^p and no matrix is formed. Hadfield et al.: From the Quantum Approximate
+A state of the subspace is a vector over these masks. A mixer that preserves the number of ones is a
+product of rotations of coordinate pairs, so a table of row-number pairs describes it; nothing of size
+2^p and no matrix is formed. Hadfield et al.: From the Quantum Approximate
 Optimization Algorithm to a Quantum Alternating Operator Ansatz, Algorithms 12 (2019), §4.
 """
 
@@ -17,15 +17,15 @@ from prunebench.core.arrays import BoolArray, IndexArray, frozen
 TableArray = npt.NDArray[np.int32]
 
 MAX_BITS = 62
-"""A mask is held as a 64-bit integer; the successor step needs the two highest bits free."""
+"""A mask is stored as a 64-bit integer; the successor step needs the two highest bits free."""
 
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """The basis states a simulation runs in and, for each factor of the mixer, the pairs it rotates.
+    """The basis states of a simulation and, for each factor of the mixer, the pairs it rotates.
 
     p : number of binary variables
-    states : int64 (N,)            masks as integers, bit i is variable i, rising
+    states : int64 (N,)            masks as integers, ascending; bit i is variable i
     first, second : int32 (E, M)   row numbers; factor e rotates rows first[e, t] and second[e, t]
     """
 
@@ -36,7 +36,7 @@ class Space:
 
     @property
     def size(self) -> int:
-        """How many basis states there are."""
+        """Number of basis states."""
         return int(self.states.size)
 
     def masks(self) -> BoolArray:
@@ -45,27 +45,27 @@ class Space:
 
 
 def masks_of(states: IndexArray, p: int) -> BoolArray:
-    """Integers as masks, bit i to position i. int64 (s,) -> bool (s, p)."""
+    """Integers as masks; bit i becomes position i. int64 (s,) -> bool (s, p)."""
     return np.asarray((states[:, None] >> np.arange(p)) & 1, dtype=np.bool_)
 
 
 def state_count(p: int, keep: int) -> int:
-    """C(p, keep): how many feasible masks there are."""
+    """C(p, keep): the number of feasible masks."""
     return math.comb(p, keep)
 
 
 def pair_count(p: int, keep: int) -> int:
-    """C(p−2, keep−1): how many pairs of feasible masks differ by moving one given kept weight to one given place."""
+    """C(p−2, keep−1): how many pairs of masks differ by exchanging two given weights, one kept and one pruned."""
     return math.comb(p - 2, keep - 1) if p >= 2 and keep >= 1 else 0
 
 
 def memory_needed(p: int, keep: int, factors: int, layers: int = 1) -> int:
-    """Bytes at a simulation's peak: pair tables, two states, each layer's phases, values, masks while valuing them."""
+    """Peak bytes of a simulation: pair tables, two states, each layer's phases, values, masks during evaluation."""
     return 8 * factors * pair_count(p, keep) + state_count(p, keep) * (8 * (12 + 2 * layers) + p)
 
 
 def largest_block(keep_share: float, factors_at: "dict[int, int]", limit: float) -> int:
-    """The largest p among the keys of `factors_at` that fits `limit` bytes at the density `keep_share`; 0 if none."""
+    """The largest p among the keys of `factors_at` that fits `limit` bytes at density `keep_share`; 0 if none."""
     fitting = [p for p, factors in factors_at.items() if memory_needed(p, round(keep_share * p), factors) <= limit]
     return max(fitting, default=0)
 
@@ -77,7 +77,7 @@ def feasible_space(p: int, keep: int, pairs: IndexArray) -> Space:
     ----------
     p : at most 62
     keep : 0 to p
-    pairs : int64 (E, 2)   the variable pairs whose contents the mixer exchanges, in its order; E may be 0
+    pairs : int64 (E, 2)   the variable pairs that the mixer exchanges, in its order; E may be 0
 
     Cost O(N·E) steps and 8·E·C(p−2, keep−1) bytes.
     """
@@ -90,7 +90,7 @@ def feasible_space(p: int, keep: int, pairs: IndexArray) -> Space:
 
 
 def whole_space(p: int) -> Space:
-    """All 2^p masks and the pairs that differ in one bit: the space of the penalty encoding and its X mixer."""
+    """All 2^p masks and the pairs that differ in one bit: the space of the penalty encoding with its X mixer."""
     states = np.arange(1 << p, dtype=np.int64)
     first = np.empty((p, 1 << (p - 1)), dtype=np.int32)
     for bit in range(p):

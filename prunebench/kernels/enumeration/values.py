@@ -1,4 +1,4 @@
-"""The block's objective at many masks at once, up to the quadratic form's constant: the simulator's diagonal."""
+"""The block's objective at many masks at once, without the form's constant: the diagonal of the simulator."""
 
 import numpy as np
 
@@ -7,14 +7,14 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.quadratic import QuadraticForm
 
 CHUNK_ELEMENTS = 4_000_000
-"""Numbers that are held at a time: 32 MB in float64."""
+"""Numbers held at a time: 32 MB in float64."""
 
 
 def mask_values(block: BlockProblem, masks: BoolArray) -> FloatArray:
-    """f of each mask's weights less the form's constant, in either mode. bool (s, p) -> float64 (s,).
+    """f of each mask's weights minus the form's constant, in either mode. bool (s, p) -> float64 (s,).
 
-    Sums squares about the centre instead of expanding them: values that differ in the last digits
-    of f keep their order. Cost 2·s·p·min(n, p), in mode refit also s·k³/3.
+    Sums squares about the centre rather than expanding them, so that values that differ in f's last
+    digits keep their order. Cost 2·s·p·min(n, p), in mode refit also s·k³/3.
     """
     form = block.form
     curvature = form.gram(np.arange(block.p)) if block.mode == "refit" else None
@@ -33,7 +33,7 @@ def mask_values(block: BlockProblem, masks: BoolArray) -> FloatArray:
 
 
 def _short_factor(form: QuadraticForm, count: int) -> FloatArray | None:
-    """R with ‖R u‖ = ‖factor · u‖, or None where the form holds a Hessian; p rows if that pays for `count` masks."""
+    """R with ‖R u‖ = ‖factor · u‖, of p rows if that pays off for `count` masks; None if the form holds a Hessian."""
     if form.hessian is not None or form.factor is None:
         return None
     factor = form.factor.astype(np.float64, copy=False)
@@ -42,7 +42,7 @@ def _short_factor(form: QuadraticForm, count: int) -> FloatArray | None:
 
 
 def _values(form: QuadraticForm, factor: FloatArray | None, moves: FloatArray) -> FloatArray:
-    """f − constant at centre + move. (s, p) -> (s,)"""
+    """f − constant at centre + move, for each move. (s, p) -> (s,)"""
     if factor is None:
         assert form.hessian is not None
         squares = np.einsum("sp,sp->s", moves @ form.hessian, moves)
@@ -53,9 +53,9 @@ def _values(form: QuadraticForm, factor: FloatArray | None, moves: FloatArray) -
 
 
 def _refitted_moves(form: QuadraticForm, curvature: FloatArray, masks: BoolArray) -> FloatArray:
-    """The refitted weights less the centre, for masks with equally many ones. (s, p) -> (s, p)
+    """The refitted weights minus the centre, for masks with equally many ones. (s, p) -> (s, p)
 
-    One batched solve, diagonally scaled; an error in the weights enters the value only in second order.
+    One batched, diagonally scaled solve; an error in the weights changes the value only in second order.
     """
     moves = np.where(masks, 0.0, -form.centre)
     kept = int(masks[0].sum())

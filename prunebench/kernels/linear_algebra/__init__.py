@@ -1,1 +1,1 @@
-"""Matrices as support searches and layer methods see them."""
+"""Views of matrices for support searches and layer-wise methods."""

@@ -1,6 +1,6 @@
-"""A block problem seen as rows that share one Hessian: what the methods for whole layers work on.
+"""A block problem viewed as rows that share one Hessian, for methods that prune whole layers.
 
-A plain quadratic form is a layer of one row.
+A plain quadratic form is a layer with one row.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from prunebench.core.keeping import Counted
 from prunebench.core.rows import RowsForm
 
 LARGEST = 16384
-"""Most weights in a row: its Hessian is decomposed."""
+"""Most weights in a row, as its Hessian is decomposed."""
 
 Kind = Literal["layer", "rows", "groups"]
 
@@ -26,7 +26,7 @@ class LayerView:
 
     matrix : float64 (c, c)     H, the ridge included
     slope : float64 (r, c)      q, the gradient at w = 0
-    live : bool (c,)            inputs that are not zero throughout
+    live : bool (c,)            inputs that are not identically zero
     """
 
     matrix: FloatArray
@@ -35,7 +35,7 @@ class LayerView:
 
     @staticmethod
     def of(block: BlockProblem) -> "LayerView":
-        """The view of a block that `refusal` does not refuse."""
+        """The view of a block that `refusal` accepts."""
         form = block.form
         slope = form.linear - form.product(form.centre)
         if isinstance(form, RowsForm):
@@ -45,22 +45,22 @@ class LayerView:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """Number of rows and columns."""
         return self.slope.shape[0], self.slope.shape[1]
 
     def scaled(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """H with unit diagonal, q in the same units, and the scale s with w = s·u. (c, c), (r, c), (c,)"""
+        """H with unit diagonal, q in the same scale, and the scale s with w = s·u. (c, c), (r, c), (c,)"""
         scale = 1.0 / np.sqrt(self.matrix.diagonal())
         return self.matrix * scale[:, None] * scale, self.slope * scale, scale
 
     def minimiser(self) -> FloatArray:
-        """The weights that minimise f with none pruned. float64 (r, c)"""
+        """The weights that minimise f without pruning. float64 (r, c)"""
         matrix, slope, scale = self.scaled()
         return np.asarray(-scipy.linalg.solve(matrix, slope.T, assume_a="pos").T * scale)
 
 
 def refusal(block: BlockProblem) -> str:
-    """Why a block is no layer that can be worked on, or ""."""
+    """Why a block cannot be viewed as a layer, or ""."""
     form = block.form
     columns = form.columns if isinstance(form, RowsForm) else form.p
     if columns > LARGEST:
@@ -73,9 +73,9 @@ def refusal(block: BlockProblem) -> str:
 
 
 def kind_of(keeping: Counted, rows: int, columns: int) -> Kind | None:
-    """What is kept parts a layer into: nothing ("layer"), its rows, or equal runs with one count each ("groups").
+    """What the counts apply to: the whole "layer", its "rows", or runs of equal length and count ("groups").
 
-    None for any other partition. A layer of one row without a quota is "layer".
+    None for any other partition. One row without a quota counts as "layer".
     """
     if keeping.one_count:
         return "layer"
@@ -88,6 +88,6 @@ def kind_of(keeping: Counted, rows: int, columns: int) -> Kind | None:
 
 
 def row_groups(block: BlockProblem, row: int, columns: int, mask: BoolArray) -> tuple[IndexArray, IndexArray]:
-    """The groups of one row that a swap must stay within, as `mask` (p,) fills them: order (c,), offsets (g + 1,)."""
+    """The groups of one row that swaps must stay within, counts as in `mask` (p,): order (c,), offsets (g + 1,)."""
     part = block.keeping.within(np.arange(row * columns, (row + 1) * columns), mask)
     return part.order, part.offsets

@@ -1,6 +1,6 @@
-"""The three products that support searches are made of, in the factor's own precision, streamed where it is large.
+"""Matrix products for support searches, in the factor's own precision, streamed if the factor is memory-mapped.
 
-A search needs no more digits than ranking takes; every objective is recomputed by the block in float64.
+A search only ranks, so it needs no higher precision; the block recomputes every objective in float64.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ import numpy.typing as npt
 from prunebench.core.arrays import Factor, FloatArray, is_mapped
 
 Real = npt.NDArray[Any]
-"""float32 or float64, as the factor is."""
+"""float32 or float64, as the factor."""
 
 CHUNK_BYTES = 64 * 2**20
-"""Columns that are held at a time when the factor is streamed."""
+"""Bytes of columns held at a time when the factor is streamed."""
 
 
 class Matrix(Protocol):
-    """A matrix A (n, p) with its products; `dtype` is the precision of what they give back."""
+    """A matrix A (n, p) and its products, whose precision is `dtype`."""
 
     shape: tuple[int, int]
     dtype: np.dtype[Any]
@@ -38,10 +38,10 @@ class Matrix(Protocol):
 
 
 class FactorMatrix:
-    """A factor in memory, or memory-mapped and streamed, with its columns optionally scaled.
+    """A factor in memory, or memory-mapped and streamed, with optionally scaled columns.
 
     factor : float32 or float64 (n, p)
-    scale : (p,), what each column is multiplied by; None for one
+    scale : (p,), multiplies each column; None for 1
     """
 
     def __init__(self, factor: Factor, scale: FloatArray | None = None) -> None:
@@ -51,7 +51,7 @@ class FactorMatrix:
         self._scale: Real | None = None if scale is None else scale.astype(factor.dtype)
 
     def gram(self) -> Real:
-        """A A', column chunks added up. (n, n)"""
+        """A A', summed over column chunks. (n, n)"""
         out = np.zeros((self.shape[0],) * 2, dtype=self.dtype)
         for part in column_chunks(self._factor):
             columns: Real = self._factor[:, part]
@@ -72,7 +72,7 @@ class FactorMatrix:
 
 
 def column_chunks(factor: Factor) -> Iterator[slice]:
-    """Slices over the columns; one for all where the factor is an ordinary array in memory."""
+    """Slices over the columns; a single one if the factor is an ordinary array in memory."""
     rows, size = factor.shape
     step = max(1, CHUNK_BYTES // (rows * factor.itemsize)) if is_mapped(factor) else size
     for start in range(0, size, step):

@@ -1,1 +1,1 @@
-"""Search by exchanges in both modes, on dense matrices and on the factor, and what a search keeps as its best."""
+"""Local search by swaps in both modes, on dense matrices and on the factor."""

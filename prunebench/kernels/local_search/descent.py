@@ -1,9 +1,9 @@
-"""Swap descent for either mode and any size: the search of solver "swap" and every solver's polish.
+"""Swap descent for either mode and any size: the search of solver "swap" and the polish of every solver.
 
-The local search of Combinatorial Brain Surgeon (Yu, Serra, Ramalingam, Zhe, ICML 2022), with the
-best swap out of all pairs instead of a window of candidates, every pruned weight a candidate
-whatever its sign, the ridge counted, no absolute acceptance threshold, and in mode refit the exact
-change of the refitted objective.
+After the local search of Combinatorial Brain Surgeon (Yu, Serra, Ramalingam, Zhe, ICML 2022), but with the
+best of all swaps instead of a window of candidates, with pruned weights of either sign as candidates, with
+the ridge included and no absolute acceptance threshold, and in mode refit with the exact change of the
+refitted objective.
 """
 
 from collections.abc import Callable
@@ -19,22 +19,22 @@ from prunebench.core.stop import Stop
 from prunebench.core.warm import EVALUATIONS, miniature
 
 DENSE_SELECT_SIZE = 1024
-"""Up to this p the couplings are formed; above, working sets on the factor are faster and prove as much."""
+"""Up to this p the couplings are formed; above it, working sets on the factor are faster and prove as much."""
 DENSE_REFIT_SIZE = 1024
-"""Up to this p the tableau of the whole block does the whole descent."""
+"""Up to this p one tableau of the whole block is used for the whole descent."""
 TABLEAU_SIZE = 2048
-"""Up to this p the tableau, 8p² bytes and O(p²) a move, completes what working sets have begun."""
+"""Up to this p the tableau (8p² bytes, O(p²) a move) completes what working sets began."""
 _Run = Callable[[BoolArray, Incumbent, float], tuple[int, float, bool, Stop]]
 
 
 @dataclass(frozen=True)
 class DescentResult:
-    """Where a descent ended.
+    """The end of a descent.
 
     mask : bool (p,)           as many ones as the start, never worse than it
-    moves : int                weights exchanged
+    moves : int                exchanged weights
     locally_optimal : bool     proved: no single swap improves the objective beyond rounding
-    evaluations : float        swaps looked at (a splice with its refit counts as one)
+    evaluations : float        swaps examined (a splice with its refit counts as one)
     stop : Stop                why it ended
     """
 
@@ -46,24 +46,24 @@ class DescentResult:
 
 
 class SwapDescent:
-    """Swap descent on one block; what its restarts share is computed once.
+    """Swap descent on one block; results shared by restarts are computed once.
 
-    Select: dense couplings up to p = 1024 or where the form holds its hessian, else the factor.
-    Refit: splicing and exact working sets above p = 1024, one tableau up to p = 2048; in between, both.
+    Select: dense couplings up to p = 1024 or if the form holds its hessian, else the factor.
+    Refit: one tableau up to p = 1024; above, splicing and exact working sets, completed by the tableau up to p = 2048.
     """
 
     def __init__(self, block: BlockProblem, size: int | None = None) -> None:
-        """`size` : take the path of a block of so many weights; the block's own by default."""
+        """`size` : use the code path for a block of this size; by default the block's own."""
         self.block = block
         self._run: _Run = _path(block, block.p if size is None else size)
 
     def run(self, mask: BoolArray, best: Incumbent, spent: float = 0.0) -> DescentResult:
-        """Descend from `mask`, which stays as it is, until no swap improves or the budget runs out.
+        """Descend from `mask`, which is not changed, until no swap improves or the budget runs out.
 
         Parameters
         ----------
-        mask : bool (p,)        feasible; a quota's groups keep their counts
-        best : Incumbent        of this block: its budget is respected; large blocks offer it what they pass through
+        mask : bool (p,)        feasible; the groups of a quota keep their counts
+        best : Incumbent        of this block: its budget is respected; on large blocks it is offered intermediate masks
         spent : float           evaluations made before, counted towards the budget
         """
         out = np.array(mask, dtype=np.bool_)
@@ -72,7 +72,7 @@ class SwapDescent:
 
 
 def swap_descent(block: BlockProblem, mask: BoolArray, best: Incumbent) -> DescentResult:
-    """The descent from one mask: the polish that any solver can end with.
+    """The descent from one mask, as any solver's final polish.
 
     The result's objective is at most the start's, up to rounding. For several starts on one block
     make one SwapDescent.
@@ -81,14 +81,14 @@ def swap_descent(block: BlockProblem, mask: BoolArray, best: Incumbent) -> Desce
 
 
 def warm_up(block: BlockProblem) -> None:
-    """Load and compile the descent that fits the block's mode and size, on a miniature of it."""
+    """Load and compile the descent for the block's mode and size, on a miniature of it."""
     small = miniature(block)
     if not small.settled:
         SwapDescent(small, block.p).run(small.incumbent, Incumbent(small, Budget(evaluations=EVALUATIONS)))
 
 
 def _path(block: BlockProblem, size: int) -> _Run:
-    """The search that fits the block's mode and size; numba is first imported here."""
+    """The search for the block's mode and size; numba is first imported here."""
     if block.settled:
         return lambda *_: (0, 0.0, True, Stop.finished("there is nothing to swap"))
     if block.mode == "select":
@@ -143,7 +143,7 @@ def _dense_refit(block: BlockProblem) -> _Run:
 
 
 def _in_order(run: _Run, order: IndexArray) -> _Run:
-    """`run` on the weights in another order, in which every group of a quota is one range."""
+    """`run` with the weights permuted so that every group of a quota is one range."""
 
     def ordered(mask: BoolArray, best: Incumbent, spent: float) -> tuple[int, float, bool, Stop]:
         inner = mask[order]

@@ -1,4 +1,4 @@
-"""The one local search that any solver can end with, reported apart so that nobody wins by a hidden one."""
+"""The local search that any solver can end with; reported separately, so that its gain is visible."""
 
 from functools import lru_cache
 
@@ -14,8 +14,8 @@ from prunebench.kernels.local_search.descent import SwapDescent
 def polish(best: Incumbent) -> None:
     """Swap descent from the best mask, from the block's incumbent, and from each of the alternatives.
 
-    What is left of the budget bounds it. The other local optima become the alternatives;
-    `details["objective_before_polish"]` and `timings["polish"]` say what the step did.
+    Uses the rest of the budget. The other local optima become the alternatives;
+    `details["objective_before_polish"]` and `timings["polish"]` report its effect.
     """
     block, before, earlier = best.block, best.seconds, best.objective
     best.timings.setdefault("solve", before)

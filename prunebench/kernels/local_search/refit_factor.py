@@ -1,12 +1,12 @@
 """Swap search in mode refit without a p×p matrix: exchanges of many weights, then exact working sets.
 
 With S the support, R the ridge and M = (I + A_S R⁻¹ A_S')⁻¹ (n×n), the residual of the refit is
-z = M·right and everything follows from one pass over the columns: weights, gradients, the cost
+z = M·right, and one pass over the columns gives the weights, the gradients, the cost
 w_i²/(2 P_ii) of dropping i with P_ii = (1 - a_i'M a_i/ρ_i)/ρ_i, and the gain g_j²/(2 (ρ_j + a_j'M a_j))
-of adding j. Splicing exchanges the cheapest kept with the most useful pruned weights and accepts only
-what lowers the true objective (Zhu et al., A polynomial algorithm for best-subset selection, PNAS 2020).
-A working set B is then exact: minimising f over the kept weights outside B leaves a quadratic form of
-B alone, which the tableau kernel descends on.
+of adding j. Splicing exchanges the cheapest kept for the most useful pruned weights and accepts only
+if the true objective falls (Zhu et al., A polynomial algorithm for best-subset selection, PNAS 2020).
+A working set B is treated exactly: minimising f over the kept weights outside B leaves a quadratic
+form in B, on which the tableau kernel descends.
 """
 
 from dataclasses import dataclass
@@ -25,25 +25,25 @@ from prunebench.core.stop import Stop, StopKind
 from prunebench.kernels.local_search import refit_kernel
 
 WORKING_SET = 256
-"""Kept and pruned weights, each, that are exchanged at a time."""
+"""Most kept and most pruned weights exchanged at a time."""
 COLUMN_CHUNK = 4096
-"""Columns of the factor that are widened to float64 at a time."""
+"""Columns of the factor converted to float64 at a time."""
 EXCHANGED, EXCHANGED_SETS = 0.25, 8
-"""Share of the kept weights that exchanges look at, the cheapest, and how many working sets it is at least."""
+"""Share of the kept weights considered for exchange, the cheapest, and the least such number in working sets."""
 LEAST_SHARE = 1e-6
-"""Floor of what the other kept weights leave of a weight's own curvature."""
+"""Floor for the share of a weight's own curvature that the other kept weights leave."""
 MINIMUM_GAIN = 1e-12
-"""A round must lower f by this part of the change that refitting makes against w = 0."""
+"""A round must lower f by this share of the change that refitting makes from w = 0."""
 SOURCE = "swaps"
-"""What the incumbent names as the source of its mask."""
+"""The source of this search's masks, as the incumbent names it."""
 
 
 @dataclass
 class RefitView:
     """The refit on one support: float64 (p,) arrays.
 
-    weights; gradient of f there; drop, the cost of removing each kept weight; gain, the use of
-    adding each pruned one. drop and gain are used for ranking only.
+    weights;  gradient : of f there;  drop : cost of removing each kept weight;  gain : decrease of f by adding
+    each pruned one. drop and gain serve for ranking only.
     """
 
     weights: FloatArray
@@ -53,7 +53,7 @@ class RefitView:
 
 
 class DualRefit:
-    """Refit quantities from the n×n dual system of a form that holds a factor and a positive ridge."""
+    """Quantities of the refit from the n×n dual system, for a form with a factor and a positive ridge."""
 
     def __init__(self, form: QuadraticForm) -> None:
         assert form.factor is not None
@@ -63,10 +63,10 @@ class DualRefit:
         self._held: tuple[BoolArray, FloatArray] | None = None
 
     def view(self, mask: BoolArray, fresh: bool) -> RefitView:
-        """Weights, gradient, drop and gain on a support; O(np), and O(n²k) where `fresh`.
+        """Weights, gradient, drop and gain on a support. O(np), and O(n²k) if `fresh`.
 
-        Without `fresh` the quantities a_j'M a_j of the last fresh view serve for the ranking. It looked
-        only at what exchanges are made of: a pruned weight it passed over gains 0, a kept one costs too much.
+        If not `fresh`, the ranking uses a_j'M a_j of the last fresh view, which has them for likely exchanges
+        only: of the others, a pruned weight gets gain 0 and a kept one a prohibitive cost.
         """
         form = self._form
         lower = _cholesky(self._system(mask))
@@ -76,13 +76,13 @@ class DualRefit:
         if fresh or self._energy is None:
             self._energy = self._energies(lower, mask, weights, gradient)
         energy = self._energy
-        # leverage in the factor's precision only ranks; a share of zero would make its weight free to drop
+        # leverage in the factor's precision serves for ranking; a share of zero would make dropping its weight free
         share = np.maximum(1.0 - energy / form.ridge, LEAST_SHARE)
         drop = 0.5 * weights**2 * form.ridge / share
         return RefitView(weights, gradient, drop, 0.5 * gradient**2 / (form.ridge + energy))
 
     def reduced(self, fixed: BoolArray, chosen: IndexArray) -> tuple[FloatArray, FloatArray]:
-        """The form's matrix and slope at zero on `chosen`, minimised over the weights in `fixed`, others zero."""
+        """The form's matrix and slope at zero on `chosen`, minimised over the weights in `fixed`, all others zero."""
         form = self._form
         lower = _cholesky(self._system(fixed))
         columns = self._factor[:, chosen].astype(np.float64, copy=False)
@@ -93,7 +93,7 @@ class DualRefit:
         return matrix, form.linear[chosen] + columns.T @ residual - form.ridge[chosen] * form.centre[chosen]
 
     def refit(self, mask: BoolArray) -> FloatArray:
-        """The back-solve on a support, to the accuracy of the form's own. float64 (p,)"""
+        """The refit on a support, as accurate as the form's own. float64 (p,)"""
         return self._form.refit(mask, self._system(mask))
 
     def _right(self, mask: BoolArray) -> FloatArray:
@@ -101,7 +101,7 @@ class DualRefit:
         return -times(self._factor, np.where(mask, form.linear / form.ridge, form.centre))
 
     def _system(self, mask: BoolArray) -> FloatArray:
-        """I + A_S R⁻¹ A_S' in float64, brought up to date by the columns that changed since the last call."""
+        """I + A_S R⁻¹ A_S' in float64, updated by the columns that changed since the last call."""
         held = self._held
         size = self._factor.shape[0]
         if held is None or int((held[0] != mask).sum()) * 2 > int(mask.sum()):
@@ -122,11 +122,11 @@ class DualRefit:
             system += sign * (columns @ columns.T)
 
     def _energies(self, lower: FloatArray, mask: BoolArray, weights: FloatArray, gradient: FloatArray) -> FloatArray:
-        """a_j'M a_j in the factor's precision for the weights that matter, infinity for others. float64 (p,)
+        """a_j'M a_j in the factor's precision for likely exchanges, infinity for the rest. float64 (p,)
 
-        Exchanges are made at the ends of two rankings, so EXCHANGED of the kept weights count and as many
-        pruned ones (two working sets at least): those that cost least and gain most if a_j'M a_j were for
-        all columns the share of ‖a_j‖² that it is over the kept ones, where a_j'M a_j/ρ_j sums to n − tr M.
+        Exchanges come from the ends of two rankings, so EXCHANGED of the kept weights are evaluated and as many
+        pruned ones (at least two working sets). They are preselected by an estimate: a_j'M a_j as a common share
+        of ‖a_j‖², set so that Σ a_j'M a_j/ρ_j over the kept weights has its known value n − tr M.
         """
         ridge = self._form.ridge
         half = scipy.linalg.solve_triangular(lower, np.eye(lower.shape[0]), lower=True, check_finite=False)
@@ -174,11 +174,11 @@ class PrimalRefit:
         return RefitView(weights, gradient, drop, gain)
 
     def refit(self, mask: BoolArray) -> FloatArray:
-        """The back-solve on a support. float64 (p,)"""
+        """The refit on a support. float64 (p,)"""
         return self._form.refit(mask)
 
     def reduced(self, fixed: BoolArray, chosen: IndexArray) -> tuple[FloatArray, FloatArray]:
-        """The form's matrix and slope at zero on `chosen`, minimised over the weights in `fixed`, others zero."""
+        """The form's matrix and slope at zero on `chosen`, minimised over the weights in `fixed`, all others zero."""
         hessian, ridge = self._form.hessian, self._form.ridge
         assert hessian is not None
         rest = np.flatnonzero(fixed)
@@ -195,7 +195,7 @@ class PrimalRefit:
 
 
 class RefitFactorSearch:
-    """Splicing and exact working sets on one block in mode refit, for p too large for one tableau."""
+    """Splicing and exact working sets on a block in mode refit whose p is too large for one tableau."""
 
     def __init__(self, block: BlockProblem) -> None:
         self._block = block
@@ -206,7 +206,7 @@ class RefitFactorSearch:
     def run(
         self, mask: BoolArray, best: Incumbent, spent: float = 0.0, most_sets: float = float("inf")
     ) -> tuple[int, float, bool, Stop]:
-        """Improve `mask` in place. -> moves, swaps looked at, proved 1-swap optimal, why it stopped.
+        """Improve `mask` in place. -> moves, swaps examined, whether proved 1-swap optimal, why it stopped.
 
         `best` is offered every better mask; `spent` evaluations count towards its budget; `most_sets` limits the
         working sets.
@@ -242,13 +242,13 @@ class RefitFactorSearch:
         return moves, evaluations, False, stop
 
     def refit(self, mask: BoolArray) -> FloatArray:
-        """The back-solve on a mask; cheapest on the one that `run` ended with. float64 (p,)"""
+        """The refit on a mask, cheapest on the one that `run` ended with. float64 (p,)"""
         return self._refit.refit(mask)
 
     def _splice(
         self, mask: BoolArray, view: RefitView, value: float, clock: "_Clock", spent: float
     ) -> tuple[RefitView, float, int, float]:
-        """Exchange the cheapest kept with the most useful pruned weights, fewer at a time as that stops helping."""
+        """Exchange the cheapest kept for the most useful pruned weights; halve their number after each failure."""
         moves, evaluations = 0, 0.0
         limit = mask.size
         while not clock.stop(spent + evaluations):
@@ -287,19 +287,19 @@ class RefitFactorSearch:
         return moves, tried
 
     def _ranked(self, mask: BoolArray, view: RefitView) -> tuple[IndexArray, IndexArray]:
-        """Kept weights, the cheapest first, and pruned ones, the most useful first; with a quota in pairs."""
+        """Kept weights by rising cost and pruned ones by falling gain; with a quota, paired within groups."""
         return self._keeping.ranked(mask, view.drop, view.gain)
 
 
 class _Clock:
-    """The budget, and no round begun that would take longer than what is left."""
+    """The budget; also refuses a round that would take longer than the time left."""
 
     def __init__(self, best: Incumbent) -> None:
         self.best = best
         self._last = best.seconds
 
     def stop(self, evaluations: float) -> Stop | None:
-        """Why to stop now, or None; to be asked once a round."""
+        """Why to stop now, or None; call once per round."""
         now = self.best.seconds
         took, self._last = now - self._last, now
         if stop := self.best.stop(evaluations):

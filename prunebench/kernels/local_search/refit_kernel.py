@@ -17,11 +17,11 @@ from prunebench.core.stop import Stop, StopCheck, never
 from prunebench.kernels.compiled import copy_square
 
 RELATIVE_ROUNDING = 1e-13
-"""A move must lower f by this part of what keeping the support gains over keeping nothing."""
+"""A move must lower f by this share of the difference between f(0) and f at the refit."""
 MOVES_BETWEEN_CLOCK_READS = 16
-"""Moves that compiled code makes before it comes back to look at the clock; an eighth of p where that is more."""
+"""Moves of compiled code between two looks at the clock; an eighth of p if that is more."""
 PIVOTS_AT_ONCE = 8
-"""Positions swept in one pass over the tableau: the passes, not the operations, cost the time."""
+"""Positions swept in one pass over the tableau: memory passes, not operations, dominate the time."""
 
 
 def descend(
@@ -39,14 +39,14 @@ def descend(
     matrix : float64 (p, p)     H, positive definite, scaled to unit diagonal
     slope : float64 (p,)        q, the gradient at w = 0, in the same scale
     mask : bool (p,)            changed in place, its count kept
-    stop : StopCheck            given the swaps looked at, why to stop now, or None
-    max_evaluations : float     no scan begins after so many swaps looked at
-    offsets : int64 (g + 1,)    swaps stay within offsets[g]:offsets[g + 1]; none: one group of all
+    stop : StopCheck            called with the swaps examined; returns why to stop now, or None
+    max_evaluations : float     no scan begins after this many swaps
+    offsets : int64 (g + 1,)    swaps stay within offsets[g]:offsets[g + 1]; None: one group of all
 
     Returns
     -------
-    moves, swaps looked at, whether no swap improves f any more, and why it stopped.
-    The tableau is swept anew at intervals; an interval that does not lower f is undone.
+    moves, swaps examined, whether proved that no swap improves f, and why it stopped.
+    The tableau is recomputed at intervals; an interval that does not lower f is undone.
     """
     size = mask.size
     moves, evaluations, since = 0, 0.0, 0
@@ -75,7 +75,7 @@ def descend(
 
 
 def swept(matrix: FloatArray, slope: FloatArray, mask: BoolArray) -> FloatArray:
-    """The tableau of (matrix, slope) swept on the mask, from scratch. -> float64 (p + 1, p + 1)"""
+    """The tableau of (matrix, slope) swept on the mask, computed afresh. -> float64 (p + 1, p + 1)"""
     size = mask.size
     full = np.zeros((size + 1, size + 1))
     full[:size, :size] = matrix
@@ -101,7 +101,7 @@ def swap_changes(tableau: FloatArray, mask: BoolArray) -> FloatArray:
 
 @njit(cache=True, nogil=True)
 def _inverse(matrix: FloatArray) -> FloatArray:
-    """Gauss-Jordan without pivoting, which a positive definite matrix does not need. (b, b) -> (b, b)"""
+    """Gauss-Jordan without pivoting, which positive definite matrices do not need. (b, b) -> (b, b)"""
     size = matrix.shape[0]
     out, even = np.empty((size, size)), np.empty((size, size))
     copy_square(matrix, out, size)
@@ -124,7 +124,7 @@ def _inverse(matrix: FloatArray) -> FloatArray:
 
 @njit(cache=True, nogil=True)
 def _sweep(tableau: FloatArray, support: IndexArray, at_once: int) -> None:
-    """Sweep the tableau in place on each position of `support`; the upper triangle is filled in at the end."""
+    """Sweep the tableau in place on all of `support`; the upper triangle is filled at the end."""
     size = tableau.shape[0]
     for first in range(0, support.size, at_once):
         block = support[first : first + at_once]
@@ -156,7 +156,7 @@ def _sweep(tableau: FloatArray, support: IndexArray, at_once: int) -> None:
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def _subtract(row: FloatArray, factors: FloatArray, rows: FloatArray) -> None:
-    """row -= factors @ rows, four rows a pass."""
+    """row -= factors @ rows, four rows per pass."""
     whole = factors.size // 4 * 4
     for a in range(0, whole, 4):
         f0, f1, f2, f3 = factors[a], factors[a + 1], factors[a + 2], factors[a + 3]
@@ -170,7 +170,7 @@ def _subtract(row: FloatArray, factors: FloatArray, rows: FloatArray) -> None:
 
 @njit(cache=True, nogil=True)
 def exchange(tableau: FloatArray, leaving: int, entering: int) -> None:
-    """Sweep `leaving` out of the support and `entering` into it, in place, as one update of rank two."""
+    """Sweep `leaving` out of the support and `entering` into it, in place, as one rank-two update."""
     size = tableau.shape[0]
     inverse, coupling = -tableau[leaving, leaving], tableau[leaving, entering]
     alpha, beta = np.empty(size), np.empty(size)
@@ -209,7 +209,7 @@ def _best_swap(
 ) -> tuple[int, int, float]:
     size = mask.size
     for j in range(size):
-        # a kept j is made harmless instead of being skipped, so that the row loop has no branch
+        # neutral values for a kept j let the row loop run without a branch
         schur[j] = 1.0 if mask[j] else tableau[j, j]
         gradient[j] = 0.0 if mask[j] else tableau[j, size]
     best, leaving, entering, lowest = np.inf, -1, -1, np.inf

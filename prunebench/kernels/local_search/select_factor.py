@@ -1,7 +1,7 @@
 """Swap descent in mode select on the factor, for blocks whose couplings are too large to form.
 
-Everything comes from r = C m with C = A diag(w̄): F = h + C'r - m·|c|². A working set of the most
-promising weights (with a quota, of pairs of one group each) gets its own small coupling matrix and
+All quantities follow from r = C m with C = A diag(w̄): F = h + C'r - m·|c|². A working set of the most
+promising weights (with a quota, of pairs within groups) gets its own small coupling matrix and
 is solved by the dense kernel with all other weights fixed, which is exact. When no working set
 improves, a scan over all pairs that |J_ij| <= |c_i||c_j| cannot rule out either finds new ones or
 proves that no swap improves.
@@ -29,28 +29,28 @@ from prunebench.core.stop import Stop
 from prunebench.kernels.local_search import select_kernel
 
 WORKING_SET = 256
-"""Kept and pruned weights, each, that are exchanged at a time."""
+"""Most kept and most pruned weights exchanged at a time."""
 REFRESH_ROUNDS = 16
 """Working sets between two recomputations of r."""
 TILE_KEPT = 2048
-"""Kept weights of a tile of pairs."""
+"""Kept weights in a tile of pairs."""
 TILE_PRUNED = 4096
-"""Pruned weights of a tile of pairs: with TILE_KEPT, 64 MB of couplings in float64."""
+"""Pruned weights in a tile of pairs; with TILE_KEPT, 64 MB of couplings in float64."""
 NORM_LEVELS = 64
-"""Steps by which the bound on a tile follows the length of the pruned column."""
+"""Number of levels of the pruned columns' norms for which the bound on a tile is computed."""
 SCAN_OPERATIONS = 5e11
-"""Multiply-adds that one scan over all pairs may cost; above, optimality is left unproved."""
+"""Most multiply-adds of one scan over all pairs; if it needs more, optimality stays unproved."""
 ROUNDING = 32.0 * float(np.finfo(np.float64).eps)
-"""Rounding that a gain must exceed, relative to the terms it is the difference of."""
+"""Rounding that a gain must exceed, relative to the terms whose difference it is."""
 SOURCE = "swaps"
-"""What the incumbent names as the source of its mask."""
+"""The source of this search's masks, as the incumbent names it."""
 UNPROVED = "no working set improves; the scan over all pairs would cost too much"
 """Why a descent ended without a proof of local optimality."""
 
 
 @dataclass
 class SelectFactorSearch:
-    """Swap descent on one block; holds what its restarts share.
+    """Swap descent on one block; keeps what its restarts share.
 
     block : a select problem whose form holds a factor
     """
@@ -71,7 +71,7 @@ class SelectFactorSearch:
         self._packs = self._keeping.packs(2 * WORKING_SET)
 
     def run(self, mask: BoolArray, best: Incumbent, spent: float = 0.0) -> tuple[int, float, bool, Stop]:
-        """Improve `mask` in place. -> moves, swaps looked at, proved 1-swap optimal, why it stopped.
+        """Improve `mask` in place. -> moves, swaps examined, whether proved 1-swap optimal, why it stopped.
 
         `best` is offered every better mask; `spent` evaluations count towards its budget.
         """
@@ -136,11 +136,11 @@ class SelectFactorSearch:
         return total
 
     def _is_small(self, members: IndexArray) -> bool:
-        """Whether these weights are whole groups that make one working set."""
+        """Whether these weights are whole groups that fit one working set."""
         return not self._keeping.one_count and members.size <= 2 * WORKING_SET
 
     def _scan_all(self, state: "_State", best: Incumbent, spent: float) -> tuple[int, float, Stop | None]:
-        """One sweep over all pairs, group by group. -> moves, swaps looked at, why it was cut short."""
+        """One scan over all pairs, group by group. -> moves, swaps examined, why it was cut short."""
         moves, evaluations = 0, 0.0
         for members in self._packs:
             if stop := best.stop(spent + evaluations):
@@ -157,7 +157,7 @@ class SelectFactorSearch:
     def _scan(
         self, state: "_State", members: IndexArray, best: Incumbent, spent: float
     ) -> tuple[int, float, Stop | None]:
-        """One sweep over the pairs of `members`, applying what it finds; as `_scan_all`."""
+        """One scan over the pairs of `members` that applies the swaps found; returns as `_scan_all`."""
         moves, evaluations = 0, 0.0
         held: tuple[IndexArray, FloatArray] | None = None
         for kept, pruned in list(self._tiles(state, members)):
@@ -178,7 +178,7 @@ class SelectFactorSearch:
         return moves, evaluations, None
 
     def _unit_columns(self, chosen: IndexArray) -> FloatArray:
-        """The columns at unit length, one a row, float64 (b, n)."""
+        """The columns scaled to unit length, one per row, float64 (b, n)."""
         norms = self._column_norms[chosen]
         columns = np.ascontiguousarray(self._factor[:, chosen].T).astype(np.float64, copy=False)
         return np.asarray(columns / np.where(norms > 0.0, norms, 1.0)[:, None])
@@ -186,7 +186,7 @@ class SelectFactorSearch:
     def _improving(
         self, state: "_State", rows: IndexArray, columns: IndexArray, left: FloatArray
     ) -> tuple[IndexArray, FloatArray]:
-        """For every row the best improving column (position, change); change 0 where there is none."""
+        """For every row the best improving column (position, change); change 0 if there is none."""
         right = self._unit_columns(columns)
         cosines: npt.NDArray[np.float32] = left.astype(np.float32) @ right.astype(np.float32).T
         error = (self._factor.shape[0] + 8) * float(np.finfo(np.float32).eps)
@@ -205,7 +205,7 @@ class SelectFactorSearch:
 
 
 class _State:
-    """Mask, r = C m and the fields, kept in step."""
+    """Mask, r = C m and fields, updated together."""
 
     def __init__(self, search: SelectFactorSearch, mask: BoolArray) -> None:
         self.mask = mask
@@ -219,7 +219,7 @@ class _State:
         self._update_fields()
 
     def apply(self, chosen: IndexArray, kept: BoolArray, step: FloatArray) -> None:
-        """Set the mask at `chosen`; `step` is what that adds to r."""
+        """Set the mask at `chosen`; `step` is the resulting change of r."""
         self.mask[chosen] = kept
         self._residual += step
         self._age += 1
@@ -229,7 +229,7 @@ class _State:
             self._update_fields()
 
     def promising(self) -> tuple[IndexArray, IndexArray]:
-        """The kept weights that cost most and the pruned weights that cost least, by their fields alone."""
+        """The kept weights that cost most and the pruned weights that cost least, judged by their fields alone."""
         if not self._search._keeping.one_count:
             leaving, entering = self._search._keeping.exchanges(self.mask, -self.fields, -self.fields)
             return leaving[:WORKING_SET], entering[:WORKING_SET]
@@ -261,7 +261,7 @@ def _improving_pairs(
     right: FloatArray,
     error: float,
 ) -> tuple[IndexArray, FloatArray]:
-    """Filter by the float32 cosines and their error bound; what passes is decided in float64."""
+    """Filter pairs by float32 cosines and their error bound; decide the remaining ones in float64."""
     best_in = np.zeros(out_value.size, dtype=np.int64)
     best = np.zeros(out_value.size)
     for i in range(out_value.size):

@@ -1,6 +1,6 @@
 """Compiled best-improvement swap descent in mode select, on dense couplings.
 
-With the fields F_i = h_i + Σ_j J_ij m_j, taking i out and j in changes E by F_j - F_i - J_ij.
+With the fields F_i = h_i + Σ_j J_ij m_j, removing i and adding j changes E by F_j - F_i - J_ij.
 """
 
 import numpy as np
@@ -10,9 +10,9 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.stop import Stop, StopCheck, never
 
 REFRESH_MOVES = 64
-"""Moves between two recomputations of the fields: their rounding must not add up."""
+"""Moves between two recomputations of the fields, so that their rounding does not accumulate."""
 MOVES_TIMES_PAIRS = 50_000_000
-"""Moves made between two looks at the clock, times p²: about 10 ms."""
+"""Moves between two looks at the clock, times p²: about 10 ms."""
 
 
 def descend(
@@ -30,15 +30,15 @@ def descend(
     ----------
     couplings : float64 (p, p)    symmetric, zero diagonal
     linear : float64 (p,)
-    tolerance : float64 (p,)      rounding of each field; a swap must gain more than its two fields' sum
+    tolerance : float64 (p,)      rounding of each field; a swap must gain more than the sum of its two
     mask : bool (p,)              changed in place, its count kept
-    stop : StopCheck              given the swaps looked at, why to stop now, or None
-    max_evaluations : float       no scan begins after so many swaps looked at
-    offsets : int64 (g + 1,)      swaps stay within offsets[g]:offsets[g + 1]; none: one group of all
+    stop : StopCheck              called with the swaps examined; returns why to stop now, or None
+    max_evaluations : float       no scan begins after this many swaps
+    offsets : int64 (g + 1,)      swaps stay within offsets[g]:offsets[g + 1]; None: one group of all
 
     Returns
     -------
-    moves, swaps looked at, whether no swap improves E any more, and why it stopped.
+    moves, swaps examined, whether proved that no swap improves E, and why it stopped.
     """
     groups = np.array([0, mask.size]) if offsets is None else offsets
     row_largest = couplings.max(axis=1)

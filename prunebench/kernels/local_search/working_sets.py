@@ -1,4 +1,4 @@
-"""A fixed number of exact exchange rounds on a large block in mode refit: a search's finish at a known cost."""
+"""A fixed number of exact exchange rounds on a large block in mode refit: a final improvement at known cost."""
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.incumbent import Incumbent
@@ -13,7 +13,7 @@ def improve(best: Incumbent, rounds: int) -> tuple[BoolArray, FloatArray]:
     """
     block, out = best.block, best.mask.copy()
     limit = Budget(seconds=best.remaining, evaluations=rounds * ROUND_EVALUATIONS)
-    # with a quota a working set looks at so few swaps that their number says nothing about its cost
+    # with a quota a working set examines so few swaps that their number does not measure its cost
     most = float("inf") if block.keeping.one_count else rounds
     search = RefitFactorSearch(block)
     search.run(out, Incumbent(block, limit), most_sets=most)
@@ -21,4 +21,4 @@ def improve(best: Incumbent, rounds: int) -> tuple[BoolArray, FloatArray]:
 
 
 ROUND_EVALUATIONS = 256.0 * 256.0
-"""Swaps that one scan of a working set looks at."""
+"""Swaps examined in one scan of a working set."""

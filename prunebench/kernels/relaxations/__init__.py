@@ -1,1 +1,1 @@
-"""Convex relaxations of a block: two dense programs, the shift and the split with the best root bound, certificates."""
+"""Convex relaxations: a block as a dense program, the shift or split with the best root bound, certificates."""

@@ -1,10 +1,10 @@
-"""A proven lower bound for any block: how far can a heuristic's answer be from the best one?
+"""A proven lower bound for any block, which shows how far from optimal a heuristic's answer can be.
 
-Small blocks get the semidefinite-strength root relaxation of branch and bound; large ones the
-Lagrangian dual of the factor (mathematics, §3), which needs two products with it a step. Either way
-the number that is given back is derived with interval arithmetic from the dual data found, so a
-search that stops early or rounds badly can only make it weaker. A quota's masks are among those of
-its count, so every bound for the count holds; the dual and the split also rank within the groups.
+Small blocks get the root relaxation of branch and bound, as strong as a semidefinite program; large ones the
+Lagrangian dual of the factor (mathematics, §3), which needs two products with it per step. The returned
+bound is derived from the dual data by interval arithmetic, so stopping early or rounding can only make it
+weaker. Masks that satisfy a quota also satisfy its total count, so every bound for the count holds; dual and
+split also rank within the groups.
 """
 
 from dataclasses import dataclass, field
@@ -26,18 +26,18 @@ from prunebench.kernels.relaxations.shift import plane_shift
 from prunebench.kernels.relaxations.split import best_split
 
 UNCONSTRAINED = "unconstrained minimum"
-"""Name of the formulation in certificates: the minimum without any count."""
+"""Name of the formulation in certificates: the minimum without a count constraint."""
 DENSE_SIZE = 600
-"""Up to this p the dense relaxation is solved: O(p³) an iteration, some forty of them."""
+"""Up to this p the dense relaxation is solved: some forty iterations of O(p³)."""
 
 
 @dataclass(frozen=True)
 class Bound:
     """A proven lower bound.
 
-    value : float       at most the block's optimum, whatever was rounded; −inf where nothing is proved
-    method : str        the relaxation it comes from
-    details : dict      seconds, and under "certificate" what `prunebench verify` derives it from again
+    value : float       at most the block's optimum, rounding included; −inf if nothing is proved
+    method : str        the relaxation that gave it
+    details : dict      seconds, and under "certificate" the data from which `prunebench verify` derives it again
     """
 
     value: float
@@ -46,7 +46,7 @@ class Bound:
 
 
 def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
-    """The best bound found in about `seconds`, in the block's own units.
+    """The best bound found in about `seconds`, in the block's units.
 
     Small blocks (p <= 600): the diagonal shift (select) or split (refit) that maximises the root
     relaxation. Larger ones: the Lagrangian dual, O(np) a step and nothing of size p² or n². A whole layer
@@ -54,7 +54,7 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
     """
     started = perf_counter()
     if isinstance(block.form, RowsForm):
-        # the relaxations read one Hessian of size p, which a layer's form does not hold
+        # the relaxations need one Hessian of size p, which a layer's form does not hold
         return Bound(block.form.lower_bound(), UNCONSTRAINED, {"seconds": perf_counter() - started})
 
     def stop(spent: float) -> Stop | None:
@@ -71,7 +71,7 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
     if convex and (not found or not np.isfinite(found[0][0]) or not block.keeping.one_count):
         proof = {"formulation": LAGRANGIAN, "dual": _dual(block, stop)}
         found.append((derive(block, proof), proof))
-    # of an indefinite Hessian, which only mode select has, the shift alone says something
+    # for an indefinite Hessian, possible in mode select only, the shift gives the only bound
     found.append((block.form.lower_bound(), {"formulation": UNCONSTRAINED}))
     value, proof = max(found, key=lambda pair: pair[0])
     details: dict[str, Any] = {"seconds": perf_counter() - started}
@@ -84,7 +84,7 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
 
 
 def _shift(block: BlockProblem, stop: StopCheck) -> dict[str, Any]:
-    """The shift, and the unconstrained minimum on the count's plane, where its value is attained."""
+    """Dual data of the shift relaxation: the shift, and the point on Σx = count where its value is attained."""
     upper = block.evaluate(block.incumbent)
     program = SelectProgram.of(block, upper)
     shift = plane_shift(program.quadratic, program.linear, program.count, program.inner(upper), 1e-4, stop).diagonal
@@ -109,7 +109,7 @@ def _shift(block: BlockProblem, stop: StopCheck) -> dict[str, Any]:
 
 
 def _split(block: BlockProblem, stop: StopCheck) -> dict[str, Any]:
-    """The split and the relaxation's optimum for it."""
+    """Dual data of the split relaxation: the split and its optimum."""
     upper = block.evaluate(block.incumbent)
     program = RefitProgram.of(block, upper)
     split = best_split(program, program.inner(upper), stop=stop)
@@ -123,11 +123,11 @@ def _split(block: BlockProblem, stop: StopCheck) -> dict[str, Any]:
 
 
 class _Stopped(Exception):
-    """Raised inside the optimiser when the time is up."""
+    """Raised inside the optimiser when time is up."""
 
 
 def _dual(block: BlockProblem, stop: StopCheck) -> FloatArray:
-    """A good dual point: L-BFGS on the dual with the ranking smoothed less and less (Nesterov 2005, (2.5))."""
+    """A good dual point: L-BFGS on the dual, with the ranking smoothed less and less (Nesterov 2005, (2.5))."""
     from scipy.optimize import minimize
 
     factor = block.form.square_root()
@@ -170,7 +170,7 @@ def _dual(block: BlockProblem, stop: StopCheck) -> FloatArray:
 
 
 class _Dual:
-    """The Lagrangian dual D(z) of core.certificate.lagrangian_bound, in floating point, with gradient."""
+    """The Lagrangian dual D(z) of `certificate.lagrangian_bound` in floating point, with its gradient."""
 
     def __init__(self, block: BlockProblem, factor: Any) -> None:
         self.block, self.factor, self.form = block, factor, block.form
@@ -189,11 +189,11 @@ class _Dual:
         return smooth, slope, base - best
 
     def gains(self, dual: FloatArray) -> FloatArray:
-        """What keeping each weight saves at z."""
+        """The saving from keeping each weight, at z."""
         return self._gains(self._pull(dual))
 
     def weights(self, dual: FloatArray) -> FloatArray:
-        """The weights that answer z, the best `keep` of them kept."""
+        """The weights that minimise the Lagrangian at z; the best `keep` of them are kept."""
         pull = self._pull(dual)
         return self._weights(pull, _capped_share(self._gains(pull), self.block.keeping, 0.0))
 
@@ -215,7 +215,7 @@ class _Dual:
 
 
 def _capped_share(gains: FloatArray, keeping: Counted, smoothing: float) -> FloatArray:
-    """argmax of share'gains − ½ smoothing ‖share‖² over 0 <= share <= 1 that keeps every count, by bisection on the
+    """argmax of share'gains − ½ smoothing ‖share‖² over 0 <= share <= 1 with every count exact, by bisection on the
     price of each group."""
     if smoothing <= 0.0 or keeping.settled:
         return keeping.top_mask(gains).astype(np.float64)

@@ -1,8 +1,8 @@
-"""Certificates: the numbers that let anyone derive a root bound again, and the derivation.
+"""Certificates: the data from which a root bound can be derived again, and the derivation.
 
 A certificate names a formulation and gives its dual data; `derive` turns them into a bound with
-midpoint-radius arithmetic and verified Cholesky factorisations, using nothing of the solver that
-made them. Wrong numbers in a certificate can only give a weaker bound, never a wrong one.
+midpoint-radius arithmetic and verified Cholesky factorisations, without using the solver that made
+them. Wrong data give a weaker bound, never a wrong one.
 """
 
 from collections.abc import Mapping
@@ -35,9 +35,9 @@ def certificate(
 
     formulation : SHIFT (proof: shift, point, price), SPLIT (proof: split, point), LAGRANGIAN (proof:
                   dual), or another name, which proves nothing by itself
-    root_bound  : the bound of the relaxation that the proof stands for
+    root_bound  : the bound of the relaxation that `proof` describes
     bound       : what the search proved;  tolerance : the search's margin and rounding, for information
-    nodes       : of the search tree
+    nodes       : number of nodes of the search tree
     """
     plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in proof.items()}
     return {
@@ -62,11 +62,11 @@ def settle(best: Incumbent) -> Stop:
 
 
 def derive(block: BlockProblem, proof: Mapping[str, Any]) -> float:
-    """The root bound that a certificate's numbers prove; −inf where they prove nothing. O(p³) with a shift or split.
+    """The root bound that a certificate proves, −inf if none. O(p³) with a shift or split.
 
     Raises
     ------
-    InvalidInput   a number or array of the certificate is missing or mis-shaped
+    InvalidInput   a number or array of the certificate is missing or has the wrong shape
     """
     formulation = proof.get("formulation")
     if formulation == SHIFT and block.mode == "select":
@@ -82,7 +82,7 @@ def derive(block: BlockProblem, proof: Mapping[str, Any]) -> float:
 
 
 def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price: float) -> float:
-    """The select relaxation with diagonal `shift`, linearised at `point` and minimised by the price of the count.
+    """Bound by the select relaxation with diagonal `shift`, linearised at `point`; `price` multiplies the count.
 
     With x = 1 − m, w = (1 − x)·w̄ and F(x) = f(w) + ½ Σ (sᵢ − ρᵢw̄ᵢ²)(xᵢ² − xᵢ), which is f on binaries
     and convex on the count's plane: f >= F(x) − ∇F'x + price·Σx + Σ min(0, ∇Fᵢ − price).
@@ -98,7 +98,7 @@ def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price
     reduced = gradient - price
     clipped = Ball.of(np.minimum(reduced.lower(), 0.0)).total()
     bound = start + Ball.of(np.float64(price)) * np.float64(block.p - block.keep) + clipped
-    # convex on the plane only: beside it by t·1, M costs t·1'Md and ½t²·1'M1 of a mask that is d away
+    # M is convex on the plane only: off it by t·1, M costs t·1'Md and ½t²·1'M1 for a mask at distance d
     beside = abs(float(Ball.of(point).total().mid) - (block.p - block.keep)) * (1.0 + 4.0 * UNIT)
     beside += 2.0 * UNIT * (block.p + float(np.abs(point).sum()))
     reach = 1.0 + float(np.abs(point).max())
@@ -107,7 +107,7 @@ def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price
 
 
 def split_bound(block: BlockProblem, split: FloatArray, point: FloatArray) -> float:
-    """The perspective relaxation of mode refit with diagonal split Δ, from its dual at v = `point`.
+    """Bound by the perspective relaxation of mode refit with diagonal split Δ, from its dual at v = `point`.
 
     f >= f(v) − ∇f'v + ½ ΣΔv² − ½ (sum of the keep largest (Δv − ∇f)²/Δ; with a quota, of every group's),
     valid for any v once H − diag(Δ) is proved positive semidefinite; Δ is shrunk until it is.
@@ -126,9 +126,9 @@ def split_bound(block: BlockProblem, split: FloatArray, point: FloatArray) -> fl
 
 
 def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
-    """Either mode, matrix-free: ½‖Ad‖² >= z'Ad − ½‖z‖², then every weight by itself and the count by ranking.
+    """Bound in either mode without matrices: ½‖Ad‖² >= z'Ad − ½‖z‖², then separately per weight, and by ranking.
 
-    dual : z (n,) where the form holds a factor, else v (p,) with z'A replaced by v'C, C = A'A
+    dual : z (n,) if the form holds a factor, else v (p,) with z'A replaced by v'C, C = A'A
     """
     form = block.form
     ridge = Ball.of(form.ridge)
@@ -137,7 +137,7 @@ def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
         paid = (Ball.of(dual) * dual).total() * 0.5
     else:
         assert form.hessian is not None
-        # half the ridge goes into the curvature, so that a hessian singular to rounding is provably convex
+        # add half the ridge to the curvature, so that a hessian singular to rounding is provably convex
         if not proved_semidefinite(form.hessian + np.diag(0.5 * form.ridge), _entry_doubt(block)):
             return -np.inf
         ridge = ridge * 0.5
@@ -159,15 +159,15 @@ def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
 
 
 def value_range(block: BlockProblem, weights: FloatArray) -> tuple[float, float]:
-    """An interval that holds f(weights) exactly."""
+    """An interval that contains the exact f(weights)."""
     value, _ = block.form.enclosure(weights)
     return float(value.lower()), float(value.upper())
 
 
 def _missing_convexity(block: BlockProblem, shift: FloatArray) -> tuple[float, float]:
-    """What must be added to every entry of `shift` before the relaxation is proved convex on the count's plane.
+    """How much to add to every entry of `shift` until the relaxation is proved convex on the count's plane.
 
-    And the largest sum of a row's absolute entries, with what is added.
+    Also returns the largest row sum of absolute entries after the addition.
     """
     dense = block.dense_weights
     gram = block.form.gram(np.arange(block.p))
@@ -180,7 +180,7 @@ def _missing_convexity(block: BlockProblem, shift: FloatArray) -> tuple[float, f
     normal = np.full(block.p, 1.0 / np.sqrt(block.p))
     normal[0] += 1.0
     normal /= np.linalg.norm(normal)
-    # the reflection of a symmetric matrix: Higham (2002), Lemma 19.3, applied from both sides
+    # error of reflecting a symmetric matrix from both sides: Higham (2002), Lemma 19.3
     doubt += 40.0 * UNIT * (block.p + 4) * largest
     half = matrix @ normal
     update = 2.0 * (half - float(normal @ half) * normal)
@@ -194,7 +194,7 @@ def _missing_convexity(block: BlockProblem, shift: FloatArray) -> tuple[float, f
 
 
 def _convex_share(block: BlockProblem, split: FloatArray) -> float:
-    """The largest tried part of `split` that leaves H − diag(split) provably positive semidefinite; 0: none."""
+    """The largest share of `split` tried that leaves H − diag(split) proved positive semidefinite; 0: none."""
     gram = block.form.gram(np.arange(block.p))
     unit = 1.0 / np.sqrt(gram.diagonal())
     matrix = gram * unit[:, None] * unit
@@ -207,7 +207,7 @@ def _convex_share(block: BlockProblem, split: FloatArray) -> float:
 
 
 def _entry_doubt(block: BlockProblem) -> float:
-    """Relative error of a curvature entry computed from the block's arrays: of √(H_ii H_jj)."""
+    """Relative error of a computed curvature entry, as a share of √(H_ii H_jj)."""
     return (block.form.entry_error + 12.0 * UNIT) * 1.01
 
 
@@ -222,11 +222,11 @@ def _held(proof: Mapping[str, Any], key: str, size: int) -> FloatArray:
 
 
 def _number(proof: Mapping[str, Any], key: str) -> float:
-    """A finite number of the certificate, 0 where it has none.
+    """A finite number of the certificate, 0 if absent.
 
     Raises
     ------
-    InvalidInput   it is something else
+    InvalidInput   it is not a finite number
     """
     value = proof.get(key, 0.0)
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not abs(value) < np.inf:

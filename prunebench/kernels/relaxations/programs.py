@@ -1,13 +1,13 @@
-"""The block as the two small dense programs that bounds and exact solvers work on, with their rounding.
+"""The block as a small dense program for bounds and exact solvers, with bounds on its rounding.
 
-select: with x = 1 − m (pruned) the move from the dense point is −x·w̄, and with xᵢ² = xᵢ
+select: with x = 1 − m (1 = pruned) the move from the dense point is −x·w̄, and as xᵢ² = xᵢ
 
     f = constant + linear'x + ½ x'Qx,     Q = diag(w̄) A'A diag(w̄),   Σx = p − keep.
 
 refit:  f(w) = constant − slope'w + ½ w'Hw   with w = 0 off the mask.
 
-Both are multiplied by a power of two, which rounds nothing, so that the incumbent's distance from
-the constant is near 1000: tolerances and interior-point steps then mean the same on every block.
+Both are scaled by a power of two, which is exact, so that the incumbent's distance from the
+constant is near 1000: tolerances and interior-point steps then mean the same on every block.
 """
 
 import math
@@ -21,20 +21,20 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.keeping import Counted
 
 HALF_ULP = 0.5 * float(np.finfo(np.float64).eps)
-"""Half a unit in the last place of 1.0: the most that one operation in float64 rounds, relative to its result."""
+"""Unit roundoff of float64: the largest relative error of one operation."""
 TARGET = 1000.0
-"""The incumbent's distance from the constant in a program's units, about."""
+"""Approximate distance of the incumbent from the constant, in a program's units."""
 SECOND_ORDER = 0.1
-"""Weights are eliminated as long as an error of second order is at most this part of those of first order."""
+"""Weights are eliminated only if the second-order error is at most this share of the first-order one."""
 
 
 @dataclass(frozen=True, eq=False)
 class SelectProgram:
-    """min constant/scale-free linear'x + ½ x'Qx over binaries with Σx = count, times `scale`.
+    """min linear'x + ½ x'Qx over binaries with Σx = count: the block's problem times `scale`, without `constant`.
 
-    quadratic : (p, p), linear : (p,)   scaled;  count = p − keep
-    constant : f at the dense weights, unscaled
-    rounding : scaled bound on what forming the arrays and the constant rounded, for every feasible x
+    quadratic : Q (p, p), linear : (p,)   scaled;  count = p − keep
+    constant : f at the dense weights, not scaled
+    rounding : scaled bound on the rounding of the arrays and the constant, for every feasible x
     """
 
     quadratic: FloatArray
@@ -70,11 +70,11 @@ class SelectProgram:
         )
 
     def within(self, keeping: Counted, weight: float) -> "SelectProgram":
-        """The program with weight·(Σ_g x − r_g)² added for every group, r_g how many weights it prunes.
+        """The program plus weight·(Σ_g x − r_g)² for every group, r_g being how many weights it prunes.
 
-        Nothing changes where the quota is kept. Elsewhere on the count's plane two groups at least
-        miss their counts, so the value rises by at least 2·weight. The constant Σ weight·r_g² is
-        spread over the entries by Σx = count, which keeps values near their old size.
+        The term is zero if the quota is kept. Otherwise at least two groups miss their counts, so it is at
+        least 2·weight. Its constant Σ weight·r_g² is spread over the entries by Σx = count, which keeps
+        values near their old size.
         """
         pruned = (keeping.sizes - keeping.counts).astype(np.float64)
         offset = weight * float(pruned @ pruned)
@@ -84,22 +84,22 @@ class SelectProgram:
         return replace(self, quadratic=quadratic, linear=linear, rounding=self.rounding + lost)
 
     def inner(self, objective: float) -> float:
-        """An objective of the block in the program's units."""
+        """An objective of the block, converted to the program's units."""
         return (objective - self.constant) * self.scale
 
     def outer(self, bound: float) -> float:
-        """A bound of the program in the block's units, lowered by the program's rounding."""
+        """A bound of the program, converted to the block's units and lowered by the program's rounding."""
         return _lowered(self.constant + (bound - self.rounding) / self.scale)
 
 
 @dataclass(frozen=True, eq=False)
 class RefitProgram:
-    """min −slope'w + ½ w'Hw with at most keep entries not zero, times `scale`.
+    """min −slope'w + ½ w'Hw with at most `keep` nonzero entries: the block's problem times `scale`, without `constant`.
 
-    hessian : (p, p) with the ridge, slope : (p,)   scaled
-    constant : f(0), unscaled;  rounding : scaled bound on what the constant rounded
+    hessian : H (p, p) with the ridge, slope : (p,)   scaled
+    constant : f(0), not scaled;  rounding : scaled bound on the rounding of the constant
     relative : relative error of the entries, |δH_ij| <= relative reach_i reach_j, |δslope_i| <= relative height_i
-    reach, height : (p,)   √H_ii and |slope_i|, or more
+    reach, height : (p,)   at least √H_ii and |slope_i|
     """
 
     hessian: FloatArray
@@ -136,12 +136,12 @@ class RefitProgram:
         )  # fmt: skip
 
     def below(self, kept: IndexArray, free: IndexArray) -> "tuple[RefitProgram, float, float] | None":
-        """The program of the `free` weights, with those in `kept` where they follow to and all others zero.
+        """The program of the `free` weights, with those in `kept` eliminated by minimisation and all others zero.
 
-        Returns the program, how much higher its values are than this one's (negative where they are
-        lower), and what that is off by at most; None where rounding could be too much. With R the
-        kept rows' system and X = R⁻¹H_kf, an error E of H changes the rest to first order by
-        (I, −X')E(I, −X')', so it is relative to reach_f + |X|'reach_k.
+        Returns the program, how much higher its values are than this one's (possibly negative), and the error
+        bound of that difference; None if rounding could be too large. With R the kept rows' system and
+        X = R⁻¹H_kf, an error E of H changes the result to first order by (I, −X')E(I, −X')', so it is relative
+        to reach_f + |X|'reach_k.
         """
         hessian, slope = self.hessian[np.ix_(free, free)], self.slope[free]
         left = self.keep - kept.size
@@ -158,8 +158,8 @@ class RefitProgram:
         right = np.column_stack((across, self.slope[kept])) * unit[:, None]
         solved = lapack.dpotrs(factor, right, lower=1)[0] * unit[:, None]
         inverse, _ = lapack.dpotri(factor, lower=1)
-        # Cholesky's backward error and that of its two solves are relative to the diagonal (Higham, Accuracy and
-        # Stability of Numerical Algorithms, §10.1); the products with X come on top
+        # Backward errors of Cholesky and its two solves are relative to the diagonal (Higham, Accuracy and
+        # Stability of Numerical Algorithms, §10.1); the products with X add theirs
         relative = self.relative + HALF_ULP * (5 * kept.size + 16)
         second_order = 2.0 * relative * kept.size * float(np.linalg.norm(np.tril(inverse)))
         if second_order > SECOND_ORDER:
@@ -179,21 +179,21 @@ class RefitProgram:
         return part, 0.5 * float(self.slope[kept] @ rest), doubt
 
     def inner(self, objective: float) -> float:
-        """An objective of the block in the program's units."""
+        """An objective of the block, converted to the program's units."""
         return (objective - self.constant) * self.scale
 
     def outer(self, bound: float) -> float:
-        """A bound of the program in the block's units, lowered by the program's rounding."""
+        """A bound of the program, converted to the block's units and lowered by the program's rounding."""
         return _lowered(self.constant + (bound - self.rounding) / self.scale)
 
 
 def _scale(size: float) -> float:
-    """The power of two that brings `size` near TARGET; 1 where there is nothing to scale."""
+    """The power of two that brings `size` near TARGET; 1 if it is zero."""
     if not size > 0.0 or not math.isfinite(size):
         return 1.0
     return 2.0 ** max(-900, min(900, round(math.log2(TARGET) - math.log2(size))))
 
 
 def _lowered(bound: float) -> float:
-    """The bound less the two roundings of computing it."""
+    """The bound minus the two roundings of computing it."""
     return bound - 4.0 * HALF_ULP * abs(bound) if math.isfinite(bound) else bound

@@ -1,16 +1,16 @@
-"""The diagonal shift with the best root bound for mode select, by a primal-dual interior point.
+"""The diagonal shift with the best root bound for mode select, by a primal-dual interior-point method.
 
-Because xᵢ² = xᵢ, ½x'Qx + g'x equals ½x'(Q + diag s)x + (g − s/2)'x on binaries. The shift that
+As xᵢ² = xᵢ, ½x'Qx + g'x equals ½x'(Q + diag s)x + (g − s/2)'x on binaries. The shift that
 maximises the continuous relaxation's value, subject to Q + diag(s) being positive semidefinite on
-the plane Σd = 0 of equal counts, solves a semidefinite program in p dimensions:
+the plane Σd = 0 of equal counts, solves a semidefinite program of dimension p:
 
     max θ   subject to   W' [−2θ, (g − s/2)'; g − s/2, Q + diag s] W >= 0,    W a basis of {(1, x): Σx = count}.
 
 Billionnet, Elloumi, Plateau: Improving the performance of standard solvers for quadratic 0-1
 programs by a tight convex reformulation: the QCR method, Discrete Appl. Math. 157 (2009), §3.
 Helmberg, Rendl, Vanderbei, Wolkowicz: An interior-point method for semidefinite programming, SIAM
-J. Optim. 6 (1996): the search direction, here with Mehrotra's predictor and corrector (SIAM J.
-Optim. 2, 1992). Every iterate is dual feasible, so stopping early is safe.
+Optim. 6 (1996): the search direction, here with Mehrotra's predictor-corrector (SIAM J.
+Optim. 2, 1992). Every iterate is dual feasible, so the method may be stopped early.
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ from prunebench.core.stop import StopCheck, never
 from prunebench.kernels.relaxations.programs import HALF_ULP
 
 ITERATIONS = 80
-"""Most interior-point iterations; the accuracy asked for is reached before."""
+"""Most interior-point iterations; normally the requested accuracy is reached earlier."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shift:
-    """diagonal : s (p,);  value : θ, the relaxation's value (no proof: rounding is not subtracted); iterations.
+    """diagonal : s (p,);  value : θ, the relaxation's value (not a proof, as it includes rounding); iterations.
 
-    point : x (p,), the first moments of the primal solution: near the relaxation's optimum, Σx = count
+    point : x (p,), first moments of the primal solution: near the relaxation's optimum, Σx = count
     """
 
     diagonal: FloatArray
@@ -47,7 +47,7 @@ def plane_shift(
     accuracy: float = 1e-3,
     stop: StopCheck = never,
 ) -> Shift:
-    """The best shift to `accuracy` of upper − θ, or the best so far when `stop` says so. O(p³) an iteration.
+    """The best shift to `accuracy` of upper − θ, or the best so far once `stop` says so. O(p³) an iteration.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def plane_shift(
         newton = cone.newton(inverse, primal)
         if newton is None:
             break
-        # predictor: straight to the boundary, to see how much centring this iterate needs
+        # predictor: full step towards the boundary, which tells how much centring this iterate needs
         step = newton.solve(np.zeros_like(inverse))
         dual_step = cone.reduced(step[1:], step[0])
         image = dual_step @ inverse
@@ -76,7 +76,7 @@ def plane_shift(
         dual_length, primal_length = _step_length(dual, dual_step), _step_length(primal, primal_step)
         left = float(np.vdot(primal + primal_length * primal_step, dual + dual_length * dual_step))
         centring = min(1.0, max(left / gap, 0.0) ** 3)
-        # corrector: the product of the predictor's steps, which its linearisation left out
+        # corrector: adds the product of the predictor's steps that its linearisation neglected
         target = centring * gap / p * inverse - _symmetric(primal_step @ image)
         step = newton.solve(target)
         if not np.isfinite(step).all():
@@ -103,8 +103,8 @@ def plane_shift(
 def certified_shift(quadratic: FloatArray, shift: FloatArray) -> FloatArray:
     """`shift` raised uniformly until Q + diag(shift) is proved positive semidefinite on the plane Σd = 0.
 
-    The proof is a Cholesky factorisation that succeeds after more was subtracted than it can have
-    rounded (Rump: Verification of positive definiteness, BIT 46 (2006), Theorem 2.3).
+    The proof is a Cholesky factorisation that succeeds after a bound on its rounding was subtracted
+    (Rump: Verification of positive definiteness, BIT 46 (2006), Theorem 2.3).
     """
     p = shift.size
     matrix = np.array(quadratic)
@@ -122,7 +122,7 @@ def certified_shift(quadratic: FloatArray, shift: FloatArray) -> FloatArray:
         trial = rotated.copy()
         trial[diagonal, diagonal] += added - doubt
         if _cholesky(trial) is not None:
-            # the diagonal's own rounding, p times over, is inside `doubt`
+            # `doubt` covers p times the diagonal's own rounding
             return np.asarray(shift + added)
         added = added + raise_by
         raise_by *= 4.0
@@ -147,7 +147,7 @@ class _Cone:
         self.spread = float(np.abs(quadratic).max(initial=0.0)) + float(np.ptp(linear))
 
     def reduced(self, shift: FloatArray, theta: float) -> FloatArray:
-        """W'(the part that is linear in s and θ)W."""
+        """W'(the part linear in s and θ)W."""
         matrix = np.zeros((self.size + 1, self.size + 1))
         matrix[self.entries, self.entries] = shift
         matrix[0, 1:] = matrix[1:, 0] = -0.5 * shift
@@ -161,7 +161,7 @@ class _Cone:
         return _reflect(out, self.mirror)
 
     def start(self, upper: float) -> tuple[FloatArray, float, FloatArray, FloatArray]:
-        """A strictly feasible s, θ, their matrix and its Cholesky factor."""
+        """A strictly feasible s and θ, their matrix and its Cholesky factor."""
         level = 0.02 * self.spread + 1e-3 * abs(upper) + 1e-12
         drop = abs(upper) + level
         while True:
@@ -175,7 +175,7 @@ class _Cone:
             level *= 1.3
 
     def uniform_point(self, count: int) -> FloatArray:
-        """Half the second moments of (1, x) for a uniformly random x: strictly feasible."""
+        """Half the second moments of (1, x) for uniformly random x: strictly feasible."""
         p = self.size
         share = count / p
         moments = np.full((p + 1, p + 1), share * (count - 1) / max(p - 1, 1))
@@ -185,7 +185,7 @@ class _Cone:
         return _reflect(0.5 * moments, self.mirror)[1:, 1:]
 
     def newton(self, inverse: FloatArray, primal: FloatArray) -> "_Newton | None":
-        """The factored HKM system at (primal, inverse of the dual matrix); None if it is singular to rounding."""
+        """The factored HKM system at (primal, inverse of the dual matrix); None if singular to rounding."""
         dual_inner, dual_mixed, dual_outer, dual_row, dual_corner = _blocks(self.whole(inverse))
         inner, mixed, outer, row, corner = _blocks(self.whole(primal))
         p = self.size
@@ -201,14 +201,14 @@ class _Cone:
 
 @dataclass(frozen=True, eq=False)
 class _Newton:
-    """One iterate's system, for several right-hand sides."""
+    """The Newton system of one iterate, for several right-hand sides."""
 
     cone: _Cone
     factor: FloatArray
     scale: FloatArray
 
     def solve(self, target: FloatArray) -> FloatArray:
-        """(dθ, ds) after which the primal matrix, moved to target − sym(primal·dual step·inverse), is feasible."""
+        """(dθ, ds) for which the primal matrix target − sym(primal·dual step·inverse) is feasible."""
         whole = self.cone.whole(target)
         right = np.empty(self.scale.size)
         right[0] = 1.0 - 2.0 * whole[0, 0]
@@ -250,7 +250,7 @@ def _symmetric(matrix: FloatArray) -> FloatArray:
 
 
 def _step_length(matrix: FloatArray, step: FloatArray) -> float:
-    """A length in [0, 1] that keeps matrix + length·step positive definite, within a tenth of the largest."""
+    """A length in [0, 1] that keeps matrix + length·step positive definite; at least 0.9 of the largest."""
     if _cholesky(matrix + step) is not None:
         return 1.0
     above, length = 1.0, 0.6
@@ -268,5 +268,5 @@ def _step_length(matrix: FloatArray, step: FloatArray) -> float:
 
 
 def _damped(length: float) -> float:
-    """Short of the boundary, unless the whole step stays inside."""
+    """Stays short of the boundary, unless the full step is inside."""
     return length if length == 1.0 else 0.95 * length

@@ -23,23 +23,23 @@ from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram
 from prunebench.kernels.relaxations.shift import _cholesky, _inverse
 
 NEWTON_STEPS = 80
-"""Most Newton steps; the accuracy asked for is reached before."""
+"""Most Newton steps; normally the requested accuracy is reached earlier."""
 START_SHARE = 0.9
-"""The part of a given start in the first split; the rest is a multiple of the identity, which is well inside."""
+"""Weight of a given start in the first split; the rest is a multiple of the identity, well inside the barrier."""
 START_WEIGHT = 0.1
-"""By what the barrier's first weight is multiplied where a start is given: its path is taken up that far along."""
+"""Factor of the barrier's first weight if a start is given, as that is already some way along the central path."""
 WEIGHT_STEP = 0.2
-"""By what the barrier's weight is multiplied once the iterate is near enough to the path."""
+"""Factor of the barrier's weight once the iterate is near enough to the central path."""
 MOST_FAILURES = 2
-"""More steps one after another that do not raise the merit, each with a smaller weight, end the search."""
+"""More consecutive steps that do not raise the merit, each with a smaller weight, end the search."""
 
 
 @dataclass(frozen=True, eq=False)
 class RelaxedPoint:
-    """A point of the relaxation with the split scaled to the identity: y = √Δ w.
+    """A point of the relaxation, with the split scaled to the identity: y = √Δ w.
 
-    y, rho : (p,);  level : τ, the threshold of |ρ|;  tied, inside : bool (p,), 0 < m < 1 and m = 1
-    value : the bound at this point, rounding not subtracted
+    y, rho : (p,);  level : τ, the threshold of |ρ|;  tied : bool (p,), 0 < m < 1;  inside : bool (p,), m = 1
+    value : the bound at this point, without allowance for rounding
     """
 
     y: FloatArray
@@ -55,7 +55,7 @@ Relaxation = Callable[[FloatArray, FloatArray, int, RelaxedPoint | None], Relaxe
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """delta : Δ (p,);  value : the root bound, rounding not subtracted;  point : where it is attained; iterations."""
+    """delta : Δ (p,);  value : the root bound, without allowance for rounding;  point : where it is attained;  iterations."""
 
     delta: FloatArray
     value: float
@@ -66,7 +66,7 @@ class Split:
 def relaxation(matrix: FloatArray, linear: FloatArray, keep: int, start: RelaxedPoint | None = None) -> RelaxedPoint:
     """The relaxation's optimum for K = matrix, h = linear, Δ = 1, by pattern iterations in numpy. O(b³) each.
 
-    The best point seen is given back where the patterns do not settle; its bound is valid anyway.
+    If the patterns do not converge, the best point seen is returned; its bound is valid anyway.
     """
     p = linear.size
     inside = _largest(np.abs(linear), keep) if start is None else start.inside.copy()
@@ -117,10 +117,10 @@ def best_split(
     start: FloatArray | None = None,
     steps: int = NEWTON_STEPS,
 ) -> Split | None:
-    """The diagonal split to `accuracy` of upper − bound, or the best so far after `steps` or when `stop` says so.
+    """The diagonal split to `accuracy` of upper − bound, or the best so far after `steps` or once `stop` says so.
 
-    It begins near `start`, a split of the same program, or with the best multiple of the identity.
-    None where H is not positive definite in floating point. O(p³) an iteration.
+    It starts near `start`, a split of the same program, or from the best multiple of the identity.
+    None if H is not positive definite in floating point. O(p³) an iteration.
     """
     own = program.hessian.diagonal()
     barrier = _Barrier.of(program, relax)
@@ -128,7 +128,7 @@ def best_split(
         return None
     delta = np.full(own.size, 0.5 * barrier.lowest)
     if start is not None:
-        # a start at the barrier's edge would take many steps to leave it
+        # from the barrier's edge it would take many steps to get away
         delta = START_SHARE * start / own + (1.0 - START_SHARE) * delta
     at = barrier.iterate(delta, None)
     if at is None:
@@ -157,7 +157,7 @@ def best_split(
 
 @dataclass(frozen=True, eq=False)
 class _Iterate:
-    """A split inside the barrier: Δ (p,), the Cholesky factor of H − Δ, and the relaxation's point for it."""
+    """A split inside the barrier: Δ (p,), the Cholesky factor of H − Δ, and the relaxation's point for Δ."""
 
     delta: FloatArray
     lower: FloatArray
@@ -171,10 +171,10 @@ class _Iterate:
 
 @dataclass(frozen=True, eq=False)
 class _Barrier:
-    """The barrier problem at unit diagonal.
+    """The barrier problem, scaled to unit diagonal.
 
-    matrix : H (p, p), its diagonal 1;  slope : h (p,), in the same scale;  keep : how many weights are kept
-    lowest : the smallest eigenvalue of H;  room : what H − Δ must keep of it, so that it is safely positive definite
+    matrix : H (p, p);  slope : h (p,), in the same scale;  keep : how many weights are kept
+    lowest : the smallest eigenvalue of H;  room : how much of it H − Δ must keep, to be safely positive definite
     relax : solves the relaxation for a split
     """
 
@@ -187,7 +187,7 @@ class _Barrier:
 
     @staticmethod
     def of(program: RefitProgram, relax: Relaxation) -> "_Barrier | None":
-        """The program's; None where H is not positive definite in floating point."""
+        """The barrier problem of a program; None if H is not positive definite in floating point."""
         own = program.hessian.diagonal()
         if (own <= 0.0).any():
             return None
@@ -200,7 +200,7 @@ class _Barrier:
         return _Barrier(matrix, program.slope * unit, program.keep, lowest, 0.25 * min(lowest, 4.0 * floor), relax)
 
     def iterate(self, delta: FloatArray, start: RelaxedPoint | None) -> _Iterate | None:
-        """The iterate at a split; None where H − Δ is not positive definite. start : a point of a split nearby."""
+        """The iterate at a split; None if H − Δ is not positive definite. start : the point of a nearby split"""
         corner = np.diag_indices(delta.size)
         rest = self.matrix.copy()
         rest[corner] -= delta + self.room
@@ -213,7 +213,7 @@ class _Barrier:
         return _Iterate(delta, lower, self.relax(rest * root[:, None] * root, self.slope * root, self.keep, start))
 
     def newton_step(self, at: _Iterate, weight: float) -> tuple[FloatArray | None, float]:
-        """The step that maximises the merit to second order, and its decrement; none where the system is singular."""
+        """The Newton step for the merit, and its decrement; None if the system is singular."""
         delta, point = at.delta, at.point
         w = point.y / np.sqrt(delta)
         ties = np.flatnonzero(point.tied)
@@ -240,7 +240,7 @@ class _Barrier:
         return step, float(gradient @ step)
 
     def line_search(self, at: _Iterate, step: FloatArray, weight: float) -> _Iterate | None:
-        """The first of the halved steps that stays inside and does not lower the merit."""
+        """The first of the successively halved steps that stays inside and does not lower the merit."""
         before = at.merit(weight)
         falling = step < 0.0
         length = min(1.0, 0.95 * float((at.delta[falling] / -step[falling]).min(initial=np.inf)))
@@ -253,11 +253,11 @@ class _Barrier:
 
 
 def certified_split(program: RefitProgram, delta: FloatArray) -> FloatArray | None:
-    """`delta` shrunk until K = H − diag(Δ) is proved positive semidefinite, H's own rounding included.
+    """`delta` shrunk until K = H − diag(Δ) is proved positive semidefinite, including the rounding of H.
 
-    In units in which every reach is 1, and so H's diagonal at most, every entry of H is known to
-    `relative`, so K is safe when a Cholesky factorisation of K less that, and less what it can round
-    itself, succeeds (Rump, BIT 46 (2006)). None if not even a thousandth of it can be proved.
+    Scaled so that every reach is 1 and the diagonal of H at most 1, each entry of H has an error of at most
+    `relative`. K is proved if Cholesky succeeds after subtracting this error and the rounding of Cholesky
+    itself (Rump, BIT 46 (2006)). None if not even a thousandth of `delta` can be proved.
     """
     unit = 1.0 / program.reach
     matrix = program.hessian * unit[:, None] * unit
@@ -276,7 +276,7 @@ def certified_split(program: RefitProgram, delta: FloatArray) -> FloatArray | No
 def _tie_curvature(
     matrix: FloatArray, point: RelaxedPoint, keep: int, own: FloatArray, size: FloatArray, sign: FloatArray
 ) -> FloatArray:
-    """The second derivative of the relaxation's value in the Δ of the tied weights, pattern held."""
+    """The second derivative of the relaxation's value in the Δ of the tied weights, with the pattern fixed."""
     held = np.flatnonzero(point.inside | point.tied)
     at = np.flatnonzero(point.tied[held])
     left = keep - int(point.inside.sum())
@@ -305,7 +305,7 @@ def _largest(values: FloatArray, count: int) -> BoolArray:
 
 
 def _legal(inside: BoolArray, tied: BoolArray, size: FloatArray, keep: int) -> tuple[BoolArray, BoolArray]:
-    """The nearest pattern whose threshold exists: |inside| < keep < |inside| + |tied|, or |inside| = keep alone."""
+    """The nearest pattern that has a threshold: |inside| < keep < |inside| + |tied|, or no ties and |inside| = keep."""
     count, ties = int(inside.sum()), int(tied.sum())
     if count > keep:
         weakest = np.flatnonzero(inside)[np.argsort(size[inside], kind="stable")[: count - keep + 1]]

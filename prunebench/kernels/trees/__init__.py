@@ -1,1 +1,1 @@
-"""Branch and bound of both modes: the relaxation at a node, the compiled loops, and the dives of a search."""
+"""Branch and bound in both modes: relaxations at a node, compiled search loops, and dives."""

@@ -1,4 +1,4 @@
-"""Which variable a tree branches on: what fixing it costs both ways, to second order."""
+"""Branching rules: estimates, to second order, of what fixing a variable either way costs."""
 
 from typing import NamedTuple
 
@@ -11,30 +11,30 @@ from prunebench.kernels.trees.select_node import FREE, Point
 from prunebench.kernels.trees.tableau import Tableau, row_of
 
 CANDIDATES = 8
-"""How many variables are looked at closer, mode select: a row of the tableau each."""
+"""Mode select: how many variables are scored in detail; each needs a row of the tableau."""
 BALANCE = 0.7
-"""The power of x(1 − x) by which those are picked; 0 would not care how fractional a variable is. By trial."""
+"""The power of x(1 − x) in the preselection; 0 would ignore how fractional a variable is. By trial."""
 DEARER = 0.4
-"""Mode select: how much the dearer way of fixing a variable counts beside the cheaper, which counts 1. By trial."""
+"""Mode select: weight of the dearer child of a variable relative to the cheaper one. By trial."""
 TIED_CANDIDATES = 16
-"""How many variables are looked at closer, mode refit: O(ties) each, so twice as many."""
+"""Mode refit: how many variables are scored in detail; O(ties) each, so twice as many as in select."""
 TIED_DEARER = 0.2
-"""Mode refit: how much the dearer way counts beside the cheaper. By trial."""
+"""Mode refit: weight of the dearer child relative to the cheaper one. By trial."""
 TIED_OVERSHOOT = 0.5
-"""Mode refit: the part of what bringing each follower back alone would cost that is counted; together they cost less.
+"""Mode refit: share of the summed costs of moving each follower back by itself; moved together they cost less.
 By trial."""
 FRACTIONAL = 1e-7
-"""How far from both its bounds a variable is that can be branched on, as a part of their distance."""
+"""Least distance of a branching variable from its two bounds, as a share of the distance between them."""
 
 
 @compiled(inner=True, allocates=True)
 def branching_variable(point: Point, diagonal: FloatArray, tableau: Tableau, made: int) -> int:
     """The fractional variable whose fixing costs most; −1: none. diagonal (n + 1,): the tableau's, after `made` sweeps.
 
-    The CANDIDATES with the largest (x(1 − x))^BALANCE over their variance in the inverse are looked at closer.
-    Fixing one costs half the square of its way over its variance, to 0 and to 1, and as much for
-    what the others, which follow it, then overshoot their bounds by. What counts is the dearer way
-    too: of two children the one that is not cut off at once carries on the tree.
+    Scores in detail the CANDIDATES with the largest (x(1 − x))^BALANCE over their variance in the inverse. Fixing
+    a variable to 0 or 1 costs half its squared move over its variance, plus the same for each other fractional
+    variable that thereby overshoots a bound. The dearer child counts too, since a child that is not cut off at
+    once carries the tree on.
     """
     x, basic = point.x, point.basic
     n = x.size
@@ -76,11 +76,11 @@ def overshoot(value: float) -> float:
 
 
 class Fixing(NamedTuple):
-    """What fixing each member of a pattern costs by itself, mode refit; float64 (size,) each.
+    """Costs of fixing each member of a pattern by itself, mode refit; float64 (size,) each.
 
-    value : |yᵢ| of a tie, with the sign it is tied at;  variance : its entry of V, see below
-    down : the cost of pruning it;  step, up : the slope of keeping it against the cost of its way, and the cost
-    key : what it is worth without its followers; −1 where it cannot be branched on
+    value : |yᵢ|, or −|yᵢ| for a tie with the wrong sign;  variance : Vᵢᵢ, see `tied_branching_variable`
+    down : cost of pruning it;  up : cost of keeping it;  step : derivative of up by the move
+    key : its score without followers; −1 if it cannot be branched on
     """
 
     value: FloatArray
@@ -95,10 +95,10 @@ class Fixing(NamedTuple):
 def tied_branching_variable(program: Program, node: Node, size: int, tau: float) -> int:
     """Mode refit: the free tied variable whose fixing costs most; −1: none. tau: the threshold of |ρ|.
 
-    With t ties for `left` places the node minimises q(y) + (Σ|y| of the ties)²/(2·left), whose inverse
-    V on the members is `inverse` less a multiple of spread spread'. Pruning i takes yᵢ to 0 and costs
-    yᵢ²/(2 Vᵢᵢ). Keeping it adds κ/2 (|yᵢ| − τ)², κ = left/(left − 1), so with c the slope of |yᵢ| − τ it
-    costs κ (τ − |yᵢ|)²/(2 (1 + κ c'Vc)). The others follow; what takes them below 0 or above τ counts too.
+    With t ties for `left` places the node minimises q(y) + (Σ|y| of the ties)²/(2·left). Its inverse V on the
+    members is `inverse` less a multiple of spread spread'. Pruning i takes yᵢ to 0 and costs yᵢ²/(2 Vᵢᵢ).
+    Keeping it adds κ/2 (|yᵢ| − τ)², κ = left/(left − 1), and so costs κ (τ − |yᵢ|)²/(2 (1 + κ c'Vc)), c being
+    the slope of |yᵢ| − τ. The other ties follow; moving them below 0 or above τ adds to the cost.
     """
     left, bottom = places_of_ties(program.keep, node, size)
     fixing = Fixing(np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size), np.empty(size))
@@ -118,7 +118,7 @@ def tied_branching_variable(program: Program, node: Node, size: int, tau: float)
 
 @merged
 def places_of_ties(keep: int, node: Node, size: int) -> tuple[float, float]:
-    """How many places the ties share, and that with the ties' curvature: the denominator of the threshold."""
+    """How many places the ties share, and the denominator of the threshold: that plus the ties' curvature."""
     pattern, members, sign, spread = node.system.pattern, node.system.members, node.sign, node.spread
     left = float(keep)
     bottom = 0.0
@@ -158,7 +158,7 @@ def cost_alone(node: Node, size: int, tau: float, left: float, bottom: float, fi
 def cost_with_followers(
     node: Node, c: int, left: float, bottom: float, fixing: Fixing, lower: FloatArray, upper: FloatArray
 ) -> float:
-    """What member c is worth as a branching variable; lower, upper receive where the other ties follow to."""
+    """The score of member c as a branching variable; lower, upper receive the positions the other ties follow to."""
     pattern, members, inverse = node.system.pattern, node.system.members, node.system.inverse
     sign, spread, value, variance = node.sign, node.spread, fixing.value, fixing.variance
     size = value.size
@@ -187,18 +187,18 @@ def cost_with_followers(
 
 @compiled(inner=True)
 def follower_cost(value: float, level: float, variance: float) -> float:
-    """What it costs to take a tied weight back that follows below 0 or above the threshold."""
+    """The cost of moving a tied weight back that follows below 0 or above the threshold."""
     below, above = max(-value, 0.0), max(value - level, 0.0)
     return 0.5 * below * below / variance + 0.5 * above * above / (1.0 + variance)
 
 
 @compiled()
 def dearest_to_prune(node: Node, size: int, tau: float) -> int:
-    """Mode refit, for tangents: the tied variable dearest to prune, less the nearer it is to being kept; −1: none.
+    """Mode refit, for tangents: the tied variable of highest saliency times (1 − its kept share); −1: none.
 
-    y²/S⁻¹ is the saliency of Optimal Brain Surgeon (Hassibi, Stork 1992, eq. 5) in the node's system.
-    A tree takes more nodes by this rule, but its tangents are flatter: with those of the rule above
-    HiGHS may fail, or they are too steep for its tolerances.
+    The saliency y²/S⁻¹ is that of Optimal Brain Surgeon (Hassibi, Stork 1992, eq. 5) in the node's system. A tree
+    takes more nodes by this rule, but its tangents are flatter; those of the rule above can be too steep for
+    HiGHS' tolerances or make it fail.
     """
     pattern, members, inverse = node.system.pattern, node.system.members, node.system.inverse
     best = -1

@@ -1,9 +1,9 @@
-"""Convexified programs and their compiled dives: what the search walks through.
+"""Convexified programs and their compiled dives, from which branch and bound is built.
 
-In mode refit an open node with a tenth of its weights fixed gets a tree of its own: pruned weights
-leave the program, kept ones are eliminated, and a few Newton steps from the split at hand give the
-free ones more of the diagonal. It costs as much as a hundred nodes (p = 128: 10 ms), so only those
-that a dive left open and that are far from the cut-off get one.
+In mode refit, an open node with a tenth of its weights fixed gets a tree of its own: pruned weights leave
+the program, kept ones are eliminated, and a few Newton steps from the present split give the free ones more
+of the diagonal. As this costs as much as a hundred nodes (p = 128: 10 ms), only nodes that a dive left
+open far from the cut-off get one.
 
 What was tried and left out: docs/decisions/select-trees.md and refit-trees.md.
 """
@@ -25,39 +25,38 @@ from prunebench.kernels.trees import select_node as select
 from prunebench.kernels.trees.select_node import Pattern, Records
 
 Node = Any
-"""An open node as its tree has it, a NamedTuple: with `bound` and `record`."""
+"""An open node of either tree, a NamedTuple with at least `bound` and `record`."""
 RELATIVE_TOLERANCE = 1e-10
-"""Part of the objective that a mask must be better by to be looked for: far below PROOF_TOLERANCE."""
+"""Share of the objective by which a mask must be better to be searched for: far below PROOF_TOLERANCE."""
 FIXED = 0.1
-"""A node may have a tree of its own if at least this share of the variables is fixed: fewer leave little to gain."""
+"""Share of fixed variables from which a node may get a tree of its own: fewer leave little to gain."""
 LEAST_FIXED = 4
-"""And at least this many variables."""
+"""Least number of fixed variables for that."""
 OPEN = 0.3
-"""And if its bound is not in this last part of the gap, where the cheaper dives end soon."""
+"""A node whose bound is in this last share of the gap gets none, as cheaper dives end soon there."""
 ITERATIONS = 60
-"""Pattern iterations of a root's relaxation at most, and four for every weight: it is what the split is judged by."""
+"""Most pattern iterations of a root's relaxation, plus four per weight; the split is judged by its result."""
 SPLIT_STEPS = 8
-"""Newton steps for the split of a node's own tree at most, from the split at hand."""
+"""Most Newton steps for the split of a node's own tree, starting from the present split."""
 SPLIT_ACCURACY = 0.3
-"""The part of the node's gap that is near enough to the best split: one as good as the root's takes four to nine times
-as long, and did not pay."""
+"""Accuracy of that split, as a share of the node's gap: a split as good as the root's takes four to nine times as long
+and did not pay."""
 WIDER = 30.0
-"""How much more than the whole tree's margin rounding may take from the bounds of a node's tree."""
+"""A node's tree is given up if its rounding exceeds this many times the whole tree's margin."""
 WIDEST = 0.3
-"""The part of what "optimal" leaves open that the margin may take: a complete search then proves what it can."""
+"""Share of the tolerance of "optimal" that the margin may use, so that a complete search still proves optimality."""
 
 
 @dataclass
 class Dive:
-    """What one dive found: its best mask and value, how many nodes it took, what it left open of which tree.
+    """The result of one dive: its best mask and value, the nodes it took, and the nodes it left open, of which tree.
 
-    singles : masks whose bound rounding leaves below the cut-off, and that bound
-    closed : the smallest bound of what it left for good below the cut-off; inf as a rule
-    records : for a proof, in the tree's own variables; empty unless they were asked for
-    parent : the record, in the whole proof, of what the dive began from
+    singles : masks whose bound is below the cut-off because of rounding, with that bound
+    closed : the smallest bound below the cut-off among nodes that were dropped; normally inf
+    records : for a proof, in the tree's own variables; empty unless requested
+    parent : the record, in the whole proof, of the node that the dive began from
 
-    A node that is left open has as `record` the row, among this dive's, of the record that it lies under, if there are
-    records.
+    If there are records, `record` of an open node is the row, in this dive, of the record above it.
     """
 
     value: float
@@ -72,9 +71,9 @@ class Dive:
 
 
 class Tree(Protocol):
-    """One convexified program and its compiled dive. Values and bounds are those of the whole program, in its units.
+    """A convexified program and its compiled dive. Values and bounds are in the units of the whole program.
 
-    What a node holds is the tree's own affair.
+    Only the tree itself knows the content of its nodes.
     """
 
     margin: float
@@ -85,19 +84,19 @@ class Tree(Protocol):
         ...
 
     def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
-        """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
+        """Search below a node, but not where bounds reach `ceiling`; `recorded`: keep the records of a proof."""
         ...
 
     def relaxation(self) -> tuple[FloatArray, Pattern]:
-        """For a proof, of the whole program's variables: the diagonal, and what is fixed (1 kept, 0 pruned, −1)."""
+        """For a proof, in the whole program's variables: the diagonal, and what is fixed (1 kept, 0 pruned, −1)."""
         ...
 
     def written(self, records: Records) -> Records:
-        """A dive's records in the whole program's variables, 1 for kept and 0 for pruned."""
+        """A dive's records in the whole program's variables, with 1 for kept and 0 for pruned."""
         ...
 
     def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
-        """An open node as the root of a tree of its own with better bounds; None where that promises little."""
+        """An open node as the root of a tree of its own with better bounds; None if that promises little."""
         ...
 
 
@@ -105,7 +104,7 @@ class SelectTree:
     """Mode select: the program with its diagonal shift, proved convex on the count's plane."""
 
     def __init__(self, program: SelectProgram, upper: float, stop: StopCheck, shift: FloatArray | None = None) -> None:
-        """With the best shift, or a given one."""
+        """Uses `shift`, by default the best one."""
         p = program.linear.size
         point = np.full(p, program.count / p)
         if shift is None:
@@ -118,8 +117,8 @@ class SelectTree:
         self.linear = program.linear - 0.5 * self.shift
         rows = np.abs(self.matrix).sum(axis=1)
         size = float(np.abs(self.linear).sum() + rows.sum() + np.abs(self.shift).sum())
-        # evaluation, and at most as much three times over for putting fixed variables in; a point is beside Σx = count
-        # by p² half ulps at most, which costs as much of a row's sum
+        # rounding of evaluation, and at most three times as much for substituting fixed variables; a point misses
+        # Σx = count by at most p² half ulps, each costing up to a row's sum
         self.slack = 4.0 * HALF_ULP * (p + 8) * size + 2.0 * HALF_ULP * p * p * float(rows.max())
         self.margin = max(RELATIVE_TOLERANCE * abs(upper), 2.0 * self.slack)
         self._point = _rounded_off(point, self.count)
@@ -130,29 +129,29 @@ class SelectTree:
         return select_tree.OpenNode(self._point.copy(), free, -1, 0.0, -np.inf, -1)
 
     def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
-        """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
+        """Search below a node, but not where bounds reach `ceiling`; `recorded`: keep the records of a proof."""
         found = select_tree.dive(self.convexified(), node, best, self.margin, limit, ceiling, recorded)
         mask = found.x < 0.5 if found.value < best else None
         left = [(open_node.bound, open_node) for open_node in found.left]
         return Dive(found.value, mask, found.nodes, self, left, [], found.closed, found.records, node.record)
 
     def convexified(self) -> select.Program:
-        """The program with its shift, which all relaxations are of."""
+        """The program with its shift, from which all relaxations are made."""
         return select.Program(self.matrix, self.linear, self.count, self.slack)
 
     def relaxation(self) -> tuple[FloatArray, Pattern]:
-        """The shift, in the block's units; nothing is fixed."""
+        """The shift, in the block's units, with nothing fixed."""
         return self.shift / self.scale, np.full(self.shift.size, select.FREE, np.int8)
 
     def written(self, records: Records) -> Records:
-        """The records as they are, with what is pruned (1 here) as 0."""
+        """The records with kept and pruned exchanged, since 1 means pruned in this tree."""
         fixed, value = records.fixed, records.value
         return records._replace(
             fixed=np.where(fixed < 0, fixed, 1 - fixed), value=np.where(value < 0, value, 1 - value)
         )
 
     def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
-        """None: a shift of its own for a node has not been worth its time."""
+        """None: shifts of nodes did not pay for their time."""
         return None
 
     def root_proof(self) -> tuple[FloatArray, float, float]:
@@ -163,9 +162,9 @@ class SelectTree:
         return root.x, price, bound
 
     def optimum(self, point: FloatArray, fixed: Pattern) -> tuple[float, float]:
-        """Take a feasible point to the relaxation's optimum with what is fixed, in place.
+        """Move a feasible point, in place, to the relaxation's optimum given what is fixed.
 
-        Returns the price of the count, and the safe bound there.
+        Returns the price of the count and the safe bound there.
         """
         program, place = self.convexified(), select.point_at(point, fixed)
         _, price = tableau.optimum(program, place, tableau.new_tableau(point.size), select_tree.LEAST_TOLERANCE)
@@ -175,9 +174,9 @@ class SelectTree:
 
 @dataclass(frozen=True, eq=False)
 class Place:
-    """Where in the whole program a tree is: its variables, which others are kept, and how much higher its values are.
+    """A tree's part of the whole program: its variables, the weights kept outside, and how much higher its values are.
 
-    doubt : what that difference is off by at most;  margin : the whole tree's, the least
+    doubt : error bound of that difference;  margin : the whole tree's, the least that is used
     """
 
     index: IndexArray
@@ -190,8 +189,8 @@ class Place:
 class RefitTree:
     """Mode refit: the program with its diagonal split, proved convex, scaled so that the split is 1.
 
-    A node far enough below the root can have a tree of its own: the pruned weights leave the
-    program, the kept ones are eliminated, and the free ones can be split anew.
+    A node far enough below the root can have its own tree: pruned weights leave the program, kept ones
+    are eliminated, and the free ones get a new split.
     """
 
     def __init__(
@@ -203,7 +202,7 @@ class RefitTree:
         place: Place | None = None,
         stop: StopCheck = never,
     ) -> None:
-        """With a proved split; `place` where it is not the whole program, `stop` ends the splits of nodes early."""
+        """Takes a proved split. place : given for a part of the program;  stop : ends the search for nodes' splits"""
         root = 1.0 / np.sqrt(delta)
         p = delta.size
         self.program, self.delta, self.keep, self.split = program, delta, program.keep, split
@@ -224,13 +223,13 @@ class RefitTree:
 
     @staticmethod
     def of(program: RefitProgram, upper: float, stop: StopCheck) -> "RefitTree | None":
-        """The tree with the best split; None where the curvature is not positive definite in floating point."""
+        """The tree with the best split; None if the curvature is not positive definite in floating point."""
         split = best_split(program, upper, compiled_relaxation, accuracy=3e-2, stop=stop)
         delta = None if split is None else certified_split(program, split.delta)
         return None if split is None or delta is None else RefitTree(program, upper, split, delta, stop=stop)
 
     def root(self) -> Node:
-        """The pattern at which the split was found, with nothing fixed: from afar the iterations may not settle."""
+        """The pattern at which the split was found, with nothing fixed; from afar the iterations may not converge."""
         p, point = self.linear.size, self.split.point
         pattern = np.full(p, refit.OUT, np.int8)
         pattern[point.tied], pattern[point.inside] = refit.TIED, refit.IN
@@ -238,8 +237,8 @@ class RefitTree:
         return refit_tree.OpenNode(pattern, sign, free, -1, -1, -np.inf, -1)
 
     def dive(self, node: Node, best: float, limit: int, ceiling: float = np.inf, recorded: bool = False) -> Dive:
-        """Search below a node, only where bounds are below `ceiling`; `recorded` for a proof."""
-        # what is at least `best` here is so in the whole program whatever the doubt
+        """Search below a node, but not where bounds reach `ceiling`; `recorded`: keep the records of a proof."""
+        # with the doubt added, a value of at least `best` here is one in the whole program too
         higher = self.place.higher + self.place.doubt
         found = refit_tree.dive(self.split_off(), node, best + higher, self.margin, limit, ceiling + higher, recorded)
         return Dive(
@@ -250,17 +249,17 @@ class RefitTree:
         )  # fmt: skip
 
     def split_off(self) -> refit.Program:
-        """The program with its split, which all relaxations are of."""
+        """The program with its split, from which all relaxations are made."""
         return refit.Program(self.matrix, self.linear, self.sizes, self.keep, self.accuracy)
 
     def _mask(self, chosen: Pattern) -> BoolArray:
-        """The mask of the whole that IN and OUT of this tree's variables stand for."""
+        """The mask of the whole program given by IN and OUT of this tree's variables."""
         mask = self.place.kept.copy()
         mask[self.place.index[chosen == refit.IN]] = True
         return mask
 
     def relaxation(self) -> tuple[FloatArray, Pattern]:
-        """The split of the free weights, in the block's units and 0 elsewhere, and the weights fixed outside."""
+        """The free weights' split, in the block's units and 0 elsewhere, and the weights fixed outside."""
         place = self.place
         start = np.where(place.kept, 1, 0).astype(np.int8)
         start[place.index] = select.FREE
@@ -269,7 +268,7 @@ class RefitTree:
         return split, start
 
     def written(self, records: Records) -> Records:
-        """The records with the weights fixed outside, and with weights w in place of y = √Δ w."""
+        """The records including the weights fixed outside, and with w in place of y = √Δ w."""
         place = self.place
         rows = records.parent.size
         _, start = self.relaxation()
@@ -282,8 +281,8 @@ class RefitTree:
     def below(self, node: Node, best: float) -> "tuple[Tree, Node] | None":
         """An open node as the root of a tree of its own, with a better split of its free weights.
 
-        None while only few weights are fixed, where its bound is near the cut-off, or where rounding
-        would take many times the whole tree's margin.
+        None if too few weights are fixed, the bound is near the cut-off, or rounding would take many times the
+        whole tree's margin.
         """
         place, whole = self.place, best + self.place.higher
         fixed = np.array(node.fixed)
@@ -312,7 +311,7 @@ class RefitTree:
         tree = RefitTree(program, whole + higher, split, delta, part, self._stop)
         if 2.0 * (tree.slack + part.doubt) > WIDER * part.margin:
             return None
-        # in a proof the new root has the value that its parent's branching weight has here
+        # in a proof the new root carries the value of its parent's branching weight
         return tree, tree.root()._replace(target=node.target, record=node.record)
 
     def root_proof(self) -> tuple[FloatArray, float]:
@@ -336,14 +335,14 @@ def kicked_mask(program: SelectProgram, mask: BoolArray, kicks: int) -> BoolArra
 
 
 def _rounded_off(point: FloatArray, count: int) -> FloatArray:
-    """A point of the box with Σ = count whose entries near 0 and 1 are there: few are left fractional."""
+    """A point of the box with Σ = count, with entries near 0 and 1 rounded to them so that few are fractional."""
     clipped = np.clip(np.where(point < 0.02, 0.0, np.where(point > 0.98, 1.0, point)), 0.0, 1.0)
     inner = (clipped > 0.0) & (clipped < 1.0)
     left = count - float((clipped == 1.0).sum())
     total = float(clipped[inner].sum())
     if not inner.any() or not 0.0 < left < inner.sum() or not np.isfinite(total):
         return np.full(point.size, count / point.size)
-    # towards 0 or towards 1 in proportion, so that every entry stays inside
+    # move towards 0 or 1 in proportion to the distance, which keeps every entry inside
     if left <= total:
         clipped[inner] *= left / total
     else:

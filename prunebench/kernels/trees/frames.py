@@ -1,9 +1,9 @@
-"""A frame of the select tree: the program and the tableau of the free variables alone.
+"""Frames of the select tree: program and tableau reduced to the free variables.
 
-Where a tree is widest a third of its variables or less are free. So a node with few free ones, or
-with many sweeps since its tableau was made, opens a frame: the program and the tableau of the free
-variables alone, the fixed ones put in. All below it uses that, and the search leaves it again when
-it is through. Frame 0 is the whole program.
+Where a tree is widest, at most a third of its variables are free. So a node with few free variables, or
+with many sweeps since its tableau was made, opens a frame: program and tableau of the free variables, with the
+fixed ones substituted. All nodes below use it, and it is closed once they are done. Frame 0 is the
+whole program.
 """
 
 from typing import NamedTuple
@@ -18,12 +18,12 @@ from prunebench.kernels.trees.tableau import Sweeps, Tableau, row_of
 
 FRAME = np.dtype(
     [
-        ("size", np.int64),  # how many variables it has: n
-        ("count", np.int64),  # how many of them are 1
-        ("at", np.int64),  # where in the sheets its matrix and its tableau begin
-        ("end", np.int64),  # and where they end
-        ("sweeps", np.int64),  # which row of the stack of sweeps is its first
-        ("constant", np.float64),  # what the fixed variables add to the objective
+        ("size", np.int64),  # n, the number of its variables
+        ("count", np.int64),  # how many of them must be 1
+        ("at", np.int64),  # offset of its matrix and tableau in the sheets
+        ("end", np.int64),  # offset past them
+        ("sweeps", np.int64),  # its first row in the stack of sweeps
+        ("constant", np.float64),  # the fixed variables' contribution to the objective
     ],
     align=True,
 )
@@ -35,8 +35,8 @@ class Frames(NamedTuple):
 
     rows : FRAME (p + 2,)
     linear : float64 (p + 2, p)   the linear term, n entries
-    variables : int64 (p + 2, p)  which variables of the whole program they are, n entries
-    fixed : int8 (p + 2, p)       of the whole program: FREE for those of the frame, the values of the others
+    variables : int64 (p + 2, p)  their numbers in the whole program, n entries
+    fixed : int8 (p + 2, p)       in the whole program: FREE for the frame's variables, the values of the others
     """
 
     rows: npt.NDArray[np.void]
@@ -46,7 +46,7 @@ class Frames(NamedTuple):
 
 
 def new_frames(program: Program, fixed: Pattern) -> Frames:
-    """Room for a program's frames; the first is the whole program with what is `fixed`."""
+    """Space for a program's frames; the first is the whole program with `fixed` applied."""
     p = program.linear.size
     rows = p + 2
     frames = Frames(
@@ -58,7 +58,7 @@ def new_frames(program: Program, fixed: Pattern) -> Frames:
 
 
 def room(n: int) -> int:
-    """How many numbers the matrix and the tableau of a frame of n variables take."""
+    """Size of a frame's matrix and tableau together, for n variables."""
     return n * n + (n + 1) * (n + 1)
 
 
@@ -66,7 +66,7 @@ def room(n: int) -> int:
 def frame_at(
     frames: Frames, at: int, sheets: FloatArray, sweeps: Sweeps, point: Point, rounding: float
 ) -> tuple[Program, Tableau, Point]:
-    """Frame `at` as a program of its own; `sweeps` and `point` are the whole program's, of which it takes its part."""
+    """Frame `at` as a program of its own, with its part of the whole program's `sweeps` and `point`."""
     row = frames.rows[at]
     n, begin, first = row.size, row.at, row.sweeps
     middle = begin + n * n
@@ -83,7 +83,7 @@ def frame_at(
 def put_in(
     matrix: FloatArray, linear: FloatArray, fixed: Pattern, free: IndexArray, part: FloatArray, slope: FloatArray
 ) -> tuple[float, int]:
-    """The objective of the `free` variables with the others at their values; its constant, and how many are 1.
+    """Substitute the fixed variables. Returns the constant of the objective in `free`, and how many fixed ones are 1.
 
     part (f, f), slope (f,) receive the matrix and the linear term.
     """
@@ -104,7 +104,7 @@ def put_in(
         row = matrix[kept[c]]
         for a in range(f):
             slope[a] += row[free[a]]
-        # row by row: a sum of p² terms in one go could round by p² units
+        # one sum per row: a single sum of p² terms could round by p² units
         pairs = 0.0
         for d in range(size):
             pairs += row[kept[d]]
@@ -114,7 +114,7 @@ def put_in(
 
 @compiled(allocates=True)
 def restrict(tableau: Tableau, made: int, free: IndexArray, out: FloatArray) -> None:
-    """The tableau after `made` sweeps, of the count and the `free` variables; the others are at bounds."""
+    """The tableau after `made` sweeps, restricted to the count and the `free` variables; all others are at bounds."""
     f = free.size
     row = np.empty(tableau.sheet.shape[0])
     for a in range(f + 1):

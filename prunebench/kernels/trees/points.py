@@ -1,4 +1,4 @@
-"""Points of the select tree: binary ones by descent and rounding, and feasible ones by repair."""
+"""Points of the select tree: binary points by descent and rounding, feasible points by repair."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def value_at(linear: FloatArray, x: FloatArray, grad: FloatArray) -> float:
 
 @compiled()
 def descend(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, grad: FloatArray, passes: int) -> float:
-    """Best-improvement 1-swaps on a binary point, in place. Returns its value."""
+    """Descent by the best 1-swap on a binary point, in place. Returns its value."""
     p = linear.size
     gradient_at(matrix, linear, chosen, grad)
     for _ in range(passes):
@@ -52,9 +52,9 @@ def descend(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, grad: Fl
 
 @compiled(allocates=True)
 def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: int) -> float:
-    """Iterated descent in place: exchange a few pairs at random, descend, go on from the better. Returns its value.
+    """Iterated descent in place: swap a few random pairs, descend, continue from the better point. Returns its value.
 
-    The exchanges are those of a fixed linear congruential sequence (Knuth, MMIX): the answer is always the same.
+    A fixed linear congruential sequence (Knuth, MMIX) gives the random pairs, so the result is reproducible.
     """
     p = linear.size
     grad = np.empty(p)
@@ -93,7 +93,7 @@ def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: in
 
 @compiled(allocates=True)
 def rounded(x: FloatArray, fixed: Pattern, count: int, chosen: FloatArray) -> None:
-    """The binary point that takes the `count` largest entries of x, fixed ones first."""
+    """The binary point with 1 at the `count` largest entries of x; variables fixed to 1 come first."""
     p = x.size
     key = np.empty(p)
     for i in range(p):
@@ -107,7 +107,7 @@ def rounded(x: FloatArray, fixed: Pattern, count: int, chosen: FloatArray) -> No
 
 @compiled(allocates=True)
 def repair(x: FloatArray, fixed: Pattern, grad: FloatArray, count: int) -> None:
-    """Make Σx = count by filling or emptying free variables, the cheapest first."""
+    """Make Σx = count by raising or lowering free variables, the cheapest first."""
     missing = float(count)
     for i in range(x.size):
         missing -= x[i]
@@ -124,7 +124,7 @@ def repair(x: FloatArray, fixed: Pattern, grad: FloatArray, count: int) -> None:
 
 @compiled()
 def reachable(fixed: Pattern, count: int) -> bool:
-    """Whether the free variables can still bring the sum to `count`."""
+    """Whether the free variables can bring the sum to `count`."""
     kept = 0
     free = 0
     for i in range(fixed.size):

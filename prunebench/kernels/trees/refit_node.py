@@ -1,10 +1,10 @@
-"""The refit tree's node: perspective relaxation with the diagonal split scaled to the identity.
+"""A node of the refit tree: the perspective relaxation with the diagonal split scaled to the identity.
 
     minimise ½ y'Ky − h'y + ½ Σ yᵢ²/mᵢ   over  Σm = keep, 0 <= m <= 1,      K positive semidefinite.
 
-For given y the best m makes the last term half the squared k-support norm, so a solution is a
-pattern: |ρ| above a threshold τ (m = 1), equal to it (0 < m < 1), below it (m = 0), ρ = h − Ky. One
-linear system belongs to a pattern; its inverse is carried along, a change of pattern costs O(b²).
+For given y the best m makes the last term half the squared k-support norm. A solution is therefore a
+pattern: |ρ| above a threshold τ (m = 1), at it (0 < m < 1), or below it (m = 0), with ρ = h − Ky. Each
+pattern has one linear system; its inverse is updated, and a change of pattern costs O(b²).
 The bound holds at any y, converged or not (Argyriou, Foygel, Srebro: Sparse Prediction with the
 k-Support Norm, NeurIPS 2012; Pilanci, Wainwright, El Ghaoui: Sparse learning via Boolean
 relaxations, Math. Programming 2015, the dual form):
@@ -21,34 +21,33 @@ from prunebench.kernels.compiled import ZERO, compiled, copy, fill, merged
 from prunebench.kernels.trees.select_node import FREE, Pattern
 
 OUT = 0
-"""Pattern of a weight that is pruned at the relaxation: |ρ| below the threshold."""
+"""Pattern of a weight that the relaxation prunes: |ρ| below the threshold."""
 TIED = 1
-"""Pattern of a weight that is kept in part: |ρ| at the threshold."""
+"""Pattern of a weight that the relaxation keeps in part: |ρ| at the threshold."""
 IN = 2
-"""Pattern of a weight that is kept: |ρ| above the threshold."""
+"""Pattern of a weight that the relaxation keeps: |ρ| above the threshold."""
 LEAST_PIVOT = 1e-14
-"""A weight whose pivot is not above this part of its diagonal entry depends on the others: it does not join."""
+"""A weight whose pivot is at most this share of its diagonal entry is linearly dependent and does not join."""
 LEAST_DENOMINATOR = 1e-13
-"""A diagonal entry whose change leaves not more than this of itself, as a part, makes the system singular."""
+"""A diagonal change that leaves at most this share of the entry makes the system singular."""
 RESIDUAL = 1e-8
-"""A pattern's point whose residual is above this part of the largest |ρ| is computed afresh: the inverse has
-drifted."""
+"""A pattern's point is recomputed if its residual exceeds this share of the largest |ρ|: the inverse has drifted."""
 SAME_LEVEL = 1e-10
-"""The part of |ρ| by which kept and pruned weights may be on the wrong side of each other without ties."""
+"""Relative overlap of kept and pruned |ρ| that is tolerated without ties."""
 BEYOND = 1e-9
-"""The part of the threshold by which a weight must be on the wrong side of it to change the pattern."""
+"""A weight changes its pattern only if it is beyond the threshold by this share of it."""
 SINGLE_CHANGES = 6
-"""After so many iterations only the worst weight changes: all at once may go round in circles."""
+"""After this many iterations only the worst weight changes, as changing all at once may cycle."""
 CORRECTIONS = 3
-"""How often a point of a given mask is solved for: once, and twice more for its own residual."""
+"""How often the point of a given mask is solved for: once, and twice more for its residual."""
 
 
 class Program(NamedTuple):
     """The split-off form of the program above.
 
     matrix : float64 (p, p)   K;  linear : float64 (p,)   h;  keep : how many weights are kept
-    sizes : float64 (2, p)    what errors are relative to: K_ij is off by accuracy·sizes_0i·sizes_0j at most (square
-                              roots of the diagonal of K + I, or more), h_i by accuracy·sizes_1i (|h_i|, or more)
+    sizes : float64 (2, p)    scales of the errors: that of K_ij is at most accuracy·sizes_0i·sizes_0j (√ of the
+                              diagonal of K + I, or more), that of h_i accuracy·sizes_1i (|h_i|, or more)
     accuracy                  relative error of every entry and sum
     """
 
@@ -60,11 +59,11 @@ class Program(NamedTuple):
 
 
 class System(NamedTuple):
-    """The linear system that belongs to a pattern; its members, TIED or IN, are in the order in which they joined.
+    """The linear system of a pattern. Its members, TIED or IN, are in the order in which they joined.
 
     pattern : int8 (p,)                  OUT, TIED or IN
-    inverse : float64 (p, p)             the leading entries: of K on the members, plus 1 where IN
-    members : int64 (p,)                 the leading entries
+    inverse : float64 (p, p)             leading part used: inverse of K on the members, with 1 added where IN
+    members : int64 (p,)                 leading part used
     """
 
     pattern: Pattern
@@ -73,11 +72,11 @@ class System(NamedTuple):
 
 
 class Node(NamedTuple):
-    """A node's point and what belongs to it; the arrays are changed in place.
+    """A node's point and its system; the arrays are changed in place.
 
-    system : of its pattern;  sign : float64 (p,), the sign of ρ of a tie
+    system : of its pattern;  sign : float64 (p,), the sign of ρ of each tie
     fixed : int8 (p,), FREE, 0 or 1;  y, rho : float64 (p,), the weights, and ρ = h − Ky
-    spread : float64 (p,), for every member its entry of inverse @ ties;  wanted : int8 (p,), the next pattern
+    spread : float64 (p,), inverse @ ties, by member;  wanted : int8 (p,), the next pattern
     """
 
     system: System
@@ -90,7 +89,7 @@ class Node(NamedTuple):
 
 
 def node_of(pattern: Pattern, sign: FloatArray, fixed: Pattern) -> Node:
-    """A node with this pattern, signs and fixed weights, all copied; its point is still to be computed."""
+    """A node with copies of this pattern, signs and fixed weights; its point is not computed yet."""
     p = pattern.size
     system = System(pattern.copy(), np.empty((p, p)), np.empty(p, np.int64))
     return Node(system, sign.copy(), fixed.copy(), np.zeros(p), np.empty(p), np.zeros(p), pattern.copy())
@@ -98,7 +97,7 @@ def node_of(pattern: Pattern, sign: FloatArray, fixed: Pattern) -> Node:
 
 @compiled(fast=True, inner=True, allocates=True)
 def border(matrix: FloatArray, inverse: FloatArray, members: IndexArray, size: int, i: int, extra: float) -> int:
-    """Variable i joins with `extra` on its diagonal. Returns the new size, unchanged if singular."""
+    """Add variable i with `extra` on its diagonal. Returns the new size, unchanged if singular."""
     row = matrix[i]
     column = np.empty(size)
     for a in range(size):
@@ -126,7 +125,7 @@ def border(matrix: FloatArray, inverse: FloatArray, members: IndexArray, size: i
 
 @compiled(fast=True, inner=True)
 def drop(inverse: FloatArray, members: IndexArray, size: int, at: int) -> int:
-    """The variable at position `at` leaves. Returns the new size."""
+    """Remove the variable at position `at`. Returns the new size."""
     last = size - 1
     if at != last:
         for a in range(size):
@@ -148,7 +147,7 @@ def drop(inverse: FloatArray, members: IndexArray, size: int, at: int) -> int:
 
 @compiled(fast=True, inner=True, allocates=True)
 def shift_diagonal(inverse: FloatArray, size: int, at: int, change: float) -> bool:
-    """The system's diagonal entry `at` changes by `change`. False if that leaves it singular."""
+    """Change the system's diagonal entry `at` by `change`. False if that makes it singular."""
     denominator = 1.0 + change * inverse[at, at]
     if not denominator > LEAST_DENOMINATOR:
         return False
@@ -164,7 +163,7 @@ def shift_diagonal(inverse: FloatArray, size: int, at: int, change: float) -> bo
 
 @compiled()
 def build(matrix: FloatArray, system: System) -> int:
-    """The inverse afresh from the pattern. Returns how many members there are; dependent weights go out."""
+    """Recompute the inverse of the pattern; linearly dependent weights become OUT. Returns the number of members."""
     pattern, inverse, members = system
     size: int = ZERO
     for i in range(pattern.size):
@@ -178,7 +177,7 @@ def build(matrix: FloatArray, system: System) -> int:
 
 @compiled()
 def change_pattern(matrix: FloatArray, system: System, wanted: Pattern, size: int) -> int:
-    """Bring the system to the pattern `wanted`, in place. Returns the size; rebuilt where an update fails."""
+    """Bring the system to the pattern `wanted`, in place; rebuild it if an update fails. Returns its size."""
     pattern, inverse, members = system
     healthy = True
     a = ZERO
@@ -212,10 +211,10 @@ def change_pattern(matrix: FloatArray, system: System, wanted: Pattern, size: in
 
 @compiled(fast=True)
 def pattern_point(program: Program, node: Node, size: int) -> tuple[float, int, int, float]:
-    """y and ρ of the pattern, written to the node with `spread`. size: how many members the pattern has.
+    """Compute y and ρ of the pattern, and `spread`, in the node. size: the number of members.
 
-    Returns (the threshold τ, nan without ties; how many weights are IN; how many TIED; the residual against the
-    pattern).
+    Returns (the threshold τ, nan without ties; how many weights are IN; how many TIED; the residual of the pattern's
+    equations).
     """
     linear, sign, y, rho, spread = program.linear, node.sign, node.y, node.rho, node.spread
     pattern, inverse, members = node.system
@@ -252,13 +251,13 @@ def pattern_point(program: Program, node: Node, size: int) -> tuple[float, int, 
         due = y[i] if pattern[i] == IN else sign[i] * tau
         residual = max(residual, abs(rho[i] - due))
         total += abs(rho[i] - due)
-    # a maximum passes over NaN, a sum does not
+    # a maximum ignores NaN, a sum does not
     return tau, inside, tied, residual if np.isfinite(total) else np.inf
 
 
 @compiled(fast=True, inner=True)
 def residual_of(program: Program, system: System, y: FloatArray, rho: FloatArray, size: int) -> None:
-    """ρ = h − Ky, from the members alone."""
+    """ρ = h − Ky, summed over the members."""
     matrix, members = program.matrix, system.members
     copy(program.linear, rho)
     for a in range(size):
@@ -270,9 +269,9 @@ def residual_of(program: Program, system: System, y: FloatArray, rho: FloatArray
 
 @compiled(fast=True)
 def dual_bound(program: Program, fixed: Pattern, y: FloatArray, rho: FloatArray, level: float) -> float:
-    """The bound at any y, with ρ = h − Ky and the threshold `level` = λ (any λ >= 0 is valid), less rounding.
+    """The bound at any y, minus rounding, with ρ = h − Ky. level : λ, the squared threshold; any λ >= 0 is valid
 
-    Every |ρᵢ| is taken at the upper end of what it can be, whether it is above the threshold or not.
+    Every |ρᵢ| counts with the upper end of its rounding interval, on either side of the threshold.
     """
     linear, sizes, accuracy = program.linear, program.sizes, program.accuracy
     p = linear.size
@@ -296,7 +295,7 @@ def dual_bound(program: Program, fixed: Pattern, y: FloatArray, rho: FloatArray,
 
 @compiled(fast=True, inner=True)
 def reach_of(sizes: FloatArray, y: FloatArray) -> float:
-    """What an entry of Ky is off by, in units of accuracy·sizes_0i."""
+    """Error bound of an entry of Ky, in units of accuracy·sizes_0i."""
     span = 0.0
     for i in range(y.size):
         span += sizes[0, i] * abs(y[i])
@@ -305,7 +304,7 @@ def reach_of(sizes: FloatArray, y: FloatArray) -> float:
 
 @compiled(fast=True)
 def square_end(sizes: FloatArray, span: float, accuracy: float, rho: FloatArray, i: int) -> float:
-    """The largest ρᵢ² that rounding allows."""
+    """The largest ρᵢ² within rounding."""
     end: float = abs(rho[i]) + accuracy * (sizes[1, i] + sizes[0, i] * span)
     return end * end
 
@@ -314,10 +313,10 @@ def square_end(sizes: FloatArray, span: float, accuracy: float, rho: FloatArray,
 def solve_node(
     program: Program, node: Node, size: int, bound: float, cut: float, limit: int
 ) -> tuple[int, float, float, bool, int]:
-    """Pattern iterations until the pattern repeats, the bound passes `cut`, or `limit` is reached.
+    """Iterate patterns until they repeat, the bound reaches `cut`, or `limit` iterations are made.
 
-    size : how many members the pattern has;  bound : the best known so far
-    Returns (size, bound, level, converged, ties); the bound is the best of all iterates.
+    size : number of members of the pattern;  bound : the best known so far
+    Returns (size, bound, level, converged, ties), with the best bound of all iterates.
     """
     level = 0.0
     tied = 0
@@ -327,7 +326,7 @@ def solve_node(
             size = build(program.matrix, node.system)
             tau, inside, tied, residual = pattern_point(program, node, size)
             if not np.isfinite(residual):
-                # the pattern's system is singular in floating point: the point 0 has a bound too
+                # the pattern's system is singular in floating point; the point 0 also gives a bound
                 fill(node.y, 0.0)
                 copy(program.linear, node.rho)
                 at_zero = dual_bound(program, node.fixed, node.y, node.rho, 0.0)
@@ -365,9 +364,7 @@ def largest_size(values: FloatArray) -> float:
 
 @merged
 def level_between(node: Node) -> tuple[float, bool]:
-    """Without ties: a threshold between the free weights that are kept and those that are not, and whether it parts
-    them.
-    """
+    """Without ties: a threshold between kept and pruned free weights, and whether it separates them."""
     pattern, rho = node.system.pattern, node.rho
     lowest = np.inf
     highest = 0.0
@@ -383,8 +380,8 @@ def level_between(node: Node) -> tuple[float, bool]:
 
 @merged
 def want(node: Node, tau: float) -> tuple[int, int]:
-    """The pattern that the point and the threshold ask for, to `wanted`. Returns (how many free weights change,
-    the one that is on the wrong side most, −1: none).
+    """Write to `wanted` the pattern that the point and the threshold imply. Returns (how many free weights change, the
+    one farthest on the wrong side, −1: none).
     """
     pattern, rho, wanted = node.system.pattern, node.rho, node.wanted
     copy(pattern, wanted)
@@ -420,7 +417,7 @@ def want(node: Node, tau: float) -> tuple[int, int]:
 
 @merged
 def sign_ties(node: Node) -> bool:
-    """Give the weights that become ties the sign of their ρ. False: the wanted pattern is the present one."""
+    """Give new ties the sign of their ρ. False if the wanted pattern equals the present one."""
     changed = False
     for i in range(node.wanted.size):
         if node.wanted[i] != node.system.pattern[i]:
@@ -432,9 +429,9 @@ def sign_ties(node: Node) -> bool:
 
 @compiled(fast=True, inner=True, allocates=True)
 def one_mask_point(program: Program, node: Node, size: int) -> float:
-    """y and ρ where the mask is given: pattern IN or OUT alone. Returns the value of the weights y.
+    """y and ρ of a given mask, whose pattern has only IN and OUT. Returns the value of the weights y.
 
-    Corrected twice by its own residual, since a system that has drifted leaves a bound below the value.
+    Twice corrected by its residual, since with a drifted inverse the bound would be below the value.
     """
     linear, y, rho = program.linear, node.y, node.rho
     inverse, members = node.system.inverse, node.system.members
@@ -458,7 +455,7 @@ def one_mask_point(program: Program, node: Node, size: int) -> float:
 
 @compiled()
 def legal(keep: int, fixed: Pattern, wanted: Pattern, rho: FloatArray) -> None:
-    """Make the pattern one whose threshold exists: |IN| < keep < |IN| + |TIED|, or |IN| = keep without ties."""
+    """Change the pattern to one that has a threshold: |IN| < keep < |IN| + |TIED|, or |IN| = keep without ties."""
     p = wanted.size
     while True:
         inside = 0
@@ -471,7 +468,7 @@ def legal(keep: int, fixed: Pattern, wanted: Pattern, rho: FloatArray) -> None:
         if inside < keep < inside + tied:
             return
         if inside >= keep:
-            # the weakest free member that is in joins the ties; without one, the ties go out
+            # the weakest free IN member becomes a tie; if there is none, the ties become OUT
             pick = -1
             for i in range(p):
                 if wanted[i] == IN and fixed[i] == FREE and (pick < 0 or abs(rho[i]) < abs(rho[pick])):

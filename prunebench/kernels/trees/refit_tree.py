@@ -1,4 +1,4 @@
-"""The refit tree's loop: prune, fix, round, branch; leaves what it did not finish as open nodes."""
+"""The search loop of the refit tree: bound, fix, round, branch; unfinished nodes are returned as open nodes."""
 
 from typing import Any, NamedTuple
 
@@ -30,20 +30,20 @@ from prunebench.kernels.trees.refit_node import (
 from prunebench.kernels.trees.select_node import FREE, ROUND_EVERY, ROUND_FIRST, Pattern, Records
 
 ITERATIONS: Any = np.int64(40)
-"""Pattern iterations at a node at most: few need ten, and the bound of the last is as valid as any."""
+"""Most pattern iterations at a node: few need ten, and the bound is valid after any number."""
 SINGLES = 64
-"""How many masks a dive can hand back because rounding leaves their bounds below the cut-off. Few do."""
+"""How many masks a dive can return because rounding leaves their bounds below the cut-off. Few do."""
 LEVEL_DOUBT = 1e-6
-"""The part by which the threshold of a single mask is taken higher: rounding lifts no free weight's |ρ| above it."""
+"""Relative increase of a single mask's threshold, so that rounding lifts no free weight's |ρ| above it."""
 
 
 class OpenNode(NamedTuple):
-    """A node of the program that a dive begins from or left.
+    """A node from which a dive begins, or which a dive left open.
 
-    pattern, sign : int8 and float64 (p,), those of its parent's point;  fixed : int8 (p,), FREE, 0 or 1
-    branch, target : the weight that is pruned (0) or kept (1), not yet fixed; −1: none
-    bound : a safe bound of it, −inf where none is known
-    record : the row of its parent in a proof, of this dive or of all; −1: see Dive
+    pattern, sign : int8 and float64 (p,), of its parent's point;  fixed : int8 (p,), FREE, 0 or 1
+    branch, target : the weight still to be fixed as pruned (0) or kept (1); −1: none
+    bound : a safe bound, −inf if none is known
+    record : its parent's row in a proof, of this dive or of all; −1: see Dive
     """
 
     pattern: Pattern
@@ -56,7 +56,7 @@ class OpenNode(NamedTuple):
 
 
 class OpenNodes(NamedTuple):
-    """Room for the open nodes that a dive leaves, one row each, (branch, target) together, and for single masks.
+    """Space for the nodes that a dive leaves open, one per row, branch and target together, and for single masks.
 
     single : int8 (SINGLES, p), IN or OUT;  single_bound : float64 (SINGLES,)
     """
@@ -73,44 +73,44 @@ class OpenNodes(NamedTuple):
 
 SEARCH = np.dtype(
     [
-        ("margin", np.float64),  # a node is pruned once its safe bound is at least the incumbent's value less this
-        ("ceiling", np.float64),  # a node whose bound is not below this is handed back
-        ("limit", np.int64),  # how many nodes may be looked at
+        ("margin", np.float64),  # a node is pruned if its safe bound is at least best − margin
+        ("ceiling", np.float64),  # a node with at least this bound is left open
+        ("limit", np.int64),  # most nodes to be processed
         ("best", np.float64),  # the incumbent's value
-        ("cut", np.float64),  # the cut-off: that less the margin
-        ("closed", np.float64),  # the smallest bound of a single mask for which there was no room
-        ("nodes", np.int64),  # looked at so far
-        ("depth", np.int64),  # how many nodes wait on the stack
-        ("open", np.int64),  # how many were handed back
-        ("singles", np.int64),  # how many masks were
-        ("records", np.int64),  # how many records were made
+        ("cut", np.float64),  # the cut-off: best − margin
+        ("closed", np.float64),  # the smallest bound of a single mask that found no space
+        ("nodes", np.int64),  # processed so far
+        ("depth", np.int64),  # nodes waiting on the stack
+        ("open", np.int64),  # nodes left open
+        ("singles", np.int64),  # single masks returned
+        ("records", np.int64),  # records made
     ],
     align=True,
 )
-"""What a dive may do, and what it counts."""
+"""Limits and counters of a dive."""
 STATE = np.dtype(
     [
-        ("size", np.int64),  # how many members the pattern has
-        ("branch", np.int64),  # the weight that goes to `target`, then the one that is branched on; −1: none
+        ("size", np.int64),  # number of members of the pattern
+        ("branch", np.int64),  # the weight to be fixed to `target`, later the one to branch on; −1: none
         ("target", np.int64),
-        ("bound", np.float64),  # the best safe bound, of its parent or its own
+        ("bound", np.float64),  # the best safe bound, its own or its parent's
         ("current", np.float64),  # the safe bound at its point
-        ("level", np.float64),  # the threshold at its point, squared
-        ("tied", np.int64),  # how many ties its pattern has
-        ("kept", np.int64),  # how many weights are fixed as kept
-        ("free", np.int64),  # how many are not fixed
-        ("packed", np.int64),  # where its parent's inverse begins among the packed ones
-        ("record", np.int64),  # the row of its parent in the records, then its own
+        ("level", np.float64),  # the squared threshold at its point
+        ("tied", np.int64),  # number of ties in its pattern
+        ("kept", np.int64),  # number of weights fixed as kept
+        ("free", np.int64),  # number of weights not fixed
+        ("packed", np.int64),  # offset of its parent's inverse among the packed ones
+        ("record", np.int64),  # its parent's row in the records, later its own
     ],
     align=True,
 )
-"""The node at hand, beside its point and system."""
+"""The current node, apart from its point and system."""
 
 
 class Stack(NamedTuple):
-    """The second children that wait, one row each: the arrays of Node and System, and STATE.
+    """The waiting second children, one per row: the arrays of Node and System, and STATE.
 
-    p + 1 rows: each level of the tree fixes a weight.
+    p + 1 rows, as each level of the tree fixes a weight.
     """
 
     pattern: Pattern
@@ -121,12 +121,12 @@ class Stack(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """What a dive of a program of p weights works in.
+    """All that a dive of a program of p weights works in.
 
-    search, state : SEARCH (1,), STATE (1,);  node : the node at hand;  stack : the nodes that wait
-    packed : float64, the inverses of the nodes that wait, one after another
+    search, state : SEARCH (1,), STATE (1,);  node : the current one;  stack : the waiting nodes
+    packed : float64, the inverses of the waiting nodes, one after another
     trial, mask : a system and int8 (p,), IN or OUT, for masks that are tried
-    best : int8 (p,), IN or OUT, the incumbent, where the dive has found one
+    best : int8 (p,), IN or OUT, the incumbent if the dive has found one
     """
 
     search: npt.NDArray[np.void]
@@ -140,11 +140,11 @@ class Workspace(NamedTuple):
 
 
 PACKED = 1 << 16
-"""Room for the inverses of nodes that wait at first, in numbers: half a megabyte. It doubles when it may not do."""
+"""Initial space for the waiting nodes' inverses, in float64 numbers: half a megabyte. It is doubled when too small."""
 
 
 def workspace(root: OpenNode, search: npt.NDArray[np.void]) -> Workspace:
-    """The workspace of a dive at its beginning; the node at hand is the root."""
+    """The workspace at the beginning of a dive; the current node is the root."""
     p = root.pattern.size
     state, rows = np.zeros(1, STATE), p + 1
     state["branch"], state["target"], state["bound"], state["record"] = root.branch, root.target, root.bound, -1
@@ -159,13 +159,13 @@ def workspace(root: OpenNode, search: npt.NDArray[np.void]) -> Workspace:
 
 
 class Dived(NamedTuple):
-    """What a dive found.
+    """The result of a dive.
 
-    value, mask : the incumbent's value; mask int8 (p,), IN or OUT, is its mask where the dive has improved it
-    nodes : how many were looked at;  left : the open nodes, where no record but −1 is the dive's root
-    singles : masks, IN or OUT, whose bounds rounding leaves below the cut-off, and those bounds
-    closed : the smallest bound of such a mask for which there was no room; inf as a rule
-    records : as many as were made
+    value : of the incumbent;  mask : int8 (p,), IN or OUT, the incumbent if the dive improved it
+    nodes : how many were processed;  left : open nodes, with record −1 if the dive's root has none
+    singles : masks, IN or OUT, whose bounds are below the cut-off because of rounding, with those bounds
+    closed : the smallest bound of such a mask that found no space; normally inf
+    records : those made
     """
 
     value: float
@@ -180,10 +180,10 @@ class Dived(NamedTuple):
 def dive(
     program: Program, root: OpenNode, best: float, margin: float, limit: int, ceiling: float, recorded: bool
 ) -> Dived:
-    """Search below one open node, at most `limit` nodes, only where bounds are below `ceiling`.
+    """Search below one open node, at most `limit` nodes, but not where bounds reach `ceiling`.
 
-    best : the incumbent's value;  margin : a node is pruned once its safe bound is at least best − margin
-    recorded : whether to record what a proof needs of every node that was bounded
+    best : the incumbent's value;  margin : a node is pruned if its safe bound is at least best − margin
+    recorded : whether to record, for a proof, every bounded node
     """
     p = program.linear.size
     search = np.zeros(1, SEARCH)
@@ -216,10 +216,10 @@ def dive(
 
 @compiled()
 def explore(program: Program, out: OpenNodes, records: Records, work: Workspace) -> bool:
-    """Search below the node at hand, or go on with it. False: only once `packed`, as it is, has more room.
+    """Search below the current node; can be called again to continue. False if `packed` is too small to go on.
 
-    out : receives the nodes that are left open, and single masks
-    records : receive what a proof needs of every node that was bounded, if they have room
+    out : receives open nodes and single masks
+    records : receive every bounded node, for a proof, if they have space
     """
     search, state, node, stack = work.search[0], work.state[0], work.node, work.stack
     writes, packed = records.parent.size > 0, work.packed
@@ -244,7 +244,7 @@ def explore(program: Program, out: OpenNodes, records: Records, work: Workspace)
             state.branch = branching(program, node, state)
             fix_by_levels(program, node, state, search.cut)
             count_fixed(node.fixed, state)
-            # nothing better is left where the reduced costs leave no feasible mask
+            # stop if the reduced costs leave no feasible mask
             going = state.kept <= program.keep <= state.kept + state.free
         handed_back = going and search.nodes > 1 and state.bound >= search.ceiling
         handed_back = handed_back and search.open < out.bound.size - work.best.size - 2
@@ -260,7 +260,7 @@ def explore(program: Program, out: OpenNodes, records: Records, work: Workspace)
             push_second(program.keep, search, node, state, stack)
             if search.nodes < search.limit:
                 continue
-            # the first child is handed over as an open node too
+            # the first child is left open as well
             wait(search, node, state, stack)
             return write_waiting(out, search, stack)
         while search.depth > 0 and stack.states[search.depth - 1].bound >= search.best - search.margin:
@@ -277,7 +277,7 @@ def explore(program: Program, out: OpenNodes, records: Records, work: Workspace)
 
 @merged
 def bounded(program: Program, search: Row, node: Node, state: Row) -> bool:
-    """Take the pattern from the parent's to the node's own, and bound the node there. False: it is cut off."""
+    """Take the pattern from the parent's to the node's own, and bound the node. False: it is cut off."""
     inherited = state.bound
     if state.branch >= 0:
         take_target(program, node, state)
@@ -286,7 +286,7 @@ def bounded(program: Program, search: Row, node: Node, state: Row) -> bool:
     )
     if state.bound >= search.cut:
         return False
-    # what the last point proves: an earlier one may have proved more, but is gone
+    # the bound at the last point; an earlier point may have given a better bound but is gone
     state.current = dual_bound(program, node.fixed, node.y, node.rho, state.level)
     state.bound = max(inherited, state.current)
     count_fixed(node.fixed, state)
@@ -295,7 +295,7 @@ def bounded(program: Program, search: Row, node: Node, state: Row) -> bool:
 
 @merged
 def take_target(program: Program, node: Node, state: Row) -> None:
-    """Fix the node's branching weight, with a pattern that allows it."""
+    """Fix the node's branching weight and make the pattern consistent with it."""
     node.fixed[state.branch] = state.target
     copy(node.system.pattern, node.wanted)
     node.wanted[state.branch] = IN if state.target == 1 else OUT
@@ -306,7 +306,7 @@ def take_target(program: Program, node: Node, state: Row) -> None:
 
 @compiled(inner=True)
 def count_fixed(fixed: Pattern, state: Row) -> None:
-    """How many weights are fixed as kept, and how many are free."""
+    """Count the weights fixed as kept and the free ones."""
     free, kept = 0, 0
     for i in range(fixed.size):
         free += fixed[i] == FREE
@@ -316,14 +316,14 @@ def count_fixed(fixed: Pattern, state: Row) -> None:
 
 @merged
 def one_mask(keep: int, state: Row) -> bool:
-    """Whether a node holds a single mask."""
+    """Whether only one mask is left at the node."""
     single: bool = state.kept == keep or state.kept + state.free == keep
     return single
 
 
 @merged
 def settle_mask(program: Program, out: OpenNodes, search: Row, state: Row, work: Workspace) -> None:
-    """A node of one mask: its value, and its bound, which is handed back where rounding leaves it below the cut-off."""
+    """Evaluate and bound a node with one mask; return it in `out` if rounding leaves its bound below the cut-off."""
     node, keep, mask = work.node, program.keep, work.mask
     for i in range(mask.size):
         mask[i] = IN if node.fixed[i] == 1 or (node.fixed[i] == FREE and state.kept < keep) else OUT
@@ -355,7 +355,7 @@ def offer(search: Row, value: float, mask: Pattern, best: Pattern) -> None:
 
 @merged
 def rounded_below(program: Program, search: Row, state: Row, work: Workspace) -> bool:
-    """Round the point to a mask now and then, and where it has no ties. False: the node is cut off by that mask."""
+    """Round the point to a mask at some nodes, and whenever it has no ties. False: that mask cuts the node off."""
     if search.nodes % ROUND_EVERY == ROUND_FIRST or state.tied == 0:
         offer(search, rounded_value(program, work.node, state.size, work.trial, work.mask), work.mask, work.best)
     below: bool = state.bound < search.cut
@@ -364,9 +364,9 @@ def rounded_below(program: Program, search: Row, state: Row, work: Workspace) ->
 
 @compiled(inner=True, allocates=True)
 def rounded_value(program: Program, node: Node, size: int, trial: System, mask: Pattern) -> float:
-    """The value of the mask of the largest shares; `mask` receives it as IN and OUT, `trial` its system.
+    """The value of the mask with the largest shares; `mask` receives it as IN and OUT, `trial` its system.
 
-    inf where the mask's system is singular to rounding.
+    inf if the mask's system is singular to rounding.
     """
     largest_shares(program.keep, node, mask)
     system = node.system
@@ -381,7 +381,7 @@ def rounded_value(program: Program, node: Node, size: int, trial: System, mask: 
     for a in range(held):
         for b in range(held):
             kept[a] += inverse[a, b] * linear[members[b]]
-    # the objective at these weights, not −½h'y: an inverse that has drifted must not flatter it
+    # evaluate at these weights; −½h'y would be too good with a drifted inverse
     value = 0.0
     for a in range(held):
         row = program.matrix[members[a]]
@@ -394,7 +394,7 @@ def rounded_value(program: Program, node: Node, size: int, trial: System, mask: 
 
 @merged
 def largest_shares(keep: int, node: Node, mask: Pattern) -> None:
-    """The mask, IN or OUT, of the `keep` largest shares m; fixed weights first."""
+    """The mask, IN or OUT, with the `keep` largest shares m; weights fixed as kept come first."""
     pattern, p = node.system.pattern, mask.size
     key, order = np.empty(p), np.empty(p, np.int64)
     for i in range(p):
@@ -412,7 +412,7 @@ def largest_shares(keep: int, node: Node, mask: Pattern) -> None:
 
 @merged
 def branching(program: Program, node: Node, state: Row) -> int:
-    """The weight to branch on: of the ties by score, else any tie, else the free one nearest to the threshold."""
+    """The weight to branch on: the tie with the best score, any tie, or the free weight nearest the threshold."""
     pattern, rho, fixed, tau = node.system.pattern, node.rho, node.fixed, np.sqrt(state.level)
     j = -1
     if state.tied > 0:
@@ -429,7 +429,7 @@ def branching(program: Program, node: Node, state: Row) -> int:
 
 @merged
 def fix_by_levels(program: Program, node: Node, state: Row, cut: float) -> None:
-    """Fix the weights, but for the branching one, whose other value costs `cut`: the reduced costs of the shares."""
+    """Fix weights whose other value would raise the bound to `cut` (reduced costs); the branching weight stays free."""
     pattern, fixed = node.system.pattern, node.fixed
     span = reach_of(program.sizes, node.y)
     for i in range(fixed.size):
@@ -443,9 +443,9 @@ def fix_by_levels(program: Program, node: Node, state: Row, cut: float) -> None:
 
 @merged
 def push_second(keep: int, search: Row, node: Node, state: Row, stack: Stack) -> None:
-    """Let the second child wait, and turn the node into the first, whose value is the nearer one.
+    """Put the second child on the stack and turn the node into the first, at the nearer value.
 
-    A child whose count cannot be met holds no mask: it is not the first, and waits with an infinite bound.
+    A child whose count cannot be met has no mask; it becomes the second, with an infinite bound.
     """
     j = state.branch
     share = 0.0
@@ -479,7 +479,7 @@ def wait(search: Row, node: Node, state: Row, stack: Stack) -> None:
 
 @merged
 def restore(node: Node, at: int, stack: Stack) -> None:
-    """The pattern, signs, fixed weights and members of a node that has waited."""
+    """Restore pattern, signs, fixed weights and members of a waiting node."""
     copy(stack.pattern[at], node.system.pattern)
     copy(stack.sign[at], node.sign)
     copy(stack.fixed[at], node.fixed)
@@ -488,7 +488,7 @@ def restore(node: Node, at: int, stack: Stack) -> None:
 
 @compiled(inner=True)
 def place(depth: int, stack: Stack) -> int:
-    """Where among the packed inverses that of the node at `depth` begins: behind those below it."""
+    """Offset among the packed inverses for the node at `depth`: after those below it on the stack."""
     if depth == 0:
         return 0
     below = stack.states[depth - 1]
@@ -497,7 +497,7 @@ def place(depth: int, stack: Stack) -> int:
 
 @merged
 def pack(inverse: FloatArray, packed: FloatArray, state: Row) -> None:
-    """Keep the inverse of a node that will wait."""
+    """Store the inverse of a node that will wait."""
     at = state.packed
     for a in range(state.size):
         for b in range(state.size):
@@ -507,7 +507,7 @@ def pack(inverse: FloatArray, packed: FloatArray, state: Row) -> None:
 
 @merged
 def unpack(packed: FloatArray, inverse: FloatArray, state: Row) -> None:
-    """The inverse of a node that has waited."""
+    """Restore the inverse of a waiting node."""
     at = state.packed
     for a in range(state.size):
         for b in range(state.size):
@@ -517,7 +517,7 @@ def unpack(packed: FloatArray, inverse: FloatArray, state: Row) -> None:
 
 @merged
 def write_record(records: Records, search: Row, node: Node, state: Row, onward: bool) -> None:
-    """Record a node that was bounded; `onward` where it is branched on. It becomes the parent of what follows."""
+    """Record a bounded node, the parent of the records to follow. onward : whether it is branched on"""
     at = search.records
     copy(node.y, records.point[at])
     copy(node.fixed, records.fixed[at])
@@ -528,7 +528,7 @@ def write_record(records: Records, search: Row, node: Node, state: Row, onward: 
 
 @compiled(inner=True)
 def write_open(out: OpenNodes, at: int, pattern: Pattern, sign: FloatArray, fixed: Pattern, state: Row) -> None:
-    """Hand a node over as an open one."""
+    """Return a node as an open one."""
     copy(pattern, out.pattern[at])
     copy(sign, out.sign[at])
     copy(fixed, out.fixed[at])
@@ -538,7 +538,7 @@ def write_open(out: OpenNodes, at: int, pattern: Pattern, sign: FloatArray, fixe
 
 @merged
 def write_waiting(out: OpenNodes, search: Row, stack: Stack) -> bool:
-    """Hand over the nodes that still wait: the dive is through."""
+    """Return the waiting nodes as open ones at the end of the dive."""
     for a in range(search.depth):
         write_open(out, search.open + a, stack.pattern[a], stack.sign[a], stack.fixed[a], stack.states[a])
     search.open += search.depth

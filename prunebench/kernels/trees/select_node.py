@@ -1,9 +1,9 @@
-"""The select relaxation at one point: its gradient, and the bound that holds there.
+"""The select relaxation at one point: its gradient, and a safe bound.
 
     minimise ½ x'Mx + g'x  over binaries with Σx = count,     M positive semidefinite on Σd = 0.
 
-A bound is never read off the iterate's objective: it is the linearisation at the iterate minimised
-over the box by weak duality, valid at any point with Σx = count, less what rounding could have added.
+The bound is not the objective at the iterate: it is the linearisation there, minimised over the box
+by weak duality, valid at any point with Σx = count, minus all possible rounding.
 """
 
 from typing import NamedTuple
@@ -15,13 +15,13 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.kernels.compiled import compiled, copy
 
 HALF_ULP = 1.1102230246251565e-16
-"""Half a unit in the last place of 1.0, as a literal for compiled code."""
+"""Unit roundoff of float64, as a literal for compiled code."""
 FREE = -1
-"""Value of a variable that is not fixed, beside 0 and 1."""
+"""Marks a variable that is not fixed to 0 or 1."""
 ROUND_EVERY = 16
-"""The point of one node in so many is rounded to a mask and descends: at each it would cost more than the rest."""
+"""One in this many nodes has its point rounded to a mask and improved by descent; at all it would dominate the cost."""
 ROUND_FIRST = 8
-"""Which node that is for the first time: a short search goes without."""
+"""The first such node: a short search does without."""
 
 Pattern = npt.NDArray[np.int8]
 
@@ -32,7 +32,7 @@ class Program(NamedTuple):
     matrix : float64 (n, n)   M, symmetric
     linear : float64 (n,)     g
     ones : int                how many of the variables are 1
-    rounding : float          what the objective at any point may be off by, in its own units
+    rounding : float          error bound of the objective at any point, in its own units
     """
 
     matrix: FloatArray
@@ -46,9 +46,9 @@ class Point(NamedTuple):
 
     x : float64 (n,)         in [0, 1]
     grad : float64 (n,)      the objective's gradient at x
-    reduced : float64 (n,)   the reduced costs: the gradient less the price of the count
-    fixed : int8 (n,)        FREE, or the value at which a node holds the variable
-    basic : bool (n,)        whether the variable is swept in: between its bounds, as a rule
+    reduced : float64 (n,)   reduced costs: the gradient minus the price of the count
+    fixed : int8 (n,)        FREE, or the value to which the node fixes the variable
+    basic : bool (n,)        whether the variable is swept in; normally those strictly between their bounds
     """
 
     x: FloatArray
@@ -59,18 +59,18 @@ class Point(NamedTuple):
 
 
 def point_at(x: FloatArray, fixed: Pattern) -> Point:
-    """The point x (n,) with what is fixed (n,), both held and not copied; the rest is room."""
+    """The point x (n,) with `fixed` (n,), neither of them copied; the other arrays are not filled."""
     return Point(x, np.empty(x.size), np.empty(x.size), fixed, np.zeros(x.size, np.bool_))
 
 
 class Records(NamedTuple):
-    """What a proof needs of the nodes that a dive bounded, one row a node in the order of the search.
+    """What a proof needs of the nodes bounded in a dive, one per row in the order of the search.
 
-    parent : int64 (r,)     the row of the node it lies under; −1: the node that the dive began from
-    value : int8 (r,)       to what the parent's branching variable is fixed; −1: the parent's node again
-    branch : int64 (r,)     the variable whose two values part the node; −1: it ends here
-    fixed : int8 (r, p)     FREE, 0 or 1, with what reduced costs fixed at the node
-    point : float64 (r, p)  where the node's bound comes from
+    parent : int64 (r,)     the row of the parent; −1: the node from which the dive began
+    value : int8 (r,)       the value of the parent's branching variable; −1: the same node as the parent
+    branch : int64 (r,)     the variable branched on; −1: none
+    fixed : int8 (r, p)     FREE, 0 or 1, including what reduced costs fixed at the node
+    point : float64 (r, p)  the point of the node's bound
     """
 
     parent: IndexArray
@@ -81,14 +81,14 @@ class Records(NamedTuple):
 
     @staticmethod
     def of(rows: int, size: int) -> "Records":
-        """Room for so many nodes of so many variables; 0 rows: nothing is recorded."""
+        """Space for `rows` nodes of `size` variables; with 0 rows nothing is recorded."""
         return Records(
             np.empty(rows, np.int64), np.empty(rows, np.int8), np.empty(rows, np.int64),
             np.empty((rows, size), np.int8), np.empty((rows, size)),
         )  # fmt: skip
 
     def first(self, rows: int) -> "Records":
-        """The first rows alone."""
+        """The leading rows."""
         return Records(self.parent[:rows], self.value[:rows], self.branch[:rows], self.fixed[:rows], self.point[:rows])
 
 
@@ -100,24 +100,24 @@ def gradient_at(matrix: FloatArray, linear: FloatArray, x: FloatArray, out: Floa
     for k in range(p):
         value = x[k]
         if value != 0.0:
-            # indexed in full: a row of its own would be counted in and out
+            # full indexing: a view of the row would be reference-counted
             for i in range(p):
                 out[i] += value * matrix[k, i]
 
 
 @compiled(inner=True)
 def reduce_at(point: Point, price: float) -> None:
-    """The reduced costs from the gradient."""
+    """Compute the reduced costs from the gradient."""
     for i in range(point.x.size):
         point.reduced[i] = point.grad[i] - price
 
 
 @compiled()
 def bound_at(program: Program, point: Point, price: float) -> float:
-    """The safe bound at x, which is first brought back onto Σx = count, with its gradient, in place.
+    """The safe bound at x, after moving x back onto Σx = count and updating its gradient, in place.
 
-    M is semidefinite on Σd = 0 only, so beside the plane a linearisation may lie above the objective.
-    −inf where the fractional free variables cannot take what is missing.
+    M is semidefinite on Σd = 0 only, so off the plane a linearisation may exceed the objective.
+    −inf if the fractional free variables cannot absorb the difference.
     """
     matrix, x, grad, fixed = program.matrix, point.x, point.grad, point.fixed
     p = x.size
@@ -140,7 +140,7 @@ def bound_at(program: Program, point: Point, price: float) -> float:
 
 @compiled(fast=True, inner=True)
 def safe_bound(program: Program, point: Point, price: float) -> float:
-    """A lower bound over the node's binaries: f(x) + ∇f(x)'(y − x) minimised by the price of the count."""
+    """A lower bound over the node's binaries: f(x) + ∇f(x)'(y − x) minimised over y, the price being the multiplier."""
     linear, x, grad, fixed = program.linear, point.x, point.grad, point.fixed
     p = linear.size
     left = program.ones

@@ -1,4 +1,4 @@
-"""The select tree's loop: prune, fix, round, branch; leaves what it did not finish as open nodes."""
+"""The search loop of the select tree: bound, fix, round, branch; unfinished nodes are returned as open nodes."""
 
 from typing import NamedTuple
 
@@ -44,29 +44,29 @@ from prunebench.kernels.trees.tableau import (
 )
 
 SHRINK = 0.5
-"""A frame is opened where at most this share of the variables of the one around it is free: it then costs a quarter
-to go over its matrix."""
+"""A frame is opened if at most this share of the enclosing frame's variables is free: passes over its matrix then
+cost a quarter."""
 PENDING = 0.25
-"""A frame is also opened after more sweeps than this share of its variables: taking rows through more of them would
-cost more than making the tableau anew."""
+"""A frame is also opened after more sweeps than this share of its variables: taking rows through more sweeps would
+cost more than a new tableau."""
 LEAST_PENDING = 4
-"""And after more sweeps than this: a frame of few variables costs more than they do."""
+"""At least this many sweeps are allowed: a frame of few variables costs more than they do."""
 TOLERANCE = 1e-8
-"""Up to which violation a reduced cost counts as an optimum's, as a part of the gap at the dive's root: it costs a
-bound next to nothing."""
+"""Violation of a reduced cost that counts as optimal, as a share of the gap at the dive's root: it hardly lowers a
+bound."""
 LEAST_TOLERANCE = 1e-9
-"""The least such violation, in the units of the scaled program: the incumbent is about 1000 from its constant."""
+"""Least value of that tolerance, in the scaled program's units, where the incumbent is about 1000 from the constant."""
 EXCESS = 1e-7
-"""By which part of a node's way to the cut-off a walk must be sure to exceed it before it stops: more than rounding."""
+"""Share of a node's distance to the cut-off by which a walk must surely exceed it before it stops; above rounding."""
 
 
 class OpenNode(NamedTuple):
-    """A node of the whole program that a dive begins from or left.
+    """A node of the whole program from which a dive begins, or which a dive left open.
 
     x : float64 (p,), its parent's optimum, or a feasible point;  fixed : int8 (p,), FREE, 0 or 1
-    branch, target : the variable that becomes `target`, not yet fixed; −1: none, x is the node's own point
-    bound : a safe bound of it, −inf where none is known
-    record : the row of its parent in a proof, of this dive or of all; −1: see Dive
+    branch, target : the variable still to be fixed to `target`; −1: none, and x is the node's own point
+    bound : a safe bound, −inf if none is known
+    record : its parent's row in a proof, of this dive or of all; −1: see Dive
     """
 
     x: FloatArray
@@ -78,7 +78,7 @@ class OpenNode(NamedTuple):
 
 
 class OpenNodes(NamedTuple):
-    """Room for the open nodes that a dive leaves, one row each: x, fixed, (branch, target), bound, record."""
+    """Space for the nodes that a dive leaves open, one per row: x, fixed, (branch, target), bound, record."""
 
     x: FloatArray
     fixed: Pattern
@@ -88,9 +88,9 @@ class OpenNodes(NamedTuple):
 
 
 class Stack(NamedTuple):
-    """The second children that wait, one row each, in the variables of their frame: Point's arrays and NODE's fields.
+    """The waiting second children, one per row, in their frame's variables: Point's arrays and NODE's fields.
 
-    p + 1 rows: each level of the tree fixes a variable.
+    p + 1 rows, as each level of the tree fixes a variable.
     """
 
     x: FloatArray
@@ -102,49 +102,49 @@ class Stack(NamedTuple):
 
 SEARCH = np.dtype(
     [
-        ("rounding", np.float64),  # of the objective at any point, and of putting fixed variables in
-        ("margin", np.float64),  # a node is pruned once its safe bound is at least the incumbent's value less this
-        ("ceiling", np.float64),  # a node whose bound is not below this is handed back
-        ("limit", np.int64),  # how many nodes may be looked at
-        ("room", np.int64),  # how many numbers the matrix and the tableau of any frame take at most
+        ("rounding", np.float64),  # of the objective at any point, and of substituting fixed variables
+        ("margin", np.float64),  # a node is pruned if its safe bound is at least best − margin
+        ("ceiling", np.float64),  # a node with at least this bound is left open
+        ("limit", np.int64),  # most nodes to be processed
+        ("room", np.int64),  # most numbers in the matrix and tableau of any frame
         ("best", np.float64),  # the incumbent's value
-        ("cut", np.float64),  # the cut-off: that less the margin
-        ("closed", np.float64),  # the smallest bound of a mask that was left for good although it is below the cut-off
+        ("cut", np.float64),  # the cut-off: best − margin
+        ("closed", np.float64),  # the smallest bound below the cut-off among dropped masks
         ("tolerance", np.float64),  # of reduced costs
-        ("nodes", np.int64),  # looked at so far
-        ("depth", np.int64),  # how many nodes wait on the stack
-        ("open", np.int64),  # how many were handed back
-        ("records", np.int64),  # how many records were made
+        ("nodes", np.int64),  # processed so far
+        ("depth", np.int64),  # nodes waiting on the stack
+        ("open", np.int64),  # nodes left open
+        ("records", np.int64),  # records made
     ],
     align=True,
 )
-"""What a dive may do, and what it counts."""
+"""Limits and counters of a dive."""
 NODE = np.dtype(
     [
-        ("frame", np.int64),  # the frame that its variables are counted in
-        ("constant", np.float64),  # what the variables that are fixed outside add to its values
-        ("made", np.int64),  # sweeps that count, after the frame's tableau
-        ("size", np.int64),  # how many variables are basic
-        ("branch", np.int64),  # the variable that goes to `target`, then the one that is branched on; −1: none
+        ("frame", np.int64),  # the frame to which its variables refer
+        ("constant", np.float64),  # contribution of the variables fixed outside the frame
+        ("made", np.int64),  # sweeps made since the frame's tableau
+        ("size", np.int64),  # number of basic variables
+        ("branch", np.int64),  # the variable to be fixed to `target`, later the one to branch on; −1: none
         ("target", np.float64),
-        ("value", np.int64),  # what the branching variable was fixed to, −1: there was none
-        ("price", np.float64),  # of the count
-        ("bound", np.float64),  # the best safe bound, of its parent or its own
+        ("value", np.int64),  # the value to which the branching variable was fixed, −1: none
+        ("price", np.float64),  # multiplier of the count
+        ("bound", np.float64),  # the best safe bound, its own or its parent's
         ("current", np.float64),  # the safe bound at its point
-        ("record", np.int64),  # the row of its parent in the records, then its own
-        ("solved", np.bool_),  # whether it was bounded
-        ("own", np.bool_),  # whether its tableau is the spare one
+        ("record", np.int64),  # its parent's row in the records, later its own
+        ("solved", np.bool_),  # whether it has been bounded
+        ("own", np.bool_),  # whether its tableau is the spare one in Scratch
     ],
     align=True,
 )
-"""The node at hand, beside its point."""
+"""The current node, apart from its point."""
 
 
 class Scratch(NamedTuple):
-    """Room for what a node needs for a while; p variables in all.
+    """Temporary arrays of a node, for p variables.
 
-    tableau : float64 ((p + 1)²,), the matrix of a tableau of the node's own;  single : room for one sweep of it
-    trial, slope : float64 (p,), a binary point and the gradient there;  diagonal : float64 (p + 1,), a tableau's
+    tableau : float64 ((p + 1)²,), matrix of a node's own tableau;  single : space for one sweep of it
+    trial, slope : float64 (p,), a binary point and the gradient there;  diagonal : float64 (p + 1,), of a tableau
     kept : int64 (p,), the variables that a new frame keeps
     """
 
@@ -157,14 +157,14 @@ class Scratch(NamedTuple):
 
 
 class Workspace(NamedTuple):
-    """What a dive of a program of p variables works in.
+    """All that a dive of a program of p variables works in.
 
-    search, node : SEARCH (1,), NODE (1,);  point : the node's, in the variables of its frame
-    stack : the nodes that wait
+    search, node : SEARCH (1,), NODE (1,);  point : the node's, in its frame's variables
+    stack : the waiting nodes
     frames : the open frames;  sheets : float64, their matrices and tableaus one after another
-    sweeps : those of all frames, one after another
-    scratch : what a node needs for a while
-    best : float64 (p,), the incumbent, in all variables, where the dive has found one
+    sweeps : of all frames, one after another
+    scratch : temporary arrays of a node
+    best : float64 (p,), the incumbent, in all variables, if the dive has found one
     """
 
     search: npt.NDArray[np.void]
@@ -179,16 +179,16 @@ class Workspace(NamedTuple):
 
 
 SHEETS = 4
-"""Room for so many frames of the whole program's size at first: most are smaller. It doubles when it may not do."""
+"""Initial space, in frames of the whole program's size; most are smaller. It is doubled when too small."""
 SWEEPS = 8
-"""Room for so many sweeps a variable, those of all open frames. Where it is used up a walk gives up, and its node opens
-a frame."""
+"""Space for sweeps of all open frames, per variable. When it is used up, a walk gives up and its node opens a
+frame."""
 MORE_SWEEPS = 64
-"""Room for so many sweeps more, for programs of a few variables."""
+"""Additional space for sweeps, for programs of few variables."""
 
 
 def workspace(program: Program, root: OpenNode, search: npt.NDArray[np.void]) -> Workspace:
-    """The workspace of a dive at its beginning: the node at hand is the root, in the frame of the whole program."""
+    """The workspace at the beginning of a dive: the current node is the root, in the frame of the whole program."""
     p = program.linear.size
     node = np.zeros(1, NODE)
     node["branch"], node["target"], node["bound"], node["record"] = root.branch, root.target, root.bound, -1
@@ -209,12 +209,12 @@ def workspace(program: Program, root: OpenNode, search: npt.NDArray[np.void]) ->
 
 
 class Dived(NamedTuple):
-    """What a dive found.
+    """The result of a dive.
 
-    value, x : the incumbent's value; x (p,) is its point where the dive has improved it
-    nodes : how many were looked at;  left : the open nodes, where no record but −1 is the dive's root
-    closed : the smallest bound of a mask that was left for good although it is below the cut-off; inf as a rule
-    records : as many as were made
+    value : of the incumbent;  x : (p,), the incumbent if the dive improved it
+    nodes : how many were processed;  left : open nodes, with record −1 if the dive's root has none
+    closed : the smallest bound below the cut-off among dropped masks; normally inf
+    records : those made
     """
 
     value: float
@@ -228,10 +228,10 @@ class Dived(NamedTuple):
 def dive(
     program: Program, root: OpenNode, best: float, margin: float, limit: int, ceiling: float, recorded: bool
 ) -> Dived:
-    """Search below one open node, at most `limit` nodes, only where bounds are below `ceiling`.
+    """Search below one open node, at most `limit` nodes, but not where bounds reach `ceiling`.
 
-    best : the incumbent's value;  margin : a node is pruned once its safe bound is at least best − margin
-    recorded : whether to record what a proof needs of every node that was bounded
+    best : the incumbent's value;  margin : a node is pruned if its safe bound is at least best − margin
+    recorded : whether to record, for a proof, every bounded node
     """
     p = program.linear.size
     search = np.zeros(1, SEARCH)
@@ -263,10 +263,10 @@ def dive(
 
 @compiled()
 def explore(out: OpenNodes, records: Records, work: Workspace) -> bool:
-    """Search below the node at hand, or go on with it. False: only once the sheets, as they are, have more room.
+    """Search below the current node; can be called again to continue. False if the sheets are too small to go on.
 
-    out : receives the nodes that are left open
-    records : receive what a proof needs of every node that was bounded, if they have room
+    out : receives open nodes
+    records : receive every bounded node, for a proof, if they have space
     """
     search, node, sheets, scratch, best = work.search[0], work.node[0], work.sheets, work.scratch, work.best
     stack, frames, sweeps = work.stack, work.frames, work.sweeps
@@ -286,7 +286,7 @@ def explore(out: OpenNodes, records: Records, work: Workspace) -> bool:
             going = branches(point.fixed, search, node)
         if going:
             fix_by_costs(point, node, search.cut)
-            # nothing better is left where the reduced costs leave no feasible point
+            # stop if the reduced costs leave no feasible point
             going = reachable(point.fixed, program.ones)
         handed_back = going and search.nodes > 1 and node.bound >= search.ceiling
         handed_back = handed_back and search.open < out.bound.size - best.size - 2
@@ -307,7 +307,7 @@ def explore(out: OpenNodes, records: Records, work: Workspace) -> bool:
             push_second(point, search, node, stack)
             if search.nodes < search.limit:
                 continue
-            # the first child is handed over as an open node too
+            # the first child is left open as well
             wait(point, search, node, stack)
             return write_waiting(out, search, stack, frames)
         while search.depth > 0 and stack.nodes[search.depth - 1].bound >= search.best - search.margin:
@@ -325,7 +325,7 @@ def explore(out: OpenNodes, records: Records, work: Workspace) -> bool:
 
 @merged
 def begin(program: Program, tableau: Tableau, point: Point, node: Row, single: Sweeps) -> None:
-    """The gradient, the tableau and the reduced costs at the root's point, where anything is free."""
+    """Compute gradient, tableau and reduced costs at the root's point, if any variable is free."""
     gradient_at(program.matrix, program.linear, point.x, point.grad)
     if start(point):
         node.size = build(program.matrix, Tableau(tableau.sheet, single), point.basic)
@@ -336,7 +336,7 @@ def begin(program: Program, tableau: Tableau, point: Point, node: Row, single: S
 
 @merged
 def bounded(program: Program, tableau: Tableau, point: Point, search: Row, node: Row, scratch: Scratch) -> bool:
-    """Take the point from the parent's optimum to the node's, and bound it there. False: the node is cut off."""
+    """Take the point from the parent's optimum to the node's, and bound the node. False: it is cut off."""
     node.solved, node.own = False, False
     node.current = -np.inf
     node.value = -1
@@ -359,7 +359,7 @@ def bounded(program: Program, tableau: Tableau, point: Point, search: Row, node:
 
 @compiled(inner=True)
 def raise_bound(program: Program, point: Point, node: Row) -> None:
-    """The safe bound at the point, which becomes the node's if it is the better one."""
+    """Compute the safe bound at the point and keep it if it is better than the node's."""
     node.current = node.constant + bound_at(program, point, node.price)
     node.solved = True
     if node.current > node.bound:
@@ -368,7 +368,7 @@ def raise_bound(program: Program, point: Point, node: Row) -> None:
 
 @merged
 def walk(program: Program, tableau: Tableau, point: Point, search: Row, node: Row) -> int:
-    """Follow the optimum to the node's value of its variable. GAVE_UP, ARRIVED, or CUT_OFF, proved by a safe bound."""
+    """Follow the optimum to the branching variable's target. GAVE_UP, ARRIVED, or CUT_OFF, proved by a safe bound."""
     if node.size == 0:
         return GAVE_UP
     if node.branch < 0:
@@ -399,7 +399,7 @@ def settle(
     scratch: Scratch,
     ended: int,
 ) -> None:
-    """The node's optimum with its gradient and price: where the walk's end is none, on a tableau of the node's own."""
+    """Compute the node's optimum with gradient and price; on a tableau of its own if the walk did not reach it."""
     if ended == GAVE_UP and node.branch >= 0:
         point.x[node.branch] = node.target
         gradient_at(program.matrix, program.linear, point.x, point.grad)
@@ -425,7 +425,7 @@ def settle(
 
 @compiled(inner=True)
 def own_tableau(scratch: Scratch, n: int) -> Tableau:
-    """The tableau of a node's own, of n variables."""
+    """The node's own tableau, of n variables."""
     return Tableau(scratch.tableau[: (n + 1) * (n + 1)].reshape((n + 1, n + 1)), scratch.single)
 
 
@@ -437,7 +437,7 @@ def fractional(tableau: Tableau, point: Point, node: Row, scratch: Scratch) -> i
         source, made = own_tableau(scratch, point.x.size), 0
     diagonal_of(source, made, scratch.diagonal)
     j = branching_variable(point, scratch.diagonal, source, made)
-    # on a block that is singular to rounding a fixed variable can be left between its values
+    # on a block singular to rounding, a fixed variable can stay between its bounds
     if j >= 0 and point.fixed[j] != FREE:
         j = -1
     return j
@@ -445,7 +445,7 @@ def fractional(tableau: Tableau, point: Point, node: Row, scratch: Scratch) -> i
 
 @merged
 def mask_nearby(program: Program, point: Point, search: Row, node: Row, scratch: Scratch) -> float:
-    """Round the point, to `trial`: at some nodes, followed by descent, and where it is binary. Its value, or inf."""
+    """Round the point to `trial`: at some nodes, with descent, and whenever it is binary. Its value, or inf."""
     found = np.inf
     descends = search.nodes % ROUND_EVERY == ROUND_FIRST
     if descends or node.branch < 0:
@@ -461,7 +461,7 @@ def mask_nearby(program: Program, point: Point, search: Row, node: Row, scratch:
 
 @merged
 def branches(fixed: Pattern, search: Row, node: Row) -> bool:
-    """Whether the node is still to be branched; without a fractional variable it is on the first free one."""
+    """Whether to branch on the node; without a fractional variable, the first free one is taken."""
     if node.bound >= search.cut:
         return False
     if node.branch < 0:
@@ -470,7 +470,7 @@ def branches(fixed: Pattern, search: Row, node: Row) -> bool:
                 node.branch = i
                 break
     if node.branch < 0:
-        # one mask, with its value below its bound by no more than rounding
+        # one mask, whose value is below its bound by rounding only
         search.closed = min(search.closed, node.bound)
     some: bool = node.branch >= 0
     return some
@@ -478,9 +478,9 @@ def branches(fixed: Pattern, search: Row, node: Row) -> bool:
 
 @merged
 def fix_by_costs(point: Point, node: Row, cut: float) -> None:
-    """Fix the variables at a bound, but for the branching one, whose reduced costs say that the other costs `cut`."""
+    """Fix variables at a bound whose other value would raise the bound to `cut`; the branching variable stays free."""
     x, reduced, fixed, branch = point.x, point.reduced, point.fixed, node.branch
-    # the node's bound may be the parent's, the reduced costs are those of the point
+    # the node's bound may be its parent's, while the reduced costs belong to the point
     current = node.current
     for i in range(x.size):
         if fixed[i] == FREE and i != branch:
@@ -492,7 +492,7 @@ def fix_by_costs(point: Point, node: Row, cut: float) -> None:
 
 @merged
 def leave_basis(source: Tableau, point: Point, node: Row) -> bool:
-    """Take the fixed variables out of the basis. True where one has to stay: its pivot is zero, or it is the last."""
+    """Remove fixed variables from the basis. True if one must stay: its pivot is zero, or it is the last."""
     fixed, basic = point.fixed, point.basic
     stuck = False
     for i in range(fixed.size):
@@ -512,7 +512,7 @@ def leave_basis(source: Tableau, point: Point, node: Row) -> bool:
 
 @merged
 def count_free(fixed: Pattern, stuck: bool) -> int:
-    """How many variables a frame of the free ones has; all where the basis holds a fixed one."""
+    """Number of variables for a frame of the free ones; all of them if the basis holds a fixed one."""
     free = 0
     for i in range(fixed.size):
         free += stuck or fixed[i] == FREE
@@ -521,7 +521,7 @@ def count_free(fixed: Pattern, stuck: bool) -> int:
 
 @merged
 def positions(fixed: Pattern, stuck: bool, out: IndexArray) -> IndexArray:
-    """Those variables, as the part of `out` (n,) that they are written to."""
+    """Those variables, written to `out` (n,); returns the part used."""
     size = 0
     for i in range(fixed.size):
         if stuck or fixed[i] == FREE:
@@ -532,19 +532,19 @@ def positions(fixed: Pattern, stuck: bool, out: IndexArray) -> IndexArray:
 
 @merged
 def worth_a_frame(free: int, stuck: bool, n: int, node: Row) -> bool:
-    """Whether the node opens a frame: it must where its tableau is its own."""
+    """Whether the node opens a frame; it must if its tableau is its own."""
     few = not stuck and free <= SHRINK * n
     return node.own or few or node.made > max(PENDING * n, LEAST_PENDING)
 
 
 @merged
 def add_frame(frames: Frames, size: int, search: Row, node: Row, stack: Stack) -> None:
-    """The row of a frame of `size` variables below the node's."""
+    """Add the row of a frame of `size` variables below the node's frame."""
     outer, row = frames.rows[node.frame], frames.rows[node.frame + 1]
     row.size, row.at, row.end = size, outer.end, outer.end + size * size + (size + 1) * (size + 1)
     row.sweeps = outer.sweeps
     if search.depth > 0:
-        # the sweeps up to the node that waits last, if it is of this frame, are still needed
+        # the sweeps up to the last waiting node, if it is in this frame, are still needed
         last = stack.nodes[search.depth - 1]
         if last.frame == node.frame:
             row.sweeps += last.made
@@ -561,7 +561,7 @@ def open_frame(
     sheets: FloatArray,
     sweeps: Sweeps,
 ) -> tuple[Program, Tableau, Point]:
-    """Put the variables that are not kept in, move the node into the frame that was added, and return that."""
+    """Substitute the variables that are not in `kept`, move the node into the new frame, and return the frame."""
     outer, row = frames.rows[node.frame], frames.rows[node.frame + 1]
     part, tableau, _ = frame_at(frames, node.frame + 1, sheets, sweeps, point, program.rounding)
     made = node.made
@@ -583,7 +583,7 @@ def open_frame(
 
 @merged
 def narrow(frames: Frames, kept: IndexArray, point: Point, node: Row) -> None:
-    """The node's arrays, and which variables are whose, in the frame of the variables `kept` below the node's."""
+    """Move the node's arrays, and the variables' numbers, into the frame of the variables `kept`."""
     outer, n = node.frame, frames.rows[node.frame].size
     within, index = frames.variables[outer + 1], frames.variables[outer]
     fixed = frames.fixed[outer + 1]
@@ -603,7 +603,7 @@ def narrow(frames: Frames, kept: IndexArray, point: Point, node: Row) -> None:
 
 @merged
 def push_second(point: Point, search: Row, node: Row, stack: Stack) -> None:
-    """Let the second child wait, and turn the node into the first, whose value is the nearer one."""
+    """Put the second child on the stack and turn the node into the first, at the nearer value."""
     first = 1.0 if point.x[node.branch] > 0.5 else 0.0
     node.target = 1.0 - first
     wait(point, search, node, stack)
@@ -624,7 +624,7 @@ def wait(point: Point, search: Row, node: Row, stack: Stack) -> None:
 
 @merged
 def restore(point: Point, at: int, stack: Stack) -> None:
-    """The point of a node that has waited."""
+    """Restore the point of a waiting node."""
     x, reduced, fixed, basic = stack.x[at], stack.reduced[at], stack.fixed[at], stack.basic[at]
     for i in range(point.x.size):
         point.x[i], point.reduced[i], point.fixed[i], point.basic[i] = x[i], reduced[i], fixed[i], basic[i]
@@ -632,7 +632,7 @@ def restore(point: Point, at: int, stack: Stack) -> None:
 
 @compiled(inner=True)
 def lift(frames: Frames, at: int, x: FloatArray, out: FloatArray) -> None:
-    """A point of a frame as one of the whole program."""
+    """Convert a frame's point to one of the whole program."""
     fixed, index = frames.fixed[at], frames.variables[at]
     for i in range(out.size):
         out[i] = 1.0 if fixed[i] == 1 else 0.0
@@ -642,7 +642,7 @@ def lift(frames: Frames, at: int, x: FloatArray, out: FloatArray) -> None:
 
 @compiled(inner=True)
 def lift_fixed(frames: Frames, at: int, fixed: Pattern, out: Pattern) -> None:
-    """What is fixed at a node of a frame, of the whole program's variables."""
+    """Convert what is fixed at a frame's node to the whole program's variables."""
     index = frames.variables[at]
     copy(frames.fixed[at], out)
     for i in range(frames.rows[at].size):
@@ -651,7 +651,7 @@ def lift_fixed(frames: Frames, at: int, fixed: Pattern, out: Pattern) -> None:
 
 @merged
 def write_record(records: Records, search: Row, node: Row, point: Point, frames: Frames, onward: bool) -> None:
-    """Record a node that was bounded; `onward` where it is branched on. It becomes the parent of what follows."""
+    """Record a bounded node, the parent of the records to follow. onward : whether it is branched on"""
     at = search.records
     lift(frames, node.frame, point.x, records.point[at])
     lift_fixed(frames, node.frame, point.fixed, records.fixed[at])
@@ -663,7 +663,7 @@ def write_record(records: Records, search: Row, node: Row, point: Point, frames:
 
 @compiled(inner=True)
 def write_open(out: OpenNodes, at: int, x: FloatArray, fixed: Pattern, frames: Frames, node: Row) -> None:
-    """Hand a node over as an open one; x, fixed in the variables of its frame."""
+    """Return a node as an open one; x and fixed are in its frame's variables."""
     lift(frames, node.frame, x, out.x[at])
     lift_fixed(frames, node.frame, fixed, out.fixed[at])
     out.branch[at, 0], out.branch[at, 1] = -1, -1
@@ -674,7 +674,7 @@ def write_open(out: OpenNodes, at: int, x: FloatArray, fixed: Pattern, frames: F
 
 @merged
 def write_waiting(out: OpenNodes, search: Row, stack: Stack, frames: Frames) -> bool:
-    """Hand over the nodes that still wait: the dive is through."""
+    """Return the waiting nodes as open ones at the end of the dive."""
     for a in range(search.depth):
         write_open(out, search.open + a, stack.x[a], stack.fixed[a], frames, stack.nodes[a])
     search.open += search.depth

@@ -1,13 +1,13 @@
-"""The select relaxation's optimum and how it moves, on a tableau of all variables.
+"""The optimum of the select relaxation and how it moves, on a tableau of all variables.
 
     minimise ½ x'Mx + g'x  over 0 <= x <= 1, Σx = count,     M positive semidefinite on Σd = 0.
 
 The tableau is the matrix [[0, 1'], [1, M]] swept on its first row and on the fractional variables F
 (the sweep operator: Goodnight, "A tutorial on the SWEEP operator", The American Statistician 33,
-1979). Row j of it says all that happens when x_j moves: how the other fractional variables follow,
-and how the reduced costs at the bounds change. About half of a tree's nodes are cut off after a few
-events, so a node does not sweep its parent's tableau, O(n²) an event: it keeps the rows it swept by,
-a stack, and takes a row through them when it needs it, O(n) an event passed.
+1979). Row j tells what happens when x_j moves: how the other fractional variables follow, and how
+the reduced costs at the bounds change. About half of a tree's nodes are cut off after a few events.
+A node therefore does not sweep its parent's tableau, O(n²) an event, but stacks the rows of its sweeps
+and takes a row through them when it is needed, O(n) per sweep.
 """
 
 from typing import NamedTuple
@@ -19,21 +19,21 @@ from prunebench.kernels.compiled import ONE, ZERO, compiled, merged
 from prunebench.kernels.trees.select_node import FREE, Point, Program, gradient_at
 
 GAVE_UP = 0
-"""How a walk ends: `follow` could not go on."""
+"""End of a walk: `follow` could not go on."""
 ARRIVED = 1
-"""How a walk ends: the variable is at its target, and the point is the optimum there."""
+"""End of a walk: the variable is at its target, and the point is optimal there."""
 CUT_OFF = 2
-"""How a walk ends: on the way the node's bound is sure to reach the cut-off."""
+"""End of a walk: the node's bound is sure to reach the cut-off before the target."""
 SETTLED = 1e-7
-"""Steps of the active set that are shorter than this leave the gradient as it is."""
+"""Steps of the active set shorter than this do not update the gradient."""
 
 
 class Sweeps(NamedTuple):
     """A stack of sweeps.
 
-    rows : float64 (capacity, ≥ n + 1)   the row that each sweep was made by
-    places : int64 (capacity,)           which row of the tableau that is
-    pivots : float64 (capacity, 2)       1/pivot, and 1 where the row was swept in, −1 where out
+    rows : float64 (capacity, ≥ n + 1)   the pivot row of each sweep
+    places : int64 (capacity,)           the index of that row in the tableau
+    pivots : float64 (capacity, 2)       1/pivot, and 1 for a sweep in, −1 for a sweep out
     """
 
     rows: FloatArray
@@ -42,10 +42,10 @@ class Sweeps(NamedTuple):
 
 
 class Tableau(NamedTuple):
-    """A swept matrix and the sweeps that came after.
+    """A swept matrix and a stack of later sweeps.
 
     sheet : float64 (n + 1, n + 1)   the matrix; row 0 is the count's, row i + 1 that of variable i
-    sweeps : how many of them count, the caller knows
+    sweeps : the caller keeps their number
     """
 
     sheet: FloatArray
@@ -53,18 +53,18 @@ class Tableau(NamedTuple):
 
 
 def new_sweeps(n: int, capacity: int) -> Sweeps:
-    """Room for so many sweeps of n variables."""
+    """Space for `capacity` sweeps of n variables."""
     return Sweeps(np.empty((capacity, n + 1)), np.empty(capacity, np.int64), np.empty((capacity, 2)))
 
 
 def new_tableau(n: int, capacity: int = 1) -> Tableau:
-    """Room for a tableau of n variables with so many later sweeps."""
+    """Space for a tableau of n variables with `capacity` later sweeps."""
     return Tableau(np.empty((n + 1, n + 1)), new_sweeps(n, capacity))
 
 
 @compiled(fast=True, inner=True)
 def sweep_row(row: FloatArray, k: int, order: int, sweeps: Sweeps, begin: int, end: int) -> None:
-    """Take row k of the tableau, (order,), through the sweeps from `begin` to before `end`, in place."""
+    """Apply the sweeps from `begin` to `end` (excluded) to row k of the tableau, (order,), in place."""
     rows, places, pivots = sweeps.rows, sweeps.places, sweeps.pivots
     for q in range(begin, end):
         at = places[q]
@@ -83,7 +83,7 @@ def sweep_row(row: FloatArray, k: int, order: int, sweeps: Sweeps, begin: int, e
 
 @compiled()
 def row_of(tableau: Tableau, made: int, k: int, out: FloatArray) -> None:
-    """Row k after the first `made` sweeps."""
+    """Row k of the tableau after its first `made` sweeps."""
     sheet = tableau.sheet
     order = sheet.shape[0]
     for b in range(order):
@@ -93,9 +93,9 @@ def row_of(tableau: Tableau, made: int, k: int, out: FloatArray) -> None:
 
 @compiled()
 def push(tableau: Tableau, made: int, k: int, sign: float, least: float) -> int:
-    """One more sweep, on row k: into the swept set (sign 1) or out of it (sign −1).
+    """Stack a sweep on row k: into the swept set (sign 1) or out of it (sign −1).
 
-    Returns how many sweeps there are: as many as before if the pivot is not above `least` or there is no room.
+    Returns the number of sweeps, unchanged if the pivot is at most `least` or the stack is full.
     """
     sweeps = tableau.sweeps
     if made == sweeps.places.size:
@@ -135,22 +135,22 @@ def sweep_all(tableau: Tableau, made: int) -> None:
 
 @compiled()
 def sweep_now(tableau: Tableau, k: int, sign: float) -> None:
-    """Sweep the tableau itself on row k; uses the first place of its stack."""
+    """Sweep the tableau itself on row k; overwrites the first entry of its stack."""
     push(tableau, ZERO, k, sign, 0.0)
     sweep_all(tableau, ONE)
 
 
 @merged
 def singular(matrix: FloatArray, i: int) -> float:
-    """A pivot of variable i up to this is zero but for rounding."""
+    """The largest pivot of variable i that counts as zero up to rounding."""
     return 1e-13 * abs(matrix[i, i]) + 1e-300  # type: ignore[no-any-return]
 
 
 @compiled()
 def build(matrix: FloatArray, tableau: Tableau, basic: BoolArray) -> int:
-    """The tableau afresh, of the variables that are basic; dependent ones are no longer. Returns how many are left.
+    """Recompute the tableau of the basic variables; dependent ones become nonbasic. Returns the number of basic ones.
 
-    matrix (n, n), basic (n,). Uses the first place of the tableau's stack.
+    matrix (n, n), basic (n,). Overwrites the first entry of the tableau's stack.
     """
     n: int = basic.size
     sheet = tableau.sheet
@@ -159,7 +159,7 @@ def build(matrix: FloatArray, tableau: Tableau, basic: BoolArray) -> int:
         first += 1
     if first == n:
         return 0
-    # the count and one variable, in closed form: [[0, 1], [1, m]] has an inverse whatever m is
+    # the count and one variable in closed form: [[0, 1], [1, m]] is invertible for any m
     own = matrix[first]
     square = own[first]
     for i in range(n):
@@ -183,7 +183,7 @@ def build(matrix: FloatArray, tableau: Tableau, basic: BoolArray) -> int:
 
 @compiled(inner=True)
 def start(point: Point) -> bool:
-    """What is basic, from the fractional entries of x; one free variable where there is none. False: none is free."""
+    """Make the fractional entries of x basic, or else one free variable. False: no variable is free."""
     x, grad, fixed, basic = point.x, point.grad, point.fixed, point.basic
     n = x.size
     best = -1
@@ -207,7 +207,7 @@ def start(point: Point) -> bool:
 
 @compiled(fast=True, inner=True)
 def price_at(grad: FloatArray, basic: BoolArray, size: int) -> float:
-    """The multiplier of the count: the gradient where x is fractional, which at an optimum is the same everywhere."""
+    """The multiplier of the count: the gradient at fractional x, which at an optimum is equal for all of them."""
     total = 0.0
     for i in range(basic.size):
         total += grad[i] if basic[i] else 0.0
@@ -216,7 +216,7 @@ def price_at(grad: FloatArray, basic: BoolArray, size: int) -> float:
 
 @compiled(fast=True, inner=True)
 def optimal(point: Point, tolerance: float) -> bool:
-    """Whether the point's reduced costs are an optimum's to `tolerance`."""
+    """Whether the point's reduced costs are optimal within `tolerance`."""
     x, reduced, fixed, basic = point.x, point.reduced, point.fixed, point.basic
     for i in range(x.size):
         if basic[i]:
@@ -229,9 +229,9 @@ def optimal(point: Point, tolerance: float) -> bool:
 
 @compiled()
 def optimum(program: Program, point: Point, tableau: Tableau, tolerance: float) -> tuple[int, float]:
-    """The relaxation's optimum from a feasible x, with its gradient and tableau; uses the first place of its stack.
+    """The relaxation's optimum from a feasible x, with gradient and tableau; overwrites the first entry of its stack.
 
-    Returns (how many are basic, the price of the count).
+    Returns (number of basic variables, the price of the count).
     """
     gradient_at(program.matrix, program.linear, point.x, point.grad)
     start(point)
@@ -245,9 +245,9 @@ def optimum(program: Program, point: Point, tableau: Tableau, tolerance: float) 
 def refine(
     program: Program, point: Point, tableau: Tableau, size: int, tolerance: float, limit: int
 ) -> tuple[int, bool]:
-    """Primal active set from a feasible x to the optimum, on the tableau itself; `grad` receives its gradient.
+    """Primal active-set method from a feasible x to the optimum, on the tableau itself; updates `grad`.
 
-    Reduced costs up to `tolerance` count as optimal; at most `limit` iterations. Returns (how many are basic,
+    Reduced costs up to `tolerance` count as optimal; at most `limit` iterations. Returns (number of basic variables,
     converged).
     """
     x, grad, basic = point.x, point.grad, point.basic
@@ -281,10 +281,10 @@ def refine(
 def move_basic(
     point: Point, sheet: FloatArray, price: float, size: int, slope: FloatArray, step: FloatArray
 ) -> tuple[int, float]:
-    """Take the basic variables to their optimum, or as far towards it as the first bound in the way allows.
+    """Move the basic variables to their optimum, or towards it until one reaches a bound.
 
-    slope, step (n,) are overwritten. Returns (the variable whose bound is in the way, −1: none; the largest step
-    of a variable, had nothing been in the way).
+    slope, step (n,) are overwritten. Returns (the variable that reaches a bound, −1: none; the largest component of
+    the full step).
     """
     x, grad, basic = point.x, point.grad, point.basic
     n = x.size
@@ -324,7 +324,7 @@ def move_basic(
 
 @merged
 def dearest(point: Point, price: float, tolerance: float) -> int:
-    """The free variable at a bound whose reduced cost pulls it inside most, by more than `tolerance`; −1: none."""
+    """The free variable at a bound whose reduced cost favours moving inside most, by over `tolerance`; −1: none."""
     x, grad, fixed, basic = point.x, point.grad, point.fixed, point.basic
     worst = tolerance
     entering = -1
@@ -341,12 +341,12 @@ def dearest(point: Point, price: float, tolerance: float) -> int:
 def follow(
     program: Program, point: Point, tableau: Tableau, size: int, made: int, j: int, target: float, excess: float
 ) -> tuple[int, int, int]:
-    """Follow the optimum while x_j goes to `target`. Returns (how many are basic, sweeps made, how it ended).
+    """Follow the optimum while x_j goes to `target`. Returns (number of basic variables, sweeps made, how it ended).
 
-    `size` variables are basic and `made` sweeps are on the stack; the reduced costs are kept up on the way. `excess`
-    is how far the node's objective lies below the cut-off: once the growth that the convex optimal-value function is
-    sure of exceeds it, the walk stops. It ends ARRIVED, CUT_OFF, or GAVE_UP, after which the caller solves the child
-    another way. A parametric active set: Best, "An algorithm for the solution of the parametric quadratic programming
+    `size` variables are basic and `made` sweeps are on the stack; the reduced costs are updated on the way. `excess`
+    is the distance of the node's objective from the cut-off: the walk stops once the convex optimal-value function is
+    sure to grow by more. It ends ARRIVED, CUT_OFF, or GAVE_UP, after which the caller solves the child another way. A
+    parametric active-set method: Best, "An algorithm for the solution of the parametric quadratic programming
     problem", 1996.
     """
     x, reduced, basic = point.x, point.reduced, point.basic
@@ -382,7 +382,7 @@ def follow(
         before = made
         if basic[event]:
             x[event] = 0.0 if sign * row[event + 1] > 0.0 else 1.0
-            # the last fractional variable is blocked: the price would jump
+            # the last basic variable reaches a bound: the price would jump
             if size == 1:
                 return size, made, GAVE_UP
             made = push(tableau, made, event + 1, -1.0, 0.0)
@@ -399,9 +399,9 @@ def follow(
 
 @merged
 def next_event(point: Point, row: FloatArray, j: int, sign: float, remaining: float) -> tuple[int, float]:
-    """How far x_j, whose row this is, can move in direction `sign` before the set of basic variables changes.
+    """How far x_j, whose row is given, can move in direction `sign` before the set of basic variables changes.
 
-    Returns (the variable that reaches a bound or leaves one, −1: none before x_j has gone `remaining`; the length).
+    Returns (the variable that reaches or leaves a bound, −1: none within `remaining`; the length).
     """
     x, reduced, fixed, basic = point.x, point.reduced, point.fixed, point.basic
     length = remaining
@@ -409,7 +409,7 @@ def next_event(point: Point, row: FloatArray, j: int, sign: float, remaining: fl
     for i in range(x.size):
         rate = sign * row[i + 1]
         if basic[i]:
-            # x_i follows at −rate
+            # x_i moves at rate −rate
             room = x[i] if rate > 0.0 else 1.0 - x[i]
             if room < abs(rate) * length:
                 length = max(room, 0.0) / abs(rate)
@@ -427,7 +427,7 @@ def next_event(point: Point, row: FloatArray, j: int, sign: float, remaining: fl
 
 @merged
 def advance(point: Point, row: FloatArray, move: float) -> None:
-    """The basic variables and the other reduced costs after the variable whose row this is went `move`."""
+    """Update the basic variables and the other reduced costs after a move of the variable whose row is given."""
     x, reduced, basic = point.x, point.reduced, point.basic
     for i in range(x.size):
         change = move * row[i + 1]
