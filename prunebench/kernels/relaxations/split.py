@@ -55,7 +55,7 @@ Relaxation = Callable[[FloatArray, FloatArray, int, RelaxedPoint | None], Relaxe
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """delta : Δ (p,);  value : the root bound, without allowance for rounding;  point : where it is attained;  iterations."""
+    """delta : Δ (p,);  value : the root bound, rounding not subtracted;  point : where it is attained;  iterations."""
 
     delta: FloatArray
     value: float
