@@ -1,1 +1,1 @@
-"""The outer loop: which weights form a block, in which order, and what becomes of the answers."""
+"""Coordinators: the outer loop that chooses blocks, their order, and what is done with their solutions."""

@@ -1,7 +1,7 @@
 """Gradual pruning: pruning to a rising sparsity, interleaved with fine-tuning under the mask.
 
-Zhu, Gupta: To prune, or not to prune, 2017; the setting of WoodFisher, M-FAC and CHITA, whose steps prune by a solver
-instead of by magnitude. A pruning is a step, and so is an epoch of fine-tuning.
+Zhu, Gupta: To prune, or not to prune, 2017; the setting of WoodFisher, M-FAC and CHITA, where a solver prunes
+instead of magnitude. Each pruning is a step, and so is each epoch of fine-tuning.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ Optimizer = Literal["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagra
 """Classes of torch.optim."""
 
 OPTIMIZER = "optimizer."
-"""What the names of the optimizer's arrays in a checkpoint begin with, as in `prunebench.recovery.fine_tune`."""
+"""Prefix of the optimizer's arrays in a checkpoint, as in `prunebench.recovery.fine_tune`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class GradualOptions:
 
     Raises
     ------
-    InvalidInput   a count, density, rate or name that makes no sense; the message names it
+    InvalidInput   a count, density, rate or name is invalid; the message names it
     """
 
     start_density: float = 0.5
@@ -113,7 +113,7 @@ class GradualOptions:
 
 @dataclass(frozen=True)
 class _Step:
-    """A pruning (`epoch` 0), or an epoch after it, counted from 1."""
+    """A pruning (`epoch` 0), or an epoch of fine-tuning after it, counted from 1."""
 
     pruning: int
     keep: int
@@ -122,9 +122,9 @@ class _Step:
 
 @register
 class Gradual(Coordinator):
-    """Ask for a pruning's block, train for some epochs once it is told, and prune further.
+    """Asks for a block, prunes, trains for some epochs, and repeats.
 
-    The network holds what is not pruned as well; it is trained along and is part of the state.
+    Parameters of the network that are not pruned are trained too and are part of the state.
     """
 
     name: ClassVar[str] = "gradual"
@@ -146,29 +146,29 @@ class Gradual(Coordinator):
         self._plan = _plan(setting.options, setting.density, self.weights.size)
         self._done = 0
         self._asked_from: Mapping[str, Any] | None = None
-        """While a block is out: where the draws stood before it was asked for."""
+        """The random generator's state before the present block was asked for; None if no block is out."""
         self._tuner: Tuner | None = None
 
     @classmethod
     def require(cls, setting: Setting) -> None:
-        """The densities fall."""
+        """Refuse an unknown schedule, or densities that rise."""
         options: GradualOptions = setting.options
         schedules.densities(options.schedule, options.start_density, setting.density, options.prunings)
 
     @classmethod
     def begin(cls, setting: Setting) -> "Gradual":
-        """Over a network, whose weights now are the dense ones.
+        """Over a network, whose present weights are the dense ones.
 
         Raises
         ------
-        InvalidInput   the optimizer does not take what is given
+        InvalidInput   the optimizer does not accept the options
         """
         made = cls(setting)
         made._new_tuner()
         return made
 
     def network_facts(self) -> dict[str, Any]:
-        """How gradients are computed, and which weights the samples of a form do not reach."""
+        """How gradients are computed, and which weights no calibration sample reaches."""
         from prunebench.curvature import reach
         from prunebench.curvature.gradient_ways import way_of
 
@@ -182,11 +182,11 @@ class Gradual(Coordinator):
 
     @property
     def total_steps(self) -> int | None:
-        """Prunings and epochs."""
+        """Number of prunings and epochs."""
         return len(self._plan)
 
     def ask(self, count: int = 1) -> list[Task]:
-        """The whole network as one block where a pruning is due; else []."""
+        """The whole network as one block if a pruning is next; else []."""
         if self._asked_from is not None or self._done == len(self._plan) or self._plan[self._done].epoch:
             return []
         step = self._plan[self._done]
@@ -199,11 +199,11 @@ class Gradual(Coordinator):
         return [Task(step.pruning, label, block)]
 
     def tell(self, task: Task, solution: Solution | None) -> Move:
-        """Put the pruned weights into the network.
+        """Write the pruned weights into the network.
 
         Raises
         ------
-        PrunebenchError   there is no answer to go on with
+        PrunebenchError   there is no solution to continue from
         """
         if solution is None:
             raise PrunebenchError(f"{task.block.name} was not solved; there is no answer to go on with")
@@ -215,11 +215,11 @@ class Gradual(Coordinator):
         return Move(True, change, int((self.mask != before).sum()), self._details(step, "prune"))
 
     def advance(self) -> Move | None:
-        """An epoch where one is due.
+        """Train one epoch if one is next.
 
         Raises
         ------
-        PrunebenchError   the loss stopped being finite
+        PrunebenchError   the loss is no longer finite
         """
         if self._done == len(self._plan) or not self._plan[self._done].epoch:
             return None
@@ -240,7 +240,7 @@ class Gradual(Coordinator):
         return all(step.epoch for step in self._plan[self._done :])
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Mask, weights, the model's other tensors, what the optimizer remembers, and where the draws stand."""
+        """Mask, weights, the model's other tensors, the optimizer's state, and the random generator's."""
         from prunebench.recovery.fine_tune import other_tensors
 
         remembered = self._tuner.state() if self._tuner is not None and self._within_epochs else {}
@@ -249,7 +249,7 @@ class Gradual(Coordinator):
         return arrays, {"done": self._done, "draws": dict(drawn), "optimizer": list(remembered)}
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
-        """Continue after the steps that are done."""
+        """Continue after the finished steps."""
         from prunebench.recovery.fine_tune import load_other_tensors
 
         mask, weights = checked_state(arrays, self.weights.size)
@@ -277,7 +277,7 @@ class Gradual(Coordinator):
 
     @property
     def _within_epochs(self) -> bool:
-        """Whether epochs of one pruning are done and more are due: the optimizer then goes on."""
+        """Whether some epochs after the present pruning are done and others are not: the optimizer then continues."""
         if not 0 < self._done < len(self._plan):
             return False
         return self._plan[self._done - 1].epoch > 0 and self._plan[self._done].epoch > 0

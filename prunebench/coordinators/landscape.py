@@ -1,4 +1,4 @@
-"""What block coordinate descent walks on: a loss that can be looked at about any weights."""
+"""Landscapes: the loss as block coordinate descent sees it, evaluated about any weights."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +14,7 @@ from prunebench.core.quadratic import QuadraticForm
 
 
 class Layer(Protocol):
-    """The part [start, stop) of the weight vector that one parameter fills; `shape` has its outputs first."""
+    """The range [start, stop) of the weight vector that one parameter occupies; `shape` starts with its outputs."""
 
     @property
     def name(self) -> str:
@@ -39,7 +39,7 @@ class Layer(Protocol):
 
 @dataclass(frozen=True)
 class _Whole:
-    """The one layer of a quadratic form."""
+    """A quadratic form as a single layer."""
 
     name: str
     start: int
@@ -48,7 +48,7 @@ class _Whole:
 
 
 class View(Protocol):
-    """The loss around the weights where the landscape stood, on one batch of samples."""
+    """The loss about the landscape's point, on one batch of samples."""
 
     @property
     def gradient(self) -> RealArray:
@@ -65,7 +65,7 @@ class View(Protocol):
         ...
 
     def factors(self, blocks: Sequence[IndexArray]) -> list[Factor]:
-        """The same for several disjoint blocks, their rows common to all."""
+        """The same for several disjoint blocks, with the same rows for all."""
         ...
 
     def slope(self, indices: IndexArray) -> FloatArray:
@@ -73,19 +73,19 @@ class View(Protocol):
         ...
 
     def ridge(self, indices: IndexArray) -> FloatArray:
-        """The diagonal that belongs to the loss itself: zero for a network. float64 (b,)."""
+        """The exact diagonal curvature of the loss: zero for a network. float64 (b,)."""
         ...
 
 
 class Landscape(Protocol):
-    """A network with its calibration samples, or a quadratic form that stands for one.
+    """A network with its calibration samples, or a quadratic form in its place.
 
-    It stands at one point: at the dense weights when it is made, and where it was last placed.
+    It has a current point: the dense weights at first, then where it was last placed.
     """
 
     @property
     def dense_weights(self) -> RealArray:
-        """The weights before pruning, in the precision in which weights are held. float (p,)."""
+        """The weights before pruning, in the landscape's precision. float (p,)."""
         ...
 
     @property
@@ -95,36 +95,36 @@ class Landscape(Protocol):
 
     @property
     def samples(self) -> int:
-        """How many calibration samples there are; 0 where the loss needs none."""
+        """Number of calibration samples; 0 if the loss needs none."""
         ...
 
     def place(self, weights: RealArray) -> int:
-        """Stand at `weights`, all p of which are written; they are not copied. -> the point's number"""
+        """Move to `weights`, all p of which are written, not copied. -> a number that identifies the point"""
         ...
 
     def stands_at(self, point: int) -> bool:
-        """Whether that is still the point, and nobody has written to the network since."""
+        """Whether the landscape is still at that point and nobody has written to the network since."""
         ...
 
     def moved(self, indices: IndexArray, values: RealArray) -> AbstractContextManager[None]:
-        """Inside, the b weights in `indices` are at `values`; afterwards they are what they were. b are written."""
+        """A context in which the b weights in `indices` have `values`; restores them at its end. Writes b weights."""
         ...
 
     def look(self, positions: IndexArray) -> View:
-        """The loss around the point on the samples at `positions`."""
+        """The loss about the current point, on the samples at `positions`."""
         ...
 
     def loss(self, positions: IndexArray) -> float:
-        """The mean loss at the point on the samples at `positions`."""
+        """The mean loss at the current point, on the samples at `positions`."""
         ...
 
     def input_norms(self, positions: IndexArray) -> Sequence[FloatArray]:
-        """For every layer the norms of its input features in the dense network. float64 (columns,) each."""
+        """For every layer, the norms of its input features in the dense network. float64 (columns,) each."""
         ...
 
 
 class FormLandscape:
-    """A quadratic form as the loss: looked at from anywhere it is exact, and there are no samples."""
+    """A quadratic form as the loss: exact about any point, without samples."""
 
     def __init__(self, form: QuadraticForm, dense_weights: FloatArray) -> None:
         self.form = form
@@ -135,17 +135,17 @@ class FormLandscape:
         self._weights, self._point = np.array(dense_weights, dtype=np.float64), 0
 
     def place(self, weights: RealArray) -> int:
-        """Stand at `weights`."""
+        """Move to `weights`."""
         self._weights, self._point = np.array(weights, dtype=np.float64), self._point + 1
         return self._point
 
     def stands_at(self, point: int) -> bool:
-        """Whether that is still the point."""
+        """Whether the landscape is still at that point."""
         return self._point == point
 
     @contextmanager
     def moved(self, indices: IndexArray, values: RealArray) -> Iterator[None]:
-        """Inside, the weights in `indices` are at `values`."""
+        """A context in which the weights in `indices` have `values`."""
         before = self._weights[indices]
         self._weights[indices] = values
         try:
@@ -154,20 +154,20 @@ class FormLandscape:
             self._weights[indices] = before
 
     def look(self, positions: IndexArray) -> "FormView":
-        """The form around the point."""
+        """The form about the current point."""
         return FormView(self.form, self._root, self._weights)
 
     def loss(self, positions: IndexArray) -> float:
-        """The form's value at the point."""
+        """The form's value at the current point."""
         return self.form.value(self._weights)
 
     def input_norms(self, positions: IndexArray) -> Sequence[FloatArray]:
-        """The square root of the curvature's diagonal: the norm of the column a weight multiplies."""
+        """The square root of the curvature's diagonal: the norm of each weight's column."""
         return [np.sqrt(self.form.diagonal() - self.form.ridge)]
 
 
 class FormView:
-    """A quadratic form around one point."""
+    """A quadratic form about one point."""
 
     def __init__(self, form: QuadraticForm, root: Factor, weights: FloatArray) -> None:
         self.gradient: FloatArray = form.gradient(weights)
@@ -193,7 +193,7 @@ class FormView:
 
 
 def landscape_of(setting: Setting) -> Landscape:
-    """The loss of the setting's network, or its quadratic form."""
+    """The landscape of the setting's network, or of its quadratic form."""
     if setting.block is not None:
         return FormLandscape(setting.block.form, setting.block.dense_weights)
     from prunebench.curvature.landscape import NetworkLandscape

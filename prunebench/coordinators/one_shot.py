@@ -1,4 +1,4 @@
-"""One-shot pruning: the whole network as one block, or one block a layer, from one quadratic form."""
+"""One-shot pruning: the whole network as one block, or one block per layer, from one quadratic form."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -31,7 +31,7 @@ from prunebench.curvature.fisher import FisherOptions, network_form
 
 @dataclass(frozen=True)
 class Span:
-    """A named stretch [start, stop) of the weight vector that forms one block."""
+    """A named range [start, stop) of the weight vector that forms one block."""
 
     name: str
     start: int
@@ -40,10 +40,10 @@ class Span:
 
 @register
 class OneShot(Coordinator):
-    """A coordinator that solves every span once, in order, the others held where they stand.
+    """Solves every span once, in order, with the others fixed at their current weights.
 
-    The quadratic form is restricted to the span at the current weights, so a later span sees what
-    was done to the earlier ones. Every span keeps its share of round(density·p) by largest remainder.
+    The quadratic form is restricted to the span at the current weights, so later spans see the changes to
+    earlier ones. Every span keeps its share of round(density·p) by largest remainder.
     """
 
     name: ClassVar[str] = "one-shot"
@@ -75,18 +75,18 @@ class OneShot(Coordinator):
 
     @classmethod
     def require(cls, setting: Setting) -> None:
-        """Curvature options are looked at before the network is."""
+        """Refuse invalid curvature options before the network is loaded."""
         option_tools.build(FisherOptions, setting.curvature)
         if setting.scope == "layer" and not isinstance(setting.problem, NetworkProblem):
             raise InvalidInput(f"problem {setting.name!r} has no layers; leave --scope at network")
 
     @classmethod
     def begin(cls, setting: Setting) -> "OneShot":
-        """From the empirical Fisher form of a network, or from the problem's own form.
+        """From a network's empirical Fisher, or from the problem's own form.
 
         Raises
         ------
-        SolverRefused   a span is larger than what the solver takes
+        SolverRefused   a span is larger than the solver takes
         """
         asked = (setting.density, setting.mode)
         if setting.block is not None:
@@ -105,7 +105,7 @@ class OneShot(Coordinator):
         return made
 
     def network_facts(self) -> dict[str, Any]:
-        """How the gradients of the form were computed, and which weights no sample reaches."""
+        """How the form's gradients were computed, and which weights no sample reaches."""
         from prunebench.curvature import reach
         from prunebench.curvature.gradient_ways import way_of
 
@@ -146,7 +146,7 @@ class OneShot(Coordinator):
 
         Raises
         ------
-        PrunebenchError   there is no answer: a span cannot be left out
+        PrunebenchError   there is no solution: a span cannot be left out
         """
         if solution is None:
             raise PrunebenchError(f"{task.block.name} was not solved; there is no answer to go on with")
@@ -164,17 +164,17 @@ class OneShot(Coordinator):
         return self._done == len(self.spans)
 
     def check(self) -> None:
-        """Raise PrunebenchError where a span that is done keeps another number than its share."""
+        """Raise PrunebenchError if a finished span does not keep its share exactly."""
         for span, keep in zip(self.spans[: self._done], self.keep, strict=False):
             if (kept := int(self.mask[span.start : span.stop].sum())) != keep:
                 raise PrunebenchError(f"{span.name} keeps {kept} weights instead of {keep}; please report this")
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Mask, weights and how many spans are done."""
+        """Mask, weights and the number of finished spans."""
         return {"mask": self.mask, "weights": self.weights}, {"done": self._done}
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
-        """Continue after the spans that are done."""
+        """Continue after the finished spans."""
         mask, weights = checked_state(arrays, self.form.p)
         done = checked_number(info, "done", most=len(self.spans))
         for number, (span, keep) in enumerate(zip(self.spans, self.keep, strict=True)):
@@ -191,7 +191,7 @@ class OneShot(Coordinator):
 
 
 def _require_size(solver: SolverLike, size: int) -> None:
-    """Refuse a block that is too large before its gradients are computed."""
+    """Refuse a too large block before its gradients are computed."""
     largest = facts(solver).max_size
     if largest is not None and size > largest:
         raise SolverRefused(

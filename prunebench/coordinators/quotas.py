@@ -1,4 +1,4 @@
-"""What a network keeps exactly, by name: one count in all, one a layer, one a row, or N of every M along the inputs."""
+"""A network's exact counts, by name: one in total, one per layer, one per row, or N of every M along the inputs."""
 
 import math
 import re
@@ -16,15 +16,15 @@ from prunebench.core.registry import SOLVERS
 from prunebench.core.solver import facts
 
 UNITS = ("layer", "row")
-"""Quotas that have a name; every other one is an N:M."""
+"""The named quotas; every other one is N:M."""
 
 Scores = Callable[[IndexArray], FloatArray]
-"""Gives the scores of some weights: high is worth keeping. int64 (b,) -> float64 (b,)"""
+"""Scores of the given weights, high = worth keeping. int64 (b,) -> float64 (b,)"""
 
 
 @dataclass(frozen=True)
 class QuotaKind:
-    """Which weights share an exact count: those of the network, of a layer, of an output row, or every M in a row.
+    """Which weights share an exact count: a network's, a layer's, an output row's, or every M in a row.
 
     text : "network", "layer", "row" or "N:M"
     kept, size : N and M, 0 for the others
@@ -36,11 +36,11 @@ class QuotaKind:
 
     @staticmethod
     def parse(text: str | None) -> "QuotaKind":
-        """The kind that a person wrote; None is the network's one count.
+        """The kind from a user's text; None is one count for the network.
 
         Raises
         ------
-        UnknownName    another name than layer, row or N:M
+        UnknownName    a name other than layer, row or N:M
         InvalidInput   N:M with N above M or M below 1
         """
         if text is None:
@@ -60,21 +60,21 @@ class QuotaKind:
 
     @property
     def grouped(self) -> bool:
-        """Whether there are groups: all but the network's one count."""
+        """Whether there are groups: true for all but the network's single count."""
         return self.text != "network"
 
     @property
     def is_pattern(self) -> bool:
-        """Whether it is an N:M."""
+        """Whether it is N:M."""
         return self.size > 0
 
     @property
     def density(self) -> float | None:
-        """The only density that it keeps: N/M, and None for the others."""
+        """The only possible density: N/M, or None for the other kinds."""
         return self.kept / self.size if self.is_pattern else None
 
     def require_density(self, density: float) -> None:
-        """Raise InvalidInput unless an N:M keeps the density asked for."""
+        """Raise InvalidInput if it is N:M and the requested density is not N/M."""
         if self.density is not None and abs(density - self.density) > 1e-9:
             raise InvalidInput(
                 f"quota {self} keeps {self.density:g} of the weights but density is {density:g}; "
@@ -86,7 +86,7 @@ class QuotaKind:
 
         Raises
         ------
-        InvalidInput   neither or both of density and keep, a size that is no multiple of M, or a count
+        InvalidInput   neither or both of density and keep, a size that is not a multiple of M, or a count
                        that contradicts N:M
         """
         if density is not None and keep is not None:
@@ -108,33 +108,33 @@ class QuotaKind:
         return count
 
     def on_the_way(self, density: float) -> tuple["QuotaKind", float]:
-        """The kind and density of a stage that is to keep `density`: of N:M, the fewest of M that keep so much."""
+        """Kind and density of an intermediate stage with `density`: for N:M, the least count of M that reaches it."""
         if not self.is_pattern:
             return self, density
         kept = max(self.kept, math.ceil(density * self.size - 1e-9))
         return QuotaKind(f"{kept}:{self.size}", kept, self.size), kept / self.size
 
     def length(self, layer: Any) -> int:
-        """How many consecutive weights of a layer (with start, stop and shape) make a group."""
+        """Group length: how many consecutive weights of a layer (with start, stop and shape) form a group."""
         return self.size or (fan_in(layer) if self.text == "row" else int(layer.stop - layer.start))
 
     def counts(self, keep: int, groups: int) -> IndexArray:
-        """What each of a layer's groups keeps where the layer keeps `keep`, the first ones one more. int64 (groups,)"""
+        """The count of each group in a layer that keeps `keep`; remainders go to the first groups. int64 (groups,)"""
         return np.full(groups, self.kept, dtype=np.int64) if self.is_pattern else even(keep, groups)
 
     def of_stretch(self, size: int, keep: int) -> Counted:
-        """What `size` consecutive weights within one row, or whole groups of M, keep; `keep` of them in all."""
+        """The constraint on `size` consecutive weights of a row, or whole groups of M, that keep `keep` in total."""
         return Quota.n_m(size, self.kept, self.size) if self.is_pattern else Count(size, keep)
 
     def of_layer(self, layer: Any, keep: int) -> Counted:
-        """What a layer (with start, stop and shape) that keeps `keep` weights keeps of each of its groups."""
+        """The constraint on a layer (with start, stop and shape) that keeps `keep` weights."""
         size, length = int(layer.stop - layer.start), self.length(layer)
         if length == size:
             return Count(size, keep)
         return Quota(np.arange(size) // length, self.counts(keep, size // length))
 
     def of_block(self, layers: Sequence[Any], indices: IndexArray, keep: int) -> Counted:
-        """What the weights `indices` of a network keep: equal shares, the total exact by largest remainder."""
+        """The constraint on the weights `indices` of a network: equal shares, exact in total by largest remainder."""
         if self.is_pattern or not self.grouped:
             return self.of_stretch(indices.size, keep)
         _, group = np.unique(self.keys(layers, indices), return_inverse=True)
@@ -142,7 +142,7 @@ class QuotaKind:
         return Quota(group, keep_per_layer(keep / indices.size, sizes.tolist()) if keep else np.zeros_like(sizes))
 
     def keys(self, layers: Sequence[Any], indices: IndexArray) -> IndexArray:
-        """The first weight of the group of each weight in `indices`; groups are stretches, so keys rise with indices.
+        """The first weight of each given weight's group. Groups are ranges, so keys ascend with the indices.
 
         int64 (b,) -> int64 (b,)
         """
@@ -152,9 +152,9 @@ class QuotaKind:
         return np.asarray(starts[at] + (indices - starts[at]) // length * length)
 
     def starts(self, layers: Sequence[Any]) -> IndexArray:
-        """Where the groups of M along the inputs of a network's layers begin. int64 (groups,)
+        """The first weights of all groups of M along the inputs of a network's layers. int64 (groups,)
 
-        layers : with start, stop and shape; one whose rows are no multiple of M long gives none
+        layers : with start, stop and shape; one whose row length is not a multiple of M has no groups
 
         Raises
         ------
@@ -169,7 +169,7 @@ class QuotaKind:
         return np.concatenate([np.arange(layer.start, layer.stop, self.size, dtype=np.int64) for layer in fitting])
 
     def require_fit(self, layers: Sequence[Any]) -> None:
-        """Raise InvalidInput, naming the layer, where the rows of one are no multiple of M long."""
+        """Raise InvalidInput, naming the layer, if a layer's row length is not a multiple of M."""
         for layer in layers:
             if self.is_pattern and fan_in(layer) % self.size:
                 raise InvalidInput(
@@ -179,7 +179,7 @@ class QuotaKind:
 
 
 NETWORK = QuotaKind("network")
-"""One count for the whole network: what is kept where no quota is asked for."""
+"""One count for the whole network: the default without a quota."""
 
 
 def fan_in(layer: Any) -> int:
@@ -188,14 +188,14 @@ def fan_in(layer: Any) -> int:
 
 
 def even(total: int, parts: int) -> IndexArray:
-    """`total` as `parts` counts that differ by at most one, the larger first. int64 (parts,)"""
+    """`total` as `parts` counts that differ by at most one, larger ones first. int64 (parts,)"""
     counts = np.full(parts, total // parts, dtype=np.int64)
     counts[: total % parts] += 1
     return counts
 
 
 def require_honoured(solver: Any, kind: QuotaKind, remedy: str) -> None:
-    """Raise SolverRefused, naming the solver, unless it honours quotas or there is none."""
+    """Raise SolverRefused, naming the solver, if there is a quota and it does not take quotas."""
     if facts(solver).quotas or not kind.grouped:
         return
     able = ", ".join(name for name in SOLVERS.names() if facts(SOLVERS.get(name)).quotas)
@@ -206,27 +206,27 @@ def require_honoured(solver: Any, kind: QuotaKind, remedy: str) -> None:
 
 @dataclass(frozen=True)
 class NetworkCount:
-    """How many weights a network keeps in all, wherever they are; it answers as a `NetworkQuota` does."""
+    """How many weights a network keeps in total; has the interface of `NetworkQuota`."""
 
     total: int
     keep: int
     keys: ClassVar[None] = None
-    """Groups of weights: none, any two may be exchanged."""
+    """No groups: any two weights may be exchanged."""
 
     def top_mask(self, scores: Scores) -> BoolArray:
         """True at the highest scores. bool (p,)"""
         return top_mask(scores(np.arange(self.total)), self.keep)
 
     def within(self, indices: IndexArray, mask: BoolArray) -> Count:
-        """What a block keeps: as many weights as `mask` does now. int64 (b,), bool (b,)"""
+        """The count of a block: as many weights as `mask` keeps now. int64 (b,), bool (b,)"""
         return Count(indices.size, int(mask.sum()))
 
     def whole(self) -> Count:
-        """What all weights as one block keep."""
+        """The constraint on all weights as one block."""
         return Count(self.total, self.keep)
 
     def violation(self, mask: BoolArray) -> str:
-        """How a mask breaks the count; "" where it keeps it. bool (p,)"""
+        """How a mask breaks the count; "" if it does not. bool (p,)"""
         return self.whole().violation(mask)
 
     def require(self, mask: BoolArray) -> None:
@@ -237,10 +237,10 @@ class NetworkCount:
 
 @dataclass(frozen=True)
 class NetworkQuota:
-    """How many weights each group of a network keeps, without anything of the network's size being held.
+    """How many weights each group of a network keeps, stored without arrays of the network's size.
 
     kind : of layers, rows or N:M;  layers : with name, start, stop and shape;
-    counts : int64 (layers,), what each layer keeps in all
+    counts : int64 (layers,), each layer's total count
     """
 
     kind: QuotaKind
@@ -249,11 +249,11 @@ class NetworkQuota:
 
     @staticmethod
     def of(kind: QuotaKind, layers: Sequence[Any], density: float) -> "NetworkQuota":
-        """Each layer at the same density by largest remainder.
+        """Each layer at the same density, by largest remainder.
 
         Raises
         ------
-        InvalidInput   an N:M that does not keep the density, or does not fit the rows of a layer
+        InvalidInput   N:M is not the density, or does not fit the rows of a layer
         """
         kind.require_density(density)
         kind.require_fit(layers)
@@ -265,11 +265,11 @@ class NetworkQuota:
         return int(self.counts.sum())
 
     def of_layer(self, number: int) -> Counted:
-        """What one layer's weights keep."""
+        """The constraint on one layer."""
         return self.kind.of_layer(self.layers[number], int(self.counts[number]))
 
     def top_mask(self, scores: Scores) -> BoolArray:
-        """True at each group's highest scores, which are asked for layer by layer. bool (p,)"""
+        """True at each group's highest scores, which are requested layer by layer. bool (p,)"""
         mask = np.zeros(self.layers[-1].stop, dtype=np.bool_)
         for number, layer in enumerate(self.layers):
             part = scores(np.arange(layer.start, layer.stop))
@@ -281,7 +281,7 @@ class NetworkQuota:
         return self.kind.keys(self.layers, indices)
 
     def within(self, indices: IndexArray, mask: BoolArray) -> Quota:
-        """The quota of a block: each group keeps as many of the block's weights as `mask` does now.
+        """The quota of a block: each group keeps as many of the block's weights as in `mask` now.
 
         indices : int64 (b,);  mask : bool (b,), of the block's weights
         """
@@ -296,7 +296,7 @@ class NetworkQuota:
         return Quota(np.concatenate(groups), np.concatenate([part.counts for part in parts]))
 
     def violation(self, mask: BoolArray, layers: Sequence[int] | None = None) -> str:
-        """How a mask breaks the quota, in any layer or in those of these numbers; "" where it keeps it. bool (p,)"""
+        """How a mask breaks the quota in any layer, or in the given ones; "" if it does not. bool (p,)"""
         for number in range(len(self.layers)) if layers is None else layers:
             layer = self.layers[number]
             if broken := self.of_layer(number).violation(mask[layer.start : layer.stop]):
@@ -304,18 +304,18 @@ class NetworkQuota:
         return ""
 
     def require(self, mask: BoolArray, layers: Sequence[int] | None = None) -> None:
-        """Check that a mask keeps the quota exactly, in all layers or in those of these numbers. bool (p,)
+        """Check that a mask satisfies the quota exactly, in all layers or in the given ones. bool (p,)
 
         Raises
         ------
-        PrunebenchError   it does not; the message names the layer and the first such group
+        PrunebenchError   it does not; the message names the layer and the first group at fault
         """
         if broken := self.violation(mask, layers):
             raise PrunebenchError(f"quota {self.kind} is broken: {broken}; please report this")
 
 
 def network_keeping(kind: QuotaKind, layers: Sequence[Any], density: float) -> NetworkCount | NetworkQuota:
-    """What a network keeps at a density: round(density·p) in all, or in groups with the total exact."""
+    """The constraint on a network at a density: round(density·p) in total, or by groups with that exact total."""
     if kind.grouped:
         return NetworkQuota.of(kind, layers, density)
     total = int(layers[-1].stop)

@@ -1,4 +1,4 @@
-"""Any coordinator with recovery after its last step, and between its stages where it offers that."""
+"""Adds recovery to any coordinator: after its last step, and between stages if it supports that."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,7 +17,7 @@ from prunebench.core.recovery import Recovery, Stand, reserved
 from prunebench.core.solution import Solution
 
 MOST_NUMBER = 2**53
-"""Steps are counted below this: JSON holds it exactly."""
+"""Step numbers are below this, so that JSON represents them exactly."""
 
 
 def begin(kind: type[Coordinator], setting: Setting) -> Coordinator:
@@ -25,7 +25,7 @@ def begin(kind: type[Coordinator], setting: Setting) -> Coordinator:
 
     Raises
     ------
-    InvalidInput   what can only be refused once the network is there
+    InvalidInput   a request that can only be refused once the network is loaded
     """
     if setting.network is None or not (setting.recovery or kind.recovers_between):
         return kind.begin(setting)
@@ -33,7 +33,7 @@ def begin(kind: type[Coordinator], setting: Setting) -> Coordinator:
 
     problem = setting.problem
     assert isinstance(problem, NetworkProblem)
-    # before the coordinator begins: recoveries look at the dense network
+    # before the coordinator begins, since recoveries look at the dense network
     division = kind.division(setting, len(problem.calibration()))
     setting = replace(setting, movable=MovableNetwork(problem, setting.network, division, setting.recovery))
     inner = kind.begin(setting)
@@ -41,16 +41,16 @@ def begin(kind: type[Coordinator], setting: Setting) -> Coordinator:
 
 
 class Recovered(Coordinator):
-    """A coordinator whose network is recovered: each round of a recovery is a step that needs no solver.
+    """Wraps a coordinator and recovers its network: each round of a recovery is a step that needs no solver.
 
-    The mask is the inner coordinator's and stays. A round's best candidate is taken if the loss on the held-out
-    samples falls, and a recovery's other rounds after a stage are left out once one does not help. The draws of a
-    round come from the seed and from the numbers of steps, rounds that were left out counted.
+    The mask stays the inner coordinator's. A round's best candidate is accepted if the loss on the held-out samples
+    falls; once a round does not help, the recovery's other rounds after that stage are skipped. A round's random
+    draws depend on the seed and on step numbers that count skipped rounds too.
 
     Parameters
     ----------
-    inner : it recovers between its stages, or is recovered once it has nothing left to do
-    setting : its recovery and its movable network
+    inner : is recovered between its stages if it supports that, else once it has no work left
+    setting : with the recovery and the movable network
     """
 
     def __init__(self, inner: Coordinator, setting: Setting) -> None:
@@ -60,35 +60,35 @@ class Recovered(Coordinator):
         self._stages = list(inner.stage_keeps) or [keep_count(setting.density, self._size)]
         self._number = self._first = self._recovered = 0
         self._queue: list[tuple[int, int]] = []
-        """Rounds to be made: which recovery, and the number of the round."""
+        """Rounds still to be made: (which recovery, number of the round)."""
         self._memory: dict[str, Mapping[str, float]] = {}
         self._final: FloatArray | None = None
-        """The weights where recovery follows the inner coordinator's end."""
+        """The weights, once recovery runs after the inner coordinator's end; None before."""
         self._look()
 
     @classmethod
     def begin(cls, setting: Setting) -> "Recovered":
-        """Nobody asks for it by name."""
+        """Not available: this class is not registered; see the function `begin`."""
         raise NotImplementedError
 
     @property
     def total_steps(self) -> int | None:
-        """Those of the inner coordinator and all rounds; fewer are made where recovery stops helping."""
+        """The inner coordinator's steps and all rounds; fewer are made if recovery stops helping."""
         inner = self._inner.total_steps
         return None if inner is None else inner + sum(len(self._rounds(stage)) for stage in range(len(self._stages)))
 
     def ask(self, count: int = 1) -> list[Task]:
-        """The inner coordinator's tasks; [] while rounds are due."""
+        """The inner coordinator's tasks; [] while rounds are to be made."""
         while not self._queue and self._inner.stages_done > self._recovered:
             self._plan()
         return [] if self._queue or self._final is not None else self._inner.ask(count)
 
     def tell(self, task: Task, solution: Solution | None) -> Move | None:
-        """The inner coordinator's answer."""
+        """Passes the solution to the inner coordinator."""
         return self._counted(self._inner.tell(task, solution))
 
     def advance(self) -> Move | None:
-        """A round, or a step of the inner coordinator."""
+        """Make a round, or a step of the inner coordinator."""
         if not self._queue and self._final is None:
             move = self._counted(self._inner.advance())
             if move is not None:
@@ -99,11 +99,11 @@ class Recovered(Coordinator):
         return self._round() if self._queue else None
 
     def network_facts(self) -> dict[str, Any]:
-        """The inner coordinator's."""
+        """Those of the inner coordinator."""
         return self._inner.network_facts()
 
     def place(self, network: Any, weights: RealArray) -> None:
-        """As recoveries have it, unless the inner coordinator still uses the network in its own way."""
+        """By the movable network, unless the inner coordinator still places weights itself."""
         if self._final is None and not self._inner.recovers_between:
             self._inner.place(network, weights)
         else:
@@ -116,15 +116,15 @@ class Recovered(Coordinator):
 
     @property
     def complete(self) -> bool:
-        """As the inner coordinator: recovery changes no count."""
+        """As for the inner coordinator, since recovery changes no count."""
         return self._inner.complete
 
     def check(self) -> None:
-        """As the inner coordinator."""
+        """Check the inner coordinator."""
         self._inner.check()
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """The inner coordinator's state, which rounds are due, and the weights after its end."""
+        """The inner coordinator's state, the rounds to be made, and the weights after its end."""
         arrays, info = self._inner.state_dict()
         if self._final is not None:
             arrays = {**arrays, "recovered": self._final}
@@ -138,7 +138,7 @@ class Recovered(Coordinator):
         return arrays, {**info, "recovery": held}
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
-        """Continue within the rounds, or with the inner coordinator."""
+        """Continue with the remaining rounds, or with the inner coordinator."""
         held = info["recovery"]
         self._inner.load_state_dict(arrays, info)
         number, first = (checked_number(held, name, most=MOST_NUMBER) for name in ("number", "first"))
@@ -181,14 +181,14 @@ class Recovered(Coordinator):
         ]
 
     def _plan(self) -> None:
-        """Make the rounds after the next stage due."""
+        """Schedule the rounds after the next stage."""
         stage = self._recovered
         self._queue, self._first, self._recovered = self._rounds(stage), max(0, self._number - 1), stage + 1
         self._number += reserved(self._steps, self._stages[stage], self._size, stage == len(self._stages) - 1)
         self._look()
 
     def _round(self) -> Move:
-        """Make the round that is due, and take its best candidate if the held-out loss falls."""
+        """Make the next round, and accept its best candidate if the held-out loss falls."""
         clock = perf_counter()
         which, at = self._queue.pop(0)
         step, network, mask = self._steps[which], self._network, self.best()[0]

@@ -1,4 +1,4 @@
-"""Density schedules: how the kept part falls from stage to stage to the density asked for."""
+"""Density schedules: how the density falls from stage to stage to the requested one."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -9,28 +9,28 @@ Schedule = Callable[[float, float, int, int], float]
 
 
 def polynomial(first: float, last: float, stage: int, stages: int) -> float:
-    """The cubic of Zhu and Gupta: To prune, or not to prune, 2017: fast at first, slow at the end."""
+    """The cubic of Zhu and Gupta: To prune, or not to prune, 2017: falls fast at first, slowly at the end."""
     return last + (first - last) * (1.0 - stage / (stages - 1)) ** 3
 
 
 def exponential(first: float, last: float, stage: int, stages: int) -> float:
-    """What remains to be pruned halves from stage to stage (the "exp" of CHITA's program)."""
+    """The distance to the last density halves at every stage (the "exp" of CHITA's program)."""
     whole = 2.0 ** (stages - 1)
     return first + (last - first) * (whole / (whole - 1.0)) * (1.0 - 2.0 ** (-stage))
 
 
 def geometric(first: float, last: float, stage: int, stages: int) -> float:
-    """The same part of what is left goes at every stage (M-FAC)."""
+    """Every stage prunes the same share of the remaining weights (M-FAC)."""
     return float(first * (last / first) ** (stage / (stages - 1)))
 
 
 def linear(first: float, last: float, stage: int, stages: int) -> float:
-    """As many weights at every stage."""
+    """Every stage prunes the same number of weights."""
     return first + (last - first) * stage / (stages - 1)
 
 
 def constant(first: float, last: float, stage: int, stages: int) -> float:
-    """The last density from the first stage on: later stages only look again."""
+    """The last density from the first stage on: later stages prune again from new gradients."""
     return last
 
 
@@ -45,11 +45,11 @@ SCHEDULES: Mapping[str, Schedule] = {
 
 
 def checked_list(values: Sequence[float], last: float) -> list[float]:
-    """Densities given one by one, which must fall and end at `last`.
+    """A given list of densities, which must not rise and must end at `last`.
 
     Raises
     ------
-    InvalidInput   one of them rises, or is not above 0 and at most 1, or the last is another
+    InvalidInput   one of them rises, is not above 0 and at most 1, or the last one differs from `last`
     """
     for value, before in zip(values, (1.0, *values), strict=False):
         if not 0.0 < value <= before:
@@ -60,7 +60,7 @@ def checked_list(values: Sequence[float], last: float) -> list[float]:
 
 
 def densities(name: str, first: float, last: float, stages: int) -> list[float]:
-    """The densities of all stages; the last one is exactly `last`, and so is the only one of a single stage.
+    """The densities of all stages; the last one, or the only one, is exactly `last`.
 
     Raises
     ------

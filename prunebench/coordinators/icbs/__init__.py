@@ -1,4 +1,4 @@
-"""Block coordinate descent over a network."""
+"""iCBS: block coordinate descent over a network."""
 
 from prunebench.coordinators.icbs.coordinator import ICBS
 

@@ -1,4 +1,4 @@
-"""Which of a step's answers are applied, and how the trust ridge answers to broken promises."""
+"""Which of a step's moves are applied, and how the trust ridge adapts to wrong predictions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ from typing import Literal
 from prunebench.coordinators.icbs.step import StepBlock, half_of_swaps
 
 TRUST_GROWTH = 4.0
-"""Factor of the adaptive trust ridge after a poor step."""
+"""Factor on the adaptive trust ridge after a poor step."""
 TRUST_DECAY = 2.0
-"""Divisor of the adaptive trust ridge after a good step, never below the least."""
+"""Divisor of the adaptive trust ridge after a good step; it never falls below its least value."""
 TRUST_LIMIT = 4.0**8
-"""The adaptive trust ridge is at most this many times the least: eight poor steps in a row."""
+"""The adaptive trust ridge is at most this many times its least value: eight poor steps in a row."""
 POOR_RATIO = 0.25
-"""True change over predicted change below which a step was poor."""
+"""Ratio of true to predicted change below which a step is poor."""
 GOOD_RATIO = 0.75
-"""True change over predicted change above which a step was good."""
+"""Ratio of true to predicted change above which a step is good."""
 SWAP_HALVINGS = 3
 """How often the swaps of the last rejected block are halved before it is given up."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """accept : "none" applies everything, "model" what the model says improves, "true-loss" what does.
+    """accept : "none" applies everything, "model" what improves the model, "true-loss" what improves the loss.
 
     halve_swaps : whether a single rejected block is tried again with half of its swaps (mode select)
     """
@@ -33,9 +33,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """accepted : the blocks to apply, perhaps with fewer swaps;  loss : the acceptance loss then;
+    """accepted : the blocks to apply, possibly with fewer swaps;  loss : the acceptance loss with them applied
 
-    true_change : how applying all that was proposed changes the acceptance loss
+    true_change : the change of the acceptance loss if everything proposed is applied
     """
 
     accepted: list[StepBlock]
@@ -53,12 +53,12 @@ def judge(
 ) -> Verdict:
     """Accept or reject the blocks that move, best prediction first.
 
-    By true loss, a rejected set is halved until it is one block, and that block's swaps after it.
+    By true loss, a rejected set is halved until one block is left, then that block's swaps.
 
     Parameters
     ----------
     proposed : the blocks that move, best prediction first;  predicted : their joint E
-    loss_after : the acceptance loss with some blocks applied;  loss : as it is now
+    loss_after : the acceptance loss with the given blocks applied;  loss : the present one
     """
     if not proposed:
         return Verdict([], loss, 0.0)
@@ -82,9 +82,9 @@ def judge(
 
 
 def adapted_trust(trust: float, least: float, predicted: float, change: float) -> float:
-    """The next trust ridge: larger where the model promised too much, smaller where it kept its word.
+    """The next trust ridge: larger if the true change falls short of the prediction, smaller if it does not.
 
-    Where the ridge forbade every move it must fall again, or the search would stand still for ever.
+    Without any move it must fall too: if the ridge itself prevented all moves, the search would stop for good.
     """
     ratio = change / predicted if predicted < 0.0 else 1.0
     if ratio < POOR_RATIO:

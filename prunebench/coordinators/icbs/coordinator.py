@@ -1,9 +1,9 @@
-"""iCBS: block coordinate descent over a whole network, as a pure state machine.
+"""iCBS: block coordinate descent over a whole network, as a state machine.
 
 Rosenberg et al.: Scalable iterative pruning of large language and vision models using block
-coordinate descent, arXiv 2411.17796 (2024). Beyond the paper: several blocks a step, kept weights
-re-optimised (mode refit), acceptance by the true loss on samples the model did not see, a trust
-ridge that can adapt, and tabu lists that cannot run dry.
+coordinate descent, arXiv 2411.17796 (2024). Beyond the paper: several blocks per step, refitting of kept
+weights (mode refit), acceptance by the true loss on samples that the model did not see, an optionally
+adaptive trust ridge, and tabu lists that never leave a step without candidates.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,32 +47,32 @@ from prunebench.core.problem import spread
 from prunebench.core.solution import Solution
 
 ACCEPT_SAMPLES = 2000
-"""Calibration samples that decide on acceptance where the options leave it open, at most a quarter of all."""
+"""Default number of calibration samples that decide on acceptance; at most a quarter of all."""
 _NOWHERE = -1
-"""No point of a landscape has this number: what stands there must be placed again."""
+"""No point of a landscape has this number; it marks that the landscape must be placed again."""
 
 
 @register
 class ICBS(Coordinator):
-    """Block coordinate descent: ask for a step's blocks, tell their answers, until the steps are used up.
+    """Block coordinate descent: asks for a step's blocks, is told their solutions, until all steps are done.
 
-    The number of kept weights is exact at every step, because every block keeps what it kept; under a
-    quota so is each group's, because a block keeps as many of each group's weights as it held.
-    Mask and weights are written to in place, the weights in the landscape's precision. Times go to the log only.
+    The number of kept weights is exact at every step, as every block keeps as many as before; with a
+    quota, of every group's weights. Mask and weights are changed in place, the weights in the landscape's
+    precision. Measured times go to the log only.
 
     Parameters
     ----------
     landscape : Landscape
-    density : the part that is kept
+    density : share of the weights that is kept
     mode : "select" (published) or "refit" (the kept weights of a block are re-optimised)
     options : ICBSOptions
-    seed : of everything random
-    problem : a name for messages and logs
-    start : mask and weights to begin from, instead of those of the init score
+    seed : of all randomness
+    problem : name for messages and logs
+    start : mask and weights to begin from, instead of a mask by the init score
 
     Raises
     ------
-    InvalidInput   options, sample counts or a start that cannot be had
+    InvalidInput   invalid options, sample counts or start
     """
 
     name: ClassVar[str] = "icbs"
@@ -113,7 +113,7 @@ class ICBS(Coordinator):
         self._keeping = network_keeping(options.quota_kind, landscape.layers, density)
         self._pool, self._acceptance = self._split_samples()
         self._trust = options.ridge
-        # The shortest type that counts the steps; -1 is never.
+        # the shortest integer type that counts the steps; -1 means never
         self._last_seen = np.full(self._dense.size, -1, dtype=np.min_scalar_type(-max(1, options.steps)))
         self._gains: FloatArray = np.full(len(landscape.layers), np.inf)
         self._norms: Sequence[FloatArray] | None = None
@@ -128,18 +128,18 @@ class ICBS(Coordinator):
 
     @classmethod
     def require(cls, setting: Setting) -> None:
-        """A quota is one that density and solver can keep."""
+        """Refuse a quota that the density or the solver rules out."""
         options: ICBSOptions = setting.options
         options.quota_kind.require_density(setting.density)
-        # A block inside one layer keeps the layer's count by itself.
+        # a block within one layer keeps the layer's count by itself
         inside = options.quota_kind.text == "layer" and options.block_scope == "layer"
         if not inside:
             require_honoured(setting.solver, options.quota_kind, "leave the quota out")
 
     @classmethod
     def begin(cls, setting: Setting) -> "ICBS":
-        """Over a network's loss, or over a quadratic form."""
-        # Before the start is loaded: the landscape's dense weights are those of now.
+        """Over a network's loss or a quadratic form."""
+        # before the start is loaded, since the landscape takes its dense weights from the network as it is now
         landscape = landscape_of(setting)
         return cls(
             landscape,
@@ -153,7 +153,7 @@ class ICBS(Coordinator):
 
     @classmethod
     def curvature_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """All but the samples of a row: that is one."""
+        """All options but --batch-size, as each row is one sample."""
         if "batch_size" in given:
             raise InvalidInput("--batch-size belongs to one-shot pruning; coordinator icbs takes one row a sample")
         return super().curvature_options(given)
@@ -175,7 +175,7 @@ class ICBS(Coordinator):
 
     @property
     def total_steps(self) -> int | None:
-        """The steps asked for."""
+        """The requested number of steps."""
         return self.options.steps
 
     def best(self) -> tuple[BoolArray, RealArray]:
@@ -183,14 +183,14 @@ class ICBS(Coordinator):
         return self._best_mask, self._best_weights
 
     def ask(self, count: int = 1) -> list[Task]:
-        """Up to `count` of the step's blocks that nobody has taken yet; a new step once all answers are in."""
+        """Up to `count` blocks of the step that are not out yet; a new step once all solutions are in."""
         if not self._blocks and self.step < self.options.steps:
             self._open_step()
         given, self._waiting = self._waiting[:count], self._waiting[count:]
         return given
 
     def tell(self, task: Task, solution: Solution | None) -> Move | None:
-        """Take an answer, in any order; with the step's last one, judge and apply. None means unsolved."""
+        """Take a solution, in any order; after the step's last one, judge and apply. None means unsolved."""
         self._outcomes[task.position] = solution
         if len(self._outcomes) < self._expected:
             return None
@@ -202,15 +202,15 @@ class ICBS(Coordinator):
 
     @property
     def complete(self) -> bool:
-        """Always: the first mask has the count, and every step keeps it."""
+        """Always true: the first mask has the count, and every step preserves it."""
         return True
 
     def check(self) -> None:
-        """Raise PrunebenchError where the mask that is returned breaks the count or quota."""
+        """Raise PrunebenchError if the returned mask violates the count or quota."""
         self._keeping.require(self._best_mask)
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """The state between steps: a step that is under way is begun again."""
+        """The state between steps; an unfinished step is started again."""
         arrays = {
             "mask": self.mask,
             "weights": self.weights,
@@ -244,7 +244,7 @@ class ICBS(Coordinator):
         self._point = _NOWHERE
 
     def _checked(self, arrays: Mapping[str, npt.NDArray[Any]], of: str = "") -> tuple[BoolArray, RealArray]:
-        """The mask and weights of a checkpoint, of the count and quota that the run has from its first mask on."""
+        """Mask and weights of a checkpoint, checked against the run's count and quota."""
         mask, weights = checked_state(arrays, self._dense.size, f"{of}mask", f"{of}weights")
         if (kept := int(mask.sum())) != (due := int(self.mask.sum())):
             raise InvalidInput(f"{of}mask keeps {kept} weights where {due} are asked for")
@@ -258,7 +258,7 @@ class ICBS(Coordinator):
     # --- the beginning -------------------------------------------------------------------------
 
     def _begin(self, density: float, start: Start | None) -> None:
-        """The first mask, the fixed weights, and the loss they start from."""
+        """Set the first mask, the fixed weights, and the initial loss."""
         options, layers = self.options, self.landscape.layers
         scores = self._init_scores()
         if start is None:
@@ -273,7 +273,7 @@ class ICBS(Coordinator):
         self._best_mask, self._best_weights, self._best_loss = self.mask, self.weights, self._loss
 
     def _first_keeping(self, density: float) -> NetworkCount | NetworkQuota:
-        """What the first mask keeps: a quota says it, else the scope does."""
+        """The constraint of the first mask: the quota if there is one, else by init_scope."""
         if self.options.quota_kind.grouped or self.options.init_scope == "network":
             return self._keeping
         return NetworkQuota.of(QuotaKind.parse(self.options.init_scope), self.landscape.layers, density)
@@ -299,7 +299,7 @@ class ICBS(Coordinator):
         return self._scores(self.options.init, gradient, self._rng(0, "init"))
 
     def _scores(self, name: str, gradient: RealArray | None, rng: np.random.Generator) -> Scores:
-        """High = worth keeping, from the original weights, never the zeroed ones; worked out for those asked for."""
+        """Scores (high = worth keeping) of the dense weights, not the current ones; computed only where requested."""
         salt = rng.integers(2**64, dtype=np.uint64)
 
         def scores(indices: IndexArray) -> FloatArray:
@@ -313,7 +313,7 @@ class ICBS(Coordinator):
         return scores
 
     def _split_samples(self) -> tuple[IndexArray, IndexArray]:
-        """Calibration samples to fit on, and those set apart for acceptance."""
+        """Calibration samples for fitting, and those held out for acceptance."""
         total, options = self.landscape.samples, self.options
         nothing = np.zeros(0, dtype=np.int64)
         if total == 0:
@@ -326,7 +326,7 @@ class ICBS(Coordinator):
             )
         order = self._rng(0, "samples").permutation(total)
         acceptance = np.sort(order[:apart])
-        # What is left over is the pool, so that no model sees a sample by which its answer is accepted.
+        # the pool is the rest, so that no model sees a sample that judges its solution
         return np.setdiff1d(np.arange(total), acceptance), acceptance
 
     # --- one step ------------------------------------------------------------------------------
@@ -362,7 +362,7 @@ class ICBS(Coordinator):
         self._lap("build")
 
     def _choose_blocks(self, view: View, scores: Scores) -> list[tuple[str, IndexArray]]:
-        """The step's disjoint blocks with their labels."""
+        """The step's disjoint blocks, with labels."""
         options, layers = self.options, self.landscape.layers
         barred = self._fixed.copy()
         rng = self._rng(self.step, "layers")
@@ -400,19 +400,19 @@ class ICBS(Coordinator):
         return self._scores(name, gradient, self._rng(self.step, "pick"))
 
     def _cyclic(self, indices: IndexArray) -> FloatArray:
-        """The longest unseen first in both groups: high for pruned weights, low for kept ones."""
+        """Scores that pick the weights unseen longest, pruned and kept: high for pruned weights, low for kept ones."""
         age = (self.step - self._last_seen[indices].astype(np.int64)).astype(np.float64)
         return np.where(self.mask[indices], -age, age)
 
     def _draw_layers(self, rng: np.random.Generator) -> IndexArray:
-        """All layers in random order, the likelier ones first."""
+        """All layers in random order, more probable ones tending to come first."""
         layers = self.landscape.layers
         share = np.log10(np.array([layer.stop - layer.start for layer in layers], dtype=np.float64) + 1.0)
         if self.options.layers == "gain":
             known = self._gains[np.isfinite(self._gains)]
             hope = float(known.max()) if known.size else 1.0
             share = np.where(np.isfinite(self._gains), self._gains, hope) + 0.05 * hope + 1e-300
-        # Exponential races: the order of sampling without replacement in proportion to the shares.
+        # sorting exponential variates over shares samples without replacement in proportion to the shares
         return np.argsort(rng.exponential(size=share.size) / share, kind="stable")
 
     def _task(self, position: int, others: FloatArray | None) -> Task:
@@ -426,7 +426,7 @@ class ICBS(Coordinator):
         return Task(number, block.label, problem)
 
     def _take_outcomes(self) -> None:
-        """Put the answers into their blocks; an unsolved block stays as it is."""
+        """Store the solutions in their blocks; an unsolved block stays unchanged."""
         base = 2 * self.options.blocks_per_step * self.step
         for number, solution in self._outcomes.items():
             block = self._blocks[(number - base) % len(self._blocks)]
@@ -440,7 +440,7 @@ class ICBS(Coordinator):
         self._outcomes = {}
 
     def _next_in_turn(self) -> bool:
-        """After the first answers, solve conflicting blocks again, one by one, given what the others do."""
+        """After the first solutions, solve conflicting blocks again one by one, given the others' moves."""
         if self._expected == len(self._blocks) and len(self._blocks) > 1 and not self._again:
             self._again = conflicting(self._blocks, self.options.conflict)
             self._expected = 1
@@ -454,7 +454,7 @@ class ICBS(Coordinator):
         return True
 
     def _close_step(self) -> Move:
-        """Accept or reject, move on, and tell what happened."""
+        """Accept or reject, advance to the next step, and report the outcome."""
         proposed = [block for block in self._blocks if np.any(block.new_weights != block.weights)]
         proposed.sort(key=lambda block: block.predicted)
         predicted = joint_change(proposed, self._trust)
@@ -490,23 +490,23 @@ class ICBS(Coordinator):
         return Move(bool(accepted), predicted, changed, details)
 
     def _loss_after(self, blocks: list[StepBlock]) -> float:
-        """The acceptance loss with the movements of `blocks` applied."""
+        """The acceptance loss with the moves of `blocks` applied."""
         return self._loss_with(blocks, self._acceptance)
 
     def _loss_with(self, blocks: list[StepBlock], positions: IndexArray) -> float:
-        """The loss with the movements of `blocks` applied for as long as it takes: only their weights are written."""
+        """The loss with the moves of `blocks` applied temporarily; only their weights are written."""
         self._stand()
         indices = np.concatenate([block.indices for block in blocks])
         with self.landscape.moved(indices, np.concatenate([block.new_weights for block in blocks])):
             return self.landscape.loss(positions)
 
     def _stand(self) -> None:
-        """Place the landscape at the weights as they stand, unless nothing has changed since it was."""
+        """Place the landscape at the current weights, unless it is already there."""
         if not self.landscape.stands_at(self._point):
             self._point = self.landscape.place(self.weights)
 
     def _apply(self, accepted: list[StepBlock], loss: float) -> None:
-        """Write the accepted blocks in place; the best state so far is copied only where this one is not better."""
+        """Write the accepted blocks in place; copies the best state so far only if this one is worse."""
         if not accepted:
             return
         if loss >= self._best_loss and self._best_mask is self.mask:
@@ -520,7 +520,7 @@ class ICBS(Coordinator):
             self._best_mask, self._best_weights, self._best_loss = self.mask, self.weights, loss
 
     def _note_gains(self, before: float) -> None:
-        """Half of a layer's gain is what this step brought, half what earlier ones did."""
+        """Update the layers' gains: half this step's improvement, half the previous value."""
         names = {block.label for block in self._blocks}
         gain = max(0.0, before - self._loss) / max(1, len(names))
         for position, layer in enumerate(self.landscape.layers):
@@ -531,7 +531,7 @@ class ICBS(Coordinator):
     # --- samples, seeds, times -----------------------------------------------------------------
 
     def _batch(self, step: int) -> IndexArray:
-        """The fit samples of a step: the pool in a new order each epoch, without replacement within it."""
+        """The fit samples of a step: the pool, reshuffled each epoch, without replacement within it."""
         count = self.options.samples
         if self._pool.size == 0:
             return self._pool
@@ -562,7 +562,7 @@ class ICBS(Coordinator):
 
 
 def scattered(indices: IndexArray, salt: np.uint64) -> FloatArray:
-    """A uniform number in [0, 1) for each position, the same whichever are asked for together. int64 (b,) -> (b,)
+    """A uniform number in [0, 1) for each position, independent of the other positions. int64 (b,) -> (b,)
 
     Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014 (SplitMix64's mix).
     """

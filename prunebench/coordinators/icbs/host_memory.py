@@ -1,19 +1,19 @@
-"""What the iCBS coordinator holds on the host beside the network itself, in bytes a weight.
+"""Host memory of the iCBS coordinator beside the network itself, in bytes per weight.
 
-For float32 (or shorter) networks, one block a layer, picked by gradient, up to 32,768 steps:
+For float32 (or shorter) networks, one block per layer, picked by gradient, up to 32,768 steps:
 
-    dense and current weights      4 + 4      float32: what the network itself holds
+    dense and current weights      4 + 4      float32, as in the network
     mask, fixed weights            1 + 1      bool
-    step of the last visit         2          the shortest integer that counts the steps
+    step of the last visit         2          the shortest integer type that counts the steps
     weights barred in a step       1          while its blocks are picked
-    mean gradient                  4          while they are picked by it
+    mean gradient                  4          while blocks are picked by it
     ====================================
     together                      17          12 between steps
 
-and what goes through while one layer is ranked, at most LAYER_BYTES (QUOTA_LAYER_BYTES under a quota)
-for each weight of the largest layer. The best state so far is the current one wherever answers are
-accepted by the true loss; else it costs a second mask and second weights. Held in float64 and int64, with
-a copy for every loss that is tried, the same took 62 bytes a weight at its peak.
+plus temporary arrays while a layer is ranked, at most LAYER_BYTES (QUOTA_LAYER_BYTES with a quota) per
+weight of the largest layer. The best state so far is the current one if acceptance is by true loss;
+otherwise it takes a second mask and second weights. With float64 and int64 arrays and a copy for every
+loss that is tried, the peak was 62 bytes per weight.
 """
 
 import numpy as np
@@ -21,19 +21,19 @@ import numpy as np
 from prunebench.coordinators.icbs.options import ICBSOptions
 
 LAYER_BYTES = 50
-"""For each weight of the largest layer: positions, scores and a partition of them."""
+"""Bytes per weight of the largest layer: positions, scores and a partition of them."""
 
 QUOTA_LAYER_BYTES = 90
-"""The same where weights are ranked within groups."""
+"""The same if weights are ranked within groups."""
 
 
 def icbs_host_bytes(weights: int, largest_layer: int, options: ICBSOptions, *, precision: int = 4) -> dict[str, int]:
-    """Bytes of the iCBS coordinator on the host at its peak, by what they are for; the network is not counted.
+    """Peak bytes of the iCBS coordinator on the host, by purpose, without the network.
 
     Parameters
     ----------
-    weights : prunable weights;  largest_layer : of them, in the largest layer
-    options : of the coordinator;  precision : bytes in which the landscape gives weights, 4 or 8
+    weights : prunable weights;  largest_layer : how many of them the largest layer has
+    options : of the coordinator;  precision : bytes per weight in the landscape, 4 or 8
     """
     whole = options.block_scope == "network" or (options.init_scope == "network" and not options.quota_kind.grouped)
     ranked = weights if whole else largest_layer

@@ -1,4 +1,4 @@
-"""The options of iCBS, checked when they are made."""
+"""The options of iCBS, validated at construction."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from prunebench.core.errors import InvalidInput, unknown_name
 SELECTIONS = ("gradient", "magnitude", "wanda", "random", "cyclic", "coupling")
 """Ways to pick a block."""
 INITS = ("magnitude", "gradient", "wanda", "random")
-"""Scores of the first mask."""
+"""Scores for the first mask."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class ICBSOptions:
 
     Raises
     ------
-    InvalidInput   a count, fraction or name that makes no sense; the message names it
+    InvalidInput   a count, fraction or name is invalid; the message names it
     """
 
     steps: int = 90
@@ -58,13 +58,13 @@ class ICBSOptions:
     """What every mask keeps exactly: none, layer, row (each output row), or N:M along the inputs, such as 2:4."""
 
     fixed_pruned: float = 0.42
-    """Of each layer's pruned weights the part, lowest scores first, that stays pruned for ever."""
+    """Share of each layer's pruned weights, lowest scores first, that stays pruned for the whole run."""
 
     fixed_kept: float = 0.35
-    """Of each layer's kept weights the part, highest scores first, that stays kept for ever."""
+    """Share of each layer's kept weights, highest scores first, that stays kept for the whole run."""
 
     tabu: float = 0.4
-    """Of each group's candidates the part, most recently visited first, that waits."""
+    """Share of each group's candidates, most recently visited first, that must wait."""
 
     layers: Literal["log-size", "gain"] = "log-size"
     """How layers are drawn: by the logarithm of their size, or by their recent gain a step."""
@@ -110,5 +110,5 @@ class ICBSOptions:
 
     @cached_property
     def quota_kind(self) -> QuotaKind:
-        """The quota as it is read from its name."""
+        """The quota, parsed."""
         return QuotaKind.parse(self.quota)

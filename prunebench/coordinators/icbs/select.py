@@ -1,8 +1,8 @@
-"""Which weights enter a block: initial mask, fixed fractions, tabu, layers, and the pick itself.
+"""Which weights enter a block: initial mask, fixed fractions, tabu lists, layers, and the pick itself.
 
 Rosenberg et al.: Scalable iterative pruning of large language and vision models using block
-coordinate descent, arXiv 2411.17796 (2024). Here the tabu lists of kept and pruned weights are
-apart, so that at no density a step finds no candidates.
+coordinate descent, arXiv 2411.17796 (2024). Here kept and pruned weights have separate tabu lists, so
+that a step finds candidates at any density.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from prunebench.core.keeping import Quota
 from prunebench.core.masks import top_mask
 
 Keys = Callable[[IndexArray], IndexArray]
-"""Names the group of each of some weights. int64 (b,) -> int64 (b,)"""
+"""The group number of each given weight. int64 (b,) -> int64 (b,)"""
 
 
 def fixed_weights(
     scores: Scores, mask: BoolArray, layers: Sequence[Layer], fixed_pruned: float, fixed_kept: float
 ) -> BoolArray:
-    """True for the weights that never enter a block: per layer the lowest pruned and the highest kept ones."""
+    """True for weights that never enter a block: in each layer the lowest pruned and the highest kept scores."""
     fixed = np.zeros(mask.size, dtype=np.bool_)
     for layer in layers:
         span = np.arange(layer.start, layer.stop)
@@ -39,7 +39,7 @@ def fixed_weights(
 class Candidates:
     """The weights of one layer, or of the whole network, that may enter a block now.
 
-    keys : names the quota's group of each weight, where swaps must stay within groups
+    keys : the quota's group of each weight, if swaps must stay within groups
     """
 
     pruned: IndexArray
@@ -48,7 +48,7 @@ class Candidates:
 
     @property
     def usable(self) -> bool:
-        """Whether there is something to swap."""
+        """Whether there is any possible swap."""
         if self.keys is None:
             return self.pruned.size > 0 and self.kept.size > 0
         return np.intersect1d(self.keys(self.pruned), self.keys(self.kept)).size > 0
@@ -62,18 +62,18 @@ def candidates(
     tabu: float,
     keys: Keys | None = None,
 ) -> Candidates:
-    """The weights of `span` that are not barred and not tabu, kept and pruned apart.
+    """The weights of `span` that are neither barred nor tabu, kept and pruned separately.
 
-    Of each group the `tabu` part that was in a block most recently waits; never-seen weights do
-    not. The two lists are apart, so the rarer group is never used up by the other's visits. Where
-    swaps must stay within groups, and waiting leaves no group with both, none waits.
+    Of each group, the share `tabu` that was in a block most recently waits; weights never seen do not.
+    Separate lists prevent visits to one group from using up the rarer one. If swaps must stay within
+    groups and waiting would leave no group with both kinds, none waits.
     """
     free = span[~barred[span]]
     groups = []
     for group in (free[~mask[free]], free[mask[free]]):
         seen = last_seen[group]
         waiting = min(int(tabu * group.size), int((seen >= 0).sum()))
-        # Of those last seen at the same step the earlier weights may go, the later wait.
+        # of weights last seen at the same step, the later positions wait
         groups.append(group[top_mask(-seen.astype(np.float64), group.size - waiting)] if waiting else group)
     found = Candidates(groups[0], groups[1], keys)
     if keys is not None and tabu > 0.0 and not found.usable:
@@ -82,10 +82,10 @@ def candidates(
 
 
 def pick(pool: Candidates, scores: Scores, size: int) -> IndexArray:
-    """The block: highest-scoring pruned against lowest-scoring kept weights, half and half, sorted. int64 (b,).
+    """The block: highest-scoring pruned and lowest-scoring kept weights, half each, sorted. int64 (b,).
 
-    Where one group is smaller than half, the other fills up; where both are, all are taken. Where swaps
-    must stay within groups, it is made of the swaps within them, see `_pick_pairs`.
+    If one kind has less than half, the other fills up; if both have, all are taken. If swaps must stay
+    within groups, it is made of such swaps, see `_pick_pairs`.
     """
     if pool.keys is not None:
         return _pick_pairs(pool, pool.keys, scores, size)
@@ -97,10 +97,10 @@ def pick(pool: Candidates, scores: Scores, size: int) -> IndexArray:
 
 
 def _pick_pairs(pool: Candidates, keys: Keys, scores: Scores, size: int) -> IndexArray:
-    """The block out of pairs within groups: in each the r-th highest pruned with the r-th lowest kept weight.
+    """The block from pairs within groups: in each, the r-th highest pruned with the r-th lowest kept weight.
 
-    Those come first whose pruned weight scores most above the kept one; without groups these are the
-    weights that `pick` takes. Where all pairs are in, the most contested of the rest fill up.
+    Pairs whose pruned weight exceeds the kept one most in score come first; with one group these are the
+    weights of `pick`. If all pairs fit, the most contested other weights fill up.
     """
     nodes = np.concatenate([pool.pruned, pool.kept])
     is_kept = np.arange(nodes.size) >= pool.pruned.size
@@ -125,11 +125,11 @@ def pick_coupled(
     weights: RealArray,
     seed: int,
 ) -> IndexArray:
-    """The block out of whole communities of the Fisher coupling graph among the most contested weights.
+    """The block as whole communities of the Fisher coupling graph among the most contested weights.
 
-    Nodes are the 4·size (at most 1024) most contested candidates, edges |w̄ᵢ Hᵢⱼ w̄ⱼ| for every
-    node's 8 strongest partners; Louvain communities, those with the most coupling between kept and
-    pruned weights first.
+    Nodes are the 4·size (at most 1024) most contested candidates, edges |w̄ᵢ Hᵢⱼ w̄ⱼ| to every node's 8
+    strongest partners. Louvain communities with the most coupling between kept and pruned weights come
+    first.
     """
     import networkx
 

@@ -1,7 +1,7 @@
-"""One step's blocks: the block problem about the current weights, and their joint effect.
+"""A step's blocks: their block problems about the current weights, and their joint effect.
 
-The model of a step is E(D) = scale·g'D + 1/2 ‖A D‖² + ridge·‖D‖² with D the movement from the
-current weights, g and A taken there; E = 0 for doing nothing (Rosenberg et al., arXiv 2411.17796, §3).
+The model of a step is E(D) = scale·g'D + 1/2 ‖A D‖² + ridge·‖D‖² with D the move from the current
+weights, where g and A are taken; E(0) = 0 (Rosenberg et al., arXiv 2411.17796, §3).
 """
 
 import copy
@@ -17,10 +17,10 @@ from prunebench.core.quadratic import QuadraticForm
 
 @dataclass
 class StepBlock:
-    """One of the disjoint blocks of a step, with what is needed to judge it together with the others.
+    """One of the disjoint blocks of a step, with all that is needed to judge it jointly with the others.
 
     indices : int64 (b,);  factor : (n, b);  slope : float64 (b,), the scaled gradient;
-    ridge : float64 (b,), of the loss itself;  weights, mask : where the block stands now;
+    ridge : float64 (b,), of the loss itself;  weights, mask : the block's current state;
     keeping : which masks of the block are feasible
     """
 
@@ -36,23 +36,23 @@ class StepBlock:
     new_weights: FloatArray = field(init=False)
     new_mask: BoolArray = field(init=False)
     predicted: float = 0.0
-    """E of the block's answer by itself."""
+    """E of the block's solution alone."""
 
     def __post_init__(self) -> None:
         self.new_weights, self.new_mask = self.weights, self.mask
 
     @property
     def move(self) -> FloatArray:
-        """The movement D of the block's answer. float64 (b,)."""
+        """The move D of the block's solution. float64 (b,)."""
         return self.new_weights - self.weights
 
     @property
     def image(self) -> FloatArray:
-        """A D: what the movement does to the samples. float64 (n,)."""
+        """A D: the move's effect on the samples. float64 (n,)."""
         return times(self.factor, self.move)
 
     def problem(self, mode: Mode, trust: float, others: FloatArray | None, name: str) -> BlockProblem:
-        """The block problem about the current weights; `others` is the image of what other blocks do. float64 (n,)."""
+        """The block problem about the current weights; `others` is the sum of other blocks' images. float64 (n,)."""
         slope = self.slope if others is None else self.slope + transposed_times(self.factor, others)
         form = QuadraticForm(
             factor=self.factor, ridge=self.ridge + 2.0 * trust, linear=slope, centre=self.weights, constant=0.0
@@ -69,15 +69,15 @@ class StepBlock:
         )
 
     def own_change(self, trust: float) -> float:
-        """E of the block's movement without the curvature term: slope, ridge and trust ridge."""
+        """E of the block's move without the curvature term: slope, ridge and trust ridge."""
         move = self.move
         return float(self.slope @ move) + 0.5 * float((self.ridge + 2.0 * trust) @ move**2)
 
 
 def half_of_swaps(block: StepBlock, trust: float) -> StepBlock | None:
-    """The block with only half of its swaps: those whose undoing would cost the model most; None if one is left.
+    """The block with half of its swaps, those the model would lose most by undoing; None if only one is left.
 
-    For mode select, where undoing a swap means putting the weights back to where they stood.
+    For mode select, where undoing a swap restores the previous weights.
     """
     removed = np.flatnonzero(block.mask & ~block.new_mask)
     added = np.flatnonzero(~block.mask & block.new_mask)
@@ -87,7 +87,7 @@ def half_of_swaps(block: StepBlock, trust: float) -> StepBlock | None:
     diagonal = np.einsum("ij,ij->j", block.factor, block.factor, dtype=np.float64) + block.ridge + 2.0 * trust
     slope = block.slope + transposed_times(block.factor, block.image) + (block.ridge + 2.0 * trust) * move
     undoing = 0.5 * diagonal * move**2 - slope * move
-    # A swap is undone as a whole, and within one group where there are groups.
+    # a swap is undone as a whole, and with a quota within one group
     changed = np.sort(np.concatenate([removed, added]))
     among = block.keeping.within(changed, block.mask)
     pairs = among.exchanges(block.mask[changed], undoing[changed], -undoing[changed])
@@ -100,7 +100,7 @@ def half_of_swaps(block: StepBlock, trust: float) -> StepBlock | None:
 
 
 def joint_change(blocks: list[StepBlock], trust: float) -> float:
-    """E of all movements together: the curvature acts on the sum of their images."""
+    """E of all moves together: the curvature acts on the sum of their images."""
     if not blocks:
         return 0.0
     image = np.sum([block.image for block in blocks], axis=0)
@@ -108,7 +108,7 @@ def joint_change(blocks: list[StepBlock], trust: float) -> float:
 
 
 def conflicting(blocks: list[StepBlock], share: float) -> list[int]:
-    """Blocks whose interaction with the others takes more than `share` of what they gain by themselves."""
+    """Blocks whose interaction with the others costs more than `share` of their own gain."""
     images = [block.image for block in blocks]
     total = np.sum(images, axis=0)
     return [
@@ -119,14 +119,14 @@ def conflicting(blocks: list[StepBlock], share: float) -> list[int]:
 
 
 def clip_negative(block: BlockProblem) -> BlockProblem:
-    """The ablation "clip-negative": negative entries of the block's QUBO matrix set to zero, as in the released code.
+    """The ablation "clip-negative": the block's QUBO matrix without negative entries, as in the released code.
 
-    In x = 1 − m (pruned) with E = c + x'Qx, every Qᵢⱼ <= 1e-12 is dropped, which deletes all
-    cancelling pairs. Only to show what that costs: the objective of the returned block is not E.
+    In x = 1 − m (pruned) with E = c + x'Qx, every Qᵢⱼ <= 1e-12 is dropped, and with it all cancelling
+    pairs. Only shows what that costs: the objective of the returned block is not E.
     """
     qubo = block.to_qubo()
     couplings = qubo.couplings
-    # E(m) with m = 1 - x: pairs keep their coupling, the linear term turns its sign and takes on the row sums.
+    # E(m) with m = 1 - x: couplings stay, the linear term changes sign and gains the row sums
     diagonal = -(qubo.linear + couplings.sum(axis=1))
     pairs = np.where(0.5 * couplings > 1e-12, couplings, 0.0)
     diagonal = np.where(diagonal > 1e-12, diagonal, 0.0)

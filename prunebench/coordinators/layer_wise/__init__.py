@@ -1,4 +1,4 @@
-"""Layer by layer from the inputs on, from each layer's inputs alone."""
+"""Layer-wise pruning, from the inputs of each layer."""
 
 from prunebench.coordinators.layer_wise.coordinator import LayerWise
 

@@ -1,15 +1,15 @@
-"""Layer-wise pruning: layer by layer from the inputs on, from the Gram matrix of each layer's inputs alone.
+"""Layer-wise pruning: layer after layer, using only the Gram matrix of each layer's inputs.
 
-Every layer is to give what it gave, ½‖X (W − W̄)‖²/n + ridge, with X the inputs that reach it once all
-layers before it are pruned (Frantar et al.: OBC, NeurIPS 2022, and SparseGPT, ICML 2023; Sun et al.: Wanda,
-ICLR 2024; Meng et al.: ALPS, NeurIPS 2024). No backward pass. Beyond the papers, with target "dense": it is
-to give what the dense network gives there, ½‖X W − Y W̄‖²/n with Y the dense network's inputs, so that
-a layer makes up for what pruning the layers before it has changed.
+Every layer is to reproduce its outputs, ½‖X (W − W̄)‖²/n + ridge, X being its inputs once all layers before
+it are pruned (Frantar et al.: OBC, NeurIPS 2022, and SparseGPT, ICML 2023; Sun et al.: Wanda, ICLR 2024;
+Meng et al.: ALPS, NeurIPS 2024). There is no backward pass. Beyond the papers, with target "dense" a layer is
+to reproduce the dense network's outputs, ½‖X W − Y W̄‖²/n with Y the dense network's inputs, and so makes up
+for the changes by pruning the layers before it.
 
-A layer is one block problem whose form says that its rows share one Hessian (`RowsForm`); solvers
-that decide over all rows at once (`whole_layers`) take it as it is. For any other solver it is cut into one
-block a row. Both are block problems under the one solver contract: hashed, verified, logged and sent to
-workers alike, where a second contract for layers would have doubled all of that.
+A layer is one block problem, whose form says that its rows share one Hessian (`RowsForm`). Solvers that decide
+over all rows at once (`whole_layers`) take it as it is; for others it is cut into one block per row. Both are
+ordinary block problems: hashed, verified, logged and sent to workers, so layers need no second solver
+contract.
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,33 +48,33 @@ if TYPE_CHECKING:
 
 
 class Walk(Protocol):
-    """A network walked layer by layer, as `prunebench.curvature.layer_walk.LayerWalk`."""
+    """A network run layer by layer; implemented by `prunebench.curvature.layer_walk.LayerWalk`."""
 
     @property
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Layers by position, those with the same inputs together, in the order in which they are run."""
+        """Layers by position, those with common inputs grouped, in the order in which they run."""
         ...
 
     def inputs(self, group: int, weights: FloatArray) -> "InputGrams":
-        """What the inputs of a group say with the network at `weights`."""
+        """The Gram matrices of a group's inputs, with the network at `weights`."""
         ...
 
 
 @register
 class LayerWise(Coordinator):
-    """Ask for a layer's blocks, tell their answers, and go on to the next with the layer pruned.
+    """Asks for a layer's blocks, prunes the layer by their solutions, and goes on to the next.
 
-    Nothing is random but the samples, which the network was given. Exactly round(density·p) weights are kept, by
-    largest remainder over the layers.
+    Nothing is random but the samples, which the caller draws. Exactly round(density·p) weights are kept, shared
+    among the layers by largest remainder.
 
     Parameters
     ----------
     walk : the network
     layers : the prunable parameters in order;  dense_weights : float (p,)
-    density : the part that is kept
+    density : share of the weights that is kept
     mode : "select" (kept weights stay) or "refit"
     whole_layers : whether the solver takes a layer as one block
-    problem : a name for messages
+    problem : name for messages
 
     Raises
     ------
@@ -117,21 +117,21 @@ class LayerWise(Coordinator):
         self._form: RowsForm | None = None
         self._clock = self._gathered = 0.0
         self._looked_at: tuple[Setting, IndexArray] | None = None
-        """What it began with, and the calibration samples whose inputs are gathered."""
+        """Its setting, and the calibration samples whose inputs are gathered."""
 
     @classmethod
     def require(cls, setting: Setting) -> None:
-        """A quota N:M is of the density."""
+        """Refuse a quota N:M that differs from the density."""
         setting.options.quota_kind.require_density(setting.density)
 
     @classmethod
     def begin(cls, setting: Setting) -> "LayerWise":
-        """Over a network, whose weights now are the dense ones.
+        """Over a network, whose present weights are the dense ones.
 
         Raises
         ------
-        InvalidInput    more samples than there are
-        SolverRefused   `require_fit`
+        InvalidInput    more samples requested than there are
+        SolverRefused   see `require_fit`
         """
         from prunebench.curvature.layer_walk import LayerWalk
 
@@ -164,7 +164,7 @@ class LayerWise(Coordinator):
 
     @classmethod
     def curvature_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Samples and ridge."""
+        """--samples and --ridge."""
         for name in ("batch_size", "gradient_scale"):
             if name in given:
                 raise InvalidInput(
@@ -173,7 +173,7 @@ class LayerWise(Coordinator):
         return super().curvature_options(given)
 
     def network_facts(self) -> dict[str, Any]:
-        """Which weights the inputs do not reach."""
+        """Which weights no input reaches."""
         from prunebench.curvature import reach
 
         if self._looked_at is None:
@@ -189,7 +189,7 @@ class LayerWise(Coordinator):
         return len(self._order)
 
     def ask(self, count: int = 1) -> list[Task]:
-        """Blocks of the layer under way; [] while the last are out and at the end."""
+        """Blocks of the current layer; [] while the last are being solved, and at the end."""
         if self._done == len(self._order):
             return []
         if not self._waiting and not self._asked:
@@ -199,11 +199,11 @@ class LayerWise(Coordinator):
         return now
 
     def tell(self, task: Task, solution: Solution | None) -> Move | None:
-        """Take an answer; with the last of a layer, write its mask and weights.
+        """Take a solution; after a layer's last one, write its mask and weights.
 
         Raises
         ------
-        PrunebenchError   there is no answer: no part of a layer can be left out
+        PrunebenchError   there is no solution: no part of a layer can be left out
         """
         if solution is None:
             raise PrunebenchError(f"{task.block.name} was not solved; there is no answer to go on with")
@@ -217,15 +217,15 @@ class LayerWise(Coordinator):
         return self._done == len(self._order)
 
     def check(self) -> None:
-        """Raise PrunebenchError where a layer that is done breaks the quota."""
+        """Raise PrunebenchError if a finished layer violates the quota."""
         self._quota.require(self.mask, [layer for _, layer in self._order[: self._done]])
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Mask, weights and how many layers are done."""
+        """Mask, weights and the number of finished layers."""
         return {"mask": self.mask, "weights": self.weights}, {"done": self._done}
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
-        """Continue after the layers that are done."""
+        """Continue after the finished layers."""
         mask, weights = checked_state(arrays, self._dense.size)
         done = checked_number(info, "done", most=len(self._order))
         if broken := self._quota.violation(mask, [layer for _, layer in self._order[:done]]):
@@ -243,7 +243,7 @@ class LayerWise(Coordinator):
         self._held, self._waiting, self._asked, self._answers = None, [], [], {}
 
     def _begin(self) -> None:
-        """Gather the layer's inputs and make its tasks."""
+        """Gather the layer's inputs and prepare its tasks."""
         self._clock = perf_counter()
         group, number = self._order[self._done]
         if self._held is None or self._held[0] != group:
@@ -265,7 +265,7 @@ class LayerWise(Coordinator):
             self._waiting.append(Task(first + row, f"{layer.name} row {row}", block))
 
     def _row_counts(self, form: RowsForm, keeping: Counted) -> IndexArray:
-        """How many weights each row keeps, for solvers that take one row at a time. int64 (rows,)"""
+        """How many weights each row keeps, for solvers that take single rows. int64 (rows,)"""
         if self._quota.kind.text == "layer":
             return _counts_weighed_together(form, keeping.keep)
         return np.asarray(keeping.counts.reshape(form.rows, -1).sum(axis=1))
@@ -335,7 +335,7 @@ def require_fit(solver: SolverLike, layers: Sequence[Layer], options: LayerWiseO
 
     Raises
     ------
-    SolverRefused   rows longer than it takes, or a quota N:M that it does not honour
+    SolverRefused   rows longer than it takes, or a quota N:M that it cannot satisfy
     """
     known = facts(solver)
     if known.whole_layers:
@@ -356,10 +356,10 @@ def _columns(layer: Layer) -> int:
 
 
 def _counts_weighed_together(form: RowsForm, keep: int) -> IndexArray:
-    """How many weights each row keeps where only their sum is given.
+    """How many weights each row keeps, given only the total. int64 (rows,)
 
-    As many as it has among the `keep` highest w_j²/[H⁻¹]_jj of the layer at its minimiser, twice what
-    pruning one weight alone costs (Hassibi, Stork, NeurIPS 1992). int64 (rows,)
+    Counts the `keep` highest w_j²/[H⁻¹]_jj of the layer at its minimiser, twice the cost of pruning one weight
+    alone (Hassibi, Stork, NeurIPS 1992).
     """
     inverse = np.linalg.inv(form.shared + np.diag(form.ridge[: form.columns]))
     slope = form.table(form.linear - form.product(form.centre))

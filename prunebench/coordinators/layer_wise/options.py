@@ -1,4 +1,4 @@
-"""The options of layer-wise pruning, checked when they are made."""
+"""The options of layer-wise pruning, validated at construction."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ class LayerWiseOptions:
 
     Raises
     ------
-    InvalidInput   a count, ridge, target or quota that makes no sense; the message names it
+    InvalidInput   a count, ridge, target or quota is invalid; the message names it
     """
 
     quota: str = "row"
@@ -45,5 +45,5 @@ class LayerWiseOptions:
 
     @cached_property
     def quota_kind(self) -> QuotaKind:
-        """The quota as it is read from its name."""
+        """The quota, parsed."""
         return QuotaKind.parse(self.quota)

@@ -1,4 +1,4 @@
-"""Pruning in stages of falling density."""
+"""Multi-stage pruning, with a density that falls from stage to stage."""
 
 from prunebench.coordinators.multi_stage.coordinator import MultiStage
 

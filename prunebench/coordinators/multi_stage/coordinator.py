@@ -1,10 +1,10 @@
-"""Multi-stage pruning: the density falls in stages, each from new gradients about the current weights.
+"""Multi-stage pruning: the density falls in stages, each with new gradients at the current weights.
 
-Benbaki et al.: Fast as CHITA, ICML 2023, algorithm 1 (CHITA++). Beyond the paper: every stage solves
-several models of its one set of gradients (ridge and scale of the linear term) and takes the one with the lowest true
-loss on samples that no model sees; or, where layers are recovered, it ranks by what each layer's inputs say. After
-every stage the network is recovered (`prunebench.recovery`), by default settled where few weights are kept. Nothing is
-trained by an optimiser.
+Benbaki et al.: Fast as CHITA, ICML 2023, algorithm 1 (CHITA++). Beyond the paper: every stage solves several
+models of the same gradients (ridges and scales of the linear term) and takes the one with the lowest true loss
+on samples that no model sees; if layers are recovered, it ranks by the layers' inputs instead. After every
+stage the network is recovered (`prunebench.recovery`), by default settled if few weights are kept. No optimiser
+trains anything.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from prunebench.recovery.movable import MovableNetwork
 
 MOST_ROWS = 1000
-"""Gradient rows of a stage where the options leave them open."""
+"""Default number of gradient rows per stage, at most."""
 
 REACH_SAMPLES = 1000
-"""Samples from which is told what is not reached: a stage may take many more, and that pass is extra."""
+"""Samples that tell which weights are not reached: that pass is extra, and a stage may have far more samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class MultiStageOptions:
 
     Raises
     ------
-    InvalidInput   a count, density or name that makes no sense; the message names it
+    InvalidInput   a count, density or name is invalid; the message names it
     """
 
     stages: int = 15
@@ -103,20 +103,20 @@ class MultiStageOptions:
 
     @cached_property
     def quota_kind(self) -> QuotaKind:
-        """The quota as it is read from its name."""
+        """The quota, parsed."""
         return QuotaKind.parse(self.quota)
 
 
 @dataclass(frozen=True)
 class _Stage:
-    """One look at the network, to prune it to what `keeping` says. `number` is its place among the run's steps."""
+    """One stage: new gradients, then pruning to `keeping`. `number` is its position among the run's steps."""
 
     number: int
     keeping: NetworkCount | NetworkQuota
 
     @property
     def keep(self) -> int:
-        """How many weights are kept once the stage is done."""
+        """How many weights are kept after the stage."""
         return self.keeping.keep
 
 
@@ -136,21 +136,21 @@ REPLACED = {
     "follow_rate": "follow:rate=X",
     "follow_below": "follow:below=X",
 }
-"""What says the same as the options of earlier versions."""
+"""Options of earlier versions, with what replaces them."""
 
 
 @register
 class MultiStage(Coordinator):
-    """Ask for a stage's candidate blocks, tell their answers, until the last density is reached.
+    """Asks for a stage's candidate blocks, takes the best solution, and repeats until the last density is reached.
 
     Parameters
     ----------
-    network : MovableNetwork     gives gradients and true losses; its division is that of `division_of`
-    density : the part that is kept in the end, exactly round(density·p) weights
+    network : MovableNetwork     gives gradients and true losses; its division is that of `division`
+    density : final share of kept weights, exactly round(density·p) of them
     mode : "refit" (pruned weights may come back), or "select"
     seed : of the samples drawn
-    problem : a name for messages
-    recovery : what follows every stage; it is not done here, but its rounds have numbers among the steps
+    problem : name for messages
+    recovery : what follows every stage; not run here, but its rounds take step numbers
     """
 
     name: ClassVar[str] = "multi-stage"
@@ -193,14 +193,14 @@ class MultiStage(Coordinator):
 
     @classmethod
     def require(cls, setting: Setting) -> None:
-        """A quota is one that density and solver can keep."""
+        """Refuse a quota that the density or the solver rules out."""
         options: MultiStageOptions = setting.options
         options.quota_kind.require_density(setting.density)
         require_honoured(setting.solver, options.quota_kind, "leave the quota out")
 
     @classmethod
     def begin(cls, setting: Setting) -> "MultiStage":
-        """Over a network, whose weights now are the dense ones."""
+        """Over a network, whose present weights are the dense ones."""
         made = cls(
             setting.movable,
             setting.density,
@@ -215,14 +215,14 @@ class MultiStage(Coordinator):
 
     @classmethod
     def division(cls, setting: Setting, total: int) -> Division:
-        """`held_out` samples judge models and recovery alike; gradients come from the others."""
+        """`held_out` samples judge both models and recovery; gradients use the others."""
         options: MultiStageOptions = setting.options
         _counts(options, total)
         return Division.of(total, setting.seed, options.held_out)
 
     @classmethod
     def curvature_options(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """One ridge or scale given is the only one tried."""
+        """A given ridge or scale becomes the only one tried."""
         out = {name: given[name] for name in ("samples", "batch_size", "store") if name in given}
         if "ridge" in given or "gradient_scale" in given:
             out["ridges"] = (given.get("ridge", 1.0),)
@@ -246,7 +246,7 @@ class MultiStage(Coordinator):
 
     @property
     def total_steps(self) -> int | None:
-        """The stages."""
+        """The number of stages."""
         return len(self.stages)
 
     @property
@@ -260,11 +260,11 @@ class MultiStage(Coordinator):
         return self._done
 
     def take(self, weights: FloatArray) -> None:
-        """Go on from recovered weights."""
+        """Continue from recovered weights."""
         self.weights = weights
 
     def ask(self, count: int = 1) -> list[Task]:
-        """Blocks of the stage under way, one for each model tried; [] while the last are out and at the end."""
+        """One block per model of the current stage; [] while the last are being solved, and at the end."""
         if self._done == len(self.stages):
             return []
         if not self._waiting and not self._asked:
@@ -274,11 +274,11 @@ class MultiStage(Coordinator):
         return now
 
     def tell(self, task: Task, solution: Solution | None) -> Move | None:
-        """Take an answer; with the last of a stage, choose by the true loss.
+        """Take a solution; after a stage's last one, choose by the true loss.
 
         Raises
         ------
-        PrunebenchError   no model of the stage was solved, or the loss is not finite with any of them
+        PrunebenchError   no model of the stage was solved, or none gives a finite loss
         """
         stage = self.stages[self._done]
         if solution is not None:
@@ -294,16 +294,16 @@ class MultiStage(Coordinator):
         return self._done == len(self.stages)
 
     def check(self) -> None:
-        """Raise PrunebenchError where the mask breaks the count or quota of the last stage that is done."""
+        """Raise PrunebenchError if the mask violates the count or quota of the last finished stage."""
         if self._done:
             self.stages[self._done - 1].keeping.require(self.mask)
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        """Mask, weights and how many stages are done."""
+        """Mask, weights and the number of finished stages."""
         return {"mask": self.mask, "weights": self.weights}, {"done": self._done}
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
-        """Continue after the stages that are done."""
+        """Continue after the finished stages."""
         mask, weights = checked_state(arrays, self.weights.size)
         done = checked_number(info, "done", most=len(self.stages))
         due = self.stages[done - 1].keep if done else self.weights.size
@@ -312,7 +312,7 @@ class MultiStage(Coordinator):
         if done and (broken := self.stages[done - 1].keeping.violation(mask)):
             raise InvalidInput(broken)
         moved = weights != self.weights
-        # In mode select a weight that was pruned may be kept again by a later stage, as the zero that it is now.
+        # in mode select a later stage may keep a pruned weight again, at its present value of zero
         if (not done and moved.any()) or (self.mode == "select" and (moved & (weights != 0.0)).any()):
             raise InvalidInput("kept weights are other than the dense ones")
         self.mask, self.weights = mask.astype(np.bool_), weights.astype(np.float64)
@@ -338,7 +338,7 @@ class MultiStage(Coordinator):
         return out
 
     def _begin(self, stage: _Stage) -> None:
-        """Look at the network and make the stage's tasks."""
+        """Compute the stage's gradients and prepare its tasks."""
         self._clock = perf_counter()
         self._answers = {}
         self._network.place(self.weights)
@@ -346,7 +346,7 @@ class MultiStage(Coordinator):
         rng = np.random.default_rng(np.random.SeedSequence(entropy=self._seed, spawn_key=(0, stage.number)))
         batch, store = self._batch, self.options.store
         positions = rng.choice(self._pool, self._samples, replace=False)
-        # mini-batches keep the random order; single samples are read in theirs
+        # mini-batches keep the random order; single samples are read in storage order
         positions = positions if batch > 1 else np.sort(positions)
         if (layers := next((step for step in self._recovery if isinstance(step, Layers)), None)) is not None:
             self._scores = [(1.0, 0.0)]
@@ -363,7 +363,7 @@ class MultiStage(Coordinator):
             self._waiting.append(self._task(stage, number, form))
 
     def _cost_form(self, rows: npt.NDArray[np.float32], batch: int) -> QuadraticForm:
-        """A model of each weight by itself: what it costs to remove it and to refit its layer's row."""
+        """A model that treats weights separately: the cost of removing each and refitting its layer's row."""
         curvature = column_squares(rows) * (batch * self._network.row_weight / len(rows))
         assert self._network.layers is not None
         costs = self._network.layers.costs(self.mask, curvature)
@@ -384,7 +384,7 @@ class MultiStage(Coordinator):
         return Task(stage.number * len(self.options.ridges) + number, label, block)
 
     def _finish(self, stage: _Stage, block: BlockProblem) -> Move:
-        """Apply the answer with the lowest true loss on the held-out samples."""
+        """Apply the solution with the lowest true loss on the held-out samples."""
         losses: dict[int, float] = {}
         for number, solution in sorted(self._answers.items()):
             self._network.place(solution.weights)
@@ -422,11 +422,11 @@ class MultiStage(Coordinator):
 
 
 def _counts(options: MultiStageOptions, total: int) -> tuple[int, int]:
-    """Samples a stage, and samples a row.
+    """Samples per stage and samples per row.
 
     Raises
     ------
-    InvalidInput   there are fewer calibration samples than asked for
+    InvalidInput   there are fewer calibration samples than requested
     """
     held = options.held_out if options.held_out is not None else held_out(total)
     samples = options.samples if options.samples is not None else min(8000, total - held)
