@@ -1,1 +1,1 @@
-"""What a solver need not know: each bridge rewrites a block for a solver and takes the answer back."""
+"""Bridges: each rewrites a block for a solver that cannot take it, and converts the solution back."""

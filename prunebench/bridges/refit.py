@@ -1,4 +1,4 @@
-"""The bridge from mode refit to a solver that only chooses masks: select, then re-optimise the kept weights."""
+"""The bridge that lets a mask solver take mode refit: select a mask, then re-optimise the kept weights."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -19,9 +19,9 @@ NAME = "refit"
 class Refit:
     """Solve the select problem with a mask solver, then re-optimise the kept weights.
 
-    The two-step split of Combinatorial Brain Surgeon (Yu et al., ICML 2022): selection, then update.
-    The mask was chosen for another objective, so "optimal" becomes "feasible" and the mask solver's
-    bound is dropped for the trivial one of the quadratic form.
+    The two steps of Combinatorial Brain Surgeon (Yu et al., ICML 2022): selection, then update. As the mask
+    was chosen for another objective, "optimal" becomes "feasible" and the mask solver's bound is replaced by
+    the trivial bound of the quadratic form.
     """
 
     mask_solver: SolverLike
@@ -35,7 +35,7 @@ class Refit:
 
     @property
     def facts(self) -> Facts:
-        """Those of the mask solver, but for the mode and the proof."""
+        """The mask solver's facts, except for its modes and proofs."""
         return facts(self.mask_solver)._replace(name=self.name, modes=self.modes, exact=False)
 
     def warm_up(self, block: BlockProblem) -> None:
@@ -44,13 +44,13 @@ class Refit:
             self.mask_solver.warm_up(block.in_mode("select"))
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
-        """The mask solver's own reason, for the select problem."""
+        """The mask solver's refusal of the select problem."""
         return self.mask_solver.refuses(block.in_mode("select"))
 
     def solve(
         self, block: BlockProblem, budget: Budget, rng: np.random.Generator, progress: Progress | None = None
     ) -> Solution:
-        """The refitted mask, or the refitted incumbent where that is better."""
+        """The refitted mask, or the refitted incumbent if that is better."""
         best = Incumbent(block, budget, progress)
         selected = self.mask_solver.solve(block.in_mode("select"), budget, rng)
         before = best.seconds

@@ -1,1 +1,1 @@
-"""Checking of proofs, with code that shares nothing with the solvers but the block itself."""
+"""Checks of proofs, by code that shares nothing with the solvers but the block itself."""

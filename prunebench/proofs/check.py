@@ -1,10 +1,9 @@
 """The bound that a proof file proves, derived from the block and the file alone.
 
-Nothing here is shared with the code that searched: only numpy, the block's arrays and the records.
-Whatever the records say, the bound holds: what they can do wrong is to be damaged, which is refused,
-or to prove little.
+No code is shared with the search: only numpy, the block's arrays and the records. The bound holds
+whatever the records contain: damaged ones are refused, and others can at worst prove little.
 
-The relaxations that bounds come from are in prunebench.proofs.relaxations.
+The relaxations behind the bounds are in prunebench.proofs.relaxations.
 """
 
 from collections.abc import Iterator
@@ -21,21 +20,21 @@ from prunebench.core.proof import Bits, Proof, unpack
 from prunebench.proofs.relaxations import UNIT, UP, Costs, Curvature, Dual, Tangent, expansion, is_semidefinite
 
 CHUNK = 8192
-"""Records that are looked at together: 8192 x 64 numbers are 4 MB, which stay near the processor."""
+"""Records processed together: 8192 x 64 numbers are 4 MB, which fit the cache."""
 
 SINGLES = 4096
-"""Records of one mask that are looked at once more, each by itself (some 100 µs): few are near the incumbent."""
+"""Most single-mask records that are bounded again one by one (some 100 µs each); few are near the incumbent."""
 
 Signs = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True)
 class _Bounds:
-    """Bounds of r records, written as they are found.
+    """Bounds of r records, filled in as they are found.
 
-    own : float64 (r,)        of all masks under a record; −inf where nothing is known
-    branches : float64 (r, 2) of those without and those with the weight that it branches on
-    excluded : float64 (r,)   of those it leaves out by fixing more weights than its parent; inf where it fixes none
+    own : float64 (r,)        on all masks of a record; −inf if unknown
+    branches : float64 (r, 2) on its masks without and with the weight that it branches on
+    excluded : float64 (r,)   on the masks it excludes by fixing more weights than its parent; inf if it fixes none
     """
 
     own: FloatArray
@@ -44,17 +43,17 @@ class _Bounds:
 
     @classmethod
     def unknown(cls, records: int) -> "_Bounds":
-        """Nothing is known of any record yet."""
+        """Bounds before anything is known."""
         return cls(np.full(records, -np.inf), np.full((records, 2), -np.inf), np.full(records, np.inf))
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a proof proves.
+    """The result of checking a proof.
 
-    bound : float     a lower bound on the block's optimum; −inf where nothing is proved
-    trusted : float   the same if HiGHS is believed where the proof leaves it the word; `bound` otherwise
-    records : int     how many there are;  foreign : how many of them rest on HiGHS' word
+    bound : float     a lower bound on the block's optimum; −inf if nothing is proved
+    trusted : float   the bound if HiGHS' unproved statements in the proof are believed
+    records : int     number of records;  foreign : how many of them rest on HiGHS' statements
     """
 
     bound: float
@@ -64,7 +63,7 @@ class Checked:
 
 
 def proved_bound(block: BlockProblem, proof: Proof) -> Checked:
-    """The lower bound that the records prove of the block. O(records·p²), and O(p³) for each relaxation.
+    """The lower bound that the records prove for the block. O(records·p²), and O(p³) for each relaxation.
 
     Raises
     ------
@@ -91,7 +90,7 @@ def proved_bound(block: BlockProblem, proof: Proof) -> Checked:
 
 
 def _require_tree(block: BlockProblem, proof: Proof) -> None:
-    """Refuse records whose numbers do not fit the block or each other."""
+    """Refuse records whose entries do not fit the block or each other."""
     p, r = block.p, proof.records
     if proof.block != block.hash or proof.mode != block.mode:
         raise InvalidInput("the proof was made for another block: the hashes or modes differ")
@@ -132,7 +131,7 @@ def _require_tree(block: BlockProblem, proof: Proof) -> None:
 
 
 def _assignments(block: BlockProblem, proof: Proof) -> tuple[Signs, Signs]:
-    """What is fixed where a record begins and where it branches, (r, p) each: 1 kept, 0 pruned, −1 free."""
+    """What is fixed at a record's beginning and where it branches, (r, p) each: 1 kept, 0 pruned, −1 free."""
     codes = unpack(proof.fixed, block.p)
     if (codes > 2).any():
         raise InvalidInput("the proof's 'fixed' holds a code that stands for nothing")
@@ -154,7 +153,7 @@ def _assignments(block: BlockProblem, proof: Proof) -> tuple[Signs, Signs]:
 
 
 def _relaxations(block: BlockProblem, proof: Proof) -> "Iterator[tuple[IndexArray, Tangent | Dual | None]]":
-    """The records of every relaxation, and what proves their bounds; None where that cannot be proved valid."""
+    """The records of each relaxation with the object that bounds them; None if that cannot be proved valid."""
     order = np.argsort(proof.relaxation, kind="stable")
     bounds = np.searchsorted(proof.relaxation[order], np.arange(proof.starts.shape[0] + 1))
     curvature = Curvature.of(block)
@@ -170,7 +169,7 @@ def _relaxations(block: BlockProblem, proof: Proof) -> "Iterator[tuple[IndexArra
 
 
 def _points(proof: Proof, kinds: Bits, rows: IndexArray) -> Iterator[tuple[IndexArray, FloatArray]]:
-    """The points of the given records, some at a time, of the kinds (r, p). -> (rows, points (rows, p))"""
+    """The points of the given records, in chunks; `kinds` (r, p) as in the file. -> (rows, points (rows, p))"""
     held = (kinds == 2).sum(axis=1)
     begin = np.concatenate(([0], np.cumsum(held)))
     for first in range(0, rows.size, CHUNK):
@@ -190,7 +189,7 @@ def _points(proof: Proof, kinds: Bits, rows: IndexArray) -> Iterator[tuple[Index
 def _close(
     block: BlockProblem, proof: Proof, costs: Costs, part: IndexArray, entering: Signs, leaving: Signs, bounds: _Bounds
 ) -> None:
-    """Write the bounds of the records `part`: of all their masks, of both branches, and of what they exclude."""
+    """Write the bounds of the records `part`: on all their masks, on both branches, and on what they exclude."""
     before = entering[part]
     chosen = before == (1 if costs.kept else 0)
     free = before < 0
@@ -206,12 +205,12 @@ def _close(
     doubt = (costs.doubt + (3 * block.p + 32) * UNIT * size) * UP
     bound = costs.start + np.where(chosen, costs.costs, 0.0).sum(axis=1) + least - doubt
     bound[np.isnan(bound)] = -np.inf
-    # no mask at all is under a record whose count cannot be met
+    # a record whose count cannot be met has no masks
     bound = np.where((left < 0) | (left > count), np.inf, bound)
     bounds.own[part] = bound
     last = np.where(inner > 0, sortable[rows, np.maximum(inner - 1, 0)], np.inf)
     next_ = np.where(inner < count, sortable[rows, np.minimum(inner, block.p - 1)], np.inf)
-    # choosing a weight takes the place of the last chosen one; leaving one out brings in the next
+    # taking a weight replaces the last one chosen; leaving one out brings in the next
     with np.errstate(invalid="ignore"):
         choose = np.where((inner > 0)[:, None], bound[:, None] + np.maximum(costs.costs - last[:, None], 0.0), np.inf)
         leave = np.where(
@@ -229,13 +228,13 @@ def _close(
 
 
 def _close_single_masks(block: BlockProblem, entering: Signs, own: FloatArray) -> None:
-    """Better bounds of records with one mask, from its own refit: the weakest of them, where rounding tells most."""
+    """Improve the weakest bounds of single-mask records, which rounding affects most, by the mask's own refit."""
     kept, free = (entering == 1).sum(axis=1), (entering < 0).sum(axis=1)
     rows = np.flatnonzero((kept == block.keep) | ((kept + free == block.keep) & (kept < block.keep)))
     rows = rows[np.argsort(own[rows], kind="stable")[:SINGLES]]
     ridge = block.form.ridge
     if rows.size and block.form.hessian is not None:
-        # half of the ridge goes into the curvature, so that a hessian singular to rounding is provably convex
+        # add half the ridge to the curvature, so that a hessian singular to rounding is provably convex
         curvature = block.form.hessian + np.diag(0.5 * ridge)
         if not is_semidefinite(curvature, 4.0 * UNIT * float(np.abs(curvature).max(initial=0.0))):
             return
@@ -244,7 +243,7 @@ def _close_single_masks(block: BlockProblem, entering: Signs, own: FloatArray) -
         mask = entering[row] == 1 if kept[row] == block.keep else entering[row] != 0
         if not (ridge[mask] > 0.0).all():
             continue
-        # f(w) >= f(v) + ∇f'(w − v) + ½ Σ ridge (w − v)² at any v, least over w on the mask
+        # f(w) >= f(v) + ∇f'(w − v) + ½ Σ ridge (w − v)² at any v, minimised over w on the mask
         value, value_off, gradient, gradient_off = expansion(block, block.weights_of(mask))
         ends = np.abs(gradient[mask]) + gradient_off[mask]
         lost = 0.5 * float((ends * ends / ridge[mask]).sum())
@@ -252,7 +251,7 @@ def _close_single_masks(block: BlockProblem, entering: Signs, own: FloatArray) -
 
 
 def _gathered(block: BlockProblem, proof: Proof, leaving: Signs, bounds: _Bounds) -> Checked:
-    """The smallest bound of whatever no child covers. A bound of a parent's masks holds for its children's."""
+    """The smallest bound on all masks that no child covers. A parent's bound also holds for its children."""
     kept, free = (leaving == 1).sum(axis=1), (leaving < 0).sum(axis=1)
     covered = np.zeros((proof.records, 3), dtype=np.bool_)
     covered[proof.parent[1:], proof.value[1:]] = True
@@ -267,7 +266,7 @@ def _gathered(block: BlockProblem, proof: Proof, leaving: Signs, bounds: _Bounds
     leaf = (proof.branch < 0) & ~covered[:, 2] & ~empty
     parts = [np.where(np.isfinite(bounds.excluded), np.maximum(bounds.excluded, inherited), np.inf)]
     for value in (0, 1):
-        # a branch that no mask is under costs nothing
+        # a branch without masks has no bound to contribute
         under = empty | ((kept + 1 > block.keep) if value else (kept + free - 1 < block.keep))
         open_ = (proof.branch >= 0) & ~covered[:, value] & ~under
         parts.append(np.where(open_, np.maximum(bounds.branches[:, value], inherited), np.inf))

@@ -1,7 +1,7 @@
-"""A bound from all masks one by one: what an enumeration claims, enumerated again with numpy alone.
+"""A bound from all masks one by one: checks an enumeration by repeating it with numpy alone.
 
-Values are computed many masks at a time, and a bound on their rounding is subtracted. Masks whose
-values are then below what is to be shown are looked at singly, where rounding takes less.
+Values are computed for many masks at a time, minus a bound on their rounding. Masks that then lie below
+the bound to be shown are evaluated singly, where rounding is smaller.
 """
 
 import itertools
@@ -14,24 +14,24 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.mask_bounds import mask_bound
 
 UNIT = 2.0**-53
-"""Half an ulp of 1 in float64."""
+"""Unit roundoff of float64."""
 CHUNK = 4096
-"""Masks that are looked at together: some 4096 systems of 20 weights are 13 MB."""
+"""Masks processed together: 4096 systems of 20 weights are 13 MB."""
 SELECT_MASKS, REFIT_MASKS = 3_000_000, 300_000
-"""Up to so many masks are enumerated, ten seconds or so on one core: those of refit cost a linear system each."""
+"""Most masks enumerated, about ten seconds on one core; in mode refit each needs a linear system."""
 SINGLES = 5000
-"""So many masks are looked at singly, a second or two; were there more, the bound would be the joint one."""
+"""Most masks evaluated singly, a second or two; further ones keep the bound computed together with others."""
 
 
 def can_enumerate(block: BlockProblem) -> bool:
-    """Whether the block's masks are few enough."""
+    """Whether the block has few enough masks."""
     return block.mask_count <= (SELECT_MASKS if block.mode == "select" else REFIT_MASKS)
 
 
 def enumerated_bound(block: BlockProblem, needed: float) -> float:
-    """A lower bound on the block's optimum from every mask; masks below `needed` are looked at singly.
+    """A lower bound on the block's optimum from every mask; masks below `needed` are evaluated singly.
 
-    float; −inf where nothing is proved. Cost: block.mask_count values.
+    float; −inf if nothing is proved. Cost: block.mask_count values.
     """
     lowest, close = np.inf, 0
     for masks in _chunks(block):
@@ -62,7 +62,7 @@ def _supports(block: BlockProblem) -> Iterator[tuple[int, ...]]:
 
 
 def _select_bounds(block: BlockProblem, masks: BoolArray) -> FloatArray:
-    """f of every mask less rounding, by the expansion about the dense weights."""
+    """f of every mask minus rounding, by expansion about the dense weights."""
     form, dense = block.form, block.dense_weights
     value, slope = form.enclosure(dense)
     gram = form.gram(np.arange(block.p)) * dense[:, None] * dense
@@ -77,7 +77,7 @@ def _select_bounds(block: BlockProblem, masks: BoolArray) -> FloatArray:
 
 
 def _refit_bounds(block: BlockProblem, masks: BoolArray) -> FloatArray:
-    """The least of f over each mask's weights less rounding: f(v) − ½ Σ ∇f²/d at the solution v of its system."""
+    """The minimum of f over each mask's weights, minus rounding: f(v) − ½ Σ ∇f²/d at the computed solution v."""
     form = block.form
     floor = form.strong_convexity
     if floor is None or (floor <= 0.0).any():

@@ -1,18 +1,18 @@
-"""What a relaxation proves at its points, from the block's arrays: bounds of all masks as sums of costs.
+"""Bounds that relaxations prove at their points, from the block's arrays: sums of costs over weights.
 
-select, x = 1 − m pruned: F(x) = f((1 − x)·w̄) + ½ Σ (sᵢ − ridgeᵢ w̄ᵢ²)(xᵢ² − xᵢ), plus the quota's penalty
-weight·Σ_g (Σ_g x − pruned_g)², is f on masks that keep the count (and the quota). Where its curvature M is
-positive semidefinite on Σd = 0 it lies above its tangent at any x with Σx = p − keep. Where a relaxation
-was used below fixed weights only, that is asked of the free ones' M and d alone.
+select, x = 1 − m (1 = pruned): F(x) = f((1 − x)·w̄) + ½ Σ (sᵢ − ridgeᵢ w̄ᵢ²)(xᵢ² − xᵢ), plus the quota's
+penalty weight·Σ_g (Σ_g x − pruned_g)², equals f on masks that keep the count (and the quota). If its curvature
+M is positive semidefinite on Σd = 0, F lies above its tangent at any x with Σx = p − keep. If a relaxation was
+used only below some fixed weights, M and d of the free ones suffice.
 
 refit: f(w) >= c − ½ v'(H − Δ)v − ½ Σ_kept (h − (H − Δ)v)²/Δ for any v, where c = f(0), h = −∇f(0), and
-H − Δ is positive semidefinite. Where a relaxation was used below fixed weights only, those that are
-pruned there leave H, and those that are kept take a small share of the first relaxation's Δ.
+H − Δ is positive semidefinite. If a relaxation was used only below some fixed weights, those pruned there leave
+H, and those kept there get a small share of the first relaxation's Δ.
 
-Both are the sum of a constant and of one cost for every pruned (select) or kept (refit) weight, so the
-least over the masks under a record is a sum of smallest costs. Rounding is bounded: errors of sums by
-Higham, Accuracy and Stability of Numerical Algorithms, (3.5); semidefiniteness by Rump, Verification of
-positive definiteness, BIT 46 (2006), Theorem 2.3.
+Both are a constant plus one cost for every pruned (select) or kept (refit) weight, so the minimum over the
+masks of a record is a sum of smallest costs. Rounding is bounded: errors of sums by Higham, Accuracy and
+Stability of Numerical Algorithms, (3.5); semidefiniteness by Rump, Verification of positive definiteness,
+BIT 46 (2006), Theorem 2.3.
 """
 
 from dataclasses import dataclass
@@ -25,22 +25,22 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 
 UNIT = 2.0**-53
-"""Half an ulp of 1 in float64: the relative error of one operation."""
+"""Unit roundoff of float64: the largest relative error of one operation."""
 UP = 1.0 + 1e-6
-"""Error bounds are computed in floating point themselves, to far more than six digits, and enlarged by this."""
+"""Factor on error bounds, which are themselves computed in floating point, to far more than six digits."""
 SHARES = (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
-"""Tried in turn: how much of the first split the weights kept above a relaxation take, and its own split gives up."""
+"""Tried in turn: share of the first split for weights kept above a relaxation, and share its own split gives up."""
 SHRINKS = (0.0, 1e-12, 1e-11, 1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-4, 1e-2, 0.1, 0.5)
-"""Tried in turn: the part of the first split that is given up so that H − Δ is proved semidefinite."""
+"""Tried in turn: the share of the split given up so that H − Δ is proved semidefinite."""
 UP_GAIN = 1.0 + 8.0 * UNIT
-"""Squaring, dividing and adding round three times."""
+"""Covers the three roundings of squaring, dividing and adding."""
 
 Signs = npt.NDArray[np.int8]
 
 
 @dataclass(frozen=True, eq=False)
 class Costs:
-    """Lower bounds as start − doubt + Σ of costs over the chosen weights, for some records.
+    """Lower bounds start − doubt + Σ costs over the chosen weights, for r records.
 
     start, doubt : (r,);  costs : (r, p);  kept : whether the chosen weights are the kept ones
     """
@@ -53,9 +53,9 @@ class Costs:
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """C, the curvature without its ridge, and how far each entry may be off: entry·scale_i·scale_j.
+    """C, the curvature without its ridge, and bounds entry·scale_i·scale_j on the errors of its entries.
 
-    matrix : (p, p);  scale : √C_ii or more (p,);  entry : float
+    matrix : C (p, p);  scale : at least √C_ii (p,);  entry : float
     """
 
     matrix: FloatArray
@@ -72,7 +72,7 @@ class Curvature:
         """
         form = block.form
         if form.hessian is not None:
-            # not 0 where it was formed from a factor, for which the bound is to hold too
+            # entry_error is not 0 if C was formed from a factor, for which the bound must also hold
             matrix, entry = np.array(form.hessian), form.entry_error
         elif form.factor is not None:
             factor = form.factor.astype(np.float64)
@@ -83,13 +83,13 @@ class Curvature:
 
 
 def times(matrix: FloatArray, vector: FloatArray, error: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """matrix @ vector and its error, of a vector that is off by `error`."""
+    """matrix @ vector and its error, for a vector with errors up to `error`."""
     size = (matrix.shape[1] + 4) * UNIT
     return matrix @ vector, np.abs(matrix) @ (error + size * np.abs(vector)) * UP
 
 
 def expansion(block: BlockProblem, point: FloatArray) -> tuple[float, float, FloatArray, FloatArray]:
-    """f and ∇f at a point, from the block's own arrays, each with its error."""
+    """f and ∇f at a point, from the block's own arrays, each with an error bound."""
     form = block.form
     move = point - form.centre
     error = UNIT * np.abs(move)
@@ -135,9 +135,9 @@ def is_semidefinite(matrix: FloatArray, doubt: float) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Tangent:
-    """Mode select: constant, linear (p,) and matrix M (p, p) of F, their errors, and what leaving Σx = count costs.
+    """Mode select: constant, linear (p,) and matrix M (p, p) of F, with errors, and the cost of leaving Σx = count.
 
-    start : int8 (p,), what is fixed wherever F is used; M is semidefinite on the free weights' Σd = 0
+    start : int8 (p,), what is fixed wherever F is used; M is semidefinite on Σd = 0 of the free weights
     """
 
     constant: float
@@ -152,10 +152,10 @@ class Tangent:
     def of(
         block: BlockProblem, curvature: Curvature, shift: FloatArray, penalty: float, start: Signs
     ) -> "Tangent | None":
-        """F of a shift, which is raised where that makes its convexity on the count's plane provable."""
+        """F of a shift, which is raised if that makes F provably convex on the count's plane."""
         dense, ridge, p = block.dense_weights, block.form.ridge, block.p
         free = np.flatnonzero(start < 0)
-        # x² − x is 0 at a fixed weight, whatever multiplies it
+        # x² − x is 0 at a fixed weight, whatever its factor
         shift = np.where(start < 0, shift, 0.0)
         value, value_off, slope, slope_off = expansion(block, dense)
         matrix = curvature.matrix * dense[:, None] * dense
@@ -190,7 +190,7 @@ class Tangent:
         return Tangent(value, value_off, linear, matrix, doubt, p - block.keep, start)
 
     def costs(self, points: FloatArray) -> Costs:
-        """The tangents at points x (r, p) as costs of the pruned weights; a fixed weight's x is what it is fixed to.
+        """The tangents at points x (r, p) as costs of the pruned weights; x of a fixed weight is its fixed value.
 
         Raises
         ------
@@ -205,7 +205,7 @@ class Tangent:
         halves = 0.5 * points * curved
         start = self.constant - halves.sum(axis=1)
         p = self.linear.size
-        # M is semidefinite on the plane only: a point beside it by t·1 costs t·|1'Md| and ½t²·|1'M1| at most
+        # M is semidefinite on the plane only: a point off it by t·1 costs at most t·|1'Md| and ½t²·|1'M1|
         aside = np.abs(self.count - points.sum(axis=1)) / max(int(free.sum()), 1) + UNIT * p
         rows = np.abs(self.matrix[:, free].sum(axis=1)) + self.doubt
         astray = aside * rows[free].sum() * (1.0 + aside)
@@ -214,18 +214,18 @@ class Tangent:
 
 
 def _missing_on_plane(matrix: FloatArray, off: FloatArray) -> FloatArray | None:
-    """What the diagonal (p,) must be raised by before all matrices within `off` are proved semidefinite on Σd = 0.
+    """How much to raise the diagonal (p,) until all matrices within `off` are proved semidefinite on Σd = 0.
 
-    Weights of different sizes are brought to one scale first, dᵢ = eᵢ/scaleᵢ, so that small ones lose little.
+    Weights are first scaled to equal size, dᵢ = eᵢ/scaleᵢ, so that small ones lose little.
     """
     p = matrix.shape[0]
     if p <= 1:
         return np.zeros(p)
     scale = np.sqrt(np.maximum(np.abs(matrix).max(axis=1), 1e-300))
     matrix = matrix / scale[:, None] / scale
-    # dividing rounds twice
+    # each entry is divided, hence rounded, twice
     doubt = (float(np.linalg.norm(off / scale[:, None] / scale)) + 8.0 * UNIT * float(np.linalg.norm(matrix))) * UP
-    # a Householder reflection that takes the plane's normal to a multiple of the first unit vector
+    # Householder reflection that maps the plane's normal to a multiple of the first unit vector
     mirror = 1.0 / scale
     mirror /= np.linalg.norm(mirror)
     mirror[0] += 1.0
@@ -233,7 +233,7 @@ def _missing_on_plane(matrix: FloatArray, off: FloatArray) -> FloatArray | None:
     image = matrix @ mirror
     update = 2.0 * (image - float(mirror @ image) * mirror)
     plane = (matrix - np.outer(mirror, update) - np.outer(update, mirror))[1:, 1:]
-    # two reflections from either side: Higham (2002), Lemma 19.3
+    # error of two reflections from each side: Higham (2002), Lemma 19.3
     doubt += 50.0 * UNIT * (p + 4) * float(np.linalg.norm(matrix))
     added, step = 0.0, 2.0 * doubt
     for _ in range(80):
@@ -247,7 +247,7 @@ def _missing_on_plane(matrix: FloatArray, off: FloatArray) -> FloatArray | None:
 class Dual:
     """Mode refit: c, h and H − Δ of the weights that are not pruned above, with errors.
 
-    inside : those weights;  kept : of them, the ones kept above, whose entries of a point follow the others'
+    inside : those weights;  kept : which of them are kept above; their entries of a point follow from the others
     """
 
     constant: float
@@ -266,7 +266,7 @@ class Dual:
     def of(
         block: BlockProblem, curvature: Curvature, first: FloatArray, split: FloatArray, start: Signs, kept: IndexArray
     ) -> "Dual | None":
-        """The dual of a split, lowered until H − Δ is proved semidefinite."""
+        """The dual of a split, reduced until H − Δ is proved semidefinite."""
         constant, constant_off, gradient, gradient_off = expansion(block, np.zeros(block.p))
         inside = np.flatnonzero(start != 0)
         hessian = curvature.matrix[np.ix_(inside, inside)]
@@ -312,12 +312,12 @@ class Dual:
         return Costs(self.constant - halves.sum(axis=1), doubt * UP, costs, kept=True)
 
     def _followed(self, v: FloatArray) -> FloatArray:
-        """The points with the entries of the kept weights where they are best; near enough is good enough."""
+        """The points with the kept weights' entries optimised, approximately, as any point is valid."""
         others = np.setdiff1d(np.arange(self.inside.size), self.kept)
         system = self.hessian[np.ix_(self.kept, self.kept)] - np.diag(self.split[self.kept])
         right = self.slope[self.kept] - v[:, others] @ self.hessian[np.ix_(others, self.kept)]
         try:
-            # ρ² / Δ falls to Δ v² where the weight is at its best: (H_kk) v_k = h_k − H_ko v_o
+            # ρ²/Δ is smallest, Δv², where the weight minimises f: H_kk v_k = h_k − H_ko v_o
             solved = np.linalg.solve(system + np.diag(self.split[self.kept]), right.T).T
         except np.linalg.LinAlgError:
             return v
