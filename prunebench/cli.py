@@ -17,6 +17,7 @@ COMMANDS = {
     "demo": "train a small network and let every solver family prune it",
     "solvers": "list the solvers, their capabilities and options",
     "coordinators": "list the coordinators and their options",
+    "recipes": "list the recipes, named ways to prune, with what they are good for",
     "problems": "list the problems, their options, and whether their data are there",
     "block": "cut one block problem out of a network into a file",
     "solve": "solve a block problem file",

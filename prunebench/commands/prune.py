@@ -1,6 +1,7 @@
 """Prune a whole network and write the run directory: mask, weights, events and result."""
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from prunebench.core import options as option_tools
 from prunebench.core.block import MODES
 from prunebench.core.coordinator import Coordinator, require_current
 from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import make_problem, problem_options
 from prunebench.core.registry import COORDINATORS, PROBLEMS, SOLVERS
-from prunebench.log.run_directory import resume_line
+from prunebench.log.run_directory import require_free, resume_line
+from prunebench.recipes import AUTO, EFFORTS, NORMAL, choose, resolved
 from prunebench.runs.execution import loss_words
 from prunebench.runs.prune import prune
 from prunebench.runs.request import SCOPES, PruneRequest
@@ -26,12 +29,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--density", type=shared.density, help="the part of the weights that is kept; a quota N:M says it too"
     )
-    parser.add_argument("--solver", default="swap", help="a registered solver (default: swap)")
+    parser.add_argument(
+        "--recipe",
+        metavar="NAME|FILE|auto",
+        help="a named way to prune ('prunebench recipes'), a TOML file of yours, or auto: the strongest known for this "
+        "kind of network and density. Default: auto, or none where coordinator, solver, mode, scope or start is given",
+    )
+    parser.add_argument(
+        "--effort", default=NORMAL, choices=EFFORTS, help=f"how much work the recipe may take (default: {NORMAL})"
+    )
+    parser.add_argument("--solver", help="a registered solver (default: the recipe's; swap without one)")
     shared.add_options(parser, "the solver, the problem or the coordinator")
     names = ", ".join(COORDINATORS.names())
-    parser.add_argument("--coordinator", default="one-shot", help=f"one of {names} (default: one-shot)")
-    parser.add_argument("--mode", choices=MODES, help="default: the coordinator's, or else the solver's own")
-    parser.add_argument("--scope", default="network", choices=SCOPES, help="one-shot: one block in all, or one a layer")
+    parser.add_argument("--coordinator", help=f"one of {names} (default: the recipe's; one-shot without one)")
+    parser.add_argument(
+        "--mode", choices=MODES, help="default: the recipe's or coordinator's, or else the solver's own"
+    )
+    parser.add_argument(
+        "--scope", choices=SCOPES, help="one-shot: one block in all (network, the default), or one a layer"
+    )
     shared.add_curvature(parser)
     parser.add_argument(
         "--store",
@@ -76,8 +92,73 @@ def _add_flags(parser: argparse.ArgumentParser) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Prune and return the result."""
-    kind: type[Coordinator] = COORDINATORS.get(arguments.coordinator)
-    owners = {"solver": SOLVERS.get(arguments.solver), "problem": PROBLEMS.get(arguments.problem)}
+    say = shared.teller(arguments)
+    if arguments.out is not None:
+        # before a network is loaded to choose a recipe
+        require_free(arguments.out)
+    request = _request(arguments, say)
+    return shared.with_losses(lambda: prune(request, out=arguments.out, say=say))
+
+
+def _request(arguments: argparse.Namespace, say: shared.Say) -> PruneRequest:
+    """What the arguments ask for: the recipe, and over it what is given.
+
+    Raises
+    ------
+    InvalidInput   something is unknown or does not fit; where auto chose the coordinator, the message says so
+    """
+    given = {name: value for name, value in _plain(arguments).items() if value is not None}
+    # Names are looked at before anything is loaded.
+    for registry, name in (
+        (PROBLEMS, arguments.problem),
+        (COORDINATORS, arguments.coordinator),
+        (SOLVERS, arguments.solver),
+    ):
+        if name is not None:
+            registry.get(name)
+    pairs = shared.pairs(arguments.option)
+    density = _density(arguments.density, _quota(arguments, pairs))
+    problem = make_problem(arguments.problem, _of_problem(pairs, PROBLEMS.get(arguments.problem)))
+    if quota := _quota(arguments, pairs):
+        given["coordinator_options"] = {"quota": quota}
+    choice = choose(problem, density, recipe=arguments.recipe or AUTO, effort=arguments.effort, given=given)
+    given.pop("coordinator_options", None)
+    base = {} if choice.recipe is None else choice.recipe.request_fields
+    kind = COORDINATORS.get(given.get("coordinator", base.get("coordinator", PruneRequest.coordinator)))
+    solver = SOLVERS.get(given.get("solver", base.get("solver", PruneRequest.solver)))
+    try:
+        given |= _tables(arguments, kind, solver)
+        if choice.why and kind.options_class is not None:
+            option_tools.build(kind.options_class, {**base["coordinator_options"], **given["coordinator_options"]})
+    except InvalidInput as error:
+        if not choice.why:
+            raise
+        raise InvalidInput(
+            f"{error} (recipe auto chose coordinator {kind.name}; --coordinator names another)"
+        ) from error
+    return resolved(choice, problem, density, given, say)
+
+
+def _plain(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of a request that one argument says each."""
+    return {
+        "coordinator": arguments.coordinator,
+        "solver": arguments.solver,
+        "mode": arguments.mode,
+        "scope": arguments.scope,
+        "executor": arguments.executor,
+        "block_seconds": arguments.block_time_limit,
+        "validate_every": arguments.validate_every,
+        "recover": arguments.recover,
+        "seconds": arguments.time_limit,
+        "seed": arguments.seed,
+        "start": None if arguments.start is None else str(arguments.start),
+    }
+
+
+def _tables(arguments: argparse.Namespace, kind: type[Coordinator], solver: type[Any]) -> dict[str, Any]:
+    """The fields of a request that hold options, for a coordinator and a solver."""
+    owners: dict[str, type] = {"solver": solver, "problem": PROBLEMS.get(arguments.problem)}
     if kind.options_class is not None:
         owners["coordinator"] = kind.options_class
     require_current(kind, (name.removeprefix("coordinator.") for name in shared.pairs(arguments.option)))
@@ -87,28 +168,26 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if "curvature" not in kind.takes:
         coordinator |= kind.curvature_options(curvature)
         curvature = {}
-    given = {name: getattr(arguments, name) for name in arguments.flags}
-    coordinator |= {name: value for name, value in given.items() if value is not None}
-    request = PruneRequest(
-        problem=arguments.problem,
-        density=_density(arguments.density, coordinator.get("quota")),
-        solver=arguments.solver,
-        problem_options=options["problem"],
-        solver_options=options["solver"],
-        coordinator=arguments.coordinator,
-        mode=arguments.mode,
-        scope=arguments.scope,
-        curvature=curvature,
-        coordinator_options=coordinator,
-        executor=arguments.executor,
-        block_seconds=arguments.block_time_limit,
-        validate_every=arguments.validate_every,
-        recover=arguments.recover,
-        seconds=arguments.time_limit,
-        seed=arguments.seed,
-        start=None if arguments.start is None else str(arguments.start),
-    )
-    return shared.with_losses(lambda: prune(request, out=arguments.out, say=shared.teller(arguments)))
+    flags = {name: getattr(arguments, name) for name in arguments.flags}
+    coordinator |= {name: value for name, value in flags.items() if value is not None}
+    return {
+        "problem_options": options["problem"],
+        "solver_options": options["solver"],
+        "coordinator_options": coordinator,
+        "curvature": curvature,
+    }
+
+
+def _of_problem(pairs: Mapping[str, str], problem: type[Any]) -> dict[str, str]:
+    """Those of --option K=V that the problem has: said with its prefix, or an option of its own."""
+    known = {option.name for option in problem_options(problem)}
+    named = {key.removeprefix("problem."): value for key, value in pairs.items() if key.startswith("problem.")}
+    return named | {key: value for key, value in pairs.items() if key in known}
+
+
+def _quota(arguments: argparse.Namespace, pairs: Mapping[str, str]) -> str | None:
+    """The quota, however it is said."""
+    return arguments.quota or pairs.get("coordinator.quota") or pairs.get("quota")
 
 
 def failure(result: dict[str, Any]) -> str:

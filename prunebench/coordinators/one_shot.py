@@ -1,6 +1,6 @@
 """One-shot pruning: the whole network as one block, or one block per layer, from one quadratic form."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -18,6 +18,7 @@ from prunebench.core.coordinator import (
     calibration_seed,
     checked_number,
     checked_state,
+    fewer,
     register,
 )
 from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
@@ -79,6 +80,11 @@ class OneShot(Coordinator):
         option_tools.build(FisherOptions, setting.curvature)
         if setting.scope == "layer" and not isinstance(setting.problem, NetworkProblem):
             raise InvalidInput(f"problem {setting.name!r} has no layers; leave --scope at network")
+
+    @classmethod
+    def fitted(cls, asked: Mapping[str, Any], total: int, fixed: Collection[str]) -> dict[str, int]:
+        """The samples of its curvature."""
+        return fewer(FisherOptions, "samples", asked, total, fixed)
 
     @classmethod
     def begin(cls, setting: Setting) -> "OneShot":

@@ -1,7 +1,8 @@
 """The coordinator contract: a state machine that asks for blocks to be solved and is told the solutions."""
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -182,6 +183,20 @@ class Coordinator(ABC):
         return dict(given)
 
     @classmethod
+    def fitted(cls, asked: Mapping[str, Any], total: int, fixed: Collection[str]) -> dict[str, int]:
+        """Counts to take instead of those that exceed the calibration samples there are, by option.
+
+        Here the option `samples` alone is looked at; a coordinator that parts its samples says more.
+
+        Parameters
+        ----------
+        asked : options as they stand; of an option that is not among them, the usual count is looked at
+        total : calibration samples
+        fixed : options whose counts must stay, because the user asked for them
+        """
+        return fewer(cls.options_class, "samples", asked, total, fixed)
+
+    @classmethod
     def division(cls, setting: Setting, total: int) -> Division:
         """Splits `total` calibration samples into those that judge recovery and those that recovery may use.
 
@@ -260,6 +275,27 @@ class Coordinator(ABC):
         ------
         InvalidInput   it does not fit the request: a shape, count, quota or step number, or weights off the mask
         """
+
+
+def fewer(
+    options: type | None, name: str, asked: Mapping[str, Any], most: int, fixed: Collection[str]
+) -> dict[str, int]:
+    """{name: most} where the count asked for, or the usual one, is larger and may be lowered; else {}.
+
+    options : the dataclass that has the usual count, None for no options
+    """
+    count = count_of(options, name, asked)
+    return {name: max(1, most)} if count is not None and count > most and name not in fixed else {}
+
+
+def count_of(options: type | None, name: str, asked: Mapping[str, Any]) -> int | None:
+    """The count asked for, or the usual one; None where it is left open, or is no whole number."""
+    held = dataclasses.fields(options) if options is not None and dataclasses.is_dataclass(options) else ()
+    usual = next((item.default for item in held if item.name == name), None)
+    try:
+        return int(asked.get(name, usual))
+    except (TypeError, ValueError):
+        return None
 
 
 def require_current(kind: type[Coordinator], names: Iterable[str]) -> None:

@@ -82,6 +82,9 @@ class Recovery(ABC):
     moves: ClassVar[bool] = True
     """Whether it proposes weights; otherwise it only looks at the dense network (`attach`)."""
 
+    needs_samples: ClassVar[bool] = False
+    """Whether it refuses to begin where fewer calibration samples are there than its option `samples` says."""
+
     reserves: ClassVar[bool] = False
     """Whether each of its rounds uses up a step number of the run, from which its random draws are seeded."""
 

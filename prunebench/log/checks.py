@@ -135,6 +135,8 @@ REQUEST: Mapping[str, Kind] = {
     "recover": optional(lists_of(is_text)),
     "seed": is_whole,
     "start": optional(is_text),
+    "recipe": optional(is_text),
+    "effort": optional(is_text),
 }
 """A pruning run's request."""
 REQUEST_NEEDS = ("problem", "density")

@@ -54,8 +54,7 @@ class RunDirectory:
         ------
         InvalidInput   the folder exists and is not empty, or cannot be made
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise _occupied(path)
+        require_free(path)
         run = RunDirectory(path, plain(request))
         try:
             (path / "state").mkdir(parents=True, exist_ok=True)
@@ -397,6 +396,12 @@ def file_digest(file: Path) -> str:
     """SHA-256 of a file's contents, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def require_free(path: Path) -> None:
+    """Raise InvalidInput where a folder for a new run exists and is not empty."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise _occupied(path)
 
 
 def resume_line(path: Path, request: Mapping[str, Any] | None = None) -> str:

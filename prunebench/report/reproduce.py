@@ -128,6 +128,9 @@ PRUNE_FIELDS: Mapping[str, Callable[[Any], list[str]]] = {
     "validate_every": _flag("--validate-every", unless=0),
     "seconds": _flag("--time-limit"),
     "seed": _flag("--seed"),
+    # All that a recipe says stands in the other fields.
+    "recipe": lambda _value: [],
+    "effort": lambda _value: [],
 }
 """The words of every field of a pruning request."""
 

@@ -10,7 +10,7 @@ from prunebench.coordinators.quotas import QuotaKind, fan_in
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.coordinator import calibration_seed
+from prunebench.core.coordinator import calibration_seed, fewer
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import top_mask
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, ProblemLike, make_problem, require_data, spread
@@ -44,7 +44,8 @@ def cut_block(
              output row: one neuron's fan-in, continued in the next row if it is shorter), or a score
              (the `size` highest-scoring weights)
     mode : "select" | "refit"
-    curvature : options of FisherOptions by name; its ridge is relative to the block's own mean curvature
+    curvature : options of FisherOptions by name; its ridge is relative to the block's own mean curvature. Without
+                `samples`: all that there are, where these are fewer than usual
     seed : fixes the weights drawn and the calibration samples
     quota : none, "layer" or "row" (every layer or output row of the block keeps the same share), or
             "N:M" (the block is made of whole groups of M consecutive weights along the inputs, each
@@ -121,11 +122,11 @@ def _from_network(
     from prunebench.networks.chosen import prunable_network
     from prunebench.networks.samples import row_weight
 
+    network, calibration = prunable_network(problem), problem.calibration()
+    curvature = {**curvature, **fewer(FisherOptions, "samples", curvature, len(calibration), curvature)}
     options = option_tools.build(FisherOptions, curvature)
-    network = prunable_network(problem)
     _require_size(problem.name, size, network.total)
     weights = network.weights()
-    calibration = problem.calibration()
     if options.samples > len(calibration):
         raise InvalidInput(
             f"samples is {options.samples} but {problem.name} has {len(calibration)} calibration samples; ask for fewer"

@@ -25,6 +25,7 @@ from prunebench.core.solution import Budget
 from prunebench.core.solution_file import plain
 from prunebench.core.solver import SolverLike, facts, make_solver
 from prunebench.log import checks
+from prunebench.runs.counts import lowered
 from prunebench.runs.executors import make_workers
 from prunebench.runs.request import SCOPES, PruneRequest
 from prunebench.runs.runner import Drive, Say
@@ -35,11 +36,13 @@ from prunebench.runs.start import finished, load_start
 class Prepared:
     """What is run.
 
+    request : what was asked for, its usual counts lowered to the samples there are
     kind : the coordinator's class;  setting : what it begins with, the network or block still missing
     how : how it is driven, its workers not yet started
     described : what was asked for, as the result has it
     """
 
+    request: PruneRequest
     kind: type[Coordinator]
     setting: Setting
     how: Drive
@@ -65,6 +68,8 @@ def prepare(request: PruneRequest, say: Say, *, trust: bool = False) -> Prepared
     solver = make_solver(request.solver, request.solver_options)
     require_data(problem)
     _require_taken(request, kind, problem)
+    fixed = {"curvature": request.curvature, "coordinator_options": request.coordinator_options}
+    request = lowered(request, problem, fixed, say, own_recovery=True)
     mode = request.mode or kind.default_mode or preferred_mode(solver)
     setting = Setting(
         problem=problem,
@@ -80,7 +85,7 @@ def prepare(request: PruneRequest, say: Say, *, trust: bool = False) -> Prepared
         say=say,
     )
     kind.require(setting)
-    return Prepared(kind, setting, _drive(request, kind, trust), _described(setting, kind))
+    return Prepared(request, kind, setting, _drive(request, kind, trust), _described(setting, kind))
 
 
 def preferred_mode(solver: SolverLike) -> Mode:

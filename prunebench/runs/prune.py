@@ -41,7 +41,7 @@ def prune(request: PruneRequest, *, out: Path | None = None, say: Say = lambda _
         try:
             prepared.how.workers.start()
             folder = out or next_free(Path("runs"), f"{request.problem}-{request.solver}")
-            run = RunDirectory.create(folder, request.as_json(), request.seed)
+            run = RunDirectory.create(folder, prepared.request.as_json(), request.seed)
         except BaseException:
             prepared.how.workers.close()
             raise

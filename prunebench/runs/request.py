@@ -49,6 +49,12 @@ class PruneRequest:
     start: str | None = None
     """A finished run of the same problem and density to begin from, for coordinators that take "start"."""
 
+    recipe: str | None = None
+    """The recipe that the other fields come from, "auto:NAME" where the rules chose it; for the record alone."""
+
+    effort: str | None = None
+    """The effort that the recipe was taken at; for the record alone."""
+
     @staticmethod
     def from_json(held: Mapping[str, Any], source: object) -> "PruneRequest":
         """The request of a run directory.

@@ -116,7 +116,8 @@ def test_prune_with_a_planted_problem_reports_its_objective(capsys, tmp_path):
 
 def test_the_same_seed_prunes_to_the_same_mask(capsys, tmp_path):
     for name in ("a", "b"):
-        call(capsys, "prune", "digits-mlp", "--density", 0.1, "--seed", 4, "--samples", 100, "--out", tmp_path / name)
+        asked = ["--density", 0.1, "--solver", "swap", "--seed", 4, "--samples", 100]
+        call(capsys, "prune", "digits-mlp", *asked, "--out", tmp_path / name)
     first, second = ((tmp_path / name / "mask.safetensors").read_bytes() for name in ("a", "b"))
     assert first == second
 
@@ -139,9 +140,8 @@ def test_unknown_names_are_answered_with_the_nearest_match(capsys, block_file, t
     assert "did you mean 'digits-mlp'?" in line
     line = refused(capsys, "block", "digits-mlp", "--size", 8, "--density", 0.5, "--select", "magnitud", "-o", out)
     assert "did you mean 'magnitude'?" in line
-    assert "did you mean 'restarts'?" in refused(
-        capsys, "prune", "digits-mlp", "--density", 0.5, "--option", "restart=3", "--out", tmp_path / "run"
-    )
+    asked = ["--density", 0.5, "--solver", "swap", "--option", "restart=3", "--out", tmp_path / "run"]
+    assert "did you mean 'restarts'?" in refused(capsys, "prune", "digits-mlp", *asked)
 
 
 @pytest.mark.parametrize("density", ["0", "-0.5", "1.5", "nan", "half"])
@@ -163,8 +163,8 @@ def test_a_non_empty_out_is_refused_and_left_alone(capsys, tmp_path):
     ("arguments", "words"),
     [
         (["--ridge", "-1"], "ridge is -1.0"),
-        (["--ridge", "0"], "mode refit needs a positive ridge"),
-        (["--samples", "100000"], "calibration samples"),
+        (["--solver", "swap", "--ridge", "0"], "mode refit needs a positive ridge"),
+        (["--solver", "swap", "--samples", "100000"], "calibration samples"),
         (["--solver", "exhaustive"], "takes blocks of at most 2,048 weights"),
         (["--coordinator", "ibcs"], "did you mean 'icbs'"),
     ],

@@ -6,7 +6,7 @@ weights (mode refit), acceptance by the true loss on samples that the model did 
 adaptive trust ridge, and tabu lists that never leave a step without candidates.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from time import perf_counter
 from typing import Any, ClassVar
@@ -39,6 +39,8 @@ from prunebench.core.coordinator import (
     checked_array,
     checked_number,
     checked_state,
+    count_of,
+    fewer,
     register,
 )
 from prunebench.core.errors import InvalidInput
@@ -50,6 +52,11 @@ ACCEPT_SAMPLES = 2000
 """Default number of calibration samples that decide on acceptance; at most a quarter of all."""
 _NOWHERE = -1
 """No point of a landscape has this number; it marks that the landscape must be placed again."""
+
+
+def accept_apart(total: int) -> int:
+    """How many of `total` calibration samples decide on acceptance where nothing is asked for."""
+    return max(1, min(ACCEPT_SAMPLES, total // 4))
 
 
 @register
@@ -157,6 +164,17 @@ class ICBS(Coordinator):
         if "batch_size" in given:
             raise InvalidInput("--batch-size belongs to one-shot pruning; coordinator icbs takes one row a sample")
         return super().curvature_options(given)
+
+    @classmethod
+    def fitted(cls, asked: Mapping[str, Any], total: int, fixed: Collection[str]) -> dict[str, int]:
+        """Those set apart for acceptance, where they are lowered, as where nothing is asked for; a step's: the rest."""
+        apart, samples = (count_of(ICBSOptions, name, asked) for name in ("accept_samples", "samples"))
+        if apart is None:
+            return fewer(ICBSOptions, "samples", asked, total - accept_apart(total), fixed)
+        if samples is None or samples + apart <= total:
+            return {}
+        out = fewer(ICBSOptions, "accept_samples", asked, min(apart, accept_apart(total)), fixed)
+        return out | fewer(ICBSOptions, "samples", asked, total - out.get("accept_samples", apart), fixed)
 
     def network_facts(self) -> dict[str, Any]:
         """How gradients are computed, and which weights a first batch of samples does not reach."""
@@ -318,7 +336,7 @@ class ICBS(Coordinator):
         nothing = np.zeros(0, dtype=np.int64)
         if total == 0:
             return nothing, nothing
-        apart = options.accept_samples or max(1, min(ACCEPT_SAMPLES, total // 4))
+        apart = options.accept_samples or accept_apart(total)
         if options.samples + apart > total:
             raise InvalidInput(
                 f"coordinator icbs: samples {options.samples} and accept_samples {apart} together "

@@ -7,7 +7,7 @@ stage the network is recovered (`prunebench.recovery`), by default settled if fe
 trains anything.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from time import perf_counter
@@ -20,7 +20,17 @@ from prunebench.coordinators import schedules
 from prunebench.coordinators.quotas import NetworkCount, NetworkQuota, QuotaKind, network_keeping, require_honoured
 from prunebench.core.arrays import BoolArray, FloatArray, column_squares
 from prunebench.core.block import BlockProblem, Mode
-from prunebench.core.coordinator import Coordinator, Move, Setting, Task, checked_number, checked_state, register
+from prunebench.core.coordinator import (
+    Coordinator,
+    Move,
+    Setting,
+    Task,
+    checked_number,
+    checked_state,
+    count_of,
+    fewer,
+    register,
+)
 from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
 from prunebench.core.problem import NetworkProblem
 from prunebench.core.quadratic import QuadraticForm
@@ -228,6 +238,17 @@ class MultiStage(Coordinator):
             out["ridges"] = (given.get("ridge", 1.0),)
             out["gradient_scales"] = (given.get("gradient_scale", 0.0),)
         return out
+
+    @classmethod
+    def fitted(cls, asked: Mapping[str, Any], total: int, fixed: Collection[str]) -> dict[str, int]:
+        """Those held out, where they are lowered, as where nothing is asked for; a stage's samples: the rest."""
+        held, samples = (count_of(MultiStageOptions, name, asked) for name in ("held_out", "samples"))
+        usual = held_out(total)
+        if (usual if held is None else held) + (1 if samples is None else samples) <= total:
+            return {}
+        out = {} if held is None else fewer(MultiStageOptions, "held_out", asked, min(held, usual), fixed)
+        left = total - out.get("held_out", usual if held is None else held)
+        return out | fewer(MultiStageOptions, "samples", asked, left, fixed)
 
     def network_facts(self) -> dict[str, Any]:
         """How gradients are computed, and which weights a stage's samples do not reach."""

@@ -22,6 +22,7 @@ class Layers(Recovery):
     name: ClassVar[str] = "layers"
     summary: ClassVar[str] = "Every layer's kept weights are refitted so that it gives what it gave before pruning."
     reference: ClassVar[str] = "Frantar, Alistarh: Optimal Brain Compression, NeurIPS 2022"
+    needs_samples: ClassVar[bool] = True
 
     samples: int = 500
     """Calibration samples on which layers are refitted."""

@@ -1,0 +1,225 @@
+"""Recipes: files that say what they mean, rules on what is measured, and what is given beside them."""
+
+import dataclasses
+import json
+
+import pytest
+
+from prunebench import make_problem, recipes
+from prunebench.cli import main
+from prunebench.core.errors import InvalidInput, UnknownName
+from prunebench.recipes import RULES, Traits, rules
+from prunebench.recipes.resolve import kept_fields
+from prunebench.runs.prune import resume
+from prunebench.runs.request import PruneRequest
+
+MINE = """
+summary = "of a test"
+good_for = "tests"
+cost = "none"
+coordinator = "icbs"
+solver = "swap"
+mode = "select"
+
+[coordinator_options]
+steps = 2
+block_size = 16
+samples = 5000
+
+[quick]
+solver = "magnitude"
+coordinator_options = { steps = 1 }
+"""
+
+PUBLISHED = {
+    *("chita", "chita++", "icbs", "icbs-strongest", "woodfisher", "m-fac", "cbs", "obs", "magnitude", "wanda"),
+    *("sparsegpt", "alps", "obc"),
+}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return make_problem("digits-mlp")
+
+
+@pytest.fixture
+def mine(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(MINE)
+    return path
+
+
+def command(capsys, *arguments):
+    code = main([str(part) for part in arguments])
+    told = capsys.readouterr()
+    return code, told.out, told.err
+
+
+def test_every_recipe_that_comes_with_prunebench_can_be_read_at_every_effort():
+    assert set(recipes.names()) >= PUBLISHED | {rule.recipe for rule in RULES}
+    for name in recipes.names():
+        for effort in recipes.EFFORTS:
+            assert recipes.find(name).at(effort).name == name
+
+
+def test_an_effort_changes_what_its_table_says_and_nothing_else(mine):
+    recipe = recipes.find(str(mine))
+    assert recipe.at("normal").coordinator_options == {"steps": 2, "block_size": 16, "samples": 5000}
+    quick = recipe.at("quick")
+    assert (quick.solver, quick.coordinator_options) == (
+        "magnitude",
+        {"steps": 1, "block_size": 16, "samples": 5000},
+    )
+    assert recipe.at("thorough") == recipe.at("normal")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('mode = "select"', "mode = select", "is not TOML"),
+        ('mode = "select"', 'moode = "select"', "unknown key 'moode': did you mean 'mode'?"),
+        ('cost = "none"', "", "the key cost is missing"),
+        ('solver = "swap"', 'solver = "swop"', "did you mean 'swap'?"),
+        ('coordinator = "icbs"', 'coordinator = "ibcs"', "did you mean 'icbs'?"),
+        ('mode = "select"', 'mode = "selct"', "did you mean 'select'?"),
+        ('mode = "select"', "mode = 3", "mode is 3; give a text in quotes"),
+        ('mode = "select"', 'recover = "settle"', "give a list of texts"),
+        ('mode = "select"', 'recover = ["setle"]', "did you mean 'settle'?"),
+        ('mode = "select"', "solver_options = 3", "give a table"),
+        ("steps = 2", "stpes = 2", "did you mean 'steps'?"),
+        ("steps = 2", 'steps = "many"', "steps is 'many'"),
+        ("steps = 2", "steps = 2.5", "steps is 2.5"),
+        ("[quick]", "[curvature]\nsamples = 3\n[quick]", "takes no curvature"),
+        ("[quick]", "[normal]\n[quick]", "leave the table [normal] out"),
+        ('solver = "magnitude"', 'solver = "magnitud"', "at effort quick: unknown solver"),
+        ("[quick]", "[quick]\ncost = '1'", "table [quick]: unknown key 'cost'"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_with_its_name_and_the_mistake(mine, old, new, words):
+    assert old in MINE
+    mine.write_text(MINE.replace(old, new, 1))
+    with pytest.raises(InvalidInput) as refusal:
+        recipes.find(str(mine))
+    assert str(mine) in str(refusal.value)
+    assert words in str(refusal.value)
+
+
+def test_a_recipe_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UnknownName, match="did you mean 'wanda'"):
+        recipes.find("wande")
+    with pytest.raises(InvalidInput, match=r"none\.toml is not readable: No such file"):
+        recipes.find(str(tmp_path / "none.toml"))
+
+
+FEW, MANY = 10_000, 10_000_000
+
+
+@pytest.mark.parametrize(
+    ("traits", "density", "grouped", "name"),
+    [
+        (Traits(network=False), 0.5, False, "one-block"),
+        (Traits(network=True, weights=FEW), 0.1, False, "staged"),
+        (Traits(network=True, weights=FEW), 0.5, True, "staged"),
+        (Traits(network=True, weights=MANY, hindrance="an LSTM"), 0.5, False, "staged"),
+        (Traits(network=True, weights=MANY, batch_norm=True, convolutions=True), 0.3, False, "staged-layers"),
+        (Traits(network=True, weights=MANY, batch_norm=True, convolutions=True), 0.5, True, "layers"),
+        (Traits(network=True, weights=MANY, convolutions=True), 0.3, False, "layers"),
+        (Traits(network=True, weights=MANY), 0.3, False, "layers"),
+    ],
+)
+def test_the_rules_go_by_what_can_be_measured(traits, density, grouped, name):
+    found, reason = rules.chosen(rules.Asked(traits, density, grouped))
+    assert found == name
+    assert reason
+
+
+def test_the_traits_of_a_network_are_measured(digits):
+    traits = recipes.traits_of(digits)
+    assert (traits.network, traits.weights, traits.samples, traits.walkable) == (True, 2368, 1347, True)
+    assert (traits.tokens, traits.batch_norm, traits.convolutions) == (False, False, False)
+
+
+def test_what_is_given_goes_over_the_recipe(mine, digits):
+    given = {"coordinator_options": {"steps": 7}, "seed": 3, "executor": None}
+    request = recipes.request_of(digits, 0.2, recipe=str(mine), given=given)
+    options = dict(request.coordinator_options)
+    assert (options["steps"], options["block_size"], request.seed, request.mode) == (7, 16, 3, "select")
+    assert (request.recipe, request.effort, request.density, request.problem) == (str(mine), None, 0.2, "digits-mlp")
+
+
+def test_another_solver_or_coordinator_drops_what_the_recipe_says_for_its_own(mine):
+    recipe = dataclasses.replace(recipes.find("icbs"), efforts={})
+    assert kept_fields(recipe, {})["solver_options"] == {"sweeps": 100, "reads": 10}
+    other = kept_fields(recipe, {"solver": "swap"})
+    assert other["coordinator_options"]["steps"] == 90
+    assert not {"solver_options", "mode"} & set(other)
+    assert set(kept_fields(recipe, {"coordinator": "one-shot"})) == {"coordinator", "solver", "solver_options"}
+    assert kept_fields(recipe, {"solver": "anneal"}) == kept_fields(recipe, {})
+
+
+@pytest.mark.parametrize("given", [{"solver": "obd"}, {"coordinator": "icbs"}, {"mode": "select"}, {"start": "runs/1"}])
+def test_who_chooses_by_hand_gets_no_recipe(digits, given):
+    request = recipes.request_of(digits, 0.2, given=given)
+    assert request == PruneRequest(problem="digits-mlp", density=0.2, **given)
+
+
+def test_auto_tells_what_it_chose_and_why(digits):
+    told = []
+    request = recipes.request_of(digits, 0.1, effort="quick", say=told.append)
+    assert (request.recipe, request.effort, request.coordinator) == ("auto:staged", "quick", "multi-stage")
+    assert told[0].startswith("recipe auto: chose staged, effort quick, because 237 weights are kept")
+
+
+def test_counts_of_a_recipe_are_lowered_to_the_samples_there_are_and_given_ones_are_not(mine, digits):
+    told = []
+    request = recipes.request_of(digits, 0.2, recipe=str(mine), say=told.append)
+    apart = 1347 // 4
+    assert request.coordinator_options["samples"] == 1347 - apart
+    assert told[-1] == "samples lowered to 1,011: digits-mlp has 1,347 calibration samples"
+    kept = recipes.request_of(digits, 0.2, recipe=str(mine), given={"coordinator_options": {"samples": 5000}})
+    assert kept.coordinator_options["samples"] == 5000
+
+
+def test_a_field_that_no_request_has_is_refused(digits):
+    with pytest.raises(UnknownName, match="did you mean 'solver'"):
+        recipes.request_of(digits, 0.2, given={"solvr": "swap"})
+    with pytest.raises(UnknownName, match="unknown effort 'quik': did you mean 'quick'"):
+        recipes.request_of(digits, 0.2, effort="quik")
+
+
+def test_a_run_by_a_recipe_is_written_down_resolved_and_resumed(capsys, mine, tmp_path):
+    out = tmp_path / "run"
+    asked = ["prune", "digits-mlp", "--density", 0.2, "--recipe", mine, "--samples", 60, "--out", out, "--json"]
+    code, text, err = command(capsys, *asked)
+    assert code == 0, err
+    assert f"recipe {mine}: of a test" in err
+    request = json.loads((out / "run.json").read_text())["request"]
+    assert (request["recipe"], request["coordinator"], request["solver"]) == (str(mine), "icbs", "swap")
+    assert request["coordinator_options"]["samples"] == 60
+    (out / "result.json").unlink()
+    mine.unlink()
+    assert resume(out)["loss"] == json.loads(text)["loss"]
+
+
+def test_a_run_directory_from_before_recipes_is_still_read():
+    held = PruneRequest(problem="digits-mlp", density=0.2).as_json()
+    older = {name: value for name, value in held.items() if name not in ("recipe", "effort")}
+    assert PruneRequest.from_json(older, "run.json") == PruneRequest(problem="digits-mlp", density=0.2)
+
+
+def test_an_option_that_the_chosen_coordinator_lacks_is_refused_with_the_choice(capsys, tmp_path):
+    code, _, err = command(capsys, "prune", "digits-mlp", "--density", 0.1, "--steps", 3, "--quiet", "--out", tmp_path)
+    assert code == 2
+    assert "'steps'" in err
+    assert "recipe auto chose coordinator multi-stage" in err
+
+
+def test_recipes_are_listed_and_one_is_shown_whole(capsys, mine):
+    code, text, _ = command(capsys, "recipes")
+    assert code == 0
+    assert all(f"{name}: " in text for name in recipes.names())
+    listed = json.loads(command(capsys, "recipes", "--json")[1])["recipes"]
+    assert [row["name"] for row in listed] == recipes.names()
+    shown = command(capsys, "recipes", mine)[1]
+    assert "--option coordinator.steps=2" in shown
+    assert "at effort quick" in shown
