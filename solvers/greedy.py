@@ -1,8 +1,8 @@
-"""Greedy elimination: prune one weight at a time, always the one whose loss is least, all couplings counted.
+"""Greedy elimination: prune one weight at a time, always the one whose loss is smallest, with all couplings.
 
-Backward elimination is the selection step of Optimal Brain Damage repeated after every removal, with
-the pair terms that it leaves out (Le Cun, Denker, Solla, NeurIPS 1989, §2; Yu et al.: The
-Combinatorial Brain Surgeon, ICML 2022, §4, for the objective).
+Backward elimination repeats the selection step of Optimal Brain Damage after every removal and includes
+the pair terms that it neglects (Le Cun, Denker, Solla, NeurIPS 1989, §2; Yu et al.: The Combinatorial
+Brain Surgeon, ICML 2022, §4, for the objective).
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ class Greedy(Solver):
     """Change one weight at a time until exactly `keep` are kept, the cheapest first.
 
     Solves mode select; in mode refit the mask is refitted. Proves nothing; deterministic. Each
-    removal or addition costs p on a matrix and 2np on the factor. When the time is used the rest is
-    decided by the fields as they stand.
+    removal or addition costs p on a matrix and 2np on the factor. When the time is used up, the rest is
+    decided by the current fields.
     """
 
     name = "greedy"
@@ -45,7 +45,7 @@ class Greedy(Solver):
         return ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """One weight at a time; when the time is used the rest at once."""
+        """One weight at a time; when the time is used up, the rest at once."""
         mask, stop = self._descend(best)
         best.offer(mask, "greedy")
         best.details = {"greedy": best.objectives["greedy"]}
@@ -58,7 +58,7 @@ class Greedy(Solver):
         mask = np.full(block.p, removing, dtype=np.bool_)
         steps = block.p - block.keep if removing else block.keep
         coupling = _Couplings(qubo)
-        # field_i: what E changes by when weight i is added to the others that are kept
+        # field_i: change of E when weight i is added to the other kept ones
         field = qubo.linear + (coupling.sums() if removing else 0.0)
         for step in range(steps):
             stop = best.stop(step) if step % LOOK_EVERY == 0 else None
@@ -74,7 +74,7 @@ class Greedy(Solver):
 
 
 class _Couplings:
-    """Rows of J: of the matrix where it is held, from the factor otherwise."""
+    """Rows of J, from the matrix if it is stored, otherwise from the factor."""
 
     def __init__(self, qubo: Qubo) -> None:
         small = qubo.factor is None or qubo.p <= 2 * qubo.factor.shape[0] or qubo.p <= 2048
@@ -82,7 +82,7 @@ class _Couplings:
         self._columns = None if small else qubo.scaled_factor()
 
     def row(self, at: int) -> FloatArray:
-        """J[at], float64 (p,), zero at its own place."""
+        """J[at], float64 (p,), with zero at position `at`."""
         if self._matrix is not None:
             return np.asarray(self._matrix[at])
         assert self._columns is not None
@@ -101,7 +101,7 @@ class _Couplings:
 
 
 def _finish(mask: BoolArray, field: FloatArray, count: int, removing: bool) -> None:
-    """Take the remaining decisions at once, by the fields as they stand."""
+    """Make the remaining decisions at once, by the current fields."""
     if count == 0:
         return
     candidates = np.where(mask, -field, np.inf) if removing else np.where(mask, np.inf, field)

@@ -20,7 +20,7 @@ class Magnitude(Solver):
     """Rank the weights by one score and keep the top `keep`.
 
     Solves neither mode exactly. In refit mode the kept weights are re-optimised on their support.
-    A start mask that is better than the ranking is given back unchanged. Cost: the score, and one
+    A start mask that is better than the ranking is returned unchanged. Cost: the score, and one
     or two evaluations.
     """
 
@@ -36,7 +36,7 @@ class Magnitude(Solver):
     """One of prunebench.scores.SCORES; "random" draws from the seed."""
 
     def refuses(self, block: BlockProblem) -> str:
-        """An unknown score, or one that the block's form cannot give."""
+        """An unknown score, or one that the block's form cannot provide."""
         if self.score not in SCORES:
             return f"score {self.score!r} is unknown; choose one of {', '.join(SCORES)}"
         if self.score == "gradient" and not block.form.linear.any():
@@ -44,6 +44,6 @@ class Magnitude(Solver):
         return ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """Rank, and keep the highest."""
+        """Rank the weights and keep the highest scores."""
         best.offer(best.block.top_mask(score(self.score, best.block.form, best.block.dense_weights, rng)), self.score)
         return Stop.finished("ranked all weights")

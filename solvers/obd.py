@@ -17,7 +17,7 @@ from prunebench.scores import score
 class Obd(Solver):
     """Rank the weights by the diagonal of the curvature alone; in mode refit the kept ones are then re-optimised.
 
-    Exact where the curvature is diagonal, and otherwise blind to how weights act together. Cost O(np).
+    Exact for diagonal curvature; otherwise ignores how weights act together. Cost O(np).
     """
 
     name = "obd"
@@ -27,6 +27,6 @@ class Obd(Solver):
     reference = "Le Cun, Denker, Solla: Optimal Brain Damage, NeurIPS 1989"
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """Rank, and keep the highest."""
+        """Rank the weights and keep the highest scores."""
         best.offer(best.block.top_mask(score("obd", best.block.form, best.block.dense_weights)), "obd")
         return Stop.finished("ranked all weights")

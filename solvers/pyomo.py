@@ -1,4 +1,4 @@
-"""Any solver that Pyomo knows, on the block as an algebraic model.
+"""Any solver that Pyomo supports, with the block as an algebraic model.
 
 Bynum et al.: Pyomo, Optimization Modeling in Python, 3rd ed., Springer 2021.
 """
@@ -18,9 +18,9 @@ from prunebench.core.stop import StopKind
 from prunebench.core.trust import RUNS_CODE, is_path
 
 MAX_SIZE = 512
-"""Weights of a model: its objective has p²/2 products, which Pyomo writes out one by one."""
+"""Most weights in a model: its objective has p²/2 products, which Pyomo writes one by one."""
 MOST_WORDS = 500
-"""Letters of a failed solver's own words that are passed on."""
+"""Most characters of a failed solver's message that are passed on."""
 
 LIMITS = {
     "maxTimeLimit": StopKind.TIME,
@@ -29,7 +29,7 @@ LIMITS = {
     "userInterrupt": StopKind.INTERRUPTED,
     "resourceInterrupt": StopKind.FAILED,
 }
-"""Pyomo's words for a run that a limit ended: no failure, even where no mask was found."""
+"""Pyomo's termination conditions for limits: not failures, even if no mask was found."""
 
 TIME_OPTIONS = {
     "scip": "limits/time",
@@ -45,7 +45,7 @@ TIME_OPTIONS = {
     "cplex": "timelimit",
     "xpress": "maxtime",
 }
-"""Each program's own name for a time limit."""
+"""Name of the time-limit option, by solver."""
 
 
 @register
@@ -53,8 +53,8 @@ TIME_OPTIONS = {
 class Pyomo(Solver):
     """Reach, not speed: the model is built term by term; 'highs' and 'branch-and-bound' are far faster.
 
-    What the named solver claims is its own: its bound is reported as it comes and "optimal" is not
-    repeated, since its tolerances are not proved here. HiGHS takes no MIQP, so it gets the MILP.
+    The named solver's claims are its own: its bound is reported, but not "optimal", since its tolerances
+    are not proved here. HiGHS takes no MIQP, so it gets the MILP.
     """
 
     name = "pyomo"
@@ -72,18 +72,18 @@ class Pyomo(Solver):
     approximation: its mask is refitted and its bound claimed, but it need not be the optimum."""
 
     def refuses(self, block: BlockProblem) -> str:
-        """More weights than a model built term by term can hold."""
+        """More weights than a model built term by term can have."""
         if block.p > MAX_SIZE:
             return f"it handles at most {MAX_SIZE} weights; use solver 'branch-and-bound' or 'swap'"
         return ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """Build the model, hand it over, and take back what the named solver found.
+        """Build the model, pass it to the named solver, and take its mask.
 
         Raises
         ------
         MissingPackage   Pyomo does not find the solver
-        SolverFailed     the named solver raised, or ended without an answer for a reason other than a limit
+        SolverFailed     the solver raised, or ended without an answer for a reason other than a limit
         """
         from prunebench.forms import pyomo as forms
 
@@ -117,7 +117,7 @@ class Pyomo(Solver):
         return solver
 
     def _asked_for(self, solver: Any, model: Any, best: Incumbent) -> Stop:
-        """One run of the named solver: its mask is offered, the bound that it claims is told."""
+        """One run of the named solver: offers its mask and reports the bound that it claims."""
         from pyomo.common.log import LoggingIntercept
 
         from prunebench.forms import pyomo as forms
@@ -153,7 +153,7 @@ class Pyomo(Solver):
 
     @staticmethod
     def _asked(solver: Any, model: Any, options: dict[str, float]) -> Any:
-        """The results of one run. Pyomo's older persistent interfaces hold the model and take it beforehand."""
+        """Results of one run. Pyomo's older persistent interfaces need the model set before solving."""
         from pyomo.solvers.plugins.solvers.persistent_solver import PersistentSolver
 
         if isinstance(solver, PersistentSolver):
@@ -163,6 +163,6 @@ class Pyomo(Solver):
 
 
 def _words(said: object, told: StringIO) -> str:
-    """What a solver said, by itself or through Pyomo's log, on one line."""
+    """A solver's message, its own or from Pyomo's log, on one line."""
     words = " ".join(f"{said or ''}".split()) or " ".join(told.getvalue().split())
     return words[:MOST_WORDS] or "nothing"

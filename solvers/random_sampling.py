@@ -1,4 +1,4 @@
-"""The best of many uniformly random masks: what every other solver must beat.
+"""The best of many uniformly random masks: the baseline that every other solver must beat.
 
 Uniform sampling of feasible masks is the baseline of the quantum and annealing literature, for
 example Hadfield et al.: From the Quantum Approximate Optimization Algorithm to a Quantum
@@ -21,9 +21,8 @@ CHUNK_ELEMENTS = 1_000_000
 class RandomSampling(Solver):
     """Draw masks with exactly `keep` ones, uniformly, and keep the best.
 
-    Solves mode select; in mode refit the best mask is refitted. Proves nothing. Cost 2np a mask. The
-    incumbent that it starts from counts, so that a start mask is never lost; `details` say what
-    the samples alone reached.
+    Solves mode select; in mode refit the best mask is refitted. Proves nothing. Cost 2np a mask. A start
+    mask is returned if it is better; `details` also report the best of the samples.
     """
 
     name = "random"
@@ -41,7 +40,7 @@ class RandomSampling(Solver):
         return f"samples is {self.samples}; choose 0 or more" if self.samples < 0 else ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """Draw masks until there are enough; the first ones are drawn whatever the budget."""
+        """Draw masks until there are enough; the first chunk is drawn whatever the budget."""
         block, budget = best.block, best.budget
         qubo = block.to_qubo()
         unlimited = self.samples == 0 and np.isinf(budget.seconds) and np.isinf(budget.evaluations)

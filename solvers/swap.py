@@ -1,10 +1,10 @@
-"""Local search by swaps: exchange one kept for one pruned weight while that improves, from several starts.
+"""Local search by swaps: exchange one kept and one pruned weight while that improves, from several starts.
 
 The search of Combinatorial Brain Surgeon (Yu, Serra, Ramalingam, Zhe: The Combinatorial Brain
-Surgeon, ICML 2022; CBS-S, and CBS-U for mode refit). Its published code restricts partners to a
-window of sorted lists, accepts only gains above an absolute 1e-4, leaves the ridge out of the
-objective, and never lets a large negative weight back in; none of that is taken over. Every step
-takes the best of all swaps, and in mode refit the change is that of the refitted objective.
+Surgeon, ICML 2022; CBS-S, and CBS-U for mode refit). Unlike its published code, which restricts partners
+to a window of sorted lists, accepts only gains above an absolute 1e-4, omits the ridge, and never
+restores a large negative weight, every step takes the best of all swaps, by the refitted objective in
+mode refit.
 """
 
 from dataclasses import dataclass
@@ -20,17 +20,17 @@ from prunebench.kernels.local_search.descent import DescentResult, SwapDescent
 from prunebench.scores import SCORES, score
 
 MANY_RESTARTS = 10
-"""Descents up to MANY_RESTARTS_SIZE weights."""
+"""Default descents up to MANY_RESTARTS_SIZE weights."""
 MANY_RESTARTS_SIZE = 256
-"""Weights of a block that is small enough for many descents."""
+"""Most weights in a block that is small enough for many descents."""
 FEW_RESTARTS = 3
-"""Descents up to FEW_RESTARTS_SIZE weights."""
+"""Default descents up to FEW_RESTARTS_SIZE weights."""
 FEW_RESTARTS_SIZE = 1024
-"""Weights up to which descents run on dense couplings."""
+"""Most weights for which descents run on dense couplings."""
 PERTURBED_SHARE = 0.2
 """Share of the exchangeable weights that a perturbation exchanges."""
 ALTERNATIVES = 16
-"""Other local optima that a solution brings along."""
+"""Most other local optima in a solution."""
 
 
 @register
@@ -38,10 +38,10 @@ ALTERNATIVES = 16
 class Swap(Solver):
     """Best-improvement swap descent from the incumbent, the best scores, and random restarts.
 
-    Proves no bound; the answer is 1-swap optimal where `details["locally_optimal"]` says so. Starts
-    are the incumbent, magnitude and the best other score, then in turn a perturbation of the best
-    mask so far and a random mask. A step costs O(k(p−k)) up to p = 1024; beyond, working
-    sets on the factor, and nothing of size p² from p = 2048 on.
+    Proves no bound; the answer is 1-swap optimal if `details["locally_optimal"]` says so. Starts are
+    the incumbent, magnitude and the best other score, then alternately a perturbation of the best mask
+    so far and a random mask. A step costs O(k(p−k)) up to p = 1024; above, working sets on the factor
+    are used, and nothing of size p² is formed from p = 2048 on.
     """
 
     name = "swap"
@@ -53,7 +53,7 @@ class Swap(Solver):
     """Descents, at least one; none: 10 up to p = 256, 3 up to p = 1024, 1 beyond."""
 
     def warm_up(self, block: BlockProblem) -> None:
-        """The descent that fits the block's size."""
+        """Load and compile the descent for the block's size."""
         from prunebench.kernels.local_search.descent import warm_up
 
         warm_up(block)
@@ -74,7 +74,7 @@ class Swap(Solver):
 
 
 def _descend(ends: "_Ends", restarts: int, rng: np.random.Generator) -> Stop:
-    """Make that many descents, or as many as the budget allows."""
+    """Make `restarts` descents, or as many as the budget allows."""
     best = ends.best
     block = best.block
     starts = _ranked_starts(best, min(restarts, 3))
@@ -93,7 +93,7 @@ def _descend(ends: "_Ends", restarts: int, rng: np.random.Generator) -> Stop:
 
 
 def _ranked_starts(best: Incumbent, count: int) -> list[BoolArray]:
-    """`count` of incumbent, magnitude and the best other score; with a count of one, the best of all."""
+    """`count` of incumbent, magnitude and the best other score; if `count` is one, the best of all."""
     block = best.block
     masks = {block.incumbent.tobytes(): _Start(best.objective, block.incumbent)}
     for name in SCORES:
@@ -105,7 +105,7 @@ def _ranked_starts(best: Incumbent, count: int) -> list[BoolArray]:
     ranked = sorted(masks.values(), key=lambda start: start.objective)
     if count == 1:
         return [ranked[0].mask]
-    # magnitude comes first among the scores, so it is the second entry where it differs from the incumbent
+    # magnitude is the first score, so it is the second entry if it differs from the incumbent
     first = {start.mask.tobytes(): start.mask for start in (*list(masks.values())[:2], *ranked)}
     return list(first.values())[:count]
 
@@ -116,7 +116,7 @@ class _Start(NamedTuple):
 
 
 class _End(NamedTuple):
-    """Where descents ended, and whether one of them proved it 1-swap optimal."""
+    """The end of a descent, and whether it was proved 1-swap optimal."""
 
     objective: float
     mask: BoolArray
@@ -124,7 +124,7 @@ class _End(NamedTuple):
 
 
 class _Ends:
-    """The distinct ends of the descents of one solve, and the counters."""
+    """The distinct ends of the descents of one solve, and counters."""
 
     def __init__(self, best: Incumbent) -> None:
         self.best = best
@@ -144,7 +144,7 @@ class _Ends:
         self._held[key] = held._replace(proved=held.proved or result.locally_optimal)
 
     def tell(self) -> None:
-        """Write what was counted, and the other ends, into the answer."""
+        """Write the counters and the other ends into the answer."""
         key = self.best.mask.tobytes()
         found = self._held.get(key)
         self.best.details = {
@@ -165,7 +165,7 @@ def _restarts(size: int) -> int:
 
 
 def _perturbed(mask: BoolArray, keeping: Counted, rng: np.random.Generator) -> BoolArray:
-    """`mask` with a share of its exchangeable weights exchanged at random, within groups where there is a quota."""
+    """`mask` with a share of its exchangeable weights exchanged at random, within groups if there is a quota."""
     out = mask.copy()
     if keeping.one_count:
         kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)

@@ -1,4 +1,4 @@
-"""Support search by the alternating direction method of multipliers."""
+"""Support search by the alternating direction method of multipliers (ADMM)."""
 
 from prunebench.solvers.admm.solver import Admm
 

@@ -8,10 +8,10 @@ minimise f(w) subject to w = d, ‖d‖₀ ≤ k, in scaled form with penalty ρ
     v ← v + ρ (w − d)
 
 Meng, Behdin, Wang, Mazumder: ALPS, NeurIPS 2024, §3.2, for the Gram matrix of one layer; here also
-in the n×n dual, so that H is never formed where n is less than p. The penalty rises while the
-support changes, the faster the more it changes, and the search ends when it no longer does.
-Over-relaxation (Boyd et al.: Distributed optimization and statistical learning via ADMM, 2011, §3.4.3)
-lets a search that starts at a higher penalty, and so ends sooner, find as good a support.
+in the n×n dual, so that H is never formed if n < p. The penalty rises while the support changes, faster
+for larger changes, and the search ends when the support no longer changes. With over-relaxation (Boyd et
+al.: Distributed optimization and statistical learning via ADMM, 2011, §3.4.3) a search that starts at a
+higher penalty, and so ends sooner, finds as good a support.
 """
 
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ from prunebench.solvers.admm.spectrum import Spectrum
 RELAXATION = 1.6
 """α of the over-relaxation; 1.5 to 1.8 are usual."""
 STEPS_PER_PENALTY = 3
-"""Steps between two looks at the penalty, as in ALPS."""
+"""Steps between two updates of the penalty, as in ALPS."""
 LARGE_CHANGE, SMALL_CHANGE = 0.1, 0.005
-"""Shares of the support that changed in one step, above which the penalty rises fast or moderately."""
+"""Changes of the support in one step, as shares of it, above which the penalty rises fast or moderately."""
 LOWERING, LOWERINGS = 5.0, 6
-"""While the support has not left the start, the penalty is divided by this, so often at most (as in ALPS)."""
+"""While the support equals the start, the penalty is divided by LOWERING, at most LOWERINGS times (as in ALPS)."""
 TRACE_SHARE = 1e-3
-"""A ridge below this part of the curvature's mean diagonal counts as this part when penalties are scaled."""
+"""A smaller ridge counts as this share of the curvature's mean diagonal when penalties are scaled."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Growth:
 
 
 SLOW = Growth(1.05, 1.02, 1.01)
-"""Growth in the first half of the steps: slower than in ALPS, for better supports."""
+"""Growth in the first half of the steps: slower than in ALPS, which gives better supports."""
 FAST = Growth(1.3, 1.2, 1.1)
-"""Those of ALPS; they take over after half of the steps, so that the search comes to an end."""
+"""Growth in the second half, as in ALPS, which ends the search."""
 
 
 def search(
@@ -59,16 +59,16 @@ def search(
     max_steps: int,
     stop: StopCheck,
 ) -> tuple[BoolArray, int, bool]:
-    """A support from `start`. -> mask with `keep` ones, steps made, whether the support settled.
+    """A support from `start`. -> mask with `keep` ones, steps made, whether the support stopped changing.
 
     Parameters
     ----------
-    block : its mode is taken to be refit
+    block : treated as one in mode refit
     spectrum : of the block's form
     start : bool (p,)       the support of the first d
-    penalty : the first ρ, in units of the ridge (see TRACE_SHARE)
-    max_steps : at most so many steps
-    stop : given the steps made, why to stop now, or None
+    penalty : the initial ρ, in units of the ridge (see TRACE_SHARE)
+    max_steps : most steps
+    stop : given the steps so far, why to stop now, or None
     """
     dtype = spectrum.vectors.dtype.type
     scale = np.ones(1) if spectrum.scale is None else spectrum.scale
@@ -92,7 +92,7 @@ def search(
             moved = moved or not np.array_equal(support, start)
             changed = int((support & ~before).sum())
             if changed == 0 and not moved and lowered < LOWERINGS:
-                # a penalty so high that the start was only confirmed says nothing about it
+                # with too high a penalty the support cannot change, which says nothing about the start
                 rho, lowered = rho / LOWERING, lowered + 1
                 continue
             if changed == 0:
@@ -103,7 +103,7 @@ def search(
 
 
 def _masked(values: Real, mask: BoolArray) -> Real:
-    """`values` where the mask is True and zero elsewhere, in their own precision."""
+    """`values` where the mask is True, else zero, in their own precision."""
     return np.where(mask, values, values.dtype.type(0))
 
 

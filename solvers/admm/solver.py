@@ -2,9 +2,9 @@
 
 Meng, Behdin, Wang, Mazumder: ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
 Language Models, NeurIPS 2024 (ADMM with penalty continuation on the Gram matrix of one layer); the
-n×n form of the weight update makes it a solver for the problem of Benbaki et al.: Fast as CHITA,
-ICML 2023. The swaps are those of Zhu et al.: A polynomial algorithm for best-subset selection,
-PNAS 2020, decided by the exact refitted objective.
+n×n form of the weight update solves the problem of Benbaki et al.: Fast as CHITA, ICML 2023. The swaps
+are those of Zhu et al.: A polynomial algorithm for best-subset selection, PNAS 2020, decided by the
+exact refitted objective.
 """
 
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 SWAP_SIZE = 2048
-"""Up to this p the swaps go on until none improves; beyond, `swaps` rounds of exact working sets."""
+"""Up to this p, swaps continue until none improves; above, there are `swaps` rounds of exact working sets."""
 SWAPS = 1
-"""Rounds of exact working sets at the end of a search on a large block that keeps few weights."""
+"""Default rounds of exact working sets on a large block that keeps few weights."""
 FEW = 0.25
-"""Density up to which a block keeps few weights."""
+"""Density up to which a block counts as keeping few weights."""
 
 
 @register
@@ -29,10 +29,10 @@ FEW = 0.25
 class Admm(Solver):
     """Search the support by ADMM from several penalties, back-solve each, finish the best by swaps.
 
-    Proves no bound, but never ends worse than the start with its back-solve. Cost: n²p for the Gram
-    matrix of the rows and 9n³ for its spectrum, once for all penalties and, for blocks that share
-    their factor, all ridges; 4np a step; one back-solve a start. A form with a Hessian (layer-wise
-    pruning) is decomposed itself, O(p³).
+    Proves no bound, but is never worse than the refitted start. Cost: n²p for the Gram matrix of the rows
+    and 9n³ for its spectrum, once for all penalties and, for blocks that share their factor, all ridges;
+    4np a step; one refit per start. A form with a Hessian (layer-wise pruning) is decomposed itself,
+    O(p³).
     """
 
     name = "admm"
@@ -54,13 +54,13 @@ class Admm(Solver):
     """Where the products with the factor are computed: cpu, or a torch device such as cuda."""
 
     def warm_up(self, block: BlockProblem) -> None:
-        """The descent that fits the block's size."""
+        """Load and compile the descent for the block's size."""
         from prunebench.kernels.local_search.descent import warm_up
 
         warm_up(block)
 
     def refuses(self, block: BlockProblem) -> str:
-        """Options that make no sense, or a device that is not there."""
+        """Invalid options, or a device that does not exist."""
         if not self.penalties or not all(np.isfinite(value) and value > 0.0 for value in self.penalties):
             return f"penalties are {self.penalties!r}; give at least one, all positive"
         if self.steps < 1 or (self.swaps or 0) < 0:
@@ -72,7 +72,7 @@ class Admm(Solver):
         return ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The best support found, with its back-solve."""
+        """The best support found, refitted."""
         from prunebench.solvers.admm import exchanges
         from prunebench.solvers.admm.spectrum import spectrum
 
@@ -97,7 +97,7 @@ class Admm(Solver):
         return best.stop(best.evaluations) or Stop.finished(searched)
 
     def _swap(self, best: Incumbent) -> None:
-        # where most is kept, refits cost most and swaps gain least
+        # with many kept weights, refits cost most and swaps gain least
         few = best.block.density <= FEW or best.block.p <= SWAP_SIZE
         rounds = self.swaps if self.swaps is not None else SWAPS if few else 0
         if not rounds or best.stop(best.evaluations):

@@ -1,7 +1,7 @@
-"""One eigendecomposition of the curvature that serves every ridge, penalty and keep count.
+"""One eigendecomposition of the curvature, used for every ridge, penalty and keep count.
 
-With A A' = U diag(λ) U', (A'A + c I)⁻¹ v = (v − A' U (λ + c)⁻¹ U' A v)/c for any c > 0: two passes over
-A for each. Where the form holds its Hessian H = Q diag(λ) Q', it is Q (λ + c)⁻¹ Q' v.
+With A A' = U diag(λ) U', (A'A + c I)⁻¹ v = (v − A' U (λ + c)⁻¹ U' A v)/c for any c > 0, two passes over A.
+For a stored Hessian H = Q diag(λ) Q' it is Q (λ + c)⁻¹ Q' v.
 """
 
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from prunebench.core.quadratic import QuadraticForm
 from prunebench.kernels.linear_algebra.matrix import FactorMatrix, Matrix, Real
 
 RIDGE_FLOOR = 1e-9
-"""Least ridge, relative to the mean of the curvature's diagonal, by which a weight's units are scaled."""
+"""Least ridge used to scale a weight's units, relative to the mean of the curvature's diagonal."""
 
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The curvature in units u = w·scale in which its ridge is one number.
+    """The curvature in units u = w·scale in which the ridge is the same for all weights.
 
-    values : (r,), not negative;  vectors : (r, r);  matrix : A in these units, None where the
-    vectors are those of the Hessian itself;  scale : (p,) or None for one;  ridge : the one number;
+    values : (r,), not negative;  vectors : (r, r);  matrix : A in these units, or None if the vectors
+    are those of the Hessian itself;  scale : (p,), or None for 1;  ridge : float;
     mean_diagonal : trace/p without the ridge
     """
 
@@ -45,7 +45,7 @@ def spectrum(form: QuadraticForm, device: str = "cpu") -> Spectrum:
 
     Parameters
     ----------
-    form : a uniform ridge needs no scaling and shares the decomposition with every other uniform one
+    form : a uniform ridge needs no scaling, so all of them share one decomposition
     device : where the products with the factor are computed: "cpu", or a torch device
     """
     ridge = form.ridge
@@ -70,7 +70,7 @@ def _decompose(form: QuadraticForm, scale: Real | None, device: str) -> tuple[Re
         assert form.hessian is not None
         gram = np.array(form.hessian) if scale is None else form.hessian / (scale[:, None] * scale)
     mean_diagonal = float(np.trace(gram, dtype=np.float64)) / form.p
-    # LAPACK's single precision has few exponents, and losses come in any units
+    # LAPACK's single precision has a small exponent range, and losses come in any units
     unit = mean_diagonal if mean_diagonal > 0.0 else 1.0
     gram /= gram.dtype.type(unit)
     values, vectors = scipy.linalg.eigh(gram, driver="evd", overwrite_a=True, check_finite=False)

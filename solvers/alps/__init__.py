@@ -1,4 +1,4 @@
-"""ALPS: whole layers by the alternating direction method of multipliers."""
+"""ALPS: ADMM on whole layers."""
 
 from prunebench.solvers.alps.solver import Alps
 

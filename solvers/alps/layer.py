@@ -5,8 +5,8 @@ Language Models, NeurIPS 2024, §3.1 and §3.2: in units in which the Hessian ha
 
     U ← (H + ρ)⁻¹ (−Q − V + ρD),   D ← U + V/ρ on the support kept,   V ← V + ρ (U − D),
 
-with one eigendecomposition of H for all rows and all penalties ρ. Any quota is honoured: the support
-is the best one within its groups.
+with one eigendecomposition of H for all rows and all penalties ρ. With a quota, the support is the best one
+within its groups.
 """
 
 import numpy as np
@@ -18,19 +18,19 @@ from prunebench.core.stop import StopCheck
 from prunebench.kernels.linear_algebra.layer_view import LayerView, row_groups
 
 STEPS_PER_PENALTY = 3
-"""Steps between two looks at the penalty, as published."""
+"""Steps between two updates of the penalty, as published."""
 LARGE, MODERATE = 0.1, 0.005
-"""Shares of the support that changed in a step, above which the penalty grows fast or moderately."""
+"""Changes of the support in one step, as shares of it, above which the penalty grows fast or moderately."""
 GROWTH = (1.3, 1.2, 1.1)
 """Factors of the penalty after a large, a moderate and a small change of the support, as published."""
 SETTLED_STEPS, SETTLED_SHARE = 30, 3e-4
-"""From so many steps on the search ends when less than this share of the support changes."""
+"""After SETTLED_STEPS the search ends once a step changes less than SETTLED_SHARE of the support."""
 LOWERING, LOWERINGS = 5.0, 6
-"""While the support has not left the start, the penalty is divided by this, so often at most."""
+"""While the support equals the start, the penalty is divided by LOWERING, at most LOWERINGS times."""
 
 
 class Search:
-    """ADMM on one layer; its eigendecomposition is made once for all starts."""
+    """ADMM on one layer; all starts share its eigendecomposition."""
 
     def __init__(self, block: BlockProblem, view: LayerView) -> None:
         self._block = block
@@ -40,9 +40,9 @@ class Search:
         self._minimiser = self._solve(-self._slope, 0.0)
 
     def run(self, penalty: float, most: int, stop: StopCheck) -> tuple[BoolArray, int]:
-        """A support with the first penalty ρ = `penalty`. -> bool (p,), steps made
+        """A support, from the initial penalty ρ = `penalty`. -> bool (p,), steps made
 
-        stop : given the steps made, why to stop now, or None
+        stop : given the steps so far, why to stop now, or None
         """
         keep = max(1, self._block.keep)
         split = self._minimiser
@@ -63,7 +63,7 @@ class Search:
             share = int((support & ~before).sum()) / keep
             moved = moved or not np.array_equal(support, start)
             if share == 0.0 and not moved and lowered < LOWERINGS:
-                # a penalty so high that the start was only confirmed says nothing about it
+                # with too high a penalty the support cannot change, which says nothing about the start
                 rho, lowered = rho / LOWERING, lowered + 1
                 multipliers[:] = 0.0
             elif share == 0.0 or (step >= SETTLED_STEPS and share < SETTLED_SHARE):
@@ -82,9 +82,9 @@ class Search:
 
 
 def swap_rows(block: BlockProblem, view: LayerView, mask: BoolArray, stop: StopCheck) -> tuple[BoolArray, int]:
-    """`mask` improved by exact refit swaps within each row and group, until none improves. -> mask, swaps made
+    """`mask` improved by exact refit swaps within each row and group until none improves. -> mask, swaps made
 
-    stop : given the swaps looked at, why to stop now, or None
+    stop : given the swaps examined, why to stop now, or None
     """
     from prunebench.kernels.local_search.refit_kernel import descend
 

@@ -1,8 +1,8 @@
 """ALPS on a whole layer at once: ADMM with one eigendecomposition of the Gram matrix, finished by exact swaps.
 
 Meng, Behdin, Wang, Mazumder: ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
-Language Models, NeurIPS 2024. Beyond the paper: the start is the minimiser (which differs from the dense
-weights where earlier layers were pruned), the last refit is exact, and swaps within each row follow.
+Language Models, NeurIPS 2024. Beyond the paper: it starts from the minimiser (which differs from the dense
+weights if earlier layers were pruned), the last refit is exact, and swaps within each row follow.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.kernels.linear_algebra.layer_view import LayerView, refusal
 
 SWAP_COLUMNS = 1024
-"""Up to so many weights a row, swaps follow where the option leaves it open."""
+"""Most weights in a row for which swaps follow by default."""
 
 
 @register
@@ -24,7 +24,7 @@ class Alps(Solver):
     """Search a layer's support by ADMM from several penalties, refit each, swap within the rows of the best.
 
     Takes a whole layer (rows that share one Hessian) or any block as a layer of one row, with any
-    quota. Proves no bound; never worse than the start with its refit. Cost 9c³ for the spectrum,
+    quota. Proves no bound; never worse than the refitted start. Cost 9c³ for the spectrum,
     4·rows·c² a step, c² a swap.
     """
 
@@ -45,7 +45,7 @@ class Alps(Solver):
     """Whether swaps within the rows follow; none: up to 1,024 weights a row."""
 
     def refuses(self, block: BlockProblem) -> str:
-        """Options that make no sense, or rows that share no Hessian."""
+        """Invalid options, or rows that share no Hessian."""
         if not self.penalties or not all(np.isfinite(value) and value > 0.0 for value in self.penalties):
             return f"penalties are {self.penalties!r}; give at least one, all positive"
         if self.steps < 1:
@@ -53,7 +53,7 @@ class Alps(Solver):
         return refusal(block)
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The best support found, with its refit."""
+        """The best support found, refitted."""
         from prunebench.solvers.alps import layer
 
         block = best.block

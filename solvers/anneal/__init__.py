@@ -1,4 +1,4 @@
-"""Simulated annealing by swaps of one kept and one pruned weight."""
+"""Simulated annealing whose moves swap one kept and one pruned weight."""
 
 from prunebench.solvers.anneal.solver import Anneal
 

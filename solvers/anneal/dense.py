@@ -1,11 +1,11 @@
-"""Compiled swap-move simulated annealing on dense couplings: the count of kept weights never changes.
+"""Compiled simulated annealing by swaps on dense couplings: the count of kept weights never changes.
 
-E(m) = Σ hᵢ mᵢ + Σ_{i<j} Jᵢⱼ mᵢ mⱼ. With the fields Fᵢ = hᵢ + Σⱼ Jᵢⱼ mⱼ, taking i out and j in
+E(m) = Σ hᵢ mᵢ + Σ_{i<j} Jᵢⱼ mᵢ mⱼ. With the fields Fᵢ = hᵢ + Σⱼ Jᵢⱼ mⱼ, removing i and adding j
 changes E by Fⱼ − Fᵢ − Jᵢⱼ: O(1) to propose, O(p) to carry out (Kawasaki dynamics, Phys. Rev. 145, 1966).
 
 One kept weight is compared with a run of pruned ones under one shared Metropolis threshold
-Fᵢ − T log u, and the first below it is taken: eight times as many proposals a second as with a
-logarithm and two random positions for each, because the cold half of an anneal rejects nearly all.
+Fᵢ − T log u, and the first one below it is taken. That gives eight times as many proposals a second as
+a logarithm and two random positions for each; the cold half of an anneal rejects nearly all of them.
 """
 
 import math
@@ -19,12 +19,12 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 State = npt.NDArray[np.uint64]
 
 RUN = 16
-"""Pruned weights that are compared with one kept weight under one threshold."""
+"""Pruned weights compared with one kept weight under one threshold."""
 
 
 @njit(cache=True, nogil=True, inline="always")
 def uniform(state: State) -> float:
-    """A number in (0, 1) from a xorshift64 state, which moves on. uint64 (1,), not zero."""
+    """A number in (0, 1) from a xorshift64 state, which is advanced. uint64 (1,), not zero."""
     x = state[0]
     x ^= x << np.uint64(13)
     x ^= x >> np.uint64(7)
@@ -84,7 +84,7 @@ def sweeps(
     temperatures: FloatArray,
     state: State,
 ) -> float:
-    """One sweep, p proposals, at each temperature; all of the read's state is changed in place.
+    """One sweep, p proposals, at each temperature; the read's whole state is changed in place.
 
     Returns
     -------
@@ -127,13 +127,13 @@ def reads(
     masks: BoolArray,
     energies: FloatArray,
 ) -> None:
-    """Independent anneals, one a seed, from random masks or all from `start`.
+    """Independent anneals, one per seed, from random masks or all from `start`.
 
     couplings : float64 (p, p), symmetric, zero diagonal;  linear : float64 (p,)
-    temperatures : float64 (s,), one a sweep;  seeds : uint64 (r,), none zero
-    start : bool (p,)        empty of ones for random masks
-    masks : bool (r, p)      its rows' counts say how many weights are kept; written
-    energies : float64 (r,)  written, recomputed at the end of each read
+    temperatures : float64 (s,), one per sweep;  seeds : uint64 (r,), none zero
+    start : bool (p,)        without ones for random masks
+    masks : bool (r, p)      overwritten; on entry each row's count says how many weights are kept
+    energies : float64 (r,)  overwritten; recomputed at the end of each read
     """
     size = linear.size
     for r in range(seeds.size):

@@ -1,7 +1,7 @@
-"""Compiled swap-move simulated annealing on the factor: nothing of size p² is formed.
+"""Compiled simulated annealing by swaps on the factor: nothing of size p² is formed.
 
-With C = A diag(w̄) and r = C m, the field of weight j beside a mask without i is hⱼ + cⱼ'(r − cᵢ):
-one dot product of length n a proposal, one vector sum of length n an accepted swap.
+With C = A diag(w̄) and r = C m, the field of weight j for a mask without i is hⱼ + cⱼ'(r − cᵢ):
+one dot product of length n per proposal, one vector sum of length n per accepted swap.
 """
 
 import math
@@ -13,7 +13,7 @@ from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.solvers.anneal.dense import RUN, State, shuffle, uniform
 
 REASSOCIATE = {"reassoc", "contract"}
-"""Lets the compiler sum a dot product in lanes; NaN and infinity keep their meaning."""
+"""Lets the compiler split sums into vector lanes; NaN and infinity keep their meaning."""
 
 
 @njit(cache=True, nogil=True, fastmath=REASSOCIATE)
@@ -50,7 +50,7 @@ def sweeps(
     temperatures: FloatArray,
     state: State,
 ) -> float:
-    """One sweep, p proposals, at each temperature; all of the read's state is changed in place.
+    """One sweep, p proposals, at each temperature; the read's whole state is changed in place.
 
     columns : float64 (p, n), the factor's scaled columns as rows;  linear : float64 (p,)
     residual : float64 (n,), r of the mask

@@ -1,8 +1,8 @@
-"""Compiled swap-move annealing within the groups of a quota: the counts of all groups never change.
+"""Compiled simulated annealing by swaps within the groups of a quota: no group's count changes.
 
-The moves of prunebench.solvers.anneal.dense and factor with one difference: the run of pruned
-weights that a kept one is compared with comes from its own group. Kept and pruned positions lie
-group by group, and a swap leaves that layout as it is.
+The moves are those of prunebench.solvers.anneal.dense and factor, except that the run of pruned
+weights compared with a kept one comes from its own group. Kept and pruned positions are sorted by
+group, and swaps preserve that layout.
 """
 
 import math
@@ -20,11 +20,11 @@ from prunebench.solvers.anneal.factor import dot, residual_of
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a quota's groups lie among the kept and among the pruned positions.
+    """The ranges of a quota's groups among the kept and among the pruned positions.
 
-    order : int64 (p,)           positions group by group;  offsets, kept_at, pruned_at : int64 (g + 1,)
-    group : int64 (keep,)        the group of each place among the kept
-    places : int64               those places whose group has both kept and pruned weights
+    order : int64 (p,)           positions sorted by group;  offsets, kept_at, pruned_at : int64 (g + 1,)
+    group : int64 (keep,)        the group of each kept place
+    places : int64               the kept places whose group has both kept and pruned weights
     """
 
     order: IndexArray
@@ -50,7 +50,7 @@ class Layout:
         return kept, pruned
 
     def at(self, kept: IndexArray, pruned: IndexArray) -> "Split":
-        """Kept and pruned positions, group by group, as what the sweeps take."""
+        """Kept and pruned positions, sorted by group, in the form that the sweeps take."""
         return Split(kept, pruned, self.group, self.places, self.pruned_at)
 
     def split(self, mask: BoolArray) -> tuple[IndexArray, IndexArray]:
@@ -82,9 +82,9 @@ def shuffle(
 
 
 class Split(NamedTuple):
-    """A mask within a quota, and where its groups lie.
+    """A mask within a quota, with the ranges of its groups.
 
-    kept, pruned : int64 (keep,), (p − keep,)   positions, group by group; changed in place
+    kept, pruned : int64 (keep,), (p − keep,)   positions, sorted by group; changed in place
     group, places, pruned_at                    as in Layout
     """
 
@@ -134,7 +134,7 @@ def factor_sweeps(
     temperatures: FloatArray,
     state: State,
 ) -> None:
-    """The same on the factor's scaled columns, float64 (p, n), with r (n,) of the mask."""
+    """The same on the factor's scaled columns, float64 (p, n); residual : r (n,) of the mask."""
     kept, pruned, group, places, pruned_at = split
     size = linear.size
     without = np.empty_like(residual)

@@ -1,7 +1,7 @@
-"""Whole anneals out of the compiled sweeps, on dense couplings or on the factor, behind one method.
+"""Whole anneals, made of the compiled sweeps, on dense couplings or on the factor.
 
-The caller gives seeds and a schedule; the result of a read depends on nothing else, so neither
-batches nor threads change it.
+A read depends only on its seed and schedule, which the caller gives, so batches and threads do not
+change it.
 """
 
 from collections.abc import Iterator
@@ -19,21 +19,21 @@ from prunebench.solvers.anneal import dense, factor, groups
 from prunebench.solvers.anneal.groups import Layout
 
 DENSE_SIZE = 4096
-"""Up to this p the couplings are formed from a factor, 8p² bytes: proposals then cost O(1) instead of O(n)."""
+"""Up to this p the couplings are formed from a factor (8p² bytes), so that proposals cost O(1) instead of O(n)."""
 SLICE_PROPOSALS = 4_000_000
-"""Dense proposals, or multiply-adds on the factor divided by 8, between two looks at the clock."""
+"""Dense proposals between two looks at the clock; on the factor, multiply-adds divided by 8."""
 UNIT_MASKS = 16
-"""Random masks from which the unit of temperature is measured."""
+"""Random masks used to measure the unit of temperature."""
 UNIT_SWAPS = 64
-"""Random swaps of each of them."""
+"""Random swaps of each of these masks."""
 
 
 @dataclass
 class DenseReads:
-    """E(m) = linear'm + ½ m'Jm over masks with `keep` ones, J given.
+    """E(m) = linear'm + ½ m'Jm over masks with `keep` ones.
 
-    couplings : float64 (p, p), symmetric, zero diagonal;  linear : float64 (p,);  0 < keep < p
-    layout : of the groups where the masks keep a quota
+    couplings : J, float64 (p, p), symmetric, zero diagonal;  linear : float64 (p,);  0 < keep < p
+    layout : of the groups, if the masks obey a quota
     """
 
     couplings: FloatArray
@@ -54,7 +54,7 @@ class DenseReads:
     def run(
         self, seeds: dense.State, temperatures: FloatArray, stop: StopCheck, start: BoolArray | None = None
     ) -> tuple[BoolArray, FloatArray]:
-        """Short reads in one compiled call, long ones in slices."""
+        """Make the reads: short ones in one compiled call, long ones in slices."""
         size = self.linear.size
         if self.layout is None and temperatures.size * size * seeds.size <= SLICE_PROPOSALS:
             begin = np.zeros(size, dtype=np.bool_) if start is None else np.array(start, dtype=np.bool_)
@@ -83,10 +83,10 @@ class DenseReads:
 
 @dataclass
 class FactorReads:
-    """E(m) = linear'm + Σ_{i<j} cᵢ'cⱼ mᵢmⱼ over masks with `keep` ones, from the columns alone.
+    """E(m) = linear'm + Σ_{i<j} cᵢ'cⱼ mᵢmⱼ over masks with `keep` ones, without the couplings.
 
     columns : float64 (p, n), row i is cᵢ;  linear : float64 (p,);  0 < keep < p
-    layout : of the groups where the masks keep a quota
+    layout : of the groups, if the masks obey a quota
     """
 
     columns: FloatArray
@@ -97,7 +97,7 @@ class FactorReads:
 
     @property
     def work(self) -> float:
-        """What a proposal costs, in dense proposals."""
+        """The cost of a proposal, in units of a dense one."""
         return max(1.0, int(self.columns.shape[1]) / 8.0)
 
     def measure(self, seed: np.uint64) -> "FactorReads":
@@ -112,7 +112,7 @@ class FactorReads:
     def run(
         self, seeds: dense.State, temperatures: FloatArray, stop: StopCheck, start: BoolArray | None = None
     ) -> tuple[BoolArray, FloatArray]:
-        """Reads in slices."""
+        """Make the reads in slices."""
         size = self.linear.size
         found = []
         for seed in seeds:
@@ -136,7 +136,7 @@ class FactorReads:
 def reads_of(block: BlockProblem, couplings: str, seed: np.uint64) -> DenseReads | FactorReads:
     """The block's select energy without its constant, ready to anneal.
 
-    couplings : "dense", "factor", or "auto": dense where the form holds its hessian or p <= DENSE_SIZE
+    couplings : "dense", "factor", or "auto": dense if the form holds its hessian or p <= DENSE_SIZE
     """
     qubo = block.to_qubo()
     linear = np.array(qubo.linear)
@@ -155,7 +155,7 @@ def in_threads(
     threads: int,
     start: BoolArray | None = None,
 ) -> tuple[BoolArray, FloatArray]:
-    """`reads.run` spread over threads; the kernels let go of the interpreter lock."""
+    """`reads.run` spread over threads; the kernels release the interpreter lock."""
     workers = min(threads, seeds.size)
     if workers <= 1:
         return reads.run(seeds, temperatures, stop, start)
@@ -194,7 +194,7 @@ def _masks_and_energies(found: list[tuple[IndexArray, float]], size: int) -> tup
 
 @lru_cache(maxsize=1)
 def warm_groups() -> None:
-    """The same for the kernels that a quota needs."""
+    """Compile the kernels for quotas, or load them from numba's cache."""
     layout = Layout.of(Quota(np.array([0, 0, 1]), np.array([1, 0])))
     seeds, schedule, long = np.ones(1, dtype=np.uint64), np.ones(1), np.ones(3)
     for source in (

@@ -1,9 +1,9 @@
-"""Simulated annealing by swaps: every state keeps the count, or a quota, exactly, so no penalty is needed.
+"""Simulated annealing by swaps: every state satisfies the count, or a quota, exactly, so no penalty is needed.
 
 Kirkpatrick, Gelatt, Vecchi: Optimization by Simulated Annealing, Science 220, 1983; the move is
-Kawasaki's spin exchange (Phys. Rev. 145, 1966). Temperatures run geometrically over a range in
-units of the instance's own mean swap energy; many short reads follow each other until the budget
-is used.
+Kawasaki's spin exchange (Phys. Rev. 145, 1966). Temperatures fall geometrically over a range in
+units of the block's mean swap energy; many short reads follow each other until the budget is
+used.
 """
 
 import math
@@ -24,31 +24,31 @@ if TYPE_CHECKING:
     from prunebench.solvers.anneal.reads import DenseReads, FactorReads
 
 READS = 32
-"""Reads where neither the caller nor the budget sets a limit, and the fewest of any search that ends by itself."""
+"""Reads if neither the caller nor the budget sets a limit, and the fewest of any search that ends by itself."""
 BATCH = 4
-"""Reads of one batch; more from random masks would take the time from those that start at the best one."""
+"""Reads per batch; more would leave fewer reads that start at the best mask."""
 WARM_RANGE = (1e-3, 0.5)
-"""First temperature of reads from the best mask so far, log-uniform in units of `hot`: some need to stay near it."""
+"""Initial temperature of reads from the best mask, log-uniform in units of `hot`: some reads must stay near it."""
 STALLED = 4
-"""After so many batches in a row without a better mask, every second batch kicks the best one."""
+"""After this many batches in a row without a better mask, every second batch kicks the best one."""
 KICK_RANGE = (0.15, 5.0)
-"""First temperature of a kick, log-uniform in units of `hot`: far enough to leave the basin."""
+"""Initial temperature of a kick, log-uniform in units of `hot`: high enough to leave the basin."""
 KICK_SHARES = (0.1, 0.3)
-"""Sweeps of a kick, as a part of a read's: many short ones find more than a few long ones."""
+"""Sweeps of a kick, as a share of a read's: many short kicks find more than a few long ones."""
 FROZEN_SHARE = 0.05
-"""Share of a read's sweeps at temperature zero: where good masks lie closer together than `cold`, a read must end."""
+"""Share of a read's sweeps at zero temperature, so that reads end in a local optimum even if `cold` is too hot."""
 PROPOSALS_PER_MASK = 100
-"""Once so many swaps were proposed for each feasible mask, more are pointless."""
+"""After this many proposed swaps per feasible mask, further ones are pointless."""
 MOST_PROPOSALS = 50_000_000
-"""Blocks on which that takes more proposals, half a second of them, are searched until a limit is met."""
+"""Blocks for which that exceeds this many proposals, half a second, are searched until a limit is met."""
 MEASURES = 3
-"""Sweeps that are timed, the quickest counts, before a limit is held to be too short for a whole read."""
+"""Sweeps that are timed, taking the quickest, before a limit is judged too short for a whole read."""
 SEARCH_SHARE = 0.98
-"""Share of the seconds that the search uses when a polish follows."""
+"""Share of the time limit that the search uses if a polish follows."""
 MOST_SWEEPS = 10_000_000
-"""Sweeps a read at most: the schedule of so many takes 80 MB."""
+"""Most sweeps of a read: its schedule then takes 80 MB."""
 ALTERNATIVES = 16
-"""Other masks that a solution brings along."""
+"""Most further masks in a solution."""
 
 
 @register
@@ -56,13 +56,13 @@ ALTERNATIVES = 16
 class Anneal(Solver):
     """Many short swap anneals, one batch in four from random masks, the others from the best mask so far.
 
-    Where several batches bring nothing, every second one starts hotter and is shorter. Proves no
-    bound. A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost
-    O(n) and nothing of size p² is formed. The budget counts proposals as evaluations. A search ends
-    by itself after 32 reads, or on blocks of few masks once 100 swaps were proposed for each; larger
-    blocks use all of a limit on seconds or evaluations, and make 32 reads without one. Equal seeds
-    give equal answers whatever the threads and the limits, unless the seconds run out or are too
-    few for one read, which is then shortened to fit.
+    If several batches bring nothing, every second one starts hotter and is shorter. Proves no bound.
+    A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost O(n) and
+    nothing of size p² is formed. The budget counts proposals as evaluations. A search ends by itself
+    after 32 reads, or on blocks with few masks after 100 proposed swaps per mask; larger blocks use up
+    a limit on seconds or evaluations, and make 32 reads without one. Equal seeds give equal answers for
+    any threads and limits, unless the seconds run out or do not suffice for one read, which is then
+    shortened to fit.
     """
 
     name = "anneal"
@@ -97,7 +97,7 @@ class Anneal(Solver):
         _compile(not block.keeping.one_count)
 
     def refuses(self, block: BlockProblem) -> str:
-        """Options out of range, or the factor of a form that holds none."""
+        """Options out of range, or option couplings=factor for a form without a factor."""
         for name in ("sweeps", "threads", "reads"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -113,7 +113,7 @@ class Anneal(Solver):
         return ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The best mask of all reads, polished if asked for, or the incumbent where nothing beats it."""
+        """The best mask of all reads, polished if requested, or the incumbent if that is better."""
         with best.building():
             best.timings["compile"] = _compile(not best.block.keeping.one_count)
         search = _Search(self, best)
@@ -130,7 +130,7 @@ class Anneal(Solver):
 
 @dataclass
 class _Search:
-    """One solve: the schedule, the pool of good masks and the counters."""
+    """One solve: schedule, pool of good masks, counters."""
 
     options: Anneal
     best: Incumbent
@@ -149,7 +149,7 @@ class _Search:
         self._pool[self.block.incumbent.tobytes()] = (self.best.objective, self.block.incumbent)
 
     def go(self, rng: np.random.Generator) -> Stop:
-        """Read in batches until a limit is met. -> which one"""
+        """Make reads in batches until a limit is met. -> which one"""
         block, best, options = self.block, self.best, self.options
         from prunebench.solvers.anneal.reads import in_threads, reads_of
 
@@ -182,9 +182,9 @@ class _Search:
         return Stop.finished(why)
 
     def tell(self) -> None:
-        """Offer the pool's best masks, and write the others and what was counted into the answer."""
+        """Offer the pool's best masks; write the others and the counters into the answer."""
         ranked = sorted(self._pool.values(), key=lambda pair: pair[0])
-        # energies rank to rounding only; the block judges
+        # energies rank masks up to rounding only; the block decides
         for _, mask in ranked[:2]:
             if not np.array_equal(mask, self.best.mask):
                 self.best.offer(mask, "anneal")
@@ -195,13 +195,13 @@ class _Search:
     def _plan(
         self, unit: float, sweeps: int, rng: np.random.Generator, turn: int, kick: bool
     ) -> tuple[BoolArray | None, FloatArray]:
-        """Where the batch starts, None for random masks, and its temperatures.
+        """The batch's start, None for random masks, and its temperatures.
 
-        In three batches of four the best mask so far, from a random, lower temperature; in a kick
-        from a higher one, with fewer sweeps.
+        Three batches of four start from the best mask so far at a random, lower temperature; a kick starts
+        from it at a higher one, with fewer sweeps.
         """
         if turn == 0:
-            # nothing of the incumbent's basin may get lost: random masks rarely find it again
+            # stay in the incumbent's basin, as random masks rarely find it again
             return self.block.incumbent, np.zeros(sweeps)
         if turn % 4 == 3:
             return None, _schedule(unit, self.options.hot, self.options.cold, sweeps)
@@ -221,20 +221,20 @@ class _Search:
                 continue
             self._pool[key] = (energy, masks[row].copy())
             if energy < self.best.objective:
-                # energies rank to rounding only: the block says whether this is progress
+                # energies rank masks up to rounding only; the block tells whether this is progress
                 self._stalled *= not self.best.offer(masks[row], "anneal")
         if len(self._pool) > 4 * ALTERNATIVES:
             ranked = sorted(self._pool.items(), key=lambda item: item[1][0])
             self._pool = dict(ranked[: ALTERNATIVES + 1])
 
     def _read_limit(self) -> tuple[float, str]:
-        """After how many reads the search ends by itself, inf where it goes on until a limit; and the words for it."""
+        """After how many reads the search ends by itself, inf if only a limit ends it; and the text of that stop."""
         options, budget, block = self.options, self.best.budget, self.block
         if options.reads is not None:
             return options.reads, f"finished {options.reads} reads"
         proposals = PROPOSALS_PER_MASK * block.mask_count if block.p <= 64 else math.inf
         if proposals <= MOST_PROPOSALS:
-            # the same with and without a limit, so that one that is not reached changes nothing
+            # equal with and without a limit, so that a limit that is not reached changes nothing
             reads = max(READS, math.ceil(proposals / (options.sweeps * block.p)))
             return reads, f"finished {reads} reads, {PROPOSALS_PER_MASK} or more swaps for each feasible mask"
         if min(budget.seconds, budget.evaluations) < math.inf:
@@ -242,7 +242,7 @@ class _Search:
         return READS, f"finished {READS} reads (no budget was set)"
 
     def _affordable_sweeps(self, source: "DenseReads | FactorReads", seconds: float) -> int:
-        """Sweeps of one read: fewer than asked for where one whole read would not fit into the budget."""
+        """Sweeps of one read: fewer than requested if a whole read does not fit the budget."""
         sweeps = int(min(self.options.sweeps, self.best.budget.evaluations // self.block.p))
         if seconds == math.inf:
             return sweeps
@@ -276,7 +276,7 @@ def _seeds(rng: np.random.Generator, count: int) -> np.ndarray:
 
 
 def _compile(groups: bool) -> float:
-    """Load or compile the kernels, before the clock of the solve starts. -> seconds it took"""
+    """Load or compile the kernels before the solve's clock starts. -> seconds it took"""
     started = perf_counter()
     from prunebench.kernels.local_search import polish
     from prunebench.solvers.anneal import reads

@@ -1,4 +1,4 @@
-"""Best-first search through the compiled trees of both modes, with a proven bound."""
+"""Best-first branch and bound in both modes, with a proven bound."""
 
 from prunebench.solvers.branch_and_bound.solver import BranchAndBound
 

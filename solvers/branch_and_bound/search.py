@@ -1,12 +1,11 @@
-"""The search around the compiled trees: a pool of open nodes by bound, dived into one after another.
+"""Best-first search with dives: a pool of open nodes, ordered by bound, each explored by a compiled dive.
 
-Each dive is depth first from the open node with the smallest bound and ends after a fixed number of
-nodes, what it left open goes back to the pool: the incumbent improves as fast as in a depth-first
-search while the pool's smallest bound, the proof, rises. Deep nodes are the cheap ones, so this is
-the fastest way to the end of a tree. Of a tree that is too large for that, it says little: the
-smallest bound hardly rises. So a search that has gone on for a while also makes dives that stay
-where bounds are small and hand the rest back. With several threads each takes the next best node;
-the compiled dives run without the interpreter lock.
+A dive is a depth-first search from the open node with the smallest bound. It ends after a fixed number
+of nodes and returns those still open to the pool. So the incumbent improves as fast as in depth-first
+search while the smallest bound in the pool, which is the proof, rises. As deep nodes are cheap, this is
+the fastest way to complete a tree. In a tree too large to complete, the smallest bound would hardly rise.
+After a while some dives therefore stay where bounds are small and return all other nodes. Each thread
+takes the next best node; compiled dives release the interpreter lock.
 """
 
 import heapq
@@ -22,27 +21,27 @@ from prunebench.core.stop import Stop, StopCheck
 from prunebench.kernels.trees.dives import Dive, Node, Tree
 
 PROOF_WORK = 8e9
-"""Work, in nodes times p², during which every dive is deep: ten seconds or so."""
+"""Work, in nodes times p², during which every dive is deep: about ten seconds."""
 BOUND_SHARE = 0.3
-"""The share of the later work that goes to dives which raise the bound."""
+"""Share of the later work spent on dives that raise the bound."""
 BOUND_STEP = 0.2
-"""The part of the gap by which such a dive may go above the smallest bound: deeper nodes are handed back."""
+"""How far such a dive may exceed the smallest bound, as a share of the gap; it returns nodes with larger bounds."""
 RESTART = 13.0
-"""What a dive costs before its first node, in nodes of a deep dive."""
+"""Fixed cost of a dive, in nodes of a deep dive."""
 SHALLOW = 2.0
-"""What a node near the root costs, in nodes of a deep dive: more of its variables are free."""
+"""Cost of a node near the root, in nodes of a deep dive: more of its variables are free."""
 SPLIT_COST = 100
-"""What a tree of a node's own costs, in nodes."""
+"""Cost of a node's own tree, in nodes."""
 SPLIT_SHARE = 0.5
-"""The share of all work that may go to making such trees."""
+"""Largest share of all work for making such trees."""
 POOL_BYTES = 2**28
-"""As long as the open nodes hold less than this, some dives raise the bound."""
+"""While the open nodes take less memory than this, some dives raise the bound."""
 
 
 def _dive(
     tree: Tree, node: Node, best: float, limit: int, ceiling: float, own: bool, recorded: bool
 ) -> tuple[Dive, bool]:
-    """A dive, from a tree of the node's own if it may have one and can; and whether it has."""
+    """A dive from the node's own tree if allowed and possible, else from `tree`; and whether it had its own."""
     below = tree.below(node, best) if own else None
     tree, node = below or (tree, node)
     return tree.dive(node, best, limit, ceiling, recorded), below is not None
@@ -50,14 +49,14 @@ def _dive(
 
 @dataclass
 class Search:
-    """The pool. `value` and `mask` are the incumbent, `bound` what is proved; `stopped` why it ended early, if it did.
+    """The pool of open nodes. `value`, `mask` : the incumbent;  `bound` : proved;  `stopped` : why it ended early.
 
-    settle : called with each single mask that rounding leaves below the cut-off: its own lower bound
-    improved : called with each better mask, gives back its value after whatever polish it does
-    watch : told between dives what is proved, and how many nodes were looked at
-    stop : asked then, given the nodes, why to stop now
-    writer : takes the records of a proof, if one is wanted
-    closed : the smallest bound of what was left for good below the cut-off, since rounding leaves no better one
+    settle : called with each single mask that rounding leaves below the cut-off; returns a lower bound on it
+    improved : called with each better mask; may polish it and returns the mask and its value
+    watch : told between dives what is proved, and how many nodes were processed
+    stop : called then with the number of nodes; returns why to stop now, or None
+    writer : takes the records of a proof, if one is requested
+    closed : the smallest bound below the cut-off among nodes dropped for good because of rounding
     """
 
     tree: Tree
@@ -78,9 +77,9 @@ class Search:
     _count: int = 0
     _deep: float = 0.0
     _shallow: float = 0.0
-    """Work so far of the dives for the proof and of those for the bound, in nodes of the first."""
+    """Work so far of dives for the proof and of dives for the bound, in nodes of the former."""
     _trees: dict[int, tuple[Tree, int]] = field(default_factory=dict)
-    """The trees that records were made of and their rows in the proof, by id."""
+    """The trees with records in the proof and their rows there, by id."""
 
     def run(self, limit: int) -> None:
         """Search until the bound meets the incumbent or `stop` says why to end."""
@@ -111,7 +110,7 @@ class Search:
             self.bound = min(self.closed, self.value - self.tree.margin)
 
     def _ceiling(self, start: float, node: Node) -> float:
-        """Up to which bound the next dive goes, below the node with the smallest one."""
+        """The bound up to which the next dive goes, from the node with the smallest one."""
         size, held = self.mask.size, sum(part.nbytes for part in node if isinstance(part, np.ndarray))
         early = self._deep * size**2 < PROOF_WORK or self._shallow > BOUND_SHARE * (self._deep + self._shallow)
         if early or not np.isfinite(start) or len(self._heap) * held > POOL_BYTES:
@@ -136,10 +135,10 @@ class Search:
             self._push(bound, dive.tree, node._replace(record=first + node.record))
 
     def _write(self, dive: Dive) -> int:
-        """Add a dive's records to the proof. Returns the number of its first."""
+        """Add a dive's records to the proof. Returns the number of the first."""
         if self.writer is None or dive.records.parent.size == 0:
             return 0
-        # the tree is held, so that no other one gets its id
+        # the tree is kept, so that no other one gets its id
         row = self._trees.setdefault(id(dive.tree), (dive.tree, -1))[1]
         if row < 0:
             row = self.writer.relaxation(*dive.tree.relaxation())

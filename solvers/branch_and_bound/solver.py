@@ -1,11 +1,11 @@
-"""Branch and bound with compiled relaxations: a proof of optimality, or the gap that is left.
+"""Branch and bound with compiled relaxations: proves optimality, or reports the remaining gap.
 
 Select: convex quadratic relaxations after the best diagonal shift (Billionnet, Elloumi, Plateau,
 Discrete Appl. Math. 157, 2009). Refit: perspective relaxations after the best diagonal split
-(Pilanci, Wainwright, El Ghaoui, Math. Programming 151, 2015). Both walk from a parent's optimum to
-its child's by rank-one updates, branch on the variable whose fixing raises the bound most to second
-order, and fix others by their reduced costs. A quota in mode select becomes an exact penalty: any
-mask that breaks it costs more than the incumbent, by the bound that holds without it.
+(Pilanci, Wainwright, El Ghaoui, Math. Programming 151, 2015). Both move from a parent's optimum to its
+child's by rank-one updates, branch on the variable whose fixing raises the bound most to second order,
+and fix others by reduced costs. A quota in mode select becomes an exact penalty: any mask that violates
+it costs more than the incumbent, by the bound for the count alone.
 """
 
 from dataclasses import dataclass, replace
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
     from prunebench.kernels.trees.dives import RefitTree, SelectTree
 
 MAX_SIZE = 1024
-"""Weights of a block: relaxations are dense, p² numbers each and O(p³) at the root."""
+"""Most weights in a block: relaxations are dense, p² numbers each and O(p³) at the root."""
 WORK_OF_A_DIVE = 4e7
-"""Multiply-adds of one compiled dive, some hundredths of a second: how long Ctrl-C and limits wait."""
+"""Multiply-adds of one compiled dive, some hundredths of a second: how long Ctrl-C and limits may wait."""
 KICKS_A_WEIGHT = 2
-"""Kicks of the iterated descent for the first incumbent, for each weight."""
+"""Kicks per weight in the iterated descent for the first incumbent."""
 PENALTY = 5.0
-"""The weight of a group's penalty, in units of the gap without it; half of one would do."""
+"""Weight of a group's penalty, in units of the gap without it; half the gap would suffice."""
 LEAST_PENALTY = 1e-3
-"""What is added to that weight, in the units of the scaled program, in which the incumbent is about 1000 from its
-constant: a gap of zero still needs a penalty."""
+"""Added to that weight, since a gap of zero still needs a penalty; in the scaled program's units, where the
+incumbent is about 1000 from the constant."""
 
 
 @register
@@ -46,8 +46,8 @@ constant: a gap of zero still needs a penalty."""
 class BranchAndBound(Solver):
     """Proves optimality in both modes; anytime, with a bound beside every incumbent.
 
-    What it can prove depends on how the weights were drawn and on keep and n more than on p: most
-    blocks of p = 128, many of p = 256. Budgeted evaluations are nodes of the tree. In mode refit the
+    What it can prove depends more on how the weights were drawn, on keep and on n than on p: most
+    blocks of p = 128, many of p = 256. The budget's evaluations are nodes of the tree. In mode refit the
     details also say how many nodes had a tree of their own (`splits`).
     """
 
@@ -67,7 +67,7 @@ class BranchAndBound(Solver):
     """Record what the bound can be derived from again without a search, up to 1 GiB."""
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
-        """More weights than its dense relaxations can hold, a quota in mode refit, or no thread to run on."""
+        """More weights than its dense relaxations can hold, a quota in mode refit, or fewer than one thread."""
         if self.threads < 1:
             return f"threads is {self.threads}; choose at least 1"
         if block.p > MAX_SIZE:
@@ -80,7 +80,7 @@ class BranchAndBound(Solver):
         return ""
 
     def settle(self, best: Incumbent) -> Stop:
-        """The one mask, with its bound."""
+        """The only mask, with its bound."""
         return settle(best)
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
@@ -96,7 +96,7 @@ class BranchAndBound(Solver):
 
 
 class _Run:
-    """One solve: the tree, and how it is reported."""
+    """One solve: the tree and its reporting."""
 
     def __init__(self, best: Incumbent, threads: int, proof: bool) -> None:
         from prunebench.kernels.local_search.descent import SwapDescent
@@ -108,9 +108,9 @@ class _Run:
         self.certificate: dict[str, Any] = {}
 
     def tell(self) -> None:
-        """Write what was counted and proved into the answer."""
+        """Write counters and proofs into the answer."""
         best = self.best
-        # the objective is rounded itself: its mask's exact value may be a few units in the last place below it
+        # the objective is rounded: the mask's exact value may be a few units in the last place below it
         own = mask_bound(self.block, best.mask)
         if np.isfinite(own):
             best.lower_bound = min(best.lower_bound, own)
@@ -122,7 +122,7 @@ class _Run:
         best.proof = None if self.writer is None else self.writer.proof()
 
     def search(self) -> Stop:
-        """Run to the end of the proof or of the budget."""
+        """Run until the proof is complete or the budget is used up."""
         best = self.best
         self._descend()
         best.timings["descent"] = best.seconds
@@ -140,7 +140,7 @@ class _Run:
         )  # fmt: skip
 
     def _descend(self) -> None:
-        """The incumbent, by swaps, and in mode select by kicks; and the bound that needs no relaxation."""
+        """Find the incumbent by swaps, in mode select also by kicks, and the bound that needs no relaxation."""
         from prunebench.kernels.trees.dives import kicked_mask
 
         block, best = self.block, self.best
@@ -151,7 +151,7 @@ class _Run:
         best.bound(block.form.lower_bound())
 
     def _select_tree(self) -> "SelectTree":
-        """The tree with the best shift; with a quota, of the program with penalties for the groups."""
+        """The tree with the best shift; with a quota, its program includes the groups' penalties."""
         from prunebench.kernels.trees.dives import SelectTree
 
         block, best = self.block, self.best
@@ -162,7 +162,7 @@ class _Run:
         formulation = "select: diagonal shift"
         if not block.keeping.one_count:
             best.bound(program.outer(root))
-            # a mask that breaks the quota costs root + 2·weight at least: more than the incumbent
+            # a mask that violates the quota costs at least root + 2·weight, which exceeds the incumbent
             weight = PENALTY * max(upper - root, 0.0) + LEAST_PENALTY
             program = program.within(block.keeping, weight)
             if self.writer is not None:
@@ -175,7 +175,7 @@ class _Run:
         return tree
 
     def _refit_tree(self) -> "RefitTree | None":
-        """The tree with the best split; None where the curvature allows none."""
+        """The tree with the best split; None if the curvature allows none."""
         from prunebench.kernels.trees.dives import RefitTree
 
         best = self.best
@@ -188,14 +188,14 @@ class _Run:
         return tree
 
     def _rooted(self, tree: "SelectTree | RefitTree", root: float, **proof: Any) -> None:
-        """Tell the root relaxation's bound, and keep what it is derived from."""
+        """Report the root relaxation's bound, and keep the data from which it is derived."""
         program, best = tree.program, self.best
         best.bound(program.outer(root))
         tolerance = (tree.margin + tree.slack + program.rounding) / program.scale
         self.certificate = {**proof, "root_bound": min(program.outer(root), best.objective), "tolerance": tolerance}
 
     def _through(self, tree: "SelectTree | RefitTree") -> Stop | None:
-        """Search the tree. -> why it ended early, if it did"""
+        """Search the tree. -> why it ended early, or None"""
         from prunebench.solvers.branch_and_bound.search import Search
 
         block, best, program = self.block, self.best, tree.program

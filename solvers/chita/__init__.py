@@ -1,4 +1,4 @@
-"""CHITA and its parts: thresholding steps, coordinate descent, back-solves."""
+"""CHITA and its parts: hard thresholding, coordinate descent, back-solves."""
 
 from prunebench.solvers.chita.bso import ChitaBso
 from prunebench.solvers.chita.chita import Chita

@@ -1,7 +1,7 @@
 """CHITA-BSO: one thresholding step from the dense weights, then the back-solve on its support.
 
-Benbaki et al.: Fast as CHITA, ICML 2023, algorithm 5. Without a linear term that step stays where it
-is, so this is magnitude pruning with a back-solve.
+Benbaki et al.: Fast as CHITA, ICML 2023, algorithm 5. Without a linear term that step does not move,
+so this is magnitude pruning with a back-solve.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class ChitaBso(Solver):
     reference = "Benbaki et al.: Fast as CHITA, ICML 2023"
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The back-solved support, where the first step moves at all."""
+        """The back-solved support of the first step, if that step moves."""
         block = best.block
         if block.form.linear.any() or not np.array_equal(block.form.centre, block.dense_weights):
             from prunebench.solvers.chita import thresholding

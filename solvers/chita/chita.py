@@ -1,9 +1,9 @@
 """CHITA as published, repaired: active-set IHT from the magnitude support, then the back-solve.
 
 Benbaki et al.: Fast as CHITA: Neural Network Pruning with Combinatorial Optimization, ICML 2023,
-algorithms 2 and 4. A baseline: `iht` and `admm` go further on the same problem. Not taken over: the
-Lipschitz constants by SVD that the line search never uses, a support test by the wrong extreme, and
-an all-zero result where no trial improves.
+algorithms 2 and 4. A baseline: `iht` and `admm` go further on the same problem. Left out: the Lipschitz
+constants by SVD, which the line search never uses, a support test with the wrong extreme, and the
+all-zero result if no trial improves.
 """
 
 from dataclasses import dataclass
@@ -40,13 +40,13 @@ class Chita(Solver):
     """End with the back-solve; without it the weights are those of the last step, as released."""
 
     def refuses(self, block: BlockProblem) -> str:
-        """Counts that make no sense."""
+        """Counts out of range."""
         if self.steps < 1 or not 1.0 <= self.active < float("inf"):
             return f"steps is {self.steps} and active {self.active}; choose 1 or more for both, and a finite number"
         return ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The support of the last step; with the back-solve also the start's."""
+        """The support of the last step and, with the back-solve, of the start."""
         from prunebench.solvers.chita import thresholding
 
         if self.back_solve:

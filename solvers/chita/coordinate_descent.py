@@ -1,7 +1,7 @@
-"""Compiled cyclic coordinate descent on a fixed support, columns contiguous.
+"""Compiled cyclic coordinate descent on a fixed support, with contiguous columns.
 
-Hazimeh, Mazumder: Fast best subset selection, Operations Research 2020, §3; in CHITA-CD (Benbaki et
-al., ICML 2023, algorithm 3) between thresholding steps.
+Hazimeh, Mazumder: Fast best subset selection, Operations Research 2020, §3; CHITA-CD (Benbaki et al.,
+ICML 2023, algorithm 3) uses it between thresholding steps.
 """
 
 import numpy as np

@@ -20,10 +20,10 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 class Iht(Solver):
     """Gradient steps followed by a hard threshold, each by an exact search along its piecewise parabola.
 
-    Rounds of: steps on an active set, coordinate descent on the support, back-solve; a round begins
-    where the last one ended and the search ends when a round does not improve. Monotone, and never
-    worse than the start (magnitude pruning) with its back-solve. Proves no bound. Cost of a step 2np,
-    of a round one back-solve; nothing of size p².
+    A round makes steps on an active set, coordinate descent on the support, and a back-solve. Each round
+    begins where the last one ended, and the search ends when a round does not improve. Monotone, and never
+    worse than the start (magnitude pruning) with its back-solve. Proves no bound. A step costs 2np, a round
+    one back-solve; nothing of size p² is formed.
     """
 
     name = "iht"
@@ -44,7 +44,7 @@ class Iht(Solver):
     """Passes of coordinate descent after a round's steps; 0 for none."""
 
     def refuses(self, block: BlockProblem) -> str:
-        """Counts that make no sense."""
+        """Counts out of range."""
         for option, least in (("steps", 1), ("rounds", 1), ("active", 1.0), ("sweeps", 0)):
             if not getattr(self, option) >= least:
                 return f"{option} is {getattr(self, option)}; choose {least} or more"
@@ -89,7 +89,7 @@ class Iht(Solver):
             better = best.offer(mask, f"round {number + 1}")
             if stop := best.stop(best.evaluations):
                 return stop
-            # the first round starts from the dense weights and may only just not pay
+            # the first round starts from the dense weights and may narrowly fail to improve
             if not better and number:
                 break
             weights = best.weights

@@ -1,9 +1,9 @@
-"""Projected gradient on masks in mode select, with an exact line search over every breakpoint.
+"""Projected gradient on masks in mode select, with an exact line search over all breakpoints.
 
-Projecting m − τF onto the masks with k ones, F the gradient of E, exchanges the kept weights of largest
-F with the pruned ones of smallest F, one pair at each breakpoint of τ. So the whole path is one nested
-sequence of swaps (with a quota in every group, the largest differences first), and E along it follows
-from cumulative sums: the best breakpoint is found exactly.
+Let F be the gradient of E. The projection of m − τF onto masks with k ones exchanges the kept weights of
+largest F for the pruned ones of smallest F, one pair at each breakpoint of τ (with a quota in each group,
+the largest differences first). The path is thus one nested sequence of swaps, and cumulative sums give E
+along it, so the best breakpoint is found exactly.
 """
 
 import numpy as np
@@ -13,9 +13,9 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.stop import StopCheck
 
 PAIRS_AT_ONCE = 256
-"""Exchanges along the path that are evaluated together."""
+"""Exchanges along the path evaluated together."""
 ROUNDING = 1e-12
-"""Part of the sum of the kept weights' fields that a step must gain: less is rounding."""
+"""Share of the sum of the kept weights' fields that a step must gain; less is rounding."""
 
 
 class MaskDescent:
@@ -30,7 +30,7 @@ class MaskDescent:
         self._keeping = block.keeping
 
     def run(self, mask: BoolArray, steps: int, stop: StopCheck) -> tuple[BoolArray, int]:
-        """Steps until none lowers E. bool (p,) -> bool (p,), and the steps made."""
+        """Make steps until none lowers E. bool (p,) -> bool (p,), and the steps made."""
         held, made = mask.copy(), 0
         while made < steps and not stop(made):
             made += 1
@@ -42,7 +42,7 @@ class MaskDescent:
         """The best breakpoint of the path from `mask`, applied in place; False if none lowers E."""
         residual = times(self._root, np.where(mask, self._scale, 0.0))
         inner = self._scale * transposed_times(self._root, residual)
-        # the change when one weight leaves or enters alone: it orders the pairs as the path meets them
+        # the change when one weight leaves or enters alone gives the order of the pairs along the path
         fields = self._qubo.linear + inner - np.where(mask, self._own, 0.0)
         leaving, entering = self._pairs(mask, fields)
         count = min(leaving.size, entering.size)
@@ -65,13 +65,13 @@ class MaskDescent:
         return best_pairs > 0
 
     def _pairs(self, mask: BoolArray, fields: FloatArray) -> tuple[IndexArray, IndexArray]:
-        """Weights in the order in which the path exchanges them, the r-th with the r-th."""
+        """Leaving and entering weights in the order of the path; the r-th of each are exchanged together."""
         return self._keeping.ranked(mask, -fields, -fields)
 
     def _along(
         self, residual: FloatArray, path: FloatArray, out: IndexArray, into: IndexArray, before: float
     ) -> tuple[FloatArray, FloatArray]:
-        """E minus E at the start after each pair, beside its linear part; and r after the last pair."""
+        """After each pair, E minus E at the start and the linear part of that, (pairs, 2); r after the last pair."""
         steps = self._root[:, into] * self._scale[into] - self._root[:, out] * self._scale[out]
         along = path[:, None] + np.cumsum(steps, axis=1, dtype=np.float64)
         linear = before + np.cumsum(self._pure(into) - self._pure(out))
@@ -79,5 +79,5 @@ class MaskDescent:
         return np.column_stack((linear + 0.5 * squares, linear)), along[:, -1]
 
     def _pure(self, chosen: IndexArray) -> FloatArray:
-        """What a weight adds to E beside ½‖r‖²."""
+        """A weight's contribution to E besides ½‖r‖²."""
         return np.asarray(self._qubo.linear[chosen] - 0.5 * self._own[chosen])

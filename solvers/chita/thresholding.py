@@ -1,10 +1,10 @@
-"""Iterative hard thresholding with an exact line search, on an active set: the method of CHITA, its faults removed.
+"""Iterative hard thresholding on an active set with an exact line search: CHITA's method without its faults.
 
 Benbaki et al.: Fast as CHITA, ICML 2023, §3 and algorithms 2 to 5. From β with gradient G the path
-β(τ) = H_k(β − τG) keeps one support between breakpoints; there f is a parabola in τ. The search jumps
-from a piece to the minimiser of its parabola and on, until the minimiser lies inside its own piece.
-No Lipschitz constant is needed, every step is accepted only if f falls, and the k largest are found by
-partition. Working precision is the factor's; objectives that count are the block's.
+β(τ) = H_k(β − τG) keeps one support between breakpoints, where f is a parabola in τ. The line search
+goes from piece to piece, each time to the parabola's minimiser, until that lies inside its own piece.
+No Lipschitz constant is needed, a step is accepted only if f falls, and the k largest are found by
+partition. Computes in the factor's precision; reported objectives are the block's.
 """
 
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from prunebench.core.stop import Stop, StopCheck
 from prunebench.kernels.linear_algebra.matrix import FactorMatrix
 
 PIECES = 8
-"""Most pieces looked at in one line search."""
+"""Most pieces examined in one line search."""
 RELATIVE_GAIN = 1e-7
-"""A step that lowers f by less than this part of it is the last."""
+"""A step that lowers f by less than this share of it is the last."""
 SHORTER = 0.25
-"""Where the gradient vanishes on the support, the length of the step is tried, then this part of it, and so on."""
+"""If the gradient vanishes on the support, successive trials shorten the step by this factor."""
 
 
 @dataclass
 class Point:
-    """Where the search stands. weights float64 (p,), zero off the support; value is f there."""
+    """State of the search. weights : float64 (p,), zero off the support;  value : f there."""
 
     weights: FloatArray
     mask: BoolArray
@@ -37,7 +37,7 @@ class Point:
 
 
 class Descent:
-    """IHT on the weights `chosen` of a form, all others at zero; `keep` says how many of them stay."""
+    """IHT on the weights `chosen` of a form, all others at zero; `keep` is the constraint on their mask."""
 
     def __init__(self, form: QuadraticForm, keep: Counted, chosen: IndexArray | None = None) -> None:
         root = form.square_root()
@@ -56,7 +56,7 @@ class Descent:
 
     @property
     def size(self) -> int:
-        """How many weights the search moves."""
+        """Number of weights that the search moves."""
         return int(self.centre.size)
 
     def at(self, weights: FloatArray, mask: BoolArray) -> Point:
@@ -87,20 +87,20 @@ class Descent:
         return found
 
     def _minimiser(self, point: Point, mask: BoolArray, gradient: FloatArray) -> tuple[float, FloatArray, FloatArray]:
-        """The lowest point of the parabola of the piece with this support: τ, weights and residual there."""
+        """The minimum of the parabola with this support: τ, and the weights and residual there."""
         start, slope = np.where(mask, point.weights, 0.0), np.where(mask, gradient, 0.0)
         image, residual = self._times(slope), self._times(start) - self._image
         move = start - self.centre
         curvature = float(image @ image + (self._ridge * slope) @ slope)
         fall = float(self._linear @ slope + residual @ image + (self._ridge * move) @ slope)
-        # a gradient that is rounding only has no minimiser worth going to
+        # a gradient that consists of rounding has no useful minimiser
         if curvature <= 0.0 or fall <= 1e-12 * float(np.abs(gradient) @ np.abs(gradient)):
             return 0.0, start, residual
         length = fall / curvature
         return length, start - length * slope, residual - length * image
 
     def _exchange(self, point: Point, gradient: FloatArray) -> Point | None:
-        """A step from a back-solved point, whose gradient vanishes on the support: longest first."""
+        """A step from a back-solved point, whose gradient vanishes on the support; longest first."""
         strongest = self._keep.top_mask(np.abs(gradient))
         slope = np.where(strongest, gradient, 0.0)
         image = self._times(slope)
@@ -142,9 +142,9 @@ class Descent:
 def first_support(form: QuadraticForm, dense_weights: FloatArray, keep: Counted) -> BoolArray:
     """The support of the hard threshold of one gradient step from the dense weights. bool (p,)
 
-    Without a gradient there this is magnitude pruning. With one, the step length is the parabola's
-    minimiser on the magnitude support, tried along with its halves; the lowest f decides, so the
-    result is always a support (the released program's is undefined when no trial improves).
+    With zero gradient this is magnitude pruning. Otherwise the step length is the parabola's minimiser
+    on the magnitude support, or a halving of it, whichever gives the lowest f. The result is always a
+    support (the released program's is undefined when no trial improves).
     """
     magnitude = keep.top_mask(np.abs(dense_weights))
     descent = Descent(form, keep)
@@ -160,9 +160,9 @@ def first_support(form: QuadraticForm, dense_weights: FloatArray, keep: Counted)
 def with_active_set(
     form: QuadraticForm, start: Point, keep: Counted, steps: int, growth: float, stop: StopCheck
 ) -> tuple[Point, int]:
-    """IHT whose steps touch only an active set of about growth·keep weights; grown while outsiders improve f.
+    """IHT with steps on an active set of about growth·keep weights, which grows while outside weights improve f.
 
-    -> the point, in terms of all weights, and the steps made
+    -> the point, over all weights, and the steps made
     """
     whole = Descent(form, keep)
     made = 0
@@ -201,6 +201,6 @@ def _columns(root: Factor, chosen: IndexArray) -> Factor:
 
 
 def _step_scale(point: Point, gradient: FloatArray) -> float:
-    """A step length in the units of the weights: what moves the gradient's largest entries as far as weights are."""
+    """A step length that moves the largest gradient entries by as much as the weights' size."""
     largest = float(np.abs(gradient).max())
     return float(np.abs(point.weights).max()) / largest if largest > 0.0 else 0.0

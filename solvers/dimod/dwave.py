@@ -1,7 +1,7 @@
-"""D-Wave hardware, and its stand-in: the same path of topology, embedding, chains and timing without a device.
+"""D-Wave hardware, and a mock with the same topology, embedding, chains and timing but no device.
 
-D-Wave Ocean: dwave-system (Apache-2.0). Blocks are fully coupled, so the embedding is the clique
-embedding of minorminer's busclique, found once for each device and block size.
+D-Wave Ocean: dwave-system (Apache-2.0). As blocks are fully coupled, the embedding is minorminer's
+busclique clique embedding, computed once for each device and block size.
 """
 
 from dataclasses import dataclass
@@ -17,15 +17,15 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 NO_ACCESS = (
     "no access to D-Wave's Leap ({error}); set DWAVE_API_TOKEN or run 'dwave config create', or use solver 'dwave-mock'"
 )
-"""What a user without access is told."""
+"""The message for users without access."""
 
 DEVICES = ("qpu", "hybrid-cqm", "hybrid-nl")
-"""D-Wave's kinds of solvers."""
+"""Kinds of D-Wave solvers."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Device(Solver):
-    """What hardware and stand-in share: reads of one annealer, repaired and polished."""
+    """Common base of hardware and mock: reads of one annealer, repaired and polished."""
 
     modes = frozenset({"select"})
     stochastic = True
@@ -58,17 +58,17 @@ class _Device(Solver):
     """Seconds after which a call without an answer is given up on; with a limit on seconds, 5 s after it."""
 
     def child(self) -> Any:
-        """The annealer itself, without an embedding."""
+        """The annealer itself, without embedding."""
         raise NotImplementedError
 
     def warm_up(self, block: BlockProblem) -> None:
-        """Load the libraries; no sampler is asked."""
+        """Load the libraries; sends nothing to the sampler."""
         from prunebench.solvers.dimod.timed_run import load
 
         load()
 
     def refuses(self, block: BlockProblem) -> str:
-        """No access, or more weights than the largest clique that the device holds."""
+        """No access, or more weights than the device's largest clique."""
         if self.reads < 1:
             return f"reads is {self.reads}; choose at least 1"
         if self.chain_strength is not None and not self.chain_strength > 0.0:
@@ -87,7 +87,7 @@ class _Device(Solver):
         return ""
 
     def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
-        """The chain strength where one is set, and what the embedding did."""
+        """The chain strength if set, and a request to report the embedding."""
         found: dict[str, Any] = {"return_embedding": True}
         if self.chain_strength is not None:
             from dwave.embedding.chain_strength import scaled
@@ -96,7 +96,7 @@ class _Device(Solver):
         return found
 
     def sampler_for(self, block: BlockProblem) -> Any:
-        """The annealer in the clique embedding of the block's size; a hybrid solver needs none."""
+        """The annealer with the clique embedding for the block's size; a hybrid solver needs none."""
         child = self.child()
         if not hasattr(child, "to_networkx_graph"):
             return child
@@ -106,7 +106,7 @@ class _Device(Solver):
         return composite(child, _embedding(child, block.p))
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The best sample after repair and polish, or the incumbent where none is better."""
+        """The best sample after repair and polish, or the incumbent if none is better."""
         from prunebench.solvers.dimod.timed_run import sample_block
 
         return sample_block(self, best, rng)
@@ -123,7 +123,7 @@ class DWave(_Device):
     """The annealer itself, or a hybrid solver: the cardinality as a constraint, or as the size of a set."""
 
     def child(self) -> Any:
-        """DWaveSampler or one of Leap's hybrid solvers; raises ValueError without a token."""
+        """DWaveSampler or a Leap hybrid solver; raises ValueError without a token."""
         import dwave.system as system
 
         from prunebench.forms.nonlinear import BlockSampler
@@ -134,7 +134,7 @@ class DWave(_Device):
         return _connected(make)
 
     def refuses(self, block: BlockProblem) -> str:
-        """Also a device that is none."""
+        """Also an unknown device."""
         if self.device not in DEVICES:
             return f"device is {self.device!r}; choose one of {', '.join(DEVICES)}"
         return _Device.refuses(self, block)
@@ -155,22 +155,22 @@ class DWaveMock(_Device):
     """Its size: pegasus 16 is an Advantage, zephyr 12 an Advantage2."""
 
     def child(self) -> Any:
-        """MockDWaveSampler of that topology."""
+        """MockDWaveSampler with that topology."""
         return _mock(self.topology, self.rows)
 
     def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
-        """As for a device; the mock's stand-in sampler gets the seed that no device takes."""
+        """As for a device, plus a seed for the mock's substitute sampler, which no device takes."""
         self.child().substitute_kwargs = {"seed": seed}
         return _Device.defaults(self, seed, effort)
 
     def refuses(self, block: BlockProblem) -> str:
-        """Also a size of the topology below 2."""
+        """Also a topology size below 2."""
         return f"rows is {self.rows}; choose at least 2" if self.rows < 2 else _Device.refuses(self, block)
 
 
 @lru_cache(maxsize=8)
 def _connected(make: Any) -> Any:
-    """One connection for all blocks; a failure is not remembered."""
+    """One connection for all blocks; failures are not cached."""
     return make()
 
 
@@ -184,7 +184,7 @@ def _mock(topology: str, rows: int) -> Any:
 
 
 _EMBEDDINGS: dict[tuple[str, int], dict[int, tuple[int, ...]]] = {}
-"""Clique embeddings by device and block size: blocks of one size share theirs."""
+"""Clique embeddings by device and block size, shared by blocks of one size."""
 
 
 def _embedding(child: Any, size: int) -> dict[int, tuple[int, ...]]:

@@ -1,4 +1,4 @@
-"""From samples to a solution: the share that was feasible, the best before and after repair, the pool."""
+"""From samples to a solution: feasible share, best before and after repair, and a pool of good masks."""
 
 import json
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ from prunebench.core.incumbent import Incumbent
 from prunebench.forms.dimod import Encoded, repair
 
 ALTERNATIVES = 16
-"""Other masks that a solution brings along."""
+"""Most further masks in a solution."""
 MERGE = 32
-"""Sample sets that are held before they are merged into one."""
+"""Sample sets collected before they are merged into one."""
 REPAIRS = 256
-"""Infeasible samples of one batch that are repaired, the lowest energies first."""
+"""Most infeasible samples of a batch that are repaired, those of lowest energy first."""
 
 
 @dataclass
 class Pool:
-    """What one solve has seen of its samples.
+    """The samples of one solve.
 
-    best : of the solve;  encoded : the objective without penalty, divided by unit
-    keep_samples : how many of the lowest samples are kept whole
+    best : of the solve;  encoded : the objective without penalty, divided by `unit`
+    keep_samples : how many of the lowest samples are kept in full
     """
 
     best: Incumbent
@@ -43,7 +43,7 @@ class Pool:
         self._held[start.tobytes()] = (self.best.objective / self.unit, start)
 
     def add(self, masks: BoolArray, samples: Any) -> None:
-        """Take in one batch: count it, judge its feasible samples, repair the others, keep the best.
+        """Take one batch: count it, evaluate feasible samples, repair the others, keep the best.
 
         masks : bool (s, p), the samples' rows;  samples : the SampleSet they come from
         """
@@ -66,7 +66,7 @@ class Pool:
             self.repaired = min(self.repaired, self._hold(repair(self.encoded, lowest)))
 
     def tell(self) -> None:
-        """Offer the best samples, and write the others and what was counted into the answer."""
+        """Offer the best samples; write the others and the counters into the answer."""
         best = self.best
         ranked = sorted(self._held.values(), key=lambda pair: pair[0])
         for _, mask in ranked[:2]:
@@ -85,7 +85,7 @@ class Pool:
             best.details["sampleset"] = self._sampleset()
 
     def _hold(self, masks: BoolArray) -> float:
-        """Keep the best of feasible masks. -> the best one's objective"""
+        """Keep the best of these feasible masks. -> the best objective among them"""
         energies: FloatArray = self.encoded.energies(masks)
         order = np.argsort(energies, kind="stable")[: ALTERNATIVES + 1]
         for row in order:
@@ -99,7 +99,7 @@ class Pool:
         return self.best.objectives["sample"]
 
     def _sampleset(self) -> dict[str, Any]:
-        """The kept samples as dimod's own JSON-able record, energies in units of `unit`, encoding included."""
+        """The kept samples as dimod's JSON-able record, with energies in units of `unit`, encoding included."""
         import dimod
 
         whole = self._merged()
@@ -113,7 +113,7 @@ class Pool:
         return dict(json.loads(json.dumps(plain.to_serializable())))
 
     def _merged(self) -> Any:
-        """The sets kept so far as one, repeats counted together, the lowest `keep_samples` of them."""
+        """The sets merged: repeats counted together, reduced to the lowest `keep_samples`."""
         import dimod
 
         join: Any = dimod.concatenate

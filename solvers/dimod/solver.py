@@ -1,9 +1,9 @@
-"""Any sampler of the dimod family: by name, by import path, or as an object.
+"""Any sampler of the dimod family, given by name, import path or object.
 
 dimod and dwave-samplers (D-Wave, Apache-2.0). The cardinality is built into the model by one of the
-encodings of prunebench.forms.dimod, or handed over as a constraint to a sampler that takes one.
-Never a library's own penalty, inverse temperatures or single read: each is orders of magnitude off
-on blocks of real networks.
+encodings of prunebench.forms.dimod, or passed as a constraint to samplers that take one. The libraries'
+own penalty, inverse temperatures and single read are never used: each is orders of magnitude off on
+blocks of real networks.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from prunebench.core.trust import RUNS_CODE
 from prunebench.forms.dimod import ENCODINGS, LAGRANGE_QUOTA, MAX_DENSE, sampler_of
 
 MOST_SWEEPS = 10_000_000
-"""Sweeps a read at most: the schedule of so many takes 160 MB."""
+"""Most sweeps of a read: its schedule then takes 160 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +68,18 @@ class DimodSolver(Solver):
         raise NotImplementedError
 
     def sampler_for(self, block: BlockProblem) -> Any:
-        """The sampler that takes this block: the same for all."""
+        """The sampler for this block; here the same for all."""
         return self.make_sampler()
 
     def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
-        """Keywords that are set unless the caller sets them; those the sampler does not list are left out.
+        """Default keywords, unless the caller sets them; those that the sampler does not accept are dropped.
 
-        effort : in (0, 1], the length of a read; first reads under a clock are short
+        effort : in (0, 1], the length of a read; the first reads under a time limit are short
         """
         return {"seed": seed}
 
     def warm_up(self, block: BlockProblem) -> None:
-        """Load the libraries; no sampler is asked."""
+        """Load the libraries; sends nothing to the sampler."""
         from prunebench.solvers.dimod.timed_run import load
 
         load()
@@ -99,12 +99,12 @@ class DimodSolver(Solver):
         return ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The best sample after repair and polish, or the incumbent where none is better.
+        """The best sample after repair and polish, or the incumbent if none is better.
 
         Raises
         ------
         InvalidInput    a keyword that the sampler does not have
-        SamplerFailed   the sampler raised, hung or gave back no samples, and nothing was sampled before
+        SamplerFailed   the sampler raised, hung or returned no samples, and none were returned before
         """
         from prunebench.solvers.dimod.timed_run import sample_block
 
@@ -125,7 +125,7 @@ class _Annealer(DimodSolver):
     """Last temperature, in the same units."""
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
-        """Also a temperature range that is none."""
+        """Also an invalid temperature range."""
         if not 0.0 < self.cold <= self.hot < float("inf") or self.sweeps < 1:
             return f"sweeps is {self.sweeps}, cold {self.cold}, hot {self.hot}; choose 0 < cold <= hot and sweeps >= 1"
         if self.sweeps > MOST_SWEEPS:
@@ -145,7 +145,7 @@ class Neal(_Annealer):
         return sampler_of("dwave.samplers:SimulatedAnnealingSampler")
 
     def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
-        """Sweeps, the instance's temperatures and a seed."""
+        """Sweeps, temperatures fitted to the block, and a seed."""
         betas = (1.0 / self.hot, 1.0 / self.cold)
         return {"num_sweeps": _part(self.sweeps, effort), "beta_range": betas, "seed": seed}
 
@@ -167,7 +167,7 @@ class PathIntegral(_Annealer):
         return sampler_of("dwave.samplers:PathIntegralAnnealingSampler")
 
     def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
-        """A geometric rise of the problem field against a linear fall of the transverse one."""
+        """A geometric rise of the problem field and a linear fall of the transverse field."""
         sweeps = _part(self.sweeps, effort)
         return {
             "num_sweeps": sweeps,
@@ -194,7 +194,7 @@ class Tabu(DimodSolver):
         return sampler_of("dwave.samplers:TabuSampler")
 
     def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
-        """Moves that grow with p, a clock that never strikes, and a seed."""
+        """Moves in proportion to p, no time limit, and a seed."""
         return {**_tabu_moves(self.restarts, effort), "timeout": 2**31 - 1, "seed": seed}
 
 
@@ -225,7 +225,7 @@ class Exact(DimodSolver):
         return sampler_of("dimod:ExactSolver")
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The optimum, proved by enumeration; the incumbent where the budget allows no enumeration."""
+        """The optimum, proved by enumeration; the incumbent if the budget does not allow enumeration."""
         from prunebench.forms.dimod import encode
         from prunebench.forms.sampler_calls import ask, masks_of
         from prunebench.kernels.enumeration.rounding import select_doubt
@@ -241,7 +241,7 @@ class Exact(DimodSolver):
         masks = masks_of(samples, block.p)
         pool.add(masks, samples)
         pool.tell()
-        # dimod adds up fewer than p² terms in an order of its own: that is within as much again
+        # dimod adds up fewer than p² terms in its own order, which errs by at most as much again
         doubt = 2.0 * select_doubt(block, plain.offset).fixed
         good = plain.feasible(masks)
         energies = np.asarray(samples.record.energy, dtype=np.float64)
@@ -265,11 +265,11 @@ class AnySampler(DimodSolver):
     """The sampler object, its class or factory, or "package.module:Class"."""
 
     def make_sampler(self) -> Any:
-        """The object itself, or what the class or factory makes."""
+        """The object itself, or the result of calling the class or factory."""
         return sampler_of(self.sampler)
 
     def defaults(self, seed: int, effort: float = 1.0) -> dict[str, Any]:
-        """What samplers of the family are known to list; those that this one does not are left out."""
+        """All keywords known from samplers of the family; those that this one does not accept are dropped."""
         betas = (1.0 / 0.3, 1.0 / 1e-3)
         return {
             "num_sweeps": _part(1000, effort),
@@ -286,7 +286,7 @@ def _part(sweeps: int, effort: float) -> int:
 
 
 def _tabu_moves(restarts: int, effort: float) -> dict[str, int]:
-    """Moves of one tabu read: 100 p at first and 50 p a restart, at least 1000."""
+    """Moves of one tabu read: 100 p at first and 50 p per restart, at least 1000."""
     names = ("coefficient_z_first", "coefficient_z_restart", "lower_bound_z")
     moves = {name: _part(count, effort) for name, count in zip(names, (100, 50, 1000), strict=True)}
     return {"num_restarts": _part(restarts, effort), **moves}

@@ -1,4 +1,4 @@
-"""A sampler inside a time budget: tune the encoding, sample in batches, keep build, tuning and device times apart."""
+"""Running a sampler within a time budget: tunes the encoding, samples in batches, times each phase separately."""
 
 import math
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from prunebench.forms.sampler_calls import SamplerFailed, accepted, ask, keyword
 from prunebench.solvers.dimod.pool import Pool
 
 SEARCH_SHARE = 0.95
-"""Share of the seconds that tuning and sampling use when a polish follows."""
+"""Share of the time limit that tuning and sampling use if a polish follows."""
 TUNE_SHARE = 0.4
-"""Share of them that goes into the search for a penalty, at most."""
+"""Largest share of that spent on finding a penalty."""
 BATCH_SECONDS = 0.5
-"""Seconds of one batch of samples, about."""
+"""Approximate seconds of one batch of samples."""
 SHORT, GROWTH, LONGEST = 1.0 / 64.0, 4.0, 0.25
-"""With a clock the first read is this short; reads grow while one takes at most a quarter of the time left."""
+"""Under a time limit, length of the first read; its growth while one read takes at most LONGEST of the time left."""
 GRACE_SECONDS = 5.0
-"""A sampler may overrun the time that is left by this much before it is given up on."""
+"""How long a sampler may overrun the time left before it is given up."""
 DEVICE_TIMES = {
     "programming": "qpu_programming_time",
     "sampling": "qpu_sampling_time",
@@ -33,11 +33,11 @@ DEVICE_TIMES = {
     "run": "run_time",
     "charge": "charge_time",
 }
-"""Phases by the key, in microseconds, under which a D-Wave device or hybrid solver reports them."""
+"""Keys, by phase, of the times in microseconds that D-Wave devices and hybrid solvers report."""
 
 
 class Settings(Protocol):
-    """What a run needs to know of a solver."""
+    """The options of a solver that a run uses."""
 
     extra_keywords: ClassVar[tuple[str, ...]]
     simulated: ClassVar[bool]
@@ -49,7 +49,7 @@ class Settings(Protocol):
 
     @property
     def reads(self) -> int:
-        """Reads without a limit on seconds."""
+        """Number of reads without a time limit."""
         ...
 
     @property
@@ -59,17 +59,17 @@ class Settings(Protocol):
 
     @property
     def polish(self) -> bool:
-        """Whether a polish follows, and time is kept for it."""
+        """Whether a polish follows, for which time is reserved."""
         ...
 
     @property
     def keep_samples(self) -> int | None:
-        """How many of the lowest samples are kept whole."""
+        """How many of the lowest samples are kept in full."""
         ...
 
     @property
     def patience(self) -> float:
-        """Seconds after which a call without an answer is given up on, where no budget says so."""
+        """Seconds after which a call without answer is given up, if there is no time limit."""
         ...
 
     def sampler_for(self, block: BlockProblem) -> Any:
@@ -77,19 +77,19 @@ class Settings(Protocol):
         ...
 
     def defaults(self, seed: int, effort: float) -> dict[str, Any]:
-        """Keywords that are set unless the caller sets them; effort, in (0, 1], is the length of a read."""
+        """Default keywords, unless the caller sets them; effort, in (0, 1], is the length of a read."""
         ...
 
 
 def sample_block(solver: Settings, best: Incumbent, rng: np.random.Generator) -> Stop:
-    """Run a sampler on a block: the best sample after repair and polish, or the incumbent where none is better.
+    """Run a sampler on a block: the best sample after repair and polish, or the incumbent if none is better.
 
-    Loading libraries and kernels, `timings["load"]`, is part of `timings["build"]` and not of the budget.
+    The time to load libraries and kernels, `timings["load"]`, counts in `timings["build"]`, not in the budget.
 
     Raises
     ------
     InvalidInput    a keyword that the sampler does not have, or a sampler that cannot be made
-    SamplerFailed   the sampler raised, hung or gave back no samples before any other call of it had succeeded
+    SamplerFailed   the sampler raised, hung or returned no samples before any call of it had succeeded
     """
     from prunebench.kernels.local_search.polish import polish
 
@@ -111,16 +111,16 @@ def sample_block(solver: Settings, best: Incumbent, rng: np.random.Generator) ->
 
 
 class SamplerRun:
-    """One solve: tune, sample in batches, keep the times apart. A sampler that fails later on ends it with what it has.
+    """One solve: tunes, samples in batches, times the phases. If a sampler fails later, earlier samples are kept.
 
-    best, rng : of the solve;  keep_samples : how many of the lowest samples are kept whole
+    best, rng : of the solve;  keep_samples : how many of the lowest samples are kept in full
     """
 
     def __init__(self, best: Incumbent, rng: np.random.Generator, keep_samples: int | None) -> None:
         self._block, self._best, self._rng = best.block, best, rng
         self.details: dict[str, Any] = {}
         self.device: dict[str, float] = {}
-        """Seconds that a device reports about itself: programming, sampling, access; and queue, the rest of a call."""
+        """Seconds reported by a device (programming, sampling, access); and queue, the rest of a call."""
         self._tune, self._decode, self._sample = 0.0, 0.0, 0.0
         plain = encode(best.block)
         unit = swap_unit(plain, np.random.default_rng(rng.integers(2**63)))
@@ -128,15 +128,15 @@ class SamplerRun:
         self.pool = Pool(best, self._plain, unit, keep_samples)
 
     def tell(self) -> None:
-        """Write the best samples, the times and what was measured into the answer."""
+        """Write the best samples, times and measurements into the answer."""
         self._best.details |= self.details
         self._best.timings = {"tune": self._tune, "solve": self._sample, "decode": self._decode, **self.device}
         self.pool.tell()
 
     def go(self, solver: Settings, sampler: Any) -> Stop:
-        """Sample until the budget is used. -> why it stopped
+        """Sample until the budget is used up. -> why it stopped
 
-        sampler : with `sample`, `sample_cqm` or `sample_block`
+        sampler : has `sample`, `sample_cqm` or `sample_block`
         """
         if stop := self._best.stop():
             return stop
@@ -148,13 +148,13 @@ class SamplerRun:
             return self._batches((sampler, method, model), solver, seconds)
         except SamplerFailed as error:
             if not self.pool.reads:
-                # Nothing was sampled: the start is no answer of this sampler's.
+                # nothing was sampled, and the start is not an answer of this sampler
                 raise
             self.details["sampler_failure"] = str(error)
             return Stop(StopKind.FAILED, f"{error}; the best of {self.pool.reads} earlier reads is kept")
 
     def _batches(self, call: tuple[Any, str, Any], solver: Settings, seconds: float) -> Stop:
-        """Ask for reads until a limit is met. -> which one"""
+        """Request reads until a limit is met. -> which one"""
         best, budget = self._best, self._best.budget
         given = keywords_of(solver.keywords)
         limits = self._time_limit(call, given, seconds - best.seconds)
@@ -163,7 +163,7 @@ class SamplerRun:
             return Stop(StopKind.TIME, f"{best.time_limit().text} {words}")
         timed = seconds < math.inf
         if timed and not limits and budget.evaluations < math.inf and solver.simulated:
-            # a limit on reads ends the search first: it is then the same as without one on seconds
+            # if the limit on reads ends the search first, it is run as if without a time limit
             timed = not self._fits(call, solver, int(min(solver.reads, budget.evaluations)), seconds)
         effort, count = (SHORT, 1) if timed else (1.0, solver.reads)
         while True:
@@ -187,7 +187,7 @@ class SamplerRun:
                 count = int(min(BATCH_SECONDS, 0.5 * left, 4 * count * one) / one) or 1
 
     def _fits(self, call: tuple[Any, str, Any], solver: Settings, reads: int, seconds: float) -> bool:
-        """Whether so many reads take at most a quarter of the time left, by one short read that is not looked at."""
+        """Whether that many reads take at most a quarter of the time left, judged by one short, discarded read."""
         if reads < 1:
             return True
         sampler, method, model = call
@@ -199,7 +199,7 @@ class SamplerRun:
         return (now - before) / SHORT * reads <= LONGEST * (seconds - now)
 
     def _model(self, sampler: Any, encoding: str, seconds: float) -> tuple[Any, str]:
-        """The model to hand over and the method that takes it."""
+        """The model, and the sampler's method that takes it."""
         before = perf_counter()
         model: Any = self._block
         if hasattr(sampler, "sample_block") or not hasattr(sampler, "sample"):
@@ -212,7 +212,7 @@ class SamplerRun:
             from prunebench.kernels.local_search.descent import swap_descent
 
             end = self._best.seconds + TUNE_SHARE * (seconds - self._best.seconds)
-            # the scale of the penalty is read off a swap-local optimum; its mask is not kept
+            # a swap-local optimum gives the penalty's scale; its mask is discarded
             brief = Incumbent(self._block, Budget(seconds=0.25 * max(0.0, end - self._best.seconds)))
             good = swap_descent(self._block, self._block.incumbent, brief).mask
             found = tuned(self._plain, encoding, good, self._rng, lambda: end - self._best.seconds)
@@ -228,7 +228,7 @@ class SamplerRun:
 
     @staticmethod
     def _time_limit(call: tuple[Any, str, Any], given: Mapping[str, Any], left: float) -> dict[str, float] | None:
-        """The `time_limit` of a sampler that takes one: what is left, at least its minimum. None: that is too long."""
+        """The `time_limit` of samplers that take one: the time left, or their minimum if unlimited. None: too short."""
         sampler, method, model = call
         if method == "sample" or "time_limit" not in getattr(sampler, "parameters", {}):
             return {}
@@ -251,7 +251,7 @@ class SamplerRun:
         self._note(samples, after - before, simulated)
 
     def _note(self, samples: Any, wall: float, simulated: bool) -> None:
-        """Add up what a device says about its own time, in seconds; keep chain breaks and raw numbers."""
+        """Sum up the times a device reports, in seconds; keep chain breaks and raw numbers."""
         timing = samples.info.get("timing", {})
         raw = {key: float(value) for key, value in timing.items() if isinstance(value, (int, float, np.number))}
         if raw:
@@ -266,14 +266,14 @@ class SamplerRun:
             broken = float(np.average(samples.record.chain_break_fraction, weights=samples.record.num_occurrences))
             earlier = self.details.get("chain_break_fraction", 0.0)
             self.details["chain_break_fraction"] = earlier + (broken - earlier) / self.pool.batches
-        # without couplings there are no chains, and the strength is None
+        # without couplings there are no chains, and the chain strength is None
         strength = samples.info.get("embedding_context", {}).get("chain_strength")
         if strength is not None:
             self.details["chain_strength"] = float(strength) * self.pool.unit
 
 
 def load() -> None:
-    """Load dimod's and dwave-samplers' libraries and the compiled polish, before a clock starts."""
+    """Load dimod, dwave-samplers and the compiled polish before a clock starts."""
     from prunebench.kernels.local_search.polish import warm
 
     warm()
@@ -282,7 +282,7 @@ def load() -> None:
 
 @lru_cache(maxsize=1)
 def _warm_tuning() -> None:
-    """Load dimod's and dwave-samplers' libraries on a problem of two weights."""
+    """Load dimod and dwave-samplers on a problem of two weights."""
     from prunebench.core.quadratic import QuadraticForm
 
     form = QuadraticForm(hessian=np.eye(2), ridge=0.1, centre=np.ones(2))

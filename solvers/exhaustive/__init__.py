@@ -1,4 +1,4 @@
-"""Every feasible mask, enumerated."""
+"""Enumeration of all feasible masks."""
 
 from prunebench.solvers.exhaustive.solver import Exhaustive
 

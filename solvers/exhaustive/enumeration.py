@@ -1,15 +1,14 @@
-"""Compiled enumeration of all subsets of a given size, depth first, O(1) a subset.
+"""Compiled depth-first enumeration of all subsets of a given size, O(1) per subset.
 
-A subset is grown in rising order of its positions. What the chosen positions do to those after
-them is carried along (fields in mode select, a Schur complement in mode refit), and the last two
-positions are never chosen one by one: every pair is evaluated in closed form. No update is ever
-undone, so rounding does not add up over the subsets. (Chase sequences and revolving doors, Knuth
-7.2.1.3, touch all p fields at every subset.)
+Subsets grow by ascending positions. The effect of the chosen positions on later ones is updated at each
+level (fields in mode select, a Schur complement in mode refit). The last two positions are not chosen one
+by one: every pair is evaluated in closed form. No update is undone, so rounding does not accumulate over
+subsets. (Chase sequences and revolving doors, Knuth 7.2.1.3, update all p fields at every subset.)
 
-Levels may be confined to ranges: with groups in consecutive ranges and levels shared out among them,
-the same walk goes through the product of the groups' combinations.
+Levels can be confined to ranges. If groups are consecutive ranges and each level belongs to one, the same
+walk enumerates the product of the groups' combinations.
 
-State arrays live outside, so that a call can stop after a number of subsets and be continued.
+The state is kept in arrays outside, so that a call can stop after some subsets and be continued.
 """
 
 from dataclasses import dataclass
@@ -23,14 +22,14 @@ from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.kernels.compiled import compiled, copy
 
 ANY_ORDER = {"nnan", "nsz", "contract", "reassoc"}
-"""What the compiler may do where a minimum is only looked at: take numbers in any order, and for granted that none is
-NaN, so that vector instructions do it. What is below the bound is computed again without."""
+"""Freedoms for the compiler where a minimum is only searched for: any order, and no NaN, so that it vectorises.
+Values below the bound are recomputed without them."""
 
 
 class SelectEnumeration:
     """min over subsets R of size `chosen` of Σ_R linear + Σ_{i<j in R} couplings.
 
-    couplings : float64 (p, p), symmetric;  linear : float64 (p,);  ranges : of the levels, or none
+    couplings : float64 (p, p), symmetric;  linear : float64 (p,);  ranges : of the levels, or None
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class SelectEnumeration:
         self._fields[0] = linear
 
     def advance(self, subsets: int) -> "Walk":
-        """Go through at least `subsets` more, or to the end."""
+        """Enumerate at least `subsets` more, or up to the end."""
         at = self._walk
         if not at.finished:
             at.done += int(_advance_select(self._couplings, self._fields, at.place, subsets))
@@ -58,7 +57,7 @@ class RefitEnumeration:
     """min over subsets R of size `chosen` of sign · v_R' (matrix_RR)⁻¹ v_R.
 
     matrix : float64 (p, p), positive definite;  vector : float64 (p,);  sign : 1 or −1
-    ranges : of the levels, or none
+    ranges : of the levels, or None
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class RefitEnumeration:
         self._matrices[0], self._vectors[0] = matrix, vector
 
     def advance(self, subsets: int) -> "Walk":
-        """Go through at least `subsets` more, or to the end."""
+        """Enumerate at least `subsets` more, or up to the end."""
         at = self._walk
         if not at.finished:
             at.done += int(_advance_refit(self._matrices, self._vectors, self._sign, at.place, subsets))
@@ -85,9 +84,9 @@ class RefitEnumeration:
 
 
 class Ranges:
-    """Level d of a subset takes a position in low[d]:high[d] above the last one. int64 (chosen,)
+    """Level d of a subset takes a position in low[d]:high[d] above the previous one. int64 (chosen,)
 
-    sizes, counts : int64 (g,), the groups' consecutive ranges and how many positions each gives
+    sizes, counts : int64 (g,), of the groups' consecutive ranges, and how many positions each contributes
     """
 
     def __init__(self, sizes: IndexArray, counts: IndexArray) -> None:
@@ -100,23 +99,23 @@ class Ranges:
 
 @dataclass(frozen=True)
 class Collected:
-    """Which subsets a walk holds on to: those of a value below `limit`, the first `most` of them."""
+    """Which subsets a walk collects: the first `most` with a value below `limit`."""
 
     limit: float
     most: int
 
 
 class Place(NamedTuple):
-    """Where a walk stands, in arrays that the compiled loops change; `chosen` positions a subset, one level each.
+    """The state of a walk, in arrays that the compiled loops change; a subset has `chosen` positions, one per level.
 
-    level : int64 (1,)              the level at hand; −1: the walk is through
-    following : int64 (levels,)     the next position to be tried at each level but the last
+    level : int64 (1,)              the current level; −1: the walk is finished
+    following : int64 (levels,)     the next position to try at each level but the last
     subset : int64 (chosen,)        the positions chosen at the levels above
-    values : float64 (levels,)      the value of what is chosen above each level
-    best, best_subset : float64 (1,), int64 (chosen,)   the lowest value so far, and where
+    values : float64 (levels,)      the value of the positions chosen above each level
+    best, best_subset : float64 (1,), int64 (chosen,)   the lowest value so far, and its subset
     low, high : int64 (chosen,)     the range of each level
-    limit : float                   subsets of a value below it are collected
-    held : int64 (most, chosen)     the first of them;  found : int64 (1,), how many there are, held or not
+    limit : float                   subsets with a value below it are collected
+    held : int64 (most, chosen)     the first of these;  found : int64 (1,), how many there are, held or not
     """
 
     level: IndexArray
@@ -133,13 +132,13 @@ class Place(NamedTuple):
 
 
 class Walk:
-    """How far an enumeration has come.
+    """The progress of an enumeration.
 
-    chosen : the subsets' size;  ranges : of the levels;  singles : float64 (p,), the values of the
-    subsets of size one, which with size zero are settled here.
-    done : subsets gone through;  finished : whether those were all
+    chosen : size of the subsets;  ranges : of the levels;  singles : float64 (p,), the values of subsets of
+    size one; sizes zero and one are evaluated here
+    done : subsets enumerated;  finished : whether these are all
     lowest, best_subset : the best so far
-    collected : which subsets are held (int64 (most, chosen)); found : how many there are, held or not
+    collected : which subsets are held (int64 (most, chosen));  found : how many there are, held or not
     """
 
     def __init__(
@@ -168,7 +167,7 @@ class Walk:
 
     @property
     def finished(self) -> bool:
-        """Whether all subsets were gone through."""
+        """Whether all subsets were enumerated."""
         return bool(self.place.level[0] < 0)
 
     @property
@@ -178,7 +177,7 @@ class Walk:
 
     @property
     def best_subset(self) -> IndexArray:
-        """The subset of the lowest value so far."""
+        """The subset with the lowest value so far."""
         return self.place.best_subset
 
     @property
@@ -188,13 +187,13 @@ class Walk:
 
     @property
     def found(self) -> int:
-        """How many subsets were collected, or would have been if there were room."""
+        """How many subsets were collected, or would have been with enough space."""
         return int(self.place.found[0])
 
 
 @compiled(inner=True)
 def consider(place: Place, value: float, b: int) -> None:
-    """Take the subset that ends with position b, if it is the best, and hold on to it, if it is to be collected."""
+    """Update the best subset, and the collected ones, by the subset that ends with position b."""
     subset, found, last = place.subset, place.found, place.subset.size - 1
     if value < place.best[0]:
         place.best[0] = value
@@ -217,9 +216,9 @@ def _lowest_partner(fields: FloatArray, row: FloatArray, start: int, stop: int) 
 
 @compiled()
 def _advance_select(couplings: FloatArray, fields: FloatArray, place: Place, subsets: int) -> int:
-    """Go on for `subsets` or a few more. Returns how many.
+    """Continue for `subsets` or a few more. Returns how many.
 
-    fields (levels, p) : what each position adds beside what is chosen above the level
+    fields (levels, p) : each position's contribution given the positions chosen above the level
     """
     following, subset, values, low, high = place.following, place.subset, place.values, place.low, place.high
     size, chosen = couplings.shape[0], subset.size
@@ -262,9 +261,9 @@ def _best_partner(matrix: FloatArray, vector: FloatArray, a: int, start: int, st
 
 @compiled()
 def _advance_refit(matrices: FloatArray, vectors: FloatArray, sign: float, place: Place, subsets: int) -> int:
-    """Go on for `subsets` or a few more. Returns how many.
+    """Continue for `subsets` or a few more. Returns how many.
 
-    matrices (levels, p, p), vectors (levels, p) : the Schur complements beside what is chosen above each level
+    matrices (levels, p, p), vectors (levels, p) : Schur complements after the positions chosen above each level
     """
     following, subset, values, low, high = place.following, place.subset, place.values, place.low, place.high
     chosen = subset.size

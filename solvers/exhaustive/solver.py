@@ -1,4 +1,4 @@
-"""Go through all C(p, keep) masks: the proof against which other solvers are measured.
+"""Enumerate all C(p, keep) masks: the proof against which other solvers are measured.
 
 Enumeration of combinations: Knuth, The Art of Computer Programming 4A, §7.2.1.3 (lexicographic
 order, the last two positions in closed form).
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     _Made = tuple[SelectEnumeration | RefitEnumeration, Doubt]
 
 MASK_LIMIT = {"select": 500_000_000, "refit": 200_000_000}
-"""Masks that are gone through in a few seconds."""
+"""Most masks, by mode; these are enumerated in a few seconds."""
 CHUNK = 5_000_000
 """Masks between two looks at the clock: less than a tenth of a second."""
 MOST_CANDIDATES = 4096
-"""Masks that rounding leaves in doubt and that are looked at one by one, at some tenth of a millisecond each."""
+"""Most masks that are bounded one by one because of rounding, at some tenth of a millisecond each."""
 
 
 @register
@@ -38,10 +38,10 @@ MOST_CANDIDATES = 4096
 class Exhaustive(Solver):
     """Evaluate every feasible mask: all with `keep` ones, or the product of a quota's combinations.
 
-    Solves both modes exactly; time grows as C(p, keep), O(1) a mask. Where fewer weights are pruned
-    than kept the pruned sets are enumerated. The lower bound is the best value less what rounding can
-    have hidden; where that is too much, the masks that it leaves in doubt are bounded one by one. If
-    there are too many of them, or each is in doubt itself, the answer is "feasible" and says so.
+    Solves both modes exactly; time grows as C(p, keep), O(1) per mask. If fewer weights are pruned than
+    kept, the pruned sets are enumerated. The lower bound is the best value minus a bound on rounding; if that
+    is too weak, the masks that may be better are bounded one by one. If there are too many of them, or
+    rounding still leaves a gap, the answer is "feasible" and says so.
     """
 
     name = "exhaustive"
@@ -51,7 +51,7 @@ class Exhaustive(Solver):
     reference = "Knuth, The Art of Computer Programming 4A, 7.2.1.3"
 
     def refuses(self, block: BlockProblem) -> str:
-        """More weights or masks than can be gone through."""
+        """More weights or masks than can be enumerated."""
         if self.max_size is not None and block.p > self.max_size:
             return f"it takes at most {self.max_size} weights; choose a smaller block or solver 'swap'"
         count, limit = block.mask_count, MASK_LIMIT[block.mode]
@@ -67,19 +67,19 @@ class Exhaustive(Solver):
         return _Run(best).search()
 
     def settle(self, best: Incumbent) -> Stop:
-        """The one mask is gone through like any other."""
+        """Enumerate the only mask like any other."""
         return _Run(best).search()
 
 
 class _Run:
-    """One solve: the walk over all masks, then over those that rounding leaves in doubt."""
+    """One solve: enumerates all masks, then bounds those that may be better because of rounding."""
 
     def __init__(self, best: Incumbent) -> None:
         self.best, self.block, self.done = best, best.block, 0
         best.bound(self.block.form.lower_bound())
 
     def search(self) -> Stop:
-        """Run to the end or to the budget's, or to Ctrl-C."""
+        """Run to the end, or until the budget or Ctrl-C stops it."""
         total = self.block.mask_count
         try:
             stop = self._walk()
@@ -92,7 +92,7 @@ class _Run:
         return Stop.finished(through if proved else f"{through}, but {stop.text}")
 
     def _walk(self) -> Stop:
-        """Go through all masks. -> what is in the way of a proof, if anything"""
+        """Enumerate all masks. -> why there is no proof yet, if there is none"""
         walk = _Enumeration(self.block)
         if not walk.doubt.ready and self.block.mask_count <= MOST_CANDIDATES:
             return self._one_by_one(_all_masks(self.block))
@@ -112,7 +112,7 @@ class _Run:
         return self._one_by_one(masks)
 
     def _one_by_one(self, masks: Iterable[BoolArray]) -> Stop:
-        """Bound the masks that rounding leaves in doubt each by itself."""
+        """Bound each of these masks by itself."""
         least, before = self.best.objective, self.done
         for number, mask in enumerate(masks, 1):
             self._offer(mask)
@@ -130,7 +130,7 @@ class _Run:
 
 
 def _in_doubt(limit: float, best: Incumbent) -> list[BoolArray] | None:
-    """The masks whose computed value is below `limit`; None if there are too many, or no time to find them."""
+    """The masks with a computed value below `limit`; None if there are too many, or no time to find them."""
     from prunebench.solvers.exhaustive.enumeration import Collected
 
     if not math.isfinite(limit):
@@ -145,9 +145,9 @@ def _in_doubt(limit: float, best: Incumbent) -> list[BoolArray] | None:
 
 
 class _Enumeration:
-    """The walk over the kept sets, or over the pruned sets where those are smaller.
+    """The enumeration of the kept sets, or of the pruned sets if those are smaller.
 
-    `doubt` says what a set's value in the enumeration's units proves of its mask's cost.
+    `doubt` turns a value in the enumeration's units into a bound on the mask's cost.
     """
 
     def __init__(self, block: BlockProblem, collected: "Collected | None" = None) -> None:
@@ -158,13 +158,13 @@ class _Enumeration:
         try:
             self._walk, self.doubt = make(block, self._kept, self._order, collected)
         except np.linalg.LinAlgError:
-            # the Hessian has no inverse in floating point; the kept sets need none
+            # the Hessian has no inverse in floating point, which only the pruned sets need
             self._kept = True
             self._walk, self.doubt = make(block, self._kept, self._order, collected)
 
     def advance(self, masks: int) -> tuple[BoolArray, float, int, bool]:
-        """Go on for at least `masks`. -> best mask, its value in the enumeration's units, masks gone through,
-        whether those were all
+        """Enumerate at least `masks` more. -> best mask, its value in the enumeration's units, masks enumerated,
+        whether these were all
         """
         try:
             at = self._walk.advance(masks)
@@ -174,7 +174,7 @@ class _Enumeration:
 
     @property
     def found(self) -> int:
-        """How many sets were collected, or would have been if there were room."""
+        """How many sets were collected, or would have been with enough space."""
         return self._walk.advance(0).found
 
     def collected(self) -> list[BoolArray]:
@@ -209,7 +209,7 @@ def _refit(block: BlockProblem, kept: bool, order: IndexArray, collected: "Colle
     if kept:
         sign, doubt = -1.0, kept_doubt(block, scale)
     else:
-        # dropping the set R from the full refit costs w_R' (P_RR)⁻¹ w_R / 2 with P the inverse of the matrix
+        # removing the set R from the full refit costs w_R' (P_RR)⁻¹ w_R / 2, P being the inverse of the matrix
         inverse = np.asarray(np.linalg.inv(matrix), dtype=np.float64)
         if not (inverse.diagonal() > 0.0).all():
             raise np.linalg.LinAlgError("the inverse of the Hessian has no digits left")
@@ -229,7 +229,7 @@ def _all_masks(block: BlockProblem) -> Iterator[BoolArray]:
 
 
 def _levels(block: BlockProblem, kept: bool) -> "tuple[int, Ranges | None]":
-    """How many positions are chosen, and with a quota where each of them may lie."""
+    """How many positions are chosen, and with a quota the range of each level."""
     from prunebench.solvers.exhaustive.enumeration import Ranges
 
     keeping = block.keeping
@@ -238,7 +238,7 @@ def _levels(block: BlockProblem, kept: bool) -> "tuple[int, Ranges | None]":
 
 
 def _rounded(count: int) -> str:
-    """A count to three digits, also where it is too large for a float."""
+    """A count to three digits, even if too large for a float."""
     return f"{count:.3g}" if count < 10**300 else f"about 1e{round(count.bit_length() * math.log10(2.0))}"
 
 
@@ -247,7 +247,7 @@ def _scaled(block: BlockProblem) -> tuple[FloatArray, FloatArray, FloatArray]:
     form = block.form
     matrix = form.gram(np.arange(block.p))
     if not block.keep:
-        # nothing is refitted, so that neither curvature nor ridge need be there: such weights have no scale
+        # keep is 0: nothing is refitted, so curvature and ridge may be zero, and such weights have no scale
         matrix[np.diag_indices(block.p)] = np.where(matrix.diagonal() > 0.0, matrix.diagonal(), 1.0)
     scale = 1.0 / np.sqrt(matrix.diagonal())
     return matrix * scale[:, None] * scale, scale * (form.linear - form.product(form.centre)), scale

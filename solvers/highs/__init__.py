@@ -1,4 +1,4 @@
-"""Mixed-integer programs for HiGHS, with a proven bound."""
+"""Mixed-integer linear programs solved by HiGHS, with a proven bound."""
 
 from prunebench.solvers.highs.solver import HiGHS
 

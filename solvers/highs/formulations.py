@@ -1,9 +1,9 @@
-"""The block as mixed-integer linear programs for HiGHS; column j < p is 1 where weight j is kept.
+"""The block as mixed-integer linear programs for HiGHS; column j < p is 1 if weight j is kept.
 
-The count is one row, a quota one row a group; what else is derived from the count of all weights
-(the plane, the shift, the room below the incumbent) holds for a quota too, whose masks are among
-those of the count. Each formulation has a model, says which rows a solution violates, and how far
-the objective of its relaxation may be wrong because rows and integers hold only to a tolerance.
+The count is one row, a quota one row per group. All else that is derived from the total count (the plane,
+the shift, the room below the incumbent) also holds with a quota, whose masks have that count too. Each
+formulation has a model, lists rows that a solution violates, and bounds the error of its relaxation's
+objective, as rows and integers hold only up to a tolerance.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from prunebench.solvers.highs.model import Model, Rows
 
 
 class Formulation(Protocol):
-    """A model whose optimum, plus `offset`, bounds the program's from below; tight once nothing is violated."""
+    """A model whose optimum plus `offset` is a lower bound on the program, exact once no row is violated."""
 
     model: Model
     offset: float
@@ -26,15 +26,15 @@ class Formulation(Protocol):
 
     @property
     def slack(self) -> float:
-        """How far HiGHS' dual bound may be above the optimum."""
+        """How far HiGHS' dual bound may exceed the optimum."""
         ...
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
-        """Rows that cut off a point whose curved parts are too low; `every` tangent there, even if it holds."""
+        """Rows that cut off a point whose curved parts are too low; with `every`, all tangents at the point."""
         ...
 
     def point_of(self, mask: BoolArray) -> FloatArray:
-        """All columns of a mask, for warm starts and for tangents that make it exact."""
+        """All columns for a mask, for warm starts and for tangents that are exact there."""
         ...
 
 
@@ -43,7 +43,7 @@ class Pairs:
 
     Fortet 1960, McCormick 1976; Adams, Sherali: A tight linearization and an algorithm for zero-one
     quadratic programming problems, Management Science 32 (1986), for the strengthening. `plain`
-    leaves the strengthening out: the textbook model, kept as the yardstick.
+    omits the strengthening: the textbook model, kept for comparison.
     """
 
     curved = False
@@ -84,7 +84,7 @@ class Pairs:
 
     @property
     def slack(self) -> float:
-        """What the arrays were rounded by and what HiGHS' tolerances allow."""
+        """Covers the rounding of the arrays and HiGHS' tolerances."""
         return self._lost + self.model.slack(self._multipliers)
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
@@ -100,8 +100,8 @@ class Pairs:
 class Residuals:
     """Select: columns r = √λ v'x for the eigenvectors of the shifted curvature, and s >= tangents of r².
 
-    Without a shift this is the residual A diag(w̄) x of the pruned weights; the diagonal `shift`
-    (QCR) raises the relaxation's bound and the rank.
+    Without a shift r is the residual A diag(w̄) x of the pruned weights. The diagonal `shift` (QCR) raises
+    the relaxation's bound, and the rank.
     """
 
     curved = True
@@ -112,14 +112,14 @@ class Residuals:
         p = program.linear.size
         matrix = np.array(program.quadratic)
         matrix[np.diag_indices(p)] += shift
-        # on the plane of the count a multiple of 11' is a constant: it makes the matrix definite everywhere
+        # on the count's plane any multiple of 11' is constant; adding one makes the matrix definite everywhere
         centre = np.eye(p) - 1.0 / p
         image = matrix @ np.full(p, program.count / p)
         flat = centre @ matrix @ centre
         values, vectors = np.linalg.eigh(0.5 * (flat + flat.T))
         held = values > 1e-9 * max(float(values[-1]), 1e-300)
         self.rays = (vectors[:, held] * np.sqrt(values[held])).T
-        # the count's plane is left by at most √p, and the eigenvectors give the matrix back to rounding
+        # points leave the count's plane by at most √p, and the eigenvectors reproduce the matrix up to rounding
         lost = (float(np.abs(values[~held]).sum()) + 8.0 * p * HALF_ULP * float(np.linalg.norm(matrix))) * p
         lost += _summing(program) + 8.0 * p * HALF_ULP * float(np.abs(shift).sum())
         rank = int(held.sum())
@@ -127,7 +127,7 @@ class Residuals:
         linear = program.linear - 0.5 * shift + centre @ image
         self.offset = float(linear.sum()) + 0.5 * float(base @ image) - float(base @ (centre @ image))
         self._lost, self.p, self.rank = lost, p, rank
-        # nothing better than the incumbent has a larger residual: the linear part is at least its smallest terms
+        # nothing better than the incumbent has a larger residual, as the linear part is at least its smallest terms
         least = float(np.sort(linear)[: program.count].sum()) + self.offset - float(linear.sum())
         largest = float(np.sqrt(max(2.0 * (upper - least), 0.0))) * 1.001 + 1e-3
         reach = np.minimum(np.abs(self.rays).sum(axis=1), largest)
@@ -147,11 +147,11 @@ class Residuals:
 
     @property
     def slack(self) -> float:
-        """What the arrays were rounded by and what HiGHS' tolerances allow."""
+        """Covers the rounding of the arrays and HiGHS' tolerances."""
         return self._lost + self.model.slack(self._multipliers)
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
-        """Tangents of r² where s lies below the square."""
+        """Tangents of r² where s is below the square."""
         r, s = point[self.p : self.p + self.rank], point[self.p + self.rank :]
         rows = Rows()
         for k in np.flatnonzero(every | (s < r * r - 1e-7 * (1.0 + r * r))):
@@ -167,15 +167,16 @@ class Residuals:
 
 @dataclass(frozen=True, eq=False)
 class Ellipsoid:
-    """A refit program scaled so that the split is 1, and where every mask's weights lie that is no worse than the best.
+    """A refit program with split scaled to 1, and an ellipsoid with the weights of all masks not worse than the best.
 
-    matrix K (p, p), linear h (p,), sizes (2, p) : f = ½y'(K + 1)y − h'y, entries off by `accuracy` of their sizes
-    free (p,), lowest : the unconstrained minimum as computed
-    room : how far above the true minimum the best mask can be;  limit (p,) : no entry of such a y is larger
-    doubt : what K and h being off changes at most within the limits
+    matrix : K (p, p), linear : h (p,);  f = ½y'(K + 1)y − h'y
+    sizes : (2, p), entries have errors up to `accuracy` times their size
+    free : (p,), the computed unconstrained minimiser;  lowest : its value
+    room : bound on the best mask's value minus the true minimum;  limit : (p,), bound on |y| for such masks
+    doubt : bound on the change of f by the errors of K and h within the limits
 
     With K proved positive semidefinite, the true minimum is within ‖residual‖ of `free`, and half the squared
-    distance from it is at most what f rises.
+    distance from it is at most the increase of f.
     """
 
     matrix: FloatArray
@@ -208,9 +209,9 @@ class Ellipsoid:
         lowest = 0.5 * float(free @ (whole @ free)) - float(linear @ free)
         below = off**2 + accuracy * (along**2 + float(free @ free) + float(sizes[1] @ np.abs(free)))
         room = max(upper - lowest, 0.0) * 1.001 + 1e-6 + 1e-12 * abs(lowest) + 2.0 * (below + program.rounding)
-        # `free` is off the minimum, so f falls a little on the way from it
+        # `free` is not exactly the minimiser, so f can first fall a little from there
         room += 2.0 * off * np.sqrt(2.0 * room)
-        # the inverse's diagonal is at most 1, and at most the computed one where that is proved good
+        # the inverse's diagonal is at most 1, and at most the computed one plus its proved error
         gap = np.abs(np.eye(p) - whole @ inverse)
         gap += accuracy * (sizes[0][:, None] * (sizes[0] @ np.abs(inverse)) + np.abs(inverse))
         spread = np.minimum(1.0, np.maximum(inverse.diagonal(), 0.0) + float(np.linalg.norm(gap)))
@@ -223,8 +224,8 @@ class Ellipsoid:
 class Perspective:
     """Refit: weights, tangents of w²/m for the split's share Δ, and of r² for the rest, |w| <= limit·m.
 
-    The residuals r are taken from the unconstrained optimum, where the objective is small: scaled by
-    the incumbent's distance from there, HiGHS' absolute tolerances mean something.
+    The residuals r are taken from the unconstrained optimum, where the objective is small. Scaled by the
+    incumbent's distance from there, HiGHS' absolute tolerances are meaningful.
 
     Günlük, Linderoth: Perspective reformulations of mixed integer nonlinear programs with indicator
     variables, Math. Programming 124 (2010), eq. (6).
@@ -243,7 +244,7 @@ class Perspective:
         held = values > 1e-9 * max(float(values[-1]), 1e-300)
         self.rays = (vectors[:, held] * np.sqrt(values[held])).T
         self.matrix, self.p, self.rank = matrix, p, int(held.sum())
-        # f = lowest + slope at `free`, which is not quite zero, + ½‖y − free‖² + ½ (y − free)'K(y − free)
+        # f = lowest + slope at `free`, which is nearly zero, + ½‖y − free‖² + ½ (y − free)'K(y − free)
         self.offset = 0.5 * float(self.free @ self.free) + lowest
         slope = np.abs(matrix @ self.free + self.free - self.linear)
         reach = np.full(self.rank, np.sqrt(2.0 * room) + 1e-3)
@@ -253,7 +254,7 @@ class Perspective:
         slopes = np.abs(self.free) + self.limit + np.sqrt(2.0 * room) * np.sqrt((self.rays**2).sum(axis=0))
         self._multipliers = p + self.rank + float(np.sqrt(2.0 * room * self.rank))
         self._multipliers += float(slopes.sum() + slopes @ self.limit)
-        # half the squared distance from the minimum is at most the room, and so is it from `free`, four times over
+        # half the squared distance from the minimum is at most the room; from `free`, at most four times that
         lost = float(np.abs(values[~held]).sum()) + 8.0 * p * HALF_ULP * float(np.linalg.norm(matrix))
         self._lost = 4.0 * lost * room + held_in.doubt + float(slope @ (self.limit + np.abs(self.free)))
         self.model = Model(cost, low, high, p, threads)
@@ -269,11 +270,11 @@ class Perspective:
 
     @property
     def slack(self) -> float:
-        """What the arrays were rounded by and what HiGHS' tolerances allow."""
+        """Covers the rounding of the arrays and HiGHS' tolerances."""
         return self._lost + self.model.slack(self._multipliers)
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
-        """Tangents of w²/m and of r² where their columns lie below them."""
+        """Tangents of w²/m and r² where their columns are too low."""
         p = self.p
         m, y, t = point[:p], point[p : 2 * p], point[2 * p : 3 * p]
         r, s = point[3 * p : 3 * p + self.rank], point[3 * p + self.rank :]
@@ -294,7 +295,7 @@ class Perspective:
 
 
 class MaskCuts:
-    """Refit: one column η above cuts in the mask alone, η >= −½v'Kv − Σ ½ρᵢ² mᵢ with v the weights of a mask.
+    """Refit: a column η above cuts in the mask alone, η >= −½v'Kv − Σ ½ρᵢ² mᵢ with v the weights of a mask.
 
     Bertsimas, Van Parys: Sparse high-dimensional regression: exact scalable algorithms and phase
     transitions, Annals of Statistics 48 (2020), §3, with the diagonal split in place of the ridge.
@@ -312,7 +313,7 @@ class MaskCuts:
         self._sizes = np.stack((program.reach * root, program.height * root))
         self._keep, self._accuracy = program.keep, program.relative + HALF_ULP * (4 * p + 32)
         free = np.asarray(np.linalg.solve(self.matrix + np.eye(p), self.linear), dtype=np.float64)
-        # below every value, however `free` was rounded: −½‖h − Ky‖² − ½y'Ky at any y
+        # below every value, whatever the rounding of `free`: −½‖h − Ky‖² − ½y'Ky at any y
         rho = self.linear - self.matrix @ free
         lowest = -0.5 * float(free @ (self.linear - rho)) - 0.5 * float(rho @ rho)
         lowest -= float(refit_doubts(self._sizes, p, self._accuracy, free[None, :], rho[None, :])[0]) + 1e-9
@@ -327,11 +328,11 @@ class MaskCuts:
 
     @property
     def slack(self) -> float:
-        """What HiGHS' tolerances allow; what the arrays were rounded by is in the cuts."""
+        """Covers HiGHS' tolerances; the cuts themselves cover the rounding of the arrays."""
         return self.model.slack(self._multipliers)
 
     def violated(self, point: FloatArray, every: bool = False) -> Rows:
-        """The cut of the weights that answer the point's m, fractional or not."""
+        """The cut for the optimal weights at the point's m, fractional or not."""
         m = np.clip(point[: self.p], 0.0, 1.0)
         held = m > 1e-6
         y = np.zeros(self.p)
@@ -353,9 +354,9 @@ class MaskCuts:
 
 
 def refit_doubts(sizes: FloatArray, keep: int, accuracy: float, points: FloatArray, rho: FloatArray) -> FloatArray:
-    """How far −½y'Ky − ½ Σ ρᵢ² mᵢ may be off at weights y, for any mask of `keep` ones. (k, p), (k, p) -> (k,)
+    """Error bound of −½y'Ky − ½ Σ ρᵢ² mᵢ at weights y, for any mask of `keep` ones. (k, p), (k, p) -> (k,)
 
-    sizes (2, p) : with |K_ij| off by at most accuracy·sizes₀ᵢ·sizes₀ⱼ and |hᵢ| by accuracy·sizes₁ᵢ
+    sizes (2, p) : errors are at most accuracy·sizes₀ᵢ·sizes₀ⱼ for K_ij and accuracy·sizes₁ᵢ for hᵢ
     """
     along = np.abs(points) @ sizes[0]
     moved = accuracy * (sizes[0] * along[:, None] + sizes[1])
@@ -365,13 +366,13 @@ def refit_doubts(sizes: FloatArray, keep: int, accuracy: float, points: FloatArr
 
 
 def _summing(program: SelectProgram) -> float:
-    """What adding up a select program's terms can round, for any mask."""
+    """Bound on the rounding of summing a select program's terms, for any mask."""
     size = float(np.abs(program.quadratic).sum() + np.abs(program.linear).sum())
     return 8.0 * HALF_ULP * (program.linear.size + 8) * size
 
 
 def add_count(rows: Rows, p: int, keep: int, quota: Quota | None) -> None:
-    """Σm = keep, or the count of every group."""
+    """Add Σm = keep, or every group's count."""
     for members, count in _groups(p, keep, quota):
         rows.add(members, np.ones(len(members)), count, count)
 
@@ -383,7 +384,7 @@ def _groups(p: int, keep: int, quota: Quota | None) -> list[tuple[list[int], int
 
 
 def refitted(matrix: FloatArray, linear: FloatArray, mask: BoolArray) -> FloatArray:
-    """argmin ½ y'(matrix + 1)y − linear'y with y zero off the mask."""
+    """argmin ½ y'(matrix + 1)y − linear'y subject to y = 0 off the mask."""
     kept = np.flatnonzero(mask)
     y = np.zeros(linear.size)
     y[kept] = np.linalg.solve(matrix[np.ix_(kept, kept)] + np.eye(kept.size), linear[kept])

@@ -1,7 +1,7 @@
-"""One HiGHS model built from arrays, run in a thread so that Ctrl-C and time limits reach it.
+"""A HiGHS model built from arrays, run in a thread so that Ctrl-C and time limits reach it.
 
-HiGHS refuses a Hessian beside integer columns, so every formulation here is linear and its curved
-rows are tangents, added where a solution violates them. highspy is imported when a model is made.
+HiGHS accepts no Hessian together with integer columns, so every formulation here is linear, with tangents
+for curved rows, added where a solution violates them. highspy is imported when a model is made.
 """
 
 import threading
@@ -15,22 +15,22 @@ from prunebench.core.arrays import FloatArray
 from prunebench.core.stop import Stop, StopCheck, StopKind, never
 
 FEASIBILITY = 1e-10
-"""Row and integrality tolerance handed to HiGHS; bounds are lowered by what this allows (`Model.slack`)."""
+"""Row and integrality tolerance for HiGHS; `Model.slack` lowers bounds by its effect."""
 SAFETY = 4.0
-"""Rows and integers hold to a tolerance; to first order the optimum moves by that times the rows' multipliers."""
+"""Safety factor on the first-order effect of tolerances on the optimum: tolerance times the rows' multipliers."""
 NEGLIGIBLE = 1e-9
-"""HiGHS drops entries of a row below this, its default: they are dropped here so that no solution is lost."""
+"""HiGHS drops row entries below its default of this; they are dropped here first, so that no solution is lost."""
 HALF_ULP = 0.5 * float(np.finfo(np.float64).eps)
-"""Half a unit in the last place of 1.0: the most that one operation in float64 rounds, relative to its result."""
+"""Unit roundoff of float64: the largest relative error of one operation."""
 
 
 @dataclass
 class Outcome:
-    """What a run found.
+    """The result of a run.
 
     bound : HiGHS' dual bound;  points : improving integer solutions;  finished : solved to the end
-    infeasible : HiGHS says that the model has no solution;  failed : the run ended in an error
-    words : HiGHS' own for its status
+    infeasible : HiGHS reports that the model has no solution;  failed : the run ended in an error
+    words : HiGHS' text for its status
     """
 
     bound: float
@@ -43,17 +43,17 @@ class Outcome:
 
 
 TOLERANCES = Stop.finished("HiGHS' tolerances leave this gap")
-"""Why a search ended whose gap is within what HiGHS tolerates."""
+"""The stop of a search whose gap is within HiGHS' tolerances."""
 
 
 def stopped(outcome: Outcome) -> Stop:
-    """The stop that a run is which HiGHS did not finish."""
+    """The stop for a run that HiGHS did not finish."""
     return Stop(StopKind.FAILED, f"HiGHS stopped: {outcome.words}")
 
 
 @dataclass
 class Rows:
-    """Sparse rows lower <= Σ value·column <= upper, collected one by one."""
+    """Sparse rows lower <= Σ value·column <= upper, added one by one."""
 
     starts: list[int] = field(default_factory=list)
     columns: list[int] = field(default_factory=list)
@@ -62,7 +62,7 @@ class Rows:
     upper: list[float] = field(default_factory=list)
 
     def add(self, columns: Any, values: Any, lower: float = -np.inf, upper: float = np.inf) -> None:
-        """One row."""
+        """Add one row."""
         self.starts.append(len(self.columns))
         self.columns.extend(np.asarray(columns, dtype=np.int64).tolist())
         self.values.extend(np.asarray(values, dtype=np.float64).tolist())
@@ -73,7 +73,7 @@ class Rows:
 class Model:
     """Columns with costs and bounds, some of them binary; rows may be added between runs.
 
-    tolerance : to which every row holds in double precision: FEASIBILITY, or more where a row's terms are large
+    tolerance : to which every row holds in double precision: FEASIBILITY, or more if a row has large terms
     """
 
     def __init__(self, cost: FloatArray, lower: FloatArray, upper: FloatArray, binary: int, threads: int) -> None:
@@ -81,10 +81,10 @@ class Model:
 
         self._highspy = highspy
         self.binary, self.tolerance = binary, FEASIBILITY
-        # a magnitude that no solution's column exceeds
+        # a bound on the magnitude of each column in any solution
         self._reach = np.maximum(np.abs(lower), np.abs(upper))
         self._lost = HALF_ULP * cost.size * float(np.abs(cost) @ self._reach)
-        # a relaxation's value is a bound to HiGHS where no reduced cost is wrong by more than the tolerance
+        # HiGHS accepts a relaxation's value as a bound if reduced costs are wrong by at most the tolerance
         self._lost += FEASIBILITY * float((upper - lower).sum())
         self.highs: Any = highspy.Highs()  # type: ignore[no-untyped-call]  # highspy's stubs are partial
         self.set_options((
@@ -106,20 +106,20 @@ class Model:
         self._taken = self.highs.passModel(lp) != highspy.HighsStatus.kError
         self._integral = False
         states = highspy.HighsModelStatus
-        # after an error the dual bound reads 0, which nobody proved
+        # after an error the dual bound reads 0, which is not proved
         self._bounding = (
             states.kOptimal, states.kInterrupt, states.kTimeLimit, states.kIterationLimit, states.kSolutionLimit,
         )  # fmt: skip
 
     def set_options(self, options: Iterable[tuple[str, bool | float]]) -> None:
-        """HiGHS' options by name."""
+        """Set HiGHS options by name."""
         for name, value in options:
             self.highs.setOptionValue(name, value)
 
     def add(self, rows: Rows) -> None:
-        """Append rows, each wide enough that what double precision does to it excludes no solution.
+        """Append rows, each widened so that double precision excludes no solution.
 
-        A row that HiGHS does not take is missing: that makes the bound worse, not wrong.
+        If HiGHS rejects a row it is missing, which makes the bound weaker, not wrong.
         """
         if not rows.starts:
             return
@@ -130,7 +130,7 @@ class Model:
         lost = np.add.reduceat(np.where(small, sizes, 0.0), starts)
         summing = HALF_ULP * np.diff(starts, append=values.size) * np.add.reduceat(sizes, starts)
         self.tolerance = max(self.tolerance, float(summing.max()))
-        # what is below HiGHS' own tolerance is part of it
+        # rounding below HiGHS' own tolerance is covered by it
         lost += np.where(summing > FEASIBILITY, summing, 0.0)
         self.highs.addRows(
             starts.size, np.array(rows.lower) - lost, np.array(rows.upper) + lost, values.size,
@@ -138,11 +138,11 @@ class Model:
         )  # fmt: skip
 
     def slack(self, multipliers: float) -> float:
-        """How far HiGHS' dual bound may be above the true optimum; multipliers : the sum of the rows', or more."""
+        """How far HiGHS' dual bound may exceed the true optimum. multipliers : bound on the sum of the rows'"""
         return SAFETY * self.tolerance * multipliers + self._lost
 
     def relax(self, seconds: float) -> FloatArray | None:
-        """The optimum with the binaries continuous; None if it was not reached."""
+        """The optimum with continuous binaries; None if it was not reached."""
         self._set_integrality(False)
         outcome = self._run(seconds, never, lambda _: None)
         return np.array(self.highs.getSolution().col_value) if outcome.finished else None
@@ -154,7 +154,7 @@ class Model:
         stop: StopCheck,
         watch: Callable[[float], None],
     ) -> Outcome:
-        """Branch and cut from `start`; `watch` sees the dual bound as it rises, `stop` ends the run early."""
+        """Branch and cut from `start`. `watch` gets the dual bound as it rises; `stop` can end the run early."""
         self._set_integrality(True)
         if start is not None:
             solution = self._highspy.HighsSolution()
@@ -199,7 +199,7 @@ class Model:
         try:
             while worker.is_alive():
                 worker.join(0.05)
-                # here and not in HiGHS' thread, which no exception may leave
+                # here rather than in HiGHS' thread, which must not raise exceptions
                 while seen:
                     watch(seen.pop(0))
         except BaseException:

@@ -1,12 +1,12 @@
-"""A select program proved by HiGHS in parts: is there a mask whose tangents all lie below the incumbent?
+"""Proving a select program by HiGHS in parts: does any mask have all its tangents below the incumbent?
 
-A part fixes some variables. Its model has binaries only: the count, and one row for each of some
+A part fixes some variables. Its model has binaries only, with the count and one row for each of some
 tangents of the convexified objective (Duran, Grossmann: An outer-approximation algorithm for a class
-of mixed-integer nonlinear programs, Math. Programming 36, 1986), all of them to lie below the
-incumbent's value. Every row holds for every better mask, so when HiGHS finds no point there is no
-better mask in the part, whatever the choice of the tangents. They are taken where few do: at the
-optima of relaxations in a small tree, until that tree closes. A part whose tree does not close is
-split at the variable on which the tree branched, and probing fixes what it can in both halves.
+of mixed-integer nonlinear programs, Math. Programming 36, 1986), each to be below the incumbent's
+value. Every better mask satisfies all rows, so if HiGHS finds no point, the part has no better mask,
+whatever tangents were chosen. To need few of them, they are taken at the optima of relaxations in a
+small tree, until that tree closes. A part whose tree does not close is split at the variable on which
+the tree branched, and probing fixes what it can in both halves.
 """
 
 import heapq
@@ -29,17 +29,17 @@ from prunebench.solvers.highs.probing import Reduced, probe
 from prunebench.solvers.highs.proof import ROOT, End, Trail
 
 NODES_OF_THE_WHOLE = 400
-"""Nodes of a tree whose tangents one model of the whole block takes."""
+"""Most nodes in a tree whose tangents form one model of the whole block."""
 NODES_OF_A_PART = 16
-"""How large a tree may be whose tangents one model takes: HiGHS' time grows faster than their number."""
+"""Most nodes in a tree whose tangents form a part's model: HiGHS' time grows faster than their number."""
 PROMISE = 0.3
-"""Part of what its bound must rise by that a reduced cost has to promise for a variable to be probed."""
+"""A variable is probed if its estimate promises this share of the rise in the bound that would fix it."""
 NEGLIGIBLE = 1e-8
-"""Coefficients below this, relative to 1, are dropped by HiGHS; they are taken out of the row and paid for."""
+"""HiGHS drops coefficients below this, relative to 1; they are removed from the row first and accounted for."""
 LOOSE = 1e-7
-"""Tangents so steep that the rows' tolerance costs more than this part of the objective prove too little."""
+"""Tangents are too steep if the rows' tolerance costs more than this share of the objective."""
 DUAL_FEASIBILITY = 1e-7
-"""HiGHS' default."""
+"""HiGHS' default dual feasibility tolerance."""
 QUIET = (
     ("mip_heuristic_effort", 0.0),
     ("mip_heuristic_run_feasibility_jump", False),
@@ -49,24 +49,24 @@ QUIET = (
     ("mip_detect_symmetry", False),
     ("mip_allow_restart", False),
 )
-"""There is no better mask to find, as a rule: no heuristics."""
+"""No heuristics, since normally there is no better mask to find."""
 
 
 class Exclusion:
-    """The masks m that keep `keep` weights with every tangent constant + slope'm at most `target`.
+    """The masks m with `keep` weights whose tangents constant + slope'm are all at most `target`.
 
-    The first tangent is minimised, which leads HiGHS to the best masks first. The target lies below `cut` by
-    what rounding and tolerances can take, so that a mask that costs `cut` breaks its own tangent's row; or,
-    with `above`, as much above it, so that what is proved reaches `cut` itself: masks between the two are
-    found, and taken out one by one (`take_out`).
+    The first tangent is minimised, which leads HiGHS to the best masks first. The target is below `cut` by
+    the effect of rounding and tolerances, so that a mask that costs `cut` violates the row of its own tangent.
+    With `above` it is above `cut` by that much, so that the proof reaches `cut` itself; masks between the two
+    are then found and excluded one by one (`take_out`).
 
     Parameters
     ----------
     slopes (k, f), constants (k,) : tangents, below the objective at every such mask
-    rounding : what the tangents may be off by
+    rounding : error bound of the tangents
     cut : the value that a better mask must stay below
 
-    proven : what every mask costs at least once HiGHS finds no such mask
+    proven : a lower bound on every mask's cost once HiGHS finds no such mask
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Exclusion:
     ) -> None:
         self.keep, self.p = keep, slopes.shape[1]
         rows, right, scales, dropped = self._rows(slopes, constants)
-        # a row holds to FEASIBILITY and is itself rounded; masks are integer, so the integers' tolerance costs nothing
+        # rows hold up to FEASIBILITY and are rounded; masks are integer, so the integrality tolerance costs nothing
         self.slack = 2.0 * rounding + float((scales * (SAFETY * FEASIBILITY + dropped)).max())
         self.slack += 16.0 * HALF_ULP * float((np.abs(constants) + keep * np.abs(slopes).max(axis=1)).max())
         self.target = cut + self.slack if above else cut - 2.0 * self.slack
@@ -96,35 +96,35 @@ class Exclusion:
         self.model.add(held)
 
     def bound_of(self, dual: float) -> float:
-        """What HiGHS' dual bound says of the masks that are better than the target."""
+        """The bound, implied by HiGHS' dual bound, on masks better than the target."""
         return float(self._offset + self._scale * (dual - self.p * DUAL_FEASIBILITY) - self.slack)
 
     def exclude(self, slope: FloatArray, constant: float) -> None:
-        """Add a tangent: at a mask that is not better than the target it breaks the row."""
+        """Add a tangent, whose row excludes the mask where it is exact unless that is better than the target."""
         rows, right, scales, _ = self._rows(slope[None, :], np.array([constant]))
         cut = Rows()
         cut.add(range(self.p), rows[0], upper=(self.target + right[0]) / scales[0])
         self.model.add(cut)
 
     def take_out(self, mask: BoolArray) -> None:
-        """Exclude one mask, whatever it costs: not all of what it keeps may be kept."""
+        """Exclude one mask whatever its cost: not all of its kept weights may be kept."""
         cut = Rows()
         cut.add(np.flatnonzero(mask), np.ones(self.keep), upper=self.keep - 1.0)
         self.model.add(cut)
 
     def masks(self, points: list[FloatArray]) -> list[BoolArray]:
-        """The masks of HiGHS' points, whose integers hold only to a tolerance."""
+        """The masks of HiGHS' points, whose integers hold only up to a tolerance."""
         return [top_mask(point, self.keep) for point in points]
 
     def _rows(self, slopes: FloatArray, constants: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-        """The tangents as scale·row'm − right, and how much each row lost."""
-        # the count makes any multiple of 1'm a constant: the rows are centred, and the largest entry is 1
+        """The tangents as scale·row'm − right, and the sum of entries dropped from each row."""
+        # with the count fixed, multiples of 1'm are constant: centre the rows and scale the largest entry to 1
         middle = np.median(slopes, axis=1)
         centred = slopes - middle[:, None]
         scales = np.abs(centred).max(axis=1)
         scales[scales == 0.0] = 1.0
         rows = centred / scales[:, None]
-        # HiGHS drops entries near zero: here they are dropped so that no mask is lost
+        # drop entries near zero here, as HiGHS would, but such that no mask is lost
         small = np.where(np.abs(rows) < NEGLIGIBLE, rows, 0.0)
         right = -(constants + middle * self.keep) - scales * np.minimum(small, 0.0).sum(axis=1)
         return rows - small, right, scales, np.abs(small).sum(axis=1)
@@ -142,8 +142,8 @@ def select_tangents(
 def refit_tangents(tree: RefitTree, accuracy: float, points: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Slopes (k, p) and constants (k,) of −½y'Ky − ½ Σ ρᵢ² mᵢ, ρ = h − Ky, at weights y (k, p).
 
-    Below the objective at any y, whatever K and h were rounded by: each constant is lowered by what entries
-    that are off by `accuracy` of their size change at this y.
+    Below the objective at any y, whatever the rounding of K and h: each constant is lowered by the effect at y
+    of entries with relative error `accuracy`.
     """
     images = points @ tree.matrix
     rho = tree.linear - images
@@ -154,15 +154,15 @@ def refit_tangents(tree: RefitTree, accuracy: float, points: FloatArray) -> tupl
 def prove_refit(
     tree: RefitTree, upper: float, threads: int, limit: int = NODES_OF_THE_WHOLE
 ) -> tuple[Exclusion, Callable[[BoolArray], tuple[FloatArray, FloatArray]]] | None:
-    """The model of the masks of a whole refit program that cost at most about `upper`, and the tangent at a mask;
-    None where a tree of `limit` nodes stays open or its tangents are too steep."""
+    """The model of the masks of a whole refit program that cost at most about `upper`, and a function that gives the
+    tangent at a mask. None if a tree of `limit` nodes stays open or its tangents are too steep."""
     cut = upper - tree.margin
     root = tree.root()
     points = np.empty((limit, tree.linear.size))
     held, closed = refit_points(tree.split_off(), root.pattern, root.sign, cut, points)
     if not closed:
         return None
-    # a product with y and a square on top of what the entries are off by
+    # a product with y and a square add rounding to the errors of the entries
     accuracy = tree.accuracy + HALF_ULP * (2 * tree.linear.size + 16)
     slopes, constants = refit_tangents(tree, accuracy, np.vstack([tree.split.point.y, points[:held]]))
 
@@ -175,7 +175,7 @@ def prove_refit(
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Masks with some variables fixed: x (p,) feasible, fixed (p,); bound is the relaxation's, end where a proof is."""
+    """Masks with some variables fixed. x (p,) : feasible;  bound : of the relaxation;  end : place in the proof."""
 
     x: FloatArray
     fixed: Pattern
@@ -185,13 +185,13 @@ class Part:
 
 @dataclass
 class Front:
-    """The open parts of a program, by bound. Bounds are in the program's units, objectives in the block's.
+    """The open parts of a program, ordered by bound. Bounds are in the program's units, objectives in the block's.
 
-    offer : takes a mask of the whole, gives back the incumbent's objective
-    watch : told what is proved as it rises, in the block's units
-    stop : given the nodes so far, why to end now
-    seconds : what is left of the time
-    trail : where a proof is to be left
+    offer : takes a mask of the whole program, returns the incumbent's objective
+    watch : called with the proved bound as it rises, in the block's units
+    stop : called with the nodes so far, returns why to stop now, or None
+    seconds : returns the time left
+    trail : records the proof
 
     tolerance : how far below the incumbent a proof may end, in the block's units
     """
@@ -222,11 +222,11 @@ class Front:
 
     @property
     def cut(self) -> float:
-        """A part that costs at least this holds nothing better than the incumbent."""
+        """Parts with at least this bound contain nothing better than the incumbent."""
         return self.program.inner(self.objective) - self.tree.margin
 
     def run(self) -> None:
-        """Close every part, or end with why not."""
+        """Close every part, or stop early and set `stopped`."""
         root, _, bound = self.tree.root_proof()
         end = self.trail.enter(self.tree)
         self._push(Part(root, np.full(root.size, FREE, np.int8), bound, end))
@@ -240,7 +240,7 @@ class Front:
         self._tell(np.inf)
 
     def _take(self, part: Part, limit: int) -> None:
-        """Close a part, by its bound or by HiGHS, or split it."""
+        """Close a part by its bound or by HiGHS, or split it."""
         tree, x, fixed = self.tree, part.x, part.fixed
         cut = self.cut
         own, order = fixed_bound(tree, x, fixed, cut)
@@ -251,7 +251,7 @@ class Front:
             self._proved = min(self._proved, cut)
             self.trail.close(end)
             if bound < cut:
-                # one mask has not been excluded
+                # one mask is left that has not been excluded
                 self._offer(np.where(fixed == FREE, left == 0, fixed == 0))
             return
         self._round(x, fixed)
@@ -267,7 +267,7 @@ class Front:
             self._push(replace(with_fixed(tree, part, branch, value), end=below))
 
     def _round(self, x: FloatArray, fixed: Pattern) -> None:
-        """Offer the mask that descent finds from the relaxation's point."""
+        """Offer the mask found by descent from the relaxation's point."""
         chosen, gradient = np.empty(x.size), np.empty(x.size)
         rounded(x, fixed, self.tree.count, chosen)
         found = descend(self.program.quadratic, self.program.linear, chosen, gradient, x.size)
@@ -275,7 +275,7 @@ class Front:
             self._offer(chosen < 0.5)
 
     def _prove(self, part: Part, free: IndexArray, points: FloatArray) -> None:
-        """Let HiGHS look for a better mask; the part stays open if it finds one or has to stop."""
+        """Let HiGHS search for a better mask; the part stays open if it finds one or must stop."""
         tree, program = self.tree, self.program
         ones = part.fixed == 1
         inner = tree.matrix[:, ones].sum(axis=1)
@@ -329,7 +329,7 @@ class Front:
         heapq.heappush(self._heap, (part.bound, self._count, part))
 
     def _tell(self, current: float) -> None:
-        """Report what is proved, with `current` proved of the part at hand."""
+        """Report the proved bound, `current` being that of the present part."""
         lowest = min(current, self._proved, self._heap[0][0] if self._heap else np.inf)
         self.watch(min(self.program.outer(lowest), self.whole.cut))
 
@@ -338,12 +338,12 @@ class Front:
 
 
 def fixed_bound(tree: SelectTree, x: FloatArray, fixed: Pattern, cut: float) -> tuple[float, IndexArray]:
-    """Fix what probing can, in place; x becomes the relaxation's point. Returns its bound, and what was fixed when."""
+    """Fix variables by probing, in place; x becomes the relaxation's point. Returns its bound and the fixing order."""
     return probe(tree.convexified(), x, fixed, cut, PROMISE)
 
 
 def with_fixed(tree: SelectTree, part: Part, i: int, value: int) -> Part:
-    """The part with variable i at `value`, and a feasible point of it."""
+    """The part with variable i fixed to `value`, and a feasible point of it."""
     x, fixed = part.x.copy(), part.fixed.copy()
     x[i] = fixed[i] = value
     to_count(tree.matrix, tree.linear, tree.count, x, fixed)
@@ -351,12 +351,12 @@ def with_fixed(tree: SelectTree, part: Part, i: int, value: int) -> Part:
 
 
 def to_count(matrix: FloatArray, linear: FloatArray, count: int, x: FloatArray, fixed: Pattern) -> None:
-    """Bring x back to the count in place, by the cheapest free variables."""
+    """Restore the count of x in place, using the cheapest free variables."""
     gradient = np.empty(x.size)
     gradient_at(matrix, linear, x, gradient)
     repair(x, fixed, gradient, count)
 
 
 def warm_up() -> None:
-    """Compile what `to_count` calls."""
+    """Compile the kernels that `to_count` calls."""
     to_count(np.eye(2), np.zeros(2), 1, np.full(2, 0.5), np.full(2, FREE, np.int8))

@@ -1,8 +1,8 @@
-"""Where tangents are worth most: the optima of a program's relaxations in a small tree.
+"""Points where tangents are most useful: optima of a program's relaxations in a small tree.
 
-A tangent at a node's optimum has the node's bound as its smallest value over the node. So the
-tangents at the leaves of a tree that closes, and wherever reduced costs fixed a variable, say
-together that no mask is better than the cut-off; each holds for every mask.
+The minimum over a node of the tangent at the node's optimum is the node's bound. If the tree closes, the
+tangents at its leaves, and wherever reduced costs fixed a variable, together show that no mask is better
+than the cut-off; each of them holds for every mask.
 """
 
 from typing import NamedTuple
@@ -21,11 +21,11 @@ from prunebench.kernels.trees.select_tree import LEAST_TOLERANCE
 from prunebench.kernels.trees.tableau import Tableau, diagonal_of, new_tableau, optimum
 
 WAITING = np.dtype([("branch", np.int64), ("target", np.int64), ("bound", np.float64)], align=True)
-"""A node: the variable that it fixes, −1 at the root, its value there, and the best bound known of it."""
+"""A node: the variable that it fixes (−1 at the root), its value, and the best bound known."""
 
 
 class SelectStack(NamedTuple):
-    """The second children that wait, one row each: Point's x and fixed, and WAITING; p + 2 rows."""
+    """The waiting second children, one per row: Point's x and fixed, and WAITING; p + 2 rows."""
 
     x: FloatArray
     fixed: Pattern
@@ -33,7 +33,7 @@ class SelectStack(NamedTuple):
 
 
 class RefitStack(NamedTuple):
-    """The same in mode refit: the pattern, its signs, what is fixed, and WAITING; p + 2 rows."""
+    """The same in mode refit: pattern, signs, fixed weights, and WAITING; p + 2 rows."""
 
     pattern: Pattern
     sign: FloatArray
@@ -44,10 +44,10 @@ class RefitStack(NamedTuple):
 def relaxation_points(
     program: Program, root: FloatArray, fixed: Pattern, cut: float, points: FloatArray
 ) -> tuple[int, bool, int]:
-    """Points for tangents, into the rows of `points` (nodes, p), from a depth-first tree of at most `nodes` nodes.
+    """Points for tangents, written to `points` (nodes, p), from a depth-first tree of at most `nodes` nodes.
 
-    root (p,) : a feasible point with what is `fixed`. Returns how many points there are, whether the tree is closed
-    (every node's bound reaches `cut`), and the variable that the root branches on, −1 where it need not.
+    root (p,) : a feasible point that respects `fixed`. Returns the number of points, whether the tree is closed
+    (every node's bound reaches `cut`), and the variable on which the root branches, −1 if it need not.
     """
     p = root.size
     stack = SelectStack(np.empty((p + 2, p)), np.empty((p + 2, p), np.int8), np.zeros(p + 2, WAITING))
@@ -104,7 +104,7 @@ def _relaxation_points(
 
 @merged
 def moved(program: Program, point: Point, j: int, target: int) -> bool:
-    """Fix variable j and bring x back to the count. False: the count cannot be met any more."""
+    """Fix variable j and restore the count of x. False: the count cannot be met any more."""
     point.fixed[j] = target
     possible = reachable(point.fixed, program.ones)
     if possible:
@@ -127,7 +127,7 @@ def first_free(fixed: Pattern) -> int:
 
 @merged
 def fixed_by_costs(point: Point, price: float, bound: float, j: int, cut: float) -> bool:
-    """Fix the variables at a bound, but for j, whose reduced costs say that the other costs `cut`. Whether any was."""
+    """Fix variables (except j) at a bound whose other value would cost `cut` by reduced costs. Whether any was."""
     x, grad, fixed = point.x, point.grad, point.fixed
     useful = False
     for i in range(x.size):
@@ -145,10 +145,10 @@ def fixed_by_costs(point: Point, price: float, bound: float, j: int, cut: float)
 def refit_points(
     program: refit.Program, pattern: Pattern, sign: FloatArray, cut: float, points: FloatArray
 ) -> tuple[int, bool]:
-    """The same for the refit program, from a root's pattern and signs: weights y, into the rows of `points` (nodes, p).
+    """The same for the refit program, from a root's pattern and signs; the points are weights y.
 
-    The row −½y'Ky − ½ Σ ρᵢ² mᵢ with ρ = h − Ky lies below the program's value at every mask m.
-    Returns how many points, and whether the tree is closed.
+    The row −½y'Ky − ½ Σ ρᵢ² mᵢ with ρ = h − Ky is below the program's value at every mask m.
+    Returns the number of points and whether the tree is closed.
     """
     p, rows = sign.size, sign.size + 2
     stack = RefitStack(
@@ -209,7 +209,7 @@ def _refit_points(
 
 @merged
 def entered(program: refit.Program, node: refit.Node, state: Row) -> bool:
-    """The node's system, with its variable fixed. False: the count cannot be met any more."""
+    """Fix the node's variable and update its system. False: the count cannot be met any more."""
     state.size = refit.build(program.matrix, node.system)
     possible = True
     if state.branch >= 0:
@@ -224,7 +224,7 @@ def entered(program: refit.Program, node: refit.Node, state: Row) -> bool:
 
 @merged
 def dearest_or_nearest(node: refit.Node, state: Row) -> int:
-    """The weight to branch on: the tie dearest to prune, else the free weight nearest to the threshold; −1: none."""
+    """The weight to branch on: the tie dearest to prune, else the free weight nearest the threshold; −1: none."""
     tau = np.sqrt(state.level)
     j = -1
     if state.tied > 0:
@@ -239,7 +239,7 @@ def dearest_or_nearest(node: refit.Node, state: Row) -> int:
 
 @merged
 def fixed_by_levels(program: refit.Program, node: refit.Node, state: Row, cut: float) -> bool:
-    """Fix the weights, but for the branching one, whose other value costs `cut`. Whether any was."""
+    """Fix weights (except the branching one) whose other value would cost `cut`. Whether any was fixed."""
     pattern, rho, fixed = node.system.pattern, node.rho, node.fixed
     current = refit.dual_bound(program, fixed, node.y, rho, state.level)
     useful = False

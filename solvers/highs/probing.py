@@ -1,9 +1,9 @@
-"""Fixing variables of a select program before another solver sees it, by the branch and bound's relaxation.
+"""Fixing variables of a select program before another solver sees it, by branch and bound's relaxation.
 
-A variable whose other value costs at least `cut`, by the safe bound of the relaxation with it, keeps
-its value in every better solution. Reduced costs find the cheap ones, solving both children of a
-variable the rest (probing: Savelsbergh, "Preprocessing and probing techniques for mixed integer
-programming problems", ORSA J. Computing 6, 1994); repeated until nothing more is fixed.
+If fixing a variable to one value gives a safe bound of at least `cut`, it has the other value in every
+better solution. Reduced costs find the cheap cases; the others need both children of a variable solved
+(probing: Savelsbergh, "Preprocessing and probing techniques for mixed integer programming problems",
+ORSA J. Computing 6, 1994). Repeated until nothing more is fixed.
 """
 
 from dataclasses import dataclass, replace
@@ -21,18 +21,17 @@ from prunebench.kernels.trees.select_tree import LEAST_TOLERANCE
 from prunebench.kernels.trees.tableau import ARRIVED, Tableau, follow, new_tableau, optimum, price_at
 
 SWEEPS = 4
-"""Room for so many sweeps a variable on the way to a child's optimum, which takes a few: a walk that needs more is
-given up."""
+"""Space for sweeps per variable on the way to a child's optimum, which takes a few; longer walks are given up."""
 MORE_SWEEPS = 8
-"""Room for so many sweeps more, for programs of a few variables."""
+"""Additional space for sweeps, for programs of few variables."""
 
 
 def probe(program: Program, x: FloatArray, fixed: Pattern, cut: float, promise: float) -> tuple[float, IndexArray]:
-    """Fix what the relaxations allow, in place, from the feasible x (p,), which becomes their optimum.
+    """Fix variables by the relaxation, in place, from the feasible x (p,), which becomes its optimum.
 
-    A bound of `cut` or more: nothing is better. A child is solved only where the bound's rise, to second order and
-    without the box, is at least `promise` of what it must rise.
-    Returns the safe bound with what is fixed, and which variables were fixed, in their order.
+    A returned bound of at least `cut` means that nothing is better. A child is solved only if the estimated rise of
+    the bound, to second order and ignoring the box, is at least `promise` of the rise needed.
+    Returns the safe bound with all that is fixed, and the fixed variables in order.
     """
     p = x.size
     order = np.empty(p, np.int64)
@@ -47,7 +46,7 @@ def probe(program: Program, x: FloatArray, fixed: Pattern, cut: float, promise: 
 def _probe(
     program: Program, point: Point, child: Point, tableau: Tableau, cut: float, promise: float, order: IndexArray
 ) -> tuple[float, int]:
-    """child : room for a point, with the same `fixed`. Returns the bound, and how many entries `order` has."""
+    """child : space for a point, with the same `fixed`. Returns the bound and the number of entries in `order`."""
     x, fixed = point.x, point.fixed
     variance = np.empty(x.size)
     bound = -np.inf
@@ -87,7 +86,7 @@ def _probe(
 
 @merged
 def fix_cheap(point: Point, price: float, bound: float, cut: float, order: IndexArray, made: int) -> int:
-    """Fix the variables at a bound whose reduced costs say that the other costs `cut`; `order` goes on with them."""
+    """Fix variables at a bound whose other value would cost `cut` by reduced costs; appends them to `order`."""
     x, fixed = point.x, point.fixed
     for i in range(x.size):
         if fixed[i] == FREE:
@@ -104,7 +103,7 @@ def fix_cheap(point: Point, price: float, bound: float, cut: float, order: Index
 
 @merged
 def variances(matrix: FloatArray, point: Point, tableau: Tableau, out: FloatArray) -> None:
-    """The inverse of each variable's curvature while the others follow; at a bound, of its own."""
+    """Inverse curvatures of the variables, with the others following; for a variable at a bound, of itself alone."""
     for i in range(out.size):
         own = -tableau.sheet[i + 1, i + 1] if point.basic[i] else 1.0 / (matrix[i, i] + 1e-300)
         out[i] = own + 1e-300
@@ -121,14 +120,14 @@ def only_value(
     variance: FloatArray,
     j: int,
 ) -> int:
-    """The one value that variable j can have in a better solution; −1: it may have both, for all that is known.
+    """The only value that variable j can have in a better solution; −1: both may be possible.
 
-    at : how many variables are basic, the price of the count, the bound and the cut-off
+    at : (number of basic variables, price of the count, bound, cut-off)
     """
     size, price, bound, cut = at
     value = -1
     for side in range(2):
-        # where x_j is there already, the optimum itself has no bound beyond the node's
+        # a child in which x_j is there already has the node's own optimum and bound
         if value < 0 and point.x[j] != float(side):
             move = float(side) - point.x[j]
             rise = max((point.grad[j] - price) * move, 0.0) + 0.5 * move * move / variance[j]
@@ -144,7 +143,7 @@ def only_value(
 def child_bound(
     program: Program, point: Point, child: Point, tableau: Tableau, size: int, price: float, j: int, side: int
 ) -> float:
-    """A safe bound of the node with x_j fixed to `side`; inf where it holds no mask, −inf where the walk gives up."""
+    """A safe bound of the node with x_j fixed to `side`; inf if it has no mask, −inf if the walk gives up."""
     bound = np.inf
     if reachable(point.fixed, program.ones):
         bound = -np.inf
@@ -161,7 +160,7 @@ def child_bound(
 
 @dataclass(frozen=True, eq=False)
 class Fixings:
-    """What was fixed of one tree's variables.
+    """The variables fixed in one tree.
 
     order : int64 (k,), the variables in the order in which they were fixed;  fixed : int8 (p,), FREE, 0 or 1
     """
@@ -173,14 +172,14 @@ class Fixings:
 
 @dataclass(frozen=True, eq=False)
 class Reduced:
-    """What is left of a select program after fixing.
+    """The rest of a select program after fixing.
 
-    program : over the free variables, its constant and rounding with the part of the fixed ones
-    free : int64 (f,), their positions;  mask : bool (p,), the fixed weights that are kept
-    bound : the relaxation's bound with what is fixed, in the block's units;  closed : nothing is better than `cut`
-    cut : what every solution that the fixing excludes costs at least, in the block's units
-    shift : (f,) of the relaxation, the free variables' part;  doubt : how far it may be off, in the block's units
-    stages : how it was fixed; each stage's tree is over what the stages before left free
+    program : over the free variables, including the fixed ones' constant and rounding
+    free : int64 (f,), their positions;  mask : bool (p,), the weights fixed as kept
+    bound : the relaxation's bound after fixing, in the block's units;  closed : whether nothing is better than `cut`
+    cut : lower bound on every solution that the fixing excludes, in the block's units
+    shift : (f,) of the relaxation, for the free variables;  doubt : its error bound, in the block's units
+    stages : how variables were fixed; each stage's tree is over those left free by earlier stages
     """
 
     program: SelectProgram
@@ -194,13 +193,13 @@ class Reduced:
     stages: tuple[Fixings, ...] = ()
 
     def lift(self, mask: BoolArray) -> BoolArray:
-        """A mask of the free variables as one of all."""
+        """A mask of the free variables, extended to all."""
         whole = self.mask.copy()
         whole[self.free] = mask
         return whole
 
     def then(self, further: "Reduced") -> "Reduced":
-        """What `further`, found from this program, leaves of the whole."""
+        """This result followed by `further`, which was found from this program."""
         return replace(
             further,
             free=self.free[further.free],
@@ -218,8 +217,8 @@ class Reduced:
 
 
 def probed(program: SelectProgram, objective: float, stop: StopCheck) -> Reduced:
-    """Fix variables against the incumbent's objective: without a shift first, which settles easy blocks in O(p²)
-    steps, then with the best shift of what is left.
+    """Fix variables against the incumbent's objective: first without a shift, which settles easy blocks in O(p²) steps,
+    then with the best shift of the remaining program.
     """
     p = program.linear.size
     first = reduced(program, SelectTree(program, program.inner(objective), stop, np.zeros(p)), objective)
@@ -250,7 +249,7 @@ def reduced(program: SelectProgram, tree: SelectTree, objective: float) -> Reduc
         constant=program.constant + offset / program.scale,
         rounding=program.rounding + HALF_ULP * ((p + 8) * size + 2.0 * abs(program.constant * program.scale)),
     )
-    # with nothing left free one mask is left, which may be better: closed is what the bound alone says
+    # without free variables one mask is left, which may be better, so only the bound decides
     closed = bound >= cut
     doubt = (tree.margin + tree.slack + 2.0 * left.rounding) / program.scale
     return Reduced(

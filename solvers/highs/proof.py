@@ -1,9 +1,8 @@
-"""The records that the solver 'highs' leaves for a proof: what was fixed, in order, and how the rest was split.
+"""The records of solver 'highs' for a proof: what was fixed, in order, and how the rest was split.
 
-Each fixing parts the masks at hand in two: a record that ends, whose point is the optimum of the
-relaxation with the variable at its other value, and what goes on. The relaxations are solved again
-here, after the fact, so that nothing is slower where no proof is wanted. What HiGHS closed is marked
-as its word.
+Each fixing divides the present masks in two: those with the variable's other value get a final record with the
+optimum of their relaxation, the others go on. The relaxations are solved again here, afterwards, so that
+searches without a proof lose no time. What HiGHS closed is marked as its statement.
 """
 
 from typing import TYPE_CHECKING
@@ -23,22 +22,22 @@ if TYPE_CHECKING:
     from prunebench.solvers.highs.probing import Reduced
 
 End = tuple[int, int]
-"""Masks that no record stands for yet: the record above them, and the value of its branching weight, −1 without."""
+"""Masks without a record yet: the record above them, and the value of its branching weight, −1 without one."""
 ROOT: End = (-1, -1)
 """All masks, before the first record."""
 
 
 class Trail:
-    """Writes the records of one solve. Variables and values are the current tree's: 1 is pruned.
+    """Writes the records of one solve. Variables and values are the current tree's, where 1 means pruned.
 
-    Without a block, or once the proof has grown too large, nothing is recorded.
+    Without a block, or once the proof is too large, nothing is recorded.
     """
 
     def __init__(self, block: BlockProblem | None = None) -> None:
         self._writer = None if block is None else ProofWriter(block.hash, block.mode, block.p)
-        # what is fixed at the open ends, of all weights: 1 kept, 0 pruned
+        # by open end, what is fixed among all weights: 1 kept, 0 pruned
         self._open: dict[End, Signs] = {} if block is None else {ROOT: np.full(block.p, FREE, np.int8)}
-        # of each record: the best bound of it and those above it, in the block's units
+        # by record, the best bound of it and its ancestors, in the block's units
         self._bounds: list[float] = []
         self._tree: SelectTree
         self._row = -1
@@ -53,12 +52,12 @@ class Trail:
         return self._writer is None or self._writer.full
 
     def enter(self, tree: SelectTree) -> End:
-        """Go on in a tree over the variables that the one open end leaves free. Returns that end."""
+        """Continue in a tree over the variables that the only open end leaves free. Returns that end."""
         if self._writer is None or self._writer.full:
             return ROOT
         ((end, start),) = self._open.items()
         if self.entered:
-            # where time was short the next tree's shift may be the worse one: this one's bound is written down
+            # if time was short, the next tree's shift may be worse, so record this one's bound
             end = (self._add(end), -1)
             self._open[end] = start
         self._tree, self._free, self._near = tree, np.flatnonzero(start == FREE), tree.root().x
@@ -68,7 +67,7 @@ class Trail:
         return end
 
     def enter_whole(self, block: BlockProblem, objective: float, stop: StopCheck) -> None:
-        """The root relaxation, for a block that HiGHS had as a whole; none where the curvature allows none."""
+        """Record the root relaxation of a block that HiGHS solved as a whole; nothing if the curvature allows none."""
         assert self._writer is not None
         if block.mode == "select":
             program = SelectProgram.of(block, objective)
@@ -88,7 +87,7 @@ class Trail:
             self.close(end)
 
     def fix(self, end: End, order: IndexArray, fixed: Pattern) -> End:
-        """Record that variables are fixed one after another: their other values hold nothing better."""
+        """Record variables fixed one after another, since their other values allow nothing better."""
         for i in order:
             ends = self.split(end, int(i))
             self.close(ends[1 - fixed[i]])
@@ -96,7 +95,7 @@ class Trail:
         return end
 
     def split(self, end: End, i: int) -> tuple[End, End]:
-        """Part an end at variable i. Returns the ends where it is 0 and where it is 1."""
+        """Divide an end at variable i. Returns the ends where it is 0 and where it is 1."""
         if self._off:
             return ROOT, ROOT
         weight, above = self._free[i], self._open[end]
@@ -108,7 +107,7 @@ class Trail:
         return (record, 1), (record, 0)
 
     def close(self, end: End, foreign: bool = False) -> None:
-        """End here: by the relaxation's bound, since one mask is left, or (`foreign`) by what HiGHS says."""
+        """Close an end: by the relaxation's bound, as one mask is left, or (`foreign`) by HiGHS' statement."""
         if self._off:
             return
         if reachable(self._of_tree(self._open[end]), self._tree.count):
@@ -117,7 +116,7 @@ class Trail:
             del self._open[end]
 
     def finished(self, needed: float) -> Proof | None:
-        """The proof. What is still open is HiGHS' word where the records' bounds do not reach `needed`."""
+        """The proof. Ends still open rest on HiGHS' statement if the records' bounds do not reach `needed`."""
         if self._writer is None:
             return None
         for end in list(self._open) if self.entered else []:
@@ -125,12 +124,12 @@ class Trail:
         return self._writer.proof()
 
     def _of_tree(self, fixed: Signs) -> Pattern:
-        """The current tree's part of what is fixed, in its terms."""
+        """What is fixed, restricted to the current tree and in its convention."""
         own = fixed[self._free]
         return np.where(own == FREE, own, 1 - own).astype(np.int8)
 
     def _optimum(self, fixed: Signs) -> tuple[FloatArray, float]:
-        """The relaxation's optimum with what is fixed: a point of all weights, and its bound in the block's units."""
+        """The relaxation's optimum given what is fixed: a point of all weights, and its bound in the block's units."""
         tree, own = self._tree, self._of_tree(fixed)
         x = np.where(own == FREE, self._near, own)
         gradient = np.empty(x.size)
@@ -143,7 +142,7 @@ class Trail:
         return point, tree.program.outer(bound)
 
     def _add(self, end: End, branch: int = -1, foreign: bool = False, needed: float = -np.inf) -> int:
-        """Write the record of an open end; foreign too where its bound is below `needed`. Returns its number."""
+        """Write the record of an open end; foreign also if its bound is below `needed`. Returns its number."""
         fixed = self._open.pop(end)
         point, bound = self._optimum(fixed)
         bound = max(bound, self._bounds[end[0]] if end[0] >= 0 else -np.inf)

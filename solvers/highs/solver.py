@@ -1,13 +1,12 @@
-"""Exact by HiGHS: linear formulations with tangents in place of curvature, since HiGHS refuses an MIQP.
+"""Exact solution by HiGHS, of linear formulations with tangents for the curvature, as HiGHS takes no MIQP.
 
-In mode select the variables that the branch and bound's root relaxation can fix, by reduced costs
-and by probing one variable at a time, are fixed before HiGHS sees a model (option `probing`), and
-then HiGHS looks for a mask better than the incumbent below tangents that were chosen so that it finds
-none: for all that is left if some hundred tangents do, otherwise for the leaves of a front that is
-split outside HiGHS (prunebench.solvers.highs.parts). In mode refit HiGHS does the same for the
-whole, where some hundred tangents do. The other formulations are one model of the
-whole, to which tangents are added between runs and not in one tree: HiGHS 1.15 names a callback for
-lazy constraints, but its input has no rows to hand over.
+In mode select, variables that branch and bound's root relaxation can fix, by reduced costs or by probing, are
+fixed before HiGHS sees a model (option `probing`). HiGHS then searches for a mask better than the incumbent
+below tangents chosen so that it finds none: for the whole rest if some hundred tangents suffice, otherwise for
+each part of a tree that is split outside HiGHS (prunebench.solvers.highs.parts). In mode refit HiGHS does this
+for the whole program if some hundred tangents suffice. The other formulations are one model of the whole, and
+tangents are added between runs rather than in one tree: HiGHS 1.15 names a callback for lazy constraints, but
+its input has no rows to pass.
 
 Huangfu, Hall: Parallelizing the dual revised simplex method, Math. Programming Computation 10
 (2018), for HiGHS; the formulations and their papers are in prunebench.solvers.highs.formulations.
@@ -41,21 +40,21 @@ if TYPE_CHECKING:
     from prunebench.solvers.highs.probing import Reduced
 
 MAX_SIZE = 256
-"""Weights of a block; branch-and-bound proves larger ones."""
+"""Most weights in a block; branch-and-bound proves larger ones."""
 PAIRS_SIZE = 24
-"""Free variables up to which products of pairs are written out when probing has left so few."""
+"""Most free variables left by probing for which products of pairs are written out."""
 LP_ROUNDS = 25
-"""Most rounds of cuts on the linear relaxation before integers are asked for."""
+"""Most rounds of cuts on the linear relaxation before integrality is imposed."""
 MOST_APART = 20
-"""Masks that are taken out of one model at most, each for one more run of HiGHS: the best few, as a rule the best."""
+"""Most masks excluded from one model, each for one more run of HiGHS: the best few, normally only the best."""
 MOST_KICKS = 2000
 """Most kicks of the iterated descent for the first incumbent."""
 NO_BOUND = "no bound: the curvature is not positive definite in floating point; raise the ridge"
-"""Why a search failed that has no relaxation."""
+"""The stop text of a search without any relaxation."""
 ROUNDING = "rounding, and HiGHS' tolerances, leave this gap"
-"""Why a search ended without a proof."""
+"""The stop text of a search that ended without a proof."""
 PROBED = "probing"
-"""The formulation's name where fixing variables and splitting left nothing for HiGHS."""
+"""The formulation's name if fixing variables and splitting left nothing for HiGHS."""
 TANGENTS = "tangents"
 """The default formulation, in both modes."""
 FORMULATIONS = {
@@ -109,14 +108,14 @@ class HiGHS(Solver):
     decided stands there as its word."""
 
     def warm_up(self, block: BlockProblem) -> None:
-        """Compile what only a split part needs: a miniature is settled without one."""
+        """Compile what only a split part needs; a miniature is solved without splitting."""
         from prunebench.solvers.highs.parts import warm_up
 
         if block.mode == "select":
             warm_up()
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
-        """Too many weights, or a formulation of the other mode."""
+        """Too many weights, or a formulation for the other mode."""
         if self.threads < 1:
             return f"threads is {self.threads}; choose at least 1"
         if block.p > MAX_SIZE:
@@ -131,7 +130,7 @@ class HiGHS(Solver):
         return ""
 
     def settle(self, best: Incumbent) -> Stop:
-        """The one mask, with its bound."""
+        """The only mask, with its bound."""
         return settle(best)
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
@@ -145,7 +144,7 @@ class HiGHS(Solver):
 
 
 class _Run:
-    """One solve: the rounds between the incumbent and its bound."""
+    """One solve: the rounds between incumbent and bound."""
 
     def __init__(self, options: HiGHS, best: Incumbent) -> None:
         from prunebench.solvers.highs.proof import Trail
@@ -163,15 +162,15 @@ class _Run:
         self.trail = Trail(self.block if options.proof else None)
 
     def search(self) -> Stop:
-        """Run to the end of the proof or of the budget."""
+        """Run until the proof is complete or the budget is used up."""
         self._search()
         return self.stopped or Stop.finished(ROUNDING)
 
     def tell(self) -> None:
-        """Write what was counted and proved into the answer."""
+        """Write counters and proofs into the answer."""
         best = self.best
         if np.isfinite(best.lower_bound):
-            # no proof can say more of the best mask than its own value, rounding included
+            # no proof can exceed the best mask's own value, rounding included
             best.lower_bound = min(best.lower_bound, mask_bound(self.block, best.mask))
         best.details = {
             "nodes": self.nodes, "rounds": self.rounds, "formulation": self.formulation, "free": self.free.size,
@@ -187,7 +186,7 @@ class _Run:
         best.proof = self._proof()
 
     def _proof(self) -> Proof | None:
-        """The records of what was fixed and split; of the whole's relaxation alone where HiGHS had the whole."""
+        """The records of what was fixed and split; only the root relaxation if HiGHS solved the whole."""
         if not self.options.proof or not np.isfinite(self.best.lower_bound):
             return None
         if not self.trail.entered:
@@ -206,16 +205,16 @@ class _Run:
             if not self.stopped and self.formulation not in (PROBED, TANGENTS):
                 self.stopped = Stop(StopKind.FAILED, NO_BOUND)
             return
-        # what probing may be off by is in the tolerance already
+        # the tolerance already covers the rounding of probing
         self.tolerance += (2.0 * formulation.slack + 2.0 * program.rounding) / program.scale
         self.tolerance += 1e-9 * min(abs(self.best.objective), abs(program.inner(self.best.objective)) / program.scale)
         self._rounds(program, formulation)
 
     def _rounds(self, program: SelectProgram | RefitProgram, formulation: Any) -> None:
-        """Solve the model, with tangents at every mask that it finds, until nothing is left to prove or to add."""
+        """Solve the model repeatedly, adding tangents at every mask found, until nothing is left to prove or add."""
         model, best = formulation.model, self.best
         seen = self._linearised(formulation) if formulation.curved else set()
-        # masks that were taken out of the model, and what each of them costs at least
+        # masks excluded from the model, with a lower bound on each
         apart: dict[bytes, float] = {}
 
         def watch(dual: float) -> None:
@@ -230,7 +229,7 @@ class _Run:
             outcome = model.solve(best.remaining, start, stop, watch)
             self.nodes += outcome.nodes
             if outcome.infeasible and (self.left is not None or apart):
-                # probing may exclude the incumbent, and the model's columns hold what is better than it only
+                # probing may exclude the incumbent, and the model's columns need only hold better solutions
                 self._raise_bound(self.most if self.left is not None else min(apart.values()))
                 return
             watch(outcome.bound)
@@ -238,7 +237,7 @@ class _Run:
                 self.root = best.lower_bound
             added = self._added(outcome, formulation, seen)
             if best.lower_bound >= best.objective - self.tolerance:
-                # HiGHS' tolerances may be all that is left of the gap: then the best mask is looked at by itself
+                # only HiGHS' tolerances may be left of the gap: then bound the best mask by itself
                 mask = self._mask_of(outcome.points[0]) if outcome.points else best.mask
                 proved = is_proved(best.objective, best.lower_bound)
                 if proved or self.left is not None or len(apart) == MOST_APART or mask.tobytes() in apart:
@@ -253,7 +252,7 @@ class _Run:
                 self.stopped = TOLERANCES
 
     def _linearised(self, formulation: Any) -> set[bytes]:
-        """Tangents at the start and at optima of the model without integrality. -> the masks that have one"""
+        """Add tangents at the start and at optima of the model without integrality. -> the masks that have one"""
         model = formulation.model
         start = self._start()
         model.add(formulation.violated(formulation.point_of(start), every=True))
@@ -266,7 +265,7 @@ class _Run:
         return {start.tobytes()}
 
     def _added(self, outcome: "Outcome", formulation: Any, seen: set[bytes]) -> int:
-        """Offer the masks that HiGHS found, with a tangent at each that has none yet. -> how many had none"""
+        """Offer the masks that HiGHS found, adding a tangent at each without one. -> how many had none"""
         before = len(seen)
         for point in outcome.points:
             mask = self._mask_of(point)
@@ -333,7 +332,7 @@ class _Run:
         return refit, formulations.Perspective(refit, delta, upper, threads, block.quota)
 
     def _probed(self, program: SelectProgram) -> tuple[SelectProgram, FloatArray]:
-        """The program of what probing leaves, and its part of the shift; closes the proof where nothing is left."""
+        """The program left by probing and its part of the shift; closes the proof if nothing is left."""
         from prunebench.solvers.highs.probing import probed
 
         left = probed(program, self.best.objective, self.best.stop)
@@ -341,7 +340,7 @@ class _Run:
         self.trail.follow(left)
         if left.settled:
             if not left.closed:
-                # one mask has not been excluded
+                # one mask is left that has not been excluded
                 self._offer(left.lift(np.full(left.free.size, left.program.count == 0)))
             self.formulation = PROBED
         self._raise_bound(self.most if left.settled else left.bound)
@@ -369,14 +368,14 @@ class _Run:
             self.formulation = PROBED
 
     def _refit_tangents(self) -> bool:
-        """Prove a refit program by HiGHS below tangents of a small tree; False where no such tree closes."""
+        """Prove a refit program by HiGHS below tangents of a small tree; False if no such tree closes."""
         from prunebench.kernels.trees.dives import RefitTree
         from prunebench.solvers.highs.parts import NODES_OF_THE_WHOLE, prove_refit
 
         best = self.best
         self.formulation = TANGENTS
         while not (self.stopped or best.stop()):
-            # once more for every better incumbent
+            # once for every better incumbent
             program = _widened_refit(self.block, RefitProgram.of(self.block, best.objective))
             upper, before = program.inner(best.objective), best.objective
             tree = RefitTree.of(program, upper, best.stop)
@@ -386,7 +385,7 @@ class _Run:
             self._raise_bound(program.outer(root))
             if best.stop():
                 break
-            # what a dive finds: against a poor incumbent no small tree closes
+            # try a dive's mask first, as no small tree closes with a poor incumbent
             mask = tree.dive(tree.root(), upper, NODES_OF_THE_WHOLE).mask
             if mask is not None:
                 self._offer(mask)
@@ -403,7 +402,7 @@ class _Run:
 
             watch = self._watcher(program, exclusion)
             seen: set[bytes] = set()
-            # masks that were taken out of the model are no part of what HiGHS proves of it
+            # HiGHS proves nothing about masks excluded from the model; this bounds them
             apart = np.inf
             while not self.stopped and best.objective == before:
                 self.rounds += 1
@@ -413,7 +412,7 @@ class _Run:
                     self._raise_bound(min(program.outer(exclusion.proven), apart))
                     return True
                 if outcome.failed:
-                    # seen on columns that nearly cancel: the perspective model takes over
+                    # seen for columns that nearly cancel: the perspective model takes over
                     return False
                 fresh = [mask for mask in exclusion.masks(outcome.points) if mask.tobytes() not in seen]
                 for mask in fresh:
@@ -432,9 +431,9 @@ class _Run:
         return True
 
     def _watcher(self, program: RefitProgram, exclusion: "Exclusion") -> Callable[[float], None]:
-        """What to do with HiGHS' dual bounds: none says more than that nothing is better than the incumbent.
+        """A receiver of HiGHS' dual bounds, capped at the statement that nothing is better than the incumbent.
 
-        Before any mask was taken out of the model, that is: then they are bounds of the others.
+        It stops once a mask was excluded from the model, as later bounds are those of the other masks.
         """
         first = self.rounds
 
@@ -445,7 +444,7 @@ class _Run:
         return watch
 
     def _start(self) -> BoolArray:
-        """The incumbent's mask of the free variables, with as many kept as the model keeps."""
+        """The incumbent's mask of the free variables, with the model's number of ones."""
         mask: BoolArray = self.best.mask[self.free]
         if self.left is not None:
             wanted = mask.size - self.left.program.count
@@ -453,7 +452,7 @@ class _Run:
         return mask
 
     def _mask_of(self, point: FloatArray) -> BoolArray:
-        """The mask of the largest binaries: HiGHS' integers hold only to a tolerance."""
+        """The mask of the largest binaries, as HiGHS' integers hold only up to a tolerance."""
         if self.left is None:
             return self.block.top_mask(point[: self.block.p])
         return top_mask(point[: self.free.size], self.free.size - self.left.program.count)
@@ -466,7 +465,7 @@ class _Run:
 
 
 def _widened_select(block: BlockProblem, program: SelectProgram) -> SelectProgram:
-    """The program with what an indefinite Hessian, or one that was formed from a factor, adds to its rounding."""
+    """The program with more rounding, for an indefinite Hessian or one formed from a factor."""
     form = block.form
     rows = block.p if form.factor is None else form.factor.shape[0]
     reach = float(form.entry_sizes @ (np.abs(block.dense_weights) + np.abs(form.centre)))
@@ -475,7 +474,7 @@ def _widened_select(block: BlockProblem, program: SelectProgram) -> SelectProgra
 
 
 def _widened_refit(block: BlockProblem, program: RefitProgram) -> RefitProgram:
-    """The program with what forming the Hessian from a factor adds to its rounding."""
+    """The program with more rounding, for a Hessian formed from a factor."""
     form = block.form
     reach = float(form.entry_sizes @ np.abs(form.centre))
     rounding = program.rounding + form.formed_error * reach**2 * program.scale
@@ -483,7 +482,7 @@ def _widened_refit(block: BlockProblem, program: RefitProgram) -> RefitProgram:
 
 
 def _all_but(mask: BoolArray) -> Rows:
-    """The row that every mask but this one keeps; the mask's binaries are a model's first columns."""
+    """The row that only this mask violates; the mask's binaries are a model's first columns."""
     row, kept = Rows(), np.flatnonzero(mask)
     row.add(kept, np.ones(kept.size), upper=kept.size - 1)
     return row

@@ -1,4 +1,4 @@
-"""QAOA by simulators and on devices, and in the subspace of feasible masks."""
+"""QAOA on simulators and devices, and in the subspace of feasible masks."""
 
 from prunebench.solvers.qaoa.solver import Qaoa
 from prunebench.solvers.qaoa.subspace import QaoaSubspace

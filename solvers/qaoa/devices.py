@@ -1,6 +1,6 @@
-"""Where a QAOA circuit runs: a sampler primitive by name or as an object, its transpiler, one job with a deadline.
+"""Where QAOA circuits run: a sampler primitive by name or as an object, its transpiler, and jobs with a deadline.
 
-Any V2 sampler serves: it takes (circuit, values) and gives bits. A name makes one of
+Any V2 sampler works: it takes (circuit, values) and returns bits. The names are
 
     statevector            Qiskit's reference simulator, no transpilation
     aer                    qiskit-aer, exact
@@ -21,26 +21,26 @@ from prunebench.core.registry import require_packages
 from prunebench.core.stop import Stop, StopCheck
 
 NAMES = ("statevector", "aer", "noisy", "fake:NAME", "ibm", "ibm:NAME")
-"""What the option sampler takes."""
+"""Values of option `sampler`."""
 
 Kind = Literal["exact", "noisy", "hardware"]
 
 QUOTES = "'\""
-"""Quotation marks that are taken off an error's words."""
+"""Quotation marks stripped from an error's message."""
 
 AER = "pip install qiskit-aer"
-"""How to get Aer."""
+"""How to install Aer."""
 RUNTIME = "pip install qiskit-ibm-runtime"
-"""How to get IBM's runtime."""
+"""How to install IBM's runtime."""
 
 
 @dataclass(frozen=True, eq=False)
 class Device:
-    """A sampler with what is needed to use it.
+    """A sampler with all that is needed to use it.
 
     name : for messages;  kind : exact simulator, noisy simulator or hardware
-    sampler : the V2 primitive;  pass_manager : transpiles circuits for it, or None where nothing needs to
-    qubits : how many it has, or None;  backend : what the pass manager was made for, or None
+    sampler : the V2 primitive;  pass_manager : transpiles circuits for it, or None if not needed
+    qubits : number of qubits, or None;  backend : that the pass manager was made for, or None
     """
 
     name: str
@@ -52,7 +52,7 @@ class Device:
 
 
 def kind_of(sampler: Any) -> Kind:
-    """The kind of a named or passed sampler, without opening it; an unknown object counts as hardware."""
+    """The kind of a named or given sampler, without opening it; an unknown object counts as hardware."""
     if isinstance(sampler, str):
         if sampler in ("statevector", "aer"):
             return "exact"
@@ -72,7 +72,7 @@ def open_device(sampler: Any, pass_manager: Any, p: int, level: int, rng: np.ran
     Parameters
     ----------
     sampler : one of NAMES, or a V2 sampler primitive
-    pass_manager : used as it is if given, else made for the sampler's backend at optimization `level`
+    pass_manager : used unchanged if given, else made for the sampler's backend at optimization `level`
     rng : seeds the simulators
 
     Raises
@@ -101,7 +101,7 @@ def open_device(sampler: Any, pass_manager: Any, p: int, level: int, rng: np.ran
 
 
 def cost_of(circuit: Any) -> dict[str, int]:
-    """Two-qubit gates, depth and qubits of a circuit in CX and single-qubit gates, or as transpiled for a device."""
+    """Two-qubit gates, depth and qubits of a circuit of CX and single-qubit gates, or as transpiled for a device."""
     return {
         "two_qubit_gates": int(sum(len(step.qubits) == 2 for step in circuit.data)),
         "depth": int(circuit.depth()),
@@ -111,7 +111,7 @@ def cost_of(circuit: Any) -> dict[str, int]:
 
 @dataclass(frozen=True, eq=False)
 class Shots:
-    """One finished job. packed : uint8 (s, bytes), big-endian as in BitArray;  queue, execute : seconds."""
+    """A finished job. packed : uint8 (s, bytes), big-endian as in BitArray;  queue, execute : seconds."""
 
     packed: npt.NDArray[np.uint8]
     queue: float
@@ -119,7 +119,7 @@ class Shots:
 
 
 def run(device: Device, circuit: Any, values: list[float], shots: int, timeout: float, stop: StopCheck) -> Shots | Stop:
-    """Run one circuit and wait, or say why waiting ended: a budget that runs out cancels the job.
+    """Run one circuit and wait for it, or return why waiting ended: a used-up budget cancels the job.
 
     Raises
     ------
@@ -172,7 +172,7 @@ def _running(job: Any) -> bool:
 
 
 def _named(name: str, p: int, seed: int) -> tuple[Any, Any]:
-    """(primitive, backend) of a sampler name; the backend is None where circuits need no transpilation."""
+    """(primitive, backend) of a sampler name; the backend is None if circuits need no transpilation."""
     from qiskit.primitives import BackendSamplerV2, StatevectorSampler
 
     if name == "statevector":
@@ -250,7 +250,7 @@ def _backend_of(sampler: Any) -> Any:
 
 
 def _require_sampler_v2(sampler: Any) -> None:
-    """Refuse what is often passed by mistake, each with its remedy."""
+    """Refuse common wrong arguments, each with its remedy."""
     from qiskit import primitives
 
     what = type(sampler).__name__

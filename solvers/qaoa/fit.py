@@ -1,4 +1,4 @@
-"""From first to best angles: the classical loop at one depth, or at all depths up to it when interpolating."""
+"""From initial to best angles: the classical loop at one depth, or at all depths up to it when interpolating."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from prunebench.solvers.qaoa import starts
 from prunebench.solvers.qaoa.optimizers import Objective, minimise
 
 ANGLES = (None, "weight", "layer")
-"""How many angles a layer has: as the mixer suggests, one a weight, or one."""
+"""Angles per layer: None as the mixer suggests, "weight" one per weight, "layer" a single one."""
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """angles : the best met;  first : γ and β before the last loop;  evaluations : in all;  stopped : why early."""
+    """angles : the best found;  first : γ and β before the last loop;  evaluations : in total;  stopped : why early."""
 
     angles: FloatArray
     first: FloatArray
@@ -25,7 +25,7 @@ class Fit:
 
 
 def weighted_by(angles: str | None, optimizer: str) -> bool:
-    """Whether the option `angles` means one for each weight: where left open, if L-BFGS fits them."""
+    """Whether option `angles` means one per weight; None does if L-BFGS fits them."""
     return (angles or ("weight" if optimizer == "lbfgs" else "layer")) == "weight"
 
 
@@ -42,15 +42,15 @@ def fit_angles(
     rng: np.random.Generator,
     stop: StopCheck,
 ) -> Fit:
-    """Lower the objective from the first angles on.
+    """Lower the objective, starting from the initial angles.
 
     Parameters
     ----------
-    objective : from whether the weights have angles of their own to the function to minimise; asked of
-                fewer layers than `reps`, without such angles, when interpolating
+    objective : takes whether the weights have angles of their own; returns the function to minimise. When
+                interpolating, that is also called for fewer layers than `reps`, without such angles
     start, optimizer, steps : as in `first_angles` and `minimise`; "fixed" keeps the start and evaluates nothing
-    weighted : the last loop fits an angle for each weight and layer too, from 0
-    stop : called with the evaluations done so far; a Stop ends every loop
+    weighted : the last loop also fits an angle for each weight and layer, starting from 0
+    stop : called with the evaluations so far; a Stop ends every loop
     """
     evaluations = 0
     stopped: Stop | None = None

@@ -1,7 +1,7 @@
-"""What the angles of a QAOA circuit are fitted to: the mean energy, the Gibbs objective, or the best quarter's mean.
+"""Objectives to which QAOA angles are fitted: mean energy, Gibbs objective, or mean of the best quarter.
 
-All three are functions of the distribution of sampled energies and nothing else, so that shots of a
-device give them as an exact state does. The last two look at the low end, where the answer comes from.
+All three depend only on the distribution of sampled energies, so a device's shots give them as well as an
+exact state. The last two stress the low end, where the answer comes from.
 
 Li, Fan, Coram, Riley, Leichenauer: Quantum optimization with a novel Gibbs objective function and ansatz
 architecture search, Phys. Rev. Research 2 (2020) 023074, eq. 3; Barkoutsos et al.: Improving variational
@@ -15,20 +15,20 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 
 OBJECTIVES = ("gibbs", "mean", "cvar")
-"""What the angles may be fitted to."""
+"""Values of option `objective`."""
 
 STEEPNESS = 2.0
-"""η of the Gibbs objective, for energies of spread 1."""
+"""η of the Gibbs objective, for energies with standard deviation 1."""
 
 SHARE = 0.25
-"""How much of the distribution, from its low end, CVaR averages."""
+"""Share of the distribution, from its low end, that CVaR averages."""
 
 Objective = Callable[[FloatArray], tuple[float, FloatArray]]
-"""Probabilities (N,), summing to 1, to the value and its slope in each of them (N,)."""
+"""From probabilities (N,), summing to 1, to the value and its derivatives by them (N,)."""
 
 
 def objective(name: str, energies: FloatArray) -> Objective:
-    """The objective over states with these energies. energies : float64 (N,), normalised to mean 0 and spread 1.
+    """The objective over states with these energies. energies : float64 (N,), normalised to mean 0, deviation 1.
 
     mean  : ⟨e⟩
     gibbs : −ln⟨exp(−η e)⟩ / η
@@ -57,5 +57,5 @@ def objective(name: str, energies: FloatArray) -> Objective:
 
 
 def of_samples(name: str, energies: FloatArray) -> float:
-    """The same objective of equally weighted samples. float64 (s,), s at least 1 -> float."""
+    """The same objective for equally weighted samples. float64 (s,), s at least 1 -> float."""
     return objective(name, energies)(np.full(energies.size, 1.0 / energies.size))[0]

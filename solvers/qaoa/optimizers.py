@@ -1,4 +1,4 @@
-"""The classical loop of QAOA: L-BFGS on exact gradients, COBYLA and SPSA on values, all stoppable at any evaluation."""
+"""The classical loop of QAOA: L-BFGS with exact gradients, COBYLA and SPSA; each can stop at any evaluation."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from prunebench.core.arrays import FloatArray
 from prunebench.core.stop import Stop, StopCheck
 
 OPTIMIZERS = ("lbfgs", "cobyla", "spsa", "fixed")
-"""Classical loops; fixed leaves the angles where they begin."""
+"""Classical loops; fixed keeps the initial angles."""
 
 Objective = Callable[[FloatArray], tuple[float, FloatArray | None]]
-"""Angles (2·reps,) to the value and, where the simulator gives it, the gradient."""
+"""From angles (2·reps,) to the value and, if the simulator gives it, the gradient."""
 
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """The best angles met. angles : float64 (2·reps,); value; evaluations : of the objective; stopped : why early."""
+    """The best angles found. angles : float64 (2·reps,); value; evaluations : of the objective; stopped : why early."""
 
     angles: FloatArray
     value: float
@@ -28,12 +28,12 @@ class Optimum:
 
 
 class _Stop(Exception):
-    """The budget has run out inside an optimizer that has no other way to be stopped."""
+    """The budget is used up inside an optimizer that cannot be stopped otherwise."""
 
 
 @dataclass
 class _Watch:
-    """The objective in scaled angles; keeps the best point and stops when told to."""
+    """The objective in scaled angles; keeps the best point and stops on request."""
 
     objective: Objective
     units: FloatArray
@@ -80,7 +80,7 @@ def minimise(
     steps : iterations of L-BFGS and of SPSA (two evaluations each), evaluations of COBYLA
     units : float64 (2·reps,)   natural sizes of the angles; all methods work in angles/units
     rng : SPSA's directions
-    stop : called with the evaluations done before each one; a Stop ends the loop
+    stop : called before each evaluation with the number made; a Stop ends the loop
     """
     watch = _Watch(objective, units, stop, best=start.copy())
     point = start / units
@@ -101,8 +101,8 @@ def minimise(
 def _lbfgs(watch: _Watch, point: FloatArray, steps: int) -> None:
     """L-BFGS with a backtracking line search: Nocedal, Wright: Numerical Optimization, algorithms 7.4 and 3.1.
 
-    Not scipy's: its LAPACK calls wake a thread pool at every step, which for ten angles costs up to
-    a hundred times the step itself when cores are shared.
+    Not scipy's, whose LAPACK calls wake a thread pool at every step: for ten angles and shared cores that
+    costs up to a hundred times the step itself.
     """
     value, slope = watch.with_gradient(point)
     history: deque[tuple[FloatArray, FloatArray]] = deque(maxlen=10)

@@ -1,4 +1,4 @@
-"""Options that both QAOA solvers have, checked in one place."""
+"""Options common to both QAOA solvers, checked in one place."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 LEAST: Mapping[str, int] = {"reps": 1, "shots": 1, "parts": 1, "steps": 0, "qubits": 0, "recursion": 0}
 """The smallest value of each whole-number option."""
 MOST: Mapping[str, int] = {"reps": 1000, "shots": 10_000_000}
-"""The largest: a layer is built gate by gate, and every shot is held."""
+"""The largest value: a layer is built gate by gate, and every shot is stored."""
 
 
 def wrong_option(solver: Any, known: Mapping[str, tuple[str | None, ...]], least: Mapping[str, int]) -> str:
@@ -14,8 +14,8 @@ def wrong_option(solver: Any, known: Mapping[str, tuple[str | None, ...]], least
 
     Parameters
     ----------
-    known : the values an option may take; None among them stands for "left to the solver"
-    least : the smallest value of a numeric option; options that are None are left alone
+    known : the values an option may take; None among them means that the solver chooses
+    least : the smallest value of a numeric option; options that are None are not checked
     """
     for option, choices in known.items():
         value = getattr(solver, option)

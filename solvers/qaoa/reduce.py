@@ -1,9 +1,9 @@
-"""Blocks larger than the simulator or the device: freeze weights one by one (recursive QAOA) or in sub-blocks.
+"""Blocks larger than the simulator or device: freezing weights one by one (recursive QAOA) or in sub-blocks.
 
 Bravyi, Kliesch, Koenig, Tang: Obstacles to variational quantum optimization from symmetry protection,
 Phys. Rev. Lett. 125 (2020), algorithm RQAOA, eliminates the variable pair with the strongest
-correlation. A pruning block has linear terms and one cardinality row, so here the single weight whose
-fate is most decided is frozen (as in Finžgar et al.: Quantum-informed recursive optimization
+correlation. As a pruning block has linear terms and one cardinality row, the single weight whose mask
+entry is most certain is frozen here (as in Finžgar et al.: Quantum-informed recursive optimization
 algorithms, PRX Quantum 5 (2024)); what remains is a block problem of the same kind.
 """
 
@@ -23,7 +23,7 @@ from prunebench.solvers.qaoa.samples import Draws, best_of
 class Part:
     """Some weights of a block left free, the others frozen as kept or pruned.
 
-    block : BlockProblem;  free : int64 (q,), rising;  base : bool (p,), False at the free positions
+    block : BlockProblem;  free : int64 (q,), ascending;  base : bool (p,), False at the free positions
     """
 
     block: BlockProblem
@@ -41,19 +41,19 @@ class Part:
         return self.block.keep - int(self.base.sum())
 
     def expand(self, masks: BoolArray) -> BoolArray:
-        """Masks of the free weights as masks of the block. bool (s, q) -> bool (s, p)."""
+        """Extend masks of the free weights to the block. bool (s, q) -> bool (s, p)."""
         full = np.repeat(self.base[None], len(masks), axis=0)
         full[:, self.free] = masks
         return full
 
     def freeze(self, position: int, kept: bool) -> "Part":
-        """The part without its free weight number `position`, which is kept or pruned."""
+        """The part with its free weight number `position` frozen as kept or pruned."""
         base = self.base.copy()
         base[self.free[position]] = kept
         return Part(self.block, np.delete(self.free, position), base)
 
     def restricted(self, weights: FloatArray, start: BoolArray | None = None) -> BlockProblem:
-        """The block problem of the free weights with the others held at `weights` (p,); start : bool (q,)."""
+        """The block problem of the free weights, the others fixed at `weights` (p,); start : bool (q,)."""
         return BlockProblem(
             self.block.form.restrict(self.free, weights),
             self.block.dense_weights[self.free],
@@ -67,18 +67,18 @@ class Part:
 def eliminate(
     block: BlockProblem, cutoff: int, kept_share: Callable[[Part], FloatArray | None]
 ) -> tuple[Part, list[tuple[int, bool, float]]]:
-    """Freeze the most decided weight again and again until at most `cutoff` are free.
+    """Freeze the most certain weight repeatedly until at most `cutoff` are free.
 
     Parameters
     ----------
     block : the block, in either mode
-    cutoff : how many weights are left
+    cutoff : most weights left free
     kept_share : the probability that each free weight is kept, float64 (q,); None ends the recursion
 
     Returns
     -------
-    the remaining part, and (weight, kept, confidence) of every step; weights whose fate the count
-    already decides are frozen with confidence 1
+    the remaining part, and (weight, kept, confidence) of every step; weights that the count already
+    determines are frozen with confidence 1
     """
     part, steps = Part.whole(block), []
     while part.free.size > cutoff:
@@ -98,7 +98,7 @@ def eliminate(
 
 @dataclass(frozen=True, eq=False)
 class Assembled:
-    """A mask put together from sub-blocks. mask : bool (p,);  solved, improved : how many;  stopped : why early."""
+    """A mask assembled from sub-blocks. mask : bool (p,);  solved, improved : how many;  stopped : why early."""
 
     mask: BoolArray
     solved: int
@@ -115,15 +115,15 @@ def assemble(
     rng: np.random.Generator,
     stop: StopCheck,
 ) -> Assembled:
-    """Improve the best mask by solving sub-blocks of `qubits` weights, the others frozen.
+    """Improve the best mask by solving sub-blocks of `qubits` weights with the others frozen.
 
     Exact block coordinate descent in mode select. In mode refit the others are frozen at their
     refitted weights, and a sub-block's mask is accepted only if refitting the whole block improves.
 
     Parameters
     ----------
-    count : how many sub-blocks;  solve_part : block problem to a feasible mask (q,)
-    stop : asked before each sub-block, given how many were solved
+    count : how many sub-blocks;  solve_part : from a block problem to a feasible mask (q,)
+    stop : called before each sub-block with the number solved
     """
     block, improved = best.block, 0
     for number in range(count):
@@ -145,12 +145,12 @@ def through_parts(
     rng: np.random.Generator,
     search: Callable[[BlockProblem, int], Draws],
 ) -> Draws:
-    """The samples of a block of at most `qubits` weights, else the mask that sub-blocks in turn end with.
+    """The samples of a block of at most `qubits` weights; for a larger one, the mask after solving sub-blocks in turn.
 
     Parameters
     ----------
     qubits : 0 takes any block whole;  count : how many sub-blocks
-    search : (block problem, evaluations spent before it) to samples of its circuit
+    search : from (block problem, evaluations spent before) to samples of its circuit
     """
     if not qubits or best.block.p <= qubits:
         return search(best.block, 0)
@@ -170,7 +170,7 @@ def through_parts(
 
 
 def _choose(block: BlockProblem, mask: BoolArray, qubits: int, rng: np.random.Generator, *, guided: bool) -> IndexArray:
-    """Half kept, half pruned: at random, or mostly those whose single flip costs least. int64 (q,), rising."""
+    """Half kept, half pruned: at random, or mostly those whose single flip costs least. int64 (q,), ascending."""
     form, weights = block.form, block.weights_of(mask)
     slope, bend = form.gradient(weights), form.diagonal()
     dense = block.dense_weights

@@ -1,8 +1,8 @@
-"""The penalty encoding through qiskit-optimization's own optimizer: the baseline, used as its manual shows.
+"""The penalty encoding by qiskit-optimization's own optimizer: the baseline, used as its manual shows.
 
-With the library's penalty it samples like uniform guessing: the penalty is one plus the range of the
-objective, far above the objective's spread, and the angles start at random. IBM's migration guide
-gives its algorithms no successor, so nothing else here stands on it.
+With the library's penalty, one plus the range of the objective and far above its spread, and with random
+initial angles it samples like uniform guessing. IBM's migration guide names no successor for its
+algorithms, so nothing else here depends on it.
 """
 
 from typing import Any
@@ -16,11 +16,11 @@ from prunebench.solvers.qaoa.devices import Device
 from prunebench.solvers.qaoa.samples import Draws
 
 FULL_TURN = 2.0 * np.pi
-"""First angles are drawn between plus and minus this, in radians."""
+"""Initial angles are drawn between plus and minus this, in radians."""
 
 
 class _Stop(Exception):
-    """The budget has run out inside the library's loop."""
+    """The budget is used up inside the library's loop."""
 
 
 def solve_program(
@@ -40,8 +40,8 @@ def solve_program(
     Parameters
     ----------
     program : QuadraticProgram of p binary variables and one cardinality constraint
-    penalty : weight of (Σm − keep)²; None leaves it to the library
-    stop : called with the evaluations done; a Stop ends the library's loop with nothing sampled
+    penalty : weight of (Σm − keep)²; None uses the library's
+    stop : called with the evaluations so far; a Stop ends the library's loop with nothing sampled
 
     The start is uniform in ±2π, the library's default, drawn from `rng`.
     """

@@ -1,4 +1,4 @@
-"""From sampled masks to an answer: the best sampled, what it took, and what uniform sampling would have given."""
+"""From sampled masks to an answer: the best sample, its cost, and what uniform sampling would give."""
 
 import math
 from collections.abc import Mapping
@@ -14,22 +14,22 @@ from prunebench.core.stop import Stop
 from prunebench.kernels.enumeration.values import mask_values
 
 ALTERNATIVES = 16
-"""How many distinct sampled masks a solution carries beside its own."""
+"""Most distinct sampled masks in a solution beside its own."""
 
 SAME = 1e-9
-"""Values within this part of the spread over the feasible masks count as one optimum."""
+"""Values within this share of the spread over the feasible masks count as one optimum."""
 
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What one or several circuits gave.
+    """The samples of one or several circuits.
 
     masks : bool (s, p)    feasible masks in the order they were drawn
-    repaired : bool (t, p) infeasible ones brought to the right count, or None
-    shots : int            circuit executions, the infeasible ones included
-    evaluations : int      objective values asked of the simulator or the device
+    repaired : bool (t, p) infeasible ones corrected to the right count, or None
+    shots : int            circuit executions, including infeasible ones
+    evaluations : int      objective values requested from the simulator or the device
     stop : Stop            why there are no more
-    details, timings       measured on the way
+    details, timings       further measurements
     """
 
     masks: BoolArray
@@ -42,10 +42,10 @@ class Draws:
 
 
 def state_statistics(energies: FloatArray, chances: FloatArray) -> dict[str, float]:
-    """How an exact distribution over the feasible masks compares with the uniform one.
+    """Compares an exact distribution over the feasible masks with the uniform one.
 
-    energies, chances : float64 (N,). Approximation ratio (max − ⟨e⟩)/(max − min); the same for uniform
-    sampling, which is far from 0; the probability of an optimum, and how many times uniform that is.
+    energies, chances : float64 (N,). Gives the approximation ratio (max − ⟨e⟩)/(max − min), that of uniform
+    sampling, which is far from 0, the probability of an optimum, and its ratio to the uniform one.
     """
     lowest, highest = float(energies.min()), float(energies.max())
     width = highest - lowest
@@ -64,13 +64,13 @@ def state_statistics(energies: FloatArray, chances: FloatArray) -> dict[str, flo
 
 
 def sample_statistics(block: BlockProblem, masks: BoolArray, values: FloatArray | None) -> dict[str, Any]:
-    """What the shots of a circuit say, infeasible ones included, before any repair.
+    """Statistics of a circuit's shots, including infeasible ones, before any repair.
 
     Parameters
     ----------
-    masks : bool (s, p)      one row a shot
-    values : float64 (N,)    the values of all feasible masks less the form's constant, or None where
-                             they are too many: then nothing is said about the true optimum
+    masks : bool (s, p)      one row per shot
+    values : float64 (N,)    the values of all feasible masks minus the form's constant, or None if they are
+                             too many: then nothing is said about the true optimum
     """
     feasible = masks[masks.sum(axis=1) == block.keep]
     out: dict[str, Any] = {
@@ -108,7 +108,7 @@ def best_of(block: BlockProblem, masks: BoolArray) -> tuple[BoolArray, FloatArra
 def answer(best: Incumbent, draws: Draws, *, polish: bool) -> Stop:
     """Offer the best sampled mask, repaired or polished by swap descent if that is better.
 
-    The raw, the repaired and the polished result stand apart in the details whatever the answer is.
+    The details hold the raw, repaired and polished results separately, whatever the answer.
     """
     block = best.block
     details = best.details = {**draws.details, "shots": draws.shots, "evaluations": draws.evaluations}
@@ -141,7 +141,7 @@ def answer(best: Incumbent, draws: Draws, *, polish: bool) -> Stop:
 
 
 def uniform_masks(p: int, keep: int, count: int, rng: np.random.Generator) -> BoolArray:
-    """Uniformly random feasible masks: the baseline `random(shots)`. bool (count, p)."""
+    """Uniformly random feasible masks, for the baseline `random(shots)`. bool (count, p)."""
     order = np.argsort(rng.random((count, p)), axis=1)
     masks = np.zeros((count, p), dtype=np.bool_)
     np.put_along_axis(masks, order[:, :keep], True, axis=1)
@@ -149,7 +149,7 @@ def uniform_masks(p: int, keep: int, count: int, rng: np.random.Generator) -> Bo
 
 
 def baselines(block: BlockProblem, shots: int, rng: np.random.Generator) -> dict[str, float]:
-    """What as many uniform samples reach, and swap descent from the first ten of them."""
+    """The best of as many uniform samples, and of swap descent from the first ten of them."""
     from prunebench.kernels.local_search.descent import SwapDescent
 
     masks = uniform_masks(block.p, block.keep, max(shots, 1), rng)

@@ -1,11 +1,11 @@
-"""QAOA in the feasible subspace: exact states, expectations and gradients by a hand-written adjoint.
+"""QAOA in the feasible subspace: exact states, expectations and gradients by the adjoint method.
 
-    |ψ⟩ = Π_l M(β_l) exp(−iγ_l e) |D⟩,   e the values shifted and scaled to mean 0, spread 1
+    |ψ⟩ = Π_l M(β_l) exp(−iγ_l e) |D⟩,   e the values shifted and scaled to mean 0, deviation 1
 
-M is a product of pair rotations exp(−iβ(XX+YY)/2), or Grover's exp(−iβ|D⟩⟨D|). With angles for every
-weight the phase of layer l is γ_l e + Σᵢ φ_li mᵢ instead: the multi-angle ansatz (Herrman, Lotshaw,
+M is a product of pair rotations exp(−iβ(XX+YY)/2), or Grover's exp(−iβ|D⟩⟨D|). With an angle for every
+weight, the phase of layer l is γ_l e + Σᵢ φ_li mᵢ instead: the multi-angle ansatz (Herrman, Lotshaw,
 Ostrowski, Humble, Siopsis, Scientific Reports 12 (2022) 6781, arXiv 2109.11455) restricted to the
-single-qubit terms, which costs a circuit no gate.
+single-qubit terms, which needs no further gate in a circuit.
 
 The adjoint runs the circuit backwards once with |λ⟩ = ∂F/∂P · |ψ⟩ beside the state, P the probabilities
 and F the objective (for the mean, λ = e|ψ⟩): ∂F/∂θ = 2 Im⟨λ|G|ψ⟩ for each factor exp(−iθG) (Jones and
@@ -27,9 +27,9 @@ ComplexArray = npt.NDArray[np.complex128]
 
 
 def spread(values: FloatArray, feasible: npt.NDArray[np.bool_] | None = None) -> tuple[float, float]:
-    """(mean, standard deviation) of the values over the feasible states; the deviation is 1 where all are equal.
+    """(mean, standard deviation) of the values over the feasible states; the deviation is 1 if all are equal.
 
-    Angles fitted to normalised values carry over between blocks of any scale.
+    Normalised by these, angles fitted to one block can be used for blocks of any scale.
     """
     chosen = values if feasible is None else values[feasible]
     mean = float(chosen.mean())
@@ -39,10 +39,10 @@ def spread(values: FloatArray, feasible: npt.NDArray[np.bool_] | None = None) ->
 
 
 def gaussian_ranks(values: FloatArray) -> FloatArray:
-    """The values' ranks as quantiles of the normal distribution, scaled to spread 1. float64 (N,) -> float64 (N,).
+    """The values' ranks as quantiles of the normal distribution, scaled to deviation 1. float64 (N,) -> float64 (N,).
 
-    Order is kept and ties stay ties. Ordinary energies of a block are skewed: the best masks lie close
-    to the mean and get phases close to the crowd's. Evenly stretched tails set them apart.
+    Order and ties are preserved. Energies of a block are usually skewed, so that the best masks lie close to
+    the mean and get nearly the same phases as most others; normal quantiles separate them.
     """
     from scipy.special import ndtri
 
@@ -60,11 +60,11 @@ class Simulator:
     energies : float64 (N,)   the objective at each basis state, normalised by the caller (`spread`)
     grover : bool             the rank-one mixer in place of the space's pair rotations
 
-    weighted : bool           every weight has an angle of its own in each layer
+    weighted : bool           every weight has its own angle in each layer
 
-    Angles are float64 (d,): the reps phase angles γ, the reps mixer angles β and, if weighted, reps·p
-    angles φ, layer by layer. One value costs reps·(N + E·M) steps, a value with its gradient about
-    three times that.
+    Angles are float64 (d,): reps phase angles γ, reps mixer angles β and, if weighted, reps·p angles φ,
+    layer by layer. A value costs reps·(N + E·M) steps, a value with its gradient about three times
+    that.
     """
 
     space: Space
@@ -88,7 +88,7 @@ class Simulator:
         return float(np.einsum("n,nc,nc->", self.energies, state, state))
 
     def gradient(self, angles: FloatArray, objective: Objective | None = None) -> tuple[float, FloatArray]:
-        """⟨e⟩, or another objective of the probabilities, and its exact gradient. (d,) -> float, float64 (d,)."""
+        """⟨e⟩, or another objective of the probabilities, with its exact gradient. (d,) -> float, float64 (d,)."""
         gammas, betas, shifts = self._parts(angles)
         reps = gammas.size
         both = np.empty((self.space.size, 4))
@@ -121,7 +121,7 @@ class Simulator:
         return given[:reps], given[reps : 2 * reps], shifts
 
     def _forward(self, angles: FloatArray, used: list[FloatArray] | None = None) -> FloatArray:
-        """The state as float64 (N, 2); appends each layer's phase factors to `used`, half a gradient's sines."""
+        """The state as float64 (N, 2); appends the layers' phase factors to `used`, where a gradient reuses them."""
         gammas, betas, shifts = self._parts(angles)
         state = np.zeros((self.space.size, 2))
         state[:, 0] = self.space.size**-0.5

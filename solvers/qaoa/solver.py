@@ -36,7 +36,7 @@ from prunebench.solvers.qaoa.samples import (
 )
 
 ENUMERABLE = 200_000
-"""Up to so many feasible masks the exact spread, exact gradients and the true optimum are computed alongside."""
+"""Most feasible masks for which the exact spread, exact gradients and the true optimum are computed too."""
 
 
 @register
@@ -44,7 +44,7 @@ ENUMERABLE = 200_000
 class Qaoa(Solver):
     """Run a QAOA circuit on a sampler and answer with the best sampled mask.
 
-    Dicke start and a mixer that keeps the number of ones, or the penalty encoding of
+    Dicke start and a mixer that preserves the number of ones, or the penalty encoding of
     qiskit-optimization as the baseline. On noisy simulators and hardware the default is one layer with
     fixed angles and no classical loop. Proves nothing. Compare `probability_optimum` with
     `probability_optimum_uniform` in the details before believing in an advantage.
@@ -99,11 +99,11 @@ class Qaoa(Solver):
 
     @property
     def facts(self) -> Facts:
-        """No small circuit is run before the clock starts on a device, whose runs cost money."""
+        """The class's facts, but no small circuit is run before the clock starts on a device, where runs cost money."""
         return facts(type(self))._replace(miniature=devices.kind_of(self.sampler) != "hardware")
 
     def refuses(self, block: BlockProblem) -> str:
-        """An option out of range, or more qubits than the simulator's memory holds."""
+        """An option out of range, or more qubits than the memory can simulate."""
         wrong = self._wrong_option()
         if wrong:
             return wrong
@@ -118,13 +118,13 @@ class Qaoa(Solver):
         return ""
 
     def plan(self, block: BlockProblem) -> dict[str, Any]:
-        """What would be submitted for this block, without submitting: qubits, layers, shots, gates, depth."""
+        """What would be submitted for this block, without submitting it: qubits, layers, shots, gates, depth."""
         device = self._device(block, np.random.default_rng(0))
         _, cost = self._circuit(Ansatz(block.p, block.keep, self.mixer, self._reps), device)
         return {"sampler": device.name, "kind": device.kind, "reps": self._reps, "shots": self.shots, **cost}
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The best sampled mask, or the incumbent where that is better."""
+        """The best sampled mask, or the incumbent if that is better."""
         draws = through_parts(
             best, self.qubits, self.parts, rng, lambda part, spent: self._search(part, best, rng, spent=spent)
         )
@@ -133,7 +133,7 @@ class Qaoa(Solver):
         return answer(best, draws, polish=self.polish)
 
     def _search(self, block: BlockProblem, best: Incumbent, rng: np.random.Generator, *, spent: int) -> Draws:
-        """Samples of the block's circuit, or the one mask that recursion ends with."""
+        """Samples of the block's circuit, or the single mask that recursion ends with."""
         if block.keep in (0, block.p):
             return Draws(block.incumbent[None], 0, 0, Stop.finished("there is one feasible mask"))
         if not (self.recursion and block.p > self.recursion):
@@ -163,7 +163,7 @@ class Qaoa(Solver):
         )
 
     def _sample(self, block: BlockProblem, best: Incumbent, rng: np.random.Generator, spent: int) -> Draws:
-        """Build, transpile, find angles, run: the shots of the last circuit and all that was measured."""
+        """Build, transpile, find angles, run: the shots of the last circuit, with all measurements."""
         with best.building():
             device = self._device(block, rng)
             values = self._exact_values(block)
@@ -242,7 +242,7 @@ class Qaoa(Solver):
         self, block: BlockProblem, energies: FloatArray | None, sampled: Objective,
         rng: np.random.Generator, stop: StopCheck,
     ) -> Fit:  # fmt: skip
-        """By exact gradients of the simulator, which needs all energies (N,), or by sampled values."""
+        """Fit by exact gradients of the simulator, which needs all energies (N,), or by sampled values."""
 
         def lowered(weighted: bool) -> Objective:
             return sampled
@@ -278,7 +278,7 @@ class Qaoa(Solver):
         spent: int,
         values: FloatArray | None,
     ) -> Draws:
-        """qiskit-optimization's own path; with its default penalty on the objective as it is, else on a scaled one."""
+        """qiskit-optimization's own path; with its default penalty on the objective itself, else on a scaled one."""
         program = forms.quadratic_program(block, 1.0 if self.penalty is None else 1.0 / deviation)
         draws = reference.solve_program(
             program, block.keep, device,
@@ -296,7 +296,7 @@ class Qaoa(Solver):
         return transpile.transpiled(ansatz, device, self.sampler, self.pass_manager, level=self.level, shots=self.shots)
 
     def _exact_values(self, block: BlockProblem) -> FloatArray | None:
-        """The values of all feasible masks in the simulator's order, where there are few enough."""
+        """The values of all feasible masks in the simulator's order; None if there are too many."""
         if block.p > subspace.MAX_BITS or subspace.state_count(block.p, block.keep) > ENUMERABLE:
             return None
         return mask_values(block, subspace.feasible_space(block.p, block.keep, mixer_pairs(0, "none")).masks())
@@ -325,7 +325,7 @@ class Qaoa(Solver):
         return 16.0 * 4.0**p
 
     def _largest(self) -> int | None:
-        """The largest block the memory holds, or None for hardware, which answers for itself."""
+        """The largest block that fits the memory, or None for hardware, which checks for itself."""
         if devices.kind_of(self.sampler) == "hardware" or not isinstance(self.sampler, str):
             return None
         return max((p for p in range(1, 40) if self._bytes(p) <= self.memory * 1e9), default=0)

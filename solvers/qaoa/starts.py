@@ -1,9 +1,9 @@
-"""Where QAOA's angles start: a linear ramp, angles transferred from smaller blocks, interpolation from lower depth.
+"""Initial angles of QAOA: a linear ramp, angles transferred from smaller blocks, or interpolation from lower depth.
 
-Angles are float64 (2·reps,): the phase angles γ, then the mixer angles β, and where every weight has its
-own, the reps·p angles φ after them, for an objective shifted and
-scaled to mean 0 and spread 1 over the feasible masks. That scaling is what makes fixed angles carry
-over between blocks. Minimisation with exp(−iγe) and exp(−iβ·mixer) wants γ > 0 and β < 0.
+Angles are float64 (2·reps,): the phase angles γ, then the mixer angles β, then, if every weight has its own, the
+reps·p angles φ. They are for an objective shifted and scaled to mean 0 and deviation 1 over the feasible masks,
+which lets fixed angles be used for other blocks. Minimisation with exp(−iγe) and exp(−iβ·mixer) needs γ > 0
+and β < 0.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 
 STARTS = ("ramp", "transfer", "interpolate")
-"""Where the angles begin."""
+"""Values of option `start`."""
 
 _Layers = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -58,27 +58,27 @@ _TRANSFERRED: dict[str, tuple[_Layers, ...]] = {
         ),
     ),
 }
-"""(γ, β in units of `unit`) for 1, 2, … layers: the least mean objective over 24 blocks of 10 and 12 weights."""
+"""(γ, β in units of `unit`) for 1, 2, … layers, with the least mean objective over 24 blocks of 10 and 12 weights."""
 
 
 def unit(p: int, mixer: str) -> float:
-    """The natural size of β: a weight takes part in p − 1 exchanges a layer of the complete mixer, so 2/p; else 1."""
+    """The natural size of β: 2/p for the complete mixer, where a weight has p − 1 exchanges per layer; else 1."""
     return 2.0 / p if mixer == "complete" and p > 2 else 1.0
 
 
 def units(p: int, mixer: str, reps: int) -> FloatArray:
-    """The size in which the optimizers measure every angle. float64 (2·reps,).
+    """The unit of every angle for the optimizers. float64 (2·reps,).
 
-    The expectation is stiffer in β than in γ; a quarter of the natural size evens them out, worth
+    The expectation is stiffer in β than in γ; a quarter of β's natural size balances them, worth
     0.3 % of approximation ratio after 20 steps at p = 16 and 5 layers.
     """
     return np.repeat([1.0, 0.25 * unit(p, mixer)], reps)
 
 
 WEIGHT_UNIT = 0.4
-"""The size in which the optimizers measure a weight's own angle. A larger one gets further in 20 steps on most
-blocks, but on some settles beside the optimum: over 18 blocks of 16 weights and 5 layers the least chance of the
-optimum was 0.4 % with 0.4 and 0.07 % with 1."""
+"""The optimizers' unit of a weight's own angle. A larger one gets further in 20 steps on most blocks, but on some
+converges beside the optimum: over 18 blocks of 16 weights and 5 layers the least probability of the optimum was
+0.4 % with 0.4 and 0.07 % with 1."""
 
 
 def with_weights(angles: FloatArray, p: int) -> FloatArray:
@@ -87,7 +87,7 @@ def with_weights(angles: FloatArray, p: int) -> FloatArray:
 
 
 def weighted_units(p: int, mixer: str, reps: int) -> FloatArray:
-    """`units`, and those of the weights' own angles. float64 (2·reps + reps·p,)."""
+    """`units`, followed by those of the weights' own angles. float64 (2·reps + reps·p,)."""
     return np.concatenate([units(p, mixer, reps), np.full(reps * p, WEIGHT_UNIT)])
 
 
@@ -99,9 +99,9 @@ def ramp(p: int, mixer: str, reps: int) -> FloatArray:
 
 
 def transferred(p: int, mixer: str, reps: int) -> FloatArray:
-    """Fixed angles that need no optimization at all, fitted once on other blocks. float64 (2·reps,).
+    """Fixed angles, fitted once on other blocks, that need no optimization. float64 (2·reps,).
 
-    Deeper circuits than the table holds get its last row, interpolated. Angle transfer: Brandao et al.,
+    Circuits deeper than the table get its last row, interpolated. Angle transfer: Brandao et al.,
     arXiv 1812.04170; Galda et al., arXiv 2106.07531.
 
     Raises
@@ -129,9 +129,9 @@ def deeper(angles: FloatArray) -> FloatArray:
 
 
 def first_angles(p: int, mixer: str, reps: int, start: str, improve: Callable[[FloatArray], FloatArray]) -> FloatArray:
-    """The angles a loop starts from. float64 (2·reps,).
+    """The initial angles of a loop. float64 (2·reps,).
 
-    start : ramp | transfer | interpolate;  improve : angles of any depth to better ones of the same
+    start : ramp | transfer | interpolate;  improve : from angles of any depth to better ones of the same
     depth, called once for each depth below `reps` when interpolating.
     """
     if start == "transfer":

@@ -1,4 +1,4 @@
-"""QAOA simulated exactly in the feasible subspace: the C(p, keep) masks instead of 2^p states.
+"""QAOA simulated exactly in the feasible subspace: C(p, keep) masks instead of 2^p states.
 
 Farhi, Goldstone, Gutmann: A quantum approximate optimization algorithm, arXiv 1411.4028; with mixers that
 keep the number of ones, Hadfield et al., Algorithms 12 (2019) 34, and Bärtschi, Eidenbenz, QCE 2020.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from prunebench.solvers.qaoa.simulator import Simulator
 
 ENERGIES = ("value", "rank")
-"""What the phase of a state follows: its objective, or the rank of it."""
+"""What the phase of a state is proportional to: its objective, or the objective's rank."""
 
 
 @register
@@ -36,15 +36,15 @@ ENERGIES = ("value", "rank")
 class QaoaSubspace(Solver):
     """Prepare the QAOA state exactly, sample it, and answer with the best sampled mask.
 
-    A simulator of an algorithm, not a competitor: it values every feasible mask before it starts, so
-    enumeration would have been cheaper. It shows what an ideal quantum computer would sample. The
-    diagonal may be any value per mask, so refit problems work as well as select problems.
+    A simulator of an algorithm, not a competitor: it evaluates every feasible mask first, so enumeration
+    would be cheaper. It shows what an ideal quantum computer would sample. As the diagonal may be any value
+    per mask, it takes refit problems as well as select problems.
 
-    By default every weight has a phase angle of its own in each layer, as circuits can have at no gate.
-    Then the loop does most of the work: fitted in the same way, such angles alone, without the objective
-    in the circuit, do as well. `angles=layer` is plain QAOA.
+    By default every weight has its own phase angle in each layer, which costs a circuit no gate. The loop then
+    does most of the work: such angles alone, fitted in the same way without the objective in the circuit, do as
+    well. `angles=layer` is plain QAOA.
 
-    Cost N·(1 + pairs)·reps a state with N = C(p, keep), about three times that with its gradient.
+    Cost N·(1 + pairs)·reps per state with N = C(p, keep), about three times that with its gradient.
     Nothing is proved: the lower bound is −inf.
     """
 
@@ -87,7 +87,7 @@ class QaoaSubspace(Solver):
     """Gigabytes that a simulation may take; a block that needs more is refused."""
 
     def refuses(self, block: BlockProblem) -> str:
-        """An option out of range, or more feasible masks than the memory holds."""
+        """An option out of range, or more feasible masks than fit the memory."""
         wrong = self._wrong_option()
         if wrong:
             return wrong
@@ -109,14 +109,14 @@ class QaoaSubspace(Solver):
         )
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The best sampled mask, or the incumbent where that is better."""
+        """The best sampled mask, or the incumbent if that is better."""
         draws = through_parts(
             best, self.qubits, self.parts, rng, lambda part, spent: self._search(part, best, rng, spent=spent)
         )
         return answer(best, draws, polish=self.polish)
 
     def _search(self, block: BlockProblem, best: Incumbent, rng: np.random.Generator, *, spent: int) -> Draws:
-        """Samples of the block's final state, or the one mask that recursion ends with."""
+        """Samples of the block's final state, or the single mask that recursion ends with."""
         if block.keep in (0, block.p):
             return Draws(block.incumbent[None], 0, 0, Stop.finished("there is one feasible mask"))
         if not (self.recursion and block.p > self.recursion):
@@ -144,7 +144,7 @@ class QaoaSubspace(Solver):
         )
 
     def _sample(self, part: Part, best: Incumbent, rng: np.random.Generator, spent: int) -> tuple[Draws, FloatArray]:
-        """Samples of the state at the best angles found, and the exact probability that each free weight is kept."""
+        """Samples of the state at the best angles found, with the exact probability that each free weight is kept."""
         from prunebench.solvers.qaoa.simulator import Simulator, gaussian_ranks, spread
 
         size = part.free.size

@@ -1,4 +1,4 @@
-"""QAOA circuits transpiled once for each shape and device, and their cost, which is announced before anything runs."""
+"""Transpiling QAOA circuits once per shape and device; their cost is announced before anything runs."""
 
 import logging
 from typing import Any
@@ -8,27 +8,27 @@ from prunebench.forms.circuits import Ansatz
 from prunebench.solvers.qaoa.devices import Device, cost_of
 
 LOG = logging.getLogger("prunebench.qaoa")
-"""Where the cost of a circuit on a device is announced."""
+"""The logger that announces a circuit's cost on a device."""
 
 COUNTING_BASIS = ("cx", "rz", "sx", "x")
-"""Where nothing is transpiled for execution, gates are counted in this basis with all qubits connected."""
+"""If nothing is transpiled for execution, gates are counted in this basis with all qubits connected."""
 
 CACHED_CIRCUITS = 32
-"""Transpiled circuits that are held: as many shapes as one comparison has."""
+"""Transpiled circuits that are kept: as many as the shapes in one comparison."""
 
 _CIRCUITS: dict[tuple[Any, ...], tuple[Any, dict[str, int], Any]] = {}
-"""Transpiled circuits by shape and device, each with its cost and the objects whose identity is in its key."""
+"""Transpiled circuits by shape and device, each with its cost and the objects whose identity is in the key."""
 
 
 def transpiled(
     ansatz: Ansatz, device: Device, sampler: Any, pass_manager: Any, *, level: int, shots: int
 ) -> tuple[Any, dict[str, int]]:
-    """The template circuit of a shape, ready for the device, and its two-qubit gates, depth and qubits.
+    """The template circuit of a shape, ready for the device, with its two-qubit gates, depth and qubits.
 
     Parameters
     ----------
-    sampler, pass_manager : as the user gave them; they and `level` tell devices apart
-    shots : for the announcement on devices that are no exact simulators
+    sampler, pass_manager : as the user gave them; with `level` they identify the device
+    shots : for the announcement on devices other than exact simulators
 
     Raises
     ------

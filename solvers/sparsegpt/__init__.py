@@ -1,4 +1,4 @@
-"""SparseGPT: whole layers, column by column."""
+"""SparseGPT: whole layers, pruned column by column."""
 
 from prunebench.solvers.sparsegpt.solver import SparseGPT
 

@@ -1,9 +1,8 @@
-"""SparseGPT: one pass over the columns of a layer, masks chosen block by block, errors passed on to the right.
+"""SparseGPT: one pass over a layer's columns; masks are chosen in column blocks, errors compensated to the right.
 
 Frantar, Alistarh: SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot, ICML 2023,
-algorithm 1 with adaptive masks (§3.3) and N:M patterns (§3.4). With H⁻¹ = U'U, U upper triangular, the
-weight j of a row costs w_j²/U_jj² to prune when only the weights to its right may answer, and pruning
-it changes those by −w_j/U_jj · U_j.
+algorithm 1 with adaptive masks (§3.3) and N:M patterns (§3.4). With H⁻¹ = U'U, U upper triangular, pruning
+weight j of a row costs w_j²/U_jj² if only the weights to its right are updated, by −w_j/U_jj · U_j.
 """
 
 import numpy as np
@@ -30,13 +29,13 @@ def prune(view: LayerView, kind: Kind, keeping: Counted, width: int) -> tuple[Fl
 
     Parameters
     ----------
-    view : the layer; its weights begin at the minimiser, which is the dense weights where the linear term is zero
-    kind : of the quota, as `layer_view.kind_of` says
-    keeping : how many weights the layer keeps, or each of its groups
-    width : columns whose mask is chosen at a time; a multiple of the group's size is taken for N:M
+    view : the layer; its weights begin at the minimiser, which is the dense weights if the linear term is zero
+    kind : of the quota, as `layer_view.kind_of` returns it
+    keeping : how many weights the layer, or each of its groups, keeps
+    width : columns per mask choice; for N:M rounded to a multiple of the group's size
 
-    Exactly as many weights are kept: column block by column block the same part of
-    them, up to rounding that adds up to nothing. Inputs that are zero throughout are pruned first.
+    The count is exact: every column block keeps the same share up to rounding, and the rounding errors sum to
+    zero. Inputs that are identically zero are pruned first.
     Cost O(c³ + r·c²).
     """
     root = inverse_root(view)
@@ -74,7 +73,7 @@ def _scores(weights: FloatArray, root: FloatArray, live: BoolArray, start: int, 
 
 
 def _most(scores: FloatArray, counts: IndexArray) -> BoolArray:
-    """The highest scores of each row, as many as its count; among equal ones the first."""
+    """The highest scores of each row, as many as its count; ties go to the first."""
     best_first = np.argsort(-scores, axis=1, kind="stable")
     out = np.zeros(scores.shape, dtype=np.bool_)
     np.put_along_axis(out, best_first, np.arange(scores.shape[1]) < counts[:, None], axis=1)

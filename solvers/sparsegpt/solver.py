@@ -1,4 +1,4 @@
-"""SparseGPT on a whole layer: the baseline with weight update that pruned the first very large language models.
+"""SparseGPT on a whole layer: the baseline with weight update that first pruned very large language models.
 
 Frantar, Alistarh: SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot, ICML 2023.
 """
@@ -18,12 +18,12 @@ from prunebench.kernels.linear_algebra.layer_view import LayerView, kind_of, ref
 @register
 @dataclass(frozen=True, kw_only=True)
 class SparseGPT(Solver):
-    """One pass over the columns, masks chosen in blocks of columns, pruning errors made up for to the right.
+    """One pass over the columns: masks chosen in blocks of columns, pruning errors compensated to the right.
 
     Takes a whole layer (rows that share one Hessian) or any block as a layer of one row, without a
-    quota, with one count a row, or N of every M consecutive weights. The weights are the pass's own,
-    not a refit, as published. The form's ridge is the dampening (1 % of the mean diagonal there).
-    Without a start mask nothing but the pass is looked at. Proves no bound.
+    quota, with one count per row, or N of every M consecutive weights. As published, the weights are the
+    pass's own, not a refit. The form's ridge is the dampening (published: 1 % of the mean diagonal).
+    Without a start mask the result of the pass is returned whatever it costs. Proves no bound.
     """
 
     name = "sparsegpt"
@@ -38,7 +38,7 @@ class SparseGPT(Solver):
     """Columns whose mask is chosen at a time."""
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
-        """A quota that is neither one count a row nor N:M, or rows that share no Hessian."""
+        """A quota that is neither one count per row nor N:M, or rows that share no Hessian."""
         if self.columns < 1:
             return f"columns is {self.columns}; choose at least 1"
         if kind_of(block.keeping, *_shape(block)) is None:
@@ -49,7 +49,7 @@ class SparseGPT(Solver):
         return refusal(block)
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The pass's mask and its own weights."""
+        """The mask and the weights of the pass."""
         from prunebench.solvers.sparsegpt import columns
 
         block = best.block

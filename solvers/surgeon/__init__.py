@@ -1,4 +1,4 @@
-"""Optimal Brain Surgeon and its descendants: weights leave one by one, the others make up for it."""
+"""Optimal Brain Surgeon and its successors: weights are removed one by one, and the others compensate."""
 
 from prunebench.solvers.surgeon.cbs import Cbs
 from prunebench.solvers.surgeon.mfac import Mfac

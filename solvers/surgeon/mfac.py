@@ -1,7 +1,7 @@
-"""M-FAC: rank by w²/(2[F⁻¹]_ii) with the inverse from a recursion over few gradients, in several rounds.
+"""M-FAC: rank by w²/(2[F⁻¹]_ii), with the inverse by recursion over few gradients, in several rounds.
 
 Frantar, Kurtic, Alistarh: M-FAC: Efficient Matrix-Free Approximations of Second-Order Information,
-NeurIPS 2021, §3.1. The published recursion leaves out the last gradient; here all are used.
+NeurIPS 2021, §3.1. The published recursion omits the last gradient; here all are used.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from prunebench.core.solver import Incumbent, Solver, Stop, refused, register
 class Mfac(Solver):
     """Rank and prune in rounds; after each, the single-weight updates move the kept weights.
 
-    In mode select the weights stay as they are and one round decides. Cost N²p for N rows.
+    In mode select the weights are fixed and one round decides. Cost N²p for N rows.
     """
 
     name = "mfac"
@@ -51,7 +51,7 @@ class Mfac(Solver):
         return ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The last round's mask and weights."""
+        """The mask and weights of the last round."""
         from prunebench.solvers.surgeon import removal
 
         block = best.block

@@ -1,4 +1,4 @@
-"""Optimal Brain Compression: exact Optimal Brain Surgeon on every row of a layer, the rows weighed together.
+"""Optimal Brain Compression: exact Optimal Brain Surgeon on every row of a layer, with rows compared globally.
 
 Frantar, Singh, Alistarh: Optimal Brain Compression: A Framework for Accurate Post-Training Quantization
 and Pruning, NeurIPS 2022.
@@ -17,18 +17,18 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.kernels.linear_algebra.layer_view import LayerView, refusal
 
 MOST_COLUMNS = 1024
-"""Weights of a row: each row's inverse is updated once for every one of them, O(c³) a row."""
+"""Most weights in a row: each removal updates the row's inverse, O(c³) per row in total."""
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
 class Obc(Solver):
-    """Drop weights one by one, the cheapest first, all others of its row answering exactly.
+    """Remove weights one by one, the cheapest first, with exact updates of the others in its row.
 
-    For small layers: rows·c³ operations, and rows of at most 1,024 weights. Without a quota the rows are
-    weighed together (the paper's algorithm 2); with one whose groups lie within rows, such as one count a
-    row or N:M, each row is pruned by itself and a full group loses no more. Without a start mask nothing
-    but that is looked at. Proves no bound.
+    For small layers: rows·c³ operations, rows of at most 1,024 weights. Without a quota, costs are compared
+    over all rows (the paper's algorithm 2). With a quota whose groups lie within rows, such as one count per
+    row or N:M, each row is pruned by itself, and no group goes below its count. Without a start mask the
+    result is returned whatever it costs. Proves no bound.
     """
 
     name = "obc"
@@ -40,7 +40,7 @@ class Obc(Solver):
     reference = "Frantar, Singh, Alistarh: Optimal Brain Compression, NeurIPS 2022"
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
-        """Rows that are too long, that share no Hessian, or a quota that reaches over rows."""
+        """Rows that are too long or share no Hessian, or a quota whose groups span rows."""
         columns = block.form.columns if isinstance(block.form, RowsForm) else block.p
         if columns > MOST_COLUMNS:
             return f"its rows have {columns:,} weights and each costs their cube; take at most {MOST_COLUMNS:,}"
@@ -54,7 +54,7 @@ class Obc(Solver):
         return refusal(block)
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The surgeon's mask with its refit."""
+        """The mask by Optimal Brain Surgeon, refitted."""
         best.offer(_mask(best.block), "obc")
         return Stop.finished("dropped one by one")
 

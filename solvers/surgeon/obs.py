@@ -1,4 +1,4 @@
-"""Optimal Brain Surgeon on any size: exact inverse diagonals, sequential for small blocks, finished by exact swaps.
+"""Optimal Brain Surgeon at any size: exact inverse diagonals, sequential for small blocks, then exact swaps.
 
 Hassibi, Stork: Second order derivatives for network pruning, NeurIPS 1992; Frantar, Singh, Alistarh:
 Optimal Brain Compression, NeurIPS 2022 (sequential form); Singh, Alistarh: WoodFisher, NeurIPS 2020
@@ -16,19 +16,19 @@ from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 SEQUENTIAL_SIZE = 1024
-"""Up to this p weights leave one by one, p² operations each."""
+"""Up to this p weights are removed one by one, p² operations each."""
 SWAP_SIZE = 2048
-"""Up to this p the swaps go on until none improves; beyond, `swaps` rounds of exact working sets."""
+"""Up to this p, swaps continue until none improves; above, there are `swaps` rounds of exact working sets."""
 
 
 @register
 @dataclass(frozen=True, kw_only=True)
 class Obs(Solver):
-    """Prune the weights whose loss costs least when the others move, then swap.
+    """Prune the weights whose removal costs least if the others are re-optimised, then swap.
 
-    Up to p = 1024 one weight at a time with exact updates (OBC); beyond, in `rounds` rounds, weights
-    and inverse diagonal exact in each by the n×n dual, n²p operations. The mask is then improved by
-    exact refit swaps. Proves no bound; never worse than the start with its back-solve.
+    Up to p = 1024 one weight at a time with exact updates (OBC); above, in `rounds` rounds, each with exact
+    weights and inverse diagonal by the n×n dual, n²p operations. The mask is then improved by exact refit
+    swaps. Proves no bound; never worse than the start with its back-solve.
     """
 
     name = "obs"
@@ -50,13 +50,13 @@ class Obs(Solver):
     """Rounds of exact swaps at the end on a large block; 0 for none, also on a small one."""
 
     def warm_up(self, block: BlockProblem) -> None:
-        """The descent that fits the block's size."""
+        """Load and compile the descent for the block's size."""
         from prunebench.kernels.local_search.descent import warm_up
 
         warm_up(block)
 
     def refuses(self, block: BlockProblem) -> str:
-        """Counts that make no sense, or the estimate mfac without a ridge."""
+        """Counts out of range, or the estimate mfac without a ridge."""
         for option, least in (("rounds", 1), ("rows", 1), ("swaps", 0)):
             if getattr(self, option) < least:
                 return f"{option} is {getattr(self, option)}; choose {least} or more"
@@ -97,7 +97,7 @@ class Obs(Solver):
 
 
 class _ExactCosts:
-    """The exact cost of dropping each kept weight of the refit on a mask."""
+    """The exact cost of removing each kept weight from the refit on a mask."""
 
     def __init__(self, block: BlockProblem) -> None:
         from prunebench.kernels.local_search.refit_factor import DualRefit, PrimalRefit
@@ -110,7 +110,7 @@ class _ExactCosts:
 
 
 class _MfacCosts:
-    """M-FAC's estimate of the same from the dense weights, which stay as they are."""
+    """M-FAC's estimate of these costs, at the dense weights throughout."""
 
     def __init__(self, block: BlockProblem, rows: int) -> None:
         from prunebench.solvers.surgeon import removal

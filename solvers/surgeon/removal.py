@@ -1,6 +1,6 @@
-"""Optimal Brain Surgeon: what pruning one weight costs when the others may move, and pruning by it.
+"""Optimal Brain Surgeon: the cost of pruning one weight if the others are re-optimised, and pruning by it.
 
-With P the inverse of the Hessian on the kept weights, dropping weight i and re-optimising the rest
+With P the inverse of the Hessian on the kept weights, removing weight i and re-optimising the rest
 costs w_i²/(2 P_ii) (Hassibi, Stork: Second order derivatives for network pruning, NeurIPS 1992, eq. 5).
 """
 
@@ -17,17 +17,17 @@ from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.stop import StopCheck
 
 COLUMN_CHUNK = 4096
-"""Columns of the factor that are widened to float64 at a time."""
+"""Columns of the factor converted to float64 at a time."""
 LEAST_SHARE = 1e-6
-"""Least part of a ridge that its own weight may carry: rounding must not make a weight free to drop."""
+"""Least share of a ridge left to its own weight: rounding must not make removing a weight free."""
 
 
 def inverse_diagonal(form: QuadraticForm) -> FloatArray:
     """The diagonal of H⁻¹. float64 (p,)
 
-    For a factor by the dual shortcut, P_ii = (1 − ‖L⁻¹ a_i/√ρ_i‖²)/ρ_i with LL' = I + A R⁻¹ A': n²p
-    operations in the factor's precision and nothing of size p². For a Hessian from its Cholesky factor.
-    The ridge must be positive where the curvature is singular.
+    For a factor by the dual, P_ii = (1 − ‖L⁻¹ a_i/√ρ_i‖²)/ρ_i with LL' = I + A R⁻¹ A': n²p operations in the
+    factor's precision and nothing of size p². For a Hessian from its Cholesky factor. If the curvature is
+    singular, the ridge must be positive.
     """
     if form.hessian is not None:
         matrix = form.hessian + np.diag(form.ridge)
@@ -67,10 +67,10 @@ def block_inverse_diagonal(form: QuadraticForm, size: int) -> FloatArray:
 
 
 def first_rows(form: QuadraticForm, rows: int) -> QuadraticForm:
-    """The form with only the first rows of its factor, scaled so that the curvature keeps its size on average."""
+    """The form with only the first rows of its factor, scaled to preserve the curvature's size on average."""
     root = form.square_root()
     if root.shape[0] == 0:
-        # no curvature at all: the ridge alone
+        # no curvature: only the ridge
         root = np.zeros((1, form.p))
     count = min(rows, root.shape[0])
     few = root[:count].astype(np.float64) * np.sqrt(root.shape[0] / count)
@@ -81,7 +81,7 @@ def recursive_inverse_diagonal(form: QuadraticForm) -> FloatArray:
     """The diagonal of H⁻¹ by M-FAC's recursion over the rows of the factor. float64 (p,)
 
     Frantar, Kurtic, Alistarh: M-FAC, NeurIPS 2021, eq. 5 and 6: h_i = F_{i-1}⁻¹ g_i, q_i = N + g_i'h_i,
-    F⁻¹ = 1/ρ − Σ h_i h_i'/q_i. Cost n²p; all rows are used, where the released program leaves out the last.
+    F⁻¹ = 1/ρ − Σ h_i h_i'/q_i. Cost n²p; all rows are used, while the released program omits the last.
     """
     vectors = form.square_root()
     held = np.empty(vectors.shape)
@@ -99,7 +99,7 @@ def recursive_inverse_diagonal(form: QuadraticForm) -> FloatArray:
 
 
 def saliency(weights: FloatArray, diagonal: FloatArray) -> FloatArray:
-    """½ w²/P_ii: what dropping each weight alone costs. (p,), (p,) -> (p,)"""
+    """½ w²/P_ii: the cost of removing each weight alone. (p,), (p,) -> (p,)"""
     return np.asarray(0.5 * weights**2 / diagonal)
 
 
@@ -110,10 +110,10 @@ def prune_in_rounds(
     stop: StopCheck,
     mask: BoolArray | None = None,
 ) -> BoolArray:
-    """Drop the cheapest weights in `rounds` rounds, the kept count falling geometrically, costs taken anew in each.
+    """Remove the cheapest weights in `rounds` rounds with geometrically falling counts, and new costs in each.
 
-    costs : a mask -> what dropping each kept weight costs, (p,);  stop : given the rounds made, why
-    all remaining weights must go at once now, or None; the counts of a quota fall in every group by itself
+    costs : a mask -> the cost of removing each kept weight, (p,);  stop : given the rounds made, why to
+    remove all surplus weights at once now, or None. With a quota each group's count falls geometrically
     """
     kept = np.ones(keeping.p, dtype=np.bool_) if mask is None else mask.copy()
     for number in range(rounds):
@@ -154,7 +154,7 @@ def inverse_product(form: QuadraticForm, right: FloatArray) -> FloatArray:
 def single_update(form: QuadraticForm, weights: FloatArray, diagonal: FloatArray, mask: BoolArray) -> FloatArray:
     """w − H⁻¹ Σ_{i pruned} (w_i/P_ii) e_i, then masked: the sum of single-weight updates. float64 (p,)
 
-    What WoodFisher and M-FAC publish; it ignores how the pruned weights act together, which a back-solve does not.
+    As published for WoodFisher and M-FAC; unlike a back-solve it ignores how the pruned weights act together.
     """
     moved = weights - inverse_product(form, np.where(mask, 0.0, weights / diagonal))
     return np.where(mask, moved, 0.0)

@@ -1,4 +1,4 @@
-"""Compiled Optimal Brain Surgeon: weights leave one by one, the inverse and the weights updated exactly.
+"""Compiled Optimal Brain Surgeon: weights are removed one by one, with exact updates of inverse and weights.
 
 Frantar, Singh, Alistarh: Optimal Brain Compression, NeurIPS 2022, algorithm 1.
 """
@@ -17,12 +17,12 @@ def drop_one_by_one(matrix: FloatArray, slope: FloatArray, keeping: Counted, mos
     ----------
     matrix : float64 (p, p)   H, positive definite, scaled to unit diagonal
     slope : float64 (p,)      q, in the same scale
-    keeping : how many stay, in all or in each group; a group that is down to its count loses no more
-    most : at most so many leave; the rest of the p − keep cheapest are then dropped at once
+    keeping : how many stay, in total or per group; no group goes below its count
+    most : how many are removed one by one at most; the cheapest of the rest are then removed at once
 
     Returns
     -------
-    bool (p,) with `keep` ones, and how many left one by one. Cost p² a weight.
+    bool (p,) with `keep` ones, and how many were removed one by one. Cost p² per weight.
     """
     inverse = np.linalg.inv(matrix)
     inverse = 0.5 * (inverse + inverse.T)

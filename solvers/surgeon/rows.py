@@ -1,4 +1,4 @@
-"""Compiled exact Optimal Brain Surgeon over the rows of a layer, each pruned to nothing, and the global choice.
+"""Compiled exact Optimal Brain Surgeon over the rows of a layer: each pruned fully, then the global choice.
 
 Frantar, Singh, Alistarh: Optimal Brain Compression, NeurIPS 2022, algorithms 1 and 2.
 """
@@ -12,9 +12,9 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 
 
 def layer_mask(matrix: FloatArray, slope: FloatArray, keep: int) -> BoolArray:
-    """The mask of a whole layer: each step drops the weight of the row in which that costs least.
+    """The mask of a whole layer: each step removes the weight whose removal is cheapest over all rows.
 
-    matrix : float64 (c, c), H with unit diagonal, positive definite;  slope : float64 (r, c), q in its units
+    matrix : float64 (c, c), H with unit diagonal, positive definite;  slope : float64 (r, c), q in its scale
     keep : how many weights the layer keeps  ->  bool (r, c). Cost r·c³.
     """
     inverse = np.linalg.inv(matrix)
@@ -31,7 +31,7 @@ def layer_mask(matrix: FloatArray, slope: FloatArray, keep: int) -> BoolArray:
 
 
 def _dropped(costs: FloatArray, total: int) -> IndexArray:
-    """How many weights each row loses when always the row with the lowest next cost loses one. (r, c) -> (r,)"""
+    """How many weights each row loses if always the row with the lowest next cost loses one. (r, c) -> (r,)"""
     counts = np.zeros(costs.shape[0], dtype=np.int64)
     waiting = [(float(cost), row) for row, cost in enumerate(costs[:, 0])]
     heapq.heapify(waiting)
@@ -45,7 +45,7 @@ def _dropped(costs: FloatArray, total: int) -> IndexArray:
 
 @njit(cache=True, nogil=True)
 def _trace(inverse: FloatArray, weights: FloatArray) -> tuple[IndexArray, FloatArray]:
-    """The order in which the weights of a row leave and what each costs; both arguments are overwritten."""
+    """The order in which a row's weights are removed, and the cost of each; overwrites both arguments."""
     size = weights.size
     order, costs = np.empty(size, dtype=np.int64), np.empty(size)
     left = np.arange(size)

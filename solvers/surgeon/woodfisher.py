@@ -1,8 +1,8 @@
 """WoodFisher: rank by w²/(2[F⁻¹]_ii) with the empirical Fisher and its ridge as F.
 
 Singh, Alistarh: WoodFisher: Efficient Second-Order Approximation for Neural Network Compression,
-NeurIPS 2020, §3. The published program inverts blocks of the matrix by n rank-one updates; the exact
-diagonal for the whole matrix costs less by the n×n dual.
+NeurIPS 2020, §3. The published program inverts blocks of the matrix by n rank-one updates; by the n×n
+dual, the exact diagonal for the whole matrix costs less.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 @register
 @dataclass(frozen=True, kw_only=True)
 class WoodFisher(Solver):
-    """One ranking by the exact single-weight cost of pruning; the linear term is left out, as published.
+    """One ranking by the exact single-weight cost of pruning; as published, without the linear term.
 
     In mode refit the kept weights are back-solved, or get the published sum of single-weight updates.
     Cost n²p, or n·block_size·p with blocks.
@@ -47,7 +47,7 @@ class WoodFisher(Solver):
         return ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
-        """The ranked mask and its weights."""
+        """The mask by ranking, with its weights."""
         from prunebench.solvers.surgeon import removal
 
         block = best.block
