@@ -184,15 +184,15 @@ class Coordinator(ABC):
 
     @classmethod
     def fitted(cls, asked: Mapping[str, Any], total: int, fixed: Collection[str]) -> dict[str, int]:
-        """Counts to take instead of those that exceed the calibration samples there are, by option.
+        """Reduced counts, by option, for options that exceed the available calibration samples.
 
-        Here the option `samples` alone is looked at; a coordinator that parts its samples says more.
+        By default only option `samples` is checked; a coordinator that divides its samples overrides this.
 
         Parameters
         ----------
-        asked : options as they stand; of an option that is not among them, the usual count is looked at
-        total : calibration samples
-        fixed : options whose counts must stay, because the user asked for them
+        asked : the request's options; for those not given, the defaults are checked
+        total : number of calibration samples
+        fixed : options that must not be reduced, because the user set them
         """
         return fewer(cls.options_class, "samples", asked, total, fixed)
 
@@ -280,16 +280,16 @@ class Coordinator(ABC):
 def fewer(
     options: type | None, name: str, asked: Mapping[str, Any], most: int, fixed: Collection[str]
 ) -> dict[str, int]:
-    """{name: most} where the count asked for, or the usual one, is larger and may be lowered; else {}.
+    """{name: most} if the requested or default count is larger and may be reduced; else {}.
 
-    options : the dataclass that has the usual count, None for no options
+    options : the dataclass with the default, None for no options
     """
     count = count_of(options, name, asked)
     return {name: max(1, most)} if count is not None and count > most and name not in fixed else {}
 
 
 def count_of(options: type | None, name: str, asked: Mapping[str, Any]) -> int | None:
-    """The count asked for, or the usual one; None where it is left open, or is no whole number."""
+    """The requested or default count; None if it is open or not a whole number."""
     held = dataclasses.fields(options) if options is not None and dataclasses.is_dataclass(options) else ()
     usual = next((item.default for item in held if item.name == name), None)
     try:

@@ -83,7 +83,7 @@ class Recovery(ABC):
     """Whether it proposes weights; otherwise it only looks at the dense network (`attach`)."""
 
     needs_samples: ClassVar[bool] = False
-    """Whether it refuses to begin where fewer calibration samples are there than its option `samples` says."""
+    """Whether it refuses to begin with fewer calibration samples than its option `samples`."""
 
     reserves: ClassVar[bool] = False
     """Whether each of its rounds uses up a step number of the run, from which its random draws are seeded."""

@@ -69,13 +69,13 @@ FORMULATIONS = {
 class HiGHS(Solver):
     """HiGHS proves blocks of up to some 64 weights; beyond that 'branch-and-bound' proves far more.
 
-    Kept for what HiGHS is: an independent, widely trusted solver behind the same certificate
+    Kept because HiGHS is an independent, widely trusted solver, here behind the same certificate
     (`probing=False` leaves the whole program to it). With `tangents` the details say how many models
-    HiGHS proved (`parts`) and how often a part was split before (`splits`). Bounds are lowered by
-    what HiGHS' tolerances of rows, integers and reduced costs allow, and by what the block's and the model's
-    arrays are rounded by; where that leaves more than `optimal` allows, the answer is feasible. What HiGHS
-    itself decides, such as that a model has no solution, is its word, and a proof (`proof`) names it so.
-    Budgeted evaluations are nodes of HiGHS.
+    HiGHS proved (`parts`) and how often a part was split before (`splits`). Bounds are lowered by the effect
+    of HiGHS' tolerances (rows, integers, reduced costs) and of rounding in the block's and the model's arrays;
+    if that leaves more than `optimal` allows, the answer is feasible. What HiGHS itself decides, such as that a
+    model has no solution, is not checked; a proof (`proof`) marks it as HiGHS' word. The budget's evaluations
+    are nodes of HiGHS.
     """
 
     name = "highs"
@@ -105,7 +105,7 @@ class HiGHS(Solver):
 
     proof: bool = False
     """Record what probing and splitting fixed, so that it can be checked without a search, up to 1 GiB. What HiGHS
-    decided stands there as its word."""
+    decided is marked there as its word."""
 
     def warm_up(self, block: BlockProblem) -> None:
         """Compile what only a split part needs; a miniature is solved without splitting."""

@@ -55,7 +55,7 @@ _NOWHERE = -1
 
 
 def accept_apart(total: int) -> int:
-    """How many of `total` calibration samples decide on acceptance where nothing is asked for."""
+    """Default number of calibration samples that decide on acceptance, out of `total`."""
     return max(1, min(ACCEPT_SAMPLES, total // 4))
 
 
@@ -167,7 +167,7 @@ class ICBS(Coordinator):
 
     @classmethod
     def fitted(cls, asked: Mapping[str, Any], total: int, fixed: Collection[str]) -> dict[str, int]:
-        """Those set apart for acceptance, where they are lowered, as where nothing is asked for; a step's: the rest."""
+        """If reduced, the acceptance samples go to at most their default number, and a step's samples to the rest."""
         apart, samples = (count_of(ICBSOptions, name, asked) for name in ("accept_samples", "samples"))
         if apart is None:
             return fewer(ICBSOptions, "samples", asked, total - accept_apart(total), fixed)

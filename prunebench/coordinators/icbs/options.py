@@ -52,7 +52,7 @@ class ICBSOptions:
     """The score of the first mask: magnitude, gradient, wanda or random."""
 
     init_scope: Literal["layer", "row", "network"] = "layer"
-    """Whether the first mask has one density per layer, per output row, or only in all (a quota says it instead)."""
+    """Whether the first mask has one density per layer, per output row, or only in total (a quota overrides this)."""
 
     quota: str | None = None
     """What every mask keeps exactly: none, layer, row (each output row), or N:M along the inputs, such as 2:4."""

@@ -22,7 +22,7 @@ class LayerWiseOptions:
     """
 
     quota: str = "row"
-    """Within what the density holds: row (each output row), layer (rows weighed together), or N:M, such as 2:4."""
+    """Where the density holds: row (in each output row), layer (in each layer), or N:M along inputs, such as 2:4."""
 
     samples: int = 128
     """Calibration samples whose layer inputs are gathered."""
@@ -31,7 +31,7 @@ class LayerWiseOptions:
     """Ridge, relative to the mean of the Gram matrix's diagonal (SparseGPT's dampening)."""
 
     target: Target = "own"
-    """What a layer is to give: its dense weights' outputs on its own inputs (published), or the dense network's."""
+    """Outputs to reproduce: own (of the dense weights on the layer's own inputs, published) or the dense network's."""
 
     def __post_init__(self) -> None:
         where = "coordinator layer-wise"

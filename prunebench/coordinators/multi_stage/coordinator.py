@@ -241,7 +241,7 @@ class MultiStage(Coordinator):
 
     @classmethod
     def fitted(cls, asked: Mapping[str, Any], total: int, fixed: Collection[str]) -> dict[str, int]:
-        """Those held out, where they are lowered, as where nothing is asked for; a stage's samples: the rest."""
+        """If reduced, the held-out samples go to at most their default number, and a stage's samples to the rest."""
         held, samples = (count_of(MultiStageOptions, name, asked) for name in ("held_out", "samples"))
         usual = held_out(total)
         if (usual if held is None else held) + (1 if samples is None else samples) <= total:
