@@ -271,10 +271,10 @@ def test_sums_of_costs_are_rounded_down():
     above = 0
     for _ in range(200):
         costs = Costs(rng.normal(size=1), np.zeros(1), rng.normal(size=(1, P)), kept=bool(rng.random() < 0.5))
-        own, branches, excluded = np.empty(1), np.empty((1, 2)), np.empty(1)
-        check._close(block, proof, costs, np.zeros(1, np.int64), free, free, own, branches, excluded)
+        bounds = check._Bounds.unknown(1)
+        check._close(block, proof, costs, np.zeros(1, np.int64), free, free, bounds)
         least = Fraction(costs.start[0]) + sum(sorted(Fraction(cost) for cost in costs.costs[0].tolist())[:KEEP])
-        assert least - Fraction(1e-13) <= Fraction(own[0]) <= least
+        assert least - Fraction(1e-13) <= Fraction(bounds.own[0]) <= least
         above += Fraction(float(costs.start[0] + np.sort(costs.costs[0])[:KEEP].sum())) > least
     assert above > 10
 
