@@ -49,7 +49,7 @@ WIDEST = 0.3
 
 @dataclass
 class Dive:
-    """The result of one dive: its best mask and value, the nodes it took, and the nodes it left open, of which tree.
+    """The result of one dive: its best mask and value, how many nodes it took, and those left open in `tree`.
 
     singles : masks whose bound is below the cut-off because of rounding, with that bound
     closed : the smallest bound below the cut-off among nodes that were dropped; normally inf

@@ -43,7 +43,7 @@ CORRECTIONS = 3
 
 
 class Program(NamedTuple):
-    """The split-off form of the program above.
+    """The program above, with the split taken out of its Hessian.
 
     matrix : float64 (p, p)   K;  linear : float64 (p,)   h;  keep : how many weights are kept
     sizes : float64 (2, p)    scales of the errors: that of K_ij is at most accuracy·sizes_0i·sizes_0j (√ of the
