@@ -1,7 +1,7 @@
 """Any causal language model of `transformers`, from a folder or the Hugging Face hub, on any text.
 
-Prunable is every linear layer but the head, as in SparseGPT, Wanda and iCBS. Judged by the perplexity
-of held-out text and, where tasks are named, by the LM Evaluation Harness.
+Prunable is every linear layer but the head, as in SparseGPT, Wanda and iCBS; fused experts are linear layers.
+Judged by the perplexity of held-out text and, where tasks are named, by the LM Evaluation Harness.
 """
 
 from collections.abc import Iterator

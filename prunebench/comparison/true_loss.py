@@ -19,7 +19,6 @@ class TrueLoss:
 
     def __init__(self, problem: NetworkProblem, samples: int = SAMPLES, batch: int = 500) -> None:
         from prunebench.networks.chosen import prunable_network
-        from prunebench.networks.samples import at_once
 
         self._problem = problem
         self._network = prunable_network(problem)
@@ -27,7 +26,7 @@ class TrueLoss:
         self._samples = problem.validation()
         count = min(samples, len(self._samples))
         self._positions = spread(len(self._samples), count, np.random.default_rng(0))
-        self._batch = at_once(self._samples, batch)
+        self._batch = batch
         self._incumbents: dict[str, float] = {}
 
     def change(self, block: BlockProblem, weights: FloatArray) -> float:
@@ -49,13 +48,10 @@ class TrueLoss:
         changed = self._dense.copy()
         changed[block.indices] = weights
         self._network.assign(changed)
-        from prunebench.networks.samples import fetched
-
-        total, device = 0.0, next(self._network.model.parameters()).device
+        total = 0.0
         with torch.no_grad():
             for start in range(0, self._positions.size, self._batch):
-                part = self._positions[start : start + self._batch]
-                inputs, targets = fetched(self._samples, part, device)
+                inputs, targets = self._samples.batch(self._positions[start : start + self._batch])
                 losses = self._problem.loss(self._network.model(inputs), targets)
                 total += float(losses.double().sum())
         return total / self._positions.size

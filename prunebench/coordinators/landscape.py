@@ -119,7 +119,10 @@ class Landscape(Protocol):
         ...
 
     def input_norms(self, positions: IndexArray) -> Sequence[FloatArray]:
-        """For every layer, the norms of its input features in the dense network. float64 (columns,) each."""
+        """For every layer, the norms of what its weights multiply in the dense network. float64 each
+
+        (columns,), the same for all rows of the layer, or one norm per weight.
+        """
         ...
 
 

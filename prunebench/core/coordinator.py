@@ -54,6 +54,18 @@ class Start:
     weights: FloatArray
 
 
+@dataclass(frozen=True)
+class LeftDense:
+    """Layers that a coordinator cannot prune and leaves as they are.
+
+    reason : what of them stands against it;  names : of the parameters;  weights : how many they have together
+    """
+
+    reason: str
+    names: tuple[str, ...]
+    weights: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """Everything a coordinator is given: the problem, the request, and the data it may use."""
@@ -85,6 +97,12 @@ class Setting:
 
     movable: Any = None
     """For those: the network as a prunebench.recovery.movable.MovableNetwork; None before work begins."""
+
+    left_dense: tuple[LeftDense, ...] = ()
+    """Layers that are prunable, and that `Coordinator.narrowed` took out of the network."""
+
+    found: Any = None
+    """What `Coordinator.narrowed` found out of the network, for `begin`."""
 
     load_start: Callable[[Any], Start] | None = None
     """For those that take "start": loads an earlier run's weights into the given network; returns mask and weights."""
@@ -156,6 +174,16 @@ class Coordinator(ABC):
         ------
         InvalidInput   with the remedy
         """
+
+    @classmethod
+    def narrowed(cls, setting: Setting) -> Setting:
+        """The setting with the part of its network that this kind of coordinator can prune: by default all of it.
+
+        Raises
+        ------
+        InvalidInput   nothing would be left
+        """
+        return setting
 
     @classmethod
     @abstractmethod

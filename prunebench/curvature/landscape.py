@@ -7,7 +7,7 @@ backward pass has anyway; no gradient of a whole layer is formed per sample.
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -17,7 +17,6 @@ import torch
 from prunebench.core.arrays import FloatArray, IndexArray, RealArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, Samples
-from prunebench.curvature.activations import counted_rows
 from prunebench.curvature.finite import first_broken
 from prunebench.curvature.gradient_check import (
     Checked,
@@ -30,13 +29,13 @@ from prunebench.curvature.gradient_check import (
 from prunebench.curvature.gradient_ways import PASSES, way_of
 from prunebench.curvature.gradient_work import Loss
 from prunebench.curvature.gradients import sample_gradients
+from prunebench.curvature.input_norms import input_norms
 from prunebench.curvature.linear_gradients import sample_products
 from prunebench.curvature.linear_passes import linear_modules, send, unsuited
-from prunebench.curvature.module_use import require_calls_only
 from prunebench.curvature.pass_memory import Activations, activations, pass_memory, require_room
 from prunebench.curvature.view import EVALUATION_BATCH, NetworkView, RowsView
 from prunebench.networks.network import Layer, PrunableNetwork, evaluation_mode
-from prunebench.networks.samples import at_once, counted_positions, fetched, row_weight
+from prunebench.networks.samples import at_once, fetched, row_weight
 
 MOST_CHECKED = 2**26
 """Above this many weights (gradients of 256 MiB a sample) two samples are computed both ways, not three."""
@@ -263,55 +262,10 @@ class NetworkLandscape:
         require_room(need, self.device)
 
     def input_norms(self, positions: IndexArray) -> list[FloatArray]:
-        """For every layer the norms of its input features in the dense network. float64 (columns,) each.
-
-        Padding does not count. Zero throughout for a layer that the samples do not reach.
-
-        Raises
-        ------
-        InvalidInput   a prunable parameter is not the weight of a linear layer or is used otherwise than by it, or
-                       padding cannot be told apart at a layer
-        """
-        for layer in self.network.layers:
-            if layer.name not in self.linear:
-                raise InvalidInput(
-                    f"layer {layer.name!r} is not linear, so the score 'wanda' has no input norms for it"
-                )
+        """The norms of what the weights of each layer multiply in the dense network: `input_norms.input_norms`."""
         with self._dense():
-            squares = self._input_squares(positions)
-        return [np.sqrt(squares[layer.name]) for layer in self.network.layers]
-
-    def _input_squares(self, positions: IndexArray) -> dict[str, FloatArray]:
-        """For every layer the sums of squares of its input features at the weights in place."""
-        model = self.network.model
-        some = self.batch(positions[:1])[0]
-        require_calls_only(
-            model, {name.removesuffix(".weight"): item for name, item in self.linear.items()}, lambda: model(some)
-        )
-        # A layer that no sample reaches multiplies nothing.
-        squares: dict[str, FloatArray] = {name: np.zeros(module.in_features) for name, module in self.linear.items()}
-        counted: torch.Tensor | None = None
-
-        def note(name: str) -> Callable[..., None]:
-            def hook(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], _output: torch.Tensor) -> None:
-                rows = counted_rows(name, inputs[0].detach(), counted)
-                # A column's sum of squares in float32 chunks, added up in float64.
-                squares[name] += rows.float().square().sum(dim=0, dtype=torch.float64).cpu().numpy()
-
-            return hook
-
-        hooks = [module.register_forward_hook(note(name)) for name, module in self.linear.items()]
-        step = at_once(self.calibration, EVALUATION_BATCH)
-        try:
-            with evaluation_mode(model), torch.no_grad():
-                for start in range(0, positions.size, step):
-                    inputs, targets = self.batch(positions[start : start + step])
-                    counted = counted_positions(self.calibration, targets)
-                    model(inputs)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return squares
+            step = at_once(self.calibration, EVALUATION_BATCH)
+            return input_norms(self.network, self.calibration, positions, step)
 
 
 def _portions(layers: Sequence[Layer], samples: int) -> Iterator[list[str]]:

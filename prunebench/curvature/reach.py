@@ -12,6 +12,8 @@ from prunebench.core.problem import Samples
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.curvature.gradient_check import own_gradients
 from prunebench.curvature.gradient_work import Loss
+from prunebench.curvature.layer_sources import Source, look, quiet_pass
+from prunebench.curvature.products import Part, watching
 from prunebench.networks.chosen import Group, group
 from prunebench.networks.network import Layer, PrunableNetwork, evaluation_mode
 from prunebench.networks.samples import at_once, fetched
@@ -81,13 +83,23 @@ def reached_by_gradients(network: PrunableNetwork, loss: Loss, samples: Samples,
     return out
 
 
-def reached_by_inputs(network: PrunableNetwork, samples: Samples, positions: IndexArray) -> BoolArray:
-    """Which weights of linear layers and convolutions multiply anything but zeros in the network as it is. bool (p,)
+def reached_by_inputs(
+    network: PrunableNetwork, samples: Samples, positions: IndexArray, sources: Sequence[Source] | None = None
+) -> BoolArray:
+    """Which weights multiply anything but zeros in the network as it is. bool (p,)
 
-    Of a convolution whole input channels are looked at.
+    Of a convolution that is seen as it is called whole input channels are looked at.
+
+    Parameters
+    ----------
+    sources : where the inputs of layers are seen; looked for if None, and layers without count as not reached
     """
+    if sources is None:
+        sources = look(network, samples, [positions]).layers
     out = np.zeros(network.total, dtype=np.bool_)
     model = network.model
+    spans = {layer.name: layer for layer in network.layers}
+    tables = {source.parameter: source.table for source in sources if source.table is not None}
 
     def note(layer: Layer) -> Callable[..., None]:
         def hook(_module: Any, given: tuple[Any, ...]) -> None:
@@ -99,13 +111,21 @@ def reached_by_inputs(network: PrunableNetwork, samples: Samples, positions: Ind
 
         return hook
 
+    def take(part: Part, rows: torch.Tensor, _ordered: bool) -> None:
+        table = tables[part.name]
+        if part in table.rows_of:
+            seen = (rows != 0).any(dim=0).cpu().numpy()
+            out[spans[part.name].start + table.places[table.rows_of[part][1], seen].reshape(-1)] = True
+
     handles = [
-        model.get_submodule(layer.name.removesuffix(".weight")).register_forward_pre_hook(note(layer))
-        for layer in network.layers
+        source.module.register_forward_pre_hook(note(spans[source.parameter]))
+        for source in sources
+        if source.module is not None
     ]
     device, step = next(model.parameters()).device, at_once(samples, BATCH)
+    watched = {name: model.get_parameter(name) for name in tables}
     try:
-        with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with quiet_pass(model), watching(watched, take, lambda *_: None):
             for start in range(0, positions.size, step):
                 model(fetched(samples, positions[start : start + step], device)[0])
     finally:

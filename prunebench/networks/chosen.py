@@ -84,13 +84,16 @@ def selected(model: torch.nn.Module, usual: Sequence[str], chosen: Selection) ->
     return left
 
 
-def not_pruned(network: PrunableNetwork, chosen: Selection) -> list[Group]:
-    """The matrices of a network that are not pruned, by kind, most weights first."""
+def not_pruned(network: PrunableNetwork, chosen: Selection, left_dense: Sequence[str] = ()) -> list[Group]:
+    """The matrices of a network that are not pruned, by kind, most weights first.
+
+    left_dense : those that the coordinator cannot prune, which it tells by itself with the reason
+    """
     model = network.model
     modules = dict(model.named_modules())
     heads = _heads(model)
     exclude = chosen.patterns[1]
-    pruned = {id(model.get_parameter(name)) for name in network.names}
+    pruned = {id(model.get_parameter(name)) for name in (*network.names, *left_dense)}
     kinds: dict[str, dict[str, torch.Tensor]] = {}
     for name, tensor in _matrices(model).items():
         if id(tensor) in pruned:

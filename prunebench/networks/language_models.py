@@ -19,6 +19,8 @@ from prunebench.networks.torchvision_build import make_importable
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """What the option dtype takes; auto is what the checkpoint was saved in."""
+EXPERT_AXES = 3
+"""Axes of a parameter that holds the matrices of all experts: expert, and the two of a matrix."""
 ALL_LAYERS = "all"
 """The value of the option layers that leaves no decoder layer out."""
 
@@ -87,6 +89,9 @@ def load_config(model: str) -> Any:
 def linear_layers(model: str, layers: tuple[str, ...]) -> tuple[str, ...]:
     """The weights of the model's linear layers but the head, by name, in the order of the model. Loads no weights.
 
+    Linear layers are torch.nn.Linear, transformers' Conv1D (GPT-2), and experts whose matrices lie in one parameter
+    with three axes (Mixtral, Qwen3-MoE, DeepSeek-V3, gpt-oss).
+
     Parameters
     ----------
     model : folder, or name on the hub
@@ -100,10 +105,7 @@ def linear_layers(model: str, layers: tuple[str, ...]) -> tuple[str, ...]:
     classes = _transformers()
     with torch.device("meta"), _quiet():
         skeleton = classes.AutoModelForCausalLM.from_config(load_config(model))
-    head = skeleton.get_output_embeddings()
-    found = [
-        name for name, module in skeleton.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
-    ]
+    found = _linear_parameters(skeleton, skeleton.get_output_embeddings())
     if not found:
         others = folded(
             name
@@ -112,13 +114,33 @@ def linear_layers(model: str, layers: tuple[str, ...]) -> tuple[str, ...]:
         )
         raise InvalidInput(
             f"model {model!r} ({type(skeleton).__name__}) has no linear layer but its head; "
-            "by themselves only weights of torch.nn.Linear are pruned. Name others of its matrices "
+            "by themselves only weights of torch.nn.Linear, Conv1D and fused experts are pruned. Name others of its "
+            "matrices "
             f"({kinds_of(skeleton)}) with --option include=PATTERN, such as {others[0]}"
         )
     for wanted in layers:
         if not any(_ends_in(name, wanted) for name in found):
             raise unknown_name(f"layer of {model!r}", wanted, {name.rpartition(".")[2] for name in found})
-    return tuple(f"{name}.weight" for name in found if not layers or any(_ends_in(name, end) for end in layers))
+    return tuple(
+        parameter for name, parameter in found.items() if not layers or any(_ends_in(name, end) for end in layers)
+    )
+
+
+def _linear_parameters(model: torch.nn.Module, head: torch.nn.Module | None) -> dict[str, str]:
+    """The weights of linear layers but the head, by the layer's name; of fused experts by the parameter's."""
+    found: dict[str, str] = {}
+    for owner, module in model.named_modules():
+        if module is head:
+            continue
+        if isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D":
+            found[owner] = f"{owner}.weight"
+            continue
+        if type(module).__module__.startswith("torch.nn."):
+            continue
+        for leaf, item in module.named_parameters(recurse=False):
+            if item.ndim == EXPERT_AXES and min(item.shape) > 1 and item.is_floating_point():
+                found[f"{owner}.{leaf}"] = f"{owner}.{leaf}"
+    return found
 
 
 def load_tokenizer(model: str) -> Any:

@@ -33,6 +33,9 @@ class Layer:
 class PrunableNetwork:
     """The prunable parameters of a torch model as one vector of weights.
 
+    A parameter that the model has under several names (tied weights) is one part of the vector, under the first of
+    them: it is pruned once, in all its uses.
+
     Parameters
     ----------
     model : torch.nn.Module      held, not copied; `assign` writes into it
@@ -41,16 +44,25 @@ class PrunableNetwork:
     Raises
     ------
     UnknownName    the model has no parameter of that name; the message gives the nearest match
-    InvalidInput   no names, a repeated name, a tied parameter, or one that does not hold real floats
+    InvalidInput   no names, a repeated name, a parameter that shares memory with another, or one that does not hold
+                   real floats
     """
 
     def __init__(self, model: torch.nn.Module, names: Sequence[str]) -> None:
         self.model = model
         held = dict(model.named_parameters(remove_duplicate=False))
         self._check_names(held, names)
+        known: dict[int, list[str]] = {}
+        for name, parameter in held.items():
+            known.setdefault(id(parameter), []).append(name)
+        firsts = list(dict.fromkeys(known[id(held[name])][0] for name in names))
+        self.tied: dict[str, tuple[str, ...]] = {
+            name: tuple(known[id(held[name])][1:]) for name in firsts if len(known[id(held[name])]) > 1
+        }
+        """The other names of prunable parameters that have several."""
         layers: list[Layer] = []
         start = 0
-        for name in names:
+        for name in firsts:
             stop = start + held[name].numel()
             layers.append(Layer(name, start, stop, tuple(held[name].shape)))
             start = stop
@@ -231,16 +243,17 @@ class PrunableNetwork:
                     f"parameter {name!r} has dtype {held[name].dtype} and shape {tuple(held[name].shape)}; "
                     "only non-empty floating-point parameters can be pruned"
                 )
-            tied = [other for other in held if other != name and _share_memory(held[other], held[name])]
-            if tied:
+            shared = [other for other in held if _share_memory(held[other], held[name])]
+            if shared:
                 raise InvalidInput(
-                    f"parameter {name!r} is tied to {tied[0]!r}: pruning one would change the other; "
-                    "leave it out (--option exclude=PATTERN), or untie them first"
+                    f"parameter {name!r} has its memory in common with {shared[0]!r}, which is another parameter: "
+                    "pruning one would change the other; leave it out (--option exclude=PATTERN), or make them one "
+                    "parameter or two apart"
                 )
 
 
 def _share_memory(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return first is second or (first.data_ptr() != 0 and first.data_ptr() == second.data_ptr())
+    return first is not second and first.data_ptr() != 0 and first.data_ptr() == second.data_ptr()
 
 
 @contextmanager

@@ -227,6 +227,9 @@ def _left_out(folder: Path) -> tuple[LeftOut, ...]:
     """What run.json says under "network"."""
     network = RunDirectory.described(folder).get("network", {})
     out = [_group("not pruned", held) for held in network.get("not_pruned", [])]
+    out += [
+        _group(f"left dense: {held['reason']}", {"kind": "layer", **held}) for held in network.get("left_dense", [])
+    ]
     missed = network.get("unreached")
     if missed is not None:
         why = f"reached by none of {int(missed['samples'])} samples"

@@ -9,7 +9,7 @@ from typing import Any
 from prunebench.coordinators.recovered import begin
 from prunebench.core.arrays import RealArray
 from prunebench.core.coordinator import Setting
-from prunebench.core.errors import CannotWrite, Interrupted, InvalidInput, RunFailed
+from prunebench.core.errors import CannotWrite, Interrupted, InvalidInput, PrunebenchError, RunFailed
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, selection
 from prunebench.log.run_directory import RunDirectory, resume_line
 from prunebench.runs import network_facts
@@ -55,11 +55,13 @@ def loss_words(result: Mapping[str, Any], resume: str) -> str:
 def _on_network(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
     clock = perf_counter()
     setting, dense = _loaded(prepared.setting)
-    problem, network = setting.problem, setting.network
+    problem = setting.problem
     assert isinstance(problem, NetworkProblem)
     timings = {"load": perf_counter() - clock}
 
     clock = perf_counter()
+    setting = prepared.kind.narrowed(setting)
+    network = setting.network
     coordinator = begin(prepared.kind, setting)
     if not run.describes_network():
         _describe(setting, coordinator.network_facts(), run)
@@ -108,7 +110,7 @@ def _loaded(setting: Setting) -> tuple[Setting, dict[str, float]]:
     model = problem.model()
     network = prunable_network(problem, model)
     network.require_finite()
-    dense = problem.evaluate(model)
+    dense = _dense_measures(problem, model)
     if not all(math.isfinite(value) for value in dense.values()):
         require_finite_losses(network, problem.loss, problem.validation())
         raise InvalidInput(f"the dense network is judged {dense} on its validation samples; look for a broken one")
@@ -117,11 +119,31 @@ def _loaded(setting: Setting) -> tuple[Setting, dict[str, float]]:
     return replace(setting, network=network), dense
 
 
+def _dense_measures(problem: NetworkProblem, model: Any) -> dict[str, float]:
+    """What the dense network is judged.
+
+    Raises
+    ------
+    InvalidInput   the network cannot be run on its own samples
+    """
+    try:
+        return dict(problem.evaluate(model))
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError) as error:
+        if isinstance(error, PrunebenchError):
+            raise
+        first = next(iter(str(error).splitlines()), "")
+        raise InvalidInput(
+            f"{problem.name}: the network cannot be run on its validation samples ({type(error).__name__}: {first}); "
+            "look at the model and at what it is given"
+        ) from error
+
+
 def _describe(setting: Setting, found: Mapping[str, Any], run: RunDirectory) -> None:
     """Tell and note what of the network is not pruned, and what the coordinator found out of it."""
     from prunebench.networks.chosen import not_pruned
 
-    facts = network_facts.as_json(not_pruned(setting.network, selection(setting.problem)), found)
+    left = [name for held in setting.left_dense for name in held.names]
+    facts = network_facts.as_json(not_pruned(setting.network, selection(setting.problem), left), found)
     run.describe_network(facts)
     for line in network_facts.lines(facts):
         setting.say(line)

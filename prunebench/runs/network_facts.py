@@ -29,6 +29,7 @@ def lines(facts: Mapping[str, Any]) -> list[str]:
         for group in groups:
             counted = f"{_matrices(group['matrices'])} of {group['kind']}, {group['weights']:,} weights"
             out.append(f"  {counted}: {_names(group['names'])}")
+    out += left_dense_lines(facts)
     out += reached_lines(facts)
     way = facts.get("gradients")
     if way is not None:
@@ -39,6 +40,19 @@ def lines(facts: Mapping[str, Any]) -> list[str]:
         )
         rejected = "".join(f"; not by {name}: {reason}" for name, reason in way["rejected"].items())
         out.append(f"sample gradients: {way['way']}{checked}{rejected}")
+    return out
+
+
+def left_dense_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Which layers the coordinator leaves as they are, and why; nothing where it prunes all that is prunable."""
+    held = facts.get("left_dense") or []
+    if not held:
+        return []
+    matrices, weights = (sum(group[name] for group in held) for name in ("matrices", "weights"))
+    out = [f"left dense: {_matrices(matrices)}, {weights:,} weights; the density is of the other prunable ones"]
+    for group in held:
+        counted = f"{_matrices(group['matrices'])}, {group['weights']:,} weights"
+        out.append(f"  {counted}: {_names(group['names'])}: {group['reason']}")
     return out
 
 

@@ -485,20 +485,6 @@ def test_a_convolution_is_the_linear_layer_of_its_patches(padding):
         assert size == pytest.approx((outputs[:, row] ** 2).mean(), rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("module", "words"),
-    [
-        (torch.nn.Conv2d(4, 4, 3, groups=4), "convolution of 4 groups"),
-        (torch.nn.Conv2d(4, 4, 3, padding_mode="circular", padding=1), "pads with 'circular'"),
-        (torch.nn.Conv1d(4, 4, 3), "is a Conv1d"),
-    ],
-)
-def test_modules_whose_rows_do_not_share_their_inputs_are_refused(module, words):
-    network = PrunableNetwork(torch.nn.Sequential(module), ("0.weight",))
-    with pytest.raises(InvalidInput, match=words):
-        LayerWalk(network, samples(), np.arange(3), dense=False)
-
-
 def test_no_samples_and_a_layer_of_zeros_are_errors():
     network = PrunableNetwork(mlp(), ("0.weight", "2.weight"))
     with pytest.raises(InvalidInput, match="no calibration samples"):

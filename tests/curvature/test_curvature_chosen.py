@@ -229,10 +229,15 @@ def test_a_run_tells_what_it_leaves_out_and_what_no_sample_reaches(foreign, caps
 
 def test_excluded_matrices_are_left_as_they_are_and_the_run_says_so(foreign, capsys, tmp_path):
     words = ("foreign", "--solver", "magnitude", "--coordinator", "layer-wise", "--samples", "20")
-    code, _, err = pruned(capsys, tmp_path / "refused", *words)
-    assert code == 2
-    assert "layer 'idle' is never reached" in err
-    assert "--option exclude=idle.weight" in err
+    code, out, err = pruned(capsys, tmp_path / "all", *words)
+    assert code == 0, err
+    assert "left dense: 1 matrix, 8 weights; the density is of the other prunable ones" in err
+    assert "1 matrix, 8 weights: idle.weight: is never reached by the samples" in err
+    assert json.loads(out)["kept"] == 6
+    left = json.loads((tmp_path / "all" / "run.json").read_text())["network"]["left_dense"]
+    assert left == [
+        {"reason": "is never reached by the samples", "matrices": 1, "weights": 8, "names": ["idle.weight"]}
+    ]
     code, out, err = pruned(capsys, tmp_path / "run", *words, "--option", "exclude=idle.weight")
     assert code == 0, err
     told = json.loads(out)

@@ -86,10 +86,20 @@ def test_no_names_are_refused(model):
         PrunableNetwork(model, ())
 
 
-def test_a_tied_parameter_is_refused_and_its_twin_named():
+def test_a_tied_parameter_is_pruned_once_under_its_first_name():
     model = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3), "b": torch.nn.Linear(3, 3)})
     model["b"].weight = model["a"].weight
-    with pytest.raises(InvalidInput, match=r"'a\.weight' is tied to 'b\.weight'"):
+    for names in (("a.weight",), ("b.weight",), ("b.weight", "a.weight")):
+        network = PrunableNetwork(model, names)
+        assert network.names == ("a.weight",)
+        assert network.total == 9
+        assert network.tied == {"a.weight": ("b.weight",)}
+
+
+def test_parameters_that_share_memory_without_being_one_are_refused():
+    model = torch.nn.ModuleDict({"a": torch.nn.Linear(3, 3), "b": torch.nn.Linear(3, 3)})
+    model["b"].weight.data = model["a"].weight.data
+    with pytest.raises(InvalidInput, match=r"'a\.weight' has its memory in common with 'b\.weight'"):
         PrunableNetwork(model, ("a.weight",))
 
 

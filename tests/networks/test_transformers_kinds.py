@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from prunebench.cli import main
 
@@ -34,10 +35,14 @@ def _configs():
             num_local_experts=3, num_experts_per_tok=1, **SMALL,
         ),
         "deepseek": T.DeepseekV3Config(
-            hidden_size=16, intermediate_size=24, moe_intermediate_size=12, num_hidden_layers=1,
+            hidden_size=16, intermediate_size=24, moe_intermediate_size=12, num_hidden_layers=2,
             num_attention_heads=2, num_key_value_heads=2, n_routed_experts=4, num_experts_per_tok=2, n_group=2,
             topk_group=1, first_k_dense_replace=1, q_lora_rank=8, kv_lora_rank=8, qk_rope_head_dim=4, v_head_dim=4,
             qk_nope_head_dim=4, **SMALL,
+        ),
+        "gptoss": T.GptOssConfig(
+            hidden_size=16, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=1,
+            head_dim=8, num_local_experts=3, num_experts_per_tok=2, sliding_window=8, **SMALL,
         ),
         "gpt2": T.GPT2Config(vocab_size=48, n_embd=16, n_layer=2, n_head=2, n_positions=32),
     }  # fmt: skip
@@ -63,8 +68,9 @@ def folders(tiny_mistral, tmp_path_factory):
     return root
 
 
-def run(capsys, tmp_path, folder, *words):
-    given = {"model": folder, "text": folder / "text.json", "context": 16, "sequences": 16, "validation_sequences": 2}
+def run(capsys, tmp_path, folder, *words, context=16):
+    given = {"model": folder, "text": folder / "text.json", "context": context, "sequences": 16}
+    given["validation_sequences"] = 2
     options = [part for key, value in given.items() for part in ("--option", f"{key}={value}")]
     code = main(["prune", "causal-lm", "--density", "0.5", *options, *words, "--out", str(tmp_path / "run"), "--json"])
     told = capsys.readouterr()
@@ -84,15 +90,21 @@ def test_input_norms_are_had_however_a_layer_gets_its_inputs(folders, capsys, tm
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("how", [(*ICBS, "--init", "wanda"), LAYERS])
-def test_a_layer_whose_weight_is_used_by_function_is_refused_where_inputs_are_wanted(folders, capsys, tmp_path, how):
-    code, err, _ = run(capsys, tmp_path, folders / "mamba", *how)
-    assert code == 2
-    assert "the weight of layer 'backbone.layers.0.mixer.dt_proj' is used otherwise than by calling the layer" in err
-    excluded = ("--option", "exclude=backbone.layers.0.mixer.dt_proj.weight")
-    assert excluded[1] in err
-    code, err, facts = run(capsys, tmp_path, folders / "mamba", *how, *excluded)
+def test_a_weight_that_is_used_by_function_shows_its_inputs_where_it_multiplies(folders, capsys, tmp_path, how):
+    code, err, facts = run(capsys, tmp_path, folders / "mamba", *how)
     assert code == 0, err
-    assert "Linear, excluded" in [group["kind"] for group in facts["not_pruned"]]
+    assert "left_dense" not in facts
+    # with padding, which of its inputs are tokens is not seen
+    words = ("--option", "packing=documents", "--option", "validation_packing=documents")
+    code, err, facts = run(capsys, tmp_path / "padded", folders / "mamba", *how, *words, context=200)
+    if how is LAYERS:
+        assert code == 0, err
+        assert [held["names"] for held in facts["left_dense"]] == [["backbone.layers.*.mixer.dt_proj.weight"]]
+        assert "dt_proj.weight: gets padding among its inputs" in err
+    else:
+        assert code == 2
+        assert "the score 'wanda' has no input norms for layer 'backbone.layers.0.mixer.dt_proj'" in err
+        assert "--option exclude=backbone.layers.0.mixer.dt_proj.weight" in err
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
@@ -103,41 +115,37 @@ def test_its_gradients_are_right_without_its_inputs(folders, capsys, tmp_path):
     assert "dt_proj" in facts["gradients"]["rejected"]["layer passes"]
 
 
-def test_fused_experts_are_told_with_their_weights(folders, capsys, tmp_path):
-    code, err, facts = run(capsys, tmp_path, folders / "mixtral", *LAYERS)
+@pytest.mark.parametrize("kind", ["mixtral", "gptoss", "deepseek"])
+def test_fused_experts_are_pruned_each_by_its_own_inputs(folders, capsys, tmp_path, kind):
+    code, err, facts = run(capsys, tmp_path, folders / kind, *LAYERS)
     assert code == 0, err
-    experts = next(group for group in facts["not_pruned"] if "Experts" in group["kind"])
-    # Two layers of three experts, each with a doubled and a single matrix of 16 by 24.
-    assert experts["weights"] == 2 * 3 * 3 * 16 * 24
-    assert experts["names"] == [f"model.layers.*.mlp.experts.{name}" for name in ("gate_up_proj", "down_proj")]
-    assert f"of MixtralExperts (3 axes), {experts['weights']:,} weights: model.layers.*.mlp.experts" in err
-    kinds = [group["kind"] for group in facts["not_pruned"]]
-    assert {"Embedding", "Linear (output head)"} <= set(kinds)
+    assert "left_dense" not in facts
+    names = [name for group in facts["not_pruned"] for name in group["names"]]
+    assert not any(name.endswith(("gate_up_proj", "down_proj")) for name in names)
+    masks = load_file(tmp_path / "run" / "mask.safetensors")
+    experts = {name: mask for name, mask in masks.items() if "mlp.experts" in name}
+    assert experts
+    for mask in experts.values():
+        # half of every output's inputs; gpt-oss has its inputs along the second axis
+        assert (mask.float().mean(dim=1 if kind == "gptoss" else 2) == 0.5).all()
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_experts_that_are_included_are_pruned_by_their_gradients_and_refused_by_their_inputs(folders, capsys, tmp_path):
-    included = ("--option", "include=*.mlp.experts.*")
-    code, err, facts = run(capsys, tmp_path, folders / "mixtral", *LAYERS, *included)
-    assert code == 2
-    assert "parameter 'model.layers.0.mlp.experts.gate_up_proj' is not the weight of a module" in err
-    code, err, facts = run(capsys, tmp_path, folders / "mixtral", *ONCE, *included)
+def test_experts_are_pruned_by_their_gradients(folders, capsys, tmp_path):
+    code, err, facts = run(capsys, tmp_path, folders / "mixtral", *ONCE, "--option", "include=*.mlp.experts.*")
     assert code == 0, err
     assert "causal-lm: 6912 prunable weights" in err
     assert not any("Experts" in group["kind"] for group in facts["not_pruned"])
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
-def test_a_model_without_linear_layers_says_which_matrices_there_are(folders, capsys, tmp_path):
-    code, err, _ = run(capsys, tmp_path, folders / "gpt2", *ONCE)
-    assert code == 2
-    assert "2 of Embedding, 8 of Conv1D" in err
-    assert "include=PATTERN, such as transformer.h.*.attn.c_attn.weight" in err
-    code, err, facts = run(
-        capsys, tmp_path, folders / "gpt2", *ONCE, "--option", "include=*.c_attn.weight,*.c_fc.weight"
-    )
+def test_the_layers_of_gpt2_are_linear_layers(folders, capsys, tmp_path):
+    code, err, facts = run(capsys, tmp_path, folders / "gpt2", *LAYERS)
     assert code == 0, err
-    assert [(group["kind"], group["matrices"]) for group in facts["not_pruned"]] == [("Conv1D", 4), ("Embedding", 2)]
+    assert "causal-lm: 6144 prunable weights" in err
+    assert [(group["kind"], group["matrices"]) for group in facts["not_pruned"]] == [("Embedding", 2)]
+    for name, mask in load_file(tmp_path / "run" / "mask.safetensors").items():
+        assert name.startswith("transformer.h.")
+        assert (mask.float().mean(dim=0) == 0.5).all()
 
 
 def test_tokens_that_the_model_does_not_know_may_be_there_and_not_occur(folders, capsys, tmp_path):

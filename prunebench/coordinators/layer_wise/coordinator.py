@@ -12,7 +12,8 @@ ordinary block problems: hashed, verified, logged and sent to workers, so layers
 contract.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -26,6 +27,7 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.coordinator import (
     Coordinator,
+    LeftDense,
     Move,
     Setting,
     Task,
@@ -35,7 +37,7 @@ from prunebench.core.coordinator import (
     register,
 )
 from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
-from prunebench.core.keeping import Counted
+from prunebench.core.keeping import Counted, Quota
 from prunebench.core.masks import top_mask
 from prunebench.core.problem import NetworkProblem, spread
 from prunebench.core.quadratic import QuadraticForm
@@ -55,9 +57,49 @@ class Walk(Protocol):
         """Layers by position, those with common inputs grouped, in the order in which they run."""
         ...
 
-    def inputs(self, group: int, weights: FloatArray) -> "InputGrams":
-        """The Gram matrices of a group's inputs, with the network at `weights`."""
+    def columns(self, layer: int) -> int:
+        """How many inputs an output of a layer has."""
         ...
+
+    def part_rows(self, layer: int) -> tuple[int, ...]:
+        """How many rows of a layer's table have the same inputs, part by part."""
+        ...
+
+    def places(self, layer: int) -> IndexArray | None:
+        """Where in the weight vector the table's weights are; None where they lie in order."""
+        ...
+
+    def part_inputs(self, group: int, weights: FloatArray) -> "Sequence[InputGrams]":
+        """What the inputs of a group say, part by part, with the network at `weights`."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A layer as a table: rows are outputs, whatever axes its parameter has. It answers as a Layer does."""
+
+    name: str
+    start: int
+    stop: int
+    shape: tuple[int, int]
+
+
+_Asked = tuple[str, str, QuadraticForm, slice, Counted]
+"""A block to be solved: its task's label, its own name, the form, which rows of the layer, and what they keep."""
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is known of a network before it is pruned.
+
+    positions : the calibration samples whose inputs are gathered;  sources : where they are seen, layer by layer
+    unreached : which weights they do not reach, as run.json has it;  left : the layers that are left dense
+    """
+
+    positions: IndexArray
+    sources: Sequence[Any]
+    unreached: Mapping[str, Any]
+    left: tuple[LeftDense, ...]
 
 
 @register
@@ -69,7 +111,7 @@ class LayerWise(Coordinator):
 
     Parameters
     ----------
-    walk : the network
+    walk : the network, each layer as the table of its output rows
     layers : the prunable parameters in order;  dense_weights : float (p,)
     density : share of the weights that is kept
     mode : "select" (kept weights stay) or "refit"
@@ -103,21 +145,30 @@ class LayerWise(Coordinator):
         self.options, self.mode, self.problem = options, mode, problem
         self.mask: BoolArray = np.ones(dense_weights.size, dtype=np.bool_)
         self.weights: FloatArray = dense_weights.copy()
-        self._walk, self._layers, self._dense = walk, layers, dense_weights
+        self._walk, self._dense = walk, dense_weights
         self._whole = whole_layers
-        self._quota = NetworkQuota.of(options.quota_kind, layers, density)
+        self._layers = [
+            _Rows(layer.name, layer.start, layer.stop, ((layer.stop - layer.start) // columns, columns))
+            for columns, layer in zip(map(walk.columns, range(len(layers))), layers, strict=True)
+        ]
+        self._quota = NetworkQuota.of(options.quota_kind, self._layers, density)
         self._order = [(number, layer) for number, group in enumerate(walk.groups) for layer in group]
-        tasks = [1 if whole_layers else layers[layer].shape[0] for _, layer in self._order]
+        tasks = [
+            len(walk.part_rows(layer)) if whole_layers else self._layers[layer].shape[0] for _, layer in self._order
+        ]
         self._first_task = np.concatenate([[0], np.cumsum(tasks)])
         self._done = 0
-        self._held: tuple[int, InputGrams] | None = None
+        self._held: tuple[int, Sequence[InputGrams]] | None = None
         self._waiting: list[Task] = []
         self._asked: list[Task] = []
         self._answers: dict[int, Solution] = {}
-        self._form: RowsForm | None = None
+        self._forms: list[RowsForm] = []
+        """Of the layer under way, part by part."""
         self._clock = self._gathered = 0.0
-        self._looked_at: tuple[Setting, IndexArray] | None = None
-        """Its setting, and the calibration samples whose inputs are gathered."""
+        self._under_way: IndexArray = np.zeros(0, dtype=np.int64)
+        """Where in the weight vector that layer's weights are, row by row."""
+        self._found: _Found | None = None
+        """What was found out of the network before."""
 
     @classmethod
     def require(cls, setting: Setting) -> None:
@@ -125,20 +176,19 @@ class LayerWise(Coordinator):
         setting.options.quota_kind.require_density(setting.density)
 
     @classmethod
-    def begin(cls, setting: Setting) -> "LayerWise":
-        """Over a network, whose present weights are the dense ones.
+    def narrowed(cls, setting: Setting) -> Setting:
+        """Without the layers whose inputs are not seen, are zero throughout, or do not fit the quota.
 
         Raises
         ------
-        InvalidInput    more samples requested than there are
-        SolverRefused   see `require_fit`
+        InvalidInput    more samples than there are, or no layer is left
+        SolverRefused   `require_fit`
         """
-        from prunebench.curvature.layer_walk import LayerWalk
+        from prunebench.curvature import layer_walk
 
         options: LayerWiseOptions = setting.options
-        network, problem = setting.network, setting.problem
+        problem = setting.problem
         assert isinstance(problem, NetworkProblem)
-        require_fit(setting.solver, network.layers, options)
         calibration = problem.calibration()
         if options.samples > len(calibration):
             raise InvalidInput(
@@ -146,7 +196,31 @@ class LayerWise(Coordinator):
                 "calibration samples; ask for fewer"
             )
         positions = spread(len(calibration), options.samples, np.random.default_rng(calibration_seed(setting.seed)))
-        walk = LayerWalk(network, calibration, positions, dense=options.target == "dense")
+        size = options.quota_kind.size
+        seen = layer_walk.prunable_part(setting.network, calibration, positions, multiple=size)
+        require_fit(setting.solver, seen.columns, options)
+        found = _Found(positions, seen.sources, seen.unreached.as_json(), seen.left)
+        return replace(setting, network=seen.network, left_dense=seen.left, found=found)
+
+    @classmethod
+    def begin(cls, setting: Setting) -> "LayerWise":
+        """Over a network, whose weights now are the dense ones.
+
+        Raises
+        ------
+        InvalidInput    as `narrowed`, or a layer that is not seen
+        SolverRefused   `require_fit`
+        """
+        from prunebench.curvature.layer_walk import LayerWalk
+
+        if setting.found is None:
+            setting = cls.narrowed(setting)
+        options: LayerWiseOptions = setting.options
+        network, problem, found = setting.network, setting.problem, setting.found
+        assert isinstance(problem, NetworkProblem)
+        walk = LayerWalk(
+            network, problem.calibration(), found.positions, dense=options.target == "dense", sources=found.sources
+        )
         how = f"{walk.blocks} blocks run by themselves" if walk.blocks else "the network run from its inputs each time"
         setting.say(f"{len(network.layers)} layers with {len(walk.groups)} different inputs, {how}")
         made = cls(
@@ -159,7 +233,7 @@ class LayerWise(Coordinator):
             whole_layers=facts(setting.solver).whole_layers,
             problem=setting.name,
         )
-        made._looked_at = setting, positions
+        made._found = found
         return made
 
     @classmethod
@@ -173,15 +247,21 @@ class LayerWise(Coordinator):
         return super().curvature_options(given)
 
     def network_facts(self) -> dict[str, Any]:
-        """Which weights no input reaches."""
-        from prunebench.curvature import reach
+        """Which weights the inputs do not reach, and which layers are left dense."""
+        from prunebench.networks.chosen import folded
 
-        if self._looked_at is None:
+        if self._found is None:
             return {}
-        setting, positions = self._looked_at
-        assert isinstance(setting.problem, NetworkProblem)
-        reached = reach.reached_by_inputs(setting.network, setting.problem.calibration(), positions)
-        return {"unreached": reach.unreached(setting.network.layers, reached, positions.size).as_json()}
+        left = [
+            {
+                "reason": held.reason,
+                "matrices": len(held.names),
+                "weights": held.weights,
+                "names": list(folded(held.names)),
+            }
+            for held in self._found.left
+        ]
+        return {"unreached": self._found.unreached, **({"left_dense": left} if left else {})}
 
     @property
     def total_steps(self) -> int | None:
@@ -218,7 +298,8 @@ class LayerWise(Coordinator):
 
     def check(self) -> None:
         """Raise PrunebenchError if a finished layer violates the quota."""
-        self._quota.require(self.mask, [layer for _, layer in self._order[: self._done]])
+        if broken := self._violation(self.mask, self._done):
+            raise PrunebenchError(f"quota {self._quota.kind} is broken: {broken}; please report this")
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Mask, weights and the number of finished layers."""
@@ -228,7 +309,7 @@ class LayerWise(Coordinator):
         """Continue after the finished layers."""
         mask, weights = checked_state(arrays, self._dense.size)
         done = checked_number(info, "done", most=len(self._order))
-        if broken := self._quota.violation(mask, [layer for _, layer in self._order[:done]]):
+        if broken := self._violation(mask, done):
             raise InvalidInput(f"{broken}")
         for number, (_, place) in enumerate(self._order):
             layer = self._layers[place]
@@ -242,80 +323,113 @@ class LayerWise(Coordinator):
         self.mask, self.weights, self._done = mask.astype(np.bool_), weights.astype(np.float64), done
         self._held, self._waiting, self._asked, self._answers = None, [], [], {}
 
+    def _violation(self, mask: BoolArray, done: int) -> str:
+        """How a mask breaks the quota in the first `done` layers of the order; "" where it keeps it. bool (p,)"""
+        for _, number in self._order[:done]:
+            if broken := self._quota.of_layer(number).violation(mask[self._places(number)]):
+                return f"layer {self._layers[number].name!r} {broken}"
+        return ""
+
+    def _places(self, number: int) -> IndexArray:
+        """Where in the weight vector a layer's weights are, row by row of its table. int64 (weights,)"""
+        held, layer = self._walk.places(number), self._layers[number]
+        return np.arange(layer.start, layer.stop) if held is None else held.reshape(-1)
+
     def _begin(self) -> None:
         """Gather the layer's inputs and prepare its tasks."""
         self._clock = perf_counter()
         group, number = self._order[self._done]
         if self._held is None or self._held[0] != group:
-            self._held = group, self._walk.inputs(group, self.weights)
+            self._held = group, self._walk.part_inputs(group, self.weights)
         self._gathered = perf_counter() - self._clock
-        layer = self._layers[number]
-        form = self._form = self._layer_form(layer, self._held[1])
-        keeping = self._quota.of_layer(number)
-        first = int(self._first_task[self._done])
+        layer, rows = self._layers[number], self._walk.part_rows(number)
+        self._under_way = self._places(number)
+        tables = np.split(self._dense[self._under_way].reshape(layer.shape), np.cumsum(rows)[:-1])
+        self._forms = [self._part_form(table, held) for table, held in zip(tables, self._held[1], strict=True)]
         self._answers = {}
-        if self._whole:
-            self._waiting = [Task(first, layer.name, self._block(layer, form, keeping))]
-            return
-        counts = self._row_counts(form, keeping)
-        for row in range(form.rows):
-            part = slice(row * form.columns, (row + 1) * form.columns)
-            inner = self._quota.kind.of_stretch(form.columns, int(counts[row]))
-            block = self._block(layer, form.row(row), inner, part, f"{layer.name}/row {row}")
-            self._waiting.append(Task(first + row, f"{layer.name} row {row}", block))
+        keeping = self._quota.of_layer(number)
+        if self._whole and len(rows) == 1:
+            asked: list[_Asked] = [(layer.name, layer.name, self._forms[0], slice(0, layer.shape[0]), keeping)]
+        else:
+            counts = self._row_counts(keeping)
+            asked = list(self._parts_asked(layer, counts) if self._whole else self._rows_asked(layer, counts))
+        first = int(self._first_task[self._done])
+        self._waiting = [
+            Task(first + position, label, self._block(name, form, span, kept))
+            for position, (label, name, form, span, kept) in enumerate(asked)
+        ]
 
-    def _row_counts(self, form: RowsForm, keeping: Counted) -> IndexArray:
-        """How many weights each row keeps, for solvers that take single rows. int64 (rows,)"""
+    def _parts_asked(self, layer: _Rows, counts: IndexArray) -> Iterator[_Asked]:
+        """A layer's parts, the layer's count shared out among them."""
+        start, columns, kind = 0, layer.shape[1], self._quota.kind
+        for number, form in enumerate(self._forms):
+            span = slice(start, start + form.rows)
+            kept: Counted = kind.of_stretch(form.p, int(counts[span].sum()))
+            if kind.text == "row" and form.rows > 1:
+                kept = Quota(np.arange(form.p) // columns, counts[span])
+            yield f"{layer.name} part {number}", f"{layer.name}/part {number}", form, span, kept
+            start += form.rows
+
+    def _rows_asked(self, layer: _Rows, counts: IndexArray) -> Iterator[_Asked]:
+        """A layer's rows, part by part."""
+        row = 0
+        for form in self._forms:
+            for number in range(form.rows):
+                kept = self._quota.kind.of_stretch(form.columns, int(counts[row]))
+                one, span = form.row(number), slice(row, row + 1)
+                yield f"{layer.name} row {row}", f"{layer.name}/row {row}", one, span, kept
+                row += 1
+
+    def _row_counts(self, keeping: Counted) -> IndexArray:
+        """How many weights each row of the layer under way keeps, where it is not one block. int64 (rows,)"""
         if self._quota.kind.text == "layer":
-            return _counts_weighed_together(form, keeping.keep)
-        return np.asarray(keeping.counts.reshape(form.rows, -1).sum(axis=1))
+            return _counts_weighed_together(self._forms, keeping.keep)
+        rows = sum(form.rows for form in self._forms)
+        return np.asarray(keeping.counts.reshape(rows, -1).sum(axis=1))
 
-    def _block(
-        self,
-        layer: Layer,
-        form: QuadraticForm,
-        keeping: Counted,
-        part: slice = slice(None),
-        label: str = "",
-    ) -> BlockProblem:
-        label = label or layer.name
+    def _block(self, name: str, form: QuadraticForm, rows: slice, keeping: Counted) -> BlockProblem:
+        """The block of some rows of the layer under way."""
+        columns = self._forms[0].columns
+        places = self._under_way[rows.start * columns : rows.stop * columns]
         return BlockProblem(
             form=form,
-            dense_weights=self._dense[layer.start : layer.stop][part],
+            dense_weights=self._dense[places],
             keep=keeping.keep,
             mode=self.mode,
-            indices=np.arange(layer.start, layer.stop)[part],
-            problem=f"{self.problem}/{label}" if self.problem else label,
+            indices=places,
+            problem=f"{self.problem}/{name}" if self.problem else name,
             quota=keeping.quota,
         )
 
-    def _layer_form(self, layer: Layer, held: "InputGrams") -> RowsForm:
-        dense = self._dense[layer.start : layer.stop]
-        table = dense.reshape(layer.shape[0], -1)
+    def _part_form(self, table: FloatArray, held: "InputGrams") -> RowsForm:
+        """What it costs to change rows of a layer that have the same inputs. table : their dense weights"""
         away = table @ (held.gram - held.cross).T
         return RowsForm(
             shared=held.gram,
-            rows=layer.shape[0],
+            rows=len(table),
             ridge=self.options.ridge * float(held.gram.diagonal().mean()),
             linear=away.reshape(-1),
-            centre=dense,
+            centre=table.reshape(-1),
             constant=0.5 * float(np.einsum("ij,ij->", table @ held.drift, table)),
         )
 
     def _finish(self) -> Move:
         number = self._order[self._done][1]
-        layer, form = self._layers[number], self._form
-        assert form is not None
+        layer, places = self._layers[number], self._under_way
         ordered = [self._answers[position] for position in sorted(self._answers)]
         mask = np.concatenate([solution.mask for solution in ordered])
         weights = np.concatenate([solution.weights for solution in ordered])
-        self.mask[layer.start : layer.stop], self.weights[layer.start : layer.stop] = mask, weights
+        self.mask[places], self.weights[places] = mask, weights
+        before = after = size = 0.0
+        start = 0
+        for form in self._forms:
+            span = slice(start, start + form.p)
+            dense, start = self._dense[places[span]], start + form.p
+            before, after = before + form.value(dense), after + form.value(weights[span])
+            table = form.table(dense)
+            size += 0.5 * float(np.einsum("ij,ij->", table @ form.shared, table))
         self._done += 1
-        self._answers, self._form = {}, None
-        dense = self._dense[layer.start : layer.stop]
-        before, after = form.value(dense), form.value(weights)
-        table = form.table(dense)
-        size = 0.5 * float(np.einsum("ij,ij->", table @ form.shared, table))
+        self._answers, self._forms = {}, []
         seconds = perf_counter() - self._clock
         details = {
             "layer": layer.name,
@@ -330,8 +444,10 @@ class LayerWise(Coordinator):
         return Move(True, after - before, int((~mask).sum()), details)
 
 
-def require_fit(solver: SolverLike, layers: Sequence[Layer], options: LayerWiseOptions) -> None:
+def require_fit(solver: SolverLike, columns: Mapping[str, int], options: LayerWiseOptions) -> None:
     """Refuse, before any work, a solver that cannot take the blocks of these layers.
+
+    columns : how many weights an output row of each layer has
 
     Raises
     ------
@@ -343,25 +459,24 @@ def require_fit(solver: SolverLike, layers: Sequence[Layer], options: LayerWiseO
     if options.quota_kind.is_pattern:
         require_honoured(solver, options.quota_kind, "use --quota row")
     largest = known.max_size
-    for layer in layers:
-        if largest is not None and _columns(layer) > largest:
+    for name, length in columns.items():
+        if largest is not None and length > largest:
             raise SolverRefused(
-                f"solver {solver.name!r} takes blocks of at most {largest:,} weights and a row of layer {layer.name!r} "
-                f"has {_columns(layer):,}; use --coordinator icbs --block-size {min(largest, 64)}, or another solver"
+                f"solver {solver.name!r} takes blocks of at most {largest:,} weights and a row of layer {name!r} "
+                f"has {length:,}; use --coordinator icbs --block-size {min(largest, 64)}, or another solver"
             )
 
 
-def _columns(layer: Layer) -> int:
-    return (layer.stop - layer.start) // layer.shape[0]
-
-
-def _counts_weighed_together(form: RowsForm, keep: int) -> IndexArray:
-    """How many weights each row keeps, given only the total. int64 (rows,)
+def _counts_weighed_together(forms: Sequence[RowsForm], keep: int) -> IndexArray:
+    """How many weights each row of a layer keeps, given only the total. int64 (rows,)
 
     Counts the `keep` highest w_j²/[H⁻¹]_jj of the layer at its minimiser, twice the cost of pruning one weight
     alone (Hassibi, Stork, NeurIPS 1992).
     """
-    inverse = np.linalg.inv(form.shared + np.diag(form.ridge[: form.columns]))
-    slope = form.table(form.linear - form.product(form.centre))
-    costs = (slope @ inverse) ** 2 / inverse.diagonal()
-    return np.asarray(form.table(top_mask(costs.reshape(-1), keep)).sum(axis=1))
+    costs = []
+    for form in forms:
+        inverse = np.linalg.inv(form.shared + np.diag(form.ridge[: form.columns]))
+        slope = form.table(form.linear - form.product(form.centre))
+        costs.append((slope @ inverse) ** 2 / inverse.diagonal())
+    best = top_mask(np.concatenate([part.reshape(-1) for part in costs]), keep)
+    return np.asarray(best.reshape(-1, forms[0].columns).sum(axis=1))
