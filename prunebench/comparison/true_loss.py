@@ -19,6 +19,7 @@ class TrueLoss:
 
     def __init__(self, problem: NetworkProblem, samples: int = SAMPLES, batch: int = 500) -> None:
         from prunebench.networks.chosen import prunable_network
+        from prunebench.networks.samples import at_once
 
         self._problem = problem
         self._network = prunable_network(problem)
@@ -26,7 +27,7 @@ class TrueLoss:
         self._samples = problem.validation()
         count = min(samples, len(self._samples))
         self._positions = spread(len(self._samples), count, np.random.default_rng(0))
-        self._batch = batch
+        self._batch = at_once(self._samples, batch)
         self._incumbents: dict[str, float] = {}
 
     def change(self, block: BlockProblem, weights: FloatArray) -> float:
@@ -48,10 +49,13 @@ class TrueLoss:
         changed = self._dense.copy()
         changed[block.indices] = weights
         self._network.assign(changed)
-        total = 0.0
+        from prunebench.networks.samples import fetched
+
+        total, device = 0.0, next(self._network.model.parameters()).device
         with torch.no_grad():
             for start in range(0, self._positions.size, self._batch):
-                inputs, targets = self._samples.batch(self._positions[start : start + self._batch])
+                part = self._positions[start : start + self._batch]
+                inputs, targets = fetched(self._samples, part, device)
                 losses = self._problem.loss(self._network.model(inputs), targets)
                 total += float(losses.double().sum())
         return total / self._positions.size

@@ -16,6 +16,9 @@ from prunebench.core.registry import PROBLEMS, register_problem, require_package
 
 register = register_problem
 
+OWN = "own:"
+"""What the name of a network begins with that a Python program made: no registered problem."""
+
 DATA_VARIABLE = "PRUNEBENCH_DATA"
 """Environment variable that names the data folder."""
 

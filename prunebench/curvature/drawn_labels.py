@@ -50,7 +50,10 @@ class DrawnLabels:
         model = self._network.model
         device = next(model.parameters()).device
         with evaluation_mode(model), torch.no_grad():
-            outputs = model(inputs.to(device)).to(device="cpu", dtype=torch.float64)
+            outputs = model(inputs.to(device))
+        if not isinstance(outputs, torch.Tensor):
+            raise InvalidInput(f"labels cannot be drawn from a {type(outputs).__name__}; outputs must be logits")
+        outputs = outputs.to(device="cpu", dtype=torch.float64)
         if outputs.ndim != 2 or not bool(torch.isfinite(outputs).all()):
             raise InvalidInput(
                 f"labels cannot be drawn from outputs of shape {tuple(outputs.shape)}; "

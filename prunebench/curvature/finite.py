@@ -11,7 +11,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.gradient_work import Loss
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
-from prunebench.networks.samples import at_once, fetched
+from prunebench.networks.samples import all_finite, at_once, fetched
 
 BATCH = 256
 """Samples that are run together while a broken one is looked for."""
@@ -37,7 +37,7 @@ def cause(network: PrunableNetwork, loss: Loss, samples: Samples, position: int)
     """Where NaN or infinity begins when one sample is run: its inputs, a module, the loss, or the backward pass."""
     model = network.model
     inputs, targets = fetched(samples, np.array([position]), next(model.parameters()).device)
-    if inputs.is_floating_point() and not bool(torch.isfinite(inputs).all()):
+    if not all_finite(inputs):
         return Cause("the sample itself holds NaN or infinity")
     first: list[str] = []
 

@@ -27,7 +27,7 @@ from prunebench.curvature.gradient_check import (
 from prunebench.curvature.gradient_work import GradientWork, Loss, Parameters
 from prunebench.curvature.linear_passes import unsuited
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
-from prunebench.networks.samples import fetched
+from prunebench.networks.samples import fetched, tensors_in
 
 OUTER, PASSES, VECTORISED, ONE_BY_ONE = "outer products", "layer passes", "vectorised", "one by one"
 """The ways by name, as run.json and messages give them."""
@@ -177,19 +177,21 @@ def _apart(network: PrunableNetwork, samples: Samples, place: torch.device) -> b
     numbers alone might not show.
     """
 
-    def alone(one: torch.Tensor) -> torch.Tensor:
-        outputs: torch.Tensor = network.model(one.unsqueeze(0))
-        return outputs[0]
+    def alone(one: torch.Tensor) -> list[torch.Tensor]:
+        return [outputs[0] for outputs in tensors_in(network.model(one.unsqueeze(0)))]
 
     positions = np.arange(min(2, len(samples)), dtype=np.int64)
     inputs = samples.batch(positions)[0].to(place)
     with evaluation_mode(network.model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        together = network.model(inputs)
+        together = tensors_in(network.model(inputs))
         try:
             apart = torch.func.vmap(alone)(inputs)
         except RuntimeError:
             return False
-    return bool(torch.allclose(together, apart, rtol=1e-3, atol=1e-4 * (1.0 + float(together.abs().max()))))
+    return bool(together) and all(
+        torch.allclose(both, each, rtol=1e-3, atol=1e-4 * (1.0 + float(both.abs().max())))
+        for both, each in zip(together, apart, strict=True)
+    )
 
 
 def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[int]:

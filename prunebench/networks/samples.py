@@ -1,15 +1,120 @@
-"""Samples by position: tensors as they are, or pixels that are normalised when they are fetched."""
+"""Samples by position: tensors as they are, pixels that are normalised when fetched, or several tensors as one.
+
+Inputs of a batch are one tensor, or `Parts`, which hold several and answer as one tensor does wherever inputs are
+moved, counted or cut. So nothing that sends samples through a network asks which of the two they are.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.utils import _pytree as pytree
 
 from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
+
+
+class Parts:
+    """Several tensors in a structure of tuples, lists and dictionaries, as one batch: the samples along the first axis.
+
+    What is no tensor (None, a flag, a number), or a tensor without axes, belongs to the structure and is the same for
+    all samples. torch's own transforms (vmap, grad) look inside.
+
+    Parameters
+    ----------
+    tensors : (s, ...) each, at least one
+    layout : of the structure: `Parts.of` makes it
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor], layout: "Layout") -> None:
+        self.tensors = tuple(tensors)
+        self.layout = layout
+
+    @staticmethod
+    def of(value: Any) -> "Parts":
+        """The structure as one batch.
+
+        Raises
+        ------
+        InvalidInput   no tensor with a first axis is in it, or two of them have other numbers of samples
+        """
+        leaves, spec = pytree.tree_flatten(value)
+        tensors = [leaf for leaf in leaves if _has_samples(leaf)]
+        if not tensors or len({len(tensor) for tensor in tensors}) > 1:
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors) or "no tensor"
+            raise InvalidInput(
+                f"a batch holds {shapes}; expected tensors with as many samples each along the first axis"
+            )
+        constants = tuple(None if _has_samples(leaf) else (leaf,) for leaf in leaves)
+        return Parts(tensors, (spec, constants))
+
+    @property
+    def value(self) -> Any:
+        """The structure with its tensors."""
+        spec, constants = self.layout
+        rest = iter(self.tensors)
+        return pytree.tree_unflatten([next(rest) if held is None else held[0] for held in constants], spec)
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    def __getitem__(self, which: Any) -> "Parts":
+        return self._each(lambda tensor: tensor[which])
+
+    def to(self, *args: Any, **kwargs: Any) -> "Parts":
+        """Every tensor moved; constants stay where they are."""
+        return self._each(lambda tensor: tensor.to(*args, **kwargs))
+
+    def unsqueeze(self, axis: int) -> "Parts":
+        """Every tensor with one more axis."""
+        return self._each(lambda tensor: tensor.unsqueeze(axis))
+
+    def numel(self) -> int:
+        """How many elements all tensors have together."""
+        return sum(tensor.numel() for tensor in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    @property
+    def shape(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of every tensor, for messages."""
+        return tuple(tuple(tensor.shape) for tensor in self.tensors)
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Parts":
+        return Parts([change(tensor) for tensor in self.tensors], self.layout)
+
+
+Layout = tuple[Any, tuple[tuple[Any] | None, ...]]
+"""A structure, and for each of its leaves None where a tensor of samples stands, else what stands there."""
+
+Batch = torch.Tensor | Parts
+"""The inputs, or the targets, of several samples."""
+
+pytree.register_pytree_node(
+    Parts, lambda parts: (list(parts.tensors), parts.layout), lambda tensors, layout: Parts(list(tensors), layout)
+)
+
+
+def all_finite(inputs: Batch) -> bool:
+    """Whether no tensor of floating-point numbers holds NaN or infinity."""
+    tensors = inputs.tensors if isinstance(inputs, Parts) else (inputs,)
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors if tensor.is_floating_point())
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """The tensors in a structure, such as a model's outputs: those that torch's own transforms see."""
+    return [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _has_samples(leaf: Any) -> bool:
+    return isinstance(leaf, torch.Tensor) and leaf.ndim > 0
 
 
 class TensorSamples:
@@ -99,7 +204,7 @@ def checked_positions(positions: npt.ArrayLike | Sequence[int], total: int) -> I
     return chosen
 
 
-def fetched(samples: Samples, positions: IndexArray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def fetched(samples: Samples, positions: IndexArray, device: torch.device) -> tuple[Any, Any]:
     """Inputs and targets of samples, on the device.
 
     Raises

@@ -9,6 +9,7 @@ from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.networks.network import evaluation_mode
+from prunebench.networks.samples import fetched
 
 _TINY = 1e-6
 """Variance below which a channel counts as dead: its statistics then stay as they are."""
@@ -82,11 +83,12 @@ def reestimate_batch_norm(
         return
     if positions.size < 2:
         raise InvalidInput("batch-norm statistics need at least 2 samples; give more")
+    device = next(model.parameters()).device
     with evaluation_mode(model), averaging(norms), torch.no_grad():
         for start in range(0, positions.size, batch_size):
             part = positions[start : start + batch_size]
             if part.size == batch_size or start == 0:
-                model(samples.batch(part)[0])
+                model(fetched(samples, part, device)[0])
 
 
 @contextmanager
