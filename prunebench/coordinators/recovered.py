@@ -64,6 +64,8 @@ class Recovered(Coordinator):
         self._memory: dict[str, Mapping[str, float]] = {}
         self._final: FloatArray | None = None
         """The weights, once recovery runs after the inner coordinator's end; None before."""
+        self._judged: tuple[FloatArray, float] | None = None
+        """Weights whose loss on the held-out samples is known from the round before, and that loss."""
         self._look()
 
     @classmethod
@@ -194,7 +196,10 @@ class Recovered(Coordinator):
         step, network, mask = self._steps[which], self._network, self.best()[0]
         weights = np.array(self.best()[1], dtype=np.float64)
         network.place(weights)
-        before = loss = network.held_out_loss()
+        known = self._judged
+        if known is None or not np.array_equal(known[0], weights):
+            known = (weights, network.held_out_loss())
+        before = loss = known[1]
         seed = np.random.SeedSequence(entropy=self._seed, spawn_key=step.spawn_key(self._first, at))
         last = self._recovered == len(self._stages)
         memory = self._memory.get(step.name, {})
@@ -207,6 +212,7 @@ class Recovered(Coordinator):
             if losses[-1] < loss:
                 loss, taken = losses[-1], candidate
         accepted = taken is not weights
+        self._judged = (taken, loss)
         self._memory[step.name] = step.learned(memory, accepted)
         if not accepted:
             self._queue = [due for due in self._queue if due[0] != which]

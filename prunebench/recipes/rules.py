@@ -11,6 +11,15 @@ from prunebench.recipes.traits import Traits
 FEW_KEPT = 8000
 """Kept weights that models of the whole loss can settle: some thousand gradient rows say something of each."""
 
+ROWS_HELD = 300_000
+"""Weights of which 1,000 gradient rows are held at once: 1.2 GB."""
+
+SETTLED = 1_000_000
+"""Kept weights of which 500 gradient rows are held at once: 2 GB, and as much again while they are gathered."""
+
+COPIED = 50_000_000
+"""Weights of a network of which a second copy is run beside it, and whose layers a search of some seconds can take."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -42,28 +51,43 @@ RULES: Sequence[Rule] = (
     Rule("one-block", lambda asked: not asked.traits.network, lambda _asked: "there is no network, but one block"),
     Rule(
         "staged",
-        lambda asked: not asked.traits.tokens and asked.kept <= FEW_KEPT,
+        lambda asked: not asked.traits.tokens and asked.kept <= FEW_KEPT and asked.traits.weights <= ROWS_HELD,
         lambda asked: f"{asked.kept:,.0f} weights are kept, few enough for models of the whole loss",
     ),
     Rule(
-        "staged",
+        "icbs-strongest",
         lambda asked: not asked.traits.walkable,
         lambda asked: f"its layers cannot be pruned one by one: {asked.traits.hindrance}",
     ),
     Rule(
         "staged-layers",
-        lambda asked: asked.traits.batch_norm and asked.traits.convolutions and not asked.grouped,
-        lambda _asked: "convolutions with batch norm, which stages of refitted layers keep in step",
+        lambda asked: (
+            asked.traits.batch_norm
+            and asked.traits.convolutions
+            and asked.traits.weights <= SETTLED
+            and not asked.grouped
+        ),
+        lambda _asked: "it has convolutions and batch norms, which stages of refitted layers keep in step",
     ),
     Rule(
-        "layers",
-        lambda asked: asked.traits.tokens,
-        lambda _asked: "targets are tokens: each layer has many more inputs than the loss has values",
+        "sparsegpt",
+        lambda asked: asked.traits.weights > COPIED,
+        lambda asked: f"there are {asked.traits.weights:,} weights, too many for a second copy beside the network",
+    ),
+    Rule(
+        "tokens",
+        lambda asked: asked.traits.tokens and asked.kept <= SETTLED,
+        lambda asked: f"targets are tokens and {asked.kept:,.0f} weights are kept, few enough to settle at the end",
+    ),
+    Rule(
+        "layers-settled",
+        lambda asked: asked.kept <= SETTLED,
+        lambda asked: f"{asked.kept:,.0f} weights are kept: too many for stages, few enough to settle at the end",
     ),
     Rule(
         "layers",
         lambda _asked: True,
-        lambda asked: f"{asked.kept:,.0f} weights are kept, too many for a model of the whole loss",
+        lambda asked: f"{asked.kept:,.0f} weights are kept, too many for any model of the whole loss",
     ),
 )
 """In the order in which they are tried."""

@@ -111,20 +111,30 @@ def test_a_recipe_that_is_not_there_is_refused(tmp_path):
         recipes.find(str(tmp_path / "none.toml"))
 
 
-FEW, MANY = 10_000, 10_000_000
+SMALL, MIDDLE, LARGE, HUGE = 30_000, 300_000, 5_000_000, 7_000_000_000
+
+
+def network(weights, **traits):
+    return Traits(network=True, weights=weights, **traits)
 
 
 @pytest.mark.parametrize(
     ("traits", "density", "grouped", "name"),
     [
         (Traits(network=False), 0.5, False, "one-block"),
-        (Traits(network=True, weights=FEW), 0.1, False, "staged"),
-        (Traits(network=True, weights=FEW), 0.5, True, "staged"),
-        (Traits(network=True, weights=MANY, hindrance="an LSTM"), 0.5, False, "staged"),
-        (Traits(network=True, weights=MANY, batch_norm=True, convolutions=True), 0.3, False, "staged-layers"),
-        (Traits(network=True, weights=MANY, batch_norm=True, convolutions=True), 0.5, True, "layers"),
-        (Traits(network=True, weights=MANY, convolutions=True), 0.3, False, "layers"),
-        (Traits(network=True, weights=MANY), 0.3, False, "layers"),
+        (network(SMALL), 0.1, False, "staged"),
+        (network(SMALL), 0.1, True, "staged"),
+        (network(SMALL, tokens=True), 0.1, False, "tokens"),
+        (network(SMALL, hindrance="an LSTM"), 0.1, False, "staged"),
+        (network(MIDDLE, hindrance="an LSTM"), 0.5, False, "icbs-strongest"),
+        (network(LARGE), 0.001, False, "layers-settled"),
+        (network(MIDDLE, batch_norm=True, convolutions=True), 0.3, False, "staged-layers"),
+        (network(MIDDLE, batch_norm=True, convolutions=True), 0.5, True, "layers-settled"),
+        (network(MIDDLE, convolutions=True), 0.3, False, "layers-settled"),
+        (network(LARGE, batch_norm=True, convolutions=True), 0.5, False, "layers"),
+        (network(MIDDLE, tokens=True), 0.5, True, "tokens"),
+        (network(LARGE, tokens=True), 0.5, False, "layers"),
+        (network(HUGE, tokens=True), 0.5, False, "sparsegpt"),
     ],
 )
 def test_the_rules_go_by_what_can_be_measured(traits, density, grouped, name):
