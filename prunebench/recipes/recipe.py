@@ -56,7 +56,7 @@ class Recipe:
     """Fields that other efforts have otherwise, by effort; tables of options are laid over those above."""
 
     def at(self, effort: str) -> "Recipe":
-        """The recipe at an effort.
+        """The recipe at an effort. With another solver or coordinator, options of the one it replaces are dropped.
 
         Raises
         ------
@@ -65,9 +65,10 @@ class Recipe:
         if effort not in EFFORTS:
             raise unknown_name("effort", effort, EFFORTS)
         changed = dict(self.efforts.get(effort, Empty))
-        for name in OPTION_TABLES:
-            if name in changed:
-                changed[name] = {**getattr(self, name), **changed[name]}
+        for part, owned in OWNED_TABLES.items():
+            kept = changed.get(part, getattr(self, part)) == getattr(self, part)
+            for name in owned:
+                changed[name] = {**(getattr(self, name) if kept else Empty), **changed.get(name, Empty)}
         return dataclasses.replace(self, efforts={}, **changed)
 
     @property
@@ -82,6 +83,8 @@ PLAIN = ("coordinator", "solver", "mode", "scope", "recover")
 """Keys of a request with one value."""
 OPTION_TABLES = ("coordinator_options", "solver_options", "curvature")
 """Keys of a request with a table of options."""
+OWNED_TABLES = {"coordinator": ("coordinator_options", "curvature"), "solver": ("solver_options",)}
+"""Whose options the tables hold."""
 NEEDED = ("summary", "good_for", "cost", "coordinator", "solver")
 """Keys that every recipe has."""
 

@@ -12,7 +12,7 @@ ordinary block problems: hashed, verified, logged and sent to workers, so layers
 contract.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -34,6 +34,7 @@ from prunebench.core.coordinator import (
     calibration_seed,
     checked_number,
     checked_state,
+    fewer,
     register,
 )
 from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
@@ -41,6 +42,7 @@ from prunebench.core.keeping import Counted, Quota
 from prunebench.core.masks import top_mask
 from prunebench.core.problem import NetworkProblem, spread
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.recovery import Division, held_out
 from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Solution
 from prunebench.core.solver import SolverLike, facts
@@ -174,6 +176,17 @@ class LayerWise(Coordinator):
     def require(cls, setting: Setting) -> None:
         """Refuse a quota N:M that differs from the density."""
         setting.options.quota_kind.require_density(setting.density)
+
+    @classmethod
+    def division(cls, setting: Setting, total: int) -> Division:
+        """`held_out` samples judge recovery."""
+        return Division.of(total, setting.seed, setting.options.held_out)
+
+    @classmethod
+    def fitted(cls, asked: Mapping[str, Any], total: int, fixed: Collection[str]) -> dict[str, int]:
+        """Its samples, and those held out, which leave the larger part to recovery."""
+        judging = fewer(LayerWiseOptions, "held_out", asked, held_out(total), fixed)
+        return super().fitted(asked, total, fixed) | judging
 
     @classmethod
     def narrowed(cls, setting: Setting) -> Setting:

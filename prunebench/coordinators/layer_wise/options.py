@@ -33,6 +33,9 @@ class LayerWiseOptions:
     target: Target = "own"
     """Outputs to reproduce: own (of the dense weights on the layer's own inputs, published) or the dense network's."""
 
+    held_out: int | None = None
+    """Calibration samples that judge recovery after the last layer; none: 3,000, or a fifth of all."""
+
     def __post_init__(self) -> None:
         where = "coordinator layer-wise"
         _ = self.quota_kind
@@ -40,6 +43,8 @@ class LayerWiseOptions:
             raise InvalidInput(f"{where}: samples is {self.samples!r}; choose a whole number from 1")
         if not (np.isfinite(self.ridge) and self.ridge > 0.0):
             raise InvalidInput(f"{where}: ridge is {self.ridge}; choose a positive one, for example 0.01")
+        if self.held_out is not None and self.held_out < 1:
+            raise InvalidInput(f"{where}: held_out is {self.held_out!r}; choose a whole number from 1")
         if self.target not in ("own", "dense"):
             raise InvalidInput(f"{where}: target is {self.target!r}; choose own or dense")
 
