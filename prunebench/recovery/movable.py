@@ -1,6 +1,7 @@
 """A network that is moved to other weights and looked at there: gradient rows, true losses, refitted layers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ from prunebench.core.problem import NetworkProblem, Samples
 from prunebench.core.recovery import Division, Recovery
 from prunebench.curvature.drawn_labels import DrawnLabels
 from prunebench.curvature.gradients import sample_gradients, stored_rows
+from prunebench.curvature.windows import Windows
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
 from prunebench.networks.samples import at_once, row_weight
 from prunebench.recovery.batch_norm import BatchNormTracker, averaging, batch_norms
@@ -99,6 +101,23 @@ class MovableNetwork:
             for start in range(0, positions.size - batch_size + 1, step)
         ]
         return np.concatenate(parts)
+
+    @contextmanager
+    def windowed(self, width: int, rng: np.random.Generator) -> Iterator[None]:
+        """Within it, gradient rows are those of windows of `width` tokens, one a sample, drawn anew; 0: of samples.
+
+        Raises
+        ------
+        InvalidInput   the samples are no rows of tokens
+        """
+        whole, weight = self._calibration, self.row_weight
+        if width:
+            self._calibration = windows = Windows(whole, width, rng)
+            self.row_weight = windows.row_weight
+        try:
+            yield
+        finally:
+            self._calibration, self.row_weight = whole, weight
 
     def fisher_rows(
         self, positions: IndexArray, batch_size: int, rng: np.random.Generator, temperature: float, store: str = ""

@@ -43,12 +43,17 @@ class Settle(Recovery):
     ridges: tuple[float, ...] = (0.03, 1.0, 10.0)
     """Ridges of the models tried, relative to the mean of the curvature's diagonal."""
 
+    window: int = 0
+    """Where samples are rows of tokens: how many of them a gradient row is from, a window at random; 0: all."""
+
     def __post_init__(self) -> None:
-        for name, least in (("rounds", 0), ("between", 0), ("size", 0), ("samples", 1)):
+        for name, least in (("rounds", 0), ("between", 0), ("size", 0), ("samples", 1), ("window", 0)):
             if getattr(self, name) < least:
                 raise InvalidInput(
                     f"recovery settle: {name} is {getattr(self, name)!r}; choose a whole number from {least}"
                 )
+        if self.window == 1:
+            raise InvalidInput("recovery settle: window is 1, and no token is predicted in it; choose 2 or more, or 0")
         if not self.ridges or not all(np.isfinite(ridge) and ridge > 0.0 for ridge in self.ridges):
             raise InvalidInput(f"recovery settle: ridges are {self.ridges!r}; give positive numbers, at least one")
 
@@ -65,10 +70,11 @@ class Settle(Recovery):
         network: MovableNetwork = stand.network
         kept, pool = np.flatnonzero(stand.mask), network.division.pool
         positions = np.sort(stand.rng.choice(pool, min(self.samples, pool.size), replace=False))
-        rows = network.rows(positions, 1, kept)
+        with network.windowed(self.window, stand.rng):
+            rows, weight = network.rows(positions, 1, kept), network.row_weight
         gradient = rows.mean(axis=0, dtype=np.float64)
         try:
-            whole = fisher_form(rows, stand.weights[kept], ridge=1.0, row_weight=network.row_weight)
+            whole = fisher_form(rows, stand.weights[kept], ridge=1.0, row_weight=weight)
         except NoCurvature:
             return []
         out = []
