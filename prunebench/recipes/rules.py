@@ -77,7 +77,7 @@ RULES: Sequence[Rule] = (
     Rule(
         "tokens",
         lambda asked: asked.traits.tokens and asked.kept <= SETTLED,
-        lambda asked: f"targets are tokens and {asked.kept:,.0f} weights are kept, few enough to settle at the end",
+        lambda asked: f"samples are rows of tokens, and {asked.kept:,.0f} weights are few enough to settle at the end",
     ),
     Rule(
         "layers-settled",

@@ -11,8 +11,8 @@ import numpy as np
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, ProblemLike, require_data
 
-TOKEN_AXES = 2
-"""Targets that are whole numbers with so many axes or more are tokens: one row of them a sample."""
+WINDOW = 64
+"""Tokens of the window that is tried, as wide as those of the recipe for tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class Traits:
     network : whether there is one, and not a quadratic form by itself
     weights : prunable weights
     samples : calibration samples
-    tokens : whether the targets are tokens
+    tokens : whether inputs and targets are rows of tokens, of which a window is a sample too
     batch_norm : whether the network has batch norms
     convolutions : whether weights of convolutions are pruned
     walkable : whether it can be pruned layer by layer;  hindrance : why not, "" where it can
@@ -53,7 +53,6 @@ def traits_of(problem: ProblemLike) -> Traits:
         return Traits(network=False)
     require_data(problem)
     from prunebench.networks.chosen import prunable_network
-    from prunebench.networks.samples import row_weight
     from prunebench.recovery.batch_norm import batch_norms
 
     network, samples = prunable_network(problem), problem.calibration()
@@ -61,17 +60,32 @@ def traits_of(problem: ProblemLike) -> Traits:
         network=True,
         weights=network.total,
         samples=len(samples),
-        tokens=row_weight(samples) > 1.0 or _are_tokens(samples.batch(np.zeros(1, dtype=np.int64))[1]),
+        tokens=_takes_windows(network.model, problem, samples),
         batch_norm=bool(batch_norms(network.model)),
         convolutions=any(len(layer.shape) > 2 for layer in network.layers),  # outputs, inputs, places
         hindrance=_hindrance(network, samples),
     )
 
 
-def _are_tokens(targets: Any) -> bool:
-    """Whether targets are whole numbers, a row of them a sample."""
-    floating = getattr(targets, "is_floating_point", None)
-    return floating is not None and not floating() and targets.ndim >= TOKEN_AXES and targets.shape[-1] > 1
+def _takes_windows(model: Any, problem: NetworkProblem, samples: Any) -> bool:
+    """Whether the samples are rows of tokens, and the loss of a window of one is a number: it is tried."""
+    import torch
+
+    from prunebench.curvature.windows import Windows
+    from prunebench.networks.network import evaluation_mode
+
+    try:
+        inputs, targets = Windows(samples, WINDOW, np.random.default_rng(0)).batch(np.zeros(1, dtype=np.int64))
+    except InvalidInput:
+        return False
+    device = next(model.parameters()).device
+    try:
+        with evaluation_mode(model), torch.no_grad():
+            losses = problem.loss(model(inputs.to(device)), targets.to(device))
+    except Exception:
+        # a model that takes samples of one length alone: what it raises is its own
+        return False
+    return bool(torch.isfinite(losses).all())
 
 
 def _hindrance(network: Any, samples: Any) -> str:

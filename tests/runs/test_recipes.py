@@ -149,6 +149,34 @@ def test_the_traits_of_a_network_are_measured(digits):
     assert (traits.tokens, traits.batch_norm, traits.convolutions) == (False, False, False)
 
 
+@pytest.mark.parametrize(("length", "positions", "taken"), [(200, None, True), (200, 200, False), (64, 64, True)])
+def test_samples_are_tokens_where_the_loss_of_a_window_is_a_number(length, positions, taken):
+    import numpy as np
+    import torch
+
+    from prunebench.data.language_samples import TokenSamples
+    from prunebench.networks.language import sequence_loss
+    from prunebench.networks.samples import TensorSamples
+    from prunebench.recipes.traits import _takes_windows
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.out = torch.nn.Embedding(9, 4), torch.nn.Linear(4, 9)
+
+        def forward(self, ids):
+            held = self.embed(ids)
+            # a model with as many learned positions as its samples have, and no fewer
+            return self.out(held if positions is None else held + torch.ones(positions, 4))
+
+    class Problem:
+        loss = staticmethod(sequence_loss)
+
+    tokens = TokenSamples([np.arange(length) % 9 for _ in range(3)])
+    assert _takes_windows(Model(), Problem(), tokens) is taken
+    assert not _takes_windows(Model(), Problem(), TensorSamples(torch.zeros(3, 8), torch.zeros(3, dtype=torch.int64)))
+
+
 def test_what_is_given_goes_over_the_recipe(mine, digits):
     given = {"coordinator_options": {"steps": 7}, "seed": 3, "executor": None}
     request = recipes.request_of(digits, 0.2, recipe=str(mine), given=given)
