@@ -89,11 +89,19 @@ def _takes_windows(model: Any, problem: NetworkProblem, samples: Any) -> bool:
 
 
 def _hindrance(network: Any, samples: Any) -> str:
-    """Why the network's layers cannot be walked one by one, "" where they can: it is tried with one sample."""
-    from prunebench.curvature.layer_walk import LayerWalk
+    """Why at least half of the weights cannot be pruned from their layers' inputs, "" where they can.
+
+    One sample is sent through the network to see.
+    """
+    from prunebench.curvature.layer_sources import chunks_of, look
 
     try:
-        LayerWalk(network, samples, np.zeros(1, dtype=np.int64), dense=False)
+        found = look(network, samples, chunks_of(np.zeros(1, dtype=np.int64), 1))
     except InvalidInput as error:
         return str(error)
-    return ""
+    sizes = {layer.name: layer.size for layer in network.layers}
+    left = {name: held.reason for held in found.left for name in held.names if name in sizes}
+    if sum(sizes[name] for name in left) <= network.total / 2:
+        return ""
+    name = max(left, key=lambda held: sizes[held])
+    return f"{name} {left[name]}"
