@@ -67,6 +67,8 @@ class NetworkLandscape:
         self.point = 0
         """The number of the point where it stands, a tried move's included."""
         self._points, self._version = 0, network.version
+        self._views = False
+        """Whether passes through linear layers give all gradients, so that views can be made of them."""
         self.way: Checked = self._looked_at()
         """How gradients are computed, and what was looked at before."""
 
@@ -130,7 +132,7 @@ class NetworkLandscape:
         ------
         InvalidInput   a gradient is NaN or infinite; the message names the layer
         """
-        if self.way.way != PASSES:
+        if not self._views:
             rows = sample_gradients(self.network, self.loss_of, self.calibration, positions, device=str(self.device))
             return RowsView(rows, self.loss(positions), row_weight(self.calibration))
         return NetworkView(self, positions)
@@ -153,6 +155,7 @@ class NetworkLandscape:
                 reason = str(error)
             else:
                 if away.small:
+                    self._views = True
                     return Checked(PASSES, samples.size, away.error)
                 reason = str(away)
                 warnings.warn(
@@ -166,7 +169,8 @@ class NetworkLandscape:
                 f"{reason}; use sample=sequence, or leave the layer out with exclude=NAME"
             )
         way = way_of(self.network, self.loss_of, self.calibration, samples, device=str(self.device))
-        return replace(way, rejected={PASSES: reason, **way.rejected})
+        # layer passes may do for whole gradients, with convolutions, where they do not for views
+        return way if way.way == PASSES else replace(way, rejected={PASSES: reason, **way.rejected})
 
     def _away(self, positions: IndexArray) -> Difference:
         """By how much gradients from passes differ from those of plain autograd, a few layers at a time."""

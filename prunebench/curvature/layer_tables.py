@@ -53,6 +53,10 @@ def table_of(name: str, parameter: torch.Tensor, seen: Iterable[Part]) -> Table:
     parts = sorted(_with_neighbours(parameter, list(seen)), key=lambda part: (part.offset, part.sizes, part.strides))
     if not parts:
         raise Unseen("is never reached by the samples")
+    places = [_logical(parameter, part.storage_places()) for part in parts]
+    counts = np.bincount(np.concatenate([held.reshape(-1) for held in places]), minlength=parameter.numel())
+    if (counts > 1).any():
+        raise Unfit("is used along different axes, or in different pieces, so that no one table has its inputs")
     columns = {part.columns for part in parts}
     if len(columns) > 1:
         raise Unfit(f"multiplies inputs of several lengths ({', '.join(map(str, sorted(columns)))})")
@@ -60,13 +64,9 @@ def table_of(name: str, parameter: torch.Tensor, seen: Iterable[Part]) -> Table:
         raise Unfit(
             f"has {max(columns):,} inputs an output, and the Gram matrix of more than {MOST_COLUMNS:,} is large"
         )
-    places = np.concatenate([part.storage_places() for part in parts])
-    counts = np.bincount(_logical(parameter, places).reshape(-1), minlength=parameter.numel())
-    if (counts > 1).any():
-        raise Unfit("is used along different axes, or in different pieces, so that no one table has its inputs")
     if (counts == 0).any():
         raise Unseen(f"has {int((counts == 0).sum()):,} weights that multiply nothing on these samples")
-    return Table(tuple(parts), _logical(parameter, places))
+    return Table(tuple(parts), np.concatenate(places))
 
 
 def _with_neighbours(parameter: torch.Tensor, seen: Sequence[Part]) -> list[Part]:

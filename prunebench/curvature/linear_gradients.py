@@ -74,7 +74,9 @@ def weighted_modules(network: PrunableNetwork) -> dict[str, Weighted]:
     for layer in network.layers:
         owner, _, leaf = layer.name.rpartition(".")
         module = modules.get(owner)
-        if leaf == "weight" and isinstance(module, torch.nn.Conv2d) and _is_plain_convolution(module):
+        plain = isinstance(module, torch.nn.Conv2d) and _is_plain_convolution(module)
+        if leaf == "weight" and plain and layer.name not in network.tied:
+            assert isinstance(module, torch.nn.Conv2d)
             found[layer.name] = module
     return found
 

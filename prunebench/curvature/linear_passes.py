@@ -32,13 +32,13 @@ HALF_SCALE = 1024.0
 
 
 def linear_modules(network: PrunableNetwork) -> dict[str, torch.nn.Linear]:
-    """The linear layers among the prunable parameters, by parameter name."""
+    """The linear layers among the prunable parameters, by parameter name; none whose weight is another's as well."""
     modules = dict(network.model.named_modules())
     found = {}
     for layer in network.layers:
         owner, _, leaf = layer.name.rpartition(".")
         module = modules.get(owner)
-        if leaf == "weight" and isinstance(module, torch.nn.Linear):
+        if leaf == "weight" and isinstance(module, torch.nn.Linear) and layer.name not in network.tied:
             found[layer.name] = module
     return found
 
@@ -57,6 +57,8 @@ def unsuited(
     kind = "linear layer" if modules is None else "linear layer or plain convolution"
     modules = linear_modules(network) if modules is None else modules
     other = [layer.name for layer in network.layers if layer.name not in modules]
+    if other and other[0] in network.tied:
+        return f"{other[0]!r} is the weight of several layers"
     if other:
         return f"{other[0]!r} is not the weight of a {kind}"
     shapes: dict[str, torch.Size] = {}

@@ -48,12 +48,30 @@ def prunable_network(problem: NetworkProblem, model: torch.nn.Module | None = No
 
     Raises
     ------
-    InvalidInput   a pattern that matches nothing, nothing left to prune, or what PrunableNetwork refuses
+    InvalidInput   a pattern that matches nothing, nothing left to prune, a batch norm without running statistics, or
+                   what PrunableNetwork refuses
     """
     held: torch.nn.Module = problem.model() if model is None else model
+    require_running_statistics(held)
     chosen = selection(problem)
     names = problem.prunable() if not chosen.include else ()
     return PrunableNetwork(held, names if chosen == Selection() else selected(held, names, chosen))
+
+
+def require_running_statistics(model: torch.nn.Module) -> None:
+    """Refuse a batch norm that takes its statistics from the batch also in evaluation mode.
+
+    Raises
+    ------
+    InvalidInput   there is one: no sample of a batch has a loss, or a gradient, of its own
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise InvalidInput(
+                f"the {type(module).__name__} {name!r} keeps no running statistics (track_running_stats=False), so "
+                "what the network gives for a sample depends on the others of its batch, and no sample has a loss of "
+                "its own; let it keep them (a few passes over training data), or use a GroupNorm"
+            )
 
 
 def selected(model: torch.nn.Module, usual: Sequence[str], chosen: Selection) -> tuple[str, ...]:

@@ -140,10 +140,17 @@ def _dense_measures(problem: NetworkProblem, model: Any) -> dict[str, float]:
 
 def _describe(setting: Setting, found: Mapping[str, Any], run: RunDirectory) -> None:
     """Tell and note what of the network is not pruned, and what the coordinator found out of it."""
+    from prunebench.curvature.repeated import difference_when_repeated
     from prunebench.networks.chosen import not_pruned
 
+    problem = setting.problem
+    assert isinstance(problem, NetworkProblem)
+    if noise := difference_when_repeated(setting.network, problem.calibration()):
+        found = {**found, "unrepeatable": noise}
+    if setting.network.tied:
+        found = {**found, "tied": {name: list(others) for name, others in setting.network.tied.items()}}
     left = [name for held in setting.left_dense for name in held.names]
-    facts = network_facts.as_json(not_pruned(setting.network, selection(setting.problem), left), found)
+    facts = network_facts.as_json(not_pruned(setting.network, selection(problem), left), found)
     run.describe_network(facts)
     for line in network_facts.lines(facts):
         setting.say(line)

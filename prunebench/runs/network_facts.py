@@ -1,4 +1,4 @@
-"""What a run tells once of its network: what is not pruned, what no sample reaches, how gradients are computed."""
+"""What a run tells once of its network: what is not pruned or reached, how gradients are had, whether it repeats."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -29,6 +29,10 @@ def lines(facts: Mapping[str, Any]) -> list[str]:
         for group in groups:
             counted = f"{_matrices(group['matrices'])} of {group['kind']}, {group['weights']:,} weights"
             out.append(f"  {counted}: {_names(group['names'])}")
+    tied = facts.get("tied") or {}
+    if tied:
+        pairs = [f"{name} (also {', '.join(others)})" for name, others in tied.items()]
+        out.append(f"pruned once, in all their uses: {_matrices(len(pairs))}: {_names(pairs)}")
     out += left_dense_lines(facts)
     out += reached_lines(facts)
     way = facts.get("gradients")
@@ -39,7 +43,15 @@ def lines(facts: Mapping[str, Any]) -> list[str]:
             else ""
         )
         rejected = "".join(f"; not by {name}: {reason}" for name, reason in way["rejected"].items())
-        out.append(f"sample gradients: {way['way']}{checked}{rejected}")
+        cost = ", a backward pass for each" if way["way"] == "one by one" else ""
+        out.append(f"sample gradients: {way['way']}{cost}{checked}{rejected}")
+    noise = facts.get("unrepeatable")
+    if noise:
+        out.append(
+            f"the same samples give other outputs when they are sent through twice, by {100 * noise:.2g} % of the "
+            "largest: something is random in evaluation mode (dropout by function without training=self.training?), "
+            "so losses and gradients are noisy and the mask follows the noise"
+        )
     return out
 
 

@@ -143,7 +143,50 @@ class Recomputed(nn.Module):
         return checkpoint(inside, x, use_reentrant=False)
 
 
+class Shared(nn.Module):
+    """Two layers with one weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.second.weight = self.first.weight
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)))
+
+
+class Convolved(nn.Module):
+    """A plain convolution and a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(1, 3, 2), nn.Linear(6, 2)
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.conv(x.reshape(len(x), 1, 2, 3))).flatten(1))
+
+
+class Unusual(nn.Module):
+    """Grouped, transposed and three-dimensional weights, one of them frozen, one with its axes turned in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.grouped = nn.Conv1d(2, 4, 2, groups=2, padding=1, padding_mode="circular")
+        self.transposed = nn.ConvTranspose1d(4, 2, 2, stride=2)
+        self.experts = nn.Parameter(torch.randn(3, 4, 20).transpose(1, 2))
+        self.grouped.weight.requires_grad_(False)
+
+    def forward(self, x):
+        held = torch.tanh(self.transposed(self.grouped(x.reshape(len(x), 2, 3)))).flatten(1)
+        held = torch.cat([held, held[:, :4]], dim=1)
+        which = (x[:, 0] > 0).long()
+        return sum((which == number)[:, None] * (held @ self.experts[number]) for number in range(3))
+
+
 ZOO = {
+    "shared": (Shared, ("first.weight",), {"first"}),
+    "convolved": (Convolved, ("conv.weight", "out.weight"), set()),
+    "unusual": (Unusual, ("grouped.weight", "transposed.weight", "experts"), set()),
     "tied": (Tied, ("enc.weight",), {"enc"}),
     "held": (Held, ("enc.weight", "out.weight"), {"enc"}),
     "attention": (Attention, ("inner.weight", "attn.out_proj.weight"), {"attn.out_proj"}),
@@ -186,7 +229,8 @@ def made(name, dtype=torch.float32):
 def truth(network, samples):
     """One backward pass a sample through the model as it is. (n, p)"""
     model = network.model
-    model.eval()
+    flags = [parameter.requires_grad for parameter in network.parameters]
+    model.eval().requires_grad_(True)
     rows = []
     for i in range(COUNT):
         inputs, targets = samples.batch(np.array([i]))
@@ -194,6 +238,8 @@ def truth(network, samples):
         parts = torch.autograd.grad(total, [model.get_parameter(n) for n in network.names], materialize_grads=True)
         rows.append(torch.cat([part.float().reshape(-1) for part in parts]).numpy())
     model.train()
+    for parameter, flag in zip(network.parameters, flags, strict=True):
+        parameter.requires_grad_(flag)
     return np.stack(rows)
 
 
@@ -211,7 +257,9 @@ def close(found, expected, part=1e-4):
 @pytest.mark.parametrize("name", ZOO)
 def test_sample_gradients_are_those_of_plain_autograd_however_a_weight_is_used(name):
     network, samples = made(name)
+    flags = [parameter.requires_grad for parameter in network.model.parameters()]
     found = quietly(lambda: sample_gradients(network, loss_of, samples, np.arange(COUNT)))
+    assert [parameter.requires_grad for parameter in network.model.parameters()] == flags
     close(found, truth(network, samples))
 
 
@@ -231,7 +279,7 @@ def test_block_coordinate_descent_sees_the_same_columns(name):
     expected = truth(network, samples)
     close(view.factor(np.arange(network.total)) * np.sqrt(COUNT), expected)
     close(view.gradient, expected.mean(axis=0))
-    assert (landscape.way.way == PASSES) == (name in ("twice", "plain"))
+    assert (landscape.way.way == PASSES) == (name in ("twice", "plain", "convolved"))
 
 
 def test_a_way_that_is_wrong_is_told_once_with_the_layer_and_by_how_much():
@@ -401,20 +449,39 @@ def test_layers_whose_weights_are_used_otherwise_are_found(name):
 
 
 @pytest.mark.parametrize("name", FOREIGN)
-def test_their_inputs_are_refused_by_name(name):
+def test_their_inputs_are_refused_by_name_where_only_calls_show_them(name):
     network, samples = made(name)
     (layer,) = ZOO[name][2]
     words = rf"'{re.escape(layer)}' is used otherwise .*exclude={re.escape(layer)}\.weight, or"
     with pytest.raises(InvalidInput, match=words):
-        LayerWalk(network, samples, np.arange(COUNT), dense=False)
-    with pytest.raises(InvalidInput, match=words):
         layer_inputs(network, layer, samples, np.arange(COUNT))
     with pytest.raises(InvalidInput, match=words):
         LayerRefit(network, samples, np.arange(COUNT), ridge=0.01)
-    if not isinstance(network.model.get_submodule(layer), nn.Conv2d) and len(network.names) == 1:
-        landscape = quietly(lambda: NetworkLandscape(Problem(samples), network))
+
+
+BY_PRODUCTS = {"attention": 2, "reused": 12 + 6, "recomputed": 2, "shared": 2}
+"""Networks whose products show the inputs of that layer, and how many each sample has of them."""
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_they_are_seen_at_the_products_where_the_weight_is_a_factor_of_them_alone(name):
+    network, samples = made(name)
+    (layer,) = ZOO[name][2]
+    landscape = quietly(lambda: NetworkLandscape(Problem(samples), network))
+    if name not in BY_PRODUCTS:
+        words = rf"{re.escape(layer)}' is used (along different axes|otherwise than as a factor)"
         with pytest.raises(InvalidInput, match=words):
+            LayerWalk(network, samples, np.arange(COUNT), dense=False)
+        with pytest.raises(InvalidInput, match=rf"'{re.escape(layer)}'.*it is used"):
             landscape.input_norms(np.arange(COUNT))
+        return
+    walk = LayerWalk(network, samples, np.arange(COUNT), dense=False)
+    number = network.names.index(f"{layer}.weight")
+    group = next(place for place, members in enumerate(walk.groups) if number in members)
+    held = walk.inputs(group, network.weights())
+    assert held.count == COUNT * BY_PRODUCTS[name]
+    norms = landscape.input_norms(np.arange(COUNT))[number]
+    np.testing.assert_allclose(norms[: len(held.gram)] ** 2, held.count * held.gram.diagonal(), rtol=1e-4)
 
 
 def test_rows_of_tokens_are_refused_where_layers_do_not_show_them():

@@ -8,9 +8,12 @@ from torch.nn import functional as F
 
 from prunebench.core.errors import InvalidInput
 from prunebench.curvature.layer_walk import LayerWalk, prunable_part
+from prunebench.curvature.repeated import difference_when_repeated
 from prunebench.data.language_samples import TokenSamples
+from prunebench.networks.chosen import require_running_statistics
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.samples import TensorSamples
+from prunebench.runs import network_facts
 
 SAMPLES = 6
 
@@ -321,3 +324,35 @@ def test_a_weight_that_blocks_share_has_the_inputs_of_all_its_uses():
     last = model.blocks[2][:2](model.blocks[1](model.blocks[0](inputs)))
     held = grams(walk, network.weights(), shared)[0]
     np.testing.assert_allclose(held.gram, moment(torch.cat([first, last])), rtol=1e-9)
+
+
+class Noisy(nn.Module):
+    """Dropout by function, which evaluation mode does not switch off."""
+
+    def __init__(self, training):
+        super().__init__()
+        self.inner, self.training_wanted = nn.Linear(4, 4), training
+
+    def forward(self, inputs):
+        return F.dropout(self.inner(inputs), 0.5, self.training_wanted)
+
+
+def test_dropout_left_on_by_function_is_seen():
+    samples = TensorSamples(draw(5, 4), torch.zeros(5))
+    noisy = PrunableNetwork(Noisy(True), ("inner.weight",))
+    assert difference_when_repeated(noisy, samples) > 0.1
+    assert difference_when_repeated(PrunableNetwork(Noisy(False), ("inner.weight",)), samples) == 0.0
+    (line,) = network_facts.lines({"not_pruned": [], "unrepeatable": 0.5})
+    assert "by 50 % of the largest: something is random in evaluation mode" in line
+
+
+def test_a_batch_norm_without_running_statistics_is_refused():
+    model = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3, track_running_stats=False))
+    with pytest.raises(InvalidInput, match=r"the BatchNorm1d '1' keeps no running statistics"):
+        require_running_statistics(model)
+    require_running_statistics(nn.Sequential(nn.Linear(3, 3), nn.InstanceNorm1d(3), nn.BatchNorm1d(3)))
+
+
+def test_tied_weights_are_told_with_their_other_names():
+    (line,) = network_facts.lines({"not_pruned": [], "tied": {"a.weight": ["b.weight"]}})
+    assert line == "pruned once, in all their uses: 1 matrix: a.weight (also b.weight)"
