@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from prunebench.comparison.run import compare
     from prunebench.dimod_sampler import PruneSampler
     from prunebench.kernels.relaxations.bounds import lower_bound
+    from prunebench.networks.own import own_network
+    from prunebench.pruned import Pruned
+    from prunebench.pruning import prune
     from prunebench.runs.cut import cut_block
     from prunebench.verification import verify
 
@@ -31,6 +34,7 @@ __all__ = [
     "Budget",
     "Incumbent",
     "PruneSampler",
+    "Pruned",
     "QuadraticForm",
     "Quota",
     "Refit",
@@ -44,6 +48,8 @@ __all__ = [
     "lower_bound",
     "make_problem",
     "make_solver",
+    "own_network",
+    "prune",
     "register_problem",
     "register_solver",
     "solve",
@@ -52,9 +58,12 @@ __all__ = [
 
 LAZY = {
     "PruneSampler": "prunebench.dimod_sampler",
+    "Pruned": "prunebench.pruned",
     "compare": "prunebench.comparison.run",
     "cut_block": "prunebench.runs.cut",
     "lower_bound": "prunebench.kernels.relaxations.bounds",
+    "own_network": "prunebench.networks.own",
+    "prune": "prunebench.pruning",
     "verify": "prunebench.verification",
 }
 """Names whose modules are loaded only for those who ask: dimod with PruneSampler, torch with cut_block, and so on."""

@@ -13,6 +13,9 @@ from prunebench.core.problem import problem_options
 
 Say = Callable[[str], None]
 
+PROBLEM_HELP = "a registered problem, or FILE.py:FUNCTION that makes your own network"
+"""What commands say of their argument PROBLEM."""
+
 
 def positive_int(text: str) -> int:
     """A whole number of at least 1."""

@@ -13,7 +13,7 @@ from prunebench.runs.cut import cut_block
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The problem, the block's size and density, and which weights it takes."""
-    parser.add_argument("problem", metavar="PROBLEM", help="a registered problem")
+    parser.add_argument("problem", metavar="PROBLEM", help=shared.PROBLEM_HELP)
     parser.add_argument("--size", type=shared.positive_int, required=True, metavar="P", help="weights in the block")
     parser.add_argument(
         "--density", type=shared.density, metavar="D", help="the part that is kept; a quota N:M says it by itself"

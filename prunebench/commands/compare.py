@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The problem, the solvers, and the grid of blocks."""
-    parser.add_argument("problem", metavar="PROBLEM", help="a registered problem")
+    parser.add_argument("problem", metavar="PROBLEM", help=shared.PROBLEM_HELP)
     parser.add_argument(
         "--solver",
         action="append",

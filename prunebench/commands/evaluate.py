@@ -11,7 +11,7 @@ from prunebench.core.problem import NetworkProblem, make_problem, options_as_jso
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The problem and, optionally, a weights file."""
-    parser.add_argument("problem", metavar="PROBLEM", help="a registered problem")
+    parser.add_argument("problem", metavar="PROBLEM", help=shared.PROBLEM_HELP)
     parser.add_argument("--weights", type=Path, metavar="FILE.safetensors", help="weights to load, e.g. of a run")
     shared.add_options(parser, "the problem")
 

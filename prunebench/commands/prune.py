@@ -11,8 +11,8 @@ from prunebench.core import options as option_tools
 from prunebench.core.block import MODES
 from prunebench.core.coordinator import Coordinator, require_current
 from prunebench.core.errors import InvalidInput
-from prunebench.core.problem import make_problem, problem_options
-from prunebench.core.registry import COORDINATORS, PROBLEMS, SOLVERS
+from prunebench.core.problem import class_of, make_problem, problem_options
+from prunebench.core.registry import COORDINATORS, SOLVERS
 from prunebench.log.run_directory import require_free, resume_line
 from prunebench.recipes import AUTO, EFFORTS, NORMAL, choose, resolved
 from prunebench.runs.execution import loss_words
@@ -25,7 +25,7 @@ CURVATURE = ("samples", "batch_size", "ridge", "gradient_scale", "store")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The problem, the density, the solver, and how the work is cut into blocks."""
-    parser.add_argument("problem", metavar="PROBLEM", help="a registered problem")
+    parser.add_argument("problem", metavar="PROBLEM", help=shared.PROBLEM_HELP)
     parser.add_argument(
         "--density", type=shared.density, help="the part of the weights that is kept; a quota N:M says it too"
     )
@@ -109,8 +109,8 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> PruneRequest:
     """
     given = {name: value for name, value in _plain(arguments).items() if value is not None}
     # Names are looked at before anything is loaded.
+    kind_of_problem = class_of(arguments.problem)
     for registry, name in (
-        (PROBLEMS, arguments.problem),
         (COORDINATORS, arguments.coordinator),
         (SOLVERS, arguments.solver),
     ):
@@ -118,7 +118,7 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> PruneRequest:
             registry.get(name)
     pairs = shared.pairs(arguments.option)
     density = _density(arguments.density, _quota(arguments, pairs))
-    problem = make_problem(arguments.problem, _of_problem(pairs, PROBLEMS.get(arguments.problem)))
+    problem = make_problem(arguments.problem, _of_problem(pairs, kind_of_problem))
     if quota := _quota(arguments, pairs):
         given["coordinator_options"] = {"quota": quota}
     choice = choose(problem, density, recipe=arguments.recipe or AUTO, effort=arguments.effort, given=given)
@@ -158,7 +158,7 @@ def _plain(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _tables(arguments: argparse.Namespace, kind: type[Coordinator], solver: type[Any]) -> dict[str, Any]:
     """The fields of a request that hold options, for a coordinator and a solver."""
-    owners: dict[str, type] = {"solver": solver, "problem": PROBLEMS.get(arguments.problem)}
+    owners: dict[str, type] = {"solver": solver, "problem": class_of(arguments.problem)}
     if kind.options_class is not None:
         owners["coordinator"] = kind.options_class
     require_current(kind, (name.removeprefix("coordinator.") for name in shared.pairs(arguments.option)))

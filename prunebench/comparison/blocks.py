@@ -12,7 +12,7 @@ from prunebench.comparison.request import CompareRequest
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput, NoCurvature
 from prunebench.core.masks import keep_count
-from prunebench.core.problem import ProblemLike, make_problem
+from prunebench.core.problem import ProblemLike
 from prunebench.runs.cut import cut_block
 
 Say = Callable[[str], None]
@@ -64,7 +64,7 @@ def entries_of(request: CompareRequest, folder: Path, say: Say = lambda _line: N
 def cut_all(request: CompareRequest, folder: Path, say: Say) -> list[Entry]:
     """Cut the blocks of a request, or load those that are in the folder already."""
     folder.mkdir(parents=True, exist_ok=True)
-    problem = make_problem(request.problem, request.problem_options)
+    problem = request.problem_made()
     entries: list[Entry] = []
     for size in request.sizes:
         block_seed = request.seed

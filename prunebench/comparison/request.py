@@ -11,6 +11,7 @@ from prunebench.core import options as option_tools
 from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import keep_count
+from prunebench.core.problem import ProblemLike, make_problem
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solver import SolverLike, make_solver
 from prunebench.log import checks
@@ -174,6 +175,8 @@ class CompareRequest:
     true_loss: bool = True
     cache: bool = True
     seed: int = 0
+    given: ProblemLike | None = field(default=None, compare=False, repr=False)
+    """The problem itself where no name stands for it: a network that a program made. No file holds it."""
 
     def __post_init__(self) -> None:
         for what, value in (("blocks", self.blocks), ("seeds", self.seeds)):
@@ -195,9 +198,18 @@ class CompareRequest:
         if twice:
             raise InvalidInput(f"solver {sorted(twice)[0]!r} is asked for twice; leave one out")
 
+    def problem_made(self) -> ProblemLike:
+        """The problem.
+
+        Raises
+        ------
+        InvalidInput   an unknown name or option, or a network that only its own program can make
+        """
+        return make_problem(self.problem, self.problem_options) if self.given is None else self.given
+
     def as_json(self) -> dict[str, Any]:
         """The request as JSON-able values, marked as a comparison's."""
-        held: dict[str, Any] = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        held = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "given"}
         solvers: list[dict[str, Any]] = []
         for choice in self.solvers:
             solvers.append({"name": choice.name, "options": dict(choice.options)})
@@ -221,7 +233,7 @@ class CompareRequest:
         values = dict(held)
         if values.pop("kind", None) != "compare":
             raise InvalidInput(f"{source} holds no comparison; 'prunebench compare … --out DIR' makes one")
-        unknown = set(values) - {item.name for item in dataclasses.fields(CompareRequest)}
+        unknown = set(values) - {item.name for item in dataclasses.fields(CompareRequest) if item.name != "given"}
         if unknown:
             raise InvalidInput(f"{source}/run.json asks for {', '.join(sorted(unknown))}, unknown to this version")
         checks.require(values, checks.COMPARISON, checks.COMPARISON_NEEDS, f"{source}/run.json")

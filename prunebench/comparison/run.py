@@ -20,13 +20,13 @@ from prunebench.comparison.work import Outcome, attempt, failure, reason_of
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage
 from prunebench.core.options import as_json
-from prunebench.core.problem import NetworkProblem, ProblemLike, make_problem, options_as_json, require_data
+from prunebench.core.problem import NetworkProblem, ProblemLike, options_as_json, require_data
 from prunebench.core.registry import PROBLEMS
 from prunebench.core.solution import Budget
 from prunebench.core.solution_file import finite
 from prunebench.core.solver import SolverLike, facts
 from prunebench.core.trust import require_trust
-from prunebench.log.run_directory import RunDirectory, next_free, resume_line
+from prunebench.log.run_directory import RunDirectory, file_name, next_free, resume_line
 from prunebench.runs.executors import Job, Workers, make_workers
 from prunebench.signals import terminable
 from prunebench.solving import native_or_refit
@@ -69,7 +69,8 @@ def compare(
 
     Parameters
     ----------
-    problem : registered name (with `problem_options`), a registered problem object, or block problems
+    problem : registered name (with `problem_options`), a registered problem object, a network of your own
+              (`prunebench.own_network`, or FILE.py:FUNCTION that makes one), or block problems
     solvers : names ("anneal", "anneal:sweeps=50"), `SolverChoice`s, solver objects or classes, dimod samplers
               or their classes; random sampling, greedy elimination and multi-start swap descent are added.
               A comparison with an object that no file holds (a sampler) is not cached and cannot be resumed
@@ -89,7 +90,7 @@ def compare(
     InvalidInput   before any work is done, where the request is wrong
     Interrupted    Ctrl-C; the message says how to resume
     """
-    blocks = None
+    blocks, made = None, None
     options = dict(wanted.pop("problem_options", {}))
     if isinstance(problem, str):
         name = problem
@@ -101,13 +102,18 @@ def compare(
         wanted.setdefault("mode", blocks[0].mode)
     else:
         name, options = problem.name, options_as_json(problem)
-        PROBLEMS.get(name)
+        if getattr(problem, "fingerprint", None) is None:
+            PROBLEMS.get(name)
+        else:
+            made = problem
     for key in ("sizes", "densities"):
         if key in wanted:
             wanted[key] = tuple(wanted[key])
-    request = CompareRequest(problem=name, solvers=with_baselines(solvers), problem_options=options, **wanted)
+    request = CompareRequest(
+        problem=name, solvers=with_baselines(solvers), problem_options=options, given=made, **wanted
+    )
     checked = _check(request)
-    folder = Path(out) if out is not None else next_free(Path("runs"), f"compare-{name or 'blocks'}")
+    folder = Path(out) if out is not None else next_free(Path("runs"), f"compare-{file_name(name or 'blocks')}")
     run = RunDirectory.create(folder, request.as_json(), request.seed)
     try:
         with terminable():
@@ -153,7 +159,7 @@ def _check(request: CompareRequest) -> Workers:
         except MissingPackage:
             continue
     if request.problem:
-        require_data(make_problem(request.problem, request.problem_options))
+        require_data(request.problem_made())
     return make_workers(request.executor)
 
 
@@ -300,7 +306,7 @@ def _judge(request: CompareRequest) -> Callable[[BlockProblem, np.ndarray], floa
     """How an answer's true change of loss is measured; None where there is no network or it is not wanted."""
     if not request.true_loss or not request.problem:
         return None
-    problem = make_problem(request.problem, request.problem_options)
+    problem = request.problem_made()
     return TrueLoss(problem).change if isinstance(problem, NetworkProblem) else None
 
 

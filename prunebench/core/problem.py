@@ -1,8 +1,10 @@
 """What a problem is: a network with its data, or a fixed set of block problems."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -18,6 +20,11 @@ register = register_problem
 
 OWN = "own:"
 """What the name of a network begins with that a Python program made: no registered problem."""
+
+PROGRAM_FORM = re.compile(r".+\.py:[A-Za-z_]\w*")
+"""What names a function of a Python file that makes a problem."""
+PROGRAM_MODULE = "prunebench.networks.own_program"
+"""Where such functions are called: loaded when one is named, since it needs torch."""
 
 DATA_VARIABLE = "PRUNEBENCH_DATA"
 """Environment variable that names the data folder."""
@@ -134,17 +141,25 @@ SELECTION = tuple(item.name for item in option_tools.options_of(Selection))
 
 
 def make_problem(problem: "str | ProblemLike", options: Mapping[str, Any] | None = None) -> ProblemLike:
-    """A problem by registered name and options, or the object itself.
+    """A problem by registered name and options, by FILE.py:FUNCTION that makes one, or the object itself.
 
     Raises
     ------
     UnknownName      no problem or option of that name, with the nearest match
-    InvalidInput     a value that does not fit its option
+    InvalidInput     a value that does not fit its option, or a network that only its own program can make
     MissingPackage   the problem's own library is not installed
     """
     if not isinstance(problem, str):
         return problem
-    cls = PROBLEMS.get(problem)
+    if problem.startswith(OWN):
+        raise InvalidInput(
+            f"the network {problem!r} was made in a Python program and stands in no file; go on from that program: "
+            "prunebench.prune(model, data, ..., out=DIR, resume=True)"
+        )
+    cls = class_of(problem)
+    if is_program(problem):
+        called: ProblemLike = option_tools.build(cls, dict(options or {})).problem(problem)
+        return called
     require_packages(f"problem {problem!r}", cls.requires, getattr(cls, "install", Problem.install))
     given = dict(options or {})
     which = {name: given.pop(name) for name in SELECTION if name in given and _selects(cls)}
@@ -153,6 +168,24 @@ def make_problem(problem: "str | ProblemLike", options: Mapping[str, Any] | None
         # Not a field of the class: problems of other packages need not know of it.
         object.__setattr__(made, "_selection", Selection(**{name: _text(name, item) for name, item in which.items()}))
     return made
+
+
+def is_program(problem: str) -> bool:
+    """Whether a text names a function of a Python file, as FILE.py:FUNCTION."""
+    return PROGRAM_FORM.fullmatch(problem) is not None
+
+
+def class_of(problem: str) -> type[Any]:
+    """The class whose options a problem has: that of its name, or of what FILE.py:FUNCTION makes.
+
+    Raises
+    ------
+    UnknownName   there is none, with the nearest match
+    """
+    if is_program(problem):
+        found: type[Any] = import_module(PROGRAM_MODULE).Program
+        return found
+    return PROBLEMS.get(problem)
 
 
 def problem_options(cls: type) -> list[option_tools.Option]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from prunebench.core.errors import InvalidInput
 from prunebench.core.options import option_name
+from prunebench.core.problem import is_program
 from prunebench.core.recovery import parts_of
 from prunebench.core.registry import COORDINATORS, PROBLEMS, RECOVERIES, SOLVERS
 
@@ -38,6 +39,8 @@ def named_code(request: Mapping[str, Any]) -> list[str]:
     if isinstance(executor, str) and executor.startswith("dask"):
         # a scheduler's messages are unpickled, which can run any code
         found.append(f"executor={executor}")
+    if is_program(str(request.get("problem"))):
+        found.append(f"problem={request['problem']}")
     choices = request.get("solvers") if request.get("kind") == "compare" else None
     pairs: list[tuple[Any, Any, Any]] = [(PROBLEMS, request.get("problem"), request.get("problem_options"))]
     if choices is None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -396,6 +397,11 @@ def file_digest(file: Path) -> str:
     """SHA-256 of a file's contents, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_name(problem: str) -> str:
+    """A problem's name as part of a folder's: of FILE.py:FUNCTION both names, without folders."""
+    return re.sub(r"[^\w.-]+", "-", Path(problem).name.replace(".py:", "-"))
 
 
 def require_free(path: Path) -> None:

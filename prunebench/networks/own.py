@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from prunebench.core.errors import InvalidInput
-from prunebench.core.problem import OWN, Selection
+from prunebench.core.problem import OWN, Selection, options_as_json
 from prunebench.devices import torch_device
 from prunebench.networks import own_data
 from prunebench.networks.chosen import selected
 from prunebench.networks.network import evaluation_mode
 from prunebench.networks.own_checks import looked_at
-from prunebench.networks.own_copy import Call, as_given, fingerprint, plain_copy, taking_parts
+from prunebench.networks.own_copy import Call, as_given, fingerprint, plain_copy, taking_parts, uncompiled
 from prunebench.networks.own_data import OwnSamples, Say
 from prunebench.networks.own_losses import CLASSES, IGNORED, NEXT_TOKEN, Losses, plain_targets
 from prunebench.networks.own_matrices import multiplying
@@ -53,6 +53,8 @@ class OwnNetwork:
     The model is held and not copied; `model()` gives a copy of it as it is then.
     """
 
+    name: ClassVar[str] = OWN
+    """What runs and reports call it; each network has its own, by its class or by the program that makes it."""
     summary: ClassVar[str] = "a network of your own"
     requires: ClassVar[tuple[str, ...]] = ("torch",)
 
@@ -66,11 +68,6 @@ class OwnNetwork:
     """A fingerprint of the data."""
 
     made: Made = field(init=False, repr=False, compare=False)
-
-    @property
-    def name(self) -> str:
-        """What runs and reports call it: its class."""
-        return f"{OWN}{type(self.made.model).__name__}"
 
     @property
     def told(self) -> tuple[str, ...]:
@@ -127,6 +124,7 @@ def own_network(
     loss_is_mean: bool = False,
     device: str | None = None,
     seed: int = 0,
+    name: str = "",
     say: Say = lambda _line: None,
 ) -> OwnNetwork:
     """A problem made of a torch model and its data.
@@ -147,6 +145,7 @@ def own_network(
     loss_is_mean : the loss gives one number a batch, which is the mean of its samples' where it cannot be seen
     device : where the work is done; by default where the model is
     seed : of what is held out, and of what a shuffling loader draws
+    name : what runs and reports call it; by default by the model's class
     say : told what the user should know, a line at a time
 
     Raises
@@ -186,10 +185,26 @@ def own_network(
         judge=evaluate,
         told=tuple(lines),
     )
+    object.__setattr__(problem, "name", name or f"{OWN}{type(uncompiled(model)).__name__}")
     object.__setattr__(problem, "made", made)
     for line in lines:
         say(line)
     return problem
+
+
+def require_same(problem: OwnNetwork, held: Mapping[str, Any], source: object) -> None:
+    """Raise InvalidInput unless a network is the one of which a run holds fingerprint, data, loss and patterns.
+
+    held : by the names of `options_as_json`, those that are to be looked at;  source : for the message
+    """
+    own = {"include": "", "exclude": "", **options_as_json(problem)}
+    names = {"fingerprint": "model", "include": "choice of parameters (prunable)", "exclude": "choice of parameters"}
+    for name, value in held.items():
+        if own.get(name) != value:
+            raise InvalidInput(
+                f"{source}: this is another {names.get(name, name)} than the run began with ({name} {own.get(name)!r}, "
+                f"not {value!r}); give the same (weights and data drawn from a fixed seed, say), or begin another run"
+            )
 
 
 def _prunable(

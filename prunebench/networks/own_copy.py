@@ -67,6 +67,11 @@ def fingerprint(state: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
+def is_normed(module: torch.nn.Module) -> bool:
+    """Whether a module computes a weight by torch's older weight_norm or spectral_norm."""
+    return any(isinstance(hook, WeightNorm | SpectralNorm) for hook in module._forward_pre_hooks.values())
+
+
 def taking_parts(model: torch.nn.Module, call: Call) -> torch.nn.Module:
     """The model itself, which from now on answers `Parts` by `call`; what else it is called with is its own matter.
 

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from prunebench.core.problem import OWN
 from prunebench.core.registry import COORDINATORS
 
 Request = Mapping[str, Any]
@@ -37,6 +38,8 @@ def why_not(request: Request) -> str:
 def _words(request: Request) -> list[str]:
     """Each field's own words; a field without any is one that this version does not know."""
     compared = request.get("kind") == "compare"
+    if str(request.get("problem")).startswith(OWN):
+        raise _NoCommand("its network was made in a Python program")
     fields = COMPARE_FIELDS if compared else PRUNE_FIELDS
     if not request.get("problem"):
         raise _NoCommand("blocks were given as objects")

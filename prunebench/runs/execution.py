@@ -107,6 +107,8 @@ def _loaded(setting: Setting) -> tuple[Setting, dict[str, float]]:
 
     problem = setting.problem
     assert isinstance(problem, NetworkProblem)
+    for line in getattr(problem, "told", ()):
+        setting.say(line)
     model = problem.model()
     network = prunable_network(problem, model)
     network.require_finite()

@@ -1,7 +1,7 @@
 """From a request to what is run: everything that can be refused is, before any work."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from prunebench.log import checks
 from prunebench.runs.counts import lowered
 from prunebench.runs.executors import make_workers
 from prunebench.runs.request import SCOPES, PruneRequest
-from prunebench.runs.runner import Drive, Say
+from prunebench.runs.runner import Drive, Progress, Say
 from prunebench.runs.start import finished, load_start
 
 
@@ -49,10 +49,19 @@ class Prepared:
     described: dict[str, Any]
 
 
-def prepare(request: PruneRequest, say: Say, *, trust: bool = False) -> Prepared:
+def prepare(
+    request: PruneRequest,
+    say: Say,
+    *,
+    trust: bool = False,
+    problem: ProblemLike | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
     """Check everything that can be checked before work begins.
 
     trust : take a checkpoint without a seal
+    problem : the object, where the request names one that only a program can make
+    progress : takes every step as a value, in place of a line
 
     Raises
     ------
@@ -64,7 +73,7 @@ def prepare(request: PruneRequest, say: Say, *, trust: bool = False) -> Prepared
         if value not in known:
             raise unknown_name(what, value, known)
     keep_count(request.density, 10**12)
-    problem = make_problem(request.problem, request.problem_options)
+    problem = make_problem(request.problem, request.problem_options) if problem is None else problem
     solver = make_solver(request.solver, request.solver_options)
     require_data(problem)
     _require_taken(request, kind, problem)
@@ -85,7 +94,9 @@ def prepare(request: PruneRequest, say: Say, *, trust: bool = False) -> Prepared
         say=say,
     )
     kind.require(setting)
-    return Prepared(request, kind, setting, _drive(request, kind, trust), _described(setting, kind))
+    return Prepared(
+        request, kind, setting, replace(_drive(request, kind, trust), progress=progress), _described(setting, kind)
+    )
 
 
 def preferred_mode(solver: SolverLike) -> Mode:

@@ -5,19 +5,27 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import ProblemLike, options_as_json
 from prunebench.core.trust import require_trust
-from prunebench.log.run_directory import RunDirectory, next_free, resume_line
+from prunebench.log.run_directory import RunDirectory, file_name, next_free, resume_line
 from prunebench.runs.execution import execute
 from prunebench.runs.executors import leave_import_by_worker
-from prunebench.runs.preparation import prepare
+from prunebench.runs.preparation import Prepared, prepare
 from prunebench.runs.request import PruneRequest
-from prunebench.runs.runner import Say
+from prunebench.runs.runner import Progress, Say
 from prunebench.signals import terminable
 
 __all__ = ["PruneRequest", "prune", "resume"]
 
 
-def prune(request: PruneRequest, *, out: Path | None = None, say: Say = lambda _line: None) -> dict[str, Any]:
+def prune(
+    request: PruneRequest,
+    *,
+    out: Path | None = None,
+    say: Say = lambda _line: None,
+    problem: ProblemLike | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
     """Prune a problem from the start and return the result as JSON-able values (see the command line's documentation).
 
     Parameters
@@ -25,6 +33,8 @@ def prune(request: PruneRequest, *, out: Path | None = None, say: Say = lambda _
     request : what to do
     out : the run directory; by default runs/PROBLEM-SOLVER-NNN below the working directory
     say : called with one line of progress at a time
+    problem : the object, where the request names a network that only a program can make
+    progress : takes every step as a value, in place of a line
 
     Raises
     ------
@@ -37,11 +47,11 @@ def prune(request: PruneRequest, *, out: Path | None = None, say: Say = lambda _
     """
     leave_import_by_worker()
     with terminable():
-        prepared = prepare(request, say)
+        prepared = prepare(request, say, problem=problem, progress=progress)
         try:
             prepared.how.workers.start()
-            folder = out or next_free(Path("runs"), f"{request.problem}-{request.solver}")
-            run = RunDirectory.create(folder, prepared.request.as_json(), request.seed)
+            folder = out or next_free(Path("runs"), f"{file_name(request.problem)}-{request.solver}")
+            run = RunDirectory.create(folder, identified(prepared).as_json(), request.seed)
         except BaseException:
             prepared.how.workers.close()
             raise
@@ -54,8 +64,22 @@ def prune(request: PruneRequest, *, out: Path | None = None, say: Say = lambda _
             run.release()
 
 
+def identified(prepared: Prepared) -> PruneRequest:
+    """The request as a run directory holds it: of a user's own network with what tells it from others."""
+    problem = prepared.setting.problem
+    if getattr(problem, "fingerprint", None) is None:
+        return prepared.request
+    return dataclasses.replace(prepared.request, problem_options=options_as_json(problem))
+
+
 def resume(
-    path: Path, *, say: Say = lambda _line: None, trust: bool = False, executor: str | None = None
+    path: Path,
+    *,
+    say: Say = lambda _line: None,
+    trust: bool = False,
+    executor: str | None = None,
+    problem: ProblemLike | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Continue a run directory to the result an uninterrupted run gives; a finished one returns its result.
 
@@ -67,6 +91,7 @@ def resume(
     trust : the run directory is the user's own or of somebody trusted: options that name code are followed, and
             a checkpoint without a seal is taken
     executor : where blocks are solved, instead of where the run was asked to; the result is the same
+    problem, progress : as `prune`
 
     Raises
     ------
@@ -92,7 +117,7 @@ def resume(
         try:
             if run.forget_losses():
                 say("going back to before the first block that was not solved")
-            prepared = prepare(request, say, trust=trust)
+            prepared = prepare(request, say, trust=trust, problem=problem, progress=progress)
             try:
                 prepared.how.workers.start()
                 run.withdraw_result()

@@ -35,6 +35,22 @@ KNOWN: Mapping[str, checks.Kind] = {
 """What a checkpoint says of the run itself."""
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of a run, for those who show how far it is.
+
+    done, total : steps; total is None where it is open;  words : what became of it
+    """
+
+    done: int
+    total: int | None
+    words: str
+
+
+Progress = Callable[[Step], None]
+"""Takes each step once it is logged."""
 Validate = Callable[[RealArray], Mapping[str, float]]
 
 
@@ -46,7 +62,7 @@ class Drive:
     workers : where blocks are solved;  validate : measures of weights, for the log only, every
     `validate_every` steps (its time is not counted);  finish_step : whether Ctrl-C lets the step under
     way end;  blas_threads : for each block's solver, None for all;  trust : whether a checkpoint without a
-    seal is taken
+    seal is taken;  progress : takes every step as a value, in place of a line that is said
     """
 
     seed: int
@@ -58,6 +74,7 @@ class Drive:
     finish_step: bool = True
     blas_threads: int | None = 1
     trust: bool = False
+    progress: Progress | None = None
 
 
 def drive(coordinator: Coordinator, solver: SolverLike, run: RunDirectory, how: Drive, say: Say) -> dict[str, Any]:
@@ -281,7 +298,7 @@ class _Log:
         self.telling = False
         if perf_counter() >= self._next_save:
             self.save(coordinator)
-        self._report(coordinator, move, event)
+        self._report(coordinator, move, event, how.progress)
         if lost and (self._solved == 0 or self._lost_in_a_row >= MOST_LOST):
             which = (
                 "no block was solved" if self._solved == 0 else f"{self._lost_in_a_row} steps in a row solved nothing"
@@ -306,10 +323,9 @@ class _Log:
         }
         self.run.save_state(arrays, {**state, "run": known}, name)
 
-    def _report(self, coordinator: Coordinator, move: Move, event: dict[str, Any]) -> None:
+    def _report(self, coordinator: Coordinator, move: Move, event: dict[str, Any], progress: Progress | None) -> None:
         total = coordinator.total_steps
-        of = f"/{total}" if total else ""
-        words = [f"step {self.steps}{of}"]
+        words = []
         if "kind" in move.details:
             words.append(str(move.details["kind"]))
         if move.predicted_change is not None:
@@ -319,6 +335,10 @@ class _Log:
         words.append(f"{'accepted' if move.accepted else 'rejected'}, {move.changed} changed")
         if "validation" in event:
             words += [f"{name} {value:.4f}" for name, value in event["validation"].items()]
+        if progress is not None:
+            progress(Step(self.steps, total or None, ", ".join(words)))
+            return
+        words.insert(0, f"step {self.steps}/{total}" if total else f"step {self.steps}")
         if total and self.steps < total:
             words.append(f"{self.seconds / self.steps * (total - self.steps):.0f} s to go")
         self.say("  ".join(words))

@@ -1,0 +1,347 @@
+"""One call that prunes a network: a torch model of the user's with its data, or a problem by name."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prunebench.coordinators.quotas import QuotaKind
+from prunebench.core import options as option_tools
+from prunebench.core.block import Mode
+from prunebench.core.coordinator import Coordinator, require_current
+from prunebench.core.errors import (
+    CannotWrite,
+    Interrupted,
+    InvalidInput,
+    RunFailed,
+    WorkersGone,
+    unknown_name,
+)
+from prunebench.core.masks import keep_count
+from prunebench.core.problem import (
+    BlockSetProblem,
+    NetworkProblem,
+    ProblemLike,
+    class_of,
+    make_problem,
+    options_as_json,
+    problem_options,
+    require_data,
+)
+from prunebench.core.registry import COORDINATORS, SOLVERS
+from prunebench.core.solution_file import plain
+from prunebench.log.run_directory import RunDirectory, require_free, resume_line
+from prunebench.progress import shown
+from prunebench.pruned import Pruned, from_run
+from prunebench.recipes import AUTO, NORMAL, choose, resolved
+from prunebench.runs import prune as runs
+from prunebench.runs.preparation import prepare
+from prunebench.runs.request import PruneRequest
+from prunebench.runs.runner import Progress, Say
+
+OF_NETWORK = ("data", "loss", "validation", "evaluate", "prunable", "exclude", "forward", "loss_is_mean")
+"""Arguments that say what an own model is; a problem by name or as an object has them in itself."""
+
+
+def prune(
+    model: Any,
+    data: Any = None,
+    *,
+    loss: str | Callable[..., Any] | None = None,
+    density: float | None = None,
+    keep: int | None = None,
+    quota: str | None = None,
+    validation: Any = None,
+    evaluate: Callable[[Any], Mapping[str, float]] | None = None,
+    prunable: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
+    forward: Callable[[Any, Any], Any] | None = None,
+    loss_is_mean: bool = False,
+    recipe: str | None = AUTO,
+    effort: str = NORMAL,
+    coordinator: str | None = None,
+    solver: str | None = None,
+    mode: Mode | None = None,
+    recover: Sequence[str] | None = None,
+    out: Path | str | None = None,
+    resume: bool = False,
+    device: str | None = None,
+    executor: str | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **options: Any,
+) -> Pruned:
+    """Prune a network and return masks, weights and measures; the model itself is not changed.
+
+    Parameters
+    ----------
+    model : a torch.nn.Module; or a registered problem by name, FILE.py:FUNCTION, or a problem object
+    data, loss, validation, evaluate, prunable, exclude, forward, loss_is_mean : of a torch model, as
+        `prunebench.own_network` takes them
+    density : the part of the weights that is kept;  keep : in place of it, how many
+    quota : "row", "layer", or "N:M", which says the density by itself
+    recipe, effort : a named way to prune, "auto" for the strongest known, None for none; quick, normal or thorough
+    coordinator, solver, mode, recover : over what the recipe says; naming one of the first three leaves "auto" out
+    out : a folder for the run directory; without it nothing is left on disk
+    resume : go on with the run that is in `out`, if there is one
+    device : where a torch model is pruned; by default where it is
+    executor : where blocks are solved: inline, local:N or dask:ADDRESS
+    seed : of everything random
+    progress : a bar and what is found out, on standard error; False: nothing
+    options : options of solver, coordinator, curvature or problem by name (samples=500, steps=90), and the other
+        fields of `prunebench.runs.request.PruneRequest` (scope, seconds, block_seconds, validate_every, start)
+
+    Raises
+    ------
+    InvalidInput   before any work, where something does not fit
+    Interrupted, RunFailed, WorkersGone, CannotWrite   as `prunebench.runs.prune.prune`
+    """
+    own = {"data": data, "loss": loss, "validation": validation, "evaluate": evaluate, "prunable": prunable,
+           "exclude": exclude, "forward": forward, "loss_is_mean": loss_is_mean}  # fmt: skip
+    asked: dict[str, Any] = {"coordinator": coordinator, "solver": solver, "mode": mode, "recover": recover,
+                             "executor": executor, "seed": seed}  # fmt: skip
+    _require_names(asked)
+    folder = _folder(out, resume)
+    with shown(progress) as (say, step):
+        problem, asked["problem_options"] = _problem(model, own, device, seed, options)
+        amount = _density(problem, density, keep, quota)
+        given = {name: value for name, value in asked.items() if value is not None}
+        request = _request(problem, amount, (recipe, effort), given, quota, options, say)
+        return _run(request, problem, folder, resume, say, step)
+
+
+def _run(
+    request: PruneRequest, problem: ProblemLike, folder: Path | None, resume: bool, say: Say, step: Progress
+) -> Pruned:
+    """Run what is asked for, in a folder that is left or in one that is not."""
+    notes = tuple(getattr(problem, "told", ()))
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="prunebench-") as temporary:
+            place = Path(temporary) / "run"
+            with _not_resumable(place):
+                runs.prune(request, out=place, say=say, problem=problem, progress=step)
+            pruned = from_run(place, notes)
+            return replace(pruned, result={**pruned.result, "run": None})
+    if resume and (folder / "run.json").is_file():
+        _require_same_request(request, problem, folder)
+        runs.resume(folder, say=say, trust=True, executor=request.executor, problem=problem, progress=step)
+    else:
+        runs.prune(request, out=folder, say=say, problem=problem, progress=step)
+    return from_run(folder, notes)
+
+
+@contextmanager
+def _not_resumable(place: Path) -> Iterator[None]:
+    """Inside, an error that says how a run is resumed says what that takes: the folder is gone then."""
+    try:
+        yield
+    except (Interrupted, WorkersGone, CannotWrite) as error:
+        raise type(error)(_reworded(str(error), place)) from error
+    except RunFailed as error:
+        raise RunFailed(_reworded(str(error), place), error.result) from error
+
+
+def _reworded(words: str, place: Path) -> str:
+    line = f"Resume with: {resume_line(place)}"
+    return words.replace(line, "To be able to resume, give out=FOLDER and then resume=True")
+
+
+def _require_same_request(request: PruneRequest, problem: ProblemLike, folder: Path) -> None:
+    """Raise InvalidInput unless a run directory asks for just this, of the same network."""
+    held = dict(RunDirectory.open(folder).request)
+    asked = plain(runs.identified(prepare(request, lambda _line: None, problem=problem)).as_json())
+    options = held.get("problem_options", {})
+    if "fingerprint" in options and isinstance(asked["problem_options"], dict):
+        from prunebench.networks.own import OwnNetwork, require_same
+
+        if isinstance(problem, OwnNetwork):
+            require_same(problem, {"include": "", "exclude": "", **options}, folder)
+    for name, value in asked.items():
+        # Where blocks are solved makes no difference to the result.
+        if name != "executor" and held.get(name) != value:
+            raise InvalidInput(
+                f"{folder} holds a run of another request: its {name} is {held.get(name)!r}, and {value!r} is asked "
+                "for; ask for the same, or give another folder"
+            )
+
+
+def _problem(
+    model: Any, own: Mapping[str, Any], device: str | None, seed: int, options: Mapping[str, Any]
+) -> tuple[ProblemLike, dict[str, Any]]:
+    """The problem that is pruned, and its options as a request holds them.
+
+    Raises
+    ------
+    InvalidInput   it is none, or arguments are given that it has in itself
+    """
+    if _is_module(model):
+        from prunebench.networks.own import own_network
+
+        return own_network(model, device=device, seed=seed, **own), {}
+    if given := [name for name in OF_NETWORK if _is_given(own[name])]:
+        raise InvalidInput(f"{given[0]} is given, but a problem by name or as an object has its own; leave it out")
+    if isinstance(model, str):
+        known = {option.name for option in problem_options(class_of(model))}
+        chosen = {**options.get("problem_options", {}), **{key: options[key] for key in options if key in known}}
+        if device is not None:
+            if "device" not in known:
+                raise InvalidInput(f"problem {model!r} has no option device; leave device out")
+            chosen["device"] = device
+        return make_problem(model, chosen), chosen
+    if isinstance(model, NetworkProblem | BlockSetProblem):
+        return model, options_as_json(model)
+    raise InvalidInput(
+        f"the model is a {type(model).__name__}; give a torch.nn.Module with its data, the name of a problem, or a "
+        "problem object"
+    )
+
+
+def _is_module(model: Any) -> bool:
+    import torch
+
+    return isinstance(model, torch.nn.Module)
+
+
+def _is_given(value: Any) -> bool:
+    return value is not None and not (isinstance(value, bool | str | tuple | list) and not value)
+
+
+def _density(problem: ProblemLike, density: float | None, keep: int | None, quota: str | None) -> float:
+    """The part of the weights that is kept, whichever way it is said.
+
+    Raises
+    ------
+    InvalidInput   it is said twice or not at all, or nothing would be kept
+    """
+    given = [name for name, value in (("density", density), ("keep", keep)) if value is not None]
+    pattern = QuotaKind.parse(quota).density
+    if len(given) > 1:
+        raise InvalidInput("density and keep are both given; say one of them")
+    if not given:
+        if pattern is None:
+            raise InvalidInput("density is missing: give the part that is kept (0.1), keep=COUNT, or a quota N:M")
+        return pattern
+    total = _total(problem)
+    if keep is not None:
+        if isinstance(keep, bool) or not isinstance(keep, int) or not 0 < keep <= total:
+            raise InvalidInput(f"keep is {keep!r}; choose a whole number from 1 to the network's {total} weights")
+        density = keep / total
+    assert density is not None
+    keep_count(density, total)
+    return density
+
+
+def _total(problem: ProblemLike) -> int:
+    """How many weights there are to prune."""
+    if isinstance(problem, NetworkProblem):
+        from prunebench.networks.chosen import prunable_network
+
+        require_data(problem)
+        return prunable_network(problem).total
+    assert isinstance(problem, BlockSetProblem)
+    return problem.block(0.5, "select", 0).p
+
+
+def _request(
+    problem: ProblemLike,
+    density: float,
+    way: tuple[str | None, str],
+    given: dict[str, Any],
+    quota: str | None,
+    options: Mapping[str, Any],
+    say: Say,
+) -> PruneRequest:
+    """What is asked for: the recipe, and over it what is given.
+
+    way : recipe and effort;  options : by name, of whoever has them
+
+    Raises
+    ------
+    InvalidInput   something is unknown, or does not fit
+    """
+    given |= {name: options[name] for name in _FIELDS if options.get(name) is not None}
+    grouped = {} if quota is None else {"quota": quota}
+    choice = choose(
+        problem,
+        density,
+        recipe=way[0],
+        effort=way[1],
+        given={**given, "coordinator_options": grouped} if quota else given,
+    )
+    base = {} if choice.recipe is None else choice.recipe.request_fields
+    kind = COORDINATORS.get(given.get("coordinator", base.get("coordinator", PruneRequest.coordinator)))
+    solver = SOLVERS.get(given.get("solver", base.get("solver", PruneRequest.solver)))
+    tables = _tables(kind, solver, problem, options)
+    tables["coordinator_options"] |= grouped
+    return resolved(choice, problem, density, given | tables, say)
+
+
+def _tables(
+    kind: type[Coordinator], solver: type[Any], problem: ProblemLike, options: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Options by the field of a request that holds them, each with who has an option of that name.
+
+    Raises
+    ------
+    InvalidInput   nobody has it, or several have
+    """
+    from prunebench.curvature.fisher import FisherOptions
+
+    owners: dict[str, list[option_tools.Option]] = {
+        "solver_options": option_tools.options_of(solver),
+        "coordinator_options": option_tools.options_of(kind.options_class) if kind.options_class else [],
+        "curvature": option_tools.options_of(FisherOptions) if "curvature" in kind.takes else [],
+    }
+    known = {owner: {option.name for option in held} for owner, held in owners.items()}
+    tables = {owner: dict(options.get(owner, {})) for owner in owners}
+    require_current(kind, options)
+    of_problem = {option.name for option in problem_options(type(problem))}
+    for name, value in options.items():
+        if name in (*tables, "problem_options", *_FIELDS):
+            continue
+        having = [owner for owner, names in known.items() if name in names]
+        if len(having) + (name in of_problem) > 1:
+            words = " or ".join([*having, *(["problem_options"] if name in of_problem else [])])
+            raise InvalidInput(f"option {name} may be meant by {words}; say {having[0]}={{{name!r}: {value!r}}}")
+        if having:
+            tables[having[0]][name] = value
+        elif name not in of_problem:
+            raise unknown_name(
+                f"option (of solver {solver.name} and coordinator {kind.name})", name, set().union(*known.values())
+            )
+    return tables
+
+
+_FIELDS = ("scope", "seconds", "block_seconds", "validate_every", "start")
+"""Fields of a request that are given among the options."""
+
+
+def _require_names(asked: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for names that are none, before a network is copied."""
+    for name, registry in (("coordinator", COORDINATORS), ("solver", SOLVERS)):
+        value = asked[name]
+        if value is not None and not isinstance(value, str):
+            raise InvalidInput(f"{name} is {value!r}; give the name of one, its options by name beside it")
+        if value is not None:
+            registry.get(value)
+    if isinstance(asked["recover"], str):
+        raise InvalidInput(f"recover is the text {asked['recover']!r}; give a list of recoveries, as ['settle']")
+
+
+def _folder(out: Path | str | None, resume: bool) -> Path | None:
+    """Where the run is written, checked before any work.
+
+    Raises
+    ------
+    InvalidInput   it holds something, or there is none to resume
+    """
+    if out is None:
+        if resume:
+            raise InvalidInput("resume=True needs out=FOLDER, the run directory that is continued")
+        return None
+    folder = Path(out)
+    if not (resume and (folder / "run.json").is_file()):
+        require_free(folder)
+    return folder
