@@ -175,8 +175,6 @@ class CompareRequest:
     true_loss: bool = True
     cache: bool = True
     seed: int = 0
-    given: ProblemLike | None = field(default=None, compare=False, repr=False)
-    """The problem itself where no name stands for it: a network that a program made. No file holds it."""
 
     def __post_init__(self) -> None:
         for what, value in (("blocks", self.blocks), ("seeds", self.seeds)):
@@ -205,11 +203,17 @@ class CompareRequest:
         ------
         InvalidInput   an unknown name or option, or a network that only its own program can make
         """
-        return make_problem(self.problem, self.problem_options) if self.given is None else self.given
+        held: ProblemLike | None = getattr(self, "_held", None)
+        return make_problem(self.problem, self.problem_options) if held is None else held
+
+    def holding(self, problem: ProblemLike | None) -> "CompareRequest":
+        """The request itself, with a problem for which no name stands, since a program made it; no file holds it."""
+        object.__setattr__(self, "_held", problem)
+        return self
 
     def as_json(self) -> dict[str, Any]:
         """The request as JSON-able values, marked as a comparison's."""
-        held = {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "given"}
+        held = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
         solvers: list[dict[str, Any]] = []
         for choice in self.solvers:
             solvers.append({"name": choice.name, "options": dict(choice.options)})
@@ -233,7 +237,7 @@ class CompareRequest:
         values = dict(held)
         if values.pop("kind", None) != "compare":
             raise InvalidInput(f"{source} holds no comparison; 'prunebench compare … --out DIR' makes one")
-        unknown = set(values) - {item.name for item in dataclasses.fields(CompareRequest) if item.name != "given"}
+        unknown = set(values) - {item.name for item in dataclasses.fields(CompareRequest)}
         if unknown:
             raise InvalidInput(f"{source}/run.json asks for {', '.join(sorted(unknown))}, unknown to this version")
         checks.require(values, checks.COMPARISON, checks.COMPARISON_NEEDS, f"{source}/run.json")

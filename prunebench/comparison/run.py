@@ -109,9 +109,8 @@ def compare(
     for key in ("sizes", "densities"):
         if key in wanted:
             wanted[key] = tuple(wanted[key])
-    request = CompareRequest(
-        problem=name, solvers=with_baselines(solvers), problem_options=options, given=made, **wanted
-    )
+    request = CompareRequest(problem=name, solvers=with_baselines(solvers), problem_options=options, **wanted)
+    request.holding(made)
     checked = _check(request)
     folder = Path(out) if out is not None else next_free(Path("runs"), f"compare-{file_name(name or 'blocks')}")
     run = RunDirectory.create(folder, request.as_json(), request.seed)
