@@ -180,6 +180,11 @@ def _problem(
         from prunebench.networks.own import own_network
 
         return own_network(model, device=device, seed=seed, **own), {}
+    if not isinstance(model, str | NetworkProblem | BlockSetProblem):
+        raise InvalidInput(
+            f"the model is a {type(model).__name__}; give a torch.nn.Module with its data, the name of a problem, or a "
+            "problem object"
+        )
     if given := [name for name in OF_NETWORK if _is_given(own[name])]:
         raise InvalidInput(f"{given[0]} is given, but a problem by name or as an object has its own; leave it out")
     if isinstance(model, str):
@@ -190,12 +195,7 @@ def _problem(
                 raise InvalidInput(f"problem {model!r} has no option device; leave device out")
             chosen["device"] = device
         return make_problem(model, chosen), chosen
-    if isinstance(model, NetworkProblem | BlockSetProblem):
-        return model, options_as_json(model)
-    raise InvalidInput(
-        f"the model is a {type(model).__name__}; give a torch.nn.Module with its data, the name of a problem, or a "
-        "problem object"
-    )
+    return model, options_as_json(model)
 
 
 def _is_module(model: Any) -> bool:

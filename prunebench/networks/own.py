@@ -14,8 +14,8 @@ from prunebench.devices import torch_device
 from prunebench.networks import own_data
 from prunebench.networks.chosen import selected
 from prunebench.networks.network import evaluation_mode
-from prunebench.networks.own_checks import looked_at
-from prunebench.networks.own_copy import Call, as_given, fingerprint, plain_copy, taking_parts, uncompiled
+from prunebench.networks.own_checks import looked_at, require_labels, require_runs
+from prunebench.networks.own_copy import Call, as_given, fingerprint, first_line, plain_copy, taking_parts, uncompiled
 from prunebench.networks.own_data import OwnSamples, Say
 from prunebench.networks.own_losses import CLASSES, IGNORED, NEXT_TOKEN, Losses, plain_targets
 from prunebench.networks.own_matrices import multiplying
@@ -163,11 +163,14 @@ def own_network(
     source = own_data.source_of(data, reading, seed, lines.append)
     looked = looked_at(copied, source, loss, forward, loss_is_mean=loss_is_mean)
     lines += looked.told
+    require_labels(copied, looked, source)
     if validation is None:
         source, judging = own_data.parted(source, seed)
         lines.append(_held_out(len(source), len(judging), same=source is judging))
     else:
         judging = own_data.source_of(validation, reading, seed, lines.append, "validation")
+        require_runs(copied, looked, judging, "validation")
+        require_labels(copied, looked, judging)
     problem = OwnNetwork(
         loss_name=looked.losses.name,
         fingerprint=fingerprint(copied.state_dict()),
@@ -292,7 +295,10 @@ def _own_measures(
     if judge is None:
         return {}
     with evaluation_mode(model), torch.no_grad(), as_given(model):
-        found = judge(model)
+        try:
+            found = judge(model)
+        except Exception as error:
+            raise InvalidInput(f"evaluate raised {type(error).__name__}: {first_line(error)}") from error
     try:
         return {str(name): float(value) for name, value in found.items()}
     except (AttributeError, TypeError, ValueError) as error:

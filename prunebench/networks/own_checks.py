@@ -11,8 +11,17 @@ from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.networks import own_model_loss
 from prunebench.networks.own_copy import Call, first_line
-from prunebench.networks.own_data import OwnSamples, Source
-from prunebench.networks.own_losses import IGNORED, NAMED, NEXT_TOKEN, Losses, main_output, named, of_function
+from prunebench.networks.own_data import Held, OwnSamples, Source
+from prunebench.networks.own_losses import (
+    CLASSES,
+    IGNORED,
+    NAMED,
+    NEXT_TOKEN,
+    Losses,
+    main_output,
+    named,
+    of_function,
+)
 from prunebench.networks.samples import Batch, Parts, tensors_in
 
 LOOKED_AT = 8
@@ -120,6 +129,37 @@ def looked_at(
     if losses.told:
         told.append(losses.told)
     return Looked(losses, call, 0 if together else 1, False, tuple(told), run)
+
+
+def require_runs(model: torch.nn.Module, looked: Looked, source: Source, what: str) -> None:
+    """Raise InvalidInput unless the model and its loss take samples of another source too.
+
+    what : its name, for the message
+    """
+    place = next(model.parameters()).device
+    inputs, targets = looked.samples(source).batch(np.arange(1, dtype=np.int64))
+    inputs, targets = inputs.to(place), targets.to(place)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs = looked.call(model, inputs) if looked.call and isinstance(inputs, Parts) else model(inputs)
+            looked.losses.of(outputs, targets)
+    except Exception as error:
+        raise InvalidInput(f"{what}: {type(error).__name__}: {first_line(error)}") from error
+
+
+def require_labels(model: torch.nn.Module, looked: Looked, source: Source) -> None:
+    """Raise InvalidInput where targets that are held are no classes of the model's."""
+    targets = source.targets if isinstance(source, Held) and looked.losses.name == CLASSES else None
+    if not isinstance(targets, torch.Tensor) or targets.ndim != 1 or targets.is_floating_point():
+        return
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        outputs = main_output(looked.run())
+    counted = targets[targets != IGNORED]
+    if outputs.ndim == 2 and counted.numel() and not 0 <= int(counted.min()) <= int(counted.max()) < outputs.shape[1]:
+        raise InvalidInput(
+            f"targets run from {int(counted.min())} to {int(counted.max())}, and the model has {outputs.shape[1]} "
+            f"classes, 0 to {outputs.shape[1] - 1}"
+        )
 
 
 def _few(model: torch.nn.Module, source: Source, count: int) -> tuple[Parts, Batch]:

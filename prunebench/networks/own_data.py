@@ -131,6 +131,11 @@ class Held:
     def __init__(self, inputs: Any, targets: Any) -> None:
         self._all = Parts.of((inputs, targets))
 
+    @property
+    def targets(self) -> Any:
+        """All targets, None where there are none."""
+        return self._all.value[1]
+
     def __len__(self) -> int:
         return len(self._all)
 
@@ -284,6 +289,8 @@ def digest(*sources: Source) -> str:
 
 
 def _source_of(data: Any, reading: Reading, seed: int, say: Say, what: str) -> Source:
+    if data is None:
+        raise InvalidInput("it is missing; give a DataLoader, a Dataset, tensors (x, y), or a mapping of columns")
     if isinstance(data, DataLoader):
         return _of_loader(data, reading, seed, say, what)
     if isinstance(data, Mapping):
