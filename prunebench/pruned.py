@@ -16,6 +16,7 @@ from prunebench.log import checks
 from prunebench.log.run_directory import RunDirectory
 from prunebench.networks.checkpoints import read_state, write_state
 from prunebench.networks.own_copy import fingerprint, is_normed, plain_copy, uncompiled
+from prunebench.runs import network_facts
 from prunebench.runs.start import MASK_FILE, WEIGHTS_FILE
 
 FORMAT = "prunebench.pruned/1"
@@ -220,12 +221,13 @@ def from_run(path: Path, notes: Sequence[str] = ()) -> Pruned:
     for name in (MASK_FILE, WEIGHTS_FILE):
         run.require_own(name)
     options = run.request.get("problem_options", {})
+    found = RunDirectory.described(path).get("network")
     return Pruned(
         masks=read_state(path / MASK_FILE),
         state=read_state(path / WEIGHTS_FILE),
         result=result,
         fingerprint=str(options.get("fingerprint", "")),
-        notes=tuple(notes),
+        notes=(*notes, *(network_facts.lines(found) if found else ())),
     )
 
 

@@ -22,7 +22,7 @@ from prunebench.networks.own_losses import (
     named,
     of_function,
 )
-from prunebench.networks.samples import Batch, Parts, tensors_in
+from prunebench.networks.samples import Batch, Parts
 
 LOOKED_AT = 8
 """Samples, spread over the data, that must make one batch; else samples go through the network one at a time."""
@@ -105,9 +105,7 @@ def looked_at(
     together = _makes_batches(source)
     inputs, targets = _few(model, source, 2 if together else 1)
     outputs = _outputs(model, go, inputs)
-    told = _steady(model, go, inputs, outputs)
-    if not together:
-        told.append("samples have different shapes: they go through the network one at a time")
+    told = [] if together else ["samples have different shapes: they go through the network one at a time"]
 
     def run() -> Any:
         return go(model, inputs.value[0])
@@ -220,20 +218,6 @@ def _outputs(model: torch.nn.Module, go: Forward, inputs: Parts) -> Any:
             f"the model does not run in evaluation mode on inputs of shape {shapes}: {type(error).__name__}: "
             f"{first_line(error)}"
         ) from error
-
-
-def _steady(model: torch.nn.Module, go: Forward, inputs: Parts, outputs: Any) -> list[str]:
-    """A line if the model answers the same batch differently the second time: it draws also in evaluation mode."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        again = go(model, inputs.value[0])
-    pairs = zip(tensors_in(outputs), tensors_in(again), strict=False)
-    if all(torch.equal(first.nan_to_num(), second.nan_to_num()) for first, second in pairs):
-        return []
-    return [
-        "the model answers the same batch differently each time, though in evaluation mode (dropout that is always on, "
-        "a random number): losses and gradients vary by that"
-    ]
 
 
 def _losses(loss: str | Callable[..., Any] | None, outputs: Any, targets: Batch, *, is_mean: bool) -> Losses:

@@ -357,17 +357,3 @@ def test_own_measures_stand_beside_the_loss_and_see_the_model_as_it_was_given():
     assert problem.evaluate(model)["worst"] == 0.5
     assert seen == [(TwoInputs, False, False)]
     assert isinstance(model(problem.validation().batch(np.arange(2))[0]), torch.Tensor)
-
-
-def test_a_model_that_draws_in_evaluation_mode_is_told():
-    class Dropping(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(6, 3)
-
-        def forward(self, x):
-            return self.layer(nn.functional.dropout(x, 0.5))
-
-    told = []
-    own_network(Dropping(), samples(), loss="cross_entropy", say=told.append)
-    assert any("differently each time" in line for line in told)
