@@ -1,7 +1,7 @@
 """One-shot pruning: the whole network as one block, or one block per layer, from one quadratic form."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -73,6 +73,7 @@ class OneShot(Coordinator):
         self._done = 0
         self._asked = False
         self._setting: Setting | None = None
+        self._curvature = FisherOptions()
 
     @classmethod
     def require(cls, setting: Setting) -> None:
@@ -100,14 +101,14 @@ class OneShot(Coordinator):
             return cls(block.form, block.dense_weights, *asked, [Span("block", 0, block.p)], problem=setting.name)
         network, problem = setting.network, setting.problem
         assert isinstance(problem, NetworkProblem)
-        curvature = option_tools.build(FisherOptions, setting.curvature)
+        curvature = _fitting(setting, network.total)
         layers = [Span(layer.name, layer.start, layer.stop) for layer in network.layers]
         spans = layers if setting.scope == "layer" else [Span("network", 0, network.total)]
         _require_size(setting.solver, max(span.stop - span.start for span in spans))
         form = network_form(problem, network, curvature, np.random.default_rng(calibration_seed(setting.seed)))
         setting.say(f"quadratic form from {curvature.samples} samples")
         made = cls(form, network.weights(), *asked, spans, problem=setting.name)
-        made._setting = setting
+        made._setting, made._curvature = setting, curvature
         return made
 
     def network_facts(self) -> dict[str, Any]:
@@ -119,7 +120,7 @@ class OneShot(Coordinator):
             return {}
         network, problem = self._setting.network, self._setting.problem
         assert isinstance(problem, NetworkProblem)
-        curvature = option_tools.build(FisherOptions, self._setting.curvature)
+        curvature = self._curvature
         way = way_of(network, problem.loss, problem.calibration(), np.arange(1), batch_size=curvature.batch_size)
         missed = reach.unreached(network.layers, reach.reached_by_form(self.form), curvature.samples)
         return {"gradients": asdict(way), "unreached": missed.as_json()}
@@ -194,6 +195,22 @@ class OneShot(Coordinator):
                 raise InvalidInput(f"{span.name} has kept weights other than the dense ones")
         self.mask, self.weights = mask.astype(np.bool_), weights.astype(np.float64)
         self._done, self._asked = done, False
+
+
+def _fitting(setting: Setting, weights: int) -> FisherOptions:
+    """The curvature asked for; where nothing is said of rows and they do not fit into memory, fewer of more samples."""
+    from prunebench.curvature.gradients import fitting_batch
+
+    asked: FisherOptions = option_tools.build(FisherOptions, setting.curvature)
+    if asked.store or "batch_size" in setting.curvature:
+        return asked
+    batch = fitting_batch(asked.samples, asked.batch_size, weights)
+    if batch != asked.batch_size:
+        setting.say(
+            f"gradient rows of {weights:,} weights: {asked.samples // batch:,} means of {batch} samples, since "
+            f"{asked.samples:,} rows do not fit into memory (--store FOLDER holds them in a file)"
+        )
+    return replace(asked, batch_size=batch)
 
 
 def _require_size(solver: SolverLike, size: int) -> None:

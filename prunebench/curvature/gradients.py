@@ -35,6 +35,10 @@ CHUNK_SAMPLES = 256
 """More samples at a time bring no speed."""
 
 
+ROOM = 2
+"""Rows that would not fit are made to fit into one part in so many of the memory: a form and a solver need some too."""
+
+
 @dataclass(frozen=True)
 class GradientMemory:
     """What sample gradients need, in bytes: the result, and the working memory of one chunk of samples."""
@@ -193,6 +197,23 @@ def require_memory(memory: GradientMemory, rows: int, weights: int, limit: int |
             f"{_mebibytes(allowed)} are available; take fewer samples, mini-batches (a larger batch_size), "
             "fewer layers at a time, or hold the rows in a file (store=FOLDER, --store FOLDER)"
         )
+
+
+def fitting_batch(samples: int, batch_size: int, weights: int, limit: int | None = None) -> int:
+    """How many samples a row is the mean of: `batch_size`, or more where so many rows of all weights would not fit.
+
+    Parameters
+    ----------
+    samples : of all rows together
+    weights : of a row
+    limit : bytes that may be used; the machine's available memory if None
+    """
+    allowed = available_memory() if limit is None else limit
+    row = 4 * weights
+    if allowed is None or samples // batch_size * row <= allowed:
+        return batch_size
+    rows = max(1, allowed // ROOM // row)
+    return min(samples, -(-samples // rows))
 
 
 def available_memory() -> int | None:

@@ -8,8 +8,10 @@ import pytest
 from prunebench import make_problem, recipes
 from prunebench.cli import main
 from prunebench.core.errors import InvalidInput, UnknownName
+from prunebench.core.registry import COORDINATORS
 from prunebench.recipes import RULES, Traits, rules
 from prunebench.recipes.resolve import kept_fields
+from prunebench.runs.counts import lowered
 from prunebench.runs.prune import resume
 from prunebench.runs.request import PruneRequest
 
@@ -216,6 +218,73 @@ def test_counts_of_a_recipe_are_lowered_to_the_samples_there_are_and_given_ones_
     assert told[-1] == "samples lowered to 1,011: digits-mlp has 1,347 calibration samples"
     kept = recipes.request_of(digits, 0.2, recipe=str(mine), given={"coordinator_options": {"samples": 5000}})
     assert kept.coordinator_options["samples"] == 5000
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "asked", "total", "lowered"),
+    [
+        ("one-shot", {}, 508, {"samples": 508}),
+        ("one-shot", {}, 1000, {}),
+        ("one-shot", {"samples": "600"}, 508, {"samples": 508}),
+        ("gradual", {}, 508, {"samples": 508}),
+        ("layer-wise", {}, 100, {"samples": 100}),
+        ("layer-wise", {"held_out": 32}, 100, {"samples": 100, "held_out": 20}),
+        ("icbs", {}, 200, {"samples": 150}),
+        ("icbs", {"accept_samples": 300, "samples": 100}, 200, {"accept_samples": 50}),
+        ("icbs", {"accept_samples": 100, "samples": 100}, 200, {}),
+        ("multi-stage", {}, 10, {}),
+        ("multi-stage", {"samples": 300, "held_out": 600}, 500, {"held_out": 100}),
+        ("multi-stage", {"samples": 300, "held_out": 600}, 200, {"held_out": 40, "samples": 160}),
+        ("multi-stage", {"samples": 300}, 200, {"samples": 160}),
+    ],
+)
+def test_usual_counts_fit_the_samples_there_are_with_every_coordinator(coordinator, asked, total, lowered):
+    kind = COORDINATORS.get(coordinator)
+    assert kind.fitted(asked, total, ()) == lowered
+    assert not set(kind.fitted(asked, total, asked)) & set(asked)
+
+
+def test_a_plain_request_is_written_down_with_the_counts_that_were_taken(digits):
+    told = []
+    request = PruneRequest(problem="digits-mlp", density=0.2, coordinator="multi-stage", recover=("layers:ridge=0.1",))
+    fixed = {"coordinator_options": {}, "curvature": {}}
+    asked = dataclasses.replace(request, coordinator_options={"samples": 9000})
+    found = lowered(asked, digits, fixed, told.append)
+    assert found.coordinator_options == {"samples": 1347 - 269}
+    assert told == ["samples lowered to 1,078: digits-mlp has 1,347 calibration samples"]
+    many = dataclasses.replace(request, recover=("layers:samples=2000", "settle"))
+    assert lowered(many, digits, fixed, told.append).recover == ["layers:samples=1078", "settle"]
+    assert lowered(many, digits, fixed, told.append, own_recovery=True).recover == list(many.recover)
+
+
+@pytest.mark.parametrize(
+    ("memory", "batch"), [(4 * 100 * 1000, 1), (4 * 100 * 1000 - 1, 3), (4 * 100 * 20, 100), (10, 1000)]
+)
+def test_rows_that_do_not_fit_into_memory_are_means_of_more_samples(memory, batch):
+    from prunebench.curvature.gradients import fitting_batch
+
+    assert fitting_batch(1000, 1, 100, memory) == batch
+    assert batch == 1 or memory < 4 * 100 or 2 * (1000 // batch) * 4 * 100 <= memory
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "options", "rows"),
+    [("one-shot", {}, 1000), ("multi-stage", {"coordinator_options": {"stages": 1}}, 539)],
+)
+def test_a_run_whose_rows_do_not_fit_tells_what_it_takes_instead(monkeypatch, tmp_path, coordinator, options, rows):
+    from prunebench.curvature import gradients
+    from prunebench.runs.prune import prune
+
+    told = []
+    fitting = gradients.fitting_batch
+    monkeypatch.setattr(gradients, "fitting_batch", lambda *asked: fitting(*asked, 4 * 2368 * 100))
+    request = PruneRequest(
+        problem="digits-mlp", density=0.2, coordinator=coordinator, solver="obd", recover=("none",), **options
+    )
+    result = prune(request, out=tmp_path / "run", say=told.append)
+    assert result["outcome"] == "finished"
+    (line,) = [line for line in told if "do not fit into memory" in line]
+    assert f"since {rows:,} rows" in line
 
 
 def test_a_field_that_no_request_has_is_refused(digits):

@@ -221,7 +221,23 @@ class MultiStage(Coordinator):
             recovery=setting.recovery,
         )
         made._setting = setting
+        made._fit_memory(setting)
         return made
+
+    def _fit_memory(self, setting: Setting) -> None:
+        """Take means of more samples as rows where nothing is said of them and a stage's do not fit into memory."""
+        from prunebench.curvature.gradients import fitting_batch
+
+        if self.options.batch_size is not None or self.options.store:
+            return
+        batch = fitting_batch(self._samples, self._batch, self.weights.size)
+        if batch != self._batch:
+            setting.say(
+                f"gradient rows of {self.weights.size:,} weights: {self._samples // batch:,} a stage, means of {batch} "
+                f"samples, since {self._samples // self._batch:,} rows do not fit into memory (--store FOLDER holds "
+                "them in a file)"
+            )
+            self._batch = batch
 
     @classmethod
     def division(cls, setting: Setting, total: int) -> Division:
