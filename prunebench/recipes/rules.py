@@ -11,6 +11,9 @@ from prunebench.recipes.traits import Traits
 FEW_KEPT = 8000
 """Kept weights that models of the whole loss can settle: some thousand gradient rows say something of each."""
 
+LITTLE_LEFT = 0.05
+"""Density below which small steps pay: on MLPNet at 0.02 they gave 0.7 points (docs/coordinators.md)."""
+
 ROWS_HELD = 300_000
 """Weights of which 1,000 gradient rows are held at once: 1.2 GB."""
 
@@ -37,6 +40,11 @@ class Asked:
         """How many weights are kept."""
         return self.density * self.traits.weights
 
+    @property
+    def staged(self) -> bool:
+        """Whether models of the whole loss are within reach: of how many weights, and to settle how many."""
+        return not self.traits.tokens and self.kept <= FEW_KEPT and self.traits.weights <= ROWS_HELD
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -50,8 +58,15 @@ class Rule:
 RULES: Sequence[Rule] = (
     Rule("one-block", lambda asked: not asked.traits.network, lambda _asked: "there is no network, but one block"),
     Rule(
+        "staged-deep",
+        lambda asked: asked.staged and asked.density < LITTLE_LEFT,
+        lambda asked: (
+            f"{asked.kept:,.0f} weights are kept, few enough for models of the whole loss and many small steps"
+        ),
+    ),
+    Rule(
         "staged",
-        lambda asked: not asked.traits.tokens and asked.kept <= FEW_KEPT and asked.traits.weights <= ROWS_HELD,
+        lambda asked: asked.staged,
         lambda asked: f"{asked.kept:,.0f} weights are kept, few enough for models of the whole loss",
     ),
     Rule(

@@ -126,6 +126,7 @@ def network(weights, **traits):
         (Traits(network=False), 0.5, False, "one-block"),
         (network(SMALL), 0.1, False, "staged"),
         (network(SMALL), 0.1, True, "staged"),
+        (network(SMALL), 0.02, False, "staged-deep"),
         (network(SMALL, tokens=True), 0.1, False, "tokens"),
         (network(SMALL, hindrance="an LSTM"), 0.1, False, "staged"),
         (network(MIDDLE, hindrance="an LSTM"), 0.5, False, "icbs-strongest"),
