@@ -14,6 +14,7 @@ from prunebench.curvature.drawn_labels import DrawnLabels
 from prunebench.curvature.gradients import sample_gradients, stored_rows
 from prunebench.curvature.windows import Windows
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.own_losses import plain_targets
 from prunebench.networks.samples import at_once, row_weight
 from prunebench.recovery.batch_norm import BatchNormTracker, averaging, batch_norms
 from prunebench.recovery.layer_refit import LayerRefit
@@ -119,10 +120,21 @@ class MovableNetwork:
         finally:
             self._calibration, self.row_weight = whole, weight
 
+    @property
+    def draws_labels(self) -> bool:
+        """Whether labels can be drawn from the network's predictions: targets are classes, one a sample."""
+        targets = plain_targets(self._calibration.batch(np.zeros(1, dtype=np.int64))[1])
+        return isinstance(targets, torch.Tensor) and targets.ndim == 1 and not targets.is_floating_point()
+
     def fisher_rows(
         self, positions: IndexArray, batch_size: int, rng: np.random.Generator, temperature: float, store: str = ""
     ) -> npt.NDArray[np.float32]:
-        """As `rows` of all weights, but at labels drawn from the network's own softened predictions: `DrawnLabels`."""
+        """As `rows` of all weights, but at labels drawn from the network's own softened predictions: `DrawnLabels`.
+
+        Where `draws_labels` is false, at the data's own targets.
+        """
+        if not self.draws_labels:
+            return self.rows(positions, batch_size, store=store)
         drawn = DrawnLabels(self._calibration, self.network, rng, temperature)
         return sample_gradients(
             self.network,

@@ -12,6 +12,9 @@ from prunebench.core.arrays import FloatArray
 Kind = Literal["line", "step", "points", "bar", "rule"]
 """line, step and points are drawn at (x, y), bars at categories; a rule is a straight line without markers."""
 
+LEAST, MOST = 1e-150, 1e150
+"""Ends of a logarithmic axis, whatever is to be shown: beyond, the ratio of two values is no float64."""
+
 NARROWEST = 1.05
 """A logarithmic axis about a single value spans this factor to both sides."""
 
@@ -131,7 +134,7 @@ def log_axis(
     least, most : values that the axis must show
     """
     held = np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in values] or [np.zeros(0)])
-    held = held[np.isfinite(held) & (held > 0.0)]
+    held = np.clip(held[np.isfinite(held) & (held > 0.0)], LEAST, MOST)
     if held.size == 0:
         held = np.array([1.0])
     low, high = float(held.min()), float(held.max())

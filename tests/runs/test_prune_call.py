@@ -225,3 +225,11 @@ def test_the_bar_leaves_compilation_out_of_its_estimate(monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert "compiling" in shown
     assert "compilation took 30.0 s" in shown
+
+
+def test_where_targets_are_no_classes_refitted_layers_go_by_the_datas_own(capsys):
+    x, _ = data()
+    way = {"coordinator": "multi-stage", "solver": "iht", "stages": 1, "samples": 16, "recover": ["layers:samples=16"]}
+    pruned = prunebench.prune(network(), (x, x[:, :3]), loss="mse", density=0.5, **way)
+    assert pruned.kept == 36
+    assert "at the data's own targets" in capsys.readouterr().err

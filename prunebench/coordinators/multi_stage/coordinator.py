@@ -222,6 +222,10 @@ class MultiStage(Coordinator):
         )
         made._setting = setting
         made._fit_memory(setting)
+        if any(isinstance(step, Layers) for step in setting.recovery) and not setting.movable.draws_labels:
+            setting.say(
+                "gradients are taken at the data's own targets: labels are drawn where targets are classes only"
+            )
         return made
 
     def _fit_memory(self, setting: Setting) -> None:
