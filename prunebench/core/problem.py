@@ -154,7 +154,7 @@ def make_problem(problem: "str | ProblemLike", options: Mapping[str, Any] | None
     if problem.startswith(OWN):
         raise InvalidInput(
             f"the network {problem!r} was made in a Python program and stands in no file; go on from that program: "
-            "prunebench.prune(model, data, ..., out=DIR, resume=True)"
+            "prunebench.prune(model, data, ..., out=DIR, resume=True); a comparison is begun again there"
         )
     cls = class_of(problem)
     if is_program(problem):

@@ -21,6 +21,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.masks import keep_count
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, ProblemLike, Samples
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.samples import tensors_in
 from prunebench.testing.conformance import global_random_state
 
 FEW = 4
@@ -181,8 +182,9 @@ def batches_repeat_and_follow_the_positions(case: Case) -> None:
             assert len(tensor) == positions.size, f"{len(tensor)} {name} {which} for {positions.size} positions"
         for other, turned in ((samples.batch(positions), False), (again.batch(positions[::-1].copy()), True)):
             for which, tensor, repeated in zip(("inputs", "targets"), first, other, strict=True):
-                same = torch.equal(tensor, repeated.flip(0) if turned else repeated)
-                assert same, f"{name} {which} differ between two batches of the same positions"
+                back = np.arange(len(repeated))[::-1].copy() if turned else np.arange(len(repeated))
+                same = map(torch.equal, tensors_in(tensor), tensors_in(repeated[torch.from_numpy(back)]))
+                assert all(same), f"{name} {which} differ between two batches of the same positions"
 
 
 @_network
@@ -272,7 +274,8 @@ def _contents(samples: Samples) -> set[bytes]:
     positions = _spread(len(samples), COMPARED)
     for start in range(0, positions.size, 100):
         inputs, _ = samples.batch(positions[start : start + 100])
-        out |= {row.contiguous().cpu().view(torch.uint8).numpy().tobytes() for row in inputs.flatten(1)}
+        rows = [tensor.reshape(len(tensor), -1).contiguous().cpu() for tensor in tensors_in(inputs)]
+        out |= {b"".join(row.view(torch.uint8).numpy().tobytes() for row in parts) for parts in zip(*rows, strict=True)}
     return out
 
 

@@ -16,6 +16,7 @@ from prunebench.networks.own import own_network
 from prunebench.networks.own_copy import plain_copy
 from prunebench.networks.own_losses import NAMED
 from prunebench.networks.samples import Parts
+from prunebench.testing.problems import NETWORK_CHECKS, run_problem_check
 
 
 @pytest.fixture(autouse=True)
@@ -357,3 +358,17 @@ def test_own_measures_stand_beside_the_loss_and_see_the_model_as_it_was_given():
     assert problem.evaluate(model)["worst"] == 0.5
     assert seen == [(TwoInputs, False, False)]
     assert isinstance(model(problem.validation().batch(np.arange(2))[0]), torch.Tensor)
+
+
+@pytest.mark.parametrize("check", sorted(NETWORK_CHECKS.keys() - {"facts_and_options_are_complete"}))
+@pytest.mark.parametrize("kind", ["one input", "two inputs", "its own loss"])
+def test_a_network_of_ones_own_does_what_is_asked_of_a_problem(kind, check):
+    if kind == "its own loss":
+        values = torch.randn(20, 6), torch.randn(20, 3)
+        problem = own_network(OwnLoss(), values, evaluate=lambda model: {"accuracy": 0.5})
+    elif kind == "two inputs":
+        x, y = samples()
+        problem = own_network(TwoInputs(), ((x, torch.randn(20, 2)), y), loss="cross_entropy")
+    else:
+        problem = own_network(mlp(), samples(), loss="cross_entropy")
+    run_problem_check(check, problem)
