@@ -75,13 +75,14 @@ def reached_lines(facts: Mapping[str, Any]) -> list[str]:
         return []
     out = []
     layers, weights = held["layers"], held["weights"]
-    which = f"reached by none of {held['samples']} samples, which say nothing of their worth"
+    which = f"none of {held['samples']} samples reaches"
     if layers["matrices"]:
         counted = f"{_matrices(layers['matrices'])}, {layers['weights']:,} weights"
-        out.append(f"{which}: {counted}: {_names(layers['names'])} (exclude= leaves them as they are)")
+        out.append(f"{which} {counted}: {_names(layers['names'])} (exclude= leaves them as they are)")
     if weights:
         listed = [f"{name} {count:,}" for name, count in weights.items()]
-        out.append(f"{which}: {sum(weights.values()):,} weights of other layers: {_names(listed)}")
+        where = "weights in other layers" if layers["matrices"] else "weights"
+        out.append(f"{which} {sum(weights.values()):,} {where}: {_names(listed)}")
     return out
 
 

@@ -214,7 +214,7 @@ def test_a_run_tells_what_it_leaves_out_and_what_no_sample_reaches(foreign, caps
     code, out, err = pruned(capsys, tmp_path / "run", "foreign", "--solver", "magnitude", *how)
     assert code == 0, err
     assert "not pruned: 1 matrix, 6 weights\n  1 matrix of Linear, 6 weights: out.weight" in err
-    assert f"reached by none of {looked} samples" in err
+    assert f"none of {looked} samples reaches" in err
     assert err.count("idle.weight") == 1 + ("is not called" in err)
     facts = json.loads((tmp_path / "run" / "run.json").read_text())["network"]
     assert [group["names"] for group in facts["not_pruned"]] == [["out.weight"]]
