@@ -34,7 +34,7 @@ QUICK_OPTIONS: dict[str, dict[str, object]] = {
 """Options that make a solver quick on tiny instances without changing what it is."""
 
 FEW_SEEDS = {"highs": 3, "pyomo": 3, "dwave-mock": 2}
-"""Seeds of each family for solvers that take a second a block: a model built, or a graph embedded. All others: SEEDS."""
+"""Seeds of each family for solvers that take a second a block: a model is built, or a graph embedded."""
 
 
 def _solvers():
