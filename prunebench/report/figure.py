@@ -142,9 +142,10 @@ def log_axis(
     high = max(high, most) if most is not None else high
     if floor is not None:
         low = max(low, floor)
-    if high / low < NARROWEST:
+    # in logarithms: the ratio of two numbers that can be drawn may be too large for a float
+    if math.log10(high) - math.log10(low) < math.log10(NARROWEST):
         low, high = low / NARROWEST, high * NARROWEST
-    margin = (high / low) ** 0.04
+    margin = 10.0 ** (0.04 * (math.log10(high) - math.log10(low)))
     low, high = low / margin, high * margin
 
     def words(value: float) -> str:
@@ -178,7 +179,7 @@ def category_axis(title: str, names: Sequence[str]) -> Axis:
 
 
 def _round_values(low: float, high: float) -> list[float]:
-    decades = math.log10(high / low)
+    decades = math.log10(high) - math.log10(low)
     if decades < 0.5:
         step = 10.0 ** math.floor(math.log10((high - low) / 3))
         step *= next(factor for factor in (5.0, 2.0, 1.0) if factor * step <= (high - low) / 3)

@@ -231,8 +231,8 @@ def loss_against_time(runs: tuple[Run, ...]) -> Drawn:
             name, variant = names[run]
             series.append(Series(name, run.solver, "step", x, y, None, None, text, variant, marked))
         values = [s.y for s in series]
-        spread = max(v.max() for v in values) / max(min(v.min() for v in values), 1e-300)
-        y_axis = log_axis("loss", values) if spread > 20 and min(v.min() for v in values) > 0 else None
+        low, high = min(v.min() for v in values), max(v.max() for v in values)
+        y_axis = log_axis("loss", values) if high > 20 * low > 0 else None
         figures.append(
             Figure(
                 f"loss-{len(figures)}", LOSS, "Loss against time", f"{problem}, density {density:g}",

@@ -341,7 +341,9 @@ def test_every_look_has_a_swatch_for_the_legend():
     assert len(drawn) == 20
 
 
-@pytest.mark.parametrize(("low", "high"), [(1e-6, 1.0), (0.4, 0.5), (2.0, 2.0), (1.0, 9.0), (1e-9, 1e9), (16, 64)])
+@pytest.mark.parametrize(
+    ("low", "high"), [(1e-6, 1.0), (0.4, 0.5), (2.0, 2.0), (1.0, 9.0), (1e-9, 1e9), (16, 64), (1e-150, 1e150)]
+)
 def test_logarithmic_axes_have_two_to_a_dozen_ticks_inside(low, high):
     axis = log_axis("x", [np.array([low, high])])
     assert axis.limits[0] < low <= high < axis.limits[1]
