@@ -15,6 +15,7 @@ from prunebench.core.errors import (
     CannotWrite,
     Interrupted,
     InvalidInput,
+    PrunebenchError,
     RunFailed,
     WorkersGone,
     unknown_name,
@@ -120,32 +121,36 @@ def _run(
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="prunebench-") as temporary:
             place = Path(temporary) / "run"
-            with _not_resumable(place):
+            with _resuming(place, "To be able to resume, give out=FOLDER and then resume=True"):
                 runs.prune(request, out=place, say=say, problem=problem, progress=step)
             pruned = from_run(place, notes)
             return replace(pruned, result={**pruned.result, "run": None})
-    if resume and (folder / "run.json").is_file():
-        _require_same_request(request, problem, folder)
-        runs.resume(folder, say=say, trust=True, executor=request.executor, problem=problem, progress=step)
-    else:
-        runs.prune(request, out=folder, say=say, problem=problem, progress=step)
+    with _resuming(folder, "Go on with the same call and resume=True"):
+        if resume and (folder / "run.json").is_file():
+            _require_same_request(request, problem, folder)
+            runs.resume(folder, say=say, trust=True, executor=request.executor, problem=problem, progress=step)
+        else:
+            runs.prune(request, out=folder, say=say, problem=problem, progress=step)
     return from_run(folder, notes)
 
 
 @contextmanager
-def _not_resumable(place: Path) -> Iterator[None]:
-    """Inside, an error that says how a run is resumed says what that takes: the folder is gone then."""
+def _resuming(place: Path, words: str) -> Iterator[None]:
+    """Inside, an error that says by which command a run is resumed says how this call does it.
+
+    place : the run directory;  words : what is said
+    """
+
+    def reworded(error: PrunebenchError) -> str:
+        asked = RunDirectory.open(place).request if (place / "run.json").is_file() else None
+        return str(error).replace(f"Resume with: {resume_line(place, asked)}", words)
+
     try:
         yield
     except (Interrupted, WorkersGone, CannotWrite) as error:
-        raise type(error)(_reworded(str(error), place)) from error
+        raise type(error)(reworded(error)) from error
     except RunFailed as error:
-        raise RunFailed(_reworded(str(error), place), error.result) from error
-
-
-def _reworded(words: str, place: Path) -> str:
-    line = f"Resume with: {resume_line(place)}"
-    return words.replace(line, "To be able to resume, give out=FOLDER and then resume=True")
+        raise RunFailed(reworded(error), error.result) from error
 
 
 def _require_same_request(request: PruneRequest, problem: ProblemLike, folder: Path) -> None:

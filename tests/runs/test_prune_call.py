@@ -122,8 +122,10 @@ def test_a_run_goes_on_to_the_result_it_would_have_had_and_only_with_the_same_ne
 
     with monkeypatch.context() as patch:
         patch.setattr("prunebench.runs.runner._Log.step", interrupted)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted, match="Go on with the same call and resume=True"):
             run(out=folder)
+        with pytest.raises(Interrupted, match="give out=FOLDER and then resume=True"):
+            run()
     with pytest.raises(InvalidInput, match="another model than the run began with"):
         run(network(seed=1), out=folder, resume=True)
     with pytest.raises(InvalidInput, match=r"its density is 0\.5, and 0\.25 is asked for"):
