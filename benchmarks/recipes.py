@@ -4,9 +4,9 @@
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 python benchmarks/recipes.py --cases digits-mlp:0.1 --efforts quick normal
 
 A case is PROBLEM:DENSITY, where the density may be a quota N:M. Accuracies in per cent, or perplexity; mean and
-standard deviation over seeds, which draw the calibration samples, and the worst of them against the target that
-was set for it. CPU seconds without loading, choosing and judging, on as many threads as the
-environment allows. With --cells every run is written as a line of JSON, and what the file holds is not run again.
+standard deviation over seeds, which draw the calibration samples, and whether the mean reaches what was aimed at.
+CPU seconds without loading and choosing, with the last judging, on as many threads as the environment
+allows. With --cells every run is written as a line of JSON, and what the file holds is not run again.
 Needs the data under $PRUNEBENCH_DATA.
 """
 
@@ -74,7 +74,7 @@ def run(case: str, effort: str, seed: int) -> dict[str, Any]:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cases", nargs="+", default=list(TARGETS), metavar="PROBLEM:DENSITY")
     parser.add_argument("--efforts", nargs="+", default=["quick", "normal"], choices=EFFORTS)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="0: nothing is run, the table is of what --cells holds")
     parser.add_argument("--cells", type=Path, metavar="FILE", help="finished runs, kept and not run again")
 
 
@@ -84,7 +84,7 @@ def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
         held = [json.loads(line) for line in chosen.cells.read_text(encoding="utf-8").splitlines()]
     for case in chosen.cases:
         for effort in chosen.efforts:
-            found = []
+            found = [c for c in held if (c["case"], c["effort"]) == (case, effort)] if not chosen.seeds else []
             for seed in range(chosen.seeds):
                 cell = next((c for c in held if (c["case"], c["effort"], c["seed"]) == (case, effort, seed)), None)
                 if cell is None:
@@ -93,7 +93,10 @@ def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
                         with chosen.cells.open("a", encoding="utf-8") as file:
                             file.write(json.dumps(cell) + "\n")
                 found.append(cell)
-            yield _row(case, effort, found)
+            if found:
+                yield _row(case, effort, found)
+            else:
+                yield Note(f"{case} at effort {effort}: not run")
 
 
 def _row(case: str, effort: str, found: list[dict[str, Any]]) -> Row:
