@@ -6,10 +6,10 @@
 
 language: 25 small causal language models of transformers, each by one-shot (obd), iCBS, iCBS from Wanda's mask,
 multi-stage (magnitude) and layer-wise (Wanda), at density 0.5. torchvision: every registered classification and
-segmentation network; timm: one small network of each of a hundred families. These get the smallest square input that
-they take, and are pruned layer-wise by magnitude and by one step of iCBS on four samples. A row a network and way:
-what became of it, how many weights were kept of how many, how many were left dense, CPU seconds, and where it was not
-pruned the line that says why. The last rows count outcomes. An outcome "error" is a fault of prunebench.
+segmentation network; timm: its own test networks and small ones of its families. These get the smallest square
+input that they take, and are pruned layer-wise by magnitude and by one step of iCBS on four samples. A row a network
+and way: what became of it, how many weights were kept of how many, how many were left dense, CPU seconds, and where
+it was not pruned the line that says why. The last rows count outcomes. An outcome "error" is a fault of prunebench.
 """
 
 import argparse
@@ -279,28 +279,37 @@ def vision_names(library: str) -> list[str]:
         import torchvision
 
         held = torchvision.models
-        modules = [held, held.segmentation, held.detection, held.video, held.optical_flow, held.quantization]
-        return [name for module in modules[:2] for name in held.list_models(module=module)]
+        return [name for module in (held, held.segmentation) for name in held.list_models(module=module)]
     return timm_names()
 
 
-def timm_names(count: int = 100) -> list[str]:
-    """The network with the shortest name of each family, of the first hundred families by name."""
+SMALL = (
+    "starnet_s050", "mobilenetv4_conv_small_035", "lcnet_035", "tinynet_e", "mobilenetv3_small_050", "dla46_c",
+    "mobilevit_xxs", "edgenext_xx_small", "mobilevitv2_050", "dla46x_c", "efficientvit_m0", "repghostnet_050",
+    "ghostnet_050", "mnasnet_small", "regnetx_002", "xcit_nano_12_p16_224", "regnety_002", "efficientvit_b0",
+    "convnext_atto", "convnextv2_atto", "pvt_v2_b0", "fastvit_t8", "inception_next_atto", "mobileone_s0",
+    "semnasnet_075", "spnasnet_100", "fbnetc_100", "hardcorenas_a", "mixnet_s", "rexnet_100", "skresnet18",
+    "tf_efficientnet_lite0", "ghostnetv2_100", "vit_tiny_patch16_224", "deit_tiny_patch16_224", "tiny_vit_5m_224",
+    "resnet10t", "repvgg_a0", "levit_128s", "densenet121", "selecsls42", "hrnet_w18_small", "ese_vovnet19b_slim",
+    "pit_ti_224", "crossvit_tiny_240", "convit_tiny", "visformer_tiny", "cait_xxs24_224", "coat_lite_tiny",
+    "gmixer_12_224", "mixer_s32_224", "resmlp_12_224", "gmlp_ti16_224", "poolformerv2_s12", "repvit_m0_9",
+    "swiftformer_xs", "shvit_s1", "mambaout_femto", "efficientformer_l1", "efficientformerv2_s0", "hgnetv2_b0",
+    "resnet18", "seresnet18", "resnetv2_18", "nf_regnet_b0", "eca_nfnet_l0", "darknet17", "cspdarknet53",
+    "res2net50_14w_8s", "xception41", "inception_v3", "vgg11", "nest_tiny", "twins_svt_small", "twins_pcpvt_small",
+    "maxvit_pico_rw_256", "coatnet_pico_rw_224", "swin_tiny_patch4_window7_224", "swinv2_cr_tiny_224",
+    "focalnet_tiny_srf", "davit_tiny", "hiera_tiny_224", "sequencer2d_s", "tnt_s_legacy_patch16_224", "volo_d1_224",
+    "beit_base_patch16_224", "eva02_tiny_patch14_224", "rdnet_tiny", "nextvit_small", "mvitv2_tiny", "gcvit_xxtiny",
+    "edgenext_x_small", "bat_resnext26ts", "botnet26t_256", "halonet26t", "lambda_resnet26t", "gcresnext26ts",
+    "eca_resnext26ts", "seresnext26t_32x4d", "regnetz_005", "ecaresnet26t", "dpn48b", "hardcorenas_b", "resnest14d",
+)  # fmt: skip
+"""Small networks of timm, at least one of most of its families, those with few weights first."""
+
+
+def timm_names() -> list[str]:
+    """The networks that timm tests itself with, and small ones of its families."""
     import timm
 
-    families: dict[str, list[str]] = {}
-    for name in timm.list_models():
-        if not name.startswith("test_"):
-            families.setdefault(timm.models.model_entrypoint(name).__module__, []).append(name)
-    small = ("atto", "femto", "pico", "nano", "tiny", "xxs", "xs", "_s", "small", "mini", "0", "1", "b0")
-
-    def rank(name: str) -> tuple[int, int, str]:
-        return next((number for number, mark in enumerate(small) if mark in name), len(small)), len(name), name
-
-    ranked = [sorted(names, key=rank) for names in families.values()]
-    first = sorted(names[0] for names in ranked)
-    others = sorted(name for names in ranked for name in names[1:3])
-    return sorted((first + others)[:count])
+    return [*timm.list_models("test_*"), *(name for name in SMALL if timm.is_model(name))]
 
 
 def outcome(request: PruneRequest) -> dict[str, Any]:

@@ -199,14 +199,13 @@ def test_a_quantised_model_is_refused_by_name(tiny_mistral, tmp_path):
     assert "quantised weights (gptq)" in lines_of(error)
 
 
-def test_a_tied_weight_is_refused_by_name(tiny_mistral):
+def test_a_tied_weight_is_pruned_once(tiny_mistral):
     from prunebench.networks.network import PrunableNetwork
 
     model = make_problem("causal-lm", {"model": str(tiny_mistral)}).model()
     model.model.layers[1].mlp.up_proj.weight = model.model.layers[0].mlp.up_proj.weight
-    with pytest.raises(InvalidInput) as error:
-        PrunableNetwork(model, ["model.layers.0.mlp.up_proj.weight"])
-    assert "is tied to 'model.layers.1.mlp.up_proj.weight'" in lines_of(error)
+    name, other = (f"model.layers.{number}.mlp.up_proj.weight" for number in (0, 1))
+    assert PrunableNetwork(model, [name, other]).tied == {name: (other,)}
 
 
 def test_a_model_without_the_named_layers_gets_the_nearest_name(tiny_mistral):
