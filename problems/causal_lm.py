@@ -39,7 +39,10 @@ class CausalLM(Problem):
     """A folder that AutoModelForCausalLM.from_pretrained takes, tokenizer beside it, or a name on the hub."""
 
     text: str = "wikitext"
-    """Calibration text: c4, wikitext, or a file (.txt, .json, .jsonl, .json.gz, .parquet)."""
+    """Calibration text: c4, wikitext, or a file (.txt, .json, .jsonl, .json.gz, .parquet, .csv)."""
+
+    text_key: str = "text"
+    """Under what the objects of a JSON file, or the columns of a columnar one, hold their text (message.content)."""
 
     validation_text: str = ""
     """Validation text, likewise; empty: the validation part of c4, the test part of wikitext, or the file's end."""
@@ -194,7 +197,8 @@ class CausalLM(Problem):
         from prunebench.data.language_samples import TokenSamples
         from prunebench.data.language_sets import LanguageSet
 
-        chosen = LanguageSet(self._located(), text, self.validation_documents, context, packing, most)
+        located, held_out = self._located(), self.validation_documents
+        chosen = LanguageSet(located, text, held_out, context, packing, most, self.text_key)
         return TokenSamples(chosen.sequences(part), self.batch, self.sample, weighted=self.weighting == "tokens")
 
 

@@ -29,7 +29,7 @@ class MistralC4(CausalLM):
     """A folder that AutoModelForCausalLM.from_pretrained takes, tokenizer beside it, or a name on the hub."""
 
     text: str = "c4"
-    """Calibration text: c4, wikitext, or a file (.txt, .json, .jsonl, .json.gz, .parquet)."""
+    """Calibration text: c4, wikitext, or a file (.txt, .json, .jsonl, .json.gz, .parquet, .csv)."""
 
     context: int = 4096
     """Tokens in a sequence."""

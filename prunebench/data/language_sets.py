@@ -28,6 +28,7 @@ class LanguageSet:
     model : folder or hub name, for the tokenizer
     text : "c4", "wikitext" or a file
     held_out : how many documents at the end of a file are for validation; of a single document, its last tenth
+    key : under what objects and columnar files hold their texts
     context : tokens a sequence; 0 for what the model was made for, at most LONGEST_CONTEXT
     """
 
@@ -37,6 +38,7 @@ class LanguageSet:
     context: int
     packing: Packing
     most: int | None
+    key: str = texts.TEXT_KEY
 
     def sequences(self, part: str) -> Sequences:
         """The token sequences for "train" or "validation".
@@ -54,7 +56,8 @@ class LanguageSet:
             return min(LONGEST_CONTEXT, longest or LONGEST_CONTEXT)
         if longest is not None and self.context > longest:
             raise InvalidInput(
-                f"context is {self.context} but model {self.model!r} was made for {longest} tokens; choose at most that"
+                f"context is {self.context} but model {self.model!r} was made for {longest} tokens; choose at most "
+                "that (--option context=N)"
             )
         return self.context
 
@@ -75,10 +78,21 @@ def _sequences(chosen: LanguageSet, part: str, context: int) -> Sequences:
             break
     if not found:
         raise InvalidInput(
-            f"the {part} part of text {chosen.text!r} has {count} tokens, shorter than one context of {context}; "
-            "give a longer text, or a smaller context"
+            f"the {part} part of text {chosen.text!r} has {count} tokens{_why_short(chosen, part)}, shorter than one "
+            f"context of {context}; give a longer text, or a smaller context (--option context=N)"
         )
     return tuple(found[: chosen.most])
+
+
+def _why_short(chosen: LanguageSet, part: str) -> str:
+    """How much of the text that part is."""
+    if chosen.text in texts.NAMED:
+        return ""
+    total = len(texts.documents(chosen.text, part, key=chosen.key))
+    if total == 1:
+        return " (nine tenths of its only document)" if part == "train" else " (the last tenth of its only document)"
+    held = chosen.held_out if part == "validation" else total - chosen.held_out
+    return f" ({held} of its {total} documents: --option validation_documents={chosen.held_out})"
 
 
 def _tokens(chosen: LanguageSet, part: str) -> Iterator[npt.NDArray[np.int64]]:
@@ -93,7 +107,7 @@ def _tokens(chosen: LanguageSet, part: str) -> Iterator[npt.NDArray[np.int64]]:
     if chosen.text in texts.NAMED:
         source = texts.documents(chosen.text, "test" if (chosen.text, part) == ("wikitext", "validation") else part)
     else:
-        source = texts.documents(chosen.text, part)
+        source = texts.documents(chosen.text, part, key=chosen.key)
         if len(source) == 1:
             (whole,) = checked(tokenized(tokenizer, source))
             cut = len(whole) - len(whole) // 10
@@ -102,7 +116,7 @@ def _tokens(chosen: LanguageSet, part: str) -> Iterator[npt.NDArray[np.int64]]:
         if len(source) <= chosen.held_out:
             raise InvalidInput(
                 f"the text {chosen.text!r} has {len(source)} documents and validation_documents is "
-                f"{chosen.held_out}; take fewer"
+                f"{chosen.held_out}; take fewer (--option validation_documents=N)"
             )
         cut = len(source) - chosen.held_out
         source = source[:cut] if part == "train" else source[cut:]

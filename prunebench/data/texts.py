@@ -1,5 +1,6 @@
 """Texts for calibration and validation: local files, WikiText and C4; no torch on import."""
 
+import csv
 import gzip
 import json
 from collections.abc import Iterator
@@ -28,7 +29,9 @@ WIKITEXT_FILES = {part: f"wikitext-2-raw-v1/{part}-00000-of-00001.parquet" for p
 """The files of WikiText-2, raw, by part."""
 NAMED = ("c4", "wikitext")
 """Texts that have a name; everything else is a path."""
-SUFFIXES = (".txt", ".json", ".jsonl", ".gz", ".parquet")
+TEXT_KEY = "text"
+"""Under what objects, and columnar files, hold their texts where nothing else is said."""
+SUFFIXES = (".txt", ".json", ".jsonl", ".gz", ".parquet", ".csv")
 """Kinds of text files that are read."""
 
 
@@ -51,21 +54,26 @@ def text_file(source: str) -> Path:
     return given if given.is_file() or given.is_absolute() else data_directory() / source
 
 
-def documents(source: str, part: str, most: int | None = None) -> list[str]:
+def documents(source: str, part: str, most: int | None = None, key: str = TEXT_KEY) -> list[str]:
     """The documents of a text, in order.
 
     Parameters
     ----------
     source : "c4", "wikitext", or a file: .txt (documents apart by <|endoftext|>), .json (a list of texts or of
-             objects with "text"), .jsonl or .json.gz (one object or text a line), .parquet (a column "text")
+             objects, or an object of lists), .jsonl or .json.gz (one object or text a line), .parquet or .csv
+             (a row a document)
     part : "train", "validation" or "test", of c4 and wikitext
     most : no more documents than this; None for all
+    key : of the texts in objects, or the column; may have dots ("message.content")
 
     Raises
     ------
     MissingData    there is no such file, or it has to be downloaded and cannot be
     InvalidInput   the file holds no text, or is not what its name says
     """
+    running = source == "wikitext"
+    if source in NAMED:
+        key = TEXT_KEY
     if source == "c4":
         file = hub_file("text", C4_REPOSITORY, C4_FILES["train" if part == "train" else "validation"])
     elif source == "wikitext":
@@ -75,13 +83,18 @@ def documents(source: str, part: str, most: int | None = None) -> list[str]:
             raise MissingData(missing_text(source))
         file = text_file(source)
     stat = file.stat()
-    return list(_held(file, stat.st_mtime_ns, most))
+    return list(_held(file, stat.st_mtime_ns, most, key, running))
 
 
 @lru_cache(maxsize=8)
-def _held(file: Path, _version: int, most: int | None) -> tuple[str, ...]:
+def _held(file: Path, _version: int, most: int | None, key: str, running: bool) -> tuple[str, ...]:
     try:
-        found = tuple(islice((text for text in _read(file) if text.strip()), most))
+        found = tuple(islice((text for text in _read(file, key, running) if text.strip()), most))
+    except _NoKey as error:
+        raise InvalidInput(
+            f"the text {str(file)!r} has no {key!r} in it, but {error}; say which holds the text with "
+            "--option text_key=NAME"
+        ) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise InvalidInput(
             f"the text {str(file)!r} cannot be read ({type(error).__name__}: {error}); expected "
@@ -92,24 +105,53 @@ def _held(file: Path, _version: int, most: int | None) -> tuple[str, ...]:
     return found
 
 
-def _read(file: Path) -> Iterator[str]:
+class _NoKey(Exception):
+    """Objects or columns have other names; the message lists them."""
+
+
+def _read(file: Path, key: str, running: bool) -> Iterator[str]:
+    """The documents of a file. running: rows are lines of one text."""
     name = file.name.lower()
     if name.endswith((".jsonl", ".json.gz", ".jsonl.gz")):
         with gzip.open(file, "rt", encoding="utf-8") if name.endswith(".gz") else file.open(encoding="utf-8") as lines:
             for line in lines:
                 if line.strip():
-                    yield _text_of(json.loads(line))
+                    yield _text_of(json.loads(line), key)
     elif name.endswith(".json"):
-        for item in json.loads(file.read_text(encoding="utf-8")):
-            yield _text_of(item)
+        held = json.loads(file.read_text(encoding="utf-8"))
+        for item in _value(held, key) if isinstance(held, dict) else held:
+            yield _text_of(item, key)
     elif name.endswith(".parquet"):
-        import pyarrow.parquet
-
-        # WikiText's rows are lines of one running text.
-        yield "".join(pyarrow.parquet.read_table(file, columns=["text"])["text"].to_pylist())
+        rows = _column(file, key)
+        yield from ["".join(rows)] if running else rows
+    elif name.endswith(".csv"):
+        with file.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                yield str(_value(row, key))
     else:
         yield from file.read_text(encoding="utf-8").split(SEPARATOR)
 
 
-def _text_of(item: Any) -> str:
-    return item if isinstance(item, str) else str(item["text"])
+def _column(file: Path, key: str) -> list[str]:
+    import pyarrow.parquet
+
+    names = pyarrow.parquet.read_schema(file).names
+    if key not in names:
+        raise _NoKey(", ".join(map(repr, names)))
+    return [row or "" for row in pyarrow.parquet.read_table(file, columns=[key])[key].to_pylist()]
+
+
+def _text_of(item: Any, key: str) -> str:
+    return item if isinstance(item, str) else str(_value(item, key))
+
+
+def _value(item: Any, key: str) -> Any:
+    """What an object holds under a key, or under one with dots."""
+    if not isinstance(item, dict):
+        raise TypeError(f"{type(item).__name__} where a text or an object is expected")
+    first, _, rest = key.partition(".")
+    if key in item:
+        return item[key]
+    if rest and isinstance(item.get(first), dict):
+        return _value(item[first], rest)
+    raise _NoKey(", ".join(map(repr, item)))

@@ -9,6 +9,8 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
@@ -92,6 +94,27 @@ def test_a_text_shorter_than_the_context_and_a_context_too_long(capsys, tmp_path
     text = refused(capsys, tmp_path, *options(copy, text=tmp_path / "short.txt"))
     assert "shorter than one context of 16; give a longer text" in text
     assert "made for 64 tokens" in refused(capsys, tmp_path, *options(copy, context=65))
+
+
+def test_texts_under_another_key(capsys, tmp_path, copy):
+    from prunebench.data.texts import documents
+
+    rows = [{"id": number, "body": {"content": f"w1 w2 text {number}"}} for number in range(3)]
+    expected = [row["body"]["content"] for row in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "columns.json").write_text(json.dumps({"id": [0, 1, 2], "said": expected}))
+    (tmp_path / "table.csv").write_text("id,said\n" + "".join(f"{n},{text}\n" for n, text in enumerate(expected)))
+    pyarrow.parquet.write_table(pyarrow.table({"said": expected}), tmp_path / "table.parquet")
+    assert documents(str(tmp_path / "rows.jsonl"), "train", key="body.content") == expected
+    for name in ("columns.json", "table.csv", "table.parquet"):
+        assert documents(str(tmp_path / name), "train", key="said") == expected
+    text = refused(capsys, tmp_path, *options(copy, text=tmp_path / "rows.jsonl"))
+    assert "has no 'text' in it, but 'id', 'body'; say which holds the text with --option text_key=NAME" in text
+    text = refused(capsys, tmp_path, *options(copy, text=tmp_path / "table.parquet"))
+    assert "has no 'text' in it, but 'said'" in text
+    given = options(copy, text=tmp_path / "rows.jsonl", text_key="body.content", validation_documents=1)
+    text = refused(capsys, tmp_path, *given)
+    assert "tokens (2 of its 3 documents: --option validation_documents=1), shorter than one context of 16" in text
 
 
 def test_a_tokenizer_of_another_model(capsys, tmp_path, copy):
