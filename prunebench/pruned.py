@@ -3,7 +3,7 @@
 import html
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,10 @@ class Pruned:
         path.mkdir(parents=True, exist_ok=True)
         write_state(path / MASK_FILE, self.masks)
         write_state(path / WEIGHTS_FILE, self.state)
-        held = {"format": FORMAT, "fingerprint": self.fingerprint, "notes": self.notes, "result": self.result}
+        held = {
+            "format": FORMAT, "fingerprint": self.fingerprint, "layers": list(self.masks), "notes": self.notes,
+            "result": self.result,
+        }  # fmt: skip
         (path / FILE).write_text(json.dumps(plain(held), indent=1) + "\n", encoding="utf-8")
         return path
 
@@ -143,12 +146,20 @@ class Pruned:
         held = checks.read_object(path / FILE)
         if held.get("format") != FORMAT:
             raise InvalidInput(f"{path / FILE}: format is {held.get('format')!r}; expected {FORMAT!r}")
-        needs = {"result": checks.is_object, "fingerprint": checks.is_text, "notes": checks.lists_of(checks.is_text)}
+        texts = checks.lists_of(checks.is_text)
+        needs = {"result": checks.is_object, "fingerprint": checks.is_text, "layers": texts, "notes": texts}
         checks.require(held, needs, tuple(needs), path / FILE)
-        return Pruned(
+        pruned = Pruned(
             read_state(path / MASK_FILE), read_state(path / WEIGHTS_FILE), held["result"], held["fingerprint"],
             tuple(held["notes"]),
         )  # fmt: skip
+        return pruned.in_order(held["layers"])
+
+    def in_order(self, names: Sequence[str]) -> "Pruned":
+        """The same with the masks in the order of `names`, those of other names after them."""
+        place = {name: number for number, name in enumerate(names)}
+        order = sorted(self.masks, key=lambda name: place.get(name, len(place)))
+        return replace(self, masks={name: self.masks[name] for name in order})
 
     def __repr__(self) -> str:
         return f"<Pruned {self.result['problem']}: {self.kept:,} of {self.total:,} weights kept>"

@@ -118,12 +118,13 @@ def _run(
 ) -> Pruned:
     """Run what is asked for, in a folder that is left or in one that is not."""
     notes = tuple(getattr(problem, "told", ()))
+    layers = problem.prunable() if isinstance(problem, NetworkProblem) else ()
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="prunebench-") as temporary:
             place = Path(temporary) / "run"
             with _resuming(place, "To be able to resume, give out=FOLDER and then resume=True"):
                 runs.prune(request, out=place, say=say, problem=problem, progress=step)
-            pruned = from_run(place, notes)
+            pruned = from_run(place, notes).in_order(layers)
             return replace(pruned, result={**pruned.result, "run": None})
     with _resuming(folder, "Go on with the same call and resume=True"):
         if resume and (folder / "run.json").is_file():
@@ -131,7 +132,7 @@ def _run(
             runs.resume(folder, say=say, trust=True, executor=request.executor, problem=problem, progress=step)
         else:
             runs.prune(request, out=folder, say=say, problem=problem, progress=step)
-    return from_run(folder, notes)
+    return from_run(folder, notes).in_order(layers)
 
 
 @contextmanager

@@ -82,6 +82,16 @@ def test_a_saved_result_is_the_same_again_and_a_table_says_what_it_is(tmp_path):
     assert "36 of 72" in repr(pruned)
 
 
+def test_masks_stand_in_the_order_of_the_network(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential()
+    for name, inner in (("see", nn.Linear(6, 8)), ("act", nn.ReLU()), ("judge", nn.Linear(8, 3))):
+        model.add_module(name, inner)
+    pruned = pruned_by(model, density=0.5)
+    assert list(pruned.masks) == ["see.weight", "judge.weight"]
+    assert list(Pruned.load(pruned.save(tmp_path / "kept")).masks) == ["see.weight", "judge.weight"]
+
+
 def test_nothing_is_left_on_disk_without_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
