@@ -181,7 +181,7 @@ def require_known(model: str, tokens: npt.NDArray[np.int64], tokenizer: Any) -> 
         worst = int(tokens.max())
         raise InvalidInput(
             f"the text holds token {worst} ({tokenizer.convert_ids_to_tokens(worst)!r}) and model {model!r} knows "
-            f"{known} tokens; give a folder with the model's own tokenizer and config.json, or a text without that token"
+            f"{known} tokens; give a folder with its own tokenizer and config.json, or a text without that token"
         )
 
 
