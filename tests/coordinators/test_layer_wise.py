@@ -670,7 +670,8 @@ def test_the_command_line_prunes_to_a_pattern_and_names_the_options(tmp_path, ca
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["mode"] == "select"
-    assert result["coordinator_options"] == {"quota": "2:4", "samples": 50, "ridge": 0.01, "target": "dense"}
+    given = {"quota": "2:4", "samples": 50, "ridge": 0.01, "target": "dense", "held_out": None}
+    assert result["coordinator_options"] == given
     with safe_open(tmp_path / "run" / "mask.safetensors", "numpy") as masks:
         for name in ("fc1.weight", "fc2.weight"):
             assert (masks.get_tensor(name).reshape(-1, 4).sum(axis=1) == 2).all()
