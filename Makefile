@@ -6,6 +6,8 @@ VENV ?= .venv
 PIP_ARGS ?=
 # Processes that run the tests side by side.
 WORKERS ?= 2
+# One thread in each of them: threads of several processes that share cores wait for each other.
+ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 BIN := $(VENV)/bin
 # The demonstration needs no development tools, and is quicker to install without.
@@ -19,7 +21,7 @@ demo: $(INSTALLED)
 	$(BIN)/prunebench demo
 
 test: $(INSTALLED_DEV) lint
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/ruff check .
