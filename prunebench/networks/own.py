@@ -297,7 +297,7 @@ def _own_measures(
     with evaluation_mode(model), torch.no_grad(), as_given(model):
         try:
             found = judge(model)
-        except Exception as error:
+        except Exception as error:  # the user's code may raise anything
             raise InvalidInput(f"evaluate raised {type(error).__name__}: {first_line(error)}") from error
     try:
         return {str(name): float(value) for name, value in found.items()}

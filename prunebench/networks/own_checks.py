@@ -10,6 +10,7 @@ import torch
 from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.networks import own_model_loss
+from prunebench.networks.chosen import require_running_statistics
 from prunebench.networks.own_copy import Call, first_line
 from prunebench.networks.own_data import Held, OwnSamples, Source
 from prunebench.networks.own_losses import (
@@ -100,7 +101,7 @@ def looked_at(
     ------
     InvalidInput   the model does not run, depends on the batch, or its outputs and targets make no finite loss
     """
-    _require_apart(model)
+    require_running_statistics(model)
     go = _plainly if forward is None else forward
     together = _makes_batches(source)
     inputs, targets = _few(model, source, 2 if together else 1)
@@ -141,7 +142,7 @@ def require_runs(model: torch.nn.Module, looked: Looked, source: Source, what: s
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             outputs = looked.call(model, inputs) if looked.call and isinstance(inputs, Parts) else model(inputs)
             looked.losses.of(outputs, targets)
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
         raise InvalidInput(f"{what}: {type(error).__name__}: {first_line(error)}") from error
 
 
@@ -203,7 +204,7 @@ def _outputs(model: torch.nn.Module, go: Forward, inputs: Parts) -> Any:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return go(model, inputs.value[0])
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
         if isinstance(error, InvalidInput):
             raise
         own = {item.dtype for item in model.parameters() if item.is_floating_point()}
@@ -237,7 +238,7 @@ def _losses(loss: str | Callable[..., Any] | None, outputs: Any, targets: Batch,
         held.of(outputs, targets)
     except InvalidInput:
         raise
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
         shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
         raise InvalidInput(
             f"loss {loss if isinstance(loss, str) else getattr(loss, '__name__', type(loss).__name__)} cannot be taken "
@@ -254,17 +255,6 @@ def _require_sound(losses: Losses, outputs: Any, targets: Batch) -> None:
             f"loss {losses.name} of the first {len(values)} samples is {[float(value) for value in values]}; look for "
             "weights or data that are NaN, or for logarithms and roots of what they are not of"
         )
-
-
-def _require_apart(model: torch.nn.Module) -> None:
-    """Raise InvalidInput where a norm takes its statistics from the batch: a sample's loss is then none of its own."""
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
-            raise InvalidInput(
-                f"module {name!r} is a {type(module).__name__} without running statistics, so what a sample gives "
-                "depends on the others of its batch; build it with track_running_stats=True and train it, or use "
-                "another norm"
-            )
 
 
 def _in_half(model: torch.nn.Module) -> bool:

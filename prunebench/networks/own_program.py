@@ -93,7 +93,7 @@ def _quietly_named(what: str, call: Callable[[], Any]) -> Any:
         return call()
     except PrunebenchError:
         raise
-    except Exception as error:
+    except Exception as error:  # the user's code may raise anything
         raise InvalidInput(f"{what} raised {type(error).__name__}: {first_line(error)}") from error
 
 

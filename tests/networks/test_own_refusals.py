@@ -94,7 +94,7 @@ CASES = {
         lambda: nn.Sequential(nn.BatchNorm1d(6, track_running_stats=False), nn.Linear(6, 3)),
         (X, Y),
         CE,
-        "module '0' is a BatchNorm1d without running statistics",
+        "the BatchNorm1d '0' keeps no running statistics",
     ),
     "measures that are no numbers": (mlp, (X, Y), CE | {"evaluate": lambda model: 3}, "it must give numbers by name"),
     "measures that raise": (mlp, (X, Y), CE | {"evaluate": lambda model: {}["a"]}, "evaluate raised KeyError"),
