@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -12,12 +12,13 @@ from prunebench.core import options as option_tools
 from prunebench.core.arrays import whole_number
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import Refusal, RefusalKind, SolverRefused
+from prunebench.core.group_block import GroupBlock
 from prunebench.core.solution import Budget, Progress, Solution
-from prunebench.core.solver import SolverLike, make_solver, refused, require_taken, verified
+from prunebench.core.solver import SolverLike, make_solver, refused, require_form, require_taken, verified
 from prunebench.core.warm import warm_up
 
 
-def native_or_refit(solver: SolverLike, block: BlockProblem) -> SolverLike:
+def native_or_refit(solver: SolverLike, block: BlockProblem | GroupBlock) -> SolverLike:
     """The solver itself if it handles the block's mode, behind the bridge Refit if it only chooses masks.
 
     Raises
@@ -27,6 +28,8 @@ def native_or_refit(solver: SolverLike, block: BlockProblem) -> SolverLike:
     """
     if is_dataclass(solver):
         option_tools.require_kinds(solver)
+    require_form(solver, type(block.form), f"{block.name} (p={block.p}, keep={block.keep})")
+    block = _handed_on(block)
     runnable = solver
     if block.mode not in solver.modes:
         if block.mode == "select":
@@ -39,9 +42,14 @@ def native_or_refit(solver: SolverLike, block: BlockProblem) -> SolverLike:
     return runnable
 
 
+def _handed_on(block: BlockProblem | GroupBlock) -> BlockProblem:
+    """The block under the type that solvers declare; a group block has the members used on the way to its solvers."""
+    return cast(BlockProblem, block)
+
+
 def solve(
-    block: BlockProblem,
-    solver: "str | SolverLike" = "swap",
+    block: BlockProblem | GroupBlock,
+    solver: "str | SolverLike | None" = None,
     *,
     options: Mapping[str, Any] | None = None,
     budget: Budget | None = None,
@@ -52,8 +60,8 @@ def solve(
 
     Parameters
     ----------
-    block : BlockProblem
-    solver : registered name, or a solver object
+    block : BlockProblem, or a GroupBlock for solvers that choose among groups
+    solver : registered name, or a solver object; default: swap, for a group block group-swap
     options : the solver's options by name
     budget : when to stop; none by default. Imports, compilation and building come before its clock
     seed : the only source of randomness; the same seed gives the same answer
@@ -64,7 +72,10 @@ def solve(
     UnknownName, MissingPackage, SolverRefused   the request is wrong
     SolverFault                                  the solver broke its contract
     """
+    if solver is None:
+        solver = "group-swap" if isinstance(block, GroupBlock) else "swap"
     runnable = native_or_refit(make_solver(solver, options), block)
+    block = _handed_on(block)
     budget = budget or Budget()
     seed = whole_number("seed", seed, 0)
     warming = warm_up(runnable, block) if 0.0 < budget.seconds < np.inf else 0.0

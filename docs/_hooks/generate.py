@@ -81,7 +81,7 @@ def solver_table() -> str:
             (
                 f"[`{row['name']}`](#{row['name']})",
                 row["summary"],
-                ", ".join(row["modes"]),
+                ", ".join(row["modes"]) + (" of groups" if row["form"] == "groups" else ""),
                 "optimum" if row["exact"] else "a bound" if row["bound"] else "–",
                 "yes" if row["stochastic"] else "–",
                 f"{row['max_size']:,}" if row["max_size"] else "–",

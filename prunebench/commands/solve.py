@@ -12,6 +12,7 @@ from prunebench.core import options as option_tools
 from prunebench.core import solution_file
 from prunebench.core.block import MODES, BlockProblem
 from prunebench.core.errors import InvalidInput, PrunebenchError
+from prunebench.core.group_block import GroupBlock, load_block
 from prunebench.core.proof import MOST_BYTES
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Budget, Solution
@@ -22,8 +23,8 @@ from prunebench.solving import native_or_refit, solve
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The block file, the solver, its options, budgets and seeds."""
-    parser.add_argument("file", type=Path, metavar="FILE.npz", help="a block problem file")
-    parser.add_argument("--solver", default="swap", help="a registered solver (default: swap)")
+    parser.add_argument("file", type=Path, metavar="FILE.npz", help="a block or group block file")
+    parser.add_argument("--solver", help="a registered solver (default: swap, for a group block group-swap)")
     shared.add_options(parser, "the solver")
     parser.add_argument("--mode", choices=MODES, help="solve the block in this mode instead of its own")
     parser.add_argument("--time-limit", type=shared.seconds, metavar="SEC", help="stop after this many seconds")
@@ -44,14 +45,13 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Solve once a repeat; repeat i uses seed + i."""
     if arguments.output:
         shared.require_folder(arguments.output)
-    block = BlockProblem.load(arguments.file)
-    if arguments.mode:
-        block = block.in_mode(arguments.mode)
+    block = _loaded(arguments)
+    name = arguments.solver or ("group-swap" if isinstance(block, GroupBlock) else "swap")
     options = shared.pairs(arguments.option)
     if arguments.proof:
         shared.require_folder(arguments.proof)
-        options = _with_proof(arguments.solver, options)
-    solver = make_solver(arguments.solver, options)
+        options = _with_proof(name, options)
+    solver = make_solver(name, options)
     native_or_refit(solver, block)
     limit = float("inf") if arguments.time_limit is None else arguments.time_limit
     evaluations = float("inf") if arguments.evaluations is None else arguments.evaluations
@@ -64,9 +64,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         solution = solve(block, solver, budget=budget, seed=seed)
         if bound is not None:
             solution = _with_bound(solution, bound)
-        row = solution_file.as_json(
-            block, solution, solver=arguments.solver, options=option_tools.as_json(solver), seed=seed
-        )
+        row = solution_file.as_json(block, solution, solver=name, options=option_tools.as_json(solver), seed=seed)
         rows.append(row)
         if best is None or solution.objective < best[0].objective:
             best = solution, row
@@ -77,6 +75,12 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.proof and best is not None:
         _write_proof(arguments.proof, best[0], say)
     return rows
+
+
+def _loaded(arguments: argparse.Namespace) -> BlockProblem | GroupBlock:
+    """The block of the file, in the mode asked for."""
+    block = load_block(arguments.file)
+    return block.in_mode(arguments.mode) if arguments.mode else block
 
 
 def _with_proof(solver: str, options: dict[str, Any]) -> dict[str, Any]:
@@ -108,7 +112,9 @@ def _write_proof(path: Path, solution: Solution, say: shared.Say) -> None:
     say(f"proof of {solution.proof.records} records, {solution.proof.nbytes / 1e6:.1f} MB")
 
 
-def _bound(block: BlockProblem, seconds: float, say: shared.Say) -> Bound:
+def _bound(block: BlockProblem | GroupBlock, seconds: float, say: shared.Say) -> Bound:
+    if isinstance(block, GroupBlock):
+        raise InvalidInput("--bound is for blocks of single weights; leave it out for a group block")
     say(f"proving a lower bound, at most about {seconds:g} s")
     found = lower_bound(block, seconds)
     say(f"lower bound {found.value:.12g} ({found.method})")

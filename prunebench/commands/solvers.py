@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from prunebench.core import options as option_tools
+from prunebench.core.group_form import GroupForm
 from prunebench.core.registry import SOLVERS, missing_packages
-from prunebench.core.solver import facts
+from prunebench.core.solver import facts, solves
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def text(result: dict[str, Any]) -> str:
         largest = f"{row['max_size']:,}" if row["max_size"] else "-"
         available = "yes" if row["available"] else f"no: {row['install']}"
         lines.append(
-            f"{row['name']:<22} {'+'.join(row['modes']):<14} {_yes(row['exact']):<6} {_yes(row['bound']):<6} "
+            f"{row['name']:<22} {_modes(row):<14} {_yes(row['exact']):<6} {_yes(row['bound']):<6} "
             f"{_yes(row['stochastic']):<11} {_yes(row['quotas']):<7} {largest:<10} {available}"
         )
     for row in result["solvers"]:
@@ -52,6 +53,7 @@ def _describe(cls: type[Any]) -> dict[str, Any]:
     return {
         "name": known.name,
         "summary": (cls.__doc__ or "").strip().split("\n")[0],
+        "form": "groups" if solves(cls, GroupForm) else "weights",
         "modes": sorted(known.modes, reverse=True),
         "exact": known.exact,
         "bound": known.exact,
@@ -65,6 +67,11 @@ def _describe(cls: type[Any]) -> dict[str, Any]:
         "install": known.install if missing else "",
         "options": options_rows(option_tools.options_of(cls)),
     }
+
+
+def _modes(row: dict[str, Any]) -> str:
+    """The modes, or what else a solver chooses among than weights."""
+    return "+".join(row["modes"]) if row["form"] == "weights" else str(row["form"])
 
 
 def options_rows(options: Iterable[option_tools.Option]) -> list[dict[str, str]]:

@@ -19,6 +19,7 @@ from prunebench.comparison.true_loss import TrueLoss
 from prunebench.comparison.work import Outcome, attempt, failure, reason_of
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage
+from prunebench.core.group_block import GroupBlock
 from prunebench.core.options import as_json
 from prunebench.core.problem import NetworkProblem, ProblemLike, options_as_json, require_data
 from prunebench.core.registry import PROBLEMS
@@ -98,6 +99,11 @@ def compare(
         name, blocks = "", list(cast("Sequence[BlockProblem]", problem))
         if not blocks:
             raise InvalidInput("there are no blocks to compare on; give at least one")
+        if any(isinstance(block, GroupBlock) for block in blocks):
+            raise InvalidInput(
+                "a comparison is of blocks of single weights; solve group blocks one by one with prunebench.solve, or "
+                "take benchmarks/groups.py as a pattern"
+            )
         wanted |= {"sizes": tuple(sorted({block.p for block in blocks})), "blocks": len(blocks), "true_loss": False}
         wanted.setdefault("mode", blocks[0].mode)
     else:

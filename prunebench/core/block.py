@@ -186,6 +186,10 @@ class BlockProblem:
             raise InvalidInput(f"{self.name}: in mode select a kept weight must have its dense value")
         return self.form.value(weights)
 
+    def rounding_of(self, weights: npt.ArrayLike) -> float:
+        """A bound on the rounding of `evaluate(weights)`. float (p,)"""
+        return self.form.rounding_of(weights)
+
     def to_qubo(self) -> Qubo:
         """The select objective as a function of the mask (mathematics: E(m) = f(m·dense_weights))."""
         return self._qubo

@@ -50,14 +50,14 @@ def problem_arrays(contents: Mapping[str, Any]) -> Iterator[tuple[str, npt.NDArr
             yield key, np.asarray(contents[key])
 
 
-def write(path: Path, contents: Mapping[str, Any]) -> None:
+def write(path: Path, contents: Mapping[str, Any], format_name: str = FORMAT) -> None:
     """Write a temporary file and rename it, so that no incomplete file is ever visible."""
     if not path.parent.is_dir():
         raise InvalidInput(f"{path}: the folder {path.parent} does not exist; create it first")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as stream:
-            np.savez(stream, format=np.str_(FORMAT), **contents)
+            np.savez(stream, format=np.str_(format_name), **contents)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -76,7 +76,7 @@ def read(path: Path) -> dict[str, Any]:
                    can hold
     """
     with opened(path, f"block problem file ({FORMAT}, .npz)") as archive:
-        found = _text(archive, archive.header("format")) if "format" in archive else None
+        found = archive.text(archive.header("format"), TEXT["format"]) if "format" in archive else None
         if found != FORMAT:
             raise InvalidInput(f"{path}: format is {found!r}; expected {FORMAT!r}")
         members = {key: archive.header(key) for key in (*REQUIRED, *OPTIONAL) if key in archive}
@@ -87,8 +87,8 @@ def read(path: Path) -> dict[str, Any]:
         archive.require_unpacked(list(members.values()))
         contents: dict[str, Any] = {}
         for key in sorted(members, key=lambda key: members[key].size):
-            single = key in TEXT
-            contents[key] = _text(archive, members[key]) if single else archive.array(members[key])
+            member = members[key]
+            contents[key] = archive.text(member, TEXT[key]) if key in TEXT else archive.array(member)
         names = np.unique(contents.get("layer", np.empty(0, dtype=np.str_)))
         if wrong := [name for name in names if not name.isprintable()]:
             raise InvalidInput(f"{path}: layer holds the name {str(wrong[0])!r}; expected characters that print")
@@ -168,16 +168,3 @@ def _rows(archive: Archive, members: Mapping[str, Member]) -> int | None:
     if rows < 1:
         raise InvalidInput(f"{archive.path}: rows is {rows}; a layer has at least one output row")
     return rows
-
-
-def _text(archive: Archive, member: Member) -> str:
-    most = TEXT[member.name]
-    what = f"{archive.path}: {member.name}"
-    if member.dtype.kind != "U" or member.shape != () or member.dtype.itemsize > 4 * most:
-        raise InvalidInput(
-            f"{what} has dtype {member.dtype} and shape {member.shape}; expected one text of at most {most} characters"
-        )
-    text = str(archive.array(member))
-    if not text.isprintable():
-        raise InvalidInput(f"{what} is {text!r}; expected characters that print")
-    return text

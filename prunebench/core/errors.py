@@ -34,6 +34,7 @@ class MissingData(InvalidInput):
 class RefusalKind(StrEnum):
     """Which property of a block a solver does not accept."""
 
+    FORM = "form"
     QUOTA = "quota"
     WHOLE_LAYER = "whole-layer"
     MODE = "mode"

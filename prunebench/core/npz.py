@@ -177,6 +177,24 @@ class Archive:
         shaped = out.reshape(member.shape, order="F" if member.fortran_order else "C")
         return np.asarray(shaped, dtype=member.dtype.newbyteorder("="), order="C")
 
+    def text(self, member: Member, most: int) -> str:
+        """The text of a member that holds one, of at most `most` characters.
+
+        Raises
+        ------
+        InvalidInput   no single text, one too long, or characters that do not print
+        """
+        what = self._what(member.name)
+        if member.dtype.kind != "U" or member.shape != () or member.dtype.itemsize > 4 * most:
+            raise InvalidInput(
+                f"{what} has dtype {member.dtype} and shape {member.shape}; expected one text of at most {most} "
+                "characters"
+            )
+        text = str(self.array(member))
+        if not text.isprintable():
+            raise InvalidInput(f"{what} is {text!r}; expected characters that print")
+        return text
+
     def _what(self, key: str) -> str:
         return f"{self.path}: {key}"
 

@@ -102,7 +102,7 @@ def kind_of(status: Status) -> StopKind:
 def without_rounding(block: BlockProblem, lower_bound: float, objective: float, weights: FloatArray) -> float:
     """The bound, lowered to the objective if it exceeds it by no more than rounding."""
     bound = float(lower_bound)
-    return objective if objective < bound <= objective + block.form.rounding_of(weights) else bound
+    return objective if objective < bound <= objective + block.rounding_of(weights) else bound
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,11 +11,12 @@ import numpy as np
 
 from prunebench.core.block import MODES, BlockProblem
 from prunebench.core.errors import InvalidInput
+from prunebench.core.group_block import GroupBlock
 from prunebench.core.solution import Solution
 
 
 def as_json(
-    block: BlockProblem, solution: Solution, *, solver: str, options: Mapping[str, Any], seed: int
+    block: BlockProblem | GroupBlock, solution: Solution, *, solver: str, options: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
     """The solution as JSON-able values under stable keys; `with_arrays` adds mask and weights."""
     gap = block.gap(solution.objective, solution.lower_bound)

@@ -12,6 +12,7 @@ from prunebench.core.errors import Refusal, RefusalKind, SolverFault, SolverRefu
 from prunebench.core.incumbent import START, Incumbent
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
+from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import SOLVERS, register_solver, require_packages
 from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Budget, Progress, Solution, Status
@@ -57,6 +58,8 @@ class Solver:
     """Whether to return its own answer even if magnitude pruning is better; only a given start mask is compared."""
     whole_at_limit: ClassVar[bool] = False
     """Whether its answer is complete when a limit ends it, as for samplers: status feasible, not time_limit."""
+    forms: ClassVar[frozenset[type]] = frozenset({QuadraticForm})
+    """Types of `block.form` that it solves: `QuadraticForm`, or `GroupForm` for solvers that choose among groups."""
     takes: ClassVar[frozenset[type]] = frozenset({Count})
     """Types of `block.keeping` that it satisfies."""
     whole_layers: ClassVar[bool] = False
@@ -153,6 +156,7 @@ class Facts(NamedTuple):
     preferred_mode: Mode | None
     exact: bool
     stochastic: bool
+    forms: frozenset[type]
     takes: frozenset[type]
     whole_layers: bool
     requires: tuple[str, ...]
@@ -204,6 +208,28 @@ def refused(name: str, block: BlockProblem, refusal: str | Refusal) -> SolverRef
     return SolverRefused(
         f"solver {name!r} refuses {block.name} (p={block.p}, keep={block.keep}): {told.reason}", told.reason, told.kind
     )
+
+
+def solves(solver: "SolverLike | type[Any]", form: type) -> bool:
+    """Whether a solver is for blocks of that type of form, `QuadraticForm` or `GroupForm`."""
+    return any(issubclass(form, held) for held in facts(solver).forms)
+
+
+def solvers_of(form: type) -> list[str]:
+    """Names of the registered solvers for blocks of that type of form, sorted."""
+    return [name for name in SOLVERS.names() if solves(SOLVERS.get(name), form)]
+
+
+def require_form(solver: SolverLike, form: type, what: str) -> None:
+    """Raise SolverRefused if the solver is not for that type of form. what : the block or the work, in the message"""
+    if not solves(solver, form):
+        quadratic = issubclass(form, QuadraticForm)
+        known = "'prunebench solvers' lists them" if quadratic else ", ".join(solvers_of(form))
+        needs = "chooses among weights, which this solver, for groups of inputs, does not" if quadratic else (
+            "chooses among groups of inputs, which this solver, for single weights, does not"
+        )  # fmt: skip
+        reason = f"it {needs}; choose one that does: {known}"
+        raise SolverRefused(f"solver {solver.name!r} refuses {what}: {reason}", reason, RefusalKind.FORM)
 
 
 def require_taken(solver: SolverLike, block: BlockProblem) -> None:
@@ -259,8 +285,8 @@ def verified(block: BlockProblem, solution: Solution, solver_name: str) -> Solut
         )
     if block.start_mask is not None:
         start = block.weights_of(block.start_mask)
-        worse = objective - block.form.value(start)
-        if worse > 0.0 and worse > _rounding(block, objective, solution) + block.form.rounding_of(start):
+        worse = objective - block.evaluate(start, block.start_mask)
+        if worse > 0.0 and worse > _rounding(block, objective, solution) + block.rounding_of(start):
             raise SolverFault(
                 f"solver {solver_name!r} gave back {objective!r}, worse than its start {objective - worse!r}"
             )
@@ -269,4 +295,4 @@ def verified(block: BlockProblem, solution: Solution, solver_name: str) -> Solut
 
 def _rounding(block: BlockProblem, objective: float, solution: Solution) -> float:
     """How far two correct evaluations of the solution's weights may differ."""
-    return block.form.rounding_of(solution.weights) + RELATIVE_ROUNDING * abs(objective)
+    return block.rounding_of(solution.weights) + RELATIVE_ROUNDING * abs(objective)

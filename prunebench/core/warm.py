@@ -13,6 +13,7 @@ import numpy as np
 
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import PrunebenchError
+from prunebench.core.group_form import GroupForm
 from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.rows import RowsForm
@@ -84,9 +85,10 @@ def miniature(block: BlockProblem, most: int = SIZE) -> BlockProblem:
 
 
 def _kind(solver: Any, block: BlockProblem) -> tuple[Any, ...]:
-    form = block.form
-    factor = form.factor
+    form: Any = block.form
+    factor = None if isinstance(form, GroupForm) else form.factor
     curvature = (
+        "groups" if isinstance(form, GroupForm) else
         "rows" if isinstance(form, RowsForm) else
         "hessian" if factor is None else
         f"factor {factor.dtype} {factor.flags.c_contiguous}"

@@ -20,10 +20,11 @@ from prunebench.core.problem import (
     options_as_json,
     require_data,
 )
+from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import COORDINATORS
 from prunebench.core.solution import Budget
 from prunebench.core.solution_file import plain
-from prunebench.core.solver import SolverLike, facts, make_solver
+from prunebench.core.solver import SolverLike, facts, make_solver, require_form
 from prunebench.log import checks
 from prunebench.runs.counts import lowered
 from prunebench.runs.executors import make_workers
@@ -75,6 +76,7 @@ def prepare(
     keep_count(request.density, 10**12)
     problem = make_problem(request.problem, request.problem_options) if problem is None else problem
     solver = make_solver(request.solver, request.solver_options)
+    require_form(solver, QuadraticForm, f"problem {request.problem!r}")
     require_data(problem)
     _require_taken(request, kind, problem)
     fixed = {"curvature": request.curvature, "coordinator_options": request.coordinator_options}

@@ -7,14 +7,16 @@ from prunebench import SOLVERS, Budget, solve
 from prunebench.cli import main
 from prunebench.core.errors import InvalidInput
 from prunebench.core.options import options_of
+from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import missing_packages
+from prunebench.core.solver import solvers_of
 from prunebench.testing.instances import instance
 
 NUMBERS = {"whole number": int, "number": float}
 
 
 def _options():
-    for name in SOLVERS.names():
+    for name in solvers_of(QuadraticForm):
         if not missing_packages(SOLVERS.get(name).requires):
             for option in options_of(SOLVERS.get(name)):
                 yield pytest.param(name, option, id=f"{name}-{option.name}")

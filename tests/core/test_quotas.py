@@ -15,7 +15,7 @@ from prunebench.core.keeping import Quota
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import missing_packages
-from prunebench.core.solver import facts
+from prunebench.core.solver import facts, solvers_of
 from prunebench.forms.dimod import encode, repair, safe_penalty, to_cqm
 from prunebench.forms.nonlinear import to_nonlinear
 from prunebench.forms.qiskit import ising_operator, lp_text
@@ -32,7 +32,7 @@ NARROW = {("branch-and-bound", "refit"), ("sparsegpt", "refit")}
 
 
 def _solvers(quotas):
-    held = [(name, SOLVERS.get(name)) for name in SOLVERS.names()]
+    held = [(name, SOLVERS.get(name)) for name in solvers_of(QuadraticForm)]
     return [name for name, cls in held if facts(cls).quotas == quotas and not missing_packages(cls.requires)]
 
 

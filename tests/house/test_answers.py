@@ -19,6 +19,7 @@ import pytest
 from prunebench import SOLVERS, BlockProblem, Budget, QuadraticForm, Quota, make_solver, solve
 from prunebench.core.registry import missing_packages
 from prunebench.core.rows import RowsForm
+from prunebench.core.solver import solvers_of
 from prunebench.testing.drawn import UNIT, Drawn, draw, drawn_network
 
 RECORD = Path(__file__).with_name("answers.json")
@@ -330,7 +331,7 @@ def agree(found, expected):
 def record():
     """Write the record of what the code that is installed answers."""
     solvers = sorted(SELECT_ONLY + REFIT_ONLY + BOTH_MODES)
-    forgotten = set(SOLVERS.names()) ^ {*solvers, *LEFT_OUT}
+    forgotten = set(solvers_of(QuadraticForm)) ^ {*solvers, *LEFT_OUT}
     if forgotten:
         raise SystemExit(f"solvers {', '.join(sorted(forgotten))}: name them in one of the lists of {__file__}")
     # A record without the solvers whose packages are missing would compare nothing of them.

@@ -12,8 +12,9 @@ import pytest
 
 from prunebench import SOLVERS, Budget, Solution, Status, make_solver
 from prunebench.bridges.refit import Refit
+from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import Registry, missing_packages
-from prunebench.core.solver import verified
+from prunebench.core.solver import solvers_of, verified
 from prunebench.solving import solve
 from prunebench.testing.conformance import (
     CHECKS,
@@ -38,7 +39,7 @@ FEW_SEEDS = {"highs": 3, "pyomo": 3, "dwave-mock": 2}
 
 
 def _solvers():
-    return [name for name in SOLVERS.names() if not missing_packages(SOLVERS.get(name).requires)]
+    return [name for name in solvers_of(QuadraticForm) if not missing_packages(SOLVERS.get(name).requires)]
 
 
 @pytest.mark.parametrize("mode", ["select", "refit"])

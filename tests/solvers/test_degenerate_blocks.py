@@ -10,6 +10,7 @@ from prunebench import SOLVERS, BlockProblem, Budget, make_solver, solve
 from prunebench.core.errors import InvalidInput
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import missing_packages
+from prunebench.core.solver import solvers_of
 from prunebench.testing.instances import BruteForce
 
 OPTIONS = {"qaoa": {"reps": 1, "steps": 2, "shots": 64}, "qaoa-subspace": {"reps": 1, "steps": 2, "shots": 64}}
@@ -59,7 +60,7 @@ def _blocks(name, mode):
 
 
 def _solvers():
-    names = [name for name in SOLVERS.names() if not missing_packages(SOLVERS.get(name).requires)]
+    names = [name for name in solvers_of(QuadraticForm) if not missing_packages(SOLVERS.get(name).requires)]
     return [name for name in names if name not in ("dwave", "dwave-mock", "dimod")]
 
 

@@ -17,7 +17,7 @@ from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import missing_packages
 from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Status
-from prunebench.core.solver import Incumbent, facts
+from prunebench.core.solver import Incumbent, facts, solvers_of
 from prunebench.core.stop import Stop, StopKind
 from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.solvers.highs import parts
@@ -38,7 +38,7 @@ READS_OF_A_SAMPLER = 10
 
 
 def _solvers():
-    names = [name for name in SOLVERS.names() if not missing_packages(SOLVERS.get(name).requires)]
+    names = [name for name in solvers_of(QuadraticForm) if not missing_packages(SOLVERS.get(name).requires)]
     return [name for name in names if name not in ("dwave", "dimod")]
 
 

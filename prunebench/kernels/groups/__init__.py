@@ -1,0 +1,1 @@
+"""Search over kept groups: removal paths, allocation over their curves, exchanges, and trees with bounds."""
