@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import inspect
 import itertools
 import math
@@ -63,9 +64,10 @@ def build(cls: type, options: Mapping[str, Any]) -> Any:
     return made
 
 
-def kinds_of(cls: type) -> dict[str, Any]:
+@functools.cache
+def kinds_of(cls: type) -> Mapping[str, Any]:
     """The field types of a class by name."""
-    return typing.get_type_hints(cls)
+    return types.MappingProxyType(typing.get_type_hints(cls))
 
 
 def require_kinds(instance: Any) -> None:
@@ -74,7 +76,7 @@ def require_kinds(instance: Any) -> None:
     A float option takes whole numbers too; NaN is never accepted, and whole numbers must fit 64 bits. Types that
     no command-line option has (objects of other libraries) are not checked.
     """
-    cls = type(instance)
+    cls: type = type(instance)
     hints = kinds_of(cls)
     for item in dataclasses.fields(instance):
         if item.init:

@@ -7,7 +7,7 @@ support, get the layer as one block problem of rows·columns weights without any
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,7 +19,7 @@ from prunebench.core.arrays import BoolArray, Factor, FloatArray, frozen, numeri
 from prunebench.core.balls import TINY, UNIT, Ball
 from prunebench.core.errors import InvalidInput
 from prunebench.core.keeping import Quota
-from prunebench.core.quadratic import QuadraticForm, checked_ridge
+from prunebench.core.quadratic import QuadraticForm, checked_constant, checked_ridge
 from prunebench.core.qubo import Qubo
 
 SMALL = 4096
@@ -50,6 +50,8 @@ class RowsForm(QuadraticForm):
 
     shared: FloatArray
     rows: int
+    _one_row: QuadraticForm = field(repr=False)
+    """The curvature of each row, with neither ridge nor slope."""
 
     def __init__(
         self,
@@ -62,7 +64,7 @@ class RowsForm(QuadraticForm):
         constant: float = 0.0,
     ) -> None:
         count = whole_number("rows", rows, 1)
-        one = QuadraticForm(hessian=shared, constant=constant)
+        one = QuadraticForm(hessian=shared)
         assert one.hessian is not None
         size = count * one.p
         # rows is a mere number: allocate nothing of its size before the arrays agree with it
@@ -81,10 +83,11 @@ class RowsForm(QuadraticForm):
             ("ridge", checked_ridge(ridge, size)),
             ("linear", vector("linear", np.zeros(size) if linear is None else linear, size)),
             ("centre", vector("centre", np.zeros(size) if centre is None else centre, size)),
-            ("constant", one.constant),
+            ("constant", checked_constant(constant)),
             ("formed_error", 0.0),
             ("largest_curvature", one.largest_curvature),
             ("derived", {}),
+            ("_one_row", one),
         ):
             object.__setattr__(self, name, value)
 
@@ -208,10 +211,6 @@ class RowsForm(QuadraticForm):
     def _require_small(self) -> None:
         if self.p > SMALL:
             raise InvalidInput(f"the layer has {self.p:,} weights, too many for one matrix; take one row at a time")
-
-    @cached_property
-    def _one_row(self) -> QuadraticForm:
-        return QuadraticForm(hessian=self.shared)
 
     @cached_property
     def _curvature_diagonal(self) -> FloatArray:
