@@ -7,6 +7,7 @@ them a network allows is decided by its structure, and whether that is true by `
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -185,13 +186,22 @@ def _apart(network: PrunableNetwork, samples: Samples, place: torch.device) -> b
     with evaluation_mode(network.model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         together = tensors_in(network.model(inputs))
         try:
-            apart = torch.func.vmap(alone)(inputs)
+            with _without_hints():
+                apart = torch.func.vmap(alone)(inputs)
         except RuntimeError:
             return False
     return bool(together) and all(
         torch.allclose(both, each, rtol=1e-3, atol=1e-4 * (1.0 + float(both.abs().max())))
         for both, each in zip(together, apart, strict=True)
     )
+
+
+@contextmanager
+def _without_hints() -> Iterator[None]:
+    """Inside, torch does not say which operators it vectorises by a loop: nobody can do anything about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
+        yield
 
 
 def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[int]:
@@ -204,7 +214,8 @@ def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torc
     for start in range(0, positions.size, chunk):
         inputs, targets = work.batch(positions[start : start + chunk])
         try:
-            gradients = gradients_of(work.prunable, inputs, targets)
+            with _without_hints():
+                gradients = gradients_of(work.prunable, inputs, targets)
         except RuntimeError as error:
             if start == 0:
                 raise

@@ -254,6 +254,8 @@ def _kept_for_backward(work: GradientWork) -> int:
     own = {item.untyped_storage().data_ptr() for item in (*work.prunable.values(), *work.fixed.values())}
     sizes: dict[int, int] = {}
 
+    # part of a network may be compiled, and its compiler would go on with this
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def note(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
