@@ -25,6 +25,9 @@ from prunebench.networks.samples import counted_positions, fetched
 PADDED = "gets padding among its inputs, and which they are is not seen there (packing=packed has none)"
 """Why nothing is known of a layer whose inputs have another order than the samples' positions."""
 
+LOOKED_AT = 2
+"""Samples that are run first: one alone does not show their order, nor weights that are copied once for each."""
+
 UNREACHED = "is never reached by the samples"
 """Why nothing is known of a layer that is not used."""
 
@@ -66,7 +69,7 @@ class Sources:
 
 
 def look(network: PrunableNetwork, samples: Samples, chunks: Sequence[IndexArray]) -> Sources:
-    """Where the inputs of a network's layers are seen. Runs one sample, and more where it does not reach all layers.
+    """Where the inputs of a network's layers are seen. Runs two samples, and more where it does not reach all layers.
 
     Parameters
     ----------
@@ -75,8 +78,7 @@ def look(network: PrunableNetwork, samples: Samples, chunks: Sequence[IndexArray
     """
     padded = any(_padded(samples, chunk) for chunk in chunks)
     held = _Look(network, samples, padded)
-    # two, where their order is to be seen
-    for chunk in (chunks[0][: 1 + padded], *chunks):
+    for chunk in (chunks[0][:LOOKED_AT], *chunks):
         held.run(chunk)
         if not held.unseen():
             break

@@ -21,6 +21,8 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 """What the option dtype takes; auto is what the checkpoint was saved in."""
 EXPERT_AXES = 3
 """Axes of a parameter that holds the matrices of all experts: expert, and the two of a matrix."""
+NOT_MATRICES = ("A_log",)
+"""Parameters with as many axes that multiply nothing: logarithms of decay rates, in state-space layers (Zamba)."""
 ALL_LAYERS = "all"
 """The value of the option layers that leaves no decoder layer out."""
 
@@ -138,6 +140,8 @@ def _linear_parameters(model: torch.nn.Module, head: torch.nn.Module | None) -> 
         if type(module).__module__.startswith("torch.nn."):
             continue
         for leaf, item in module.named_parameters(recurse=False):
+            if leaf in NOT_MATRICES:
+                continue
             if item.ndim == EXPERT_AXES and min(item.shape) > 1 and item.is_floating_point():
                 found[f"{owner}.{leaf}"] = f"{owner}.{leaf}"
     return found
