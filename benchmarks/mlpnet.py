@@ -12,7 +12,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,8 @@ STAGES = (
     *(0.04, 0.036, 0.033, 0.03, 0.0275, 0.025, 0.023, 0.0215, 0.02),
 )
 """Densities of a multi-stage run's stages, those of the table among them; small steps where little is left."""
+SAMPLES = 16000
+"""Sample gradients of a stage, held as 1,000 rows: those of the table in docs/coordinators.md."""
 ONE_SHOT: dict[str, tuple[str, dict[str, Any], Mode]] = {
     "magnitude": ("magnitude", {}, "select"),
     "woodfisher": ("woodfisher", {"update": "published"}, "refit"),
@@ -69,18 +71,24 @@ def one_shot(methods: list[str], seed: int, chosen: argparse.Namespace, found: F
         spent[method] += time.process_time() - start
 
 
+def staged(densities: Sequence[float], samples: int = SAMPLES) -> dict[str, Any]:
+    """The fields of a request for a multi-stage run through some densities, beside problem, density and seed."""
+    return {
+        "solver": "admm",
+        "solver_options": {"swaps": 0, "steps": 60},
+        "coordinator": "multi-stage",
+        "coordinator_options": {
+            "densities": tuple(densities),
+            "samples": samples,
+            "batch_size": max(1, samples // 1000),
+        },
+    }
+
+
 def multi_stage(seed: int, folder: Path, samples: int, found: Found, spent: dict[str, float]) -> None:
     """Accuracies at the table's densities on the way to the last, all from one run."""
     start = time.process_time()
-    request = PruneRequest(
-        problem=PROBLEM,
-        density=STAGES[-1],
-        solver="admm",
-        solver_options={"swaps": 0, "steps": 60},
-        coordinator="multi-stage",
-        coordinator_options={"densities": STAGES, "samples": samples, "batch_size": max(1, samples // 1000)},
-        seed=seed,
-    )
+    request = PruneRequest(problem=PROBLEM, density=STAGES[-1], seed=seed, **staged(STAGES, samples))
     out = folder / f"multi-{seed}"
     prune(request, out=out)
     last: dict[int, float] = {}
@@ -97,7 +105,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", default=[*ONE_SHOT, "multi-stage"])
-    parser.add_argument("--samples", type=int, default=16000, help="of a stage, in 1,000 rows")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of a stage, in 1,000 rows")
     parser.add_argument("--ridge", type=float, default=0.01, help="of the one-shot methods, relative")
     parser.add_argument("--seconds", type=float, default=60.0, help="limit of a one-shot solve (cbs is slow)")
 

@@ -18,36 +18,44 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from prunebench.runs.prune import PruneRequest, prune, resume
 from runner import Benchmark, Note, Row, spread
 
+PROBLEM = "resnet20-cifar10"
 DENSE = 91.36
 RECALLED = {0.7: 91.25, 0.6: 91.20, 0.5: 91.04, 0.4: 90.78, 0.3: 90.38, 0.2: 88.72, 0.1: 79.32}
 STAGES = (0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.26, 0.23, 0.2, 0.17, 0.15, 0.135, 0.12, 0.11, 0.1)
+SAMPLES = 300
+"""Gradients of a stage."""
+IMAGES = 500
+"""Training images on which layers are refitted."""
 
 
-def run(seed: int, out: Path, samples: int, images: int) -> tuple[float, dict[float, float]]:
-    """Dense accuracy and that at every stage's density, in per cent."""
-    request = PruneRequest(
-        problem="resnet20-cifar10",
-        density=STAGES[-1],
-        solver="obd",
-        mode="refit",
-        coordinator="multi-stage",
-        coordinator_options={
-            "densities": STAGES,
+def staged(densities: Sequence[float], samples: int = SAMPLES, images: int = IMAGES) -> dict[str, Any]:
+    """The fields of a request for a run through some densities, beside problem, density and seed."""
+    return {
+        "solver": "obd",
+        "mode": "refit",
+        "coordinator": "multi-stage",
+        "coordinator_options": {
+            "densities": tuple(densities),
             "samples": samples,
             "batch_size": 1,
             "ridges": (1.0,),
             "gradient_scales": (0.0,),
             "held_out": 600,
         },
-        recover=(f"layers:samples={images}",),
-        seed=seed,
-    )
+        "recover": (f"layers:samples={images}",),
+    }
+
+
+def run(seed: int, out: Path, samples: int, images: int) -> tuple[float, dict[float, float]]:
+    """Dense accuracy and that at every stage's density, in per cent."""
+    request = PruneRequest(problem=PROBLEM, density=STAGES[-1], seed=seed, **staged(STAGES, samples, images))
     result = resume(out, say=_say) if (out / "run.json").is_file() else prune(request, out=out, say=_say)
     events = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
     last = {event["stage"]: 100.0 * event["validation"]["accuracy"] for event in events}
@@ -62,8 +70,8 @@ def _say(line: str) -> None:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--samples", type=int, default=300, help="gradients of a stage")
-    parser.add_argument("--images", type=int, default=500, help="on which layers are refitted")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="gradients of a stage")
+    parser.add_argument("--images", type=int, default=IMAGES, help="on which layers are refitted")
     parser.add_argument("--out", type=Path, help="folder in which runs are kept and resumed")
 
 
