@@ -29,14 +29,13 @@ from prunebench.core.problem import (
     make_problem,
     options_as_json,
     problem_options,
-    require_data,
 )
 from prunebench.core.registry import COORDINATORS, SOLVERS
 from prunebench.core.solution_file import plain
 from prunebench.log.run_directory import RunDirectory, require_free, resume_line
 from prunebench.progress import shown
 from prunebench.pruned import Pruned, from_run
-from prunebench.recipes import AUTO, NORMAL, choose, resolved
+from prunebench.recipes import AUTO, NORMAL, choose, loaded, resolved
 from prunebench.runs import prune as runs
 from prunebench.runs.preparation import prepare
 from prunebench.runs.request import PruneRequest
@@ -105,33 +104,47 @@ def prune(
                              "executor": executor, "seed": seed}  # fmt: skip
     _require_names(asked)
     folder = _folder(out, resume)
+    _require_density(density, keep, quota)
     with shown(progress) as (say, step):
         problem, asked["problem_options"] = _problem(model, own, device, seed, options)
-        amount = _density(problem, density, keep, quota)
+        network = loaded(problem) if isinstance(problem, NetworkProblem) else None
+        amount = _density(_total(problem, network), density, keep, quota)
         given = {name: value for name, value in asked.items() if value is not None}
-        request = _request(problem, amount, (recipe, effort), given, quota, options, say)
-        return _run(request, problem, folder, resume, say, step)
+        request = _request((problem, network), amount, (recipe, effort), given, quota, options, say)
+        return _run(request, (problem, network), folder, resume, say, step)
 
 
 def _run(
-    request: PruneRequest, problem: ProblemLike, folder: Path | None, resume: bool, say: Say, step: Progress
+    request: PruneRequest, what: tuple[ProblemLike, Any], folder: Path | None, resume: bool, say: Say, step: Progress
 ) -> Pruned:
-    """Run what is asked for, in a folder that is left or in one that is not."""
+    """Run what is asked for, in a folder that is left or in one that is not.
+
+    what : the problem, and its network, or None where it has none
+    """
+    problem, network = what
     notes = tuple(getattr(problem, "told", ()))
     layers = problem.prunable() if isinstance(problem, NetworkProblem) else ()
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="prunebench-") as temporary:
             place = Path(temporary) / "run"
             with _resuming(place, "To be able to resume, give out=FOLDER and then resume=True"):
-                runs.prune(request, out=place, say=say, problem=problem, progress=step)
+                runs.prune(request, out=place, say=say, problem=problem, network=network, progress=step)
             pruned = from_run(place, notes).in_order(layers)
             return replace(pruned, result={**pruned.result, "run": None})
     with _resuming(folder, "Go on with the same call and resume=True"):
         if resume and (folder / "run.json").is_file():
             _require_same_request(request, problem, folder)
-            runs.resume(folder, say=say, trust=True, executor=request.executor, problem=problem, progress=step)
+            runs.resume(
+                folder,
+                say=say,
+                trust=True,
+                executor=request.executor,
+                problem=problem,
+                network=network,
+                progress=step,
+            )
         else:
-            runs.prune(request, out=folder, say=say, problem=problem, progress=step)
+            runs.prune(request, out=folder, say=say, problem=problem, network=network, progress=step)
     return from_run(folder, notes).in_order(layers)
 
 
@@ -214,44 +227,44 @@ def _is_given(value: Any) -> bool:
     return value is not None and not (isinstance(value, bool | str | tuple | list) and not value)
 
 
-def _density(problem: ProblemLike, density: float | None, keep: int | None, quota: str | None) -> float:
+def _require_density(density: float | None, keep: int | None, quota: str | None) -> None:
+    """Raise InvalidInput where the part that is kept is said twice or not at all, or the quota is none."""
+    pattern = QuotaKind.parse(quota).density
+    if density is not None and keep is not None:
+        raise InvalidInput("density and keep are both given; say one of them")
+    if density is None and keep is None and pattern is None:
+        raise InvalidInput("density is missing: give the part that is kept (0.1), keep=COUNT, or a quota N:M")
+
+
+def _density(total: int, density: float | None, keep: int | None, quota: str | None) -> float:
     """The part of the weights that is kept, whichever way it is said.
 
     Raises
     ------
-    InvalidInput   it is said twice or not at all, or nothing would be kept
+    InvalidInput   nothing would be kept, or more than there is
     """
-    given = [name for name, value in (("density", density), ("keep", keep)) if value is not None]
-    pattern = QuotaKind.parse(quota).density
-    if len(given) > 1:
-        raise InvalidInput("density and keep are both given; say one of them")
-    if not given:
-        if pattern is None:
-            raise InvalidInput("density is missing: give the part that is kept (0.1), keep=COUNT, or a quota N:M")
-        return pattern
-    total = _total(problem)
     if keep is not None:
         if isinstance(keep, bool) or not isinstance(keep, int) or not 0 < keep <= total:
             raise InvalidInput(f"keep is {keep!r}; choose a whole number from 1 to the network's {total} weights")
         density = keep / total
-    assert density is not None
+    if density is None:
+        density = QuotaKind.parse(quota).density
+        assert density is not None
+        return density
     keep_count(density, total)
     return density
 
 
-def _total(problem: ProblemLike) -> int:
+def _total(problem: ProblemLike, network: Any) -> int:
     """How many weights there are to prune."""
-    if isinstance(problem, NetworkProblem):
-        from prunebench.networks.chosen import prunable_network
-
-        require_data(problem)
-        return prunable_network(problem).total
+    if network is not None:
+        return int(network.total)
     assert isinstance(problem, BlockSetProblem)
     return problem.block(0.5, "select", 0).p
 
 
 def _request(
-    problem: ProblemLike,
+    what: tuple[ProblemLike, Any],
     density: float,
     way: tuple[str | None, str],
     given: dict[str, Any],
@@ -261,12 +274,14 @@ def _request(
 ) -> PruneRequest:
     """What is asked for: the recipe, and over it what is given.
 
+    what : the problem, and its network, or None where it has none
     way : recipe and effort;  options : by name, of whoever has them
 
     Raises
     ------
     InvalidInput   something is unknown, or does not fit
     """
+    problem, network = what
     given |= {name: options[name] for name in _FIELDS if options.get(name) is not None}
     grouped = {} if quota is None else {"quota": quota}
     choice = choose(
@@ -275,6 +290,7 @@ def _request(
         recipe=way[0],
         effort=way[1],
         given={**given, "coordinator_options": grouped} if quota else given,
+        network=network,
     )
     base = {} if choice.recipe is None else choice.recipe.request_fields
     kind = COORDINATORS.get(given.get("coordinator", base.get("coordinator", PruneRequest.coordinator)))

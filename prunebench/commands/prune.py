@@ -96,12 +96,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.out is not None:
         # before a network is loaded to choose a recipe
         require_free(arguments.out)
-    request = _request(arguments, say)
-    return shared.with_losses(lambda: prune(request, out=arguments.out, say=say))
+    request, network = _request(arguments, say)
+    return shared.with_losses(lambda: prune(request, out=arguments.out, say=say, network=network))
 
 
-def _request(arguments: argparse.Namespace, say: shared.Say) -> PruneRequest:
-    """What the arguments ask for: the recipe, and over it what is given.
+def _request(arguments: argparse.Namespace, say: shared.Say) -> tuple[PruneRequest, Any]:
+    """What the arguments ask for: the recipe, and over it what is given; with the network, if it had to be loaded.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> PruneRequest:
         raise InvalidInput(
             f"{error} (recipe auto chose coordinator {kind.name}; --coordinator names another)"
         ) from error
-    return resolved(choice, problem, density, given, say)
+    return resolved(choice, problem, density, given, say), choice.network
 
 
 def _plain(arguments: argparse.Namespace) -> dict[str, Any]:

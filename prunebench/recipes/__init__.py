@@ -7,7 +7,7 @@ of a run out of a recipe and what is given beside it.
 from prunebench.recipes.recipe import EFFORTS, NORMAL, Recipe, find, names, parsed
 from prunebench.recipes.resolve import AUTO, BY_HAND, Choice, choose, request_of, resolved
 from prunebench.recipes.rules import RULES
-from prunebench.recipes.traits import Traits, traits_of
+from prunebench.recipes.traits import Traits, loaded, traits_of
 
 __all__ = [
     "AUTO",
@@ -20,6 +20,7 @@ __all__ = [
     "Traits",
     "choose",
     "find",
+    "loaded",
     "names",
     "parsed",
     "request_of",

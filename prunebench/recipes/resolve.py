@@ -2,16 +2,16 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from prunebench.coordinators.quotas import QuotaKind
 from prunebench.core.errors import unknown_name
 from prunebench.core.masks import keep_count
-from prunebench.core.problem import ProblemLike
+from prunebench.core.problem import NetworkProblem, ProblemLike
 from prunebench.recipes import rules
 from prunebench.recipes.recipe import EFFORTS, NORMAL, OPTION_TABLES, Recipe, find
-from prunebench.recipes.traits import traits_of
+from prunebench.recipes.traits import loaded, traits_of
 from prunebench.runs.counts import lowered
 from prunebench.runs.request import SCOPES, PruneRequest
 
@@ -34,13 +34,14 @@ class Choice:
     """The recipe that a run goes by, None where everything is chosen by hand.
 
     name : what was asked for;  why : the reason of the rules, "" where the recipe was named
-    total : calibration samples, None where they were not counted
+    network : the problem's network where it was loaded to choose, as it was loaded, for the run to go on with
     """
 
     name: str | None
     recipe: Recipe | None = None
     why: str = ""
     effort: str | None = None
+    network: Any = field(default=None, compare=False, repr=False)
 
     @property
     def line(self) -> str:
@@ -59,10 +60,12 @@ def choose(
     recipe: str | None = AUTO,
     effort: str = NORMAL,
     given: Mapping[str, Any] | None = None,
+    network: Any = None,
 ) -> Choice:
     """The recipe for a problem: the one that is named, or for "auto" what the rules choose.
 
     given : fields of `PruneRequest` that are given beside it; see BY_HAND
+    network : the problem's, where it is loaded already
 
     Raises
     ------
@@ -78,8 +81,10 @@ def choose(
         return Choice(recipe, found.at(effort), effort=effort if effort in found.efforts else None)
     keep_count(density, 10**12)
     quota = QuotaKind.parse(dict(held.get("coordinator_options") or {}).get("quota"))
-    name, why = rules.chosen(rules.Asked(traits_of(problem), density, quota.grouped))
-    return Choice(AUTO, dataclasses.replace(find(name).at(effort), name=name), why, effort)
+    if network is None and isinstance(problem, NetworkProblem):
+        network = loaded(problem)
+    name, why = rules.chosen(rules.Asked(traits_of(problem, network), density, quota.grouped))
+    return Choice(AUTO, dataclasses.replace(find(name).at(effort), name=name), why, effort, network)
 
 
 def _by_hand(given: Mapping[str, Any]) -> bool:

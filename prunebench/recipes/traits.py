@@ -42,8 +42,10 @@ class Traits:
         return self.network and not self.hindrance
 
 
-def traits_of(problem: ProblemLike) -> Traits:
-    """The traits of a problem; of a network the model is loaded and one sample sent through it.
+def traits_of(problem: ProblemLike, network: Any = None) -> Traits:
+    """The traits of a problem; through a network one sample is sent.
+
+    network : the problem's, a prunebench.networks.network.PrunableNetwork; where it is None, it is loaded
 
     Raises
     ------
@@ -51,11 +53,9 @@ def traits_of(problem: ProblemLike) -> Traits:
     """
     if not isinstance(problem, NetworkProblem):
         return Traits(network=False)
-    require_data(problem)
-    from prunebench.networks.chosen import prunable_network
     from prunebench.recovery.batch_norm import batch_norms
 
-    network, samples = prunable_network(problem), problem.calibration()
+    network, samples = loaded(problem) if network is None else network, problem.calibration()
     return Traits(
         network=True,
         weights=network.total,
@@ -65,6 +65,19 @@ def traits_of(problem: ProblemLike) -> Traits:
         convolutions=any(len(layer.shape) > 2 for layer in network.layers),  # outputs, inputs, places
         hindrance=_hindrance(network, samples),
     )
+
+
+def loaded(problem: NetworkProblem) -> Any:
+    """The problem's network, a prunebench.networks.network.PrunableNetwork.
+
+    Raises
+    ------
+    InvalidInput   data are missing, or the network cannot be pruned at all
+    """
+    require_data(problem)
+    from prunebench.networks.chosen import prunable_network
+
+    return prunable_network(problem)
 
 
 def _takes_windows(model: Any, problem: NetworkProblem, samples: Any) -> bool:

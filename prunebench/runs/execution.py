@@ -109,10 +109,9 @@ def _loaded(setting: Setting) -> tuple[Setting, dict[str, float]]:
     assert isinstance(problem, NetworkProblem)
     for line in getattr(problem, "told", ()):
         setting.say(line)
-    model = problem.model()
-    network = prunable_network(problem, model)
+    network = prunable_network(problem) if setting.network is None else setting.network
     network.require_finite()
-    dense = _dense_measures(problem, model)
+    dense = _dense_measures(problem, network.model)
     if not all(math.isfinite(value) for value in dense.values()):
         require_finite_losses(network, problem.loss, problem.validation())
         raise InvalidInput(f"the dense network is judged {dense} on its validation samples; look for a broken one")

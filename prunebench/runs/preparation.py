@@ -38,7 +38,8 @@ class Prepared:
     """What is run.
 
     request : what was asked for, its usual counts lowered to the samples there are
-    kind : the coordinator's class;  setting : what it begins with, the network or block still missing
+    kind : the coordinator's class
+    setting : what it begins with, still without its block, or its network where that is not loaded yet
     how : how it is driven, its workers not yet started
     described : what was asked for, as the result has it
     """
@@ -56,12 +57,14 @@ def prepare(
     *,
     trust: bool = False,
     problem: ProblemLike | None = None,
+    network: Any = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Check everything that can be checked before work begins.
 
     trust : take a checkpoint without a seal
     problem : the object, where the request names one that only a program can make
+    network : the problem's, where it is loaded already
     progress : takes every step as a value, in place of a line
 
     Raises
@@ -91,6 +94,7 @@ def prepare(
         seed=request.seed,
         scope=request.scope,
         curvature=request.curvature,
+        network=network,
         recovery=_recovery(request.recover, kind, mode, problem),
         load_start=None if request.start is None else partial(load_start, Path(request.start)),
         say=say,

@@ -24,6 +24,7 @@ def prune(
     out: Path | None = None,
     say: Say = lambda _line: None,
     problem: ProblemLike | None = None,
+    network: Any = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Prune a problem from the start and return the result as JSON-able values (see the command line's documentation).
@@ -34,6 +35,7 @@ def prune(
     out : the run directory; by default runs/PROBLEM-SOLVER-NNN below the working directory
     say : called with one line of progress at a time
     problem : the object, where the request names a network that only a program can make
+    network : the problem's, where it is loaded already, dense; it is pruned in place
     progress : takes every step as a value, in place of a line
 
     Raises
@@ -47,7 +49,7 @@ def prune(
     """
     leave_import_by_worker()
     with terminable():
-        prepared = prepare(request, say, problem=problem, progress=progress)
+        prepared = prepare(request, say, problem=problem, network=network, progress=progress)
         try:
             prepared.how.workers.start()
             folder = out or next_free(Path("runs"), f"{file_name(request.problem)}-{request.solver}")
@@ -79,6 +81,7 @@ def resume(
     trust: bool = False,
     executor: str | None = None,
     problem: ProblemLike | None = None,
+    network: Any = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Continue a run directory to the result an uninterrupted run gives; a finished one returns its result.
@@ -91,7 +94,7 @@ def resume(
     trust : the run directory is the user's own or of somebody trusted: options that name code are followed, and
             a checkpoint without a seal is taken
     executor : where blocks are solved, instead of where the run was asked to; the result is the same
-    problem, progress : as `prune`
+    problem, network, progress : as `prune`
 
     Raises
     ------
@@ -117,7 +120,7 @@ def resume(
         try:
             if run.forget_losses():
                 say("going back to before the first block that was not solved")
-            prepared = prepare(request, say, trust=trust, problem=problem, progress=progress)
+            prepared = prepare(request, say, trust=trust, problem=problem, network=network, progress=progress)
             try:
                 prepared.how.workers.start()
                 run.withdraw_result()

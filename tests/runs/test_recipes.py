@@ -12,7 +12,7 @@ from prunebench.core.registry import COORDINATORS
 from prunebench.recipes import RULES, Traits, rules
 from prunebench.recipes.resolve import kept_fields
 from prunebench.runs.counts import lowered
-from prunebench.runs.prune import resume
+from prunebench.runs.prune import prune, resume
 from prunebench.runs.request import PruneRequest
 
 MINE = """
@@ -211,6 +211,27 @@ def test_auto_tells_what_it_chose_and_why(digits):
     assert told[0].startswith("recipe auto: chose staged, effort quick, because 237 weights are kept")
 
 
+def test_a_network_that_auto_looked_at_is_the_one_that_is_pruned(capsys, monkeypatch, tmp_path, digits):
+    import prunebench
+
+    loads = []
+    load = type(digits).model
+    monkeypatch.setattr(type(digits), "model", lambda self: loads.append(self) or load(self))
+    out = tmp_path / "run"
+    code, text, err = command(
+        capsys, "prune", "digits-mlp", "--density", 0.2, "--effort", "quick", "--out", out, "--json"
+    )
+    assert code == 0, err
+    assert len(loads) == 1
+    called = prunebench.prune("digits-mlp", density=0.2, effort="quick", progress=False)
+    assert len(loads) == 2
+    # where nothing is looked at, the run loads it
+    request = PruneRequest.from_json(json.loads((out / "run.json").read_text())["request"], "run.json")
+    plain = prune(request, out=tmp_path / "plain")
+    assert len(loads) == 3
+    assert json.loads(text)["loss"] == called.result["loss"] == plain["loss"]
+
+
 def test_counts_of_a_recipe_are_lowered_to_the_samples_there_are_and_given_ones_are_not(mine, digits):
     told = []
     request = recipes.request_of(digits, 0.2, recipe=str(mine), say=told.append)
@@ -274,7 +295,6 @@ def test_rows_that_do_not_fit_into_memory_are_means_of_more_samples(memory, batc
 )
 def test_a_run_whose_rows_do_not_fit_tells_what_it_takes_instead(monkeypatch, tmp_path, coordinator, options, rows):
     from prunebench.curvature import gradients
-    from prunebench.runs.prune import prune
 
     told = []
     fitting = gradients.fitting_batch
