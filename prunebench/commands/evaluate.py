@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from prunebench import threads
 from prunebench.commands import arguments as shared
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, make_problem, options_as_json, require_data
@@ -28,7 +29,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     network = prunable_network(problem, model)
     if arguments.weights:
         network.load(arguments.weights)
-    measures = problem.evaluate(model)
+    with threads.for_network(threads.few(model, problem.validation())):
+        measures = problem.evaluate(model)
     return {
         "problem": arguments.problem,
         "options": options_as_json(problem),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from prunebench import threads
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
@@ -28,6 +29,7 @@ class TrueLoss:
         count = min(samples, len(self._samples))
         self._positions = spread(len(self._samples), count, np.random.default_rng(0))
         self._batch = at_once(self._samples, batch)
+        self._one_thread = threads.few(self._network.model, self._samples)
         self._incumbents: dict[str, float] = {}
 
     def change(self, block: BlockProblem, weights: FloatArray) -> float:
@@ -52,7 +54,7 @@ class TrueLoss:
         from prunebench.networks.samples import fetched
 
         total, device = 0.0, next(self._network.model.parameters()).device
-        with torch.no_grad():
+        with torch.no_grad(), threads.for_network(self._one_thread):
             for start in range(0, self._positions.size, self._batch):
                 part = self._positions[start : start + self._batch]
                 inputs, targets = fetched(self._samples, part, device)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prunebench import threads
 from prunebench.coordinators.quotas import QuotaKind, fan_in
 from prunebench.core import options as option_tools
 from prunebench.core.arrays import FloatArray, IndexArray
@@ -176,10 +177,13 @@ def _gradient_slices(
 
     rows = max(1, SLICE_BYTES // (4 * network.total))
     step = rows * batch_size
+    samples = problem.calibration()
+    one_thread = threads.few(network.model, samples)
     for start in range(0, positions.size - batch_size + 1, step):
-        yield sample_gradients(
-            network, problem.loss, problem.calibration(), positions[start : start + step], batch_size=batch_size
-        )
+        chosen = positions[start : start + step]
+        with threads.for_network(one_thread):
+            part = sample_gradients(network, problem.loss, samples, chosen, batch_size=batch_size)
+        yield part
 
 
 def _scores(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+from prunebench import threads
 from prunebench.coordinators.recovered import begin
 from prunebench.core.arrays import RealArray
 from prunebench.core.coordinator import Setting
@@ -54,13 +55,27 @@ def loss_words(result: Mapping[str, Any], resume: str) -> str:
 
 def _on_network(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
     clock = perf_counter()
-    setting, dense = _loaded(prepared.setting)
+    setting = _loaded(prepared.setting)
     problem = setting.problem
     assert isinstance(problem, NetworkProblem)
-    timings = {"load": perf_counter() - clock}
+    with threads.for_network(threads.few(setting.network.model, problem.validation())):
+        dense = _judged_dense(setting, problem)
+        return _pruned(replace(prepared, setting=setting), problem, run, dense, {"load": perf_counter() - clock})
 
+
+def _pruned(
+    prepared: Prepared,
+    problem: NetworkProblem,
+    run: RunDirectory,
+    dense: Mapping[str, float],
+    timings: dict[str, float],
+) -> dict[str, Any]:
+    """Prune the network that the setting has, write mask and weights, and judge it.
+
+    dense : what the dense network is judged;  timings : seconds by part, to which others are added
+    """
     clock = perf_counter()
-    setting = prepared.kind.narrowed(setting)
+    setting = prepared.kind.narrowed(prepared.setting)
     network = setting.network
     coordinator = begin(prepared.kind, setting)
     if not run.describes_network():
@@ -95,14 +110,13 @@ def _on_network(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
     }
 
 
-def _loaded(setting: Setting) -> tuple[Setting, dict[str, float]]:
-    """The setting with its network, and what the dense network is judged.
+def _loaded(setting: Setting) -> Setting:
+    """The setting with its network.
 
     Raises
     ------
-    InvalidInput   weights or losses that are NaN or infinite
+    InvalidInput   weights that are NaN or infinite
     """
-    from prunebench.curvature.finite import require_finite_losses
     from prunebench.networks.chosen import prunable_network
 
     problem = setting.problem
@@ -111,13 +125,26 @@ def _loaded(setting: Setting) -> tuple[Setting, dict[str, float]]:
         setting.say(line)
     network = prunable_network(problem) if setting.network is None else setting.network
     network.require_finite()
+    return replace(setting, network=network)
+
+
+def _judged_dense(setting: Setting, problem: NetworkProblem) -> dict[str, float]:
+    """What the dense network is judged, which is told.
+
+    Raises
+    ------
+    InvalidInput   losses that are NaN or infinite
+    """
+    from prunebench.curvature.finite import require_finite_losses
+
+    network = setting.network
     dense = _dense_measures(problem, network.model)
     if not all(math.isfinite(value) for value in dense.values()):
         require_finite_losses(network, problem.loss, problem.validation())
         raise InvalidInput(f"the dense network is judged {dense} on its validation samples; look for a broken one")
     measures = ", ".join(f"{name} {value:.4f}" for name, value in dense.items())
     setting.say(f"{setting.name}: {network.total} prunable weights, dense {measures}")
-    return replace(setting, network=network), dense
+    return dense
 
 
 def _dense_measures(problem: NetworkProblem, model: Any) -> dict[str, float]:

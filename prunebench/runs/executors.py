@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import cache
 from multiprocessing import current_process, get_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from prunebench import threads
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput, PrunebenchError, WorkersGone
 from prunebench.core.registry import require_packages
@@ -62,12 +62,12 @@ class Job:
     budget: Budget
     seed: int
     blas_threads: int | None = 1
-    """Threads for BLAS; one by default, so that sums are rounded alike wherever the job runs; None: as they are."""
+    """Threads for BLAS; one by default, so that sums are rounded alike wherever the job runs; None: by its size."""
 
 
 def run_job(job: Job, progress: Progress | None = None) -> Solution:
     """Solve one job: what is sent to workers."""
-    with _blas_threads().limit(limits=job.blas_threads):
+    with threads.for_block(job.block, job.blas_threads):
         return solve(job.block, job.solver, budget=job.budget, seed=job.seed, progress=progress)
 
 
@@ -359,10 +359,3 @@ def _dask(address: str, text: str) -> Pooled:
         return ""
 
     return Pooled(lambda: client.get_executor(retries=MOST_DEATHS), width, gone=gone)
-
-
-@cache
-def _blas_threads() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()

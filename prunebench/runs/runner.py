@@ -61,8 +61,8 @@ class Drive:
     seed : of the solvers;  seconds : for the whole run;  block_budget : for each block;
     workers : where blocks are solved;  validate : measures of weights, for the log only, every
     `validate_every` steps (its time is not counted);  finish_step : whether Ctrl-C lets the step under
-    way end;  blas_threads : for each block's solver, None for all;  trust : whether a checkpoint without a
-    seal is taken;  progress : takes every step as a value, in place of a line that is said
+    way end;  blas_threads : for each block's solver, None for what its size pays for;  trust : whether a checkpoint
+    without a seal is taken;  progress : takes every step as a value, in place of a line that is said
     """
 
     seed: int
