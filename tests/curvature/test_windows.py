@@ -7,7 +7,7 @@ import torch
 from prunebench.core.errors import InvalidInput
 from prunebench.curvature.windows import Windows
 from prunebench.data.language_samples import IGNORED, TokenSamples
-from prunebench.networks.samples import TensorSamples
+from prunebench.networks.samples import Parts, TensorSamples
 
 
 def test_a_window_is_a_stretch_of_its_sample_however_samples_are_batched():
@@ -34,3 +34,29 @@ def test_windows_of_what_is_no_row_of_tokens_are_refused():
     windows = Windows(TensorSamples(torch.zeros(4, 9), torch.zeros(4)), 3, np.random.default_rng(0))
     with pytest.raises(InvalidInput, match="rows of tokens"):
         windows.batch(np.arange(2))
+
+
+class Padded:
+    """Tokens with a mask of attention beside them, padded to the left."""
+
+    def __len__(self):
+        return 2
+
+    def batch(self, positions):
+        ids = torch.tensor([[0, 0, 5, 6, 7, 8], [11, 12, 13, 14, 15, 16]])[torch.from_numpy(positions)]
+        inputs = Parts.of(({"input_ids": ids, "attention_mask": (ids > 0).long(), "use_cache": False},))
+        return inputs, Parts.of({"labels": ids.where(ids > 0, torch.tensor(IGNORED)), "counted": ids > 0})
+
+    @staticmethod
+    def counted(targets):
+        return targets.value["counted"]
+
+
+def test_windows_of_several_tensors_cut_all_of_them_within_what_is_no_padding():
+    inputs, targets = Windows(Padded(), 3, np.random.default_rng(0)).batch(np.arange(2))
+    held = inputs.value[0]
+    assert held["use_cache"] is False
+    assert torch.equal(held["input_ids"], targets.value["labels"])
+    assert torch.equal(held["input_ids"] - held["input_ids"][:, :1], torch.arange(3).expand(2, 3))
+    assert bool(held["attention_mask"].all())
+    assert bool(targets.value["counted"].all())
