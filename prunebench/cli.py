@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from prunebench import __version__
 from prunebench.core.errors import InvalidInput, PrunebenchError, unknown_name
 from prunebench.core.problem import DATA_VARIABLE
+from prunebench.quiet import quiet
 from prunebench.signals import terminable
 
 COMMANDS = {
@@ -98,7 +99,8 @@ def _run(given: list[str]) -> int:
     parsed = parser.parse_args(rest)
     if parsed.data:
         os.environ[DATA_VARIABLE] = parsed.data
-    result = command.run(parsed)
+    with quiet():
+        result = command.run(parsed)
     if parsed.json:
         for record in result if isinstance(result, list) else [result]:
             print(json.dumps(_jsonable(record), allow_nan=False))

@@ -1,7 +1,7 @@
 """One call that prunes a network: a torch model of the user's with its data, or a problem by name."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from prunebench.core.solution_file import plain
 from prunebench.log.run_directory import RunDirectory, require_free, resume_line
 from prunebench.progress import shown
 from prunebench.pruned import Pruned, from_run
+from prunebench.quiet import quiet
 from prunebench.recipes import AUTO, NORMAL, choose, loaded, resolved
 from prunebench.runs import prune as runs
 from prunebench.runs.preparation import prepare
@@ -105,12 +106,14 @@ def prune(
     _require_names(asked)
     folder = _folder(out, resume)
     _require_density(density, keep, quota)
-    with shown(progress) as (say, step):
+    with quiet(), shown(progress) as (say, step):
         problem, asked["problem_options"] = _problem(model, own, device, seed, options)
         network = loaded(problem) if isinstance(problem, NetworkProblem) else None
         amount = _density(_total(problem, network), density, keep, quota)
         given = {name: value for name, value in asked.items() if value is not None}
-        request = _request((problem, network), amount, (recipe, effort), given, quota, options, say)
+        # A problem that is there already has its options: only one that was made by its name takes them here.
+        taken = set(asked["problem_options"]) if isinstance(model, str) else set()
+        request = _request((problem, network), amount, (recipe, effort), given, quota, options, taken, say)
         return _run(request, (problem, network), folder, resume, say, step)
 
 
@@ -270,12 +273,13 @@ def _request(
     given: dict[str, Any],
     quota: str | None,
     options: Mapping[str, Any],
+    taken: Collection[str],
     say: Say,
 ) -> PruneRequest:
     """What is asked for: the recipe, and over it what is given.
 
     what : the problem, and its network, or None where it has none
-    way : recipe and effort;  options : by name, of whoever has them
+    way : recipe and effort;  options : by name, of whoever has them;  taken : those that the problem has taken
 
     Raises
     ------
@@ -295,13 +299,13 @@ def _request(
     base = {} if choice.recipe is None else choice.recipe.request_fields
     kind = COORDINATORS.get(given.get("coordinator", base.get("coordinator", PruneRequest.coordinator)))
     solver = SOLVERS.get(given.get("solver", base.get("solver", PruneRequest.solver)))
-    tables = _tables(kind, solver, problem, options)
+    tables = _tables(kind, solver, taken, options)
     tables["coordinator_options"] |= grouped
     return resolved(choice, problem, density, given | tables, say)
 
 
 def _tables(
-    kind: type[Coordinator], solver: type[Any], problem: ProblemLike, options: Mapping[str, Any]
+    kind: type[Coordinator], solver: type[Any], taken: Collection[str], options: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Options by the field of a request that holds them, each with who has an option of that name.
 
@@ -319,17 +323,16 @@ def _tables(
     known = {owner: {option.name for option in held} for owner, held in owners.items()}
     tables = {owner: dict(options.get(owner, {})) for owner in owners}
     require_current(kind, options)
-    of_problem = {option.name for option in problem_options(type(problem))}
     for name, value in options.items():
         if name in (*tables, "problem_options", *_FIELDS):
             continue
         having = [owner for owner, names in known.items() if name in names]
-        if len(having) + (name in of_problem) > 1:
-            words = " or ".join([*having, *(["problem_options"] if name in of_problem else [])])
+        if len(having) + (name in taken) > 1:
+            words = " or ".join([*having, *(["problem_options"] if name in taken else [])])
             raise InvalidInput(f"option {name} may be meant by {words}; say {having[0]}={{{name!r}: {value!r}}}")
         if having:
             tables[having[0]][name] = value
-        elif name not in of_problem:
+        elif name not in taken:
             raise unknown_name(
                 f"option (of solver {solver.name} and coordinator {kind.name})", name, set().union(*known.values())
             )

@@ -19,6 +19,9 @@ from prunebench.core.errors import InvalidInput, unknown_name
 MOST = 2**63
 """Whole numbers must be smaller: compiled loops use 64-bit integers."""
 
+NOTED = "noted"
+"""In a field's metadata: a run directory notes its value to compare it later. It is no option that users give."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -31,13 +34,13 @@ class Option:
 
 
 def options_of(cls: type) -> list[Option]:
-    """The options of a dataclass, documented by the string under each field."""
+    """The options of a dataclass that users give, documented by the string under each field."""
     docs = _field_docs(cls)
     hints = typing.get_type_hints(cls)
     return [
         Option(option_name(item), _type_text(hints[item.name]), repr(_default(item)), docs.get(item.name, ""))
         for item in dataclasses.fields(cls)
-        if item.init
+        if item.init and NOTED not in item.metadata
     ]
 
 
@@ -55,7 +58,7 @@ def build(cls: type, options: Mapping[str, Any]) -> Any:
     values = {}
     for name, value in options.items():
         if name not in known:
-            raise unknown_name(f"option of {owner}", name, known)
+            raise unknown_name(f"option of {owner}", name, [option.name for option in options_of(cls)])
         field = known[name]
         values[field] = parse(f"{owner}: option {name}", value, hints[field]) if isinstance(value, str) else value
         _require_kind(owner, name, values[field], hints[field])

@@ -78,9 +78,12 @@ def hardest(network: PrunableNetwork, loss: Loss, samples: Samples, positions: I
     """
     count = min(CANDIDATES, max(CHECKED, at_once(samples, CANDIDATES)), positions.size)
     tried = positions[np.linspace(0, positions.size - 1, count).astype(np.int64)]
-    inputs, targets = fetched(samples, tried, next(network.model.parameters()).device)
+    device, parts = next(network.model.parameters()).device, []
     with evaluation_mode(network.model), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        losses = one_a_sample(loss(network.model(inputs), targets), len(inputs))
+        for part in tried[:, None] if at_once(samples, count) == 1 else [tried]:
+            inputs, targets = fetched(samples, part, device)
+            parts.append(one_a_sample(loss(network.model(inputs), targets), len(inputs)))
+    losses = torch.cat(parts)
     # NaN counts as the largest: the sample is then refused by name.
     order = torch.argsort(losses.detach().float().nan_to_num(nan=torch.inf).cpu(), descending=True, stable=True)
     return np.sort(tried[order[:CHECKED].numpy()])

@@ -18,6 +18,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature import linear_gradients
 from prunebench.curvature.gradient_check import (
+    CHECKED,
     Checked,
     difference,
     hardest,
@@ -28,7 +29,7 @@ from prunebench.curvature.gradient_check import (
 from prunebench.curvature.gradient_work import GradientWork, Loss, Parameters
 from prunebench.curvature.linear_passes import unsuited
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
-from prunebench.networks.samples import fetched, tensors_in
+from prunebench.networks.samples import at_once, fetched, tensors_in
 
 OUTER, PASSES, VECTORISED, ONE_BY_ONE = "outer products", "layer passes", "vectorised", "one by one"
 """The ways by name, as run.json and messages give them."""
@@ -142,11 +143,13 @@ def _rows(way: str, work: GradientWork, positions: IndexArray) -> list[Parameter
 
 def _suggested(network: PrunableNetwork, samples: Samples, device: torch.device) -> Iterator[str]:
     """The ways that the network's structure allows, fastest first."""
-    if linear_gradients.applies(network):
-        yield OUTER
-    elif _by_passes(network, samples, device):
-        yield PASSES
-    yield VECTORISED
+    if not getattr(samples, "alone", False):
+        if linear_gradients.applies(network):
+            yield OUTER
+        # A network that takes samples one at a time shows their layers' inputs apart from each other.
+        elif at_once(samples, CHECKED) > 1 and _by_passes(network, samples, device):
+            yield PASSES
+        yield VECTORISED
     yield ONE_BY_ONE
 
 

@@ -6,7 +6,7 @@ import torch
 from prunebench.core.problem import Samples
 from prunebench.curvature.module_use import tensors
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
-from prunebench.networks.samples import fetched
+from prunebench.networks.samples import at_once, fetched
 
 LOOKED_AT = 4
 """Samples that are sent through twice: dropout shows in one."""
@@ -22,7 +22,8 @@ def difference_when_repeated(network: PrunableNetwork, samples: Samples) -> floa
     In evaluation mode, so what differs is random by function: dropout without `training=self.training`, noise.
     """
     model = network.model
-    inputs, _ = fetched(samples, np.arange(min(LOOKED_AT, len(samples))), next(model.parameters()).device)
+    count = min(LOOKED_AT, at_once(samples, LOOKED_AT), len(samples))
+    inputs, _ = fetched(samples, np.arange(count), next(model.parameters()).device)
     with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         first, second = tensors(model(inputs)), tensors(model(inputs))
     worst = 0.0

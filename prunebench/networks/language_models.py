@@ -15,6 +15,7 @@ from prunebench.core.registry import require_packages
 from prunebench.devices import torch_device
 from prunebench.networks.chosen import folded, kinds_of
 from prunebench.networks.hub import cached, fetched, named
+from prunebench.networks.language import logits_of, replaced, same_before
 from prunebench.networks.torchvision_build import make_importable
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -25,6 +26,9 @@ NOT_MATRICES = ("A_log",)
 """Parameters with as many axes that multiply nothing: logarithms of decay rates, in state-space layers (Zamba)."""
 ALL_LAYERS = "all"
 """The value of the option layers that leaves no decoder layer out."""
+
+SEEN_TOKENS = 8
+"""Tokens of the text by which a model shows whether it is causal."""
 
 
 def load_model(model: str, dtype: str, device: str) -> torch.nn.Module:
@@ -39,7 +43,8 @@ def load_model(model: str, dtype: str, device: str) -> torch.nn.Module:
     Raises
     ------
     MissingData      the model is neither a folder nor to be had from the hub
-    InvalidInput     it is no causal language model, its weights are quantised, or there is no such device
+    InvalidInput     it is no causal language model or sees the tokens that follow, its weights are quantised, or there
+                     is no such device
     MissingPackage   transformers cannot be loaded
     """
     if device != "auto":
@@ -64,8 +69,23 @@ def load_model(model: str, dtype: str, device: str) -> torch.nn.Module:
     )
     _require_whole(model, told)
     made.config.use_cache = False
-    loaded: torch.nn.Module = made if device == "auto" else made.to(device)
-    return loaded.eval()
+    loaded: torch.nn.Module = (made if device == "auto" else made.to(device)).eval()
+    _require_causal(model, loaded)
+    return loaded
+
+
+def _require_causal(model: str, made: torch.nn.Module) -> None:
+    """Refuse a model whose prediction of a token sees the token: it is asked for two texts that differ in the last."""
+    device = next(made.parameters()).device
+    ids = torch.ones((1, SEEN_TOKENS), dtype=torch.int64, device=device)
+    last = torch.tensor([SEEN_TOKENS - 1], device=device)
+    with torch.no_grad(), _quiet():
+        first, second = (logits_of(made(tokens)) for tokens in (ids, replaced(ids, last)))
+    if not same_before(first, second, SEEN_TOKENS - 1):
+        raise InvalidInput(
+            f"model {model!r} ({type(made).__name__}) sees the tokens that follow, so it has no perplexity and is no "
+            "causal language model; prune it with its own loss: prunebench.prune(model, data), or FILE.py:FUNCTION"
+        )
 
 
 def load_config(model: str) -> Any:

@@ -9,17 +9,19 @@ import numpy as np
 import torch
 
 from prunebench.core.errors import InvalidInput
+from prunebench.core.options import NOTED
 from prunebench.core.problem import OWN, Selection, options_as_json
 from prunebench.devices import torch_device
 from prunebench.networks import own_data
 from prunebench.networks.chosen import selected
 from prunebench.networks.network import evaluation_mode
-from prunebench.networks.own_checks import looked_at, require_labels, require_runs
+from prunebench.networks.own_checks import looked_at, require_labels, require_runs, sees_later_tokens
 from prunebench.networks.own_copy import Call, as_given, fingerprint, first_line, plain_copy, taking_parts, uncompiled
 from prunebench.networks.own_data import OwnSamples, Say
 from prunebench.networks.own_losses import CLASSES, IGNORED, NEXT_TOKEN, Losses, plain_targets
 from prunebench.networks.own_matrices import multiplying
 from prunebench.networks.samples import Batch, at_once, fetched
+from prunebench.quiet import quiet
 
 EVALUATION_BATCH = 256
 """Samples that go through the network at a time while it is judged, where they do not say."""
@@ -33,7 +35,11 @@ Patterns = str | Sequence[str]
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """What a network is made of here. judge : the user's own measures, None if there are none."""
+    """What a network is made of here.
+
+    judge : the user's own measures, None if there are none
+    ahead : whether a model of next tokens sees them before it predicts them, so that it has no perplexity
+    """
 
     model: torch.nn.Module
     device: torch.device | None
@@ -44,6 +50,7 @@ class Made:
     validation: OwnSamples
     judge: Callable[[torch.nn.Module], Mapping[str, float]] | None
     told: tuple[str, ...]
+    ahead: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +65,13 @@ class OwnNetwork:
     summary: ClassVar[str] = "a network of your own"
     requires: ClassVar[tuple[str, ...]] = ("torch",)
 
-    loss_name: str = field(metadata={"option": "loss"})
+    loss_name: str = field(metadata={"option": "loss", NOTED: True})
     """The loss, as reports call it."""
 
-    fingerprint: str
+    fingerprint: str = field(metadata={NOTED: True})
     """Of the model's tensors."""
 
-    data: str
+    data: str = field(metadata={NOTED: True})
     """A fingerprint of the data."""
 
     made: Made = field(init=False, repr=False, compare=False)
@@ -102,7 +109,8 @@ class OwnNetwork:
     def evaluate(self, model: torch.nn.Module) -> dict[str, float]:
         """The mean loss on the validation samples, what follows from it, and the user's own measures.
 
-        Accuracy where targets are classes, perplexity where the loss is that of next tokens.
+        Accuracy where targets are classes, perplexity where the loss is that of next tokens and
+        the model does not see them before it predicts them.
 
         Raises
         ------
@@ -111,6 +119,7 @@ class OwnNetwork:
         return _mean_loss(self, model) | _own_measures(self.made.judge, model)
 
 
+@quiet()
 def own_network(
     model: torch.nn.Module,
     data: Any,
@@ -163,6 +172,9 @@ def own_network(
     source = own_data.source_of(data, reading, seed, lines.append)
     looked = looked_at(copied, source, loss, forward, loss_is_mean=loss_is_mean)
     lines += looked.told
+    ahead = sees_later_tokens(copied, looked, source)
+    if ahead:
+        lines.append("the model sees the tokens that follow the one it predicts: its loss gives no perplexity")
     require_labels(copied, looked, source)
     if validation is None:
         source, judging = own_data.parted(source, seed)
@@ -187,6 +199,7 @@ def own_network(
         validation=looked.samples(judging),
         judge=evaluate,
         told=tuple(lines),
+        ahead=ahead,
     )
     object.__setattr__(problem, "name", name or f"{OWN}{type(uncompiled(model)).__name__}")
     object.__setattr__(problem, "made", made)
@@ -262,7 +275,7 @@ def _mean_loss(problem: OwnNetwork, model: torch.nn.Module) -> dict[str, float]:
                 right += int((outputs.argmax(dim=1) == targets).sum())
             else:
                 classes = False
-            if problem.loss_name == NEXT_TOKEN:
+            if problem.loss_name == NEXT_TOKEN and not problem.made.ahead:
                 tokens = (targets[:, 1:] != IGNORED).sum(dim=1)
                 weighed, counts = weighed + float((losses * tokens).sum()), counts + int(tokens.sum())
     out = {"loss": total / len(samples)}

@@ -11,6 +11,7 @@ from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.networks import own_model_loss
 from prunebench.networks.chosen import require_running_statistics
+from prunebench.networks.language import replaced, same_before
 from prunebench.networks.own_copy import Call, first_line
 from prunebench.networks.own_data import Held, OwnSamples, Source
 from prunebench.networks.own_losses import (
@@ -31,6 +32,12 @@ LOOKED_AT = 8
 COUNTED_SAMPLES = 64
 """Samples whose tokens are counted to know how many a sample has."""
 
+TOKENS = "input_ids"
+"""The argument by which models of transformers take tokens."""
+
+ROW_AXES = 2
+"""Axes of tokens: samples, positions."""
+
 Forward = Callable[[torch.nn.Module, Any], Any]
 """Calls a model with the inputs of a batch, as the user's data give them."""
 
@@ -41,7 +48,7 @@ class Looked:
 
     losses : the loss of every sample
     call : how the model is called with a batch; None where it simply takes one tensor and gives one
-    at_once : samples that go through together, 0 for as many as is usual
+    at_once : samples that go through together, 0 for as many as is usual;  alone : whether they make no batch
     labelled : whether targets are the labels among the inputs
     told : what the user should know;  run : sends a batch through the model that was looked at
     """
@@ -52,12 +59,13 @@ class Looked:
     labelled: bool
     told: tuple[str, ...]
     run: Callable[[], Any]
+    alone: bool = False
 
     def samples(self, source: Source) -> OwnSamples:
         """The samples of a source, as this network takes them."""
         held = Labelled(source) if self.labelled else source
         rows = predicted(held) if self.losses.name == NEXT_TOKEN else 1.0
-        return OwnSamples(held, called=self.call is not None, at_once=self.at_once, rows=rows)
+        return OwnSamples(held, called=self.call is not None, at_once=self.at_once, rows=rows, alone=self.alone)
 
 
 class Labelled:
@@ -118,7 +126,7 @@ def looked_at(
         with torch.no_grad():
             _require_sound(own.losses, own.outputs(model, inputs), targets if labels is None else labels)
         step = 0 if own.standing_in and together else 1
-        return Looked(own.losses, own.outputs, step, labels is not None, (*told, own.losses.told), run)
+        return Looked(own.losses, own.outputs, step, labels is not None, (*told, own.losses.told), run, not together)
     simple = forward is None and isinstance(inputs.value[0], torch.Tensor) and isinstance(outputs, torch.Tensor)
     call = None if simple else _calling(go, by_name=isinstance(loss, str))
     with torch.no_grad():
@@ -127,7 +135,48 @@ def looked_at(
         _require_sound(losses, outputs, targets)
     if losses.told:
         told.append(losses.told)
-    return Looked(losses, call, 0 if together else 1, False, tuple(told), run)
+    return Looked(losses, call, 0 if together else 1, False, tuple(told), run, not together)
+
+
+def sees_later_tokens(model: torch.nn.Module, looked: Looked, source: Source) -> bool:
+    """Whether a model of next tokens predicts a token from what follows: another last token changes what is before.
+
+    It is then no causal model, and its loss of next tokens makes no perplexity.
+    """
+    if looked.losses.name != NEXT_TOKEN:
+        return False
+    place = next(model.parameters()).device
+    inputs, targets = looked.samples(source).batch(np.zeros(1, dtype=np.int64))
+    inputs = inputs.to(place)
+    ids = _token_ids(inputs)
+    if ids is None:
+        return False
+    counted = OwnSamples.counted(targets)
+    last = ids.shape[1] - 1 if counted is None else int(counted[0].nonzero().max())
+    changed = replaced(ids, torch.tensor([last], device=place))
+    other = (
+        Parts([changed if item is ids else item for item in inputs.tensors], inputs.layout)
+        if isinstance(inputs, Parts)
+        else changed
+    )
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        first, second = (
+            main_output(looked.call(model, held) if looked.call and isinstance(held, Parts) else model(held))
+            for held in (inputs, other)
+        )
+    return not same_before(first, second, last)
+
+
+def _token_ids(inputs: Batch) -> torch.Tensor | None:
+    """The tokens (s, t) among the inputs: those of that name, or the first whole numbers; None where there are none."""
+    if not isinstance(inputs, Parts):
+        return inputs if inputs.ndim == ROW_AXES and not inputs.is_floating_point() else None
+    given = inputs.value[0]
+    if isinstance(given, dict) and isinstance(given.get(TOKENS), torch.Tensor):
+        named: torch.Tensor = given[TOKENS]
+        return named
+    rows = (item for item in inputs.tensors if item.ndim == ROW_AXES and not item.is_floating_point())
+    return next(rows, None)
 
 
 def require_runs(model: torch.nn.Module, looked: Looked, source: Source, what: str) -> None:

@@ -192,10 +192,14 @@ class OwnSamples:
     called : whether inputs go as `Parts` of a tuple with them, because the model is called otherwise than with a tensor
     at_once : how many should go through the network at a time; 0: as many as is usual
     rows : how many observations a sample's loss is the mean of (`prunebench.networks.samples.row_weight`)
+    alone : whether samples make no batch, because they have different shapes
     """
 
-    def __init__(self, source: Source, *, called: bool, at_once: int = 0, rows: float = 1.0) -> None:
+    def __init__(
+        self, source: Source, *, called: bool, at_once: int = 0, rows: float = 1.0, alone: bool = False
+    ) -> None:
         self.source, self._called = source, called
+        self.alone = alone
         self.row_weight = rows
         if at_once:
             self.batch_size = at_once

@@ -3,12 +3,13 @@
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
 from prunebench.core.errors import InvalidInput, MissingData, PrunebenchError, unknown_name
+from prunebench.core.options import NOTED
 from prunebench.core.problem import ProblemLike, Selection
 from prunebench.networks.own import OwnNetwork, own_network, require_same
 from prunebench.networks.own_copy import first_line
@@ -29,13 +30,13 @@ class Program:
     exclude: str = ""
     """Leave out the matrices whose names match one of these patterns (comma-separated), such as *.0.*,*head*."""
 
-    fingerprint: str = ""
+    fingerprint: str = field(default="", metadata={NOTED: True})
     """Refuse the network unless its tensors are those that this digest is of; a run directory holds it."""
 
-    data: str = ""
+    data: str = field(default="", metadata={NOTED: True})
     """Refuse the data unless they are those that this digest is of; a run directory holds it."""
 
-    loss: str = ""
+    loss: str = field(default="", metadata={NOTED: True})
     """Refuse the network unless its loss has this name; a run directory holds it."""
 
     def problem(self, program: str) -> ProblemLike:

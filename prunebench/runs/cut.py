@@ -16,12 +16,14 @@ from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.masks import top_mask
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, ProblemLike, make_problem, require_data, spread
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.quiet import quiet
 from prunebench.scores import SCORES, score
 
 SLICE_BYTES = 256 * 2**20
 """Gradients of the whole network that are held at a time while a block's columns are gathered."""
 
 
+@quiet()
 def cut_block(
     problem: "str | ProblemLike",
     *,

@@ -8,6 +8,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import ProblemLike, options_as_json
 from prunebench.core.trust import require_trust
 from prunebench.log.run_directory import RunDirectory, file_name, next_free, resume_line
+from prunebench.quiet import quiet
 from prunebench.runs.execution import execute
 from prunebench.runs.executors import leave_import_by_worker
 from prunebench.runs.preparation import Prepared, prepare
@@ -18,6 +19,7 @@ from prunebench.signals import terminable
 __all__ = ["PruneRequest", "prune", "resume"]
 
 
+@quiet()
 def prune(
     request: PruneRequest,
     *,
@@ -74,6 +76,7 @@ def identified(prepared: Prepared) -> PruneRequest:
     return dataclasses.replace(prepared.request, problem_options=options_as_json(problem))
 
 
+@quiet()
 def resume(
     path: Path,
     *,

@@ -372,3 +372,24 @@ def test_a_network_of_ones_own_does_what_is_asked_of_a_problem(kind, check):
     else:
         problem = own_network(mlp(), samples(), loss="cross_entropy")
     run_problem_check(check, problem)
+
+
+class TokensAhead(torch.nn.Module):
+    """Predicts tokens from their own embeddings and, if it looks ahead, the mean of all of them."""
+
+    def __init__(self, ahead):
+        super().__init__()
+        self.ahead = ahead
+        self.embedding, self.layer, self.head = nn.Embedding(9, 4), nn.Linear(4, 4), nn.Linear(4, 9)
+
+    def forward(self, ids):
+        held = self.embedding(ids)
+        return self.head(torch.relu(self.layer(held + held.mean(1, keepdim=True) if self.ahead else held)))
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_model_that_sees_the_tokens_it_predicts_has_no_perplexity_and_is_told(ahead):
+    ids = torch.arange(40).reshape(8, 5) % 9
+    problem = own_network(TokensAhead(ahead), (ids, ids), loss="next_token")
+    assert ("perplexity" in problem.evaluate(problem.model())) is not ahead
+    assert any("gives no perplexity" in line for line in problem.told) is ahead

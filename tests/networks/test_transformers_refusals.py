@@ -295,3 +295,14 @@ def test_weights_in_the_file_are_those_of_the_model(copy):
     model = make_problem("causal-lm", {"model": str(copy)}).model()
     held = read_state(copy / "model.safetensors")
     assert all(torch.equal(dict(model.named_parameters())[name], tensor) for name, tensor in held.items())
+
+
+def test_a_model_that_sees_the_tokens_that_follow(capsys, tmp_path, copy):
+    from transformers import BertConfig, BertLMHeadModel
+
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=48, max_position_embeddings=64, **sizes)
+    BertLMHeadModel(config).save_pretrained(copy)
+    capsys.readouterr()
+    text = refused(capsys, tmp_path, *options(copy))
+    assert "sees the tokens that follow, so it has no perplexity" in text
