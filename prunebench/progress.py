@@ -1,4 +1,4 @@
-"""How far a run is, as a bar: in a terminal, in a pipe, and in a notebook.
+"""How far a run is: as a bar in a terminal, in a notebook and in a pipe, or for commands in a pipe as plain lines.
 
 Compilation is named while it lasts and left out of the bar's estimate, for it happens once.
 """
@@ -22,6 +22,55 @@ COMPILE_EVENT = "numba:compile"
 
 SHOWN_SECONDS = 0.5
 """Compilation that takes less is not worth a word."""
+
+
+COMPILING = "compiling, once"
+"""What is shown while numba compiles; the next run finds it done."""
+
+
+class Lines:
+    """Shows every step of a run as a line on standard error, with the seconds that the others will take."""
+
+    def __init__(self) -> None:
+        self._compiled = 0.0
+        self._first: Step | None = None
+        self._since = 0.0
+
+    def say(self, line: str) -> None:
+        """A line."""
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+    def step(self, step: Step) -> None:
+        """The run is at this step."""
+        left = self.estimate(step)
+        if self._first is None:
+            # Loading and building are over: from here on steps are what takes time.
+            self._first, self._since = step, perf_counter() - self._compiled
+        self.say(step.line + ("" if left is None else f"  {left:.0f} s to go"))
+
+    def estimate(self, step: Step) -> float | None:
+        """Seconds to the last step at the pace of those since the first, compilation left out; None where open."""
+        if self._first is None or step.total is None or step.done >= step.total:
+            return None
+        spent = perf_counter() - self._compiled - self._since
+        return spent / (step.done - self._first.done) * (step.total - step.done)
+
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Around a compilation: named the first time, its time taken out of the estimate."""
+        if not self._compiled:
+            self.say(COMPILING)
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self._compiled += perf_counter() - started
+
+    def close(self) -> None:
+        """The run is over."""
+        if self._compiled > SHOWN_SECONDS:
+            self.say(_compilation(self._compiled))
 
 
 class Bar:
@@ -50,7 +99,7 @@ class Bar:
     def compiling(self) -> Iterator[None]:
         """Around a compilation: named in the bar, its time taken out of the estimate."""
         bar = self._shown(0)
-        bar.set_description_str("compiling")
+        bar.set_description_str(COMPILING)
         started = perf_counter()
         try:
             yield
@@ -70,36 +119,48 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
         if self._compiled > SHOWN_SECONDS:
-            self.say(f"compilation took {self._compiled:.1f} s, once for this kind of block and machine")
+            self.say(_compilation(self._compiled))
 
     def _shown(self, done: int) -> Any:
         """The bar; made when there is something to show, since a run that is refused needs none."""
         if self._bar is None:
             from tqdm.auto import tqdm
 
-            often = TERMINAL_SECONDS if sys.stderr.isatty() or "ipykernel" in sys.modules else PIPE_SECONDS
+            often = TERMINAL_SECONDS if _is_watched() else PIPE_SECONDS
             # Without smoothing the estimate is that of all steps, from which compilation can be taken out.
             self._bar = tqdm(desc="pruning", unit=" steps", initial=done, smoothing=0.0, mininterval=often)
         return self._bar
 
 
 @contextmanager
-def shown(wanted: bool) -> Iterator[tuple[Callable[[str], None], Callable[[Step], None]]]:
-    """What takes a run's lines and steps: a bar, or what drops them all."""
+def shown(wanted: bool, *, lines: bool = False) -> Iterator[tuple[Callable[[str], None], Callable[[Step], None]]]:
+    """What takes a run's lines and steps: a bar, or what drops them all.
+
+    lines : where nobody watches, in a pipe, lines in place of the bar
+    """
     if not wanted:
         yield lambda _line: None, lambda _step: None
         return
-    bar = Bar()
-    with _watched(bar):
+    display = Lines() if lines and not _is_watched() else Bar()
+    with _watched(display):
         try:
-            yield bar.say, bar.step
+            yield display.say, display.step
         finally:
-            bar.close()
+            display.close()
+
+
+def _is_watched() -> bool:
+    """Whether standard error is a terminal or a notebook, where a bar moves."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _compilation(seconds: float) -> str:
+    return f"compilation took {seconds:.1f} s, once for this kind of block and machine"
 
 
 @contextmanager
-def _watched(bar: Bar) -> Iterator[None]:
-    """Inside, the bar is told of compilations in this process."""
+def _watched(display: Bar | Lines) -> Iterator[None]:
+    """Inside, the display is told of compilations in this process."""
     from numba.core import event
 
     class Outermost(event.Listener):
@@ -112,7 +173,7 @@ def _watched(bar: Bar) -> Iterator[None]:
         def on_start(self, event: Any) -> None:
             self.depth += 1
             if self.depth == 1:
-                self.at = bar.compiling()
+                self.at = display.compiling()
                 self.at.__enter__()
 
         def on_end(self, event: Any) -> None:

@@ -14,6 +14,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import class_of, make_problem, problem_options
 from prunebench.core.registry import COORDINATORS, SOLVERS
 from prunebench.log.run_directory import require_free, resume_line
+from prunebench.progress import shown
 from prunebench.recipes import AUTO, EFFORTS, NORMAL, choose, resolved
 from prunebench.runs.execution import loss_words
 from prunebench.runs.prune import prune
@@ -92,12 +93,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Prune and return the result."""
-    say = shared.teller(arguments)
     if arguments.out is not None:
         # before a network is loaded to choose a recipe
         require_free(arguments.out)
-    request, network = _request(arguments, say)
-    return shared.with_losses(lambda: prune(request, out=arguments.out, say=say, network=network))
+    with shown(not arguments.quiet, lines=True) as (say, step):
+        request, network = _request(arguments, say)
+        return shared.with_losses(lambda: prune(request, out=arguments.out, say=say, network=network, progress=step))
 
 
 def _request(arguments: argparse.Namespace, say: shared.Say) -> tuple[PruneRequest, Any]:

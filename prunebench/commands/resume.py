@@ -9,6 +9,7 @@ from prunebench.commands import compare, prune
 from prunebench.comparison.run import resume as resume_comparison
 from prunebench.core.errors import InvalidInput
 from prunebench.log.run_directory import RunDirectory
+from prunebench.progress import shown
 from prunebench.runs.prune import resume as resume_pruning
 
 
@@ -30,14 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Continue and return the result."""
-    say = shared.teller(arguments)
     if RunDirectory.open(arguments.directory).request.get("kind") == "compare":
         if arguments.executor is not None:
             raise InvalidInput(f"{arguments.directory} is a comparison; leave --executor out")
-        return compare.finished(resume_comparison(arguments.directory, say=say, trust=arguments.trust))
-    return shared.with_losses(
-        lambda: resume_pruning(arguments.directory, say=say, trust=arguments.trust, executor=arguments.executor)
-    )
+        return compare.finished(
+            resume_comparison(arguments.directory, say=shared.teller(arguments), trust=arguments.trust)
+        )
+    how = {"trust": arguments.trust, "executor": arguments.executor}
+    with shown(not arguments.quiet, lines=True) as (say, step):
+        return shared.with_losses(lambda: resume_pruning(arguments.directory, say=say, progress=step, **how))
 
 
 def failure(result: dict[str, Any]) -> str:

@@ -34,6 +34,9 @@ KNOWN: Mapping[str, checks.Kind] = {
 }
 """What a checkpoint says of the run itself."""
 
+SEPARATOR = "  "
+"""What stands between the parts of a step's words."""
+
 Say = Callable[[str], None]
 
 
@@ -47,6 +50,11 @@ class Step:
     done: int
     total: int | None
     words: str
+
+    @property
+    def line(self) -> str:
+        """The step as a line of text."""
+        return f"step {self.done}{f'/{self.total}' if self.total else ''}  {self.words}"
 
 
 Progress = Callable[[Step], None]
@@ -335,10 +343,8 @@ class _Log:
         words.append(f"{'accepted' if move.accepted else 'rejected'}, {move.changed} changed")
         if "validation" in event:
             words += [f"{name} {value:.4f}" for name, value in event["validation"].items()]
+        step = Step(self.steps, total or None, SEPARATOR.join(words))
         if progress is not None:
-            progress(Step(self.steps, total or None, ", ".join(words)))
-            return
-        words.insert(0, f"step {self.steps}/{total}" if total else f"step {self.steps}")
-        if total and self.steps < total:
-            words.append(f"{self.seconds / self.steps * (total - self.steps):.0f} s to go")
-        self.say("  ".join(words))
+            progress(step)
+        else:
+            self.say(step.line)
