@@ -35,12 +35,14 @@ from prunebench.core.solution_file import plain
 from prunebench.log.run_directory import RunDirectory, require_free, resume_line
 from prunebench.progress import shown
 from prunebench.pruned import Pruned, from_run
+from prunebench.pruned_structure import smaller_from_run
 from prunebench.quiet import quiet
 from prunebench.recipes import AUTO, NORMAL, choose, loaded, resolved
 from prunebench.runs import prune as runs
 from prunebench.runs.preparation import prepare
 from prunebench.runs.request import PruneRequest
 from prunebench.runs.runner import Progress, Say
+from prunebench.runs.structured import is_structured
 
 OF_NETWORK = ("data", "loss", "validation", "evaluate", "prunable", "exclude", "forward", "loss_is_mean")
 """Arguments that say what an own model is; a problem by name or as an object has them in itself."""
@@ -54,6 +56,9 @@ def prune(
     density: float | None = None,
     keep: int | None = None,
     quota: str | None = None,
+    structure: str | Sequence[str] | None = None,
+    flops: float | None = None,
+    params: float | None = None,
     validation: Any = None,
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     prunable: str | Sequence[str] = (),
@@ -83,6 +88,10 @@ def prune(
         `prunebench.own_network` takes them
     density : the part of the weights that is kept;  keep : in place of it, how many
     quota : "row", "layer", or "N:M", which says the density by itself
+    structure : prune whole groups and get a smaller network, `prunebench.pruned_structure.Smaller`: kinds (channels,
+        neurons, heads, ...) or patterns of families' names, as `StructuredOptions` has them; "" for the usual ones
+    flops, params : in place of density, for structured pruning: the part of the multiply-accumulates or of the
+        parameters that is kept
     recipe, effort : a named way to prune, "auto" for the strongest known, None for none; quick, normal or thorough
     coordinator, solver, mode, recover : over what the recipe says; naming one of the first three leaves "auto" out
     out : a folder for the run directory; without it nothing is left on disk
@@ -104,6 +113,10 @@ def prune(
     asked: dict[str, Any] = {"coordinator": coordinator, "solver": solver, "mode": mode, "recover": recover,
                              "executor": executor, "seed": seed}  # fmt: skip
     _require_names(asked)
+    density, grouped = _structured(structure, density, flops, params)
+    if grouped:
+        asked["coordinator"] = _for_groups(coordinator)
+        options = {**options, "coordinator_options": {**options.get("coordinator_options", {}), **grouped}}
     folder = _folder(out, resume)
     _require_density(density, keep, quota)
     with quiet(), shown(progress) as (say, step):
@@ -115,6 +128,43 @@ def prune(
         taken = set(asked["problem_options"]) if isinstance(model, str) else set()
         request = _request((problem, network), amount, (recipe, effort), given, quota, options, taken, say)
         return _run(request, (problem, network), folder, resume, say, step)
+
+
+STRUCTURED = "structured"
+"""The coordinator that prunes whole groups."""
+
+
+def _structured(
+    structure: str | Sequence[str] | None, density: float | None, flops: float | None, params: float | None
+) -> tuple[float | None, dict[str, Any]]:
+    """The density, and the options of structured pruning; none where weights are pruned.
+
+    Raises
+    ------
+    InvalidInput   a budget is said twice
+    """
+    given = {name: value for name, value in (("density", density), ("flops", flops), ("params", params))
+             if value is not None}  # fmt: skip
+    if structure is None and flops is None and params is None:
+        return density, {}
+    if len(given) > 1:
+        raise InvalidInput(f"{' and '.join(given)} are both given; say one of them")
+    kinds = structure if isinstance(structure, str) else ",".join(structure or ())
+    return next(iter(given.values()), None), {
+        "structure": kinds, "budget": "parameters" if params is not None else "macs"
+    }  # fmt: skip
+
+
+def _for_groups(coordinator: str | None) -> str:
+    """The coordinator of structured pruning.
+
+    Raises
+    ------
+    InvalidInput   another one is named
+    """
+    if coordinator not in (None, STRUCTURED):
+        raise InvalidInput(f"structure, flops and params are of coordinator {STRUCTURED}, and {coordinator} is given")
+    return STRUCTURED
 
 
 def _run(
@@ -132,6 +182,9 @@ def _run(
             place = Path(temporary) / "run"
             with _resuming(place, "To be able to resume, give out=FOLDER and then resume=True"):
                 runs.prune(request, out=place, say=say, problem=problem, network=network, progress=step)
+            if is_structured(place):
+                small = smaller_from_run(place, notes)
+                return replace(small, result={**small.result, "run": None})
             pruned = from_run(place, notes).in_order(layers)
             return replace(pruned, result={**pruned.result, "run": None})
     with _resuming(folder, "Go on with the same call and resume=True"):
@@ -148,6 +201,8 @@ def _run(
             )
         else:
             runs.prune(request, out=folder, say=say, problem=problem, network=network, progress=step)
+    if is_structured(folder):
+        return smaller_from_run(folder, notes)
     return from_run(folder, notes).in_order(layers)
 
 
@@ -298,7 +353,9 @@ def _request(
     )
     base = {} if choice.recipe is None else choice.recipe.request_fields
     kind = COORDINATORS.get(given.get("coordinator", base.get("coordinator", PruneRequest.coordinator)))
-    solver = SOLVERS.get(given.get("solver", base.get("solver", PruneRequest.solver)))
+    if "solver" not in given and "solver" not in base:
+        given["solver"] = kind.usual_solver({**options, **options.get("coordinator_options", {})}, given.get("mode"))
+    solver = SOLVERS.get(given["solver"] if "solver" in given else base["solver"])
     tables = _tables(kind, solver, taken, options)
     tables["coordinator_options"] |= grouped
     return resolved(choice, problem, density, given | tables, say)

@@ -1,5 +1,6 @@
-"""Write a run's pruned network as a Hugging Face folder that from_pretrained loads, its masks beside it.
+"""Write a run's pruned network: a Hugging Face folder that from_pretrained loads, its masks beside it.
 
+A run of structured pruning has a smaller network: write that as pt2 (torch.export.load), onnx or safetensors.
 Unstructured zeros alone do not speed inference up: they are stored and multiplied like other numbers
 unless a sparse kernel or special hardware skips them.
 """
@@ -15,17 +16,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The run and the folder."""
     parser.add_argument("directory", type=Path, metavar="DIR", help="a finished run directory")
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FOLDER", help="where to; must not exist or be empty"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="a folder that does not exist or is empty; a file for the formats of a smaller network",
     )
+    parser.add_argument(
+        "--format", default="hf", choices=("hf", "pt2", "onnx", "safetensors"),
+        help="hf: a folder of transformers or timm (default); the others are files, of a structured run's network",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Write the folder."""
-    return export_model(arguments.directory, arguments.output)
+    if arguments.format == "hf":
+        return export_model(arguments.directory, arguments.output)
+    from prunebench.runs.smaller import export_smaller
+
+    return export_smaller(arguments.directory, arguments.output, arguments.format)
 
 
 def text(result: dict[str, Any]) -> str:
     """What was written, and what it does not do."""
+    if "format" in result:
+        lines = [f"wrote       {result['file']} ({result['bytes']:,} bytes), format {result['format']}"]
+        if "difference" in result:
+            lines.append(f"difference  {result['difference']:.1g} of the largest output of torch's")
+        return "\n".join(lines)
     return "\n".join(
         [
             f"wrote     {result['folder']} ({result['bytes']:,} bytes): model, mask.safetensors, prunebench.json",

@@ -23,6 +23,11 @@ from prunebench.runs.request import SCOPES, PruneRequest
 CURVATURE = ("samples", "batch_size", "ridge", "gradient_scale", "store")
 """Arguments that say how a coordinator samples the curvature."""
 
+STRUCTURED = "structured"
+"""The coordinator that prunes whole groups."""
+USUAL = "usual"
+"""What --structure says for the kinds that are pruned where none are named."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The problem, the density, the solver, and how the work is cut into blocks."""
@@ -56,6 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="hold gradient rows of all weights in a mapped file there, where they are larger than memory",
     )
     parser.add_argument("--quota", metavar="UNIT", help="what is kept exactly: row, layer, or N:M such as 2:4")
+    parser.add_argument(
+        "--structure",
+        metavar="KINDS",
+        help="prune whole groups, so that the network gets smaller: channels, neurons, heads, kv-heads, query-heads, "
+        "head-dims, stream, or patterns of families' names ('prunebench structure PROBLEM' lists them), separated by "
+        "commas; 'usual' for channels, neurons and heads",
+    )
+    budget = "with --structure, in place of --density: the part that is kept of the"
+    parser.add_argument("--flops", type=shared.density, metavar="PART", help=f"{budget} multiply-accumulates")
+    parser.add_argument("--params", type=shared.density, metavar="PART", help=f"{budget} parameters")
+    parser.add_argument(
+        "--uniform", action="store_true", help="with --structure: families of one kind and size keep the same count"
+    )
     parser.add_argument(
         "--recover",
         action="append",
@@ -108,6 +126,7 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> tuple[PruneReque
     ------
     InvalidInput   something is unknown or does not fit; where auto chose the coordinator, the message says so
     """
+    grouped = _structured(arguments)
     given = {name: value for name, value in _plain(arguments).items() if value is not None}
     # Names are looked at before anything is loaded.
     kind_of_problem = class_of(arguments.problem)
@@ -118,7 +137,7 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> tuple[PruneReque
         if name is not None:
             registry.get(name)
     pairs = shared.pairs(arguments.option)
-    density = _density(arguments.density, _quota(arguments, pairs))
+    density = _density(arguments.density or arguments.flops or arguments.params, _quota(arguments, pairs))
     problem = make_problem(arguments.problem, _of_problem(pairs, kind_of_problem))
     if quota := _quota(arguments, pairs):
         given["coordinator_options"] = {"quota": quota}
@@ -126,9 +145,14 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> tuple[PruneReque
     given.pop("coordinator_options", None)
     base = {} if choice.recipe is None else choice.recipe.request_fields
     kind = COORDINATORS.get(given.get("coordinator", base.get("coordinator", PruneRequest.coordinator)))
-    solver = SOLVERS.get(given.get("solver", base.get("solver", PruneRequest.solver)))
+    if "solver" not in given and "solver" not in base:
+        flags = {name: value for name in arguments.flags if (value := getattr(arguments, name)) is not None}
+        named = {key.removeprefix("coordinator."): value for key, value in pairs.items()}
+        given["solver"] = kind.usual_solver(named | flags, arguments.mode)
+    solver = SOLVERS.get(given["solver"] if "solver" in given else base["solver"])
     try:
         given |= _tables(arguments, kind, solver)
+        given["coordinator_options"] |= grouped
         if choice.why and kind.options_class is not None:
             option_tools.build(kind.options_class, {**base["coordinator_options"], **given["coordinator_options"]})
     except InvalidInput as error:
@@ -138,6 +162,31 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> tuple[PruneReque
             f"{error} (recipe auto chose coordinator {kind.name}; --coordinator names another)"
         ) from error
     return resolved(choice, problem, density, given, say), choice.network
+
+
+def _structured(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of structured pruning, which names its coordinator; none where weights are pruned.
+
+    Raises
+    ------
+    InvalidInput   a budget is said twice, or another coordinator is named
+    """
+    budgets = [name for name in ("density", "flops", "params") if getattr(arguments, name) is not None]
+    asked = [name for name in ("structure", "flops", "params") if getattr(arguments, name) is not None]
+    if not asked and not arguments.uniform and arguments.coordinator != STRUCTURED:
+        return {}
+    if len(budgets) > 1:
+        raise InvalidInput(f"--{' and --'.join(budgets)} are both given; say one of them")
+    if arguments.coordinator not in (None, STRUCTURED):
+        raise InvalidInput(
+            f"--{(asked or ['uniform'])[0]} is of coordinator {STRUCTURED}, and --coordinator {arguments.coordinator} "
+            "is given; leave one of them out"
+        )
+    arguments.coordinator = STRUCTURED
+    out: dict[str, Any] = {"budget": "parameters"} if arguments.params is not None else {}
+    if arguments.structure not in (None, USUAL):
+        out["structure"] = arguments.structure
+    return out | ({"uniform": True} if arguments.uniform else {})
 
 
 def _plain(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -214,7 +263,7 @@ def text(result: dict[str, Any]) -> str:
     lines = [
         f"problem      {result['problem']}, {result['coordinator']} with {result['solver']}, "
         f"mode {result['mode']}, {where}",
-        f"kept         {result['kept']:,} of {result['total']:,} (density {result['kept'] / result['total']:.4f})",
+        f"kept         {_kept(result)}",
     ]
     for measure in ("accuracy", "perplexity"):
         if result.get(measure) is not None:
@@ -234,3 +283,12 @@ def text(result: dict[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.6g}"
+
+
+def _kept(result: Mapping[str, Any]) -> str:
+    """How much is kept: weights, or groups with what the smaller network costs."""
+    counts = f"{result['kept']:,} of {result['total']:,}"
+    if "costs" not in result:
+        return f"{counts} (density {result['kept'] / result['total']:.4f})"
+    shares = [f"{unit} {pair['pruned'] / pair['dense']:.4f}" for unit, pair in result["costs"].items()]
+    return f"{counts} groups ({', '.join(shares)} of the dense network's)"

@@ -160,11 +160,23 @@ class Coordinator(ABC):
     large_blocks: ClassVar[bool] = False
     """Whether its blocks are few and large: solvers may then use all threads, and Ctrl-C interrupts a running solve."""
 
+    of_groups: ClassVar[bool] = False
+    """Whether its variables are groups of the network, which it makes smaller, and not weights; `density` is then a
+    part of what the network costs."""
+
     mask: BoolArray
     """The current mask; round(density·p) ones once the run is done. bool (p,)"""
 
     weights: RealArray
     """The current prunable weights, zero where the mask is false. float (p,)"""
+
+    @classmethod
+    def usual_solver(cls, options: Mapping[str, Any], mode: str | None) -> str:  # noqa: ARG003  # for subclasses
+        """The solver where neither the user nor a recipe names one.
+
+        options : its own options as they were asked for;  mode : the mode, None if none is named
+        """
+        return "swap"
 
     @classmethod  # noqa: B027  # the default refuses nothing
     def require(cls, setting: Setting) -> None:

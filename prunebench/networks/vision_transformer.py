@@ -88,10 +88,10 @@ class VisionTransformer(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Images (s, h, w) or (s, 1, h, w) -> logits (s, classes)."""
-        pixels = images.reshape(len(images), *images.shape[-2:])
+        pixels = images.reshape(images.shape[0], *images.shape[-2:])
         rows = pixels.unfold(1, self.patch, self.patch).unfold(2, self.patch, self.patch)
-        tokens = self.patch_embed(rows.reshape(len(images), -1, self.patch**2))
-        first = self.cls_token.expand(len(images), -1, -1)
+        tokens = self.patch_embed(rows.reshape(images.shape[0], -1, self.patch**2))
+        first = self.cls_token.expand(images.shape[0], -1, -1)
         tokens = torch.cat([first, tokens], dim=1) + self.pos_embed
         for block in self.blocks:
             tokens = block(tokens)

@@ -16,6 +16,7 @@ from prunebench.log.run_directory import RunDirectory, resume_line
 from prunebench.runs import network_facts
 from prunebench.runs.preparation import Prepared
 from prunebench.runs.runner import drive
+from prunebench.runs.structured import on_groups
 
 
 def execute(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
@@ -60,6 +61,8 @@ def _on_network(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
     assert isinstance(problem, NetworkProblem)
     with threads.for_network(threads.few(setting.network.model, problem.validation())):
         dense = _judged_dense(setting, problem)
+        if prepared.kind.of_groups:
+            return on_groups(prepared, setting, dense, run, clock)
         return _pruned(replace(prepared, setting=setting), problem, run, dense, {"load": perf_counter() - clock})
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, make_problem, require_data
 from prunebench.runs.start import MASK_FILE, finished, load_start
+from prunebench.runs.structured import is_structured
 
 NOTE_FILE = "prunebench.json"
 """Written beside an exported model."""
@@ -48,6 +49,8 @@ def export_model(run: Path, folder: Path) -> dict[str, Any]:
                    kind, a folder that is not empty
     """
     held = finished(run)
+    if is_structured(run):
+        raise InvalidInput(f"{run} has a smaller network; write it with --format pt2, onnx or safetensors")
     problem = make_problem(held.request["problem"], held.request.get("problem_options", {}))
     if not isinstance(problem, NetworkProblem) or not isinstance(problem, Exporting):
         raise InvalidInput(

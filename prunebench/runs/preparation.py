@@ -79,7 +79,9 @@ def prepare(
     keep_count(request.density, 10**12)
     problem = make_problem(request.problem, request.problem_options) if problem is None else problem
     solver = make_solver(request.solver, request.solver_options)
-    require_form(solver, QuadraticForm, f"problem {request.problem!r}")
+    if not kind.of_groups:
+        # of groups, which solvers fit depends on options: its own `require` sees to it
+        require_form(solver, QuadraticForm, f"problem {request.problem!r}")
     require_data(problem)
     _require_taken(request, kind, problem)
     fixed = {"curvature": request.curvature, "coordinator_options": request.coordinator_options}

@@ -28,9 +28,15 @@ SHORT = {
     "layer-wise": {"samples": 64},
     "multi-stage": {"stages": 2, "samples": 60, "held_out": 60},
     "one-shot": {},
+    "structured": {"samples": 60},
 }
 RECOVER = {"multi-stage": ("batch-norm", "settle:rounds=1,between=1,samples=100")}
-SOLVERS = {"icbs": ("swap", "select"), "layer-wise": ("obs", "refit"), "multi-stage": ("admm", "refit")}
+SOLVERS = {
+    "icbs": ("swap", "select"),
+    "layer-wise": ("obs", "refit"),
+    "multi-stage": ("admm", "refit"),
+    "structured": ("obd", "refit"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from prunebench.testing.problems import BLOCK_CHECKS, NETWORK_CHECKS, assert_pro
 
 README = Path(__file__).resolve().parents[2] / "problems" / "README.md"
 
-SLOW_TO_EVALUATE = {"garment-fashion-mnist", "resnet20-cifar10", "vit-mnist", "stories-llama"}
+SLOW_TO_EVALUATE = {"garment-fashion-mnist", "resnet20-cifar10", "resnet56-cifar10", "vit-mnist", "stories-llama"}
 """Their evaluation goes through thousands of samples and is looked at by the tests of their own."""
 OF_THE_USER = {"causal-lm", "deit-imagenet", "mistral-c4", "mobilenetv1-imagenet", "resnet50-imagenet"}
 """Models or images of the user's own: nothing is there to look at."""

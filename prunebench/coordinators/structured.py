@@ -1,0 +1,504 @@
+"""Structured pruning: whole channels, neurons and heads are the variables, and what is left is a smaller network.
+
+The curvature of the loss in one gate a group says how many groups every family keeps within the budget, and a block
+problem over all gates, with these counts as its quota, says which. Then the layers are refitted one after another, so
+that the pruned network gives what the dense one gives (Kurtić, Frantar, Alistarh: ZipLM, NeurIPS 2023; Meng et al.:
+OSSCAR, ICML 2024). With choice "layers", which groups go is decided layer by layer on the way, by the error that the
+refit leaves.
+"""
+
+import math
+from collections.abc import Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.block import BlockProblem
+from prunebench.core.coordinator import (
+    Coordinator,
+    Move,
+    Setting,
+    Task,
+    calibration_seed,
+    checked_array,
+    checked_number,
+    checked_state,
+    fewer,
+    register,
+)
+from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
+from prunebench.core.group_block import GroupBlock
+from prunebench.core.group_form import GroupForm
+from prunebench.core.keeping import Quota
+from prunebench.core.problem import NetworkProblem, Samples, spread
+from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.recovery import Division, held_out
+from prunebench.core.solution import Solution
+from prunebench.core.solver import solves
+from prunebench.structure.cost import Unit
+
+MOST_TOKENS = 1 << 16
+"""Tokens of all calibration samples together, at most, where samples are rows of tokens: so many rows a layer has."""
+
+LABELS = 7
+"""The stream of random numbers that labels are drawn from: no other part of a run has it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructuredOptions:
+    """What is pruned, to which budget, and how."""
+
+    structure: str = ""
+    """Kinds of families (channels, neurons, heads, kv-heads, query-heads, head-dims, stream) or patterns of their
+    names, separated by commas; empty: channels, neurons, heads and kv-heads inside of layers and blocks."""
+
+    budget: Unit = "macs"
+    """What the density is a part of: multiply-accumulates of a sample, parameters, or bytes."""
+
+    samples: int = 1000
+    """Calibration samples for gates and refit; fewer where they are rows of tokens, 65,536 tokens in all."""
+
+    choice: Literal["gates", "layers"] = "gates"
+    """What says which groups of a family go: the loss's curvature in gates, or the error that a refit leaves."""
+
+    couplings: str = ""
+    """Parts of the gates' mutual curvature that blocks count (0 to 1), with commas between; of several, that of least
+    loss on held-out samples is taken. Empty: 0 in mode refit, and 0,0.1,0.25,0.5,1 in mode select."""
+
+    draws: int = 3
+    """Labels that are drawn for every sample, where targets are classes; 0: the data's own targets."""
+
+    temperature: float = 2.0
+    """By what the outputs are divided before labels are drawn: more makes a network less sure of them."""
+
+    targets: Literal["dense", "own"] = "dense"
+    """What a layer is refitted to: what the dense network has there, or what the layer itself gave before."""
+
+    ridge: float = 0.1
+    """How the refit is pulled to the weights as they are, relative to the mean curvature of a layer's inputs."""
+
+    multiple: int = 1
+    """Kept channels and neurons are multiples of this, where a family has so many."""
+
+    uniform: bool = False
+    """Families of one kind and size keep the same count, as formats with one width for all layers need it."""
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What is pruned, as a list."""
+        return tuple(part.strip() for part in self.structure.split(",") if part.strip())
+
+    def taus(self, mode: str) -> tuple[float, ...]:
+        """The couplings that are tried.
+
+        Raises
+        ------
+        InvalidInput   no numbers from 0 to 1
+        """
+        text = self.couplings or ("0" if mode == "refit" else "0,0.1,0.25,0.5,1")
+        try:
+            found = tuple(float(part) for part in text.split(",") if part.strip())
+        except ValueError:
+            found = ()
+        if not found or not all(0.0 <= value <= 1.0 for value in found):
+            raise InvalidInput(f"couplings is {self.couplings!r}; give numbers from 0 to 1, separated by commas")
+        return found
+
+
+@register
+class Structured(Coordinator):
+    """Gates, then counts and choice, then the refit. Its mask is over groups: bool (G,), true where kept.
+
+    `density` is the part of the budget that is kept, never exceeded; how many groups that leaves follows from costs.
+    """
+
+    name: ClassVar[str] = "structured"
+    summary: ClassVar[str] = "Whole channels, neurons and heads go, chosen by gates on them; layers are refitted."
+    reference: ClassVar[str] = "Kurtić et al.: ZipLM, NeurIPS 2023; Meng et al.: OSSCAR, ICML 2024"
+    options_class: ClassVar[type] = StructuredOptions
+    flags: ClassVar[Mapping[str, str]] = {"multiple": "N", "choice": "HOW"}
+    needs_network: ClassVar[bool] = True
+    default_mode: ClassVar[Literal["refit"]] = "refit"
+    large_blocks: ClassVar[bool] = True
+    of_groups: ClassVar[bool] = True
+
+    def __init__(self, setting: Setting, found: Any) -> None:
+        self._setting, self._found = setting, found
+        self.options: StructuredOptions = setting.options
+        self._taus = self.options.taus(setting.mode)
+        self._families = found.families
+        self._sizes = [family.size for family in self._families]
+        self.mask: BoolArray = np.ones(sum(self._sizes), dtype=np.bool_)
+        self.weights: FloatArray = self.mask.astype(np.float64)
+        self._rows: FloatArray | None = None
+        self._counts: list[int] = []
+        self._answers: dict[int, BoolArray] = {}
+        """By number of a coupling, or of a family where layers choose: what its block keeps."""
+        self._asked: set[int] = set()
+        self._judged: list[float] = []
+        self._best = -1
+        self._walk: Generator[Any, BoolArray, Any] | None = None
+        self._waiting: Any = None
+        self.state: dict[str, Any] | None = None
+        """Parameters and buffers of the pruned network at its old shapes, once it is refitted."""
+        self.errors: dict[str, float] = {}
+
+    @classmethod
+    def usual_solver(cls, options: Mapping[str, Any], mode: str | None) -> str:
+        """The solver where none is named: obd is exact without couplings, swap is for blocks that have them."""
+        if options.get("choice") == "layers":
+            return "group-swap"
+        return "swap" if mode == "select" or options.get("couplings") else "obd"
+
+    @classmethod
+    def require(cls, setting: Setting) -> None:
+        """Refuse options that do not fit each other."""
+        options: StructuredOptions = setting.options
+        options.taus(setting.mode)
+        for name, least in (("samples", 1), ("draws", 0), ("multiple", 1)):
+            if getattr(options, name) < least:
+                raise InvalidInput(f"coordinator structured: {name} is {getattr(options, name)}; at least {least}")
+        if not (options.ridge > 0.0 and math.isfinite(options.ridge)):
+            raise InvalidInput(f"coordinator structured: ridge is {options.ridge}; give a number above 0")
+        if not (options.temperature > 0.0 and math.isfinite(options.temperature)):
+            raise InvalidInput(f"coordinator structured: temperature is {options.temperature}; give a number above 0")
+        groups = solves(setting.solver, GroupForm)
+        if options.choice == "layers":
+            if setting.mode != "refit":
+                raise InvalidInput("choice layers is by the error that a refit leaves; use it with mode refit")
+            if not groups:
+                raise SolverRefused(
+                    f"solver {setting.solver.name} takes no group supports, which choice layers asks for; "
+                    "take group-swap, group-greedy or osscar"
+                )
+        elif groups:
+            raise SolverRefused(
+                f"solver {setting.solver.name} takes group supports alone, which choice layers asks for: add "
+                "--choice layers, or take another solver"
+            )
+
+    @classmethod
+    def division(cls, setting: Setting, total: int) -> Division:
+        """Held-out samples judge couplings where there are several."""
+        return Division.of(total, setting.seed)
+
+    @classmethod
+    def fitted(cls, asked: Mapping[str, Any], total: int, fixed: Collection[str]) -> dict[str, int]:
+        """Its samples are not those that judge."""
+        return fewer(StructuredOptions, "samples", asked, max(1, total - held_out(total)), fixed)
+
+    @classmethod
+    def begin(cls, setting: Setting) -> "Structured":
+        """Find the groups, check them, and see that the budget can be met.
+
+        Raises
+        ------
+        InvalidInput   the network's structure cannot be found, nothing can be pruned, or the budget cannot be met
+        """
+        from prunebench.structure.found import find
+
+        options: StructuredOptions = setting.options
+        problem = setting.problem
+        assert isinstance(problem, NetworkProblem)
+        found = find(setting.network.model, problem.calibration(), options.kinds, setting.say)
+        coordinator = cls(setting, found)
+        coordinator._limit()
+        return coordinator
+
+    @property
+    def found(self) -> Any:
+        """The network's groups: `prunebench.structure.found.Found`."""
+        return self._found
+
+    @property
+    def total_steps(self) -> int | None:
+        """A block and a refit for every coupling; or what layers choose."""
+        return len(self._late()) if self.options.choice == "layers" else 2 * len(self._taus)
+
+    def ask(self, count: int = 1) -> list[Task]:
+        """The block of gates, once for every coupling; or the next layer's. Gates are gathered before the first."""
+        if count < 1 or self.complete:
+            return []
+        if self._rows is None:
+            self._gather()
+        if self.options.choice == "layers":
+            return self._ask_layer()
+        wanted = [k for k in range(len(self._taus)) if k not in self._answers and k not in self._asked][:count]
+        self._asked |= set(wanted)
+        return [Task(k, f"gates, coupling {self._taus[k]:g}", self._block(k)) for k in wanted]
+
+    def tell(self, task: Task, solution: Solution | None) -> Move | None:
+        """Take what a block keeps.
+
+        Raises
+        ------
+        PrunebenchError   it was not solved: nothing else says which groups go
+        """
+        self._asked.discard(task.position)
+        if solution is None:
+            raise PrunebenchError(f"block {task.label} was not solved, and without it no group can be chosen")
+        self._answers[task.position] = np.asarray(solution.mask, dtype=np.bool_)
+        details = {"kind": task.label, "objective": solution.objective}
+        return Move(True, None, int((~solution.mask).sum()), details)
+
+    def advance(self) -> Move | None:
+        """Refit the network of the next coupling."""
+        clock = perf_counter()
+        if self.complete or self.options.choice == "layers":
+            return None
+        k = len(self._judged)
+        kept = self._split(self._answers[k])
+        state, errors = self._pruned(kept)
+        loss = self._held_out_loss(state) if len(self._taus) > 1 else math.nan
+        better = self._best < 0 or loss < self._judged[self._best]
+        self._judged.append(loss)
+        if better:
+            self._take(k, self._answers[k], state, errors)
+        details = {"kind": "refit" if self._setting.mode == "refit" else "masked", "coupling": self._taus[k]}
+        if len(self._taus) > 1:
+            details["true_after"] = loss
+        details["seconds"] = perf_counter() - clock
+        return Move(better, None, int((~self._answers[k]).sum()), details)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every coupling's network, or every layer, is done."""
+        if self.options.choice == "layers":
+            return self.state is not None
+        return len(self._judged) == len(self._taus)
+
+    def check(self) -> None:
+        """Raise PrunebenchError if the budget is exceeded."""
+        cost = self._found.cost(self.options.budget)
+        counts = [int(part.sum()) for part in self._split(self.mask)]
+        if self.complete and cost.total(counts) > self._limit() * (1.0 + 1e-9):
+            raise PrunebenchError("the budget is exceeded; please report this")
+
+    def kept(self) -> list[BoolArray]:
+        """What is kept of every family, in order."""
+        return self._split(self.mask)
+
+    def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        """The gates' rows, and what was chosen; refits are made again."""
+        arrays: dict[str, npt.NDArray[Any]] = {"mask": self.mask, "weights": self.weights}
+        if self._rows is not None:
+            arrays["rows"] = self._rows
+        for k, mask in self._answers.items():
+            arrays[f"answer{k}"] = mask
+        return arrays, {"answers": sorted(self._answers), "rows": 0 if self._rows is None else len(self._rows)}
+
+    def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
+        """Continue with the gates and the choices that there are; what they led to is found again."""
+        mask, _ = checked_state(arrays, self.mask.size)
+        if count := checked_number(info, "rows"):
+            rows = checked_array(arrays, "rows", (count, self.mask.size), "f")
+            if not np.isfinite(rows).all():
+                raise InvalidInput("rows holds NaN or infinity")
+            self._rows = rows.astype(np.float64)
+            self._allocate()
+        if not mask.all() and [int(part.sum()) for part in self._split(mask)] != self._counts:
+            raise InvalidInput(f"mask keeps {int(mask.sum())} groups, which is not what the budget leaves")
+        most = max(len(self._families), len(self._taus)) - 1
+        for k in info["answers"]:
+            number = checked_number({"answer": k}, "answer", most=most)
+            size = self._sizes[number] if self.options.choice == "layers" else self.mask.size
+            self._answers[number] = checked_array(arrays, f"answer{number}", (size,), "b")
+
+    # ------------------------------------------------------------ steps
+
+    def _limit(self) -> float:
+        """What may be kept, in the budget's unit.
+
+        Raises
+        ------
+        InvalidInput   not even one group a family
+        """
+        from prunebench.structure.budget import require_reachable
+
+        cost = self._found.cost(self.options.budget)
+        limit: float = self._setting.density * cost.total()
+        require_reachable(cost, self._families, limit, self._steps())
+        return limit
+
+    def _steps(self) -> Any:
+        from prunebench.structure.budget import Steps
+
+        return Steps(self.options.multiple, self.options.uniform)
+
+    def _calibration(self) -> Samples:
+        problem = self._setting.problem
+        assert isinstance(problem, NetworkProblem)
+        return problem.calibration()
+
+    def _positions(self) -> IndexArray:
+        """The samples of gates and refit."""
+        samples = self._calibration()
+        rng = np.random.default_rng(calibration_seed(self._setting.seed))
+        pool = self.division(self._setting, len(samples)).pool
+        count = min(self.options.samples, pool.size)
+        if tokens := self._found.tokens:
+            count = max(1, min(count, MOST_TOKENS // tokens))
+        return np.sort(pool[spread(pool.size, count, rng)])
+
+    def _gather(self) -> None:
+        from prunebench.curvature.drawn_labels import DrawnLabels
+        from prunebench.curvature.gates import gate_rows
+
+        problem, network, options = self._setting.problem, self._setting.network, self.options
+        assert isinstance(problem, NetworkProblem)
+        samples, positions = problem.calibration(), self._positions()
+        draws = options.draws if self._found.classifies(samples) else 0
+        parts = []
+        for k in range(max(1, draws)):
+            given: Samples = samples
+            loss: Any = problem.loss
+            if draws:
+                rng = np.random.default_rng(np.random.SeedSequence(self._setting.seed, spawn_key=(LABELS, k)))
+                drawn = DrawnLabels(samples, network, rng, options.temperature)
+                given, loss = drawn, drawn.loss(problem.loss)
+            parts.append(gate_rows(self._found.coupling, self._families, given, positions, loss))
+        self._rows = np.concatenate(parts) / math.sqrt(len(parts) * positions.size)
+        words = f"{draws} drawn labels each" if draws else "their own targets"
+        self._setting.say(f"gates of {self.mask.size} groups from {positions.size} samples, {words}")
+        self._allocate()
+
+    def _allocate(self) -> None:
+        from prunebench.structure.budget import allocate
+
+        assert self._rows is not None
+        scores = 0.5 * (self._rows**2).sum(axis=0)
+        cost = self._found.cost(self.options.budget)
+        self._counts = allocate(cost, self._families, self._split(scores), self._limit(), self._steps())
+
+    def _block(self, k: int) -> BlockProblem:
+        """All gates as one block: couplings scaled by τ, the diagonal as it is."""
+        assert self._rows is not None
+        tau = self._taus[k]
+        diagonal = (self._rows**2).sum(axis=0)
+        quota = Quota(np.repeat(np.arange(len(self._sizes)), self._sizes), np.array(self._counts, dtype=np.int64))
+        return gate_block(
+            self._rows, diagonal, tau, sum(self._counts), quota, self._families, f"{self._setting.name}/gates"
+        )
+
+    def _pruned(self, kept: Sequence[BoolArray]) -> tuple[dict[str, Any], dict[str, float]]:
+        """The network without what is not kept, refitted in mode refit."""
+        from prunebench.structure.resize import Living, masked_state, state_of
+
+        if self._setting.mode == "select":
+            living = Living(self._found.coupling, self._families, kept)
+            return masked_state(self._found.coupling, state_of(self._found.coupling), living), {}
+        walk = self._reconstruction(kept, frozenset())
+        state = walk.run()
+        return state, walk.errors
+
+    def _reconstruction(self, kept: Sequence[BoolArray], late: frozenset[int]) -> Any:
+        from prunebench.recovery.reconstruction import Reconstruction
+
+        inputs = self._found.inputs(self._calibration(), self._positions())
+        return Reconstruction(
+            self._found.coupling,
+            self._families,
+            kept,
+            inputs,
+            ridge=self.options.ridge,
+            targets=self.options.targets,
+            chosen_late=late,
+        )
+
+    def _late(self) -> frozenset[int]:
+        from prunebench.recovery.reconstruction import single_followers
+
+        return single_followers(self._found.coupling, self._families)
+
+    def _ask_layer(self) -> list[Task]:
+        if self._asked:
+            return []
+        if self._walk is None:
+            self._reconstructed = self._reconstruction(self._by_score(), self._late())
+            self._walk = self._reconstructed.steps()
+            self._next(None)
+        while self._waiting is not None and self._waiting.family in self._answers:
+            self._next(self._answers[self._waiting.family])
+        if self._waiting is None:
+            return []
+        held = self._waiting
+        self._asked.add(held.family)
+        form = GroupForm(
+            gram=held.gram,
+            cross=held.cross,
+            group=held.group,
+            ridge=self.options.ridge * float(np.mean(np.diag(held.gram))),
+            constant=held.constant,
+        )
+        block = GroupBlock(form=form, keep=self._counts[held.family], problem=f"{self._setting.name}/{held.name}")
+        return [Task(held.family, held.name, block)]  # type: ignore[arg-type]
+
+    def _next(self, kept: BoolArray | None) -> None:
+        """Go on to the next layer that chooses; at the end, take the network."""
+        assert self._walk is not None
+        try:
+            self._waiting = next(self._walk) if kept is None else self._walk.send(kept)
+        except StopIteration as done:
+            self._waiting = None
+            mask = np.concatenate(self._reconstructed.masks)
+            self._take(0, mask, done.value, self._reconstructed.errors)
+
+    def _by_score(self) -> list[BoolArray]:
+        """What gates would keep of every family."""
+        assert self._rows is not None
+        out = []
+        for scores, count in zip(self._split((self._rows**2).sum(axis=0)), self._counts, strict=True):
+            mask = np.zeros(scores.size, dtype=np.bool_)
+            mask[np.argsort(-scores, kind="stable")[:count]] = True
+            out.append(mask)
+        return out
+
+    def _take(self, k: int, mask: BoolArray, state: dict[str, Any], errors: dict[str, float]) -> None:
+        self._best, self.state, self.errors = k, state, errors
+        self.mask, self.weights = mask, mask.astype(np.float64)
+
+    def _held_out_loss(self, state: Mapping[str, Any]) -> float:
+        problem = self._setting.problem
+        assert isinstance(problem, NetworkProblem)
+        held = self.division(self._setting, len(self._calibration())).held
+        return float(self._found.loss(state, self._calibration(), held, problem.loss))
+
+    def _split(self, values: Any) -> list[Any]:
+        return np.split(values, np.cumsum(self._sizes)[:-1])
+
+
+def gate_block(
+    rows: FloatArray,
+    diagonal: FloatArray,
+    tau: float,
+    keep: int,
+    quota: Quota | None,
+    families: Sequence[Any],
+    problem: str,
+) -> BlockProblem:
+    """The block of a network's gates: dense weights 1, the cost of what goes ½ r'(τH + (1 − τ)diag H) r.
+
+    Parameters
+    ----------
+    rows : H = rows' rows;  diagonal : of H;  tau : the part of the couplings
+    quota : groups of each family and how many of them are kept
+    """
+    layer = np.array([family.name for family in families for _ in range(family.size)])
+    form = QuadraticForm(
+        factor=math.sqrt(tau) * rows,
+        ridge=(1.0 - tau) * diagonal,
+        centre=np.ones(rows.shape[1]),
+    )
+    return BlockProblem(
+        form=form,
+        dense_weights=np.ones(rows.shape[1]),
+        keep=keep,
+        mode="select",
+        layer=layer,
+        problem=problem,
+        quota=quota,
+    )

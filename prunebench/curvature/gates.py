@@ -1,0 +1,133 @@
+"""Gates on groups of a network, and the gradient of every sample's loss by them.
+
+A gate multiplies what a group feeds into the products that sum over it: at 0 the group is gone, exactly, and what fed
+it is dead. So the curvature of a whole network in its groups needs one backward pass over one number a sample and
+group, and not one over the weights of every sample.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx import Interpreter, Node
+
+from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Samples
+from prunebench.curvature.gradient_work import Loss
+from prunebench.networks.samples import fetched
+from prunebench.structure.families import Family
+from prunebench.structure.trace import Coupling
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Where gates enter.
+
+    operand : the value that is multiplied;  dim : by its indices in this dimension, (k, f) numbers of gates, the last
+        number being a gate that is always open
+    batch : the dimension that holds the samples
+    """
+
+    operand: Node
+    dim: int
+    numbers: torch.Tensor
+    batch: int
+
+
+def gates_of(coupling: Coupling, families: Sequence[Family]) -> dict[Node, list[Gate]]:
+    """By operation, the gates on what it takes.
+
+    Raises
+    ------
+    InvalidInput   a value that a group feeds has no dimension of samples, so that a sample has no gate of its own
+    """
+    numbers = {base: k for k, base in enumerate(base for family in families for base in family.groups)}
+    labels = coupling.walk.labels
+    out: dict[Node, list[Gate]] = {}
+    for product in coupling.walk.products:
+        dims = coupling.walk.of(product.operand)
+        found = [[numbers[b] for b in labels.bases(label) if b in numbers] for label in dims[product.dim]]
+        width = max(map(len, found), default=0)
+        if width == 0:
+            continue
+        sizes = product.operand.meta["val"].shape
+        batch = next((k for k, size in enumerate(sizes) if not isinstance(size, int)), None)
+        if batch is None:
+            raise InvalidInput(
+                f"the value {product.operand.name} that {product.node.name} sums over has no dimension of samples; "
+                "leave out the families that feed it"
+            )
+        padded = torch.tensor([bases + [len(numbers)] * (width - len(bases)) for bases in found])
+        out.setdefault(product.node, []).append(Gate(product.operand, product.dim, padded, batch))
+    return out
+
+
+class Gated(Interpreter):
+    """Runs a network's graph with gates.
+
+    gates : (s, groups), for the samples of the batch
+    """
+
+    def __init__(self, coupling: Coupling, families: Sequence[Family], gates: torch.Tensor) -> None:
+        super().__init__(coupling.program)
+        self._places = gates_of(coupling, families)
+        self._gates = torch.cat([gates, gates.new_ones(len(gates), 1)], dim=1)
+
+    def run_node(self, n: Node) -> Any:
+        """One operation, what it takes multiplied with gates."""
+        places = self._places.get(n)
+        if places is None:
+            return super().run_node(n)
+        held = {place.operand: self.env[place.operand] for place in places}
+        for place in places:
+            self.env[place.operand] = self._through(place, self.env[place.operand])
+        out = super().run_node(n)
+        self.env.update(held)
+        return out
+
+    def _through(self, place: Gate, value: torch.Tensor) -> torch.Tensor:
+        factors = self._gates[:, place.numbers.to(self._gates.device)].prod(dim=2).to(value.dtype)
+        repeats = value.shape[place.batch] // len(factors)
+        if repeats > 1:
+            factors = factors.repeat_interleave(repeats, dim=0)
+        if place.batch > place.dim:
+            factors = factors.T
+        sizes = [1] * value.ndim
+        sizes[place.batch], sizes[place.dim] = value.shape[place.batch], value.shape[place.dim]
+        return value * factors.reshape(sizes)
+
+
+def gate_rows(
+    coupling: Coupling,
+    families: Sequence[Family],
+    samples: Samples,
+    positions: IndexArray,
+    loss: Loss,
+    *,
+    batch_size: int = 50,
+) -> FloatArray:
+    """The gradient of every sample's loss by the gates, at all gates open. float64 (n, groups).
+
+    Parameters
+    ----------
+    samples, positions : which;  loss : (outputs, targets) -> (s,)
+
+    Raises
+    ------
+    InvalidInput   NaN or infinity
+    """
+    total = sum(family.size for family in families)
+    device = next(coupling.program.parameters()).device
+    rows = np.empty((positions.size, total))
+    for start in range(0, positions.size, batch_size):
+        inputs, targets = fetched(samples, positions[start : start + batch_size], device)
+        gates = torch.ones(len(inputs), total, device=device, requires_grad=True)
+        losses = loss(Gated(coupling, families, gates).run(inputs), targets)
+        (found,) = torch.autograd.grad(losses.sum(), gates)
+        rows[start : start + len(inputs)] = found.double().cpu().numpy()
+    if not np.isfinite(rows).all():
+        raise InvalidInput("gradients by the gates hold NaN or infinity; give a network whose losses are finite")
+    return rows

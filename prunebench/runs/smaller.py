@@ -1,0 +1,223 @@
+"""A smaller network out of a run directory: written in other formats, and timed beside the dense one."""
+
+import shutil
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Literal
+
+from prunebench.core.errors import InvalidInput, MissingPackage
+from prunebench.core.problem import NetworkProblem, make_problem, require_data
+from prunebench.runs.start import WEIGHTS_FILE, finished
+from prunebench.runs.structured import PROGRAM_FILE, is_structured
+
+Format = Literal["pt2", "onnx", "safetensors"]
+
+TOLERANCE = 1e-4
+"""How far outputs of the exported network may be from torch's, relative to the largest: float32 in another order."""
+
+RUNS = 30
+"""Timed runs of one network, after as many warm-up seconds as one run takes and WARM_UPS more."""
+WARM_UPS = 5
+"""Runs that are not counted: memory is allocated and kernels are chosen in the first ones."""
+
+
+def export_smaller(run: Path, target: Path, form: Format) -> dict[str, Any]:
+    """Write the smaller network of a finished run into a file.
+
+    Parameters
+    ----------
+    run : a run directory of structured pruning;  target : the file;  form : of which format
+
+    Returns
+    -------
+    dict   run, format, file, bytes, and for onnx "difference" from torch's outputs, relative to the largest
+
+    Raises
+    ------
+    InvalidInput     no such run, or the file is there
+    MissingPackage   onnx, onnxscript or onnxruntime is not installed
+    """
+    finished(run)
+    if not is_structured(run):
+        raise InvalidInput(f"{run} pruned weights, and its network is as large as before; it has no smaller one")
+    if target.exists():
+        raise InvalidInput(f"{target} exists; give another file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    out: dict[str, Any] = {"run": str(run), "format": form, "file": str(target)}
+    if form == "onnx":
+        out["difference"] = _write_onnx(run, target)
+    else:
+        shutil.copyfile(run / (PROGRAM_FILE if form == "pt2" else WEIGHTS_FILE), target)
+    return {**out, "bytes": target.stat().st_size}
+
+
+def time_smaller(
+    run: Path, *, runtimes: Sequence[str] = ("torch",), threads: Sequence[int] = (1,), batch: int = 16, runs: int = RUNS
+) -> dict[str, Any]:
+    """How long a batch takes in the dense network and in the smaller one, run in turns.
+
+    Returns
+    -------
+    dict   run, batch, "macs" (dense by pruned), and rows of runtime, threads, median milliseconds and the speed-up
+
+    Raises
+    ------
+    InvalidInput     no such run, or a runtime that is not known
+    MissingPackage   onnxruntime is not installed
+    """
+    import torch
+
+    if unknown := [name for name in runtimes if name not in ("torch", "onnxruntime")]:
+        raise InvalidInput(f"runtime {unknown[0]!r} is not known; choose torch or onnxruntime")
+    held = finished(run)
+    if not is_structured(run):
+        raise InvalidInput(f"{run} pruned weights, and its network is as large as before; it has no smaller one")
+    problem = make_problem(held.request["problem"], held.request.get("problem_options", {}))
+    if not isinstance(problem, NetworkProblem):
+        raise InvalidInput(f"problem {problem.name!r} is no network")
+    require_data(problem)
+    from prunebench.structure.trace import export
+
+    inputs = _inputs(problem, batch)
+    dense = export(problem.model(), inputs)
+    smaller = torch.export.load(run / PROGRAM_FILE)
+    result = held.result() or {}
+    rows = []
+    for runtime in runtimes:
+        for count in threads:
+            with _threads(count):
+                make = _torch_call if runtime == "torch" else _onnx_call
+                first, second = _medians([make(dense, inputs, count), make(smaller, inputs, count)], runs)
+            rows.append(
+                {"runtime": runtime, "threads": count, "dense_ms": first, "pruned_ms": second,
+                 "speed_up": first / second}
+            )  # fmt: skip
+    macs = result["costs"]["macs"]
+    return {"run": str(run), "batch": batch, "macs": macs["dense"] / macs["pruned"], "rows": rows}
+
+
+def _inputs(problem: NetworkProblem, batch: int) -> Any:
+    import numpy as np
+
+    from prunebench.networks.samples import Parts
+
+    samples = problem.calibration()
+    given = samples.batch(np.arange(min(batch, len(samples)), dtype=np.int64))[0]
+    return given.value if isinstance(given, Parts) else given
+
+
+def _medians(calls: Sequence[Callable[[], Any]], runs: int) -> list[float]:
+    """Median milliseconds of each call; the calls take turns, so that a busy moment meets all of them."""
+    for call in calls:
+        for _ in range(WARM_UPS):
+            call()
+    times: list[list[float]] = [[] for _ in calls]
+    for _ in range(runs):
+        for held, call in zip(times, calls, strict=True):
+            clock = perf_counter()
+            call()
+            held.append(1000.0 * (perf_counter() - clock))
+    return [statistics.median(held) for held in times]
+
+
+def _torch_call(program: Any, inputs: Any, _: int) -> Callable[[], Any]:
+    import torch
+
+    module = program.module(check_guards=False)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return module(inputs)
+
+    return call
+
+
+def _onnx_call(program: Any, inputs: Any, threads: int) -> Callable[[], Any]:
+    session, given = _session(program, inputs, threads)
+    return lambda: session.run(None, given)
+
+
+def _session(program: Any, inputs: Any, threads: int) -> tuple[Any, dict[str, Any]]:
+    import torch
+
+    runtime = _package("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    session = runtime.InferenceSession(_onnx_bytes(program), options, providers=["CPUExecutionProvider"])
+    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
+    names = [item.name for item in session.get_inputs()]
+    return session, {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+
+
+def _onnx_bytes(program: Any) -> bytes:
+    """An exported program as an ONNX model."""
+    import contextlib
+    import io
+    import logging
+    import warnings
+
+    import torch
+
+    _package("onnx")
+    _package("onnxscript")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        # torch's exporter warns of its own old names and prints its progress
+        warnings.simplefilter("ignore")
+        made = torch.onnx.export(program, dynamo=True, verbose=False)
+    assert made is not None
+    return bytes(made.model_proto.SerializeToString())
+
+
+def _write_onnx(run: Path, target: Path) -> float:
+    """Write the smaller network as ONNX, run it, and return how far its outputs are from torch's."""
+    import numpy as np
+    import torch
+
+    program = torch.export.load(run / PROGRAM_FILE)
+    held = finished(run)
+    problem = make_problem(held.request["problem"], held.request.get("problem_options", {}))
+    assert isinstance(problem, NetworkProblem)
+    require_data(problem)
+    inputs = _inputs(problem, 5)
+    session, given = _session(program, inputs, 1)
+    answers = session.run(None, given)
+    with torch.no_grad():
+        leaves = torch.utils._pytree.tree_leaves(program.module(check_guards=False)(inputs))
+    expected = [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
+    worst = max(
+        float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-30))
+        for one, other in zip(answers, expected, strict=True)
+    )
+    if not worst <= TOLERANCE:
+        raise InvalidInput(
+            f"the ONNX model's outputs differ from torch's by {worst:.1e} of the largest; write it as pt2, and report "
+            "this network's kind"
+        )
+    target.write_bytes(_onnx_bytes(program))
+    return worst
+
+
+def _package(name: str) -> Any:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingPackage(f"{name} is needed for ONNX; pip install 'prunebench[onnx]'") from error
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

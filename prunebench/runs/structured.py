@@ -1,0 +1,198 @@
+"""Run structured pruning: load, find the groups, drive the coordinator, shrink the network, judge and save it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from prunebench.core.coordinator import Setting
+from prunebench.core.errors import PrunebenchError
+from prunebench.core.problem import NetworkProblem
+from prunebench.log.run_directory import RunDirectory
+from prunebench.runs.preparation import Prepared
+from prunebench.runs.runner import drive
+
+STRUCTURE_FILE = "structure.json"
+"""Where a run directory has its families, what is kept of them, and what the network costs before and after."""
+PROGRAM_FILE = "model.pt2"
+"""Where a run directory has the smaller network, as torch.export.load reads it."""
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """A smaller network.
+
+    program : its graph as a module;  module : the user's own module with smaller parameters, None where its code does
+        not take its sizes from them, with the reason;  difference : from the network with zeros in their place
+    """
+
+    program: Any
+    module: Any
+    reason: str
+    difference: float
+
+
+def on_groups(
+    prepared: Prepared, setting: Setting, dense: Mapping[str, float], run: RunDirectory, started: float
+) -> dict[str, Any]:
+    """Prune the groups of a loaded network, and return the result's measures.
+
+    Parameters
+    ----------
+    setting : with the network;  dense : what the dense network is judged;  started : when loading began, perf_counter
+    """
+    from prunebench.structure.cost import UNITS
+
+    problem = setting.problem
+    assert isinstance(problem, NetworkProblem)
+    timings = {"load": perf_counter() - started}
+    clock = perf_counter()
+    coordinator: Any = prepared.kind.begin(setting)
+    if not run.describes_network():
+        run.describe_network(described(coordinator.found))
+    timings["build"] = perf_counter() - clock
+
+    driven = drive(coordinator, setting.solver, run, replace(prepared.how, validate=None), setting.say)
+    coordinator.check()
+    timings["solve"] = driven.pop("solve_seconds")
+
+    clock = perf_counter()
+    shrunk = shrink(setting.network.model, coordinator.found, coordinator.kept(), coordinator.state)
+    timings["shrink"] = perf_counter() - clock
+    clock = perf_counter()
+    judged = dict(problem.evaluate(shrunk.program))
+    timings["evaluate"] = perf_counter() - clock
+    found, kept = coordinator.found, coordinator.kept()
+    counts = [int(mask.sum()) for mask in kept]
+    costs: dict[str, tuple[float, float]] = {
+        unit: (found.cost(unit).total(), found.cost(unit).total(counts)) for unit in UNITS
+    }
+    _save(run, shrunk, coordinator, costs)
+    say = setting.say
+    say(f"the smaller network gives what zeros give, to {shrunk.difference:.1g} of the largest output")
+    if shrunk.reason:
+        say(f"the module itself keeps its shape ({shrunk.reason}); the smaller network is the graph in {PROGRAM_FILE}")
+    return {
+        "outcome": "incomplete" if driven["unsolved"] else "finished",
+        "kept": sum(counts),
+        "total": int(coordinator.mask.size),
+        **judged,
+        **{f"dense_{key}": value for key, value in dense.items()},
+        "kept_per_layer": {family.label: count for family, count in zip(found.families, counts, strict=True)},
+        "budget": coordinator.options.budget,
+        "costs": {unit: {"dense": before, "pruned": after} for unit, (before, after) in costs.items()},
+        **driven,
+        "timings": timings,
+    }
+
+
+def shrink(model: Any, found: Any, kept: Any, state: Any) -> Shrunk:
+    """The smaller network of a pruned one.
+
+    Parameters
+    ----------
+    model : the user's module;  found : its groups;  kept : of every family;  state : at its old shapes
+
+    Raises
+    ------
+    PrunebenchError   it does not give what the network with zeros gives
+    """
+    import torch
+    from torch.func import functional_call
+
+    from prunebench.structure.check import TOLERANCE
+    from prunebench.structure.module import difference, resized
+    from prunebench.structure.resize import Living, shrunk_program, shrunk_state
+
+    coupling = found.coupling
+    living = Living(coupling, found.families, kept)
+    program = shrunk_program(coupling, state, living)
+    with torch.no_grad():
+        masked = functional_call(coupling.program, dict(state), (coupling.example,))
+        smaller = program(coupling.example)
+        error = difference(masked, smaller)
+        if not error <= TOLERANCE:
+            raise PrunebenchError(
+                f"the smaller network's outputs differ by {error:.1e} from those with zeros; please report this"
+            )
+        module, reason = None, ""
+        try:
+            module = resized(model, shrunk_state(coupling, state, living))
+            other = difference(smaller, module(coupling.example))
+            if not other <= TOLERANCE:
+                module, reason = None, "its code holds sizes of its own"
+        except Exception as failure:  # the user's own code
+            module, reason = None, f"its code holds sizes of its own: {(str(failure).splitlines() or [''])[0][:120]}"
+    return Shrunk(program, module, reason, error)
+
+
+def described(found: Any) -> dict[str, Any]:
+    """What was found of a network's structure, as run.json and `prunebench structure` have it."""
+    from prunebench.structure.cost import UNITS
+
+    costs = {unit: found.cost(unit) for unit in UNITS}
+    families = []
+    for number, family in enumerate(found.families):
+        shares = {}
+        for unit, cost in costs.items():
+            counts = list(cost.sizes)
+            counts[number] = 0
+            shares[unit] = 1.0 - cost.total(counts) / cost.total()
+        families.append(
+            {"name": family.name, "kind": family.kind, "groups": family.size, "share": shares,
+             "members": [f"{name}[{dim}]" for name, dim in family.members]}
+        )  # fmt: skip
+    others = [
+        {"name": family.name, "kind": family.kind, "groups": family.size,
+         "reason": held.reason or "not asked for", "crossed_by": family.crossed_by}
+        for held in found.others
+        for family in held.families
+    ]  # fmt: skip
+    frozen = [{"name": item.name, "groups": item.groups, "reason": item.why} for item in found.frozen]
+    return {
+        "families": families,
+        "not_pruned_families": others,
+        "frozen": frozen,
+        "unknown_operations": dict(found.coupling.walk.unknown),
+        "costs": {unit: cost.total() for unit, cost in costs.items()},
+    }
+
+
+def _save(run: RunDirectory, shrunk: Shrunk, coordinator: Any, costs: Mapping[str, tuple[float, float]]) -> None:
+    import torch
+
+    from prunebench.structure.trace import export
+
+    found, kept = coordinator.found, coordinator.kept()
+    run.save_tensors("mask.safetensors", {f.label: mask for f, mask in zip(found.families, kept, strict=True)})
+    program = shrunk.program
+    tensors = {**dict(program.named_parameters()), **dict(program.named_buffers())}
+    run.save_tensors("weights.safetensors", {name: _array(tensor) for name, tensor in tensors.items()})
+    facts = {
+        "families": [
+            {"name": f.name, "kind": f.kind, "before": f.size, "after": int(mask.sum())}
+            for f, mask in zip(found.families, kept, strict=True)
+        ],
+        "costs": {unit: {"dense": before, "pruned": after} for unit, (before, after) in costs.items()},
+        "errors": coordinator.errors,
+        "difference": shrunk.difference,
+        "module": shrunk.reason or "takes the smaller weights",
+    }
+    with run.writes(STRUCTURE_FILE):
+        (run.path / STRUCTURE_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    with run.writes(PROGRAM_FILE):
+        torch.export.save(export(program, found.coupling.example), run.path / PROGRAM_FILE)
+
+
+def _array(tensor: Any) -> Any:
+    import torch
+
+    held = tensor.detach().cpu()
+    return (held.float() if held.dtype == torch.bfloat16 else held).numpy()
+
+
+def is_structured(path: Path) -> bool:
+    """Whether a run directory is of structured pruning."""
+    return (path / STRUCTURE_FILE).is_file()

@@ -1,0 +1,153 @@
+"""Structured pruning by the command line: runs, resuming, files, and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from helpers import call, refused
+from prunebench.log.run_directory import RunDirectory
+from prunebench.runs.prune import PruneRequest, prune, resume
+from prunebench.runs.smaller import export_smaller, time_smaller
+
+
+def test_the_families_of_a_problem_are_listed(capsys):
+    code, out, _ = call(capsys, "structure", "digits-mlp")
+    assert code == 0
+    assert "neurons  fc1     32      100.0%" in out
+    assert "an output of the network" in out
+    code, out, _ = call(capsys, "structure", "digits-mlp", "--json")
+    held = json.loads(out)
+    (family,) = held["families"]
+    assert (family["name"], family["kind"], family["groups"]) == ("fc1", "neurons", 32)
+    assert family["members"] == ["fc1.weight[0]", "fc1.bias[0]", "fc2.weight[1]"]
+    assert family["share"]["macs"] == 1.0
+    assert held["costs"] == {"macs": 2368.0, "parameters": 2410.0, "bytes": 9640.0}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("structured") / "run"
+    result = prune(
+        PruneRequest(
+            problem="digits-mlp", density=0.5, coordinator="structured", solver="obd",
+            coordinator_options={"samples": 300},
+        ),
+        out=path,
+    )  # fmt: skip
+    return path, result
+
+
+def test_a_run_leaves_a_smaller_network(run):
+    path, result = run
+    assert (result["kept"], result["total"], result["budget"]) == (16, 32, "macs")
+    assert result["costs"]["macs"] == {"dense": 2368.0, "pruned": 1184.0}
+    assert result["accuracy"] > 0.85
+    assert result["kept_per_layer"] == {"fc1:neurons": 16}
+    program = torch.export.load(path / "model.pt2").module()
+    assert program(torch.zeros(11, 64)).shape == (11, 10)
+    facts = json.loads((path / "structure.json").read_text())
+    assert facts["families"] == [{"name": "fc1", "kind": "neurons", "before": 32, "after": 16}]
+    assert facts["module"] == "takes the smaller weights"
+    assert facts["difference"] < 1e-5
+    assert [event["kind"] for event in RunDirectory.open(path).events()] == ["gates, coupling 0", "refit"]
+
+
+def test_an_interrupted_run_resumes_to_the_same(run, tmp_path, monkeypatch):
+    from prunebench.coordinators.structured import Structured
+    from prunebench.core.errors import Interrupted
+
+    path, result = run
+    request = RunDirectory.open(path).request
+    whole = Structured._pruned
+
+    def stop(self, kept):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Structured, "_pruned", stop)
+    with pytest.raises(Interrupted):
+        prune(PruneRequest(**request), out=tmp_path / "run")
+    monkeypatch.setattr(Structured, "_pruned", whole)
+    monkeypatch.setattr(Structured, "_gather", stop)
+    again = resume(tmp_path / "run")
+    for key in ("kept", "accuracy", "loss", "objective", "costs"):
+        assert again[key] == result[key], key
+
+
+def test_layers_choose_by_their_own_error(tmp_path):
+    result = prune(
+        PruneRequest(
+            problem="digits-mlp", density=0.5, coordinator="structured", solver="group-swap",
+            coordinator_options={"samples": 300, "choice": "layers"},
+        ),
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert result["kept"] == 16
+    assert result["accuracy"] > 0.85
+    kinds = [event["kind"] for event in RunDirectory.open(tmp_path / "run").events()]
+    assert kinds == ["fc1"]
+
+
+def test_select_chooses_the_coupling_on_held_out_samples(tmp_path):
+    result = prune(
+        PruneRequest(
+            problem="digits-mlp", density=0.75, coordinator="structured", solver="greedy", mode="select",
+            coordinator_options={"samples": 300, "couplings": "0,1"},
+        ),
+        out=tmp_path / "run",
+    )  # fmt: skip
+    events = RunDirectory.open(tmp_path / "run").events()
+    judged = [event["true_after"] for event in events if event["kind"] == "masked"]
+    assert len(judged) == 2
+    assert [event["accepted"] for event in events if event["kind"] == "masked"] == [True, judged[1] < judged[0]]
+    assert result["kept"] == 24
+
+
+def test_a_smaller_network_is_exported_and_timed(run, tmp_path, capsys):
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime: pip install 'prunebench[onnx]'")
+    path, _ = run
+    made = export_smaller(path, tmp_path / "small.onnx", "onnx")
+    assert made["difference"] < 1e-5
+    code, out, _ = call(capsys, "export-model", path, "--format", "safetensors", "-o", tmp_path / "small.safetensors")
+    assert (code, "format safetensors" in out) == (0, True)
+    timed = time_smaller(path, runtimes=("torch", "onnxruntime"), threads=(1,), batch=8, runs=3)
+    assert [row["runtime"] for row in timed["rows"]] == ["torch", "onnxruntime"]
+    assert timed["macs"] == 2.0
+    assert all(row["dense_ms"] > 0 and row["pruned_ms"] > 0 for row in timed["rows"])
+
+
+PRUNE = ("prune", "digits-mlp")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((*PRUNE, "--structure", "neuron", "--flops", "0.5"), "did you mean 'neurons'"),
+        ((*PRUNE, "--structure", "heads", "--flops", "0.5"), "no family of heads can be pruned; there are: neurons"),
+        ((*PRUNE, "--structure", "neurons", "--flops", "0.001"), "0.03125 stays"),
+        ((*PRUNE, "--structure", "neurons", "--flops", "0.5", "--params", "0.5"), "are both given"),
+        ((*PRUNE, "--structure", "neurons"), "--density is missing"),
+        ((*PRUNE, "--flops", "0.5", "--coordinator", "icbs"), "is of coordinator structured"),
+        ((*PRUNE, "--flops", "0.5", "--option", "multiple=0"), "multiple is 0"),
+        ((*PRUNE, "--flops", "0.5", "--option", "couplings=2"), "numbers from 0 to 1"),
+        ((*PRUNE, "--flops", "0.5", "--solver", "group-swap"), "add --choice layers"),
+        ((*PRUNE, "--flops", "0.5", "--choice", "layers", "--solver", "swap"), "takes no group supports"),
+        ((*PRUNE, "--flops", "0.5", "--option", "ridge=0"), "ridge is 0.0; give a number above 0"),
+        (("structure", "planted"), "is no network and has no structure"),
+        (("time", "nowhere"), "nowhere"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line(capsys, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(capsys, *arguments)
+    # what needs the network to be seen comes after the line on the dense network
+    assert (code, out) == (2, "")
+    assert err.splitlines()[-1].startswith("prunebench: error: ")
+    assert words in err.splitlines()[-1]
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_a_run_of_weights_has_no_smaller_network(tmp_path, capsys):
+    prune(PruneRequest(problem="digits-mlp", density=0.5, solver="magnitude", curvature={"samples": 50}),
+          out=tmp_path / "run")  # fmt: skip
+    assert "pruned weights" in refused(capsys, "time", tmp_path / "run")
