@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.core.block import BlockProblem
+from prunebench.core.group_form import GroupForm
 from prunebench.core.rows import RowsForm
 
 PASS_PAYS = 250_000_000
@@ -78,9 +79,12 @@ def for_block(block: BlockProblem, threads: int | None) -> Iterator[None]:
 
 def _entries(block: BlockProblem) -> int:
     """Entries of the matrix that a block's curvature is held in."""
-    if isinstance(block.form, RowsForm):
-        return int(block.form.shared.size)
-    return int(block.form.factor.size) if block.form.factor is not None else block.p**2
+    form: Any = block.form
+    if isinstance(form, RowsForm):
+        return int(form.shared.size)
+    if isinstance(form, GroupForm):
+        return int(form.gram.size)
+    return int(form.factor.size) if form.factor is not None else block.p**2
 
 
 def _multiply_adds(model: Any, samples: Any) -> int:
