@@ -101,8 +101,22 @@ class Recovered(Coordinator):
         return self._round() if self._queue else None
 
     def network_facts(self) -> dict[str, Any]:
-        """Those of the inner coordinator."""
-        return self._inner.network_facts()
+        """Those of the inner coordinator, and which layers are not refitted."""
+        from prunebench.networks.chosen import folded
+
+        found = dict(self._inner.network_facts())
+        held = self._network.layers
+        if held is not None and held.left:
+            found["not_refitted"] = [
+                {
+                    "reason": part.reason,
+                    "matrices": len(part.names),
+                    "weights": part.weights,
+                    "names": list(folded(part.names)),
+                }
+                for part in held.left
+            ]
+        return found
 
     def place(self, network: Any, weights: RealArray) -> None:
         """By the movable network, unless the inner coordinator still places weights itself."""

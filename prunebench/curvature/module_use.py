@@ -17,7 +17,8 @@ from prunebench.core.errors import InvalidInput
 from prunebench.networks.chosen import pattern_of
 from prunebench.networks.network import evaluation_mode
 
-Layer = torch.nn.Linear | torch.nn.Conv2d
+Convolution = torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d
+Layer = torch.nn.Linear | Convolution
 
 CLOSE = 1e-3
 """Outputs may differ by this part of their largest: rounding of the same products, in float32 about 1e-6."""
@@ -76,7 +77,7 @@ def _same(
 
     def by_hand(module: Any, given: tuple[Any, ...], _output: Any) -> torch.Tensor:
         weight = weights[id(module)]
-        if isinstance(module, torch.nn.Conv2d):
+        if isinstance(module, Convolution):
             convolved: torch.Tensor = module._conv_forward(given[0], weight, module.bias)
             return convolved
         return torch.nn.functional.linear(given[0], weight, module.bias)

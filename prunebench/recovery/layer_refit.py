@@ -7,7 +7,6 @@ more equations than unknowns, one a sample and place, where the loss of a sample
 settles thousands of weights from a few hundred samples, and without a gradient.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,14 +14,13 @@ import numpy as np
 import torch
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.coordinator import LeftDense
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
-from prunebench.curvature.activations import Linear, checked_linear, input_rows
-from prunebench.curvature.module_use import require_calls_only
-from prunebench.networks.network import Layer, PrunableNetwork, evaluation_mode
-
-PLACES = 64
-"""Places of a sample's feature map that are looked at, at most: neighbours say nearly the same."""
+from prunebench.curvature.layer_sources import left_dense
+from prunebench.curvature.module_use import used_otherwise
+from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.recovery.refittable import Refittable, groups_of, inputs_of, outputs_of, step_of
 
 COST_SAMPLES = 128
 """Samples that the Gram matrices of the costs are taken over: a ranking needs fewer than a fit."""
@@ -42,37 +40,43 @@ class LayerRefit:
 
     Parameters
     ----------
-    network : its weights now are the dense ones; every prunable parameter must be the weight of a
-              torch.nn.Linear or an ungrouped, zero-padded Conv2d that is called once
+    network : its weights now are the dense ones. Prunable parameters are refitted that are the weight of a linear
+              layer or a convolution which is called once and used in no other way; `left` says which are not
     samples, positions : the samples to be run
     ridge : pull to the weights as they stand, relative to the mean of the inputs' Gram diagonal
 
     Raises
     ------
-    InvalidInput   a prunable parameter of another kind, a layer that is not called exactly once, or whose weight is
-                   used otherwise than by calling it
+    InvalidInput   there is no layer that can be refitted; the message says why not
     """
 
     def __init__(self, network: PrunableNetwork, samples: Samples, positions: IndexArray, *, ridge: float) -> None:
         self._network, self._ridge = network, ridge
-        self._modules = [_module(network.model, layer) for layer in network.layers]
         device = next(network.model.parameters()).device
         self._inputs: torch.Tensor = samples.batch(positions)[0].to(device)
-        called = {layer.name.removesuffix(".weight"): m for layer, m in zip(network.layers, self._modules, strict=True)}
-        require_calls_only(network.model, called, lambda: network.model(self._inputs[:1]))
+        reasons: dict[str, str] = {}
+        self._modules = _modules(network, reasons, lambda: network.model(self._inputs[:1]))
         outputs: dict[int, torch.Tensor] = {}
 
-        def note(layer: int, module: Linear, given: torch.Tensor, output: torch.Tensor) -> None:
+        def note(layer: int, module: Refittable, given: torch.Tensor, output: torch.Tensor) -> None:
             if layer in outputs:
-                raise InvalidInput(f"layer {network.layers[layer].name!r} is used twice; it cannot be refitted alone")
-            outputs[layer] = _output_rows(module, output).clone()
+                reasons[network.layers[layer].name] = "is used twice"
+            outputs[layer] = outputs_of(module, output).clone()
 
         with evaluation_mode(network.model):
             self._run(note)
-        missing = [layer.name for number, layer in enumerate(network.layers) if number not in outputs]
-        if missing:
-            raise InvalidInput(f"layer {missing[0]!r} is never reached by the samples; it cannot be refitted")
-        self._targets = [outputs[number] for number in range(len(network.layers))]
+        for number in self._modules:
+            if number not in outputs:
+                reasons[network.layers[number].name] = "is never reached by the samples"
+        self._modules = {
+            number: module for number, module in self._modules.items() if network.layers[number].name not in reasons
+        }
+        self._targets = {number: outputs[number] for number in self._modules}
+        self.left: tuple[LeftDense, ...] = left_dense(network, reasons)
+        """Layers that are not refitted: they stay as they are pruned."""
+        if not self._modules:
+            name, reason = next(iter(reasons.items()))
+            raise InvalidInput(f"there is no layer that can be refitted: {name!r} {reason}; leave recovery layers out")
 
     def costs(self, mask: BoolArray, curvature: FloatArray) -> FloatArray:
         """What ½w² of each weight costs if it goes and the rest of its row makes up for it. float64 (p,), positive
@@ -81,31 +85,26 @@ class LayerRefit:
         matrix of the inputs and s_r what makes its trace that of `curvature` there (a Kronecker factor,
         diagonal over rows; Martens, Grosse: K-FAC, ICML 2015). Removing weight j and moving the other
         kept ones to their best then costs ½w_j²·s_r/[(G_SS + ridge)⁻¹]_jj (Hassibi, Stork: Optimal Brain
-        Surgeon, NeurIPS 1992), S the kept weights of the row.
+        Surgeon, NeurIPS 1992), S the kept weights of the row. In layers that are not refitted nothing makes up for a
+        weight, and the cost is its curvature.
 
         Parameters
         ----------
         mask : bool (p,), the weights that are there;  curvature : float64 (p,), the diagonal of the Fisher matrix
         """
         out = np.zeros(mask.size)
+        for number, span in enumerate(self._network.layers):
+            if number not in self._modules:
+                out[span.start : span.stop] = np.where(mask, curvature, 0.0)[span.start : span.stop]
 
-        def add(layer: int, module: Linear, given: torch.Tensor, output: torch.Tensor) -> None:
+        def add(layer: int, module: Refittable, given: torch.Tensor, output: torch.Tensor) -> None:
             span = self._network.layers[layer]
-            inputs = input_rows(module, given, step=_step(module, output))
-            gram = self._gram(layer, inputs)
-            trace = float(gram.diagonal().sum())
-            if trace == 0.0:
-                return
-            ridged = gram + COST_RIDGE * trace / len(gram) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-            part = slice(span.start, span.stop)
-            table, kept = curvature[part].reshape(-1, len(gram)), mask[part].reshape(-1, len(gram))
-            costs = out[part].reshape(-1, len(gram))
-            for row, support in enumerate(kept):
-                chosen = torch.from_numpy(np.flatnonzero(support)).to(gram.device)
-                if chosen.numel():
-                    factor = torch.linalg.cholesky(ridged[chosen][:, chosen])
-                    inverse = torch.cholesky_inverse(factor).diagonal().cpu().numpy()
-                    costs[row, support] = table[row].sum() / trace / inverse
+            part, groups = slice(span.start, span.stop), groups_of(module)
+            tables = [held[part].reshape(groups, span.shape[0] // groups, -1) for held in (curvature, mask, out)]
+            for inputs, table, kept, costs in zip(
+                inputs_of(module, given, step_of(module, output)), *tables, strict=True
+            ):
+                _add_costs(self._gram(layer, inputs), table, kept, costs)
 
         with evaluation_mode(self._network.model):
             self._run(add, COST_SAMPLES)
@@ -123,27 +122,24 @@ class LayerRefit:
         return weights
 
     def _solve(
-        self, layer: int, module: Linear, given: torch.Tensor, output: torch.Tensor, mask: BoolArray
+        self, layer: int, module: Refittable, given: torch.Tensor, output: torch.Tensor, mask: BoolArray
     ) -> torch.Tensor:
         """Refit one layer. -> its outputs with the new weights"""
-        span = self._network.layers[layer]
-        inputs = input_rows(module, given, step=_step(module, output))
-        gram = self._gram(layer, inputs)
-        shift = self._ridge * float(gram.diagonal().mean())
-        if shift > 0.0:
-            target = self._targets[layer] if module.bias is None else self._targets[layer] - module.bias
-            weights = module.weight.detach().reshape(span.shape[0], -1).to(torch.float64)
-            away = (target.T @ inputs).to(torch.float64) / len(inputs) - weights @ gram
-            kept = mask[span.start : span.stop].reshape(span.shape[0], -1)
-            for row, support in enumerate(kept):
-                chosen = torch.from_numpy(np.flatnonzero(support)).to(gram.device)
-                if chosen.numel():
-                    ridged = gram[chosen][:, chosen]
-                    ridged.diagonal().add_(shift)
-                    step = torch.cholesky_solve(away[row, chosen].unsqueeze(1), torch.linalg.cholesky(ridged))
-                    weights[row, chosen] += step.squeeze(1)
-            with torch.no_grad():
-                module.weight.copy_(weights.reshape(module.weight.shape))
+        span, groups = self._network.layers[layer], groups_of(module)
+        rows = span.shape[0] // groups
+        weights = module.weight.detach().reshape(groups, rows, -1).to(torch.float64)
+        kept = mask[span.start : span.stop].reshape(groups, rows, -1)
+        targets = self._targets[layer]
+        if module.bias is not None:
+            targets = targets - module.bias.reshape(groups, 1, rows)
+        for group, inputs in enumerate(inputs_of(module, given, step_of(module, output))):
+            gram = self._gram(layer, inputs)
+            shift = self._ridge * float(gram.diagonal().mean())
+            if shift > 0.0:
+                away = (targets[group].T @ inputs).to(torch.float64) / len(inputs) - weights[group] @ gram
+                _move_to_best(weights[group], gram, away, kept[group], shift)
+        with torch.no_grad():
+            module.weight.copy_(weights.reshape(module.weight.shape))
         return _applied(module, given)
 
     def _gram(self, layer: int, inputs: torch.Tensor) -> torch.Tensor:
@@ -161,7 +157,7 @@ class LayerRefit:
 
     def _run(
         self,
-        use: Callable[[int, Linear, torch.Tensor, torch.Tensor], torch.Tensor | None],
+        use: Callable[[int, Refittable, torch.Tensor, torch.Tensor], torch.Tensor | None],
         count: int | None = None,
     ) -> None:
         """Send the first `count` samples through the network, or all.
@@ -175,7 +171,7 @@ class LayerRefit:
 
             return called
 
-        handles = [module.register_forward_hook(hook(number)) for number, module in enumerate(self._modules)]
+        handles = [module.register_forward_hook(hook(number)) for number, module in self._modules.items()]
         try:
             with torch.no_grad():
                 self._network.model(self._inputs[:count])
@@ -184,30 +180,49 @@ class LayerRefit:
                 handle.remove()
 
 
-def _module(model: torch.nn.Module, layer: Layer) -> Linear:
-    name = layer.name.removesuffix(".weight")
-    modules = dict(model.named_modules())
-    if name == layer.name or name not in modules:
-        raise InvalidInput(f"parameter {layer.name!r} is not the weight of a module; it cannot be refitted by layers")
-    return checked_linear(name, modules[name])
+def _modules(network: PrunableNetwork, reasons: dict[str, str], forward: Callable[[], Any]) -> dict[int, Refittable]:
+    """The modules of the layers that can be refitted, by the layers' numbers; adds to `reasons` why others cannot."""
+    modules = dict(network.model.named_modules())
+    found: dict[int, Refittable] = {}
+    for number, layer in enumerate(network.layers):
+        name = layer.name.removesuffix(".weight")
+        module = modules.get(name)
+        if name != layer.name and isinstance(module, Refittable):
+            found[number] = module
+        else:
+            reasons[layer.name] = "is not the weight of a linear layer or a convolution"
+    called = {network.layers[number].name.removesuffix(".weight"): module for number, module in found.items()}
+    for name in used_otherwise(network.model, called, forward):
+        reasons[f"{name}.weight"] = "is used otherwise than by calling its layer"
+    return {number: module for number, module in found.items() if network.layers[number].name not in reasons}
 
 
-def _step(module: Linear, output: torch.Tensor) -> int:
-    """Every how many places of a feature map are looked at, in both directions."""
-    if isinstance(module, torch.nn.Linear):
-        return 1
-    return max(1, math.ceil(math.sqrt(output.shape[2] * output.shape[3] / PLACES)))
+def _add_costs(gram: torch.Tensor, table: FloatArray, kept: BoolArray, costs: FloatArray) -> None:
+    """Write the costs of a group's kept weights. gram : (c, c);  the others : (rows, c)"""
+    trace = float(gram.diagonal().sum())
+    if trace == 0.0:
+        return
+    ridged = gram + COST_RIDGE * trace / len(gram) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    for row, support in enumerate(kept):
+        chosen = torch.from_numpy(np.flatnonzero(support)).to(gram.device)
+        if chosen.numel():
+            factor = torch.linalg.cholesky(ridged[chosen][:, chosen])
+            inverse = torch.cholesky_inverse(factor).diagonal().cpu().numpy()
+            costs[row, support] = table[row].sum() / trace / inverse
 
 
-def _output_rows(module: Linear, output: torch.Tensor) -> torch.Tensor:
-    """The outputs that are looked at, in the order of `input_rows`. (n, rows)"""
-    if isinstance(module, torch.nn.Linear):
-        return output.reshape(-1, output.shape[-1])
-    step = _step(module, output)
-    return output[:, :, ::step, ::step].permute(0, 2, 3, 1).reshape(-1, output.shape[1])
+def _move_to_best(weights: torch.Tensor, gram: torch.Tensor, away: torch.Tensor, kept: BoolArray, shift: float) -> None:
+    """Move the kept weights of a group's rows, in place. weights, away, kept : (rows, c);  gram : (c, c)"""
+    for row, support in enumerate(kept):
+        chosen = torch.from_numpy(np.flatnonzero(support)).to(gram.device)
+        if chosen.numel():
+            ridged = gram[chosen][:, chosen]
+            ridged.diagonal().add_(shift)
+            step = torch.cholesky_solve(away[row, chosen].unsqueeze(1), torch.linalg.cholesky(ridged))
+            weights[row, chosen] += step.squeeze(1)
 
 
-def _applied(module: Linear, given: torch.Tensor) -> torch.Tensor:
+def _applied(module: Refittable, given: torch.Tensor) -> torch.Tensor:
     """The module's outputs, its hooks left out."""
     outputs: torch.Tensor = module.forward(given)
     return outputs

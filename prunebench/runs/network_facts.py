@@ -34,6 +34,11 @@ def lines(facts: Mapping[str, Any]) -> list[str]:
         pairs = [f"{name} (also {', '.join(others)})" for name, others in tied.items()]
         out.append(f"pruned once, in all their uses: {_matrices(len(pairs))}: {_names(pairs)}")
     out += left_dense_lines(facts)
+    out += [
+        f"not refitted by recovery layers: {_matrices(held['matrices'])}, {held['weights']:,} weights: "
+        f"{_names(held['names'])}: {held['reason']}"
+        for held in facts.get("not_refitted") or []
+    ]
     out += reached_lines(facts)
     way = facts.get("gradients")
     if way is not None:

@@ -13,6 +13,7 @@ from prunebench.curvature.drawn_labels import DrawnLabels
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.samples import TensorSamples
 from prunebench.recovery.layer_refit import COST_RIDGE, LayerRefit
+from prunebench.recovery.refittable import groups_of, inputs_of, outputs_of, step_of
 from prunebench.runs.prune import PruneRequest, prune, resume
 
 OPTIONS = {"densities": (0.5, 0.3, 0.2), "samples": 300, "held_out": 200}
@@ -128,6 +129,53 @@ def test_input_rows_of_every_second_place_belong_to_every_second_output():
         rows = input_rows(layer, images, step=2) @ layer.weight.reshape(3, -1).T
         outputs = layer(images)[:, :, ::2, ::2].permute(0, 2, 3, 1).reshape(-1, 3)
     assert torch.allclose(rows, outputs, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (torch.nn.Conv2d(6, 6, 3, padding=1, groups=6), (20, 3, 9, 9)),
+        (torch.nn.Conv2d(6, 4, 3, padding=1, stride=2, groups=2, padding_mode="circular"), (20, 3, 19, 19)),
+        (torch.nn.Conv1d(6, 5, 4, padding="same", dilation=2), (20, 3, 80)),
+        (torch.nn.Conv3d(6, 4, 2, stride=2), (20, 3, 12, 10, 12)),
+    ],
+    ids=["depthwise", "grouped, circular", "one dimension", "three dimensions"],
+)
+def test_rows_and_outputs_of_every_convolution_belong_together(layer, shape):
+    images = torch.cat([gaussian(*shape), gaussian(*shape, seed=2)], dim=1)
+    with torch.no_grad():
+        outputs = layer(images)
+        step = step_of(layer, outputs)
+        rows, expected = inputs_of(layer, images, step), outputs_of(layer, outputs)
+        table = layer.weight.reshape(groups_of(layer), -1, rows.shape[-1])
+        bias = layer.bias.reshape(groups_of(layer), 1, -1)
+        assert torch.allclose(rows @ table.transpose(1, 2) + bias, expected, atol=1e-4)
+
+
+def test_a_depthwise_layer_makes_up_for_what_it_lost_and_what_cannot_be_refitted_stays_and_is_told():
+    inputs = gaussian(40, 4, 9, 9).cumsum(dim=-1)  # neighbours say nearly the same
+    modules = (
+        torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.ReLU(), torch.nn.ConvTranspose2d(4, 2, 2), torch.nn.Flatten(),
+        torch.nn.Linear(128, 3),
+    )  # fmt: skip
+    names = ("0.weight", "2.weight", "4.weight")
+    network, refit = made(*modules, inputs=inputs, names=names, ridge=0.01)
+    (left,) = refit.left
+    assert (left.names, left.weights) == (("2.weight",), 32)
+    assert "not the weight of a linear layer or a convolution" in left.reason
+    dense = network.weights()
+    mask = np.ones(dense.size, dtype=bool)
+    mask[:36].reshape(4, 9)[:, ::3] = False
+    with torch.no_grad():
+        before = modules[0](inputs)
+        network.assign(dense * mask)
+        pruned = float((modules[0](inputs) - before).square().mean())
+        weights = refit.refit(mask)
+        assert float((modules[0](inputs) - before).square().mean()) < 0.8 * pruned
+    assert not weights[~mask].any()
+    assert weights[36:68] == pytest.approx(dense[36:68], abs=0)
+    curvature = np.linspace(1.0, 2.0, dense.size)
+    assert refit.costs(mask, curvature)[36:68] == pytest.approx(curvature[36:68])
 
 
 class _Twice(torch.nn.Module):

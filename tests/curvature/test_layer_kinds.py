@@ -288,6 +288,28 @@ class Speaker(nn.Module):
         return self.inner(held).sum() + self.steps(held)[0].sum()
 
 
+class CopiedForEach(nn.Module):
+    """A matrix for each of two halves, broadcast over the samples: torch copies it where there are several."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.out = nn.Parameter(draw(2, 5, 3)), nn.Linear(10, 2)
+
+    def forward(self, inputs):
+        halves = inputs.reshape(len(inputs), 2, 3, 1).transpose(0, 1)
+        return self.out((self.weight[:, None] @ halves).transpose(0, 1).flatten(1))
+
+
+def test_a_weight_that_is_copied_for_each_sample_is_left_dense_with_the_reason():
+    """One sample alone would show a product, and all of them none."""
+    network = PrunableNetwork(CopiedForEach(), ("weight", "out.weight"))
+    part = prunable_part(network, TensorSamples(draw(SAMPLES, 6), torch.zeros(SAMPLES)), np.arange(SAMPLES))
+    assert [layer.name for layer in part.network.layers] == ["out.weight"]
+    (left,) = part.left
+    assert left.names == ("weight",)
+    assert "used otherwise than as a factor of a product" in left.reason
+
+
 def test_padding_is_left_out_where_it_is_seen_and_the_layer_left_dense_where_not():
     samples = TokenSamples([np.array([1, 2, 3, 4]), np.array([5, 6]), np.array([7, 1, 2])])
     names = ("inner.weight", "steps.weight_ih_l0", "steps.weight_hh_l0")

@@ -245,3 +245,17 @@ def test_where_targets_are_no_classes_refitted_layers_go_by_the_datas_own(capsys
     pruned = prunebench.prune(network(), (x, x[:, :3]), loss="mse", density=0.5, **way)
     assert pruned.kept == 36
     assert "at the data's own targets" in capsys.readouterr().err
+
+
+def test_layers_that_cannot_be_refitted_stay_as_they_are_and_are_told():
+    torch.manual_seed(0)
+    depthwise = nn.Conv2d(4, 4, 3, groups=4)
+    model = nn.Sequential(depthwise, nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 2, 2), nn.Flatten(), nn.Linear(32, 3))
+    x = torch.randn(40, 4, 5, 5)
+    pruned = prunebench.prune(
+        model, (x, x[:, 0, 0, 0].gt(0).long()), loss="cross_entropy", density=0.5, coordinator="multi-stage",
+        solver="obd", mode="refit", recover=["layers:samples=16"], stages=2, samples=8, held_out=8, progress=False,
+    )  # fmt: skip
+    assert pruned.kept == round(0.5 * pruned.total)
+    (told,) = [note for note in pruned.notes if note.startswith("not refitted")]
+    assert "1 matrix, 32 weights" in told
