@@ -6,7 +6,7 @@ from typing import Any
 
 from prunebench.commands import arguments as shared
 from prunebench.coordinators.quotas import QuotaKind
-from prunebench.core.block import MODES
+from prunebench.core.block import MODES, BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.runs.cut import cut_block
 
@@ -14,7 +14,20 @@ from prunebench.runs.cut import cut_block
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The problem, the block's size and density, and which weights it takes."""
     parser.add_argument("problem", metavar="PROBLEM", help=shared.PROBLEM_HELP)
-    parser.add_argument("--size", type=shared.positive_int, required=True, metavar="P", help="weights in the block")
+    parser.add_argument("--size", type=shared.positive_int, metavar="P", help="weights in the block")
+    parser.add_argument(
+        "--structure",
+        metavar="KINDS",
+        help="in place of weights, all groups of the network of these kinds or families ('usual': channels, neurons, "
+        "heads); the density is a part of the multiply-accumulates, and every family keeps what that leaves it",
+    )
+    parser.add_argument(
+        "--coupling",
+        type=float,
+        default=1.0,
+        metavar="T",
+        help="with --structure: the part of the groups' mutual curvature that counts, 0 to 1 (default: 1)",
+    )
     parser.add_argument(
         "--density", type=shared.density, metavar="D", help="the part that is kept; a quota N:M says it by itself"
     )
@@ -41,17 +54,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     shared.require_folder(arguments.output)
     if arguments.density is None and QuotaKind.parse(arguments.quota).density is None:
         raise InvalidInput("--density is missing: give the part that is kept, or a --quota N:M")
-    block = cut_block(
-        arguments.problem,
-        size=arguments.size,
-        density=arguments.density,
-        select=arguments.select,
-        mode=arguments.mode,
-        curvature=shared.curvature(arguments),
-        seed=arguments.seed,
-        options=shared.pairs(arguments.option),
-        quota=arguments.quota,
-    )
+    block = _groups(arguments) if arguments.structure is not None else _weights(arguments)
     block.save(arguments.output)
     form = block.form
     result: dict[str, Any] = {
@@ -72,6 +75,50 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
         result["graph"] = graph.describe(block)
     return result
+
+
+def _weights(arguments: argparse.Namespace) -> BlockProblem:
+    """A block of weights.
+
+    Raises
+    ------
+    InvalidInput   its size is missing
+    """
+    if arguments.size is None:
+        raise InvalidInput("--size is missing: give how many weights the block has, or --structure for groups")
+    return cut_block(
+        arguments.problem,
+        size=arguments.size,
+        density=arguments.density,
+        select=arguments.select,
+        mode=arguments.mode,
+        curvature=shared.curvature(arguments),
+        seed=arguments.seed,
+        options=shared.pairs(arguments.option),
+        quota=arguments.quota,
+    )
+
+
+def _groups(arguments: argparse.Namespace) -> BlockProblem:
+    """A block of gates on groups.
+
+    Raises
+    ------
+    InvalidInput   what is said of weights alone
+    """
+    from prunebench.runs.structured import cut_groups
+
+    if arguments.size is not None or arguments.quota is not None or arguments.mode != "select":
+        raise InvalidInput("--size, --quota and --mode are of weights; with --structure leave them out")
+    return cut_groups(
+        arguments.problem,
+        structure="" if arguments.structure == "usual" else arguments.structure,
+        density=arguments.density,
+        coupling=arguments.coupling,
+        samples=arguments.samples,
+        seed=arguments.seed,
+        options=shared.pairs(arguments.option),
+    )
 
 
 def text(result: dict[str, Any]) -> str:

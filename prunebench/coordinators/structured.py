@@ -229,7 +229,7 @@ class Structured(Coordinator):
             return self._ask_layer()
         wanted = [k for k in range(len(self._taus)) if k not in self._answers and k not in self._asked][:count]
         self._asked |= set(wanted)
-        return [Task(k, f"gates, coupling {self._taus[k]:g}", self._block(k)) for k in wanted]
+        return [Task(k, f"gates, coupling {self._taus[k]:g}", self._block(self._taus[k])) for k in wanted]
 
     def tell(self, task: Task, solution: Solution | None) -> Move | None:
         """Take what a block keeps.
@@ -308,6 +308,15 @@ class Structured(Coordinator):
             size = self._sizes[number] if self.options.choice == "layers" else self.mask.size
             self._answers[number] = checked_array(arrays, f"answer{number}", (size,), "b")
 
+    def gates_block(self, coupling: float = 1.0) -> BlockProblem:
+        """All gates as one block, counts within the budget as its quota; gates are gathered first if they are not.
+
+        coupling : the part of the gates' mutual curvature that counts, 0 to 1
+        """
+        if self._rows is None:
+            self._gather()
+        return self._block(coupling)
+
     # ------------------------------------------------------------ steps
 
     def _limit(self) -> float:
@@ -374,10 +383,9 @@ class Structured(Coordinator):
         cost = self._found.cost(self.options.budget)
         self._counts = allocate(cost, self._families, self._split(scores), self._limit(), self._steps())
 
-    def _block(self, k: int) -> BlockProblem:
+    def _block(self, tau: float) -> BlockProblem:
         """All gates as one block: couplings scaled by τ, the diagonal as it is."""
         assert self._rows is not None
-        tau = self._taus[k]
         diagonal = (self._rows**2).sum(axis=0)
         quota = Quota(np.repeat(np.arange(len(self._sizes)), self._sizes), np.array(self._counts, dtype=np.int64))
         return gate_block(

@@ -83,6 +83,11 @@ class Run:
         return float(self.source.request["density"])
 
     @property
+    def of_groups(self) -> bool:
+        """Whether whole groups were pruned: its density is then a part of what the network costs."""
+        return bool((self.result or {}).get("costs"))
+
+    @property
     def coordinator(self) -> str:
         """The coordinator's name."""
         return str(self.source.request["coordinator"])

@@ -132,7 +132,8 @@ def _sections(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
         grouped.setdefault(name, []).append(drawn)
     for name, held in grouped.items():
         out.append((_key(name), name, "".join(_drawn(drawn, looks) for drawn in held)))
-    results = [*tables.summaries(material.comparisons), *tables.pruning(material.runs)]
+    smaller = tables.smaller(material.runs)
+    results = [*tables.summaries(material.comparisons), *tables.pruning(material.runs), *([smaller] if smaller else [])]
     text = "".join(_table(table) for table in results)
     for table in tables.every_answer(material.comparisons):
         text += f"<details><summary>{escape(table.title)}</summary>{_table(table, heading=False)}</details>"

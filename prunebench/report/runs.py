@@ -248,9 +248,9 @@ def loss_against_time(runs: tuple[Run, ...]) -> Drawn:
 
 
 def accuracy_against_density(runs: tuple[Run, ...]) -> Drawn:
-    """The final accuracy against density, a curve for each way of pruning."""
+    """The final accuracy against density, a curve for each way of pruning; smaller networks have their own table."""
     figures: list[Figure] = []
-    for problem, same in by_problem(runs):
+    for problem, same in by_problem(tuple(run for run in runs if not run.of_groups)):
         quality = quality_of(same)
         done = [run for run in same if run.result and run.result.get(quality.key) is not None]
         if not done:

@@ -168,6 +168,36 @@ def pruning(runs: Sequence[Run]) -> list[Table]:
     ]  # fmt: skip
 
 
+def smaller(runs: Sequence[Run]) -> Table | None:
+    """What networks cost before and after structured pruning, and their widths; None where there is no such run."""
+    rows = []
+    for run in runs:
+        if not run.of_groups:
+            continue
+        result = run.result or {}
+        widths = ", ".join(f"{name.rpartition(':')[0]} {size} to {kept}" for name, (kept, size) in run.layers.items())
+        better = "perplexity" if result.get("perplexity") is not None else "accuracy"
+        show = percent if better == "accuracy" else number
+        for unit, pair in result["costs"].items():
+            rows.append(
+                (
+                    Cell(run.problem), Cell(run.solver), Cell(unit), count(pair["dense"]), count(pair["pruned"]),
+                    percent(pair["pruned"] / pair["dense"]), show(result.get(better)),
+                    show(result.get(f"dense_{better}")), Cell(widths), Cell(run.source.path.name),
+                )
+            )  # fmt: skip
+    if not rows:
+        return None
+    return Table(
+        "smaller", "Smaller networks",
+        "What structured pruning left of a network: multiply-accumulates of a sample, parameters and bytes, and how "
+        "many groups each family keeps. The measure is accuracy, or perplexity for language models.",
+        ("problem", "solver", "unit", "dense", "smaller", "part", "measure", "dense measure", "groups before and after",
+         "directory"),
+        tuple(rows),
+    )  # fmt: skip
+
+
 def left_out(runs: Sequence[Run]) -> Table | None:
     """What runs did not prune and what their samples did not reach; None where there is nothing of either."""
     rows = tuple(

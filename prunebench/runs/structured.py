@@ -7,9 +7,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from prunebench.core import options as option_tools
+from prunebench.core.block import BlockProblem
 from prunebench.core.coordinator import Setting
-from prunebench.core.errors import PrunebenchError
-from prunebench.core.problem import NetworkProblem
+from prunebench.core.errors import InvalidInput, PrunebenchError
+from prunebench.core.problem import NetworkProblem, ProblemLike, make_problem, require_data
+from prunebench.core.solver import make_solver
 from prunebench.log.run_directory import RunDirectory
 from prunebench.runs.preparation import Prepared
 from prunebench.runs.runner import drive
@@ -86,6 +89,51 @@ def on_groups(
         **driven,
         "timings": timings,
     }
+
+
+def cut_groups(
+    problem: "str | ProblemLike",
+    *,
+    density: float,
+    structure: str = "",
+    budget: str = "macs",
+    coupling: float = 1.0,
+    samples: int | None = None,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> BlockProblem:
+    """All groups of a network as one block: dense weights 1, the variables being gates on channels, neurons and heads.
+
+    Parameters
+    ----------
+    problem : registered name (with its `options`), or a problem object
+    density : the part of the budget that is kept;  budget : macs, parameters or bytes
+    structure : kinds or patterns of families, separated by commas; "" for the usual ones
+    coupling : the part of the groups' mutual curvature that counts, 0 to 1
+    samples : calibration samples; None for as many as are usual, or as there are
+
+    Raises
+    ------
+    InvalidInput   no network, no such family, or a budget that cannot be met
+    """
+    from prunebench.coordinators.structured import Structured, StructuredOptions
+    from prunebench.networks.chosen import prunable_network
+
+    if not 0.0 <= coupling <= 1.0:
+        raise InvalidInput(f"coupling is {coupling}; give a number from 0 to 1")
+    made = make_problem(problem, options)
+    if not isinstance(made, NetworkProblem):
+        raise InvalidInput(f"problem {made.name!r} is no network and has no groups")
+    require_data(made)
+    given = {} if samples is None else {"samples": samples}
+    usual = Structured.fitted(given, len(made.calibration()), given)
+    chosen = option_tools.build(StructuredOptions, {"structure": structure, "budget": budget, **usual, **given})
+    setting = Setting(
+        problem=made, solver=make_solver("obd"), density=density, mode="select", options=chosen, seed=seed,
+        network=prunable_network(made),
+    )  # fmt: skip
+    Structured.require(setting)
+    return Structured.begin(setting).gates_block(coupling)
 
 
 def shrink(model: Any, found: Any, kept: Any, state: Any) -> Shrunk:

@@ -116,6 +116,30 @@ def test_a_smaller_network_is_exported_and_timed(run, tmp_path, capsys):
     assert all(row["dense_ms"] > 0 and row["pruned_ms"] > 0 for row in timed["rows"])
 
 
+def test_the_report_has_a_table_of_smaller_networks(run, tmp_path, capsys):
+    path, _ = run
+    code, _, _ = call(capsys, "report", path, "-o", tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert code == 0
+    assert "Smaller networks" in page
+    assert "fc1 32 to 16" in page
+
+
+def test_the_groups_of_a_network_are_a_block_for_any_solver(tmp_path, capsys):
+    from prunebench import BlockProblem, solve
+
+    file = tmp_path / "g.npz"
+    arguments = ("--structure", "neurons", "--density", "0.5", "--samples", "200", "-o", file)
+    code, out, _ = call(capsys, "block", "digits-mlp", *arguments)
+    assert (code, "32 weights of digits-mlp" in out) == (0, True)
+    block = BlockProblem.load(file)
+    assert (block.p, block.keep, block.mode) == (32, 16, "select")
+    assert (block.dense_weights == 1.0).all()
+    proved = solve(block, "branch-and-bound")
+    assert str(proved.status) == "optimal"
+    assert solve(block, "greedy").objective >= proved.objective
+
+
 PRUNE = ("prune", "digits-mlp")
 
 
