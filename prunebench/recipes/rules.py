@@ -75,14 +75,15 @@ RULES: Sequence[Rule] = (
         lambda asked: f"its layers cannot be pruned one by one: {asked.traits.hindrance}",
     ),
     Rule(
-        "staged-layers",
+        "layers-refitted",
         lambda asked: (
             asked.traits.batch_norm
             and asked.traits.convolutions
+            and asked.traits.refittable
             and asked.traits.weights <= SETTLED
             and not asked.grouped
         ),
-        lambda _asked: "it has convolutions and batch norms, which stages of refitted layers keep in step",
+        lambda _asked: "it has convolutions and batch norms, and every layer can be refitted to its outputs",
     ),
     Rule(
         "sparsegpt",

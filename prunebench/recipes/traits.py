@@ -25,6 +25,8 @@ class Traits:
     tokens : whether inputs and targets are rows of tokens, of which a window is a sample too
     batch_norm : whether the network has batch norms
     convolutions : whether weights of convolutions are pruned
+    refittable : whether they and all other layers can be refitted to their outputs by the recovery `layers`; it is
+        not looked at where there are no convolutions
     walkable : whether it can be pruned layer by layer;  hindrance : why not, "" where it can
     """
 
@@ -34,6 +36,7 @@ class Traits:
     tokens: bool = False
     batch_norm: bool = False
     convolutions: bool = False
+    refittable: bool = False
     hindrance: str = ""
 
     @property
@@ -56,13 +59,15 @@ def traits_of(problem: ProblemLike, network: Any = None) -> Traits:
     from prunebench.recovery.batch_norm import batch_norms
 
     network, samples = loaded(problem) if network is None else network, problem.calibration()
+    convolutions = any(len(layer.shape) > 2 for layer in network.layers)  # outputs, inputs, places
     return Traits(
         network=True,
         weights=network.total,
         samples=len(samples),
         tokens=_takes_windows(network.model, problem, samples),
         batch_norm=bool(batch_norms(network.model)),
-        convolutions=any(len(layer.shape) > 2 for layer in network.layers),  # outputs, inputs, places
+        convolutions=convolutions,
+        refittable=convolutions and _refittable(network, samples),
         hindrance=_hindrance(network, samples),
     )
 
@@ -99,6 +104,18 @@ def _takes_windows(model: Any, problem: NetworkProblem, samples: Any) -> bool:
         # a model that takes samples of one length alone: what it raises is its own
         return False
     return bool(torch.isfinite(losses).all())
+
+
+def _refittable(network: Any, samples: Any) -> bool:
+    """Whether the recovery `layers` knows all layers that are pruned: it is begun with one sample."""
+    from prunebench.recovery.layer_refit import LayerRefit
+
+    try:
+        LayerRefit(network, samples, np.zeros(1, dtype=np.int64), ridge=1.0)
+    except Exception:
+        # beside what it refuses, a model whose inputs are no tensor raises what is its own
+        return False
+    return True
 
 
 def _hindrance(network: Any, samples: Any) -> str:

@@ -131,10 +131,11 @@ def network(weights, **traits):
         (network(SMALL, hindrance="an LSTM"), 0.1, False, "staged"),
         (network(MIDDLE, hindrance="an LSTM"), 0.5, False, "icbs-strongest"),
         (network(LARGE), 0.001, False, "layers-settled"),
-        (network(MIDDLE, batch_norm=True, convolutions=True), 0.3, False, "staged-layers"),
-        (network(MIDDLE, batch_norm=True, convolutions=True), 0.5, True, "layers-settled"),
+        (network(MIDDLE, batch_norm=True, convolutions=True, refittable=True), 0.3, False, "layers-refitted"),
+        (network(MIDDLE, batch_norm=True, convolutions=True), 0.3, False, "layers-settled"),
+        (network(MIDDLE, batch_norm=True, convolutions=True, refittable=True), 0.5, True, "layers-settled"),
         (network(MIDDLE, convolutions=True), 0.3, False, "layers-settled"),
-        (network(LARGE, batch_norm=True, convolutions=True), 0.5, False, "layers"),
+        (network(LARGE, batch_norm=True, convolutions=True, refittable=True), 0.5, False, "layers"),
         (network(MIDDLE, tokens=True), 0.5, True, "tokens"),
         (network(LARGE, tokens=True), 0.5, False, "layers"),
         (network(HUGE, tokens=True), 0.5, False, "sparsegpt"),
@@ -178,6 +179,26 @@ def test_samples_are_tokens_where_the_loss_of_a_window_is_a_number(length, posit
     tokens = TokenSamples([np.arange(length) % 9 for _ in range(3)])
     assert _takes_windows(Model(), Problem(), tokens) is taken
     assert not _takes_windows(Model(), Problem(), TensorSamples(torch.zeros(3, 8), torch.zeros(3, dtype=torch.int64)))
+
+
+@pytest.mark.parametrize(("groups", "taken"), [(1, "layers-refitted"), (4, "layers-settled")])
+def test_convolutions_are_refitted_where_the_recovery_knows_all_layers(groups, taken, tmp_path):
+    import torch
+
+    import prunebench
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(4, 8, 3, padding=1, groups=groups), torch.nn.BatchNorm2d(8), torch.nn.Flatten(),
+        torch.nn.Linear(8 * 64, 20), torch.nn.ReLU(), torch.nn.Linear(20, 3),
+    )  # fmt: skip
+    data = torch.rand(40, 4, 8, 8), torch.arange(40) % 3
+    problem = prunebench.own_network(model, data, loss="cross_entropy")
+    # more than stages can settle
+    choice = recipes.choose(problem, 0.9)
+    assert choice.recipe.name == taken
+    pruned = prunebench.prune(model, data, loss="cross_entropy", density=0.9, progress=False)
+    assert pruned.result["kept"] == sum(int(mask.sum()) for mask in pruned.masks.values())
 
 
 def test_what_is_given_goes_over_the_recipe(mine, digits):
