@@ -109,7 +109,10 @@ def shrunk_program(
                 _replace(made[node], node, moved)
     if not share:
         smaller = {name: tensor.clone() for name, tensor in smaller.items()}
-    root = _root(program, smaller, coupling.tied)
+    for node in list(graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            graph.erase_node(node)
+    root = _root(program, graph, smaller, coupling.tied)
     return GraphModule(root, graph)
 
 
@@ -133,12 +136,12 @@ def _replace(new: Node, old: Node, change: Change) -> None:
     new.args, new.kwargs = tuple(args), kwargs
 
 
-def _root(program: GraphModule, state: State, tied: Mapping[str, str]) -> torch.nn.Module:
-    """A module that holds what the graph reads, under the same names."""
+def _root(program: GraphModule, graph: torch.fx.Graph, state: State, tied: Mapping[str, str]) -> torch.nn.Module:
+    """A module that holds what the graph reads, under the same names as in the program."""
     root = torch.nn.Module()
     parameters = dict(program.named_parameters(remove_duplicate=False))
     made: dict[str, torch.nn.Parameter] = {}
-    for node in program.graph.nodes:
+    for node in graph.nodes:
         if node.op != "get_attr":
             continue
         name = str(node.target)

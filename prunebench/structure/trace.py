@@ -57,7 +57,8 @@ def couple(model: torch.nn.Module, example: Any) -> Coupling:
         elif node.op == "get_attr":
             name = str(node.target)
             tensor = _attribute(program, name)
-            if not isinstance(tensor, torch.Tensor):
+            # what nothing reads, such as a head for training, is no part of what is pruned
+            if not isinstance(tensor, torch.Tensor) or not node.users:
                 continue
             key = (tensor.data_ptr(), tuple(tensor.shape))
             if tensor.numel() and key in seen and seen[key] in parameters:

@@ -175,6 +175,18 @@ def test_tied_weights_are_one():
     assert not check(coupling, [family])[0].reason
 
 
+def test_what_nothing_reads_is_left_out():
+    model = Net(lambda m, x: m.last(functional.relu(m.first(x))), first=nn.Linear(24, 9), last=nn.Linear(9, 4),
+                training_head=nn.Linear(9, 30))  # fmt: skip
+    coupling = couple(model, torch.randn(TOKENS))
+    found, _ = families(coupling)
+    assert [family.name for family in found] == ["first"]
+    smaller = shrunk_program(coupling, state_of(coupling), Living(coupling, found, [np.arange(9) < 5]))
+    assert {name for name, _ in smaller.named_parameters()} == {
+        "first.weight", "first.bias", "last.weight", "last.bias"
+    }  # fmt: skip
+
+
 def test_a_norm_across_is_refused_with_its_name():
     coupling = couple(nn.Sequential(nn.Linear(24, 8), nn.LayerNorm(8), nn.Linear(8, 3)).eval(), torch.randn(TOKENS))
     (family,) = families(coupling)[0]
