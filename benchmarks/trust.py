@@ -23,6 +23,7 @@ from prunebench.commands import verify
 from prunebench.core import solution_file
 from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput
+from prunebench.core.group_proof import GroupProof
 from prunebench.core.proof import Proof
 from prunebench.proofs.check import proved_bound
 from prunebench.runs.cut import cut_block
@@ -92,6 +93,7 @@ def files(share: float) -> Iterator[Row | Note]:
         for number in range(max(8, int(FORGED * share))):
             block = honest_block(rng)
             answer = solve(block, "branch-and-bound", options={"proof": True})
+            assert not isinstance(answer.proof, GroupProof)
             summary = solution_file.as_json(block, answer, solver="branch-and-bound", options={}, seed=0)
             honest = solution_file.with_arrays(summary, answer)
             kind = list(FORGERIES)[number % len(FORGERIES)]
@@ -127,7 +129,7 @@ def proofs(_share: float) -> Iterator[Row | Note]:
             begin = process_time()
             answer = solve(block, "branch-and-bound", options={"proof": True})
             middle = process_time()
-            assert answer.proof is not None
+            assert isinstance(answer.proof, Proof)
             checked = proved_bound(block, answer.proof)
             end = process_time()
             yield Row(title(proofs), {

@@ -11,6 +11,8 @@ from prunebench.core import solution_file
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
+from prunebench.core.group_block import GroupBlock
+from prunebench.core.group_proof import GroupProof
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
 from prunebench.core.proof import Proof
@@ -77,7 +79,11 @@ class Support:
 
 
 def verify(
-    block: BlockProblem, solution: Solution | Mapping[str, Any], *, proof: Proof | None = None, seconds: float = SECONDS
+    block: BlockProblem | GroupBlock,
+    solution: Solution | Mapping[str, Any],
+    *,
+    proof: Proof | GroupProof | None = None,
+    seconds: float = SECONDS,
 ) -> Verdict:
     """Check a solution against its block: mask, weights, objective, status and gaps, and derive its bound again.
 
@@ -94,13 +100,28 @@ def verify(
     """
     if isinstance(solution, Solution):
         proof = solution.proof if proof is None else proof
+    if isinstance(block, GroupBlock) != isinstance(proof, GroupProof) and proof is not None:
+        raise InvalidInput("the proof is of another kind of block: groups and single weights have proofs of their own")
+    contents = _contents(block, solution)
+    if isinstance(block, GroupBlock):
+        from prunebench.group_verification import verify_groups
+
+        return verify_groups(block, contents, proof, seconds)  # type: ignore[arg-type]  # checked above
+    assert not isinstance(proof, GroupProof)
+    return _verified(block, contents, proof, seconds)
+
+
+def _contents(block: BlockProblem | GroupBlock, solution: Solution | Mapping[str, Any]) -> dict[str, Any]:
+    if isinstance(solution, Solution):
         summary = solution_file.as_json(block, solution, solver="", options={}, seed=0)
-        contents = solution_file.with_arrays(summary, solution)
-    else:
-        contents = solution_file.checked(solution, "the solution")
+        return solution_file.with_arrays(summary, solution)
+    return solution_file.checked(solution, "the solution")
+
+
+def _verified(block: BlockProblem, contents: dict[str, Any], proof: Proof | None, seconds: float) -> Verdict:
     block = block.in_mode(contents["mode"])
-    mask, weights = _mask(contents, block.p), _weights(contents, block.p)
-    wrong = _wrong_entries(contents, block, mask, weights)
+    mask, weights = read_mask(contents, block.p), _weights(contents, block.p)
+    wrong = wrong_entries(contents, block, mask, weights)
     faults = list(wrong)
     low, high = value_range(block, weights)
     reported = float(contents["objective"])
@@ -109,7 +130,7 @@ def verify(
         faults.append(f"the objective is {0.5 * (low + high):.12g}, not {reported:.12g}")
     claimed = contents.get("lower_bound")
     claimed = -math.inf if claimed is None else float(claimed)
-    faults += _wrong_bound(contents, claimed, reported, high + slack)
+    faults += wrong_bound(contents, claimed, reported, high + slack)
     certificate = (contents.get("details") or {}).get("certificate") or {}
     needed = claimed - PROOF_TOLERANCE * abs(reported)
     support, more = _support(block, certificate, proof, needed, seconds)
@@ -141,7 +162,9 @@ def verify(
     )
 
 
-def _wrong_entries(solution: dict[str, Any], block: BlockProblem, mask: BoolArray, weights: FloatArray) -> list[str]:
+def wrong_entries(
+    solution: dict[str, Any], block: BlockProblem | GroupBlock, mask: BoolArray, weights: FloatArray
+) -> list[str]:
     """What is wrong with everything but objective and bound."""
     faults: list[str] = []
     if solution["block_hash"] != block.hash:
@@ -158,7 +181,7 @@ def _wrong_entries(solution: dict[str, Any], block: BlockProblem, mask: BoolArra
     return faults
 
 
-def _wrong_bound(solution: dict[str, Any], claimed: float, reported: float, most: float) -> list[str]:
+def wrong_bound(solution: dict[str, Any], claimed: float, reported: float, most: float) -> list[str]:
     """What is wrong with the bound by itself: where it is, and whether status and gaps agree with it."""
     faults: list[str] = []
     if claimed > most:
@@ -261,7 +284,7 @@ def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _mask(solution: dict[str, Any], size: int) -> BoolArray:
+def read_mask(solution: dict[str, Any], size: int) -> BoolArray:
     """The mask, given as 0 and 1 for every weight or as the list of kept positions.
 
     Raises
@@ -269,7 +292,7 @@ def _mask(solution: dict[str, Any], size: int) -> BoolArray:
     InvalidInput   neither, a position outside the block or one that repeats
     """
     given = solution["mask"]
-    values = _array("mask", given)
+    values = read_array("mask", given)
     if values.size and values.dtype.kind not in "iub":
         raise InvalidInput("the solution's mask is not of whole numbers: 0 or 1 a weight, or the kept positions")
     if values.ndim == 1 and values.size == size and ((values == 0) | (values == 1)).all():
@@ -285,13 +308,19 @@ def _mask(solution: dict[str, Any], size: int) -> BoolArray:
 
 
 def _weights(solution: dict[str, Any], size: int) -> FloatArray:
-    values = _array("weights", solution["weights"])
+    values = read_array("weights", solution["weights"])
     if values.dtype.kind not in "iuf" or values.shape != (size,) or not np.isfinite(values).all():
         raise InvalidInput(f"the solution's weights have shape {values.shape}; expected ({size},), all finite numbers")
     return values.astype(np.float64)
 
 
-def _array(name: str, given: Any) -> "np.ndarray[Any, Any]":
+def read_array(name: str, given: Any) -> "np.ndarray[Any, Any]":
+    """A list of the solution as an array.
+
+    Raises
+    ------
+    InvalidInput   no list, or not of numbers
+    """
     if not isinstance(given, list):
         raise InvalidInput(f"the solution's {name} is no list")
     try:

@@ -16,7 +16,7 @@ from prunebench.core.group_block import GroupBlock, load_block
 from prunebench.core.proof import MOST_BYTES
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Budget, Solution
-from prunebench.core.solver import make_solver
+from prunebench.core.solver import make_solver, solvers_of
 from prunebench.kernels.relaxations.bounds import Bound, lower_bound
 from prunebench.solving import native_or_refit, solve
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     options = shared.pairs(arguments.option)
     if arguments.proof:
         shared.require_folder(arguments.proof)
-        options = _with_proof(name, options)
+        options = _with_proof(name, options, type(block.form))
     solver = make_solver(name, options)
     native_or_refit(solver, block)
     limit = float("inf") if arguments.time_limit is None else arguments.time_limit
@@ -83,7 +83,7 @@ def _loaded(arguments: argparse.Namespace) -> BlockProblem | GroupBlock:
     return block.in_mode(arguments.mode) if arguments.mode else block
 
 
-def _with_proof(solver: str, options: dict[str, Any]) -> dict[str, Any]:
+def _with_proof(solver: str, options: dict[str, Any], form: type) -> dict[str, Any]:
     """The options with `proof` set.
 
     Raises
@@ -91,7 +91,7 @@ def _with_proof(solver: str, options: dict[str, Any]) -> dict[str, Any]:
     InvalidInput   the solver has no such option
     """
     if solver in SOLVERS.names() and "proof" not in {field.name for field in fields(SOLVERS.get(solver))}:
-        able = [name for name in SOLVERS.names() if "proof" in {field.name for field in fields(SOLVERS.get(name))}]
+        able = [name for name in solvers_of(form) if "proof" in {field.name for field in fields(SOLVERS.get(name))}]
         raise InvalidInput(f"solver {solver!r} writes no proof; choose one of {', '.join(able)}, or leave out --proof")
     return {**options, "proof": True}
 
@@ -113,10 +113,12 @@ def _write_proof(path: Path, solution: Solution, say: shared.Say) -> None:
 
 
 def _bound(block: BlockProblem | GroupBlock, seconds: float, say: shared.Say) -> Bound:
-    if isinstance(block, GroupBlock):
-        raise InvalidInput("--bound is for blocks of single weights; leave it out for a group block")
     say(f"proving a lower bound, at most about {seconds:g} s")
-    found = lower_bound(block, seconds)
+    if isinstance(block, GroupBlock):
+        exact = solve(block, "group-exact", budget=Budget(seconds=seconds))
+        found = Bound(exact.lower_bound, "group-exact")
+    else:
+        found = lower_bound(block, seconds)
     say(f"lower bound {found.value:.12g} ({found.method})")
     return found
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.core import solution_file
-from prunebench.core.block import BlockProblem
+from prunebench.core.group_block import GroupBlock, load_block
+from prunebench.core.group_proof import GroupProof
 from prunebench.core.proof import Proof
 from prunebench.verification import REFUTED, SECONDS, verify
 
@@ -39,14 +40,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     InvalidInput   a file is missing or not what it should be
     """
     contents = solution_file.read(arguments.solution)
-    proof = None if arguments.proof is None else Proof.load(arguments.proof)
-    found = verify(BlockProblem.load(arguments.file), contents, proof=proof, seconds=arguments.seconds)
+    block = load_block(arguments.file)
+    proof: Proof | GroupProof | None = None
+    if arguments.proof is not None:
+        proof = (GroupProof if isinstance(block, GroupBlock) else Proof).load(arguments.proof)
+    found = verify(block, contents, proof=proof, seconds=arguments.seconds)
     return {
         "verdict": found.verdict,
         "verified": found.verified,
         "faults": list(found.faults),
         "status": found.status,
         "mode": found.mode,
+        "form": "groups" if isinstance(block, GroupBlock) else "weights",
         "objective": found.objective,
         "objective_interval": list(found.interval),
         "lower_bound": solution_file.finite(found.lower_bound),
@@ -71,5 +76,6 @@ def text(result: dict[str, Any]) -> str:
         f"derived here   {derived}, from the {result['rests_on']}",
     ]
     if result["derived_gap"] is not None:
-        lines.append(f"gap to it      {result['derived_gap']:.3g} (0: optimal, 1: a random mask)")
+        one = "nothing kept" if result["form"] == "groups" else "a random mask"
+        lines.append(f"gap to it      {result['derived_gap']:.3g} (0: optimal, 1: {one})")
     return "\n".join([*lines, *(f"fault: {fault}" for fault in result["faults"])])

@@ -9,6 +9,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, frozen
 from prunebench.core.block import BlockProblem
+from prunebench.core.group_proof import GroupProof
 from prunebench.core.optimality import is_proved
 from prunebench.core.proof import Proof
 from prunebench.core.solution import Budget, Progress, Solution, Status, without_rounding
@@ -45,7 +46,7 @@ class Incumbent:
         """Seconds by phase."""
         self.alternatives: BoolArray | None = None
         """Other distinct feasible masks, best first. bool (s, p)"""
-        self.proof: Proof | None = None
+        self.proof: Proof | GroupProof | None = None
         self.built = 0.0
         """Seconds spent in `building`."""
         self._progress = progress

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from prunebench.core.arrays import BoolArray, FloatArray, frozen
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
+from prunebench.core.group_proof import GroupProof
 from prunebench.core.proof import Proof
 from prunebench.core.stop import Stop, StopKind
 
@@ -56,7 +57,7 @@ class Solution:
     timings: Mapping[str, float] = field(default_factory=dict)
     details: Mapping[str, Any] = field(default_factory=dict)
     alternatives: BoolArray | None = None
-    proof: Proof | None = None
+    proof: Proof | GroupProof | None = None
     bridges: tuple[str, ...] = ()
 
     @property

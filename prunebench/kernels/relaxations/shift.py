@@ -31,12 +31,14 @@ class Shift:
     """diagonal : s (p,);  value : θ, the relaxation's value (not a proof, as it includes rounding); iterations.
 
     point : x (p,), first moments of the primal solution: near the relaxation's optimum, Σx = count
+    moments : (p, p), its second moments: near xx' averaged over some distribution of masks
     """
 
     diagonal: FloatArray
     value: float
     iterations: int
     point: FloatArray
+    moments: FloatArray
 
 
 def plane_shift(
@@ -97,7 +99,8 @@ def plane_shift(
         gap = float(np.vdot(primal, dual))
         if gap <= accuracy * max(upper - theta, 1e-9 * abs(upper)) or theta >= upper or stop(0.0):
             break
-    return Shift(shift, theta, iterations, 2.0 * cone.whole(primal)[0, 1:])
+    moments = 2.0 * cone.whole(primal)
+    return Shift(shift, theta, iterations, moments[0, 1:], moments[1:, 1:])
 
 
 def certified_shift(quadratic: FloatArray, shift: FloatArray) -> FloatArray:
