@@ -83,7 +83,7 @@ RULES: Sequence[Rule] = (
             and asked.traits.weights <= SETTLED
             and not asked.grouped
         ),
-        lambda _asked: "it has convolutions and batch norms, and every layer can be refitted to its outputs",
+        lambda _asked: "it has convolutions and batch norms, and layers that can be refitted to their outputs",
     ),
     Rule(
         "sparsegpt",

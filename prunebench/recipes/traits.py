@@ -25,8 +25,7 @@ class Traits:
     tokens : whether inputs and targets are rows of tokens, of which a window is a sample too
     batch_norm : whether the network has batch norms
     convolutions : whether weights of convolutions are pruned
-    refittable : whether they and all other layers can be refitted to their outputs by the recovery `layers`; it is
-        not looked at where there are no convolutions
+    refittable : whether the recovery `layers` can refit a layer to its outputs; False where no convolutions are pruned
     walkable : whether it can be pruned layer by layer;  hindrance : why not, "" where it can
     """
 
@@ -107,13 +106,13 @@ def _takes_windows(model: Any, problem: NetworkProblem, samples: Any) -> bool:
 
 
 def _refittable(network: Any, samples: Any) -> bool:
-    """Whether the recovery `layers` knows all layers that are pruned: it is begun with one sample."""
+    """Whether the recovery `layers` finds a layer that it can refit: it is begun with one sample."""
     from prunebench.recovery.layer_refit import LayerRefit
 
     try:
         LayerRefit(network, samples, np.zeros(1, dtype=np.int64), ridge=1.0)
     except Exception:
-        # beside what it refuses, a model whose inputs are no tensor raises what is its own
+        # beside what it refuses, a model may raise what is its own
         return False
     return True
 
