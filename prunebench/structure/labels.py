@@ -50,6 +50,10 @@ class Labels:
             return (root,)
         return tuple(dict.fromkeys(base for factor in factors for base in self.bases(factor)))
 
+    def same(self, first: Sequence[int], second: Sequence[int]) -> bool:
+        """Whether the labels of two dimensions are one already, index by index."""
+        return all(self.bases(one) == self.bases(other) for one, other in zip(first, second, strict=True))
+
     def unite(self, first: int, second: int) -> None:
         """Make two labels one.
 

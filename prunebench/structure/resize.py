@@ -50,10 +50,14 @@ class Living:
 
 
 def state_of(coupling: Coupling) -> State:
-    """The parameters and buffers of the whole network, tied ones under one name; not copies."""
+    """What the network's graph reads: parameters and buffers, tied ones under one name; not copies."""
     program = coupling.program
     named = {**dict(program.named_parameters(remove_duplicate=False)), **dict(program.named_buffers())}
-    return {name: tensor.detach() for name, tensor in named.items() if name not in coupling.tied}
+    return {
+        name: tensor.detach()
+        for name, tensor in named.items()
+        if name in coupling.parameters and name not in coupling.tied
+    }
 
 
 def masked_state(coupling: Coupling, state: Mapping[str, torch.Tensor], living: Living) -> State:

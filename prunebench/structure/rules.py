@@ -85,7 +85,8 @@ def elementwise(walk: Walk, node: Node, _: Arguments) -> Value:
     if sizes is None:
         return None
     out: list[list[int] | None] = [None] * len(sizes)
-    branches: list[int] = [0] * len(sizes)
+    summed: set[int] = set()
+    branched: set[int] = set()
     for operand in node.all_input_nodes:
         value = walk.dims.get(operand)
         if not isinstance(value, list):
@@ -95,17 +96,20 @@ def elementwise(walk: Walk, node: Node, _: Arguments) -> Value:
             place = axis + shift
             if len(labels) != sizes[place] or (len(labels) == 1 and out[place] is not None):
                 continue
-            branches[place] += operand.op != "get_attr"
             known = out[place]
             if known is None:
                 out[place] = list(labels)
             else:
+                # a sum of what came from one place, as x + x³, is no stream
+                if operand.op != "get_attr" and place in branched and not walk.labels.same(known, labels):
+                    summed.add(place)
                 walk.labels.unite_all(known, labels)
+            if operand.op != "get_attr":
+                branched.add(place)
     made = [walk.labels.new(k, "a constant") if o is None else o for o, k in zip(out, sizes, strict=True)]
     if name_of(node).startswith("add"):
-        for labels, count in zip(made, branches, strict=True):
-            if count > 1 and len(labels) > 1:
-                walk.labels.sum_up(labels)
+        for place in summed:
+            walk.labels.sum_up(made[place])
     return made
 
 

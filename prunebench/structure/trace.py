@@ -1,5 +1,7 @@
 """The graph of a network, found by torch.export, with the labels of all its values: no architecture is known here."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -106,7 +108,8 @@ def export(model: torch.nn.Module, example: Any) -> torch.export.ExportedProgram
             free = 2 if tensor.ndim > 1 and not tensor.is_floating_point() else 1
             shapes[tensor] = dict.fromkeys(range(free), torch.export.Dim.AUTO)
     try:
-        held = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
+        with _without_cache(model):
+            held = torch.export.export(model, (example,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # whatever the network's own code and torch raise
         reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise InvalidInput(
@@ -122,6 +125,23 @@ def export(model: torch.nn.Module, example: Any) -> torch.export.ExportedProgram
                 "plain number, as len(x) or int(x.shape[0]) do; take x.shape[0] there"
             )
     return held
+
+
+@contextmanager
+def _without_cache(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, models of transformers answer without the cache of their keys and values, which is no tensor."""
+    held = [
+        module.config
+        for module in model.modules()
+        if getattr(getattr(module, "config", None), "use_cache", None) is True
+    ]
+    for config in held:
+        config.use_cache = False
+    try:
+        yield
+    finally:
+        for config in held:
+            config.use_cache = True
 
 
 def _inputs(walk: Walk, node: Node) -> Dims | None:

@@ -99,6 +99,11 @@ NETWORKS = {
     ),
     "gated neurons": (lambda: Net(gated, gate=nn.Linear(24, 9), up=nn.Linear(24, 9), down=nn.Linear(9, 24)), TOKENS,
                       {"neurons"}),
+    "sum with itself": (
+        lambda: Net(lambda m, x: m.down((y := m.up(x)) * torch.tanh(y + y**3)), up=nn.Linear(24, 9),
+                    down=nn.Linear(9, 24)),
+        TOKENS, {"neurons"},
+    ),
     "transposed": (
         lambda: nn.Sequential(conv(4, 6), nn.ReLU(), nn.ConvTranspose2d(6, 5, 2, 2), nn.ReLU(), conv(5, 2)), IMAGE,
         {"channels"},

@@ -116,6 +116,23 @@ def test_a_smaller_network_is_exported_and_timed(run, tmp_path, capsys):
     assert all(row["dense_ms"] > 0 and row["pruned_ms"] > 0 for row in timed["rows"])
 
 
+def test_a_language_model_loses_heads_and_neurons(tiny_mistral, tmp_path):
+    result = prune(
+        PruneRequest(
+            problem="causal-lm", density=0.8, coordinator="structured", solver="obd",
+            problem_options={"model": str(tiny_mistral), "text": str(tiny_mistral / "text.json"), "context": 16,
+                             "sequences": 20},
+            coordinator_options={"samples": 10, "budget": "parameters"},
+        ),
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert result["costs"]["parameters"]["pruned"] <= 0.8 * result["costs"]["parameters"]["dense"]
+    assert {name.rpartition(":")[2] for name in result["kept_per_layer"]} == {"kv-heads", "neurons"}
+    assert result["perplexity"] > 1.0
+    program = torch.export.load(tmp_path / "run" / "model.pt2").module(check_guards=False)
+    assert program(torch.zeros(2, 9, dtype=torch.int64)).logits.shape[:2] == (2, 9)
+
+
 def test_the_report_has_a_table_of_smaller_networks(run, tmp_path, capsys):
     path, _ = run
     code, _, _ = call(capsys, "report", path, "-o", tmp_path / "page.html")
