@@ -92,16 +92,16 @@ def perspective(form: GroupForm, keep: int) -> float:
 
     matrix, right, n = form.parts.matrix, form.parts.right, POSITIONS
     blocks = np.where(np.equal.outer(form.group, form.group), matrix, 0.0)
-    split = 0.999 * eigh(matrix, blocks, eigvals_only=True, subset_by_index=[0, 0])[0] * blocks
+    split = 0.95 * eigh(matrix, blocks, eigvals_only=True, subset_by_index=[0, 0])[0] * blocks
     share, best = np.full(form.groups, keep / form.groups), -np.inf
-    for _ in range(40):
+    for _ in range(200):
         weights = np.linalg.solve(matrix - split + split / share[form.group][:, None], right)
         parts = np.einsum("ij,ij->i", weights, split @ weights).reshape(-1, n).sum(axis=1)
         smooth = float(np.einsum("ij,ij->", weights, (matrix - split) @ weights))
         bound = form.constant - 0.5 * smooth - 0.5 * float(np.sort(parts / share**2)[-keep:].sum())
         best = max(best, bound)
         size = np.sqrt(np.maximum(parts, 1e-300))
-        low, high = 0.0, form.groups / size.min()
+        low, high = 0.0, 1.0 / np.sort(size)[-keep]
         for _ in range(80):
             middle = 0.5 * (low + high)
             low, high = (middle, high) if np.minimum(middle * size, 1.0).sum() < keep else (low, middle)
