@@ -5,14 +5,15 @@
 
 Networks have random weights and the smallest inputs they take. A family is checked if it is of a usual kind (channels,
 neurons, heads) and no operation crosses it: a random quarter of its groups is removed, and the smaller network must
-give what zeros in their place give. Counted are networks with at least one sound family, those with none, and those whose
-structure cannot be found, with the reason. Needs transformers or torchvision; nothing is downloaded.
+give what zeros in their place give. Counted are networks with at least one sound family, those with none, and those
+whose structure cannot be found, with the reason. Needs transformers or torchvision; nothing is downloaded.
 """
 
 import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,14 +60,14 @@ def _networks(chosen: argparse.Namespace) -> Iterator[tuple[str, Made]]:
 
         configs = architectures.language_configs(transformers)
         for name in chosen.networks or configs:
-            yield name, lambda name=name: _language(transformers, name, configs[name]())
+            yield name, partial(_language, transformers, name, configs[name])
         return
     for name in chosen.networks or vision.names("torchvision"):
-        yield name, lambda name=name: _vision(name)
+        yield name, partial(_vision, name)
 
 
-def _language(library: Any, name: str, config: Any) -> tuple[torch.nn.Module, Any]:
-    model = architectures.language_model(library, name, config).eval()
+def _language(library: Any, name: str, config: Callable[[], Any]) -> tuple[torch.nn.Module, Any]:
+    model = architectures.language_model(library, name, config()).eval()
     return model, torch.randint(3, TOKENS, (3, LENGTH))
 
 

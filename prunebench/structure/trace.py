@@ -130,7 +130,7 @@ def export(model: torch.nn.Module, example: Any) -> torch.export.ExportedProgram
 @contextmanager
 def _without_cache(model: torch.nn.Module) -> Iterator[None]:
     """Inside, models of transformers answer without the cache of their keys and values, which is no tensor."""
-    held = [
+    held: list[Any] = [
         module.config
         for module in model.modules()
         if getattr(getattr(module, "config", None), "use_cache", None) is True
