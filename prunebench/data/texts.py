@@ -44,7 +44,7 @@ def missing_text(source: str) -> str:
         return ""
     return (
         f"the text {str(file)!r} does not exist: give the path of a file ({', '.join(SUFFIXES)}) or one of "
-        f"{', '.join(NAMED)}"
+        f"{', '.join(NAMED)} (--option text=FILE)"
     )
 
 
