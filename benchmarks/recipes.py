@@ -110,7 +110,7 @@ def run(case: str, effort: str, seed: int) -> Cell:
     density = int(kept) / int(of) if of else float(part)
     problem = make_problem(name)
     assert isinstance(problem, NetworkProblem)
-    problem.model()  # what it imports is no time of choosing
+    problem.model()  # what it imports is no time of choosing; loading network and samples to look at them is
     start = time.process_time()
     if effort == HAND:
         asked = [
