@@ -5,11 +5,11 @@
 
 all-MiniLM-L6-v2 (six layers, 22.7 million parameters; its 36 matrices of attention and feed-forward layers, 10.6
 million weights, are pruned). Sentences are of WikiText-2: calibration draws from valid.txt, and test.txt judges. The
-loss is the one it was trained with: of 512 sentences, which one follows? By 20 times the cosine similarity, those 512
-held as the dense network has them. "moved" is the mean absolute change of cosine similarity over all pairs of the
-judging sentences; "rank" the Spearman correlation of the similarities dense and pruned; "nearest" the part of the
-sentences whose nearest other is the same. "spread" is the standard deviation of the dense similarities, to compare
-"moved" with. Without the package or the texts there is a line that says so, and no row.
+loss is the one it was trained with: of all of them, which one follows? By 20 times the cosine similarity to their
+embeddings, which are held as the dense network has them. "moved" is the mean absolute change of cosine similarity over
+all pairs of the judging sentences; "rank" the Spearman correlation of the similarities dense and pruned; "nearest" the
+part of the sentences whose nearest other is the same. "spread" is the standard deviation of the dense similarities, to
+compare "moved" with. Without the package or the texts there is a line that says so, and no row.
 """
 
 import argparse

@@ -112,7 +112,7 @@ class Recovered(Coordinator):
                     "reason": part.reason,
                     "matrices": len(part.names),
                     "weights": part.weights,
-                    "names": list(folded(part.names)),
+                    "names": list(folded(part.names) if len(part.names) > 1 else part.names),
                 }
                 for part in held.left
             ]

@@ -258,4 +258,4 @@ def test_layers_that_cannot_be_refitted_stay_as_they_are_and_are_told():
     )  # fmt: skip
     assert pruned.kept == round(0.5 * pruned.total)
     (told,) = [note for note in pruned.notes if note.startswith("not refitted")]
-    assert "1 matrix, 32 weights" in told
+    assert "1 matrix, 32 weights: 2.weight" in told
