@@ -146,6 +146,7 @@ class Structured(Coordinator):
         self.state: dict[str, Any] | None = None
         """Parameters and buffers of the pruned network at its old shapes, once it is refitted."""
         self.errors: dict[str, float] = {}
+        self._told = False
 
     @classmethod
     def usual_solver(cls, options: Mapping[str, Any], mode: str | None) -> str:
@@ -401,6 +402,7 @@ class Structured(Coordinator):
             return masked_state(self._found.coupling, state_of(self._found.coupling), living), {}
         walk = self._reconstruction(kept, frozenset())
         state = walk.run()
+        self._tell_thin(walk)
         return state, walk.errors
 
     def _reconstruction(self, kept: Sequence[BoolArray], late: frozenset[int]) -> Any:
@@ -452,8 +454,18 @@ class Structured(Coordinator):
             self._waiting = next(self._walk) if kept is None else self._walk.send(kept)
         except StopIteration as done:
             self._waiting = None
+            self._tell_thin(self._reconstructed)
             mask = np.concatenate(self._reconstructed.masks)
             self._take(0, mask, done.value, self._reconstructed.errors)
+
+    def _tell_thin(self, walk: Any) -> None:
+        """Say once which layers were refitted from few rows."""
+        if walk.thin and not self._told:
+            self._told = True
+            self._setting.say(
+                f"refitted from fewer than 10 rows of data for each input: {len(walk.thin)} layers, {walk.thin[0]} "
+                "among them; more samples or a larger ridge make that safer"
+            )
 
     def _by_score(self) -> list[BoolArray]:
         """What gates would keep of every family."""

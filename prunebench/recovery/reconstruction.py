@@ -25,6 +25,9 @@ from prunebench.structure.walk import bound, name_of
 Targets = Literal["dense", "own"]
 """What a layer is to give: what the dense network has there, or what the layer itself gave before from its inputs."""
 
+FEW = 10
+"""Rows of calibration data for each input of a layer below which its refit fits those rows alone."""
+
 ROWS = 1 << 17
 """Rows of inputs that are multiplied at a time: a chunk of some hundred megabytes for the widest layers here."""
 
@@ -56,7 +59,7 @@ class Fit:
     """One layer's least-squares problem, in moments. Inputs (p,), of which some are alive, outputs (q,).
 
     gram, cross : centred second moments, (p, p) and (p, q);  inputs, outputs : means
-    constant : by output, half the mean squared target, centred
+    constant : by output, half the mean squared target, centred;  rows : how many the moments are of
     """
 
     layer: Layer
@@ -65,6 +68,7 @@ class Fit:
     inputs: FloatArray
     outputs: FloatArray
     constant: FloatArray
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,8 @@ class Reconstruction:
     chosen_late: frozenset[int] = frozenset()
     errors: dict[str, float] = field(default_factory=dict)
     """By layer, the part of its target's variance that is not reached."""
+    thin: list[str] = field(default_factory=list)
+    """Layers that were refitted from fewer than FEW rows an input."""
 
     def run(self) -> State:
         """The state of the network with zeros where groups are gone, its layers refitted; nothing is chosen late."""
@@ -216,6 +222,8 @@ class Reconstruction:
     def _refit(self, layer: Layer, fit: Fit) -> None:
         alive = self._live_inputs(layer)
         outs = self._live_outputs(layer)
+        if fit.rows < FEW * alive.size:
+            self.thin.append(layer.weight)
         weight = _matrix(self._state[layer.weight], layer)
         scale = self._scale(layer)
         pull = (weight * scale[None, :])[np.ix_(alive, outs)]
@@ -261,6 +269,7 @@ class Reconstruction:
             mean,
             aim,
             0.5 * ((squares / count).cpu().numpy() - aim**2),
+            count,
         )
 
     def _goal(self, layer: Layer, now: dict[Node, Any], dense: dict[Node, Any]) -> torch.Tensor:

@@ -38,7 +38,8 @@ class Settle(Recovery):
     """More kept weights than this are not settled."""
 
     samples: int = 15000
-    """Calibration samples of a round, one gradient row each; a few for each kept weight, or the round fits those."""
+    """Calibration samples of a round, one gradient row each, or all that are not held out; a few for each kept weight,
+    or the round fits those."""
 
     ridges: tuple[float, ...] = (0.03, 1.0, 10.0)
     """Ridges of the models tried, relative to the mean of the curvature's diagonal."""
