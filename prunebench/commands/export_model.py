@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format", default="hf", choices=("hf", "pt2", "onnx", "safetensors"),
-        help="hf: a folder of transformers or timm (default); the others are files, of a structured run's network",
+        help="hf: a folder of transformers or timm (default; of a smaller network where all layers have one width); "
+        "the others are files, of a structured run's network",
     )  # fmt: skip
 
 

@@ -50,7 +50,9 @@ def export_model(run: Path, folder: Path) -> dict[str, Any]:
     """
     held = finished(run)
     if is_structured(run):
-        raise InvalidInput(f"{run} has a smaller network; write it with --format pt2, onnx or safetensors")
+        from prunebench.runs.smaller import save_smaller
+
+        return save_smaller(run, folder)
     problem = make_problem(held.request["problem"], held.request.get("problem_options", {}))
     if not isinstance(problem, NetworkProblem) or not isinstance(problem, Exporting):
         raise InvalidInput(

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from prunebench.core.errors import InvalidInput, MissingPackage
 from prunebench.core.problem import NetworkProblem, make_problem, require_data
 from prunebench.runs.start import WEIGHTS_FILE, finished
-from prunebench.runs.structured import PROGRAM_FILE, is_structured
+from prunebench.runs.structured import PROGRAM_FILE, STRUCTURE_FILE, is_structured
 
 Format = Literal["pt2", "onnx", "safetensors"]
 
@@ -52,6 +52,110 @@ def export_smaller(run: Path, target: Path, form: Format) -> dict[str, Any]:
     else:
         shutil.copyfile(run / (PROGRAM_FILE if form == "pt2" else WEIGHTS_FILE), target)
     return {**out, "bytes": target.stat().st_size}
+
+
+SIZES = {
+    "neurons": ("intermediate_size", "ffn_dim", "n_inner"),
+    "heads": ("num_attention_heads", "num_key_value_heads", "n_head"),
+    "kv-heads": ("num_key_value_heads", "num_attention_heads"),
+}
+"""By kind of family, the sizes of a configuration of transformers that go with how many groups are kept."""
+
+
+def save_smaller(run: Path, folder: Path) -> dict[str, Any]:
+    """Write the smaller network of a finished run as a folder of transformers, where all layers have the same widths.
+
+    The configuration gets the new sizes, a model is made from it, and its outputs must be those of the run's network.
+
+    Returns
+    -------
+    dict   run, format, file (the folder), bytes, difference
+
+    Raises
+    ------
+    InvalidInput   no such run, a network that is none of transformers, layers of different widths, sizes that the
+                   configuration cannot say, or a folder that is not empty
+    """
+    import torch
+
+    from prunebench.log import checks
+    from prunebench.networks.checkpoints import read_state
+    from prunebench.runs.export import Exporting
+    from prunebench.structure.module import difference
+
+    held = finished(run)
+    problem = make_problem(held.request["problem"], held.request.get("problem_options", {}))
+    if not isinstance(problem, NetworkProblem) or not isinstance(problem, Exporting):
+        raise InvalidInput(
+            f"problem {problem.name!r} has no network of transformers; write it as pt2, onnx or safetensors"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidInput(f"{folder} exists and is not empty; choose another folder")
+    require_data(problem)
+    model = problem.model()
+    config = getattr(model, "config", None)
+    if config is None:
+        raise InvalidInput(
+            f"problem {problem.name!r} has no network of transformers; write it as pt2, onnx or safetensors"
+        )
+    config = _smaller_config(config, checks.read_object(run / STRUCTURE_FILE)["families"])
+    inputs = _inputs(problem, 3)
+    try:
+        made = type(model)(config).eval()
+        made.load_state_dict(read_state(run / WEIGHTS_FILE), strict=False)
+        with torch.no_grad():
+            expected = torch.export.load(run / PROGRAM_FILE).module(check_guards=False)(inputs)
+            found = made(inputs, use_cache=False)
+        worst = difference(_logits(expected), _logits(found))
+    except Exception as error:  # transformers refuses sizes in many ways
+        raise InvalidInput(
+            f"a {type(model).__name__} cannot have these sizes ({(str(error).splitlines() or [''])[0][:150]}); write "
+            "it as pt2, onnx or safetensors"
+        ) from error
+    if not worst <= TOLERANCE:
+        raise InvalidInput(
+            f"a {type(model).__name__} of these sizes gives other outputs (by {worst:.1e} of the largest); write it as "
+            "pt2, onnx or safetensors"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    problem.save_pretrained(made, folder)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return {"run": str(run), "format": "hf", "file": str(folder), "bytes": size, "difference": worst}
+
+
+def _smaller_config(config: Any, families: Sequence[Any]) -> Any:
+    """A configuration with the sizes that are left.
+
+    Raises
+    ------
+    InvalidInput   layers of different widths, or a size that it does not have
+    """
+    import copy
+
+    made = copy.deepcopy(config)
+    by_kind: dict[str, set[tuple[int, int]]] = {}
+    for family in families:
+        by_kind.setdefault(family["kind"], set()).add((family["before"], family["after"]))
+    for kind, widths in by_kind.items():
+        if len(widths) > 1:
+            counts = ", ".join(str(after) for _, after in sorted(widths))
+            raise InvalidInput(
+                f"layers keep different numbers of {kind} ({counts}), which a configuration cannot say; prune with "
+                "--uniform, or write the network as pt2, onnx or safetensors"
+            )
+        ((before, after),) = widths
+        names = [name for name in SIZES.get(kind, ()) if getattr(made, name, None)]
+        if not names:
+            raise InvalidInput(f"the configuration has no size for {kind}; write the network as pt2 or onnx")
+        if getattr(made, "head_dim", None) is None and kind != "neurons" and hasattr(made, "hidden_size"):
+            made.head_dim = made.hidden_size // made.num_attention_heads
+        for name in names:
+            setattr(made, name, getattr(made, name) * after // before)
+    return made
+
+
+def _logits(outputs: Any) -> Any:
+    return outputs.logits if hasattr(outputs, "logits") else outputs["logits"] if isinstance(outputs, dict) else outputs
 
 
 def time_smaller(

@@ -122,7 +122,7 @@ def test_a_language_model_loses_heads_and_neurons(tiny_mistral, tmp_path):
             problem="causal-lm", density=0.8, coordinator="structured", solver="obd",
             problem_options={"model": str(tiny_mistral), "text": str(tiny_mistral / "text.json"), "context": 16,
                              "sequences": 20},
-            coordinator_options={"samples": 10, "budget": "parameters"},
+            coordinator_options={"samples": 10, "budget": "parameters", "uniform": True},
         ),
         out=tmp_path / "run",
     )  # fmt: skip
@@ -131,6 +131,17 @@ def test_a_language_model_loses_heads_and_neurons(tiny_mistral, tmp_path):
     assert result["perplexity"] > 1.0
     program = torch.export.load(tmp_path / "run" / "model.pt2").module(check_guards=False)
     assert program(torch.zeros(2, 9, dtype=torch.int64)).logits.shape[:2] == (2, 9)
+
+    from transformers import AutoModelForCausalLM
+
+    from prunebench.runs.export import export_model
+
+    written = export_model(tmp_path / "run", tmp_path / "folder")
+    assert written["difference"] < 1e-5
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "folder")
+    tokens = torch.arange(12).reshape(1, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(again(tokens).logits, program(tokens).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_the_report_has_a_table_of_smaller_networks(run, tmp_path, capsys):
