@@ -89,7 +89,9 @@ def accuracy(network):
         return float((network(images[test]).argmax(1) == labels[test]).float().mean())
 
 
-f"accuracy {accuracy(model):.3f}"
+dense = accuracy(model)
+assert dense > 0.8
+f"accuracy {dense:.3f}"
 
 # %% [markdown]
 # ## One call
@@ -103,6 +105,9 @@ small = prunebench.prune(
     structure=["channels", "neurons"], flops=0.5, progress=False,
 )  # fmt: skip
 print(small)
+before, after = small.costs["macs"]
+assert after <= 0.5 * before, "the budget is never exceeded"
+assert accuracy(model) == dense, "the model itself is not changed"
 
 # %% [markdown]
 # `small.apply(model)` is a copy of our own module with the smaller weights; its widths are those that are left.
@@ -112,6 +117,7 @@ module = small.apply(model)
 for name, layer in module.named_modules():
     if isinstance(layer, nn.Conv2d | nn.Linear):
         print(f"{name:<10} {tuple(layer.weight.shape)}")
+assert torch.allclose(module(images[test]), small.model(images[test]), atol=1e-4), "module and graph agree"
 
 # %% [markdown]
 # ## Smaller and smaller
@@ -186,9 +192,12 @@ print(f"dense {dense_time:.2f} ms, half of the multiplications {half_time:.2f} m
 problem = prunebench.own_network(model, data, loss="cross_entropy")
 block = cut_groups(problem, structure="channels", density=0.5)
 print(block.p, "gates, keep", block.keep)
+objectives = {}
 for name in ("obd", "swap", "anneal", "branch-and-bound"):
     solution = prunebench.solve(block, name)
+    objectives[name] = solution.objective
     print(f"{name:<17} {solution.objective:.6f}  {solution.status}")
+assert objectives["branch-and-bound"] <= min(objectives.values()), "the proved optimum"
 
 # %% [markdown]
 # ## Keep it
@@ -200,4 +209,4 @@ folder = Path(tempfile.mkdtemp()) / "small"
 small.save(folder)
 again = torch.export.load(folder / "model.pt2").module()
 print(sorted(path.name for path in folder.iterdir()))
-print("the same outputs:", torch.allclose(again(images[:5]), small.model(images[:5])))
+assert torch.allclose(again(images[:5]), small.model(images[:5]))

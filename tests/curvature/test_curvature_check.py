@@ -455,8 +455,18 @@ def test_their_inputs_are_refused_by_name_where_only_calls_show_them(name):
     words = rf"'{re.escape(layer)}' is used otherwise .*exclude={re.escape(layer)}\.weight, or"
     with pytest.raises(InvalidInput, match=words):
         layer_inputs(network, layer, samples, np.arange(COUNT))
-    with pytest.raises(InvalidInput, match=words):
-        LayerRefit(network, samples, np.arange(COUNT), ridge=0.01)
+    # a refit leaves such a layer as it is pruned and names it; alone in a network it is refused
+    found = left_by_refit(network, samples)
+    assert found == [f"{layer}.weight"] or f"no layer that can be refitted: '{layer}.weight' is used otherwise" in found
+
+
+def left_by_refit(network, samples):
+    """The layers that a refit leaves alone, or what it says where there is no other."""
+    try:
+        refit = LayerRefit(network, samples, np.arange(COUNT), ridge=0.01)
+    except InvalidInput as error:
+        return str(error)
+    return [name for held in refit.left for name in held.names]
 
 
 BY_PRODUCTS = {"attention": 2, "reused": 12 + 6, "recomputed": 2, "shared": 2}
