@@ -35,6 +35,6 @@ def text(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         lines.append(
             f"{row['runtime']:<12} {row['threads']} thread{'s' if row['threads'] > 1 else ' '}  "
-            f"dense {row['dense_ms']:.3f} ms  pruned {row['pruned_ms']:.3f} ms  {row['speed_up']:.2f} times faster"
+            f"dense {row['dense_ms']:.3f} ms  pruned {row['pruned_ms']:.3f} ms  {row['speed_up']:.2f} times the speed"
         )
     return "\n".join(lines)
