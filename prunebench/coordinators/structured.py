@@ -34,15 +34,12 @@ from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
 from prunebench.core.group_block import GroupBlock
 from prunebench.core.group_form import GroupForm
 from prunebench.core.keeping import Quota
-from prunebench.core.problem import NetworkProblem, Samples, spread
+from prunebench.core.problem import NetworkProblem, Samples, selection, spread
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.recovery import Division, held_out
 from prunebench.core.solution import Solution
 from prunebench.core.solver import solves
 from prunebench.structure.cost import Unit
-
-MOST_TOKENS = 1 << 16
-"""Tokens of all calibration samples together, at most, where samples are rows of tokens: so many rows a layer has."""
 
 LABELS = 7
 """The stream of random numbers that labels are drawn from: no other part of a run has it."""
@@ -60,7 +57,10 @@ class StructuredOptions:
     """What the density is a part of: multiply-accumulates of a sample, parameters, or bytes."""
 
     samples: int = 1000
-    """Calibration samples for gates and refit; fewer where they are rows of tokens, 65,536 tokens in all."""
+    """Calibration samples for gates and refit; where they are rows of tokens, no more than option tokens leaves."""
+
+    tokens: int = 65536
+    """Where samples are rows of tokens: tokens of all calibration samples together, at most."""
 
     choice: Literal["gates", "layers"] = "gates"
     """What says which groups of a family go: the loss's curvature in gates, or the error that a refit leaves."""
@@ -76,7 +76,8 @@ class StructuredOptions:
     """By what the outputs are divided before labels are drawn: more makes a network less sure of them."""
 
     targets: Literal["dense", "own"] = "dense"
-    """What a layer is refitted to: what the dense network has there, or what the layer itself gave before."""
+    """What a layer is refitted to: what the dense network has there, or (with choice layers) what the layer as it was
+    gives from its present inputs."""
 
     ridge: float = 0.1
     """How the refit is pulled to the weights as they are, relative to the mean curvature of a layer's inputs."""
@@ -160,13 +161,28 @@ class Structured(Coordinator):
         """Refuse options that do not fit each other."""
         options: StructuredOptions = setting.options
         options.taus(setting.mode)
-        for name, least in (("samples", 1), ("draws", 0), ("multiple", 1)):
+        for name, least in (("samples", 1), ("tokens", 1), ("draws", 0), ("multiple", 1)):
             if getattr(options, name) < least:
                 raise InvalidInput(f"coordinator structured: {name} is {getattr(options, name)}; at least {least}")
         if not (options.ridge > 0.0 and math.isfinite(options.ridge)):
             raise InvalidInput(f"coordinator structured: ridge is {options.ridge}; give a number above 0")
         if not (options.temperature > 0.0 and math.isfinite(options.temperature)):
             raise InvalidInput(f"coordinator structured: temperature is {options.temperature}; give a number above 0")
+        if options.targets == "own" and options.choice != "layers":
+            raise InvalidInput(
+                "targets own is what a layer gives before its groups are chosen, which only choice layers sees: add "
+                "--choice layers, or take targets dense"
+            )
+        if setting.recovery:
+            names = ", ".join(step.name for step in setting.recovery)
+            raise InvalidInput(
+                f"coordinator structured refits layers by itself and takes no recovery; leave out {names}"
+            )
+        if any(selection(setting.problem).patterns):
+            raise InvalidInput(
+                "include and exclude choose matrices; structured pruning takes families by option structure "
+                "(kinds, or patterns of their names)"
+            )
         groups = solves(setting.solver, GroupForm)
         if options.choice == "layers":
             if setting.mode != "refit":
@@ -207,6 +223,12 @@ class Structured(Coordinator):
         assert isinstance(problem, NetworkProblem)
         found = find(setting.network.model, problem.calibration(), options.kinds, setting.say)
         coordinator = cls(setting, found)
+        pool = cls.division(setting, len(problem.calibration())).pool.size
+        if options.samples > pool:
+            raise InvalidInput(
+                f"coordinator structured: samples is {options.samples}, but {pool} of the calibration samples of "
+                f"{setting.name} are not held out; take fewer"
+            )
         coordinator._limit()
         return coordinator
 
@@ -274,9 +296,11 @@ class Structured(Coordinator):
 
     def check(self) -> None:
         """Raise PrunebenchError if the budget is exceeded."""
+        from prunebench.structure.budget import ROUNDING
+
         cost = self._found.cost(self.options.budget)
         counts = [int(part.sum()) for part in self._split(self.mask)]
-        if self.complete and cost.total(counts) > self._limit() * (1.0 + 1e-9):
+        if self.complete and cost.total(counts) > self._limit() * (1.0 + ROUNDING):
             raise PrunebenchError("the budget is exceeded; please report this")
 
     def kept(self) -> list[BoolArray]:
@@ -349,9 +373,9 @@ class Structured(Coordinator):
         samples = self._calibration()
         rng = np.random.default_rng(calibration_seed(self._setting.seed))
         pool = self.division(self._setting, len(samples)).pool
-        count = min(self.options.samples, pool.size)
+        count = self.options.samples
         if tokens := self._found.tokens:
-            count = max(1, min(count, MOST_TOKENS // tokens))
+            count = max(1, min(count, self.options.tokens // tokens))
         return np.sort(pool[spread(pool.size, count, rng)])
 
     def _gather(self) -> None:
@@ -374,6 +398,11 @@ class Structured(Coordinator):
         self._rows = np.concatenate(parts) / math.sqrt(len(parts) * positions.size)
         words = f"{draws} drawn labels each" if draws else "their own targets"
         self._setting.say(f"gates of {self.mask.size} groups from {positions.size} samples, {words}")
+        if positions.size < options.samples:
+            self._setting.say(
+                f"samples lowered to {positions.size:,}: of {self._found.tokens:,} tokens each, and option tokens is "
+                f"{options.tokens:,}"
+            )
         self._allocate()
 
     def _allocate(self) -> None:

@@ -19,11 +19,12 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.structure.families import Family
 from prunebench.structure.resize import Living, State, masked_state, state_of
-from prunebench.structure.trace import Coupling
+from prunebench.structure.trace import Coupling, attribute
 from prunebench.structure.walk import bound, name_of
 
 Targets = Literal["dense", "own"]
-"""What a layer is to give: what the dense network has there, or what the layer itself gave before from its inputs."""
+"""What a layer is to give: what the dense network has there, or what the layer as it was gives from its present inputs.
+The latter takes families that are chosen late, whose groups are all still there then."""
 
 FEW = 10
 """Rows of calibration data for each input of a layer below which its refit fits those rows alone."""
@@ -150,7 +151,7 @@ class Reconstruction:
                     continue
                 if node.op == "get_attr":
                     name = self.coupling.tied.get(str(node.target), str(node.target))
-                    dense[node] = self._dense[name] if name in self._dense else _attribute(self.coupling, name)
+                    dense[node] = self._dense[name] if name in self._dense else attribute(self.coupling.program, name)
                     now[node] = self._state.get(name, dense[node])
                     continue
                 yield from self._step(node, layers.get(node), now, dense)
@@ -274,8 +275,12 @@ class Reconstruction:
 
     def _goal(self, layer: Layer, now: dict[Node, Any], dense: dict[Node, Any]) -> torch.Tensor:
         """What is to come out before the sum, places by outputs as the layer has them."""
-        value: torch.Tensor = dense[layer.node]
         held = dict(dense)
+        if self.targets == "own":
+            # the layer as it was, from its inputs as they are before their groups are chosen
+            held[_operand(layer.node)] = now[_operand(layer.node)]
+            held[layer.node] = _call(layer.node, held)
+        value: torch.Tensor = held[layer.node]
         if layer.norm is not None:
             value = held[layer.norm] = _call(layer.norm, held)
         if layer.total is not None and self.targets == "dense" and layer.other in now:
@@ -443,13 +448,6 @@ def _call(node: Node, values: Mapping[Node, Any]) -> Any:
     kwargs = torch.fx.node.map_arg(node.kwargs, values.__getitem__)
     assert callable(node.target)
     return node.target(*args, **kwargs)
-
-
-def _attribute(coupling: Coupling, name: str) -> Any:
-    value: Any = coupling.program
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def _turned(node: Node) -> bool:

@@ -158,6 +158,10 @@ def _require_taken(request: PruneRequest, kind: type[Coordinator], problem: Prob
             f"problem {problem.name!r} is no network and has no layers, which coordinator {kind.name} needs; "
             f"use --coordinator {others}"
         )
+    if request.validate_every and kind.of_groups:
+        raise InvalidInput(
+            f"coordinator {kind.name} has a whole network only at its end, where it is judged; leave out validate_every"
+        )
     if request.scope != "network" and "scope" not in kind.takes:
         raise InvalidInput(f"coordinator {kind.name} has no scope {request.scope!r}; leave --scope at network")
     if request.curvature and "curvature" not in kind.takes:

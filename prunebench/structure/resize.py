@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from prunebench.core.arrays import BoolArray
 from prunebench.structure.families import Family
-from prunebench.structure.trace import Coupling
+from prunebench.structure.trace import Coupling, attribute
 from prunebench.structure.walk import Dims, bound, name_of
 
 State = dict[str, torch.Tensor]
@@ -161,10 +161,7 @@ def _root(program: GraphModule, graph: torch.fx.Graph, state: State, tied: Mappi
         elif name in state:
             place.register_buffer(last, state[name])
         else:
-            value: Any = program
-            for part in name.split("."):
-                value = getattr(value, part)
-            setattr(place, last, value)
+            setattr(place, last, attribute(program, name))
     return root
 
 

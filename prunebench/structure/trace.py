@@ -58,7 +58,7 @@ def couple(model: torch.nn.Module, example: Any) -> Coupling:
             walk.dims[node] = _inputs(walk, node)
         elif node.op == "get_attr":
             name = str(node.target)
-            tensor = _attribute(program, name)
+            tensor = attribute(program, name)
             # what nothing reads, such as a head for training, is no part of what is pruned
             if not isinstance(tensor, torch.Tensor) or not node.users:
                 continue
@@ -154,7 +154,8 @@ def _inputs(walk: Walk, node: Node) -> Dims | None:
     return dims
 
 
-def _attribute(program: GraphModule, name: str) -> Any:
+def attribute(program: GraphModule, name: str) -> Any:
+    """What a program holds under a dotted name."""
     value: Any = program
     for part in name.split("."):
         value = getattr(value, part)
