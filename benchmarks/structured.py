@@ -5,9 +5,9 @@
 
 A case is PROBLEM:PART, the part of the multiply-accumulates that is kept. All ways see the same samples and are judged
 on the same ones; seeds draw the calibration samples and the labels. "zipml" and "osscar" are their rules of choice
-inside of a layer, with the same share kept in all families of one size and each layer refitted to its own outputs; both
-are written anew here. "select" keeps every weight's value. Accuracies in per cent, or perplexity; differences are of
-the same seed, with their standard error. Needs the data under $PRUNEBENCH_DATA.
+inside of a layer, with one count in all families of a size, and each pruned layer refitted to what it gave before from
+its present inputs; both are written anew here. "select" keeps every weight's value. Accuracies in per cent, or
+perplexity; differences are of the same seed, with their standard error. Needs the data under $PRUNEBENCH_DATA.
 """
 
 import argparse

@@ -18,6 +18,7 @@ from prunebench.networks.checkpoints import read_state, write_state
 from prunebench.networks.own_copy import fingerprint, is_normed, plain_copy, uncompiled
 from prunebench.runs import network_facts
 from prunebench.runs.start import MASK_FILE, WEIGHTS_FILE
+from prunebench.runs.structured import STRUCTURE_FILE
 
 FORMAT = "prunebench.pruned/1"
 """Name and version of the format of a saved folder, as pruned.json states it."""
@@ -132,13 +133,17 @@ class Pruned:
 
     @staticmethod
     def load(folder: Path | str) -> "Pruned":
-        """What `save` wrote, or a finished run directory.
+        """What `save` wrote, or a finished run directory; a `Smaller` where whole groups were pruned.
 
         Raises
         ------
         InvalidInput   the folder holds neither, or it is damaged
         """
         path = Path(folder)
+        if (path / STRUCTURE_FILE).is_file():
+            from prunebench.pruned_structure import Smaller
+
+            return Smaller.load(path)
         if not (path / FILE).is_file():
             if (path / "run.json").is_file():
                 return from_run(path)

@@ -16,7 +16,7 @@ from prunebench.networks.checkpoints import read_state
 from prunebench.pruned import FILE as PRUNED_FILE
 from prunebench.pruned import FORMAT, Pruned
 from prunebench.runs.start import MASK_FILE, WEIGHTS_FILE
-from prunebench.runs.structured import PROGRAM_FILE, STRUCTURE_FILE
+from prunebench.runs.structured import PROGRAM_FILE, STRUCTURE_FILE, TAKES
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,10 +107,6 @@ class Smaller(Pruned):
         return rows
 
 
-TAKES = "takes the smaller weights"
-"""What structure.json says of a module that runs with smaller tensors."""
-
-
 def smaller_from_run(path: Path, notes: tuple[str, ...] = ()) -> Smaller:
     """The result of a finished run directory of structured pruning.
 
@@ -122,15 +118,23 @@ def smaller_from_run(path: Path, notes: tuple[str, ...] = ()) -> Smaller:
     result = run.result()
     if result is None or not run.finished or not (path / STRUCTURE_FILE).is_file():
         raise InvalidInput(f"{path} is not a finished run of structured pruning")
-    for name in (MASK_FILE, WEIGHTS_FILE):
+    for name in (MASK_FILE, WEIGHTS_FILE, STRUCTURE_FILE, PROGRAM_FILE):
         run.require_own(name)
+    structure = checks.read_object(path / STRUCTURE_FILE)
+    found = RunDirectory.described(path).get("network") or {}
+    refused = tuple(
+        f"not pruned: {family['kind']} {family['name']}: {family['reason']}"
+        for family in found.get("not_pruned_families", ())
+        if family["reason"] != "not asked for"
+    )
+    kept_shape = () if structure["module"] == TAKES else (f"the module itself keeps its shape: {structure['module']}",)
     return Smaller(
         masks=read_state(path / MASK_FILE),
         state=read_state(path / WEIGHTS_FILE),
         result=result,
         fingerprint=str(run.request.get("problem_options", {}).get("fingerprint", "")),
-        notes=notes,
-        structure=checks.read_object(path / STRUCTURE_FILE),
+        notes=(*notes, *refused, *kept_shape),
+        structure=structure,
         exported=_read_program(path),
     )
 

@@ -31,7 +31,9 @@ CHECKPOINT = "checkpoint.npz"
 BEFORE_LOSS = "before-loss.npz"
 """In the state folder: the checkpoint from before the first block that could not be solved, where there was one."""
 
-SEALED = ("events.jsonl", "mask.safetensors", "weights.safetensors", "results.parquet")
+SEALED = (
+    "events.jsonl", "mask.safetensors", "weights.safetensors", "results.parquet", "structure.json", "model.pt2"
+)  # fmt: skip
 """Files whose digests stand in result.json."""
 
 

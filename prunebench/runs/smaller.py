@@ -19,9 +19,9 @@ TOLERANCE = 1e-4
 """How far outputs of the exported network may be from torch's, relative to the largest: float32 in another order."""
 
 RUNS = 30
-"""Timed runs of one network, after as many warm-up seconds as one run takes and WARM_UPS more."""
+"""Timed runs of each network, after WARM_UPS that are not timed: enough for a median on a machine with other work."""
 WARM_UPS = 5
-"""Runs that are not counted: memory is allocated and kernels are chosen in the first ones."""
+"""Runs of each network that are not timed: memory is allocated and kernels are chosen in the first ones."""
 
 
 def export_smaller(run: Path, target: Path, form: Format) -> dict[str, Any]:
@@ -40,9 +40,11 @@ def export_smaller(run: Path, target: Path, form: Format) -> dict[str, Any]:
     InvalidInput     no such run, or the file is there
     MissingPackage   onnx, onnxscript or onnxruntime is not installed
     """
-    finished(run)
+    held = finished(run)
     if not is_structured(run):
         raise InvalidInput(f"{run} pruned weights, and its network is as large as before; it has no smaller one")
+    for name in (PROGRAM_FILE, WEIGHTS_FILE):
+        held.require_own(name)
     if target.exists():
         raise InvalidInput(f"{target} exists; give another file")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -268,11 +270,16 @@ def _onnx_bytes(program: Any) -> bytes:
 
     _package("onnx")
     _package("onnxscript")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        # torch's exporter warns of its own old names and prints its progress
-        warnings.simplefilter("ignore")
-        made = torch.onnx.export(program, dynamo=True, verbose=False)
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            # torch's exporter warns of its own old names and prints its progress
+            warnings.simplefilter("ignore")
+            made = torch.onnx.export(program, dynamo=True, verbose=False)
+    finally:
+        log.setLevel(level)
     assert made is not None
     return bytes(made.model_proto.SerializeToString())
 

@@ -16,11 +16,14 @@ from prunebench.core.solver import make_solver
 from prunebench.log.run_directory import RunDirectory
 from prunebench.runs.preparation import Prepared
 from prunebench.runs.runner import drive
+from prunebench.runs.start import MASK_FILE, WEIGHTS_FILE
 
 STRUCTURE_FILE = "structure.json"
 """Where a run directory has its families, what is kept of them, and what the network costs before and after."""
 PROGRAM_FILE = "model.pt2"
 """Where a run directory has the smaller network, as torch.export.load reads it."""
+TAKES = "takes the smaller weights"
+"""What structure.json says of a module that runs with smaller tensors."""
 
 
 @dataclass(frozen=True)
@@ -211,13 +214,15 @@ def described(found: Any) -> dict[str, Any]:
 def _save(run: RunDirectory, shrunk: Shrunk, coordinator: Any, costs: Mapping[str, tuple[float, float]]) -> None:
     import torch
 
+    from prunebench.networks.checkpoints import write_state
     from prunebench.structure.trace import export
 
     found, kept = coordinator.found, coordinator.kept()
-    run.save_tensors("mask.safetensors", {f.label: mask for f, mask in zip(found.families, kept, strict=True)})
+    run.save_tensors(MASK_FILE, {f.label: mask for f, mask in zip(found.families, kept, strict=True)})
     program = shrunk.program
     tensors = {**dict(program.named_parameters()), **dict(program.named_buffers())}
-    run.save_tensors("weights.safetensors", {name: _array(tensor) for name, tensor in tensors.items()})
+    with run.writes(WEIGHTS_FILE):
+        write_state(run.path / WEIGHTS_FILE, {name: tensor.detach() for name, tensor in tensors.items()})
     facts = {
         "families": [
             {"name": f.name, "kind": f.kind, "before": f.size, "after": int(mask.sum())}
@@ -226,19 +231,12 @@ def _save(run: RunDirectory, shrunk: Shrunk, coordinator: Any, costs: Mapping[st
         "costs": {unit: {"dense": before, "pruned": after} for unit, (before, after) in costs.items()},
         "errors": coordinator.errors,
         "difference": shrunk.difference,
-        "module": shrunk.reason or "takes the smaller weights",
+        "module": shrunk.reason or TAKES,
     }
     with run.writes(STRUCTURE_FILE):
         (run.path / STRUCTURE_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     with run.writes(PROGRAM_FILE):
         torch.export.save(export(program, found.coupling.example), run.path / PROGRAM_FILE)
-
-
-def _array(tensor: Any) -> Any:
-    import torch
-
-    held = tensor.detach().cpu()
-    return (held.float() if held.dtype == torch.bfloat16 else held).numpy()
 
 
 def is_structured(path: Path) -> bool:

@@ -12,6 +12,7 @@ from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.networks.network import evaluation_mode
+from prunebench.networks.own_losses import plain_targets
 from prunebench.networks.samples import Parts, at_once, fetched
 from prunebench.structure import families as kinds
 from prunebench.structure.check import Checked, check
@@ -49,7 +50,7 @@ class Found:
 
     def classifies(self, samples: Samples) -> bool:
         """Whether targets are classes, one a sample."""
-        targets = samples.batch(np.zeros(1, dtype=np.int64))[1]
+        targets = plain_targets(samples.batch(np.zeros(1, dtype=np.int64))[1])
         return isinstance(targets, torch.Tensor) and targets.ndim == 1 and not targets.is_floating_point()
 
     def loss(

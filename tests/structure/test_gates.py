@@ -117,6 +117,24 @@ def test_late_choices_are_asked_for_with_their_moments(block):
     torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-2)
 
 
+def test_targets_of_its_own_leave_alone_what_loses_nothing(block):
+    """With all groups kept a layer gives its own outputs already, whatever reaches it; to dense targets it is moved."""
+    _, coupling, found, x = block
+    kept = np.array([1, 1, 0, 1, 0, 1], dtype=bool)
+    states = {}
+    for targets in ("own", "dense"):
+        walk = Reconstruction(coupling, found, [kept], x, ridge=1e-4, targets=targets, chosen_late=frozenset({0}))
+        steps = walk.steps()
+        next(steps)
+        with pytest.raises(StopIteration) as done:
+            steps.send(kept)
+        states[targets] = done.value.value
+    # the head's inputs have drifted: its own outputs ask for the weights that it has
+    head = state_of(coupling)["head.weight"]
+    torch.testing.assert_close(states["own"]["head.weight"], head, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(states["dense"]["head.weight"], head, rtol=1e-3, atol=1e-4)
+
+
 def family(name, size, kind="channels"):
     return Family(name, kind, tuple(range(size)), {})
 
@@ -180,7 +198,7 @@ def test_an_own_network_gets_smaller(tmp_path):
         optimiser.step()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     small = prunebench.prune(
-        model, (x, y), loss="cross_entropy", structure="neurons", flops=0.4, samples=200, progress=False
+        model, (x, y), loss="cross_entropy", structure="neurons", flops=0.4, samples=150, progress=False
     )
     assert isinstance(small, Smaller)
     dense, pruned = small.costs["macs"]
@@ -193,5 +211,8 @@ def test_an_own_network_gets_smaller(tmp_path):
     assert small.measures["accuracy"][1] > 0.8
     assert "macs" in str(small)
     small.save(tmp_path / "out")
-    again = Smaller.load(tmp_path / "out")
+    from prunebench.pruned import Pruned
+
+    again = Pruned.load(tmp_path / "out")
+    assert isinstance(again, Smaller)
     torch.testing.assert_close(again.model(x[:7]), small.model(x[:7]))
