@@ -19,7 +19,7 @@ from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.problem import Samples
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.curvature.module_use import require_calls_only
-from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.network import PrunableNetwork, call_with, evaluation_mode
 from prunebench.networks.samples import checked_positions
 
 CHUNK_SAMPLES = 256
@@ -115,7 +115,7 @@ def layer_inputs(
         with evaluation_mode(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
             for start in range(0, chosen.size, CHUNK_SAMPLES):
                 inputs, _ = samples.batch(chosen[start : start + CHUNK_SAMPLES])
-                torch.func.functional_call(model, tensors, (inputs.to(device),))
+                call_with(model, tensors, inputs.to(device))
     finally:
         hook.remove()
     if count == 0:

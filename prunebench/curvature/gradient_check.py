@@ -17,7 +17,7 @@ from prunebench.core.problem import Samples
 from prunebench.curvature.finite import cause
 from prunebench.curvature.gradient_work import Loss, one_a_sample
 from prunebench.curvature.linear_passes import checkpointed, frozen
-from prunebench.networks.network import PrunableNetwork, evaluation_mode
+from prunebench.networks.network import PrunableNetwork, call_with, evaluation_mode
 from prunebench.networks.samples import at_once, fetched
 
 CANDIDATES = 64
@@ -142,7 +142,7 @@ def own_gradients(
     with frozen(model), checkpointed(model, recompute), torch.enable_grad():
         for parameter in parameters:
             parameter.requires_grad_(True)
-        losses = one_a_sample(loss(torch.func.functional_call(model, buffers, (batch[0],)), batch[1]), len(batch[0]))
+        losses = one_a_sample(loss(call_with(model, buffers, batch[0]), batch[1]), len(batch[0]))
         if not losses.requires_grad:
             return {name: torch.zeros_like(item) for name, item in zip(names, parameters, strict=True)}
         found = torch.autograd.grad(losses.mean(), parameters, materialize_grads=True)

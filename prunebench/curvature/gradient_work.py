@@ -8,7 +8,7 @@ import torch
 from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
-from prunebench.networks.network import PrunableNetwork
+from prunebench.networks.network import PrunableNetwork, call_with
 from prunebench.networks.samples import fetched
 
 Loss = Callable[[Any, Any], Any]
@@ -60,7 +60,7 @@ class GradientWork:
         ------
         InvalidInput   the loss is not one number a sample
         """
-        outputs = torch.func.functional_call(self.model, {**prunable, **self.fixed}, (inputs,))
+        outputs = call_with(self.model, {**prunable, **self.fixed}, inputs)
         return one_a_sample(self.loss(outputs, targets), len(inputs))
 
     def leaves(self) -> Parameters:

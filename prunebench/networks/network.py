@@ -256,6 +256,28 @@ def _share_memory(first: torch.Tensor, second: torch.Tensor) -> bool:
     return first is not second and first.data_ptr() != 0 and first.data_ptr() == second.data_ptr()
 
 
+def call_with(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], inputs: Any) -> Any:
+    """What a network gives with these tensors in the place of its own, by name; the network is left as it was.
+
+    torch's functional_call does that, except for a module that stands under several names: it writes to the module once
+    for each name, takes back what it wrote, and leaves a plain tensor where a parameter was. So there every place gets
+    its tensor once: under one of the module's names, and in each other module that has the same tensor.
+    """
+    modules = list(model.named_modules(remove_duplicate=False))
+    if len({id(module) for _, module in modules}) == len(modules):
+        return torch.func.functional_call(model, dict(tensors), (inputs,))
+    held = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers(remove_duplicate=False))}
+    given = {id(held[name]): tensor for name, tensor in tensors.items()}
+    owners = dict(modules)
+    places: dict[tuple[int, str], str] = {}
+    for name, tensor in held.items():
+        owner, _, leaf = name.rpartition(".")
+        if id(tensor) in given:
+            places.setdefault((id(owners[owner]), leaf), name)
+    each = {name: given[id(held[name])] for name in places.values()}
+    return torch.func.functional_call(model, each, (inputs,), tie_weights=False)
+
+
 @contextmanager
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode inside the block; afterwards every module has the training flag it had."""

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from prunebench.core.errors import InvalidInput
 from prunebench.curvature.gradients import sample_gradients
 from prunebench.networks.chosen import prunable_network
+from prunebench.networks.network import call_with
 from prunebench.networks.own import own_network
 from prunebench.networks.own_copy import plain_copy
 from prunebench.networks.own_losses import NAMED
@@ -393,3 +394,47 @@ def test_a_model_that_sees_the_tokens_it_predicts_has_no_perplexity_and_is_told(
     problem = own_network(TokensAhead(ahead), (ids, ids), loss="next_token")
     assert ("perplexity" in problem.evaluate(problem.model())) is not ahead
     assert any("gives no perplexity" in line for line in problem.told) is ahead
+
+
+class Shared(nn.Module):
+    """A linear layer and a norm that stand under several names, and a weight that two layers have in common."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = nn.Linear(8, 8), nn.BatchNorm1d(8)
+        self.again = nn.ModuleList([nn.Sequential(self.first, self.norm), nn.Sequential(self.first, self.norm)])
+        self.last = nn.Linear(8, 8)
+        self.last.weight = self.first.weight
+
+    def forward(self, x):
+        for part in self.again:
+            x = torch.relu(part(x))
+        return self.last(x)
+
+
+def test_a_call_with_other_tensors_leaves_modules_of_several_names_as_they_were():
+    """torch's functional_call leaves a plain tensor in such a module, which nothing can be written to."""
+    torch.manual_seed(0)
+    model = Shared().eval()
+    before = {name: id(item) for name, item in model.named_parameters(remove_duplicate=False)}
+    before |= {name: id(item) for name, item in model.named_buffers(remove_duplicate=False)}
+    x = torch.randn(5, 8)
+    tensors = {"first.weight": torch.randn(8, 8), "norm.running_mean": torch.randn(8)}
+    found = call_with(model, tensors, x)
+    after = {name: id(item) for name, item in model.named_parameters(remove_duplicate=False)}
+    after |= {name: id(item) for name, item in model.named_buffers(remove_duplicate=False)}
+    assert after == before
+    with torch.no_grad():
+        model.first.weight.copy_(tensors["first.weight"])
+        model.norm.running_mean.copy_(tensors["norm.running_mean"])
+        torch.testing.assert_close(found, model(x))
+
+
+def test_gradients_leave_such_modules_as_parameters():
+    torch.manual_seed(0)
+    data = (torch.randn(40, 8), torch.arange(40) % 8)
+    problem = own_network(Shared().eval(), data, loss="cross_entropy")
+    network = prunable_network(problem)
+    sample_gradients(network, problem.loss, problem.calibration(), np.arange(10))
+    network.assign(np.zeros(network.total))
+    assert not network.weights().any()
