@@ -3,6 +3,7 @@
 scipy.linalg is imported where used, as it loads more slowly than everything else that `import prunebench` needs.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -216,7 +217,13 @@ def _scaled(
 ) -> FloatArray:
     """A product with a vector scaled to unit size: float32 has few exponents, and the loss may have any units."""
     size = float(np.abs(vector).max()) or 1.0
-    return product((vector / size).astype(dtype)).astype(np.float64) * size
+    # BLAS was seen to set the flag of an invalid operation for finite float32 numbers with a finite product, so that
+    # numpy warned of nothing: the numbers themselves are looked at.
+    with np.errstate(invalid="ignore"):
+        found = product((vector / size).astype(dtype)).astype(np.float64) * size
+    if np.isnan(found).any():
+        warnings.warn("a product of the columns is not a number", RuntimeWarning, stacklevel=2)
+    return found
 
 
 def symmetric_factor(matrix: FloatArray, lift: float = 0.0) -> FloatArray:
