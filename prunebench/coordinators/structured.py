@@ -444,6 +444,7 @@ class Structured(Coordinator):
             kept,
             inputs,
             ridge=self.options.ridge,
+            seed=self._setting.seed,
             targets=self.options.targets,
             chosen_late=late,
         )

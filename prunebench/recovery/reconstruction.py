@@ -17,6 +17,7 @@ from torch.fx import Node
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
+from prunebench.recovery.layer_rows import layer_rows
 from prunebench.structure.families import Family
 from prunebench.structure.resize import Living, State, masked_state, state_of
 from prunebench.structure.trace import Coupling, attribute
@@ -28,9 +29,6 @@ The latter takes families that are chosen late, whose groups are all still there
 
 FEW = 10
 """Rows of calibration data for each input of a layer below which its refit fits those rows alone."""
-
-ROWS = 1 << 17
-"""Rows of inputs that are multiplied at a time: a chunk of some hundred megabytes for the widest layers here."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +96,7 @@ class Reconstruction:
     inputs : of all samples
     ridge : pull to the weights as they stand, relative to the mean of the Gram diagonal
     targets : see `Targets`
+    seed : of the places in samples that rows are drawn from, where there are more than needed
     chosen_late : families whose groups are chosen when the walk reaches the layer that sums over them: `steps` asks;
         each must feed one layer alone (`single_followers`), and its `kept` counts for nothing until then
     """
@@ -107,6 +106,7 @@ class Reconstruction:
     kept: Sequence[BoolArray]
     inputs: Any
     ridge: float = 1e-3
+    seed: int = 0
     targets: Targets = "dense"
     chosen_late: frozenset[int] = frozenset()
     errors: dict[str, float] = field(default_factory=dict)
@@ -255,7 +255,7 @@ class Reconstruction:
         goals: Any = 0.0
         squares: Any = 0.0
         count = 0
-        for x, y in _chunks(layer, operand, goal):
+        for x, y in layer_rows(layer.node, operand, goal, self.seed):
             gram = gram + (x.T @ x).double()
             cross = cross + (x.T @ y).double()
             sums, goals = sums + x.double().sum(0), goals + y.double().sum(0)
@@ -465,32 +465,6 @@ def _matrix(weight: torch.Tensor, layer: Layer) -> FloatArray:
     """The weight as inputs by outputs, float64."""
     held = weight.detach().double().cpu().numpy()
     return held if _turned(layer.node) else held.reshape(held.shape[0], -1).T
-
-
-def _chunks(layer: Layer, operand: torch.Tensor, goal: torch.Tensor) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Rows of inputs and of targets, some at a time."""
-    if name_of(layer.node) in ("linear", "addmm"):
-        x, y = operand.reshape(-1, operand.shape[-1]), goal.reshape(-1, goal.shape[-1])
-        for start in range(0, len(x), ROWS):
-            yield x[start : start + ROWS], y[start : start + ROWS]
-        return
-    a = bound(layer.node)
-    flat = len(a["stride"]) == 1
-    step = max(1, ROWS // max(1, goal[0, 0].numel()))
-    window = [int(size) for size in a["weight"].meta["val"].shape[2:]]
-    for start in range(0, len(operand), step):
-        x, y = operand[start : start + step], goal[start : start + step]
-        if flat:
-            x, y = x.unsqueeze(2), y.unsqueeze(2)
-        before = (1,) if flat else ()
-        patches = torch.nn.functional.unfold(
-            x,
-            (*before, *window),
-            dilation=(*before, *a["dilation"]),
-            padding=((0,) if flat else ()) + tuple(a["padding"]),
-            stride=(*before, *a["stride"]),
-        )
-        yield patches.transpose(1, 2).flatten(0, 1), y.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def _filled(like: torch.Tensor, places: np.ndarray, values: FloatArray) -> torch.Tensor:
