@@ -386,16 +386,26 @@ class Structured(Coordinator):
         assert isinstance(problem, NetworkProblem)
         samples, positions = problem.calibration(), self._positions()
         draws = options.draws if self._found.classifies(samples) else 0
-        parts = []
-        for k in range(max(1, draws)):
-            given: Samples = samples
-            loss: Any = problem.loss
-            if draws:
-                rng = np.random.default_rng(np.random.SeedSequence(self._setting.seed, spawn_key=(LABELS, k)))
-                drawn = DrawnLabels(samples, network, rng, options.temperature)
-                given, loss = drawn, drawn.loss(problem.loss)
-            parts.append(gate_rows(self._found.coupling, self._families, given, positions, loss))
-        self._rows = np.concatenate(parts) / math.sqrt(len(parts) * positions.size)
+        drawn = [
+            DrawnLabels(
+                samples,
+                network,
+                np.random.default_rng(np.random.SeedSequence(self._setting.seed, spawn_key=(LABELS, k))),
+                options.temperature,
+            )
+            for k in range(draws)
+        ]
+
+        def losses(outputs: Any, targets: Any, chosen: IndexArray) -> list[Any]:
+            if not drawn:
+                return [problem.loss(outputs, targets)]
+            return [
+                draw.loss(problem.loss)(outputs, draw.labels(outputs.detach(), chosen).to(outputs.device))
+                for draw in drawn
+            ]
+
+        rows = gate_rows(self._found.coupling, self._families, samples, positions, losses)
+        self._rows = rows / math.sqrt(len(rows))
         words = f"{draws} drawn labels each" if draws else "their own targets"
         self._setting.say(f"gates of {self.mask.size} groups from {positions.size} samples, {words}")
         if positions.size < options.samples:

@@ -51,6 +51,15 @@ class DrawnLabels:
         device = next(model.parameters()).device
         with evaluation_mode(model), torch.no_grad():
             outputs = model(inputs.to(device))
+        return inputs, self.labels(outputs, positions)
+
+    def labels(self, outputs: torch.Tensor, positions: IndexArray) -> torch.Tensor:
+        """The labels of the samples at `positions`, whose outputs these are. int64 (b,)
+
+        Raises
+        ------
+        InvalidInput   the outputs are not one row of finite logits a sample
+        """
         if not isinstance(outputs, torch.Tensor):
             raise InvalidInput(f"labels cannot be drawn from a {type(outputs).__name__}; outputs must be logits")
         outputs = outputs.to(device="cpu", dtype=torch.float64)
@@ -62,7 +71,7 @@ class DrawnLabels:
         shares = torch.softmax(outputs / self._temperature, dim=1).cumsum(dim=1)
         levels = self._levels[torch.from_numpy(np.asarray(positions))].unsqueeze(1)
         labels = torch.searchsorted(shares, levels).squeeze(1)
-        return inputs, labels.clamp_(max=outputs.shape[1] - 1)
+        return labels.clamp_(max=outputs.shape[1] - 1)
 
     def loss(self, given: Loss) -> Loss:
         """The loss whose gradients at the drawn labels have the Fisher matrix for their second moment."""

@@ -5,7 +5,7 @@ it is dead. So the curvature of a whole network in its groups needs one backward
 group, and not one over the weights of every sample.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from torch.fx import Interpreter, Node
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
-from prunebench.curvature.gradient_work import Loss
 from prunebench.networks.samples import fetched
 from prunebench.structure.families import Family
 from prunebench.structure.trace import Coupling
@@ -35,6 +34,10 @@ class Gate:
     dim: int
     numbers: torch.Tensor
     batch: int
+
+
+Losses = Callable[[Any, Any, IndexArray], Sequence[torch.Tensor]]
+"""From outputs, targets and positions of s samples, their losses of one or several kinds. (s,) each"""
 
 
 def gates_of(coupling: Coupling, families: Sequence[Family]) -> dict[Node, list[Gate]]:
@@ -105,15 +108,15 @@ def gate_rows(
     families: Sequence[Family],
     samples: Samples,
     positions: IndexArray,
-    loss: Loss,
+    losses: Losses,
     *,
     batch_size: int = 50,
 ) -> FloatArray:
-    """The gradient of every sample's loss by the gates, at all gates open. float64 (n, groups).
+    """The gradients of every sample's losses by the gates, at all gates open. float64 (k·n, groups), loss by loss.
 
     Parameters
     ----------
-    samples, positions : which;  loss : (outputs, targets) -> (s,)
+    samples, positions : which;  losses : k of every sample, from one pass forward
 
     Raises
     ------
@@ -121,13 +124,19 @@ def gate_rows(
     """
     total = sum(family.size for family in families)
     device = next(coupling.program.parameters()).device
-    rows = np.empty((positions.size, total))
+    parts: list[list[FloatArray]] = []
     for start in range(0, positions.size, batch_size):
-        inputs, targets = fetched(samples, positions[start : start + batch_size], device)
-        gates = torch.ones(len(inputs), total, device=device, requires_grad=True)
-        losses = loss(Gated(coupling, families, gates).run(inputs), targets)
-        (found,) = torch.autograd.grad(losses.sum(), gates)
-        rows[start : start + len(inputs)] = found.double().cpu().numpy()
+        chosen = positions[start : start + batch_size]
+        inputs, targets = fetched(samples, chosen, device)
+        gates = torch.ones(len(chosen), total, device=device, requires_grad=True)
+        found = losses(Gated(coupling, families, gates).run(inputs), targets, chosen)
+        parts.append(
+            [
+                torch.autograd.grad(loss.sum(), gates, retain_graph=k + 1 < len(found))[0].double().cpu().numpy()
+                for k, loss in enumerate(found)
+            ]
+        )
+    rows = np.concatenate([part for of_loss in zip(*parts, strict=True) for part in of_loss])
     if not np.isfinite(rows).all():
         raise InvalidInput("gradients by the gates hold NaN or infinity; give a network whose losses are finite")
     return rows

@@ -41,15 +41,16 @@ def layer_rows(node: Node, operand: torch.Tensor, goal: torch.Tensor, seed: int)
     dilation = (*one, *a["dilation"])
     if flat:
         operand, goal = operand.unsqueeze(2), goal.unsqueeze(2)
-    windows = torch.nn.functional.pad(operand, (pad_w, pad_w, pad_h, pad_h))
+    # channels last: a window's numbers are then gathered in runs as long as there are channels
+    windows = torch.nn.functional.pad(operand.permute(0, 2, 3, 1), (0, 0, pad_w, pad_w, pad_h, pad_h))
     for k in (0, 1):
-        windows = windows.unfold(2 + k, dilation[k] * (window[k] - 1) + 1, stride[k])
-    windows = windows[..., :: dilation[0], :: dilation[1]].permute(0, 2, 3, 1, 4, 5)
+        windows = windows.unfold(1 + k, dilation[k] * (window[k] - 1) + 1, stride[k])
+    windows = windows[..., :: dilation[0], :: dilation[1]].permute(0, 1, 2, 4, 5, 3)
     y = goal.permute(0, 2, 3, 1)
     height, width = y.shape[1:3]
     for samples, places in _drawn(len(y), height * width, windows[0, 0, 0].numel(), seed):
         at = samples, places // width, places % width
-        yield windows[at].flatten(1), y[at]
+        yield windows[at].flatten(1, 2).transpose(1, 2).flatten(1), y[at]
 
 
 def _drawn(samples: int, places: int, inputs: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
