@@ -44,6 +44,9 @@ from prunebench.structure.cost import Unit
 LABELS = 7
 """The stream of random numbers that labels are drawn from: no other part of a run has it."""
 
+TRAINING = "training."
+"""What the names of a checkpoint's arrays begin with that are of training."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class StructuredOptions:
@@ -148,6 +151,10 @@ class Structured(Coordinator):
         """Parameters and buffers of the pruned network at its old shapes, once it is refitted."""
         self.errors: dict[str, float] = {}
         self._told = False
+        self._training: Any = None
+        """`TrainedStructure`, once training begins;  then whether it is over, and a checkpoint's arrays and epochs."""
+        self._trained = not setting.recovery
+        self._resumed: tuple[Mapping[str, Any], int] | None = None
 
     @classmethod
     def usual_solver(cls, options: Mapping[str, Any], mode: str | None) -> str:
@@ -173,10 +180,11 @@ class Structured(Coordinator):
                 "targets own is what a layer gives before its groups are chosen, which only choice layers sees: add "
                 "--choice layers, or take targets dense"
             )
-        if setting.recovery:
-            names = ", ".join(step.name for step in setting.recovery)
+        others = [step.name for step in setting.recovery if not step.of_groups]
+        if others or len(setting.recovery) > 1:
             raise InvalidInput(
-                f"coordinator structured refits layers by itself and takes no recovery; leave out {names}"
+                "coordinator structured refits layers by itself, and takes recovery distil alone; leave out "
+                f"{', '.join(others) or 'what is given twice'}"
             )
         if any(selection(setting.problem).patterns):
             raise InvalidInput(
@@ -239,12 +247,13 @@ class Structured(Coordinator):
 
     @property
     def total_steps(self) -> int | None:
-        """A block and a refit for every coupling; or what layers choose."""
-        return len(self._late()) if self.options.choice == "layers" else 2 * len(self._taus)
+        """A block and a refit for every coupling, or what layers choose; then epochs."""
+        epochs = sum(step.epochs for step in self._setting.recovery)  # type: ignore[attr-defined]
+        return epochs + (len(self._late()) if self.options.choice == "layers" else 2 * len(self._taus))
 
     def ask(self, count: int = 1) -> list[Task]:
         """The block of gates, once for every coupling; or the next layer's. Gates are gathered before the first."""
-        if count < 1 or self.complete:
+        if count < 1 or self._chosen:
             return []
         if self._rows is None:
             self._gather()
@@ -269,9 +278,11 @@ class Structured(Coordinator):
         return Move(True, None, int((~solution.mask).sum()), details)
 
     def advance(self) -> Move | None:
-        """Refit the network of the next coupling."""
+        """Refit the network of the next coupling; when it is chosen, train it for an epoch where that is asked for."""
         clock = perf_counter()
-        if self.complete or self.options.choice == "layers":
+        if self._chosen:
+            return None if self._trained else self._train()
+        if self.options.choice == "layers":
             return None
         k = len(self._judged)
         kept = self._split(self._answers[k])
@@ -289,7 +300,11 @@ class Structured(Coordinator):
 
     @property
     def complete(self) -> bool:
-        """Whether every coupling's network, or every layer, is done."""
+        """Whether every coupling's network, or every layer, is done, and trained."""
+        return self._chosen and self._trained
+
+    @property
+    def _chosen(self) -> bool:
         if self.options.choice == "layers":
             return self.state is not None
         return len(self._judged) == len(self._taus)
@@ -314,7 +329,12 @@ class Structured(Coordinator):
             arrays["rows"] = self._rows
         for k, mask in self._answers.items():
             arrays[f"answer{k}"] = mask
-        return arrays, {"answers": sorted(self._answers), "rows": 0 if self._rows is None else len(self._rows)}
+        epochs = 0
+        if self._training is not None:
+            held, epochs = self._training.state()
+            arrays |= {f"{TRAINING}{name}": array for name, array in held.items()}
+        rows = 0 if self._rows is None else len(self._rows)
+        return arrays, {"answers": sorted(self._answers), "rows": rows, "epochs": epochs}
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue with the gates and the choices that there are; what they led to is found again."""
@@ -332,6 +352,9 @@ class Structured(Coordinator):
             number = checked_number({"answer": k}, "answer", most=most)
             size = self._sizes[number] if self.options.choice == "layers" else self.mask.size
             self._answers[number] = checked_array(arrays, f"answer{number}", (size,), "b")
+        if self._setting.recovery and (epochs := checked_number({"epochs": 0, **info}, "epochs")):
+            held = {name.removeprefix(TRAINING): array for name, array in arrays.items() if name.startswith(TRAINING)}
+            self._resumed = held, epochs
 
     def gates_block(self, coupling: float = 1.0) -> BlockProblem:
         """All gates as one block, counts within the budget as its quota; gates are gathered first if they are not.
@@ -520,6 +543,31 @@ class Structured(Coordinator):
     def _take(self, k: int, mask: BoolArray, state: dict[str, Any], errors: dict[str, float]) -> None:
         self._best, self.state, self.errors = k, state, errors
         self.mask, self.weights = mask, mask.astype(np.float64)
+
+    def _train(self) -> Move:
+        """An epoch of training; after the last, the network is taken if it came nearer to the dense one."""
+        from prunebench.recovery.trained_structure import TrainedStructure
+
+        clock = perf_counter()
+        if self._training is None:
+            (step,) = self._setting.recovery
+            assert self.state is not None
+            samples = self._calibration()
+            self._training = TrainedStructure(
+                self._found, self.kept(), self.state, step,  # type: ignore[arg-type]
+                samples=samples, division=self.division(self._setting, len(samples)), seed=self._setting.seed,
+            )  # fmt: skip
+            if self._resumed is not None:
+                self._training.load(*self._resumed)
+        details: dict[str, Any] = {} if self._training.done else self._training.epoch()
+        better = True
+        if self._training.done:
+            self._trained = True
+            before, after = self._training.judged()
+            details |= {"true_before": before, "true_after": after}
+            if better := after < before:
+                self.state = self._training.trained()
+        return Move(better, None, int((~self.mask).sum()), {**details, "seconds": perf_counter() - clock})
 
     def _held_out_loss(self, state: Mapping[str, Any]) -> float:
         problem = self._setting.problem

@@ -85,6 +85,9 @@ class Recovery(ABC):
     needs_samples: ClassVar[bool] = False
     """Whether it refuses to begin with fewer calibration samples than its option `samples`."""
 
+    of_groups: ClassVar[bool] = False
+    """Whether it is for networks that lose whole groups, whose coordinator runs it by itself."""
+
     reserves: ClassVar[bool] = False
     """Whether each of its rounds uses up a step number of the run, from which its random draws are seeded."""
 

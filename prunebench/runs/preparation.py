@@ -138,6 +138,12 @@ def _recovery(
     steps = recovery.parse(asked)
     if steps and not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {problem.name!r} is no network, so there is nothing to recover; leave it out")
+    groups = [step.name for step in steps if step.of_groups and not kind.of_groups]
+    if groups:
+        raise InvalidInput(
+            f"recovery {', '.join(groups)} trains a network without some of its groups; use it with --structure, or "
+            "leave it out"
+        )
     moving = [step.name for step in steps if step.moves]
     if moving and kind.recovers_between and mode == "select":
         raise InvalidInput(

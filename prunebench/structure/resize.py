@@ -85,6 +85,26 @@ def shrunk_state(coupling: Coupling, state: Mapping[str, torch.Tensor], living: 
     return {name: tensor.contiguous() for name, tensor in out.items()}
 
 
+def grown_state(
+    coupling: Coupling, state: Mapping[str, torch.Tensor], smaller: Mapping[str, torch.Tensor], living: Living
+) -> State:
+    """The inverse of `shrunk_state`: the smaller tensors where groups live, zeros where they are gone.
+
+    state : of the shapes that come out;  smaller : tensors by the same names; those not there are the state's
+    """
+    out = dict(state)
+    for name, dims in coupling.parameters.items():
+        if name not in state or name not in smaller:
+            continue
+        value = smaller[name].detach()
+        for dim, labels in enumerate(dims):
+            if living.touches(labels):
+                shape = [*value.shape[:dim], len(labels), *value.shape[dim + 1 :]]
+                value = value.new_zeros(shape).index_copy(dim, living.positions(labels).to(value.device), value)
+        out[name] = value.clone()
+    return out
+
+
 def shrunk_program(
     coupling: Coupling, state: Mapping[str, torch.Tensor], living: Living, *, share: bool = False
 ) -> GraphModule:

@@ -99,7 +99,7 @@ def test_a_text_that_makes_no_sense_is_refused(texts, words):
 def test_every_recovery_says_what_it_does_and_each_option_what_it_is():
     from prunebench.core.options import options_of
 
-    assert RECOVERIES.names() == ["batch-norm", "follow", "layers", "settle"]
+    assert RECOVERIES.names() == ["batch-norm", "distil", "follow", "layers", "settle"]
     for name in RECOVERIES.names():
         kind = RECOVERIES.get(name)
         assert kind.summary.endswith(".")

@@ -185,7 +185,9 @@ PRUNE = ("prune", "digits-mlp")
         ((*PRUNE, "--flops", "0.5", "--solver", "group-swap"), "add --choice layers"),
         ((*PRUNE, "--flops", "0.5", "--choice", "layers", "--solver", "swap"), "takes no group supports"),
         ((*PRUNE, "--flops", "0.5", "--option", "ridge=0"), "ridge is 0.0; give a number above 0"),
-        ((*PRUNE, "--flops", "0.5", "--recover", "settle"), "takes no recovery; leave out settle"),
+        ((*PRUNE, "--flops", "0.5", "--recover", "settle"), "takes recovery distil alone; leave out settle"),
+        ((*PRUNE, "--flops", "0.5", "--recover", "distil:epochs=0"), "epochs is 0; choose a whole number from 1"),
+        ((*PRUNE, "--density", "0.5", "--recover", "distil"), "use it with --structure"),
         ((*PRUNE, "--flops", "0.5", "--validate-every", "1"), "leave out validate_every"),
         ((*PRUNE, "--flops", "0.5", "--option", "exclude=fc2*"), "include and exclude choose matrices"),
         ((*PRUNE, "--flops", "0.5", "--option", "targets=own"), "add --choice layers"),
@@ -208,3 +210,40 @@ def test_a_run_of_weights_has_no_smaller_network(tmp_path, capsys):
     prune(PruneRequest(problem="digits-mlp", density=0.5, solver="magnitude", curvature={"samples": 50}),
           out=tmp_path / "run")  # fmt: skip
     assert "pruned weights" in refused(capsys, "time", tmp_path / "run")
+
+
+def test_the_smaller_network_is_trained_and_resumes_to_the_bit(run, tmp_path, monkeypatch):
+    from prunebench.core.errors import Interrupted
+    from prunebench.recovery.distillation import Distillation
+
+    request = PruneRequest(
+        problem="digits-mlp", density=0.25, coordinator="structured", solver="obd",
+        coordinator_options={"samples": 300}, recover=("distil:epochs=3,rate=0.01",),
+    )  # fmt: skip
+    whole = prune(request, out=tmp_path / "whole")
+    plain = prune(PruneRequest(**{**vars(request), "recover": None}), out=tmp_path / "plain")
+    events = [event for event in RunDirectory.open(tmp_path / "whole").events() if event["kind"] == "distil"]
+    assert [event["epoch"] for event in events] == [1, 2, 3]
+    assert events[2]["distance"] < events[0]["distance"]
+    assert events[2]["true_after"] < events[2]["true_before"]
+    assert whole["loss"] < plain["loss"]
+    assert whole["costs"] == plain["costs"]
+
+    epoch = Distillation.epoch
+
+    def stopped(self):
+        if self.epochs == 1:
+            raise KeyboardInterrupt
+        return epoch(self)
+
+    monkeypatch.setattr(Distillation, "epoch", stopped)
+    monkeypatch.setattr("prunebench.runs.runner.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("prunebench.runs.runner.CHECKPOINT_RATIO", 0.0)
+    with pytest.raises(Interrupted):
+        prune(request, out=tmp_path / "run")
+    monkeypatch.setattr(Distillation, "epoch", epoch)
+    again = resume(tmp_path / "run")
+    for key in ("kept", "accuracy", "loss", "costs"):
+        assert again[key] == whole[key], key
+    epochs = [e["epoch"] for e in RunDirectory.open(tmp_path / "run").events() if e["kind"] == "distil"]
+    assert epochs == [1, 2, 3]
