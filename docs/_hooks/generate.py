@@ -142,7 +142,8 @@ def block_keys() -> str:
     """The keys of a block problem file."""
     return (
         f"Format `{block_file.FORMAT}`. Always there: {_codes(('format', *block_file.REQUIRED))}. "
-        f"One of `factor` and `hessian`. Optional: {_codes(block_file.OPTIONAL[2:])}."
+        f"One of `factor` and `hessian`. Optional: {_codes(block_file.OPTIONAL[2:])}; "
+        "with a budget there is no `keep`."
     )
 
 
