@@ -17,8 +17,6 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 CHUNK_ELEMENTS = 1_000_000
 """Mask entries drawn between two looks at the clock."""
-FILLED_MASKS = 100
-"""Masks within a budget drawn between two looks: each is filled weight by weight, a millisecond for some hundred."""
 
 
 @register
@@ -26,7 +24,9 @@ FILLED_MASKS = 100
 class RandomSampling(Solver):
     """Draw masks with exactly `keep` ones, uniformly, and keep the best.
 
-    With a budget, weights are kept in a random order as long as they fit. Solves mode select; in mode refit the best mask is refitted. Proves nothing. Cost 2np a mask. A start
+    With a budget, weights are kept in a random order as long as they fit.
+
+    Solves mode select; in mode refit the best mask is refitted. Proves nothing. Cost 2np a mask. A start
     mask is returned if it is better; `details` also report the best of the samples.
     """
 
@@ -52,7 +52,7 @@ class RandomSampling(Solver):
         unlimited = self.samples == 0 and np.isinf(budget.seconds) and np.isinf(budget.evaluations)
         wanted = 10_000 if unlimited else self.samples or np.inf
         lowest, drawn, stop = np.inf, 0, None
-        chunk = max(1, CHUNK_ELEMENTS // block.p) if block.budget is None else FILLED_MASKS
+        chunk = max(1, CHUNK_ELEMENTS // block.p)
         while drawn < wanted and not (drawn and (stop := best.stop(drawn))):
             count = int(min(chunk, wanted - drawn, max(1, budget.evaluations - drawn)))
             masks = _counted(block, count, rng) if block.budget is None else _filled(block.budget, count, rng)
@@ -77,4 +77,12 @@ def _counted(block: BlockProblem, count: int, rng: np.random.Generator) -> BoolA
 
 def _filled(budget: Cost, count: int, rng: np.random.Generator) -> BoolArray:
     """`count` masks that keep weights in a random order as long as they fit. bool (count, p)"""
-    return np.array([budget.filled(rng.permutation(budget.p)) for _ in range(count)], dtype=np.bool_)
+    masks = np.zeros((count, budget.p), dtype=np.bool_)
+    spent = np.zeros((count, budget.limits.size))
+    rows = np.arange(count)
+    for places in np.argsort(rng.random((count, budget.p)), axis=1).T:
+        ahead = spent + budget.costs[:, places].T
+        fits = (ahead <= budget.safe).all(axis=1)
+        masks[rows[fits], places[fits]] = True
+        spent[fits] = ahead[fits]
+    return masks

@@ -34,7 +34,8 @@ def text(result: dict[str, Any]) -> str:
         available = "yes" if row["available"] else f"no: {row['install']}"
         lines.append(
             f"{row['name']:<22} {_modes(row):<14} {_yes(row['exact']):<6} {_yes(row['bound']):<6} "
-            f"{_yes(row['stochastic']):<11} {_yes(row['quotas']):<7} {_yes(row['budgets']):<8} {largest:<10} {available}"
+            f"{_yes(row['stochastic']):<11} {_yes(row['quotas']):<7} {_yes(row['budgets']):<8} {largest:<10} "
+            f"{available}"
         )
     for row in result["solvers"]:
         lines += ["", f"{row['name']}: {row['summary']}"]

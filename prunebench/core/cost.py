@@ -90,8 +90,22 @@ class Cost:
         """The largest accepted sums: limits plus slack. float64 (k,)"""
         if self.slack is not None:
             return np.asarray(self.limits + self.slack)
-        whole = (self.costs == np.rint(self.costs)).all(axis=1) & (self.costs.sum(axis=1) <= EXACT_WHOLE)
-        return np.where(whole, self.limits, self.limits * (1.0 + SLACK))
+        return np.where(self._whole, self.limits, self.limits * (1.0 + SLACK))
+
+    @cached_property
+    def safe(self) -> FloatArray:
+        """Limits for sums of costs added in any order: a mask within them is feasible. float64 (k,)"""
+        return np.where(self._whole, self.allowed, self.allowed * (1.0 - 2.0 * self.p * UNIT))
+
+    @cached_property
+    def unsafe(self) -> FloatArray:
+        """Limits that every feasible mask keeps, in whichever order its costs are added. float64 (k,)"""
+        return np.where(self._whole, self.allowed, self.allowed * (1.0 + 2.0 * self.p * UNIT))
+
+    @cached_property
+    def _whole(self) -> BoolArray:
+        """Which budgets have whole costs whose sums are exact. bool (k,)"""
+        return np.asarray((self.costs == np.rint(self.costs)).all(axis=1) & (self.costs.sum(axis=1) <= EXACT_WHOLE))
 
     @cached_property
     def most(self) -> int:
@@ -223,7 +237,9 @@ class Cost:
             size += price * row
         # every product and difference rounds once; a correctly rounded sum may hide half a unit in the last place
         left += (2 * prices.size + 2) * UNIT * size
-        paid = [price * np.nextafter(most, np.inf) * (1.0 + UNIT) for price, most in zip(prices, self.allowed, strict=True)]
+        paid = [
+            price * np.nextafter(most, np.inf) * (1.0 + UNIT) for price, most in zip(prices, self.allowed, strict=True)
+        ]
         return math.nextafter(math.fsum([*np.maximum(left, 0.0) * (1.0 + UNIT), *paid]), math.inf)
 
     def exchanges(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:

@@ -211,9 +211,7 @@ def make_solver(solver: "str | SolverLike", options: Mapping[str, Any] | None = 
 def refused(name: str, block: BlockProblem, refusal: str | Refusal) -> SolverRefused:
     """The error that reports a solver's refusal of a block."""
     told = refusal if isinstance(refusal, Refusal) else Refusal(refusal)
-    return SolverRefused(
-        f"solver {name!r} refuses {described(block)}: {told.reason}", told.reason, told.kind
-    )
+    return SolverRefused(f"solver {name!r} refuses {described(block)}: {told.reason}", told.reason, told.kind)
 
 
 def described(block: BlockProblem) -> str:
@@ -245,7 +243,7 @@ def require_form(solver: SolverLike, form: type, what: str) -> None:
 
 
 def require_taken(solver: SolverLike, block: BlockProblem) -> None:
-    """Raise SolverRefused if the block has a quota or a budget, or is a whole layer, and the solver does not take that."""
+    """Raise SolverRefused if the solver does not take the block's quota or budget, or whole layers."""
     known = facts(solver)
     kind = type(block.constraint)
     if kind not in known.takes:

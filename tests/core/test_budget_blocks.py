@@ -129,9 +129,7 @@ def test_verify_finds_a_mask_beyond_the_budget_and_a_wrong_claim_of_what_is_spen
     block = _block()
     solution = solve(block, "obd", budget=Budget(evaluations=10))
     assert verify(block, solution).faults == ()
-    told = solution_file.with_arrays(
-        solution_file.as_json(block, solution, solver="obd", options={}, seed=0), solution
-    )
+    told = solution_file.with_arrays(solution_file.as_json(block, solution, solver="obd", options={}, seed=0), solution)
     assert told["budgets"][0]["spent"] <= told["budgets"][0]["limit"]
     cheaper = {**told, "budgets": [{**told["budgets"][0], "spent": 0.0}]}
     assert "spends of the budgets" in verify(block, cheaper).faults[0]

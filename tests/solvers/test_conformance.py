@@ -21,6 +21,7 @@ from prunebench.testing.conformance import (
     HOSTILE_CHECKS,
     HOSTILE_SEEDS,
     SEEDS,
+    assert_budgets,
     assert_conforms,
     families,
     hostile_families,
@@ -65,6 +66,15 @@ def test_every_claim_holds_in_exact_arithmetic_where_rounding_is_not_small(name,
     for family in hostile_families(mode):
         for check in HOSTILE_CHECKS:
             run_check(check, solver, family, mode, HOSTILE_SEEDS)
+
+
+@pytest.mark.parametrize("mode", ["select", "refit"])
+@pytest.mark.parametrize("name", _solvers())
+def test_every_solver_stays_within_budgets_or_is_refused_them_by_name(name, mode):
+    solver = make_solver(name, QUICK_OPTIONS.get(name))
+    if mode == "select" and "select" not in solver.modes:
+        pytest.skip(f"{name} handles mode refit only")
+    assert_budgets(solver, mode, range(2 if name in FEW_SEEDS else 4))
 
 
 class _Broken:

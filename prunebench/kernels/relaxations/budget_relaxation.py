@@ -221,9 +221,7 @@ def reprice(program: BudgetProgram, fixed: Pattern, grad: FloatArray, prices: Fl
             middle = 0.5 * (low + high)
             pruned = 0.0
             for i in range(grad.size):
-                if fixed[i] == 1 or (
-                    fixed[i] == FREE and grad[i] - others(costs, prices, k, i) < middle * costs[k, i]
-                ):
+                if fixed[i] == 1 or (fixed[i] == FREE and grad[i] - others(costs, prices, k, i) < middle * costs[k, i]):
                     pruned += costs[k, i]
             if pruned < need[k]:
                 low = middle
@@ -243,9 +241,7 @@ def others(costs: FloatArray, prices: FloatArray, own: int, i: int) -> float:
 
 
 @compiled(inner=True)
-def safe_bound(
-    program: BudgetProgram, fixed: Pattern, x: FloatArray, grad: FloatArray, prices: FloatArray
-) -> float:
+def safe_bound(program: BudgetProgram, fixed: Pattern, x: FloatArray, grad: FloatArray, prices: FloatArray) -> float:
     """A lower bound over the node's binaries: the linearisation at x with the budgets priced, minimised over the box.
 
     Valid at any x and any prices >= 0.

@@ -35,8 +35,8 @@ def certificate(
 ) -> dict[str, Any]:
     """A JSON-able certificate, in the block's own units.
 
-    formulation : SHIFT (proof: shift, point, price), BUDGET_SHIFT (proof: shift, point), SPLIT (proof: split, point), LAGRANGIAN (proof:
-                  dual), or another name, which proves nothing by itself
+    formulation : SHIFT (proof: shift, point, price), BUDGET_SHIFT (proof: shift, point), SPLIT (proof: split,
+                  point), LAGRANGIAN (proof: dual), or another name, which proves nothing by itself
     root_bound  : the bound of the relaxation that `proof` describes
     bound       : what the search proved;  tolerance : the search's margin and rounding, for information
     nodes       : number of nodes of the search tree
@@ -187,7 +187,8 @@ def value_range(block: BlockProblem, weights: FloatArray) -> tuple[float, float]
 def _missing_convexity(block: BlockProblem, shift: FloatArray, everywhere: bool = False) -> tuple[float, float]:
     """How much to add to every entry of `shift` until the relaxation is proved convex on the count's plane.
 
-    everywhere : off the plane too, as budgets need it. Also returns the largest row sum of absolute entries after the addition.
+    everywhere : off the plane too, as budgets need it. Also returns the largest row sum of absolute entries after the
+    addition.
     """
     dense = block.dense_weights
     gram = block.form.gram(np.arange(block.p))
