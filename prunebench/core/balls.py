@@ -101,10 +101,10 @@ def transposed_image(matrix: Factor, vector: Operand) -> Ball:
     return Ball(transposed_times(matrix, ball.mid), _up(spread))
 
 
-def largest_sum(ball: Ball, keeping: Keeping) -> float:
-    """An upper bound on the sum of entries kept by any feasible mask."""
+def largest_sum(ball: Ball, keeping: Keeping, prices: FloatArray | None = None) -> float:
+    """An upper bound on the sum of entries kept by any feasible mask. prices : of budgets (k,), to try"""
     if isinstance(keeping, Cost):
-        return keeping.most_gain(ball.upper())
+        return keeping.most_gain(ball.upper(), prices)
     if keeping.keep == 0:
         return 0.0
     ends = ball.upper()

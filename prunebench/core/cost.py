@@ -227,9 +227,15 @@ class Cost:
                 out[k] = ratios[order][int(np.argmax(over))] if over.any() else 0.0
         return out
 
-    def most_gain(self, gains: FloatArray) -> float:
-        """An upper bound on the sum of the gains of any feasible mask, rounding included. (p,) -> float"""
-        prices = self.prices(gains)
+    def most_gain(self, gains: FloatArray, prices: FloatArray | None = None) -> float:
+        """An upper bound on the sum of the gains of any feasible mask, rounding included. (p,) -> float
+
+        prices : float64 (k,), multipliers to try beside `prices(gains)`; any of 0 or more give a bound
+        """
+        own = self._priced(gains, self.prices(gains))
+        return own if prices is None else min(own, self._priced(gains, np.maximum(prices, 0.0)))
+
+    def _priced(self, gains: FloatArray, prices: FloatArray) -> float:
         left = np.array(gains, dtype=np.float64)
         size = np.abs(left)
         for price, row in zip(prices, self.costs, strict=True):

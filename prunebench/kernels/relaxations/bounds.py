@@ -93,7 +93,7 @@ def _shift(block: BlockProblem, stop: StopCheck) -> dict[str, Any]:
         from prunebench.kernels.relaxations.budget_relaxation import root_of
 
         program, root = root_of(block, block.budget, stop)
-        return {"formulation": BUDGET_SHIFT, "shift": root.shift / program.scale, "point": root.point}
+        return {"formulation": BUDGET_SHIFT, **root.proof(program.scale)}
     upper = block.evaluate(block.incumbent)
     program = SelectProgram.of(block, upper)
     shift = plane_shift(program.quadratic, program.linear, program.count, program.inner(upper), 1e-4, stop).diagonal

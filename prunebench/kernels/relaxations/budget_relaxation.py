@@ -49,6 +49,7 @@ class BudgetProgram(NamedTuple):
     weight : float64 (k,)      of the squared violation in the augmented Lagrangian
     rounding : float           error bound of the objective and its linearisations at any point
     missing : float64 (k,)     space for what a point lacks of the need
+    unit : float64 (k,)        what all weights cost
     """
 
     matrix: FloatArray
@@ -58,6 +59,7 @@ class BudgetProgram(NamedTuple):
     weight: FloatArray
     rounding: float
     missing: FloatArray
+    unit: FloatArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +71,11 @@ class BudgetRoot:
     point: FloatArray
     prices: FloatArray
     bound: float
+
+    def proof(self, scale: float) -> dict[str, FloatArray]:
+        """The certificate's shift, point and prices, in the block's units. scale : of the program"""
+        shares = self.program.unit
+        return {"shift": self.shift / scale, "point": self.point, "prices": self.prices / (shares * scale)}
 
 
 def root_relaxation(program: SelectProgram, budget: Cost, upper: float, stop: StopCheck = never) -> BudgetRoot:
@@ -120,7 +127,7 @@ def budget_program(program: SelectProgram, budget: Cost, shift: FloatArray) -> B
     weight = 10.0 * curve / np.maximum((costs**2).sum(axis=1), 1e-300)
     size = float(np.abs(matrix).sum() + np.abs(linear).sum() + np.abs(shift).sum())
     rounding = program.rounding + 4.0 * HALF_ULP * (p + 16) * size
-    return BudgetProgram(matrix, linear, costs, need, weight, rounding, np.empty(need.size))
+    return BudgetProgram(matrix, linear, costs, need, weight, rounding, np.empty(need.size), unit)
 
 
 def root_of(block: BlockProblem, budget: Cost, stop: StopCheck = never) -> tuple[SelectProgram, BudgetRoot]:

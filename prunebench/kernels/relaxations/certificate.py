@@ -35,8 +35,8 @@ def certificate(
 ) -> dict[str, Any]:
     """A JSON-able certificate, in the block's own units.
 
-    formulation : SHIFT (proof: shift, point, price), BUDGET_SHIFT (proof: shift, point), SPLIT (proof: split,
-                  point), LAGRANGIAN (proof: dual), or another name, which proves nothing by itself
+    formulation : SHIFT (proof: shift, point, price), BUDGET_SHIFT (proof: shift, point, prices), SPLIT
+                  (proof: split, point), LAGRANGIAN (proof: dual), or another name, which proves nothing by itself
     root_bound  : the bound of the relaxation that `proof` describes
     bound       : what the search proved;  tolerance : the search's margin and rounding, for information
     nodes       : number of nodes of the search tree
@@ -72,7 +72,10 @@ def derive(block: BlockProblem, proof: Mapping[str, Any]) -> float:
     """
     formulation = proof.get("formulation")
     if formulation == BUDGET_SHIFT and block.mode == "select":
-        return budget_shift_bound(block, _held(proof, "shift", block.p), _held(proof, "point", block.p))
+        if block.budget is None:
+            raise InvalidInput(f"{block.name} has no budget, of which the certificate's formulation speaks")
+        prices = _held(proof, "prices", block.budget.limits.size)
+        return budget_shift_bound(block, _held(proof, "shift", block.p), _held(proof, "point", block.p), prices)
     if formulation == SHIFT and block.mode == "select" and block.budget is None:
         return shift_bound(
             block, _held(proof, "shift", block.p), _held(proof, "point", block.p), _number(proof, "price")
@@ -104,15 +107,15 @@ def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price
     return float((bound - astray).lower())
 
 
-def budget_shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray) -> float:
+def budget_shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, prices: FloatArray) -> float:
     """Bound by the select relaxation with diagonal `shift`, linearised at `point`, over all masks within the budgets.
 
     As `shift_bound`, but F is made convex everywhere, and the linearisation's minimum is that of a fractional knapsack:
-    f >= F(x) − ∇F'x + Σ∇F − max over feasible m of ∇F'm.
+    f >= F(x) − ∇F'x + Σ∇F − max over feasible m of ∇F'm. The prices (k,) of the budgets bound that maximum.
     """
     added, _ = _missing_convexity(block, shift, everywhere=True)
     start, gradient = _tangent(block, shift + added, point)
-    return float((start + gradient.total() - largest_sum(gradient, block.constraint)).lower())
+    return float((start + gradient.total() - largest_sum(gradient, block.constraint, prices)).lower())
 
 
 def _tangent(block: BlockProblem, shift: FloatArray, point: FloatArray) -> tuple[Ball, Ball]:

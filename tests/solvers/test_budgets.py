@@ -1,0 +1,87 @@
+"""Solvers within budgets: against enumeration on many small blocks, and what each says of what it proves."""
+
+import numpy as np
+import pytest
+
+from prunebench import BlockProblem, Budget, solve, verify
+from prunebench.core.cost import Cost
+from prunebench.core.errors import SolverRefused
+from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.solution import Status
+from prunebench.kernels.relaxations.bounds import lower_bound
+from prunebench.testing.instances import BruteForce
+
+
+def _block(p, seed, budgets=1, whole=True, mode="select", share=None):
+    rng = np.random.default_rng([seed, budgets, whole])
+    weights = rng.normal(size=p)
+    linear = 0.1 * rng.normal(size=p) if seed % 2 else np.zeros(p)
+    form = QuadraticForm(
+        factor=rng.normal(size=(p // 2 + seed % p, p)) / np.sqrt(p), ridge=0.05, centre=weights, linear=linear
+    )
+    costs = rng.integers(0, 9, (budgets, p)).astype(float) if whole else rng.random((budgets, p))
+    limits = (rng.uniform(0.1, 0.9, budgets) if share is None else share) * costs.sum(axis=1)
+    budget = Cost(costs, np.floor(limits) if whole else limits)
+    return BlockProblem(form, weights, budget.most, mode, budget=budget)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("budgets", [1, 2])
+@pytest.mark.parametrize("solver", ["exhaustive", "branch-and-bound"])
+def test_exact_solvers_equal_brute_force(solver, budgets, whole):
+    for seed in range(20):
+        block = _block(7, seed, budgets, whole)
+        if block.settled:
+            continue
+        answer, truth = solve(block, solver), BruteForce.of(block)
+        assert answer.status is Status.OPTIMAL, answer.stop_reason
+        assert answer.objective == pytest.approx(truth.objective, rel=1e-6, abs=1e-12)
+        assert answer.lower_bound <= truth.objective + 1e-12
+
+
+@pytest.mark.parametrize("mode", ["select", "refit"])
+def test_bounds_are_below_every_mask_and_verify_derives_them_again(mode):
+    for seed in range(8):
+        block = _block(8, seed, 1 + seed % 2, bool(seed % 3), mode)
+        bound, truth = lower_bound(block, 10.0), BruteForce.of(block)
+        assert bound.value <= truth.objective + 1e-12
+        assert np.isfinite(bound.value)
+
+
+def test_branch_and_bound_proves_blocks_beyond_enumeration_and_swap_reaches_them():
+    block = _block(48, 1, 2, share=0.5)
+    exact, local = solve(block, "branch-and-bound"), solve(block, "swap")
+    assert exact.status is Status.OPTIMAL
+    assert local.details["locally_optimal"]
+    assert exact.lower_bound <= local.objective + 1e-12
+    verdict = verify(block, exact)
+    assert verdict.faults == ()
+    assert verdict.derived_bound >= exact.details["certificate"]["root_bound"] - 1e-9
+    stopped = solve(block, "branch-and-bound", budget=Budget(evaluations=30))
+    assert stopped.status is Status.TIME_LIMIT
+    assert stopped.lower_bound <= exact.objective
+
+
+def test_a_false_bound_of_a_block_with_a_budget_is_refuted():
+    block = _block(7, 3)
+    answer = solve(block, "exhaustive")
+    worse = next(mask for mask in (np.zeros(7, dtype=bool), block.incumbent) if block.evaluate(mask) > answer.objective)
+    from prunebench.core import solution_file
+
+    summary = solution_file.as_json(block, answer, solver="exhaustive", options={}, seed=0)
+    told = solution_file.with_arrays(summary, answer)
+    value = block.evaluate(worse)
+    lie = {**told, "mask": worse.astype(int).tolist(), "weights": block.weights_of(worse).tolist()}
+    lie |= {"kept": int(worse.sum()), "objective": value, "lower_bound": value, "gap": 0.0, "relative_gap": 0.0}
+    lie |= {"budgets": None}
+    assert not verify(block, lie).verified
+    assert verify(block, told).verified
+
+
+def test_proof_files_and_refits_are_refused_a_budget_with_the_way_out():
+    with pytest.raises(SolverRefused, match="leave the proof out"):
+        solve(_block(8, 1), "branch-and-bound", options={"proof": True})
+    with pytest.raises(SolverRefused, match="'exhaustive'"):
+        solve(_block(8, 1, mode="refit"), "branch-and-bound")
+    with pytest.raises(SolverRefused, match="at most 28 weights"):
+        solve(_block(29, 1), "exhaustive")
