@@ -144,7 +144,9 @@ class BlockProblem:
         InvalidInput   the block has a budget, and no count: code for both reads `constraint`
         """
         if self.budget is not None:
-            raise InvalidInput(f"{self.name} has a budget and no keep count; choose a solver that takes budgets")
+            raise InvalidInput(
+                f"{self.name} has a budget and no keep count; choose a solver or a format that takes budgets"
+            )
         return Count(self.p, self.keep) if self.quota is None else self.quota
 
     @property

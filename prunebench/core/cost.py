@@ -201,6 +201,10 @@ class Cost:
                 held[place] = False
         return held
 
+    def within_reach(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
+        """The mask itself if it is feasible, else repaired; nothing is added to it. bool (p,), (p,) -> bool (p,)"""
+        return mask if self.feasible(mask) else self.repair(mask, scores) & mask
+
     def _filled(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
         """A feasible mask plus every pruned weight that still fits, the highest score per cost first. bool (p,)"""
         return self.filled(_by_worth(scores, self._shares_of_limits(self.limits >= 0.0)), mask)

@@ -431,8 +431,12 @@ def _assert_quotas(solver: SolverLike, mode: Mode, seeds: list[int]) -> None:
                 raise AssertionError(f"{solver.name} takes quotas but refuses every {family} instance: {refusal}")
 
 
-def assert_budgets(solver: SolverLike, mode: Mode, seeds: Iterable[int] = BUDGET_SEEDS) -> None:
+def assert_budgets(
+    solver: SolverLike, mode: Mode, seeds: Iterable[int] = BUDGET_SEEDS, families: Iterable[str] | None = None
+) -> None:
     """Run every check on the families with budgets, or see that a solver without that fact is refused them.
+
+    families : of `budget_families`; all of them by default
 
     Raises
     ------
@@ -443,7 +447,7 @@ def assert_budgets(solver: SolverLike, mode: Mode, seeds: Iterable[int] = BUDGET
         assert_refuses_budgets(solver, mode)
         return
     chosen = list(seeds)
-    for family in budget_families():
+    for family in budget_families() if families is None else families:
         for name in CHECKS:
             refusal = run_check(name, solver, family, mode, chosen)
             about_budgets = isinstance(refusal, SolverRefused) and refusal.kind is RefusalKind.BUDGET

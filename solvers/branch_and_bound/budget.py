@@ -57,7 +57,7 @@ class BudgetRun:
             best.offer(self.descent.run(start, best).mask, "descent")
         best.bound(block.form.lower_bound())
         best.timings["descent"] = best.seconds
-        program = SelectProgram.of(block, best.objective)
+        program = SelectProgram.of(block, best.objective).widened(block)
         root = root_relaxation(program, self.budget, program.inner(best.objective), best.stop)
         best.bound(program.outer(root.bound))
         self.certificate = {

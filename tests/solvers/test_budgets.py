@@ -5,11 +5,18 @@ import pytest
 
 from prunebench import BlockProblem, Budget, solve, verify
 from prunebench.core.cost import Cost
-from prunebench.core.errors import SolverRefused
+from prunebench.core.errors import InvalidInput, SolverRefused
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Status
+from prunebench.forms import nonlinear
+from prunebench.forms.dimod import to_bqm, to_cqm
+from prunebench.forms.program import program
+from prunebench.forms.pyomo import export
 from prunebench.kernels.relaxations.bounds import lower_bound
-from prunebench.testing.instances import BruteForce
+from prunebench.testing.claims import faults
+from prunebench.testing.exact import Exact
+from prunebench.testing.hostile import HOSTILE
+from prunebench.testing.instances import BruteForce, feasible_masks
 
 
 def _block(p, seed, budgets=1, whole=True, mode="select", share=None):
@@ -27,9 +34,9 @@ def _block(p, seed, budgets=1, whole=True, mode="select", share=None):
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("budgets", [1, 2])
-@pytest.mark.parametrize("solver", ["exhaustive", "branch-and-bound"])
+@pytest.mark.parametrize("solver", ["exhaustive", "branch-and-bound", "highs"])
 def test_exact_solvers_equal_brute_force(solver, budgets, whole):
-    for seed in range(20):
+    for seed in range(4 if solver == "highs" else 20):
         block = _block(7, seed, budgets, whole)
         if block.settled:
             continue
@@ -78,6 +85,22 @@ def test_a_false_bound_of_a_block_with_a_budget_is_refuted():
     assert verify(block, told).verified
 
 
+@pytest.mark.parametrize("solver", ["exhaustive", "branch-and-bound"])
+def test_claims_hold_in_exact_arithmetic_where_rounding_is_not_small(solver):
+    for family in HOSTILE:
+        for seed in range(3):
+            block = HOSTILE[family](seed, "select").block
+            costs = np.random.default_rng(seed).integers(1, 9, (1, block.p)) / 10.0
+            block = block.with_budget(Cost(costs, 0.5 * costs.sum(axis=1)))
+            if block.settled:
+                continue
+            try:
+                answer = solve(block, solver)
+            except InvalidInput:
+                continue
+            assert not faults(Exact.of(block), answer), (family, seed)
+
+
 def test_proof_files_and_refits_are_refused_a_budget_with_the_way_out():
     with pytest.raises(SolverRefused, match="leave the proof out"):
         solve(_block(8, 1), "branch-and-bound", options={"proof": True})
@@ -85,3 +108,28 @@ def test_proof_files_and_refits_are_refused_a_budget_with_the_way_out():
         solve(_block(8, 1, mode="refit"), "branch-and-bound")
     with pytest.raises(SolverRefused, match="at most 28 weights"):
         solve(_block(29, 1), "exhaustive")
+
+
+def test_exported_models_hold_the_budgets_and_formats_without_inequalities_refuse_them(tmp_path):
+    block = _block(6, 1, 2)
+    made = program(block)
+    rows = [row for row in made.rows if row.name.startswith("budget")]
+    assert [row.sense for row in rows] == ["<=", "<="]
+    assert [row.bound for row in rows] == block.budget.limits.tolist()
+    for mask in feasible_masks(block):
+        held = mask.astype(float)
+        assert all(row.coefficients @ held[row.places] <= row.bound for row in rows)
+        assert made.value(held) / made.units.scale + made.units.constant == pytest.approx(block.evaluate(mask))
+    cqm = to_cqm(block)
+    assert sorted(cqm.constraints) == ["budget0", "budget1"]
+    for suffix in ("lp", "mps", "nl"):
+        export(block, tmp_path / f"block.{suffix}")
+    for refused in (lambda: to_bqm(block), lambda: nonlinear.to_nonlinear(block)):
+        with pytest.raises(InvalidInput, match="budget"):
+            refused()
+
+
+def test_pyomo_with_highs_finds_the_optimum_within_two_budgets():
+    block = _block(8, 2, 2)
+    answer, truth = solve(block, "pyomo"), BruteForce.of(block)
+    assert answer.objective == pytest.approx(truth.objective, rel=1e-6)

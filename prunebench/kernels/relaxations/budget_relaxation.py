@@ -133,7 +133,7 @@ def budget_program(program: SelectProgram, budget: Cost, shift: FloatArray) -> B
 def root_of(block: BlockProblem, budget: Cost, stop: StopCheck = never) -> tuple[SelectProgram, BudgetRoot]:
     """The root relaxation of a block in mode select, and the program that says what its numbers mean."""
     upper = block.evaluate(block.incumbent)
-    program = SelectProgram.of(block, upper)
+    program = SelectProgram.of(block, upper).widened(block)
     return program, root_relaxation(program, budget, program.inner(upper), stop)
 
 

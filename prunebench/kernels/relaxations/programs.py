@@ -71,6 +71,14 @@ class SelectProgram:
             quadratic * scale, linear * scale, block.p - block.keep, constant, scale, unit * lost * scale
         )
 
+    def widened(self, block: BlockProblem) -> "SelectProgram":
+        """The program with more rounding, for an indefinite Hessian or one formed from a factor."""
+        form = block.form
+        rows = block.p if form.factor is None else form.factor.shape[0]
+        reach = float(form.entry_sizes @ (np.abs(block.dense_weights) + np.abs(form.centre)))
+        lost = (form.formed_error + HALF_ULP * (rows + block.p + 16)) * reach**2 * self.scale
+        return replace(self, rounding=self.rounding + lost)
+
     def within(self, keeping: Counted, weight: float) -> "SelectProgram":
         """The program plus weight·(Σ_g x − r_g)² for every group, r_g being how many weights it prunes.
 
