@@ -129,6 +129,13 @@ def test_exported_models_hold_the_budgets_and_formats_without_inequalities_refus
             refused()
 
 
+@pytest.mark.parametrize("solver", ["anneal", "swap", "neal"])
+def test_heuristics_reach_the_optimum_of_small_blocks(solver):
+    for seed in range(2):
+        block = _block(10, seed, 1 + seed, bool(seed))
+        assert solve(block, solver).objective == pytest.approx(solve(block, "exhaustive").objective, rel=1e-9)
+
+
 def test_pyomo_with_highs_finds_the_optimum_within_two_budgets():
     block = _block(8, 2, 2)
     answer, truth = solve(block, "pyomo"), BruteForce.of(block)
