@@ -30,6 +30,9 @@ FEW_RESTARTS_SIZE = 1024
 """Most weights for which descents run on dense couplings."""
 PERTURBED_SHARE = 0.2
 """Share of the exchangeable weights that a perturbation exchanges."""
+BUDGET_SHARES = (0.02, 0.2)
+"""Least and largest share of the kept weights that a perturbation drops within a budget: small ones did best on gates of
+whole networks, large ones on dense couplings."""
 ALTERNATIVES = 16
 """Most other local optima in a solution."""
 
@@ -41,7 +44,7 @@ class Swap(Solver):
 
     Proves no bound; the answer is 1-swap optimal if `details["locally_optimal"]` says so. Starts are
     the incumbent, magnitude and the best other score, then alternately a perturbation of the best mask
-    so far and a random mask. A step costs O(k(p−k)) up to p = 1024; above, working sets on the factor
+    so far and a random mask (within a budget perturbations alone). A step costs O(k(p−k)) up to p = 1024; above, working sets on the factor
     are used, and nothing of size p² is formed from p = 2048 on. Within a budget a move drops a weight, adds one
     that fits, or exchanges two; p up to 8,192, in mode refit 1,024.
     """
@@ -88,7 +91,7 @@ def _descend(ends: "_Ends", restarts: int, rng: np.random.Generator) -> Stop:
     for number in range(restarts):
         if number < len(starts):
             mask = starts[number]
-        elif (number - len(starts)) % 2 == 0:
+        elif block.budget is not None or (number - len(starts)) % 2 == 0:
             mask = _perturbed(best.mask, block.constraint, rng)
         else:
             mask = block.top_mask(rng.random(block.p))
@@ -173,12 +176,13 @@ def _restarts(size: int) -> int:
 def _perturbed(mask: BoolArray, keeping: Keeping, rng: np.random.Generator) -> BoolArray:
     """`mask` with a share of its exchangeable weights exchanged at random, within groups if there is a quota.
 
-    Within a budget, that share of the kept weights is dropped, and others are added in a random order as they fit.
+    Within a budget, a drawn share of the kept weights is dropped, and others are added in a random order as they fit.
     """
     out = mask.copy()
     if isinstance(keeping, Cost):
         kept = np.flatnonzero(mask)
-        out[rng.choice(kept, min(kept.size, max(1, round(PERTURBED_SHARE * kept.size))), replace=False)] = False
+        share = float(np.exp(rng.uniform(*np.log(BUDGET_SHARES))))
+        out[rng.choice(kept, min(kept.size, max(1, round(share * kept.size))), replace=False)] = False
         return keeping.filled(rng.permutation(mask.size), out)
     if keeping.one_count:
         kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)

@@ -76,13 +76,14 @@ def solver_table() -> str:
     """One row a solver."""
     rows = _solvers()
     return _table(
-        ("solver", "what it does", "modes", "proves", "random", "largest p"),
+        ("solver", "what it does", "modes", "proves", "budgets", "random", "largest p"),
         (
             (
                 f"[`{row['name']}`](#{row['name']})",
                 row["summary"],
                 ", ".join(row["modes"]) + (" of groups" if row["form"] == "groups" else ""),
                 "optimum" if row["exact"] else "a bound" if row["bound"] else "–",
+                "yes" if row["budgets"] else "–",
                 "yes" if row["stochastic"] else "–",
                 f"{row['max_size']:,}" if row["max_size"] else "–",
             )

@@ -82,7 +82,8 @@ class GateBudget:
         return mask
 
     def _counts(self, mask: BoolArray) -> list[int]:
-        return np.bincount(self.owner[mask], minlength=self.unit.size).tolist()
+        counts = np.bincount(self.owner[mask], minlength=self.unit.size)
+        return [int(count) for count in counts]
 
     def _total(self, mask: BoolArray) -> float:
         return self.cost.total(self._counts(mask))

@@ -52,9 +52,8 @@ class BudgetReads:
         fields, room = np.empty(p), np.empty(self.budget.limits.size)
         step = max(1, SLICE_PROPOSALS // p)
         for seed in seeds:
-            mask = (
-                self.budget.filled(np.random.default_rng(int(seed)).permutation(p)) if start is None else start.copy()
-            )
+            order = np.random.default_rng(int(seed)).permutation(p)
+            mask = self.budget.filled(order) if start is None else np.array(start)
             state = np.array([seed], dtype=np.uint64)
             for first in range(0, temperatures.size, step):
                 sweeps(

@@ -64,7 +64,8 @@ class Anneal(Solver):
 
     If several batches bring nothing, every second one starts hotter and is shorter. Proves no bound.
     A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost O(n) and
-    nothing of size p² is formed. Within a block's budget weights are also added and dropped. The budget counts proposals as evaluations. A search ends by itself
+    nothing of size p² is formed. Where the block has a budget, weights are also added and dropped, on couplings.
+    The budget counts proposals as evaluations. A search ends by itself
     after 32 reads, or on blocks with few masks after 100 proposed swaps per mask; larger blocks use up
     a limit on seconds or evaluations, and make 32 reads without one. Equal seeds give equal answers for
     any threads and limits, unless the seconds run out or do not suffice for one read, which is then

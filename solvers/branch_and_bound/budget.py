@@ -87,8 +87,7 @@ class BudgetRun:
         while heap and not stop:
             bound, _, node = heapq.heappop(heap)
             if bound < work.best[0] - margin:
-                for part, whole in zip(node, stack, strict=True):
-                    whole[0] = part[0]
+                stack.load(node)
                 work.depth[0] = 1
                 self.nodes += int(dive(root.program, stack, work, margin, limit))
                 while int(work.depth[0]) and len(heap) * 10 * p > POOL_BYTES and not best.stop(self.nodes):

@@ -32,7 +32,17 @@ class BudgetNodes(NamedTuple):
 
     def row(self, at: int) -> "BudgetNodes":
         """One node as a copy."""
-        return BudgetNodes(*(part[at : at + 1].copy() for part in self))
+        one = slice(at, at + 1)
+        return BudgetNodes(self.fixed[one].copy(), self.x[one].copy(), self.prices[one].copy(), self.bound[one].copy())
+
+    def load(self, node: "BudgetNodes") -> None:
+        """Write a node, such as `row` gives, to the first row."""
+        self.fixed[0], self.x[0], self.prices[0], self.bound[0] = (
+            node.fixed[0],
+            node.x[0],
+            node.prices[0],
+            node.bound[0],
+        )
 
 
 class BudgetDive(NamedTuple):
@@ -88,8 +98,8 @@ def dive(program: BudgetProgram, stack: BudgetNodes, work: BudgetDive, margin: f
         if branch < 0:
             single(program, work, bound)
             continue
-        first = np.int8(1) if work.x[branch] > 0.5 else np.int8(0)
-        push(stack, work, branch, np.int8(1 - first), bound)
+        first = 1 if work.x[branch] > 0.5 else 0
+        push(stack, work, branch, 1 - first, bound)
         push(stack, work, branch, first, bound)
     return nodes
 

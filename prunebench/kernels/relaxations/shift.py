@@ -138,23 +138,24 @@ class _Cone:
 
     def __init__(self, quadratic: FloatArray, linear: FloatArray, count: int) -> None:
         p = linear.size
-        self._lay_out(quadratic, linear)
+        base = self._lay_out(quadratic, linear)
         self.count = count
         normal = np.ones(p + 1)
         normal[0] = -float(count)
         normal /= np.linalg.norm(normal)
         normal[0] -= 1.0
         self.mirror = normal / np.linalg.norm(normal)
-        self.base = _reflect(self.base, self.mirror)[1:, 1:]
+        self.base: FloatArray = _reflect(base, self.mirror)[1:, 1:]
         self.spread = float(np.abs(quadratic).max(initial=0.0)) + float(np.ptp(linear))
 
-    def _lay_out(self, quadratic: FloatArray, linear: FloatArray) -> None:
-        """The matrix of the objective in (1, x)."""
+    def _lay_out(self, quadratic: FloatArray, linear: FloatArray) -> FloatArray:
+        """The matrix of the objective in (1, x). (p + 1, p + 1)"""
         self.size = linear.size
         self.entries = np.arange(1, self.size + 1)
-        self.base = np.zeros((self.size + 1, self.size + 1))
-        self.base[1:, 1:] = quadratic
-        self.base[0, 1:] = self.base[1:, 0] = linear
+        base = np.zeros((self.size + 1, self.size + 1))
+        base[1:, 1:] = quadratic
+        base[0, 1:] = base[1:, 0] = linear
+        return base
 
     def reduced(self, shift: FloatArray, theta: float) -> FloatArray:
         """W'(the part linear in s and θ)W."""
@@ -220,7 +221,7 @@ class _WholeCone(_Cone):
     """The same where no count confines x: W is the identity."""
 
     def __init__(self, quadratic: FloatArray, linear: FloatArray) -> None:
-        self._lay_out(quadratic, linear)
+        self.base = self._lay_out(quadratic, linear)
         # off the plane a constant part of the linear term counts
         self.spread = float(np.abs(quadratic).max(initial=0.0)) + float(np.abs(linear).max())
 
