@@ -31,8 +31,8 @@ FEW_RESTARTS_SIZE = 1024
 PERTURBED_SHARE = 0.2
 """Share of the exchangeable weights that a perturbation exchanges."""
 BUDGET_SHARES = (0.02, 0.2)
-"""Least and largest share of the kept weights that a perturbation drops within a budget: small ones did best on gates of
-whole networks, large ones on dense couplings."""
+"""Least and largest share of the kept weights that a perturbation drops within a budget: small ones did best on gates
+of whole networks, large ones on dense couplings."""
 ALTERNATIVES = 16
 """Most other local optima in a solution."""
 
@@ -44,9 +44,9 @@ class Swap(Solver):
 
     Proves no bound; the answer is 1-swap optimal if `details["locally_optimal"]` says so. Starts are
     the incumbent, magnitude and the best other score, then alternately a perturbation of the best mask
-    so far and a random mask (within a budget perturbations alone). A step costs O(k(p−k)) up to p = 1024; above, working sets on the factor
+    so far and a random mask. A step costs O(k(p−k)) up to p = 1024; above, working sets on the factor
     are used, and nothing of size p² is formed from p = 2048 on. Within a budget a move drops a weight, adds one
-    that fits, or exchanges two; p up to 8,192, in mode refit 1,024.
+    that fits, or exchanges two, and later starts are perturbations; p up to 8,192, in mode refit 1,024.
     """
 
     name = "swap"
