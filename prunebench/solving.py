@@ -14,7 +14,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import Refusal, RefusalKind, SolverRefused
 from prunebench.core.group_block import GroupBlock
 from prunebench.core.solution import Budget, Progress, Solution
-from prunebench.core.solver import SolverLike, make_solver, refused, require_form, require_taken, verified
+from prunebench.core.solver import SolverLike, described, make_solver, refused, require_form, require_taken, verified
 from prunebench.core.warm import warm_up
 
 
@@ -28,7 +28,7 @@ def native_or_refit(solver: SolverLike, block: BlockProblem | GroupBlock) -> Sol
     """
     if is_dataclass(solver):
         option_tools.require_kinds(solver)
-    require_form(solver, type(block.form), f"{block.name} (p={block.p}, keep={block.keep})")
+    require_form(solver, type(block.form), described(_handed_on(block)))
     block = _handed_on(block)
     runnable = solver
     if block.mode not in solver.modes:

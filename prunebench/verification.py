@@ -171,9 +171,14 @@ def wrong_entries(
         faults.append("the solution was made for another block: the hashes differ")
     if solution.get("status") not in set(Status):
         faults.append(f"the status is {solution.get('status')!r}; it is one of {', '.join(Status)}")
-    for key, count in (("kept", block.keep), ("total", block.p)):
+    # a budget says what is kept by its cost alone, which `evaluate` checks
+    kept = block.keep if block.budget is None else int(mask.sum())
+    for key, count in (("kept", kept), ("total", block.p)):
         if solution.get(key, count) != count:
             faults.append(f"{key} is {solution[key]}, not {count}")
+    stated = solution.get("budgets")
+    if stated is not None and block.budget is not None and stated != solution_file.spending(block.budget, mask):
+        faults.append("what it says it spends of the budgets is not what its mask costs")
     try:
         block.evaluate(weights, mask)
     except InvalidInput as error:

@@ -12,6 +12,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, times
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
+from prunebench.core.keeping import Count
 from prunebench.core.qubo import Qubo
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 
@@ -24,6 +26,9 @@ LOOK_EVERY = 16
 class Greedy(Solver):
     """Change one weight at a time until exactly `keep` are kept, the cheapest first.
 
+    Within a budget: backward until it is met, the least loss per saving first, then what fits and lowers the loss
+    comes back; forward while something fits and lowers the loss, the most gain per cost first.
+
     Solves mode select; in mode refit the mask is refitted. Proves nothing; deterministic. Each
     removal or addition costs p on a matrix and 2np on the factor. When the time is used up, the rest is
     decided by the current fields.
@@ -33,6 +38,7 @@ class Greedy(Solver):
     modes = frozenset({"select"})
     baseline = True
     whole_at_limit = True
+    takes = frozenset({Count, Cost})
     reference = "Le Cun, Denker, Solla, NeurIPS 1989; Yu et al., ICML 2022"
 
     direction: Literal["backward", "forward"] = "backward"
@@ -46,7 +52,8 @@ class Greedy(Solver):
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """One weight at a time; when the time is used up, the rest at once."""
-        mask, stop = self._descend(best)
+        budget = best.block.budget
+        mask, stop = self._descend(best) if budget is None else self._within(best, budget)
         best.offer(mask, "greedy")
         best.details = {"greedy": best.objectives["greedy"]}
         return stop
@@ -71,6 +78,44 @@ class Greedy(Solver):
             row = coupling.row(at)
             field = field - row if removing else field + row
         return mask, Stop.finished(f"{'pruned' if removing else 'kept'} {steps} weights one at a time")
+
+    def _within(self, best: Incumbent, budget: Cost) -> tuple[BoolArray, Stop]:
+        """The same within a budget; a limit ends it with the weights that are decided, repaired to fit."""
+        block = best.block
+        qubo = block.to_qubo()
+        coupling = _Couplings(qubo)
+        removing = self.direction == "backward"
+        mask = np.full(block.p, removing, dtype=np.bool_)
+        field = qubo.linear + (coupling.sums() if removing else 0.0)
+        for step in range(2 * block.p):
+            stop = best.stop(step) if step % LOOK_EVERY == 0 else None
+            if stop:
+                return budget.repair(mask, np.where(mask, -field, 0.0)), stop.also("the rest by their fields")
+            removing = removing and not budget.feasible(mask)
+            at = _next(budget, mask, field, removing)
+            if at < 0:
+                break
+            mask[at] = not removing
+            field = field - coupling.row(at) if removing else field + coupling.row(at)
+        return mask, Stop.finished(f"kept {int(mask.sum())} weights within the budget, one change at a time")
+
+
+def _next(budget: Cost, mask: BoolArray, field: FloatArray, removing: bool) -> int:
+    """The weight to prune (least loss per saving in the exceeded budgets) or to keep (most gain per cost); −1: none."""
+    spent = budget.spent(mask)
+    unit = np.maximum(budget.allowed, 1e-300)
+    if removing:
+        saved = (budget.costs / unit[:, None])[spent > budget.allowed].sum(axis=0)
+        loss = -field
+        with np.errstate(divide="ignore", invalid="ignore"):
+            worth = np.where(saved > 0.0, np.where(loss > 0.0, loss / saved, loss * saved), np.inf)
+        return int(np.argmin(np.where(mask, worth, np.inf)))
+    fits = ~mask & (spent[:, None] + budget.costs <= budget.safe[:, None]).all(axis=0) & (field < 0.0)
+    if not fits.any():
+        return -1
+    share = (budget.costs / unit[:, None]).sum(axis=0)
+    with np.errstate(divide="ignore"):
+        return int(np.argmax(np.where(fits, -field / share, -np.inf)))
 
 
 class _Couplings:

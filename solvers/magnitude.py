@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.scores import SCORES, score
@@ -28,7 +29,7 @@ class Magnitude(Solver):
     preferred_mode = "select"
     baseline = True
     stochastic = True
-    takes = frozenset({Count, Quota})
+    takes = frozenset({Count, Quota, Cost})
     whole_layers = True
     reference = "Le Cun, Denker, Solla: Optimal Brain Damage, NeurIPS 1989"
 

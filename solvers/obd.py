@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from prunebench.core.cost import Cost
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.scores import score
@@ -23,7 +24,7 @@ class Obd(Solver):
     name = "obd"
     preferred_mode = "select"
     baseline = True
-    takes = frozenset({Count, Quota})
+    takes = frozenset({Count, Quota, Cost})
     reference = "Le Cun, Denker, Solla: Optimal Brain Damage, NeurIPS 1989"
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.errors import MissingPackage, SolverFailed
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
@@ -58,7 +59,7 @@ class Pyomo(Solver):
     """
 
     name = "pyomo"
-    takes = frozenset({Count, Quota})
+    takes = frozenset({Count, Quota, Cost})
     requires = ("pyomo",)
     install = "pip install pyomo"
     max_size = MAX_SIZE

@@ -14,7 +14,8 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
-from prunebench.core.keeping import Count, Counted, Quota
+from prunebench.core.cost import Cost
+from prunebench.core.keeping import Count, Keeping, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.kernels.local_search.descent import DescentResult, SwapDescent
 from prunebench.scores import SCORES, score
@@ -29,6 +30,9 @@ FEW_RESTARTS_SIZE = 1024
 """Most weights for which descents run on dense couplings."""
 PERTURBED_SHARE = 0.2
 """Share of the exchangeable weights that a perturbation exchanges."""
+BUDGET_SHARES = (0.02, 0.2)
+"""Least and largest share of the kept weights that a perturbation drops within a budget: small ones did best on gates
+of whole networks, large ones on dense couplings."""
 ALTERNATIVES = 16
 """Most other local optima in a solution."""
 
@@ -41,12 +45,13 @@ class Swap(Solver):
     Proves no bound; the answer is 1-swap optimal if `details["locally_optimal"]` says so. Starts are
     the incumbent, magnitude and the best other score, then alternately a perturbation of the best mask
     so far and a random mask. A step costs O(k(p−k)) up to p = 1024; above, working sets on the factor
-    are used, and nothing of size p² is formed from p = 2048 on.
+    are used, and nothing of size p² is formed from p = 2048 on. Within a budget a move drops a weight, adds one
+    that fits, or exchanges two, and later starts are perturbations; p up to 8,192, in mode refit 1,024.
     """
 
     name = "swap"
     stochastic = True
-    takes = frozenset({Count, Quota})
+    takes = frozenset({Count, Quota, Cost})
     reference = "Yu, Serra, Ramalingam, Zhe: The Combinatorial Brain Surgeon, ICML 2022"
 
     restarts: int | None = None
@@ -59,9 +64,13 @@ class Swap(Solver):
         warm_up(block)
 
     def refuses(self, block: BlockProblem) -> str:
-        """A number of restarts below one."""
+        """A number of restarts below one, or more weights with a budget than are taken."""
+        from prunebench.kernels.local_search.budget_descent import too_large
+
         if self.restarts is not None and self.restarts < 1:
             return f"restarts is {self.restarts}; choose at least 1"
+        if most := too_large(block):
+            return f"with a budget it takes at most {most:,} weights in mode {block.mode}; choose solver 'obd'"
         return ""
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
@@ -82,8 +91,8 @@ def _descend(ends: "_Ends", restarts: int, rng: np.random.Generator) -> Stop:
     for number in range(restarts):
         if number < len(starts):
             mask = starts[number]
-        elif (number - len(starts)) % 2 == 0:
-            mask = _perturbed(best.mask, block.keeping, rng)
+        elif block.budget is not None or (number - len(starts)) % 2 == 0:
+            mask = _perturbed(best.mask, block.constraint, rng)
         else:
             mask = block.top_mask(rng.random(block.p))
         ends.add(descent.run(mask, best, ends.evaluations))
@@ -164,9 +173,17 @@ def _restarts(size: int) -> int:
     return FEW_RESTARTS if size <= FEW_RESTARTS_SIZE else 1
 
 
-def _perturbed(mask: BoolArray, keeping: Counted, rng: np.random.Generator) -> BoolArray:
-    """`mask` with a share of its exchangeable weights exchanged at random, within groups if there is a quota."""
+def _perturbed(mask: BoolArray, keeping: Keeping, rng: np.random.Generator) -> BoolArray:
+    """`mask` with a share of its exchangeable weights exchanged at random, within groups if there is a quota.
+
+    Within a budget, a drawn share of the kept weights is dropped, and others are added in a random order as they fit.
+    """
     out = mask.copy()
+    if isinstance(keeping, Cost):
+        kept = np.flatnonzero(mask)
+        share = float(np.exp(rng.uniform(*np.log(BUDGET_SHARES))))
+        out[rng.choice(kept, min(kept.size, max(1, round(share * kept.size))), replace=False)] = False
+        return keeping.filled(rng.permutation(mask.size), out)
     if keeping.one_count:
         kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
         exchanges = max(1, round(PERTURBED_SHARE * min(kept.size, pruned.size)))

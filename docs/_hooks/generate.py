@@ -76,13 +76,14 @@ def solver_table() -> str:
     """One row a solver."""
     rows = _solvers()
     return _table(
-        ("solver", "what it does", "modes", "proves", "random", "largest p"),
+        ("solver", "what it does", "modes", "proves", "budgets", "random", "largest p"),
         (
             (
                 f"[`{row['name']}`](#{row['name']})",
                 row["summary"],
                 ", ".join(row["modes"]) + (" of groups" if row["form"] == "groups" else ""),
                 "optimum" if row["exact"] else "a bound" if row["bound"] else "–",
+                "yes" if row["budgets"] else "–",
                 "yes" if row["stochastic"] else "–",
                 f"{row['max_size']:,}" if row["max_size"] else "–",
             )
@@ -142,7 +143,8 @@ def block_keys() -> str:
     """The keys of a block problem file."""
     return (
         f"Format `{block_file.FORMAT}`. Always there: {_codes(('format', *block_file.REQUIRED))}. "
-        f"One of `factor` and `hessian`. Optional: {_codes(block_file.OPTIONAL[2:])}."
+        f"One of `factor` and `hessian`. Optional: {_codes(block_file.OPTIONAL[2:])}; "
+        "with a budget there is no `keep`."
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from prunebench.commands import arguments as shared
 from prunebench.coordinators.quotas import QuotaKind
 from prunebench.core.block import MODES, BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
 from prunebench.runs.cut import cut_block
 
@@ -27,6 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         metavar="T",
         help="with --structure: the part of the groups' mutual curvature that counts, 0 to 1 (default: 1)",
+    )
+    parser.add_argument(
+        "--by",
+        choices=("counts", "budget"),
+        help="with --structure: every family keeps the count that the density leaves it, or the solver decides within "
+        "the multiply-accumulates (default: counts)",
     )
     parser.add_argument(
         "--density", type=shared.density, metavar="D", help="the part that is kept; a quota N:M says it by itself"
@@ -62,6 +69,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "file": str(arguments.output),
         "p": block.p,
         "keep": block.keep,
+        "budgets": [] if block.budget is None else budget_rows(block.budget),
         "quota_groups": None if block.quota is None else int(block.quota.counts.size),
         "mode": block.mode,
         "held": "factor" if form.factor is not None else "hessian",
@@ -77,6 +85,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def budget_rows(budget: Cost) -> list[dict[str, Any]]:
+    """The budgets as rows of name, limit, and what all weights cost."""
+    rows = zip(budget.names, budget.limits, budget.costs.sum(axis=1), strict=True)
+    return [{"name": name, "limit": float(limit), "of": float(whole)} for name, limit, whole in rows]
+
+
 def _weights(arguments: argparse.Namespace) -> BlockProblem:
     """A block of weights.
 
@@ -84,6 +98,8 @@ def _weights(arguments: argparse.Namespace) -> BlockProblem:
     ------
     InvalidInput   its size is missing
     """
+    if arguments.by is not None:
+        raise InvalidInput("--by is of groups: give --structure, or leave it out")
     if arguments.size is None:
         raise InvalidInput("--size is missing: give how many weights the block has, or --structure for groups")
     return cut_block(
@@ -118,14 +134,19 @@ def _groups(arguments: argparse.Namespace) -> BlockProblem:
         samples=arguments.samples,
         seed=arguments.seed,
         options=shared.pairs(arguments.option),
+        by=arguments.by or "counts",
     )
 
 
 def text(result: dict[str, Any]) -> str:
     """What was written."""
     groups = f" ({result['quota_groups']} groups with counts of their own)" if result["quota_groups"] else ""
+    kept = f"keep {result['keep']}{groups}"
+    if result["budgets"]:
+        told = (f"{held['name']} up to {held['limit']:.12g} of {held['of']:.12g}" for held in result["budgets"])
+        kept = f"budget {', '.join(told)}"
     lines = [
-        f"wrote {result['file']}: {result['p']} weights of {result['problem']}, keep {result['keep']}{groups}, "
+        f"wrote {result['file']}: {result['p']} weights of {result['problem']}, {kept}, "
         f"mode {result['mode']}, {result['held']} with {result['rows']} rows",
         f"magnitude pruning costs {result['incumbent_objective']:.6g}, a random mask {result['random_mean']:.6g}",
         f"hash {result['block_hash']}",

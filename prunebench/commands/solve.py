@@ -150,6 +150,10 @@ def _paragraph(row: dict[str, Any]) -> str:
             f"lower bound  {bound}",
             f"gap          {gap}",
             f"kept         {row['kept']} of {row['total']}",
+            *(
+                f"budget       {held['name']}: {held['spent']:.12g} of {held['limit']:.12g}"
+                for held in row.get("budgets", ())
+            ),
             f"seconds      {row['seconds']:.3f}",
         ]
     )

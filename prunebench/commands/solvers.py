@@ -27,14 +27,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     """A table; with a name, that solver's options and their documentation."""
-    facts = f"{'exact':<6} {'bound':<6} {'stochastic':<11} {'quotas':<7} {'largest p':<10}"
+    facts = f"{'exact':<6} {'bound':<6} {'stochastic':<11} {'quotas':<7} {'budgets':<8} {'largest p':<10}"
     lines = [f"{'solver':<22} {'modes':<14} {facts} available"]
     for row in result["solvers"]:
         largest = f"{row['max_size']:,}" if row["max_size"] else "-"
         available = "yes" if row["available"] else f"no: {row['install']}"
         lines.append(
             f"{row['name']:<22} {_modes(row):<14} {_yes(row['exact']):<6} {_yes(row['bound']):<6} "
-            f"{_yes(row['stochastic']):<11} {_yes(row['quotas']):<7} {largest:<10} {available}"
+            f"{_yes(row['stochastic']):<11} {_yes(row['quotas']):<7} {_yes(row['budgets']):<8} {largest:<10} "
+            f"{available}"
         )
     for row in result["solvers"]:
         lines += ["", f"{row['name']}: {row['summary']}"]
@@ -59,6 +60,7 @@ def _describe(cls: type[Any]) -> dict[str, Any]:
         "bound": known.exact,
         "stochastic": known.stochastic,
         "quotas": known.quotas,
+        "budgets": known.budgets,
         "max_size": known.max_size,
         "reference": known.reference,
         "requires": list(known.requires),

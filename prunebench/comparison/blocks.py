@@ -46,6 +46,7 @@ class Entry:
             "p": self.block.p,
             "n": rows,
             "keep": self.block.keep,
+            "budgets": budget_text(self.block),
             "mode": self.block.mode,
             "block_seed": self.block_seed,
             "block_index": self.index,
@@ -127,9 +128,18 @@ def load_given(folder: Path) -> list[Entry]:
     return [Entry(i, block.p, block.density, i, block, worst_objective(block)) for i, block in enumerate(blocks)]
 
 
+def budget_text(block: BlockProblem) -> str | None:
+    """A block's budgets as "name <= limit", with commas between; None where it has none."""
+    budget = getattr(block, "budget", None)
+    if budget is None:
+        return None
+    return ", ".join(f"{name} <= {limit:.6g}" for name, limit in zip(budget.names, budget.limits, strict=True))
+
+
 def worst_objective(block: BlockProblem) -> float:
     """The largest objective over all feasible masks, NaN where there are more than are enumerated."""
-    if getattr(block, "quota", None) is not None or math.comb(block.p, block.keep) > ENUMERATED:
+    counted = getattr(block, "quota", None) is None and getattr(block, "budget", None) is None
+    if not counted or math.comb(block.p, block.keep) > ENUMERATED:
         return math.nan
     from prunebench.kernels.enumeration.subspace import feasible_space
     from prunebench.kernels.enumeration.values import mask_values

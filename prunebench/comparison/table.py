@@ -22,7 +22,7 @@ PHASES = ("build", "queue", "solve", "decode", "refit", "polish")
 """Seconds by phase, as far as a solver tells them apart."""
 
 COLUMNS = (
-    "problem", "select", "density", "p", "n", "keep", "mode", "block_seed", "block_index", "block_hash",
+    "problem", "select", "density", "p", "n", "keep", "budgets", "mode", "block_seed", "block_index", "block_hash",
     "solver", "solver_name", "options", "stochastic", "seed", "time_limit", "version", "skipped", "failed", "cached",
     "status", "stop_reason", "objective", "lower_bound", "best_bound", "best_objective", "worst_objective",
     "start_objective", "random_mean", "gap", "gap_to", "gap_to_best", "relative_gap", "approximation_ratio",
@@ -34,7 +34,7 @@ COLUMNS = (
 LISTS = ("trace_seconds", "trace_objective", "trace_bound")
 """Columns that hold a list of numbers."""
 TEXTS = (
-    "problem", "select", "mode", "block_hash", "solver", "solver_name", "options", "version", "skipped",
+    "problem", "select", "budgets", "mode", "block_hash", "solver", "solver_name", "options", "version", "skipped",
     "status", "stop_reason", "gap_to", "mask",
 )  # fmt: skip
 """Columns that hold text."""

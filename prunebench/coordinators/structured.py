@@ -9,7 +9,7 @@ refit leaves.
 
 import math
 from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any, ClassVar, Literal
 
@@ -38,7 +38,7 @@ from prunebench.core.problem import NetworkProblem, Samples, selection, spread
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.recovery import Division, held_out
 from prunebench.core.solution import Solution
-from prunebench.core.solver import solves
+from prunebench.core.solver import facts, solves
 from prunebench.structure.cost import Unit
 
 LABELS = 7
@@ -87,6 +87,10 @@ class StructuredOptions:
 
     multiple: int = 1
     """Kept channels and neurons are multiples of this, where a family has so many."""
+
+    counts: Literal["greedy", "budget"] = "greedy"
+    """What decides how many groups of every family stay: scores per cost, before the block is made; or the block's
+    solver, together with the choice, the cost being the block's budget."""
 
     uniform: bool = False
     """Families of one kind and size keep the same count, as formats with one width for all layers need it."""
@@ -161,7 +165,8 @@ class Structured(Coordinator):
         """The solver where none is named: obd is exact without couplings, swap is for blocks that have them."""
         if options.get("choice") == "layers":
             return "group-swap"
-        return "swap" if mode == "select" or options.get("couplings") else "obd"
+        together = options.get("counts") == "budget"
+        return "swap" if mode == "select" or together or options.get("couplings") else "obd"
 
     @classmethod
     def require(cls, setting: Setting) -> None:
@@ -180,6 +185,8 @@ class Structured(Coordinator):
                 "targets own is what a layer gives before its groups are chosen, which only choice layers sees: add "
                 "--choice layers, or take targets dense"
             )
+        if options.counts == "budget":
+            _require_budget(setting)
         others = [step.name for step in setting.recovery if not step.of_groups]
         if others or len(setting.recovery) > 1:
             raise InvalidInput(
@@ -273,7 +280,9 @@ class Structured(Coordinator):
         self._asked.discard(task.position)
         if solution is None:
             raise PrunebenchError(f"block {task.label} was not solved, and without it no group can be chosen")
-        self._answers[task.position] = np.asarray(solution.mask, dtype=np.bool_)
+        mask = np.asarray(solution.mask, dtype=np.bool_)
+        together = self.options.counts == "budget"
+        self._answers[task.position] = self._gate_budget().within(mask) if together else mask
         details = {"kind": task.label, "objective": solution.objective}
         return Move(True, None, int((~solution.mask).sum()), details)
 
@@ -345,7 +354,8 @@ class Structured(Coordinator):
                 raise InvalidInput("rows holds NaN or infinity")
             self._rows = rows.astype(np.float64)
             self._allocate()
-        if not mask.all() and [int(part.sum()) for part in self._split(mask)] != self._counts:
+        together = self.options.counts == "budget"
+        if not together and not mask.all() and [int(part.sum()) for part in self._split(mask)] != self._counts:
             raise InvalidInput(f"mask keeps {int(mask.sum())} groups, which is not what the budget leaves")
         most = max(len(self._families), len(self._taus)) - 1
         for k in info["answers"]:
@@ -450,10 +460,28 @@ class Structured(Coordinator):
         """All gates as one block: couplings scaled by τ, the diagonal as it is."""
         assert self._rows is not None
         diagonal = (self._rows**2).sum(axis=0)
+        if self.options.counts == "budget":
+            gates = self._gate_budget()
+            free = gates.free
+            if free.size == 0:
+                raise InvalidInput("every family has one group, which stays: counts budget leaves nothing to choose")
+            row = gates.row(self._counts)
+            block = gate_block(
+                self._rows[:, free], diagonal[free], tau, free.size, None, (), f"{self._setting.name}/gates"
+            )
+            layer = np.repeat([family.name for family in self._families], self._sizes)[free]
+            return replace(block.with_budget(row), layer=layer, indices=free)
         quota = Quota(np.repeat(np.arange(len(self._sizes)), self._sizes), np.array(self._counts, dtype=np.int64))
         return gate_block(
             self._rows, diagonal, tau, sum(self._counts), quota, self._families, f"{self._setting.name}/gates"
         )
+
+    def _gate_budget(self) -> Any:
+        from prunebench.structure.linear_cost import GateBudget
+
+        assert self._rows is not None
+        scores = self._split(0.5 * (self._rows**2).sum(axis=0))
+        return GateBudget.of(self._found.cost(self.options.budget), self._limit(), scores, self._counts)
 
     def _pruned(self, kept: Sequence[BoolArray]) -> tuple[dict[str, Any], dict[str, float]]:
         """The network without what is not kept, refitted in mode refit."""
@@ -579,6 +607,26 @@ class Structured(Coordinator):
         return np.split(values, np.cumsum(self._sizes)[:-1])
 
 
+def _require_budget(setting: Setting) -> None:
+    """Refuse what cannot stand beside counts that the block decides."""
+    options: StructuredOptions = setting.options
+    if options.choice == "layers":
+        raise InvalidInput(
+            "counts budget decides counts and choice in one block of gates; choice layers decides layer by layer: "
+            "take counts greedy"
+        )
+    if options.multiple > 1 or options.uniform:
+        raise InvalidInput(
+            "multiple and uniform tie groups together, and with counts budget a solver chooses each by itself: "
+            "take counts greedy"
+        )
+    if not facts(setting.solver).budgets:
+        raise SolverRefused(
+            f"solver {setting.solver.name} takes no budget, which counts budget asks for; take swap, obd or "
+            "branch-and-bound, or counts greedy"
+        )
+
+
 def gate_block(
     rows: FloatArray,
     diagonal: FloatArray,
@@ -593,9 +641,9 @@ def gate_block(
     Parameters
     ----------
     rows : H = rows' rows;  diagonal : of H;  tau : the part of the couplings
-    quota : groups of each family and how many of them are kept
+    quota : groups of each family and how many of them are kept;  families : of the rows' columns, () for none named
     """
-    layer = np.array([family.name for family in families for _ in range(family.size)])
+    layer = np.array([family.name for family in families for _ in range(family.size)]) if families else None
     form = QuadraticForm(
         factor=math.sqrt(tau) * rows,
         ridge=(1.0 - tau) * diagonal,

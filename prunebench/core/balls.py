@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.arrays import Factor, FloatArray, row_chunks, times, transposed_times
-from prunebench.core.keeping import Counted
+from prunebench.core.cost import Cost
+from prunebench.core.keeping import Keeping
 
 UNIT = 0.5 * float(np.finfo(np.float64).eps)
 """Unit roundoff of float64: the largest relative error of one operation."""
@@ -100,8 +101,10 @@ def transposed_image(matrix: Factor, vector: Operand) -> Ball:
     return Ball(transposed_times(matrix, ball.mid), _up(spread))
 
 
-def largest_sum(ball: Ball, keeping: Counted) -> float:
-    """An upper bound on the sum of entries kept by any feasible mask."""
+def largest_sum(ball: Ball, keeping: Keeping, prices: FloatArray | None = None) -> float:
+    """An upper bound on the sum of entries kept by any feasible mask. prices : of budgets (k,), to try"""
+    if isinstance(keeping, Cost):
+        return keeping.most_gain(ball.upper(), prices)
     if keeping.keep == 0:
         return 0.0
     ends = ball.upper()

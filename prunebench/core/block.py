@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from prunebench.core import block_file, definite
 from prunebench.core.arrays import LARGEST, BoolArray, FloatArray, frozen, numeric, vector
+from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
 from prunebench.core.gap import gap
-from prunebench.core.keeping import Count, Counted, Quota
+from prunebench.core.keeping import Count, Counted, Keeping, Quota
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.qubo import Qubo
 from prunebench.core.rows import RowsForm, RowsQubo
@@ -28,11 +29,14 @@ MODES: tuple[Mode, ...] = ("select", "refit")
 class BlockProblem:
     """minimise f(w) subject to Σ m = keep and, in mode select, w = m·dense_weights; in mode refit, w = 0 off m.
 
+    A block with a `budget` has costs·m <= limits in place of Σ m = keep.
+
     Parameters
     ----------
     form : QuadraticForm over p weights
     dense_weights : float (p,)      the block's weights before pruning; stored as float64
-    keep : int                      how many weights are kept, 0 to p, exactly
+    keep : int                      how many weights are kept, 0 to p, exactly; with a budget its `most`, the
+                                    largest number that it can allow
     mode : "select" | "refit"       only the mask is chosen, or the kept weights are free too
     start_mask : bool (p,), optional    the incumbent; a solver never returns anything worse
     indices : int64 (p,), optional  the block's positions among the network's prunable weights
@@ -41,11 +45,12 @@ class BlockProblem:
     quota : Quota or ((indices, count), …), optional
                                     how many weights each group of a partition keeps, `keep` in total;
                                     stored as a Quota, or as None if there is only one group
+    budget : Cost, optional         what the kept weights may cost; there is then no count and no quota
 
     Raises
     ------
     InvalidInput   wrong shapes, NaN, numbers whose products overflow float64, a keep count out of range, a
-                   quota that does not fit, an infeasible start mask, or in mode refit a Hessian that with
+                   quota or a budget that does not fit, an infeasible start mask, or in mode refit a Hessian that with
                    its ridge is not positive definite. Mode select accepts indefinite Hessians, such as
                    those of Max-Cut problems.
     """
@@ -59,6 +64,7 @@ class BlockProblem:
     layer: npt.NDArray[np.str_] | None = None
     problem: str = ""
     quota: Quota | None = None
+    budget: Cost | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.form, QuadraticForm):
@@ -80,6 +86,8 @@ class BlockProblem:
             )
         if self.mode not in MODES:
             raise InvalidInput(f"{self.name}: mode is {self.mode!r}; choose one of {', '.join(MODES)}")
+        if self.budget is not None:
+            self._require_budget(self.budget)
         if self.quota is not None:
             set_field(self, "quota", self._checked_quota(self.quota))
         if self.start_mask is not None:
@@ -120,21 +128,38 @@ class BlockProblem:
     @property
     def settled(self) -> bool:
         """Whether only one mask is feasible."""
-        return self.keeping.settled
+        return self.constraint.settled
+
+    @cached_property
+    def constraint(self) -> Keeping:
+        """Which masks are feasible: the budget or the quota where there is one, else the count `keep`."""
+        return self.keeping if self.budget is None else self.budget
 
     @cached_property
     def keeping(self) -> Counted:
-        """Which masks are feasible: the quota where there is one, else the count `keep`."""
+        """How many weights are kept: the quota where there is one, else the count `keep`.
+
+        Raises
+        ------
+        InvalidInput   the block has a budget, and no count: code for both reads `constraint`
+        """
+        if self.budget is not None:
+            raise InvalidInput(
+                f"{self.name} has a budget and no keep count; choose a solver or a format that takes budgets"
+            )
         return Count(self.p, self.keep) if self.quota is None else self.quota
 
     @property
     def mask_count(self) -> int:
         """How many masks are feasible, exactly."""
-        return self.keeping.mask_count
+        return self.constraint.mask_count
 
     def top_mask(self, scores: FloatArray) -> BoolArray:
-        """The feasible mask with the highest scores; with a quota, in each group. (p,) -> bool (p,)"""
-        return self.keeping.top_mask(scores)
+        """The feasible mask with the highest scores; with a quota, in each group; with a budget, by score per cost.
+
+        (p,) -> bool (p,)
+        """
+        return self.constraint.top_mask(scores)
 
     @cached_property
     def hash(self) -> str:
@@ -162,7 +187,7 @@ class BlockProblem:
 
         Raises
         ------
-        InvalidInput   the mask does not keep exactly `keep` weights; weights are not zero where
+        InvalidInput   the mask does not keep exactly `keep` weights, or exceeds a budget; weights are not zero where
                        pruned; in select mode, a kept weight differs from its dense value
         """
         array = np.asarray(candidate)
@@ -171,12 +196,13 @@ class BlockProblem:
         weights = vector("weights", array, self.p)
         if mask is None:
             support = weights != 0.0
-            if int(support.sum()) > self.keep:
+            if self.budget is None and int(support.sum()) > self.keep:
                 raise InvalidInput(
                     f"{self.name}: {int(support.sum())} weights are not zero but keep is {self.keep}; prune the rest"
                 )
-            if (self.keeping.kept_of(support) > self.keeping.counts).any():
-                raise InvalidInput(f"{self.name}: the weights {self.keeping.violation(support)}; prune the rest")
+            exceeded = self.budget is not None or (self.keeping.kept_of(support) > self.keeping.counts).any()
+            if exceeded and (violation := self.constraint.violation(support)):
+                raise InvalidInput(f"{self.name}: the weights {violation}; prune the rest")
             kept = support
         else:
             kept = self._checked_mask(mask, "mask")
@@ -195,8 +221,12 @@ class BlockProblem:
         return self._qubo
 
     def random_mean(self) -> float:
-        """The expected f(m·dense_weights) over uniformly random feasible masks: the gap's scale."""
-        return self._qubo.random_mean(self.keeping)
+        """The expected f(m·dense_weights) over uniformly random feasible masks: the gap's scale.
+
+        With a budget, over masks that keep every weight independently with the largest probability at which no
+        budget is exceeded on average (mathematics, §3).
+        """
+        return self._qubo.random_mean(self.constraint)
 
     def gap(self, objective: float, lower_bound: float) -> float:
         """(objective − lower bound)/(random mean − lower bound): 0 is proved optimal, 1 is a random mask.
@@ -212,6 +242,10 @@ class BlockProblem:
     def with_start(self, mask: npt.ArrayLike) -> "BlockProblem":
         """The same block with `mask` as its incumbent."""
         return replace(self, start_mask=np.asarray(mask))
+
+    def with_budget(self, budget: Cost) -> "BlockProblem":
+        """The same block with a budget in place of its count or quota, without its start mask."""
+        return replace(self, budget=budget, keep=budget.most, quota=None, start_mask=None)
 
     def plain(self) -> "BlockProblem":
         """The same block with an explicit p×p Hessian if its form is a whole layer's (`RowsForm`).
@@ -236,7 +270,8 @@ class BlockProblem:
             "centre": form.centre,
             "constant": np.float64(form.constant),
             "dense_weights": self.dense_weights,
-            "keep": np.int64(self.keep),
+            # readers that know no budgets need `keep`, so they refuse a block that has a budget
+            **({"keep": np.int64(self.keep)} if self.budget is None else _budget_arrays(self.budget)),
             "mode": np.str_(self.mode),
             **{key: value for key, value in optional.items() if value is not None},
             **({} if self.quota is None else {"quota_group": self.quota.group, "quota_counts": self.quota.counts}),
@@ -266,16 +301,18 @@ class BlockProblem:
                 form: QuadraticForm = RowsForm(shared=contents["hessian"], rows=int(contents["rows"]), **terms)
             else:
                 form = QuadraticForm(factor=contents.get("factor"), hessian=contents.get("hessian"), **terms)
+            budget = _budget_of(contents)
             return BlockProblem(
                 form=form,
                 dense_weights=contents["dense_weights"],
-                keep=contents["keep"],
+                keep=contents["keep"] if budget is None else budget.most,
                 mode=cast(Mode, str(contents["mode"])),
                 start_mask=contents.get("start_mask"),
                 indices=contents.get("indices"),
                 layer=contents.get("layer"),
                 problem=str(contents.get("problem", "")),
                 quota=Quota(contents["quota_group"], contents["quota_counts"]) if "quota_group" in contents else None,
+                budget=budget,
             )
         except InvalidInput as error:
             raise InvalidInput(f"{source}: {error}") from error
@@ -293,11 +330,24 @@ class BlockProblem:
                 f"{self.name}: {what} has dtype {array.dtype} and shape {array.shape}; expected bool ({self.p},)"
             )
         kept = int(array.sum())
-        if kept != self.keep:
+        if self.budget is None and kept != self.keep:
             raise InvalidInput(f"{self.name}: {what} keeps {kept} weights; it must keep exactly {self.keep}")
-        if violation := self.keeping.violation(array):
+        if violation := self.constraint.violation(array):
             raise InvalidInput(f"{self.name}: {what} {violation}")
         return array.copy()
+
+    def _require_budget(self, budget: Any) -> None:
+        if not isinstance(budget, Cost):
+            raise InvalidInput(f"{self.name}: the budget is a {type(budget).__name__}; expected a Cost")
+        if self.quota is not None:
+            raise InvalidInput(f"{self.name}: a block has a quota or a budget, not both; leave one out")
+        if budget.p != self.p:
+            raise InvalidInput(f"{self.name}: the budget is over {budget.p} weights; the block has {self.p}")
+        if self.keep != budget.most:
+            raise InvalidInput(
+                f"{self.name}: keep is {self.keep}, but the budget says how much is kept: give keep=budget.most, here "
+                f"{budget.most}"
+            )
 
     def _checked_quota(self, quota: Any) -> Quota | None:
         try:
@@ -376,3 +426,19 @@ class BlockProblem:
             f"{below:.3g}, so some weights lower the objective without end; use A'A with A the sample gradients, "
             f"raise the ridge by more than {-below:.3g}, or use mode select"
         )
+
+
+def _budget_arrays(budget: Cost) -> dict[str, Any]:
+    """The arrays of a budget in the block problem file; the slack only where it was given."""
+    slack = {} if budget.slack is None else {"budget_slack": np.asarray(budget.slack, dtype=np.float64)}
+    return {
+        "budget_costs": budget.costs, "budget_limits": budget.limits, **slack, "budget_names": np.array(budget.names),
+    }  # fmt: skip
+
+
+def _budget_of(contents: Mapping[str, Any]) -> Cost | None:
+    """The budget that the arrays hold, or None."""
+    if "budget_costs" not in contents:
+        return None
+    names = tuple(str(name) for name in contents.get("budget_names", ()))
+    return Cost(contents["budget_costs"], contents["budget_limits"], names, contents.get("budget_slack"))

@@ -2,7 +2,7 @@
 
 A file is checked in three passes: first the headers of all arrays against each other, then the texts and single
 numbers, and only then are arrays loaded. Their values are checked by the classes that hold them (`BlockProblem`,
-`QuadraticForm`, `RowsForm`, `Quota`).
+`QuadraticForm`, `RowsForm`, `Quota`, `Cost`).
 """
 
 import os
@@ -19,10 +19,15 @@ from prunebench.core.npz import Archive, Member, opened
 FORMAT = "prunebench.block/1"
 """Format name and version that a block file states."""
 REQUIRED = ("ridge", "linear", "centre", "constant", "dense_weights", "keep", "mode")
-"""Arrays of every block file, beside `format` and either `factor` or `hessian`."""
-OPTIONAL = ("factor", "hessian", "start_mask", "indices", "layer", "problem", "quota_group", "quota_counts", "rows")
+"""Arrays of every block file, beside `format` and either `factor` or `hessian`; with a budget there is no `keep`."""
+BUDGET = ("budget_costs", "budget_limits", "budget_slack")
+"""Arrays of a budget in place of `keep`; the last is optional."""
+OPTIONAL = (
+    "factor", "hessian", "start_mask", "indices", "layer", "problem", "quota_group", "quota_counts", "rows",
+    *BUDGET, "budget_names",
+)  # fmt: skip
 """Arrays that a block file may have."""
-PROBLEM_KEYS = ("factor", "hessian", *REQUIRED, "start_mask", "quota_group", "quota_counts", "rows")
+PROBLEM_KEYS = ("factor", "hessian", *REQUIRED, "start_mask", "quota_group", "quota_counts", "rows", *BUDGET)
 """Keys that define the problem as a solver sees it; the others are provenance."""
 
 TEXT = {"format": 64, "mode": 64, "problem": 4096}
@@ -37,6 +42,7 @@ KINDS = {
     "start_mask": ("b", "bool; write it with mask.astype(bool)"),
     "indices": ("iu", "whole numbers; write them with indices.astype(numpy.int64)"),
     "layer": ("U", "text, one name a weight"),
+    "budget_names": ("U", "text, one name a budget"),
     "quota_group": ("iu", "whole numbers; write them with group.astype(numpy.int64)"),
     "quota_counts": ("iu", "whole numbers; write them with counts.astype(numpy.int64)"),
 }
@@ -89,14 +95,20 @@ def read(path: Path) -> dict[str, Any]:
         for key in sorted(members, key=lambda key: members[key].size):
             member = members[key]
             contents[key] = archive.text(member, TEXT[key]) if key in TEXT else archive.array(member)
-        names = np.unique(contents.get("layer", np.empty(0, dtype=np.str_)))
-        if wrong := [name for name in names if not name.isprintable()]:
-            raise InvalidInput(f"{path}: layer holds the name {str(wrong[0])!r}; expected characters that print")
+        for key in ("layer", "budget_names"):
+            names = np.unique(contents.get(key, np.empty(0, dtype=np.str_)))
+            if wrong := [name for name in names if not name.isprintable()]:
+                raise InvalidInput(f"{path}: {key} holds the name {str(wrong[0])!r}; expected characters that print")
         return contents
 
 
 def _require_keys(path: Path, members: Mapping[str, Member]) -> None:
-    missing = [key for key in REQUIRED if key not in members]
+    budget = [key for key in (*BUDGET, "budget_names") if key in members]
+    if budget and not {"budget_costs", "budget_limits"} <= members.keys():
+        raise InvalidInput(f"{path}: a budget needs both 'budget_costs' (k, p) and 'budget_limits' (k,)")
+    if budget and (beside := [key for key in ("keep", "quota_group", "quota_counts") if key in members]):
+        raise InvalidInput(f"{path}: a block has a budget or {beside[0]!r}, not both; leave one out")
+    missing = [key for key in REQUIRED if key not in members and not (budget and key == "keep")]
     if missing:
         raise InvalidInput(f"{path}: the key {missing[0]!r} is missing; a block problem needs {', '.join(REQUIRED)}")
     if ("factor" in members) == ("hessian" in members):
@@ -115,7 +127,7 @@ def _require_kind(path: Path, key: str, member: Member) -> None:
     if key not in KINDS:
         whole = key in ("ridge", "constant") and member.shape == () and member.dtype.kind in "iu"
         good = whole or (good and member.dtype.itemsize in (4, 8))
-    elif key == "layer":
+    elif member.dtype.kind == "U":
         good = good and member.dtype.itemsize <= 4 * NAME_CHARACTERS
     if not good:
         raise InvalidInput(f"{path}: {key} has dtype {member.dtype}; expected {rule}")
@@ -152,6 +164,13 @@ def _require_shapes(path: Path, members: Mapping[str, Member], rows: int | None)
         groups = members["quota_counts"].shape
         if len(groups) != 1 or not 1 <= groups[0] <= p:
             raise InvalidInput(f"{path}: quota_counts has shape {groups}; expected (groups,), 1 to {p} of them")
+    if "budget_costs" in members:
+        costs = members["budget_costs"].shape
+        if len(costs) != 2 or costs[0] < 1 or costs[1] != p:
+            raise InvalidInput(f"{path}: budget_costs has shape {costs}; expected (k, {p}), one row a budget")
+        for key in ("budget_limits", "budget_slack", "budget_names"):
+            if key in members and members[key].shape != costs[:1]:
+                raise InvalidInput(f"{path}: {key} has shape {members[key].shape}; expected {costs[:1]}, one a budget")
 
 
 def _require_shape(path: Path, member: Member, shape: tuple[int, ...], other: str = "") -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, frozen, numeric, require_finite, vector
+from prunebench.core.arrays import LARGEST, BoolArray, FloatArray, IndexArray, frozen, numeric, require_finite, vector
 from prunebench.core.errors import InvalidInput
 
 SLACK = 1e-12
@@ -24,6 +24,9 @@ EXACT_WHOLE = float(2**53)
 """Whole numbers up to here add up in float64 without rounding."""
 COUNTED_SUMS = 200_000
 """Masks are counted by their distinct sums of costs, of which at most this many: about a second and 50 MB."""
+
+PRICE_ROUNDS = 20
+"""Rounds in which the multipliers of several budgets are improved one after another; more gain nothing visible."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,11 +67,18 @@ class Cost:
             if row.min() < 0.0:
                 at = int(np.argmin(row))
                 raise InvalidInput(f"budget {name!r}: weight {at} costs {row[at]:g}; costs are 0 or more")
+            if row.sum() > LARGEST:
+                raise InvalidInput(f"budget {name!r}: the costs add up to {row.sum():g}; at most {LARGEST:g} is added")
             if limit < 0.0:
                 raise InvalidInput(f"budget {name!r} has the limit {limit:g}; choose 0 or more")
         object.__setattr__(self, "costs", frozen(costs))
         object.__setattr__(self, "limits", limits)
-        object.__setattr__(self, "names", names)
+        object.__setattr__(self, "names", tuple(str(name) for name in names))
+        if self.slack is not None:
+            slack = vector("the budgets' slack", self.slack, limits.size, "budget")
+            if (slack < 0.0).any():
+                raise InvalidInput(f"the budgets' slack holds {slack.min():g}; choose 0 or more")
+            object.__setattr__(self, "slack", slack)
 
     @property
     def p(self) -> int:
@@ -80,8 +90,22 @@ class Cost:
         """The largest accepted sums: limits plus slack. float64 (k,)"""
         if self.slack is not None:
             return np.asarray(self.limits + self.slack)
-        whole = (self.costs == np.rint(self.costs)).all(axis=1) & (self.costs.sum(axis=1) <= EXACT_WHOLE)
-        return np.where(whole, self.limits, self.limits * (1.0 + SLACK))
+        return np.where(self._whole, self.limits, self.limits * (1.0 + SLACK))
+
+    @cached_property
+    def safe(self) -> FloatArray:
+        """Limits for sums of costs added in any order: a mask within them is feasible. float64 (k,)"""
+        return np.where(self._whole, self.allowed, self.allowed * (1.0 - 2.0 * self.p * UNIT))
+
+    @cached_property
+    def unsafe(self) -> FloatArray:
+        """Limits that every feasible mask keeps, in whichever order its costs are added. float64 (k,)"""
+        return np.where(self._whole, self.allowed, self.allowed * (1.0 + 2.0 * self.p * UNIT))
+
+    @cached_property
+    def _whole(self) -> BoolArray:
+        """Which budgets have whole costs whose sums are exact. bool (k,)"""
+        return np.asarray((self.costs == np.rint(self.costs)).all(axis=1) & (self.costs.sum(axis=1) <= EXACT_WHOLE))
 
     @cached_property
     def most(self) -> int:
@@ -100,6 +124,13 @@ class Cost:
     def _affordable(self) -> BoolArray:
         """Which weights may be kept alone; no feasible mask keeps any other. bool (p,)"""
         return np.asarray((self.costs <= self.allowed[:, None]).all(axis=0))
+
+    @cached_property
+    def random_share(self) -> float:
+        """The largest probability at which masks that keep weights independently meet every limit on average."""
+        totals = self.costs.sum(axis=1)
+        priced = totals > 0.0
+        return float(min(1.0, *(self.limits[priced] / totals[priced]), 1.0))
 
     def spent(self, mask: BoolArray) -> FloatArray:
         """The cost of a mask. bool (p,) -> float64 (k,), correctly rounded sums"""
@@ -151,11 +182,14 @@ class Cost:
             held[order[: 1 + int(np.argmax((left <= self.allowed[:, None])[over].any(axis=0)))]] = False
         return self._filled(held, scores)
 
-    def _filled(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
-        """A feasible mask plus every pruned weight that still fits, the highest score per cost first. bool (p,)"""
-        held, spent = mask.copy(), self.spent(mask)
-        open_ = np.flatnonzero(~held & self._affordable)
-        for place in open_[_by_worth(scores[open_], self._shares_of_limits(self.limits >= 0.0)[open_])]:
+    def filled(self, order: IndexArray, mask: BoolArray | None = None) -> BoolArray:
+        """A feasible mask (the empty one by default) plus the weights of `order`, one by one, that still fit.
+
+        int64 (n,), bool (p,) -> bool (p,)
+        """
+        held = np.zeros(self.p, dtype=np.bool_) if mask is None else mask.copy()
+        spent = self.spent(held)
+        for place in order[~held[order] & self._affordable[order]]:
             ahead = spent + self.costs[:, place]
             held[place] = True
             # running sums may have rounded that much, so one this near its limit is summed exactly
@@ -167,10 +201,56 @@ class Cost:
                 held[place] = False
         return held
 
+    def within_reach(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
+        """The mask itself if it is feasible, else repaired; nothing is added to it. bool (p,), (p,) -> bool (p,)"""
+        return mask if self.feasible(mask) else self.repair(mask, scores) & mask
+
+    def _filled(self, mask: BoolArray, scores: FloatArray) -> BoolArray:
+        """A feasible mask plus every pruned weight that still fits, the highest score per cost first. bool (p,)"""
+        return self.filled(_by_worth(scores, self._shares_of_limits(self.limits >= 0.0)), mask)
+
     def _shares_of_limits(self, budgets: BoolArray) -> FloatArray:
         """Each weight's cost as shares of the limits, summed over some budgets. bool (k,) -> float64 (p,)"""
         chosen = budgets & (self.allowed > 0.0)
         return np.asarray((self.costs[chosen] / self.allowed[chosen, None]).sum(axis=0))
+
+    def prices(self, gains: FloatArray) -> FloatArray:
+        """Multipliers λ >= 0 of the budgets that nearly minimise Σ max(0, gains − λ'costs) + λ'allowed. (p,) -> (k,)
+
+        For one budget the minimum itself: the ratio of gain to cost at which the fractional knapsack is full (Dantzig,
+        Operations Research 5, 1957). For several, one budget at a time.
+        """
+        out = np.zeros(self.limits.size)
+        for _ in range(1 if self.limits.size == 1 else PRICE_ROUNDS):
+            for k, row in enumerate(self.costs):
+                rest = gains - out @ self.costs + out[k] * row
+                wanted = np.flatnonzero((rest > 0.0) & (row > 0.0))
+                ratios = rest[wanted] / row[wanted]
+                order = np.argsort(-ratios, kind="stable")
+                over = np.cumsum(row[wanted][order]) > self.allowed[k]
+                out[k] = ratios[order][int(np.argmax(over))] if over.any() else 0.0
+        return out
+
+    def most_gain(self, gains: FloatArray, prices: FloatArray | None = None) -> float:
+        """An upper bound on the sum of the gains of any feasible mask, rounding included. (p,) -> float
+
+        prices : float64 (k,), multipliers to try beside `prices(gains)`; any of 0 or more give a bound
+        """
+        own = self._priced(gains, self.prices(gains))
+        return own if prices is None else min(own, self._priced(gains, np.maximum(prices, 0.0)))
+
+    def _priced(self, gains: FloatArray, prices: FloatArray) -> float:
+        left = np.array(gains, dtype=np.float64)
+        size = np.abs(left)
+        for price, row in zip(prices, self.costs, strict=True):
+            left -= price * row
+            size += price * row
+        # every product and difference rounds once; a correctly rounded sum may hide half a unit in the last place
+        left += (2 * prices.size + 2) * UNIT * size
+        paid = [
+            price * np.nextafter(most, np.inf) * (1.0 + UNIT) for price, most in zip(prices, self.allowed, strict=True)
+        ]
+        return math.nextafter(math.fsum([*np.maximum(left, 0.0) * (1.0 + UNIT), *paid]), math.inf)
 
     def exchanges(self, mask: BoolArray, cost: FloatArray, worth: FloatArray) -> tuple[IndexArray, IndexArray]:
         """Pairs (leaving, entering), the largest worth − cost first; any subset of them stays within the budgets.

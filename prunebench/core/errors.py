@@ -36,6 +36,7 @@ class RefusalKind(StrEnum):
 
     FORM = "form"
     QUOTA = "quota"
+    BUDGET = "budget"
     WHOLE_LAYER = "whole-layer"
     MODE = "mode"
     SIZE = "size"

@@ -76,10 +76,20 @@ class GroupBlock:
         """There is none: one count for all groups."""
         return
 
+    @property
+    def budget(self) -> None:
+        """There is none: one count for all groups."""
+        return
+
     @cached_property
     def keeping(self) -> Count:
         """Which masks are feasible."""
         return Count(self.p, self.keep)
+
+    @property
+    def constraint(self) -> Count:
+        """The same, under the name that blocks of all kinds have for it."""
+        return self.keeping
 
     @property
     def settled(self) -> bool:

@@ -6,7 +6,8 @@ from functools import cached_property
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, Factor, FloatArray, column_squares, row_chunks, times
-from prunebench.core.keeping import Counted, Quota
+from prunebench.core.cost import Cost
+from prunebench.core.keeping import Keeping, Quota
 from prunebench.core.quadratic import QuadraticForm
 
 
@@ -74,8 +75,16 @@ class Qubo:
             squares = np.sum((scaled @ self.factor.T.astype(np.float64, copy=False)) ** 2, axis=1)
         return np.asarray(out + 0.5 * (squares - chosen @ self._own_squares))
 
-    def random_mean(self, keeping: Counted) -> float:
-        """The mean of E over uniformly random feasible masks, in closed form."""
+    def random_mean(self, keeping: Keeping) -> float:
+        """The mean of E over uniformly random feasible masks, in closed form.
+
+        With a budget, over masks that keep every weight independently, with the largest probability at which the
+        expected costs are within the limits.
+        """
+        if isinstance(keeping, Cost):
+            share = keeping.random_share
+            pairs = 0.5 * (self._along(self.scale) - float(self._own_squares.sum()))
+            return self.constant + share * float(self.linear.sum()) + share**2 * pairs
         if isinstance(keeping, Quota):
             return self._mean_within(keeping)
         share = keeping.keep / self.p

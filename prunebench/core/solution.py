@@ -33,7 +33,7 @@ class Status(StrEnum):
 class Solution:
     """A feasible answer to a block problem.
 
-    mask : bool (p,)                 exactly `keep` ones
+    mask : bool (p,)                 exactly `keep` ones, or within the block's budget
     weights : float64 (p,)           zero off the mask
     objective : float                f(weights), evaluated by the block in float64
     lower_bound : float              proven bound on the block's optimum; −inf if nothing is proved

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from prunebench.core.arrays import BoolArray
 from prunebench.core.block import MODES, BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
 from prunebench.core.group_block import GroupBlock
 from prunebench.core.solution import Solution
@@ -34,6 +36,7 @@ def as_json(
         "relative_gap": finite(relative),
         "kept": int(solution.mask.sum()),
         "total": block.p,
+        **({} if block.budget is None else {"budgets": spending(block.budget, solution.mask)}),
         "seconds": float(solution.timings.get("total", solution.timings.get("solve", math.nan))),
         "seed": seed,
         "mode": block.mode,
@@ -43,6 +46,12 @@ def as_json(
         "details": plain(solution.details),
         "bridges": list(solution.bridges),
     }
+
+
+def spending(budget: Cost, mask: BoolArray) -> list[dict[str, Any]]:
+    """What a mask spends of each budget, as JSON-able rows of name, spent, limit. bool (p,)"""
+    rows = zip(budget.names, budget.spent(mask), budget.limits, strict=True)
+    return [{"name": name, "spent": float(spent), "limit": float(limit)} for name, spent, limit in rows]
 
 
 def with_arrays(summary: Mapping[str, Any], solution: Solution) -> dict[str, Any]:

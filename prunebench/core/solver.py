@@ -8,6 +8,7 @@ import numpy as np
 
 from prunebench.core import options as option_tools
 from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.cost import Cost
 from prunebench.core.errors import Refusal, RefusalKind, SolverFault, SolverRefused
 from prunebench.core.incumbent import START, Incumbent
 from prunebench.core.keeping import Count, Quota
@@ -61,7 +62,7 @@ class Solver:
     forms: ClassVar[frozenset[type]] = frozenset({QuadraticForm})
     """Types of `block.form` that it solves: `QuadraticForm`, or `GroupForm` for solvers that choose among groups."""
     takes: ClassVar[frozenset[type]] = frozenset({Count})
-    """Types of `block.keeping` that it satisfies."""
+    """Types of `block.constraint` that it satisfies: Count, Quota, Cost."""
     whole_layers: ClassVar[bool] = False
     """Whether it takes a `RowsForm`: a layer whose rows share one Hessian."""
     requires: ClassVar[tuple[str, ...]] = ()
@@ -171,6 +172,11 @@ class Facts(NamedTuple):
         """Whether it satisfies quotas."""
         return Quota in self.takes
 
+    @property
+    def budgets(self) -> bool:
+        """Whether it stays within budgets."""
+        return Cost in self.takes
+
 
 def facts(solver: "SolverLike | type[Any]") -> Facts:
     """The facts of a solver or its class; facts that it lacks have the defaults of `Solver`.
@@ -205,9 +211,13 @@ def make_solver(solver: "str | SolverLike", options: Mapping[str, Any] | None = 
 def refused(name: str, block: BlockProblem, refusal: str | Refusal) -> SolverRefused:
     """The error that reports a solver's refusal of a block."""
     told = refusal if isinstance(refusal, Refusal) else Refusal(refusal)
-    return SolverRefused(
-        f"solver {name!r} refuses {block.name} (p={block.p}, keep={block.keep}): {told.reason}", told.reason, told.kind
-    )
+    return SolverRefused(f"solver {name!r} refuses {described(block)}: {told.reason}", told.reason, told.kind)
+
+
+def described(block: BlockProblem) -> str:
+    """A block's name, its size and what it may keep, for messages."""
+    held = f"keep={block.keep}" if block.budget is None else f"budgets {', '.join(block.budget.names)}"
+    return f"{block.name} (p={block.p}, {held})"
 
 
 def solves(solver: "SolverLike | type[Any]", form: type) -> bool:
@@ -233,14 +243,19 @@ def require_form(solver: SolverLike, form: type, what: str) -> None:
 
 
 def require_taken(solver: SolverLike, block: BlockProblem) -> None:
-    """Raise SolverRefused if the block has a quota or is a whole layer and the solver does not take that."""
+    """Raise SolverRefused if the solver does not take the block's quota or budget, or whole layers."""
     known = facts(solver)
-    if type(block.keeping) not in known.takes:
-        what = "keeps a plain count" if block.quota is None else f"has a quota of {block.quota.counts.size} groups"
+    kind = type(block.constraint)
+    if kind not in known.takes:
+        able = _able(lambda facts: kind in facts.takes)
+        if kind is Cost:
+            what, other, refusal = "has a budget", "give the block a count in its place", RefusalKind.BUDGET
+        else:
+            groups = 0 if block.quota is None else block.quota.counts.size
+            what = f"has a quota of {groups} groups" if groups else "keeps a plain count"
+            other, refusal = "give the block a plain count", RefusalKind.QUOTA
         raise refused(solver.name, block, Refusal(
-            f"it {what}, which this solver does not honour; choose one of "
-            f"{_able(lambda facts: type(block.keeping) in facts.takes)}, or give the block a plain count",
-            RefusalKind.QUOTA,
+            f"it {what}, which this solver does not honour; choose one of {able}, or {other}", refusal
         ))  # fmt: skip
     if isinstance(block.form, RowsForm) and not known.whole_layers:
         raise refused(solver.name, block, Refusal(

@@ -2,7 +2,7 @@
 
 Libraries can take seconds to import, and compiled loops half a minute to compile if numba's cache is empty.
 Before the first solve with a limit, a process therefore solves a miniature of the block: about eight weights of
-the same mode, curvature, precision and kind of quota, so that the same code runs.
+the same mode, curvature, precision and kind of quota or budget, so that the same code runs.
 """
 
 from dataclasses import is_dataclass, replace
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.errors import PrunebenchError
 from prunebench.core.group_form import GroupForm
 from prunebench.core.keeping import Quota
@@ -55,7 +56,7 @@ def warm_up(solver: SolverLike, block: BlockProblem) -> float:
 
 
 def miniature(block: BlockProblem, most: int = SIZE) -> BlockProblem:
-    """A small random block of the same mode, kind of curvature, precision and kind of quota."""
+    """A small random block of the same mode, kind of curvature, precision and kind of constraint."""
     size = min(most, block.p - block.p % 2) if block.p > 1 else 1
     rng = np.random.default_rng(0)
     weights = rng.normal(size=size)
@@ -77,7 +78,11 @@ def miniature(block: BlockProblem, most: int = SIZE) -> BlockProblem:
         form = QuadraticForm(hessian=samples.T @ samples / size, **terms)
     keep = max(1, size // 2)
     small = BlockProblem(form, weights, keep, block.mode, problem="a miniature")
-    if not block.keeping.one_count and size >= 4:
+    if block.budget is not None:
+        # about half fits
+        budgets = block.budget.limits.size
+        small = small.with_budget(Cost(np.ones((budgets, size)), np.full(budgets, float(keep))))
+    elif not block.keeping.one_count and size >= 4:
         half = size // 2
         counts = np.array([half // 2, keep - half // 2])
         small = replace(small, quota=Quota(np.arange(size) // half, counts))
@@ -96,4 +101,5 @@ def _kind(solver: Any, block: BlockProblem) -> tuple[Any, ...]:
     large = tuple(block.p > size for size in SIZE_CLASSES)
     # the repr of other objects holds an address, not options
     options = repr(solver) if is_dataclass(solver) else ""
-    return type(solver), options, block.mode, curvature, block.keeping.one_count, large
+    kept = block.budget.limits.size if block.budget is not None else block.keeping.one_count
+    return type(solver), options, block.mode, curvature, type(block.constraint), kept, large

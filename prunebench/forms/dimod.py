@@ -4,7 +4,8 @@ Three ways to say Σ m = keep to a sampler that knows no constraints: `safe`, th
 that provably makes every optimum feasible; `adaptive`, the smallest penalty that a short anneal
 still obeys; `lagrange`, a linear term μ Σ m and no penalty at all. The safe one buries the
 objective: its best sample is often worse than a greedy mask. A quota is one constraint a group: a
-penalty takes it, a single linear term does not.
+penalty takes it, a single linear term does not. Budgets are inequalities, which take neither without slack variables:
+one linear term prices them all, each as a share of its limit, and samples beyond a budget are repaired.
 """
 
 import importlib
@@ -17,10 +18,11 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
-from prunebench.core.keeping import Counted
+from prunebench.core.keeping import Counted, Keeping
 from prunebench.core.stop import StopCheck, never
-from prunebench.forms.program import Units, require_select
+from prunebench.forms.program import Units, budget_rows, require_select
 
 Draw = Callable[["Encoded"], BoolArray]
 """Samples of an encoded block as masks, bool (s, p)."""
@@ -41,6 +43,8 @@ LAGRANGE_QUOTA = (
     "encoding 'lagrange' has one linear term and cannot hold the counts of several groups; choose adaptive or safe"
 )
 """Why a quota refuses the encoding with one linear term."""
+BUDGET_SAFE = "encoding 'safe' is a penalty, and a budget is an inequality; choose lagrange or adaptive, which price it"
+"""Why a budget refuses the safe penalty."""
 MAX_DENSE = 8192
 """Largest p that is written out as p²/2 couplings."""
 
@@ -50,25 +54,38 @@ class Encoded:
     """A quadratic function of the mask without constraints: offset + linear'm + Σ_{i<j} Jᵢⱼ mᵢ mⱼ.
 
     linear : float64 (p,);  couplings : float64 (p, p), symmetric, zero diagonal;  offset : float
-    keeping : how many ones the block wants, in all or in each group
-    penalty : weight of (Σ m − keep)², with groups of the sum of their own;  multiplier : of (Σ m − keep)
+    keeping : how many ones the block wants, in all or in each group, or what they may cost
+    penalty : weight of (Σ m − keep)², with groups of the sum of their own;  multiplier : of (Σ m − keep), or of what
+    a mask spends, as shares of the limits
     """
 
     linear: FloatArray
     couplings: FloatArray
     offset: float
-    keeping: Counted
+    keeping: Keeping
     penalty: float = 0.0
     multiplier: float = 0.0
 
     @property
     def keep(self) -> int:
         """How many ones the block wants in all."""
-        return self.keeping.keep
+        return self.counted.keep
+
+    @property
+    def counted(self) -> Counted:
+        """The count or the quota.
+
+        Raises
+        ------
+        InvalidInput   there is a budget in its place
+        """
+        if isinstance(self.keeping, Cost):
+            raise InvalidInput(BUDGET_SAFE)
+        return self.keeping
 
     def with_penalty(self, weight: float) -> "Encoded":
         """The same objective with `weight`·(Σ m − keep)² added, of every group: feasible masks keep their energy."""
-        group, counts = self.keeping.group, self.keeping.counts
+        group, counts = self.counted.group, self.counted.counts
         couplings = self.couplings + 2.0 * weight * (group[:, None] == group)
         np.fill_diagonal(couplings, 0.0)
         linear = self.linear + weight * (1.0 - 2.0 * counts[group])
@@ -76,7 +93,15 @@ class Encoded:
         return replace(self, linear=linear, couplings=couplings, offset=offset, penalty=self.penalty + weight)
 
     def with_multiplier(self, weight: float) -> "Encoded":
-        """The same objective with `weight`·(Σ m − keep) added: on feasible masks nothing changes."""
+        """The same objective with `weight`·(Σ m − keep) added: on feasible masks nothing changes.
+
+        With a budget, `weight` times what the mask spends, as shares of the limits.
+        """
+        if isinstance(self.keeping, Cost):
+            # limits of 0 have no share: what costs anything there is never kept
+            unit = np.where(self.keeping.limits > 0.0, self.keeping.limits, 1.0)
+            shares = (self.keeping.costs / unit[:, None]).sum(axis=0)
+            return replace(self, linear=self.linear + weight * shares, multiplier=self.multiplier + weight)
         offset = self.offset - weight * self.keep
         return replace(self, linear=self.linear + weight, offset=offset, multiplier=self.multiplier + weight)
 
@@ -115,17 +140,22 @@ def encode(block: BlockProblem, unit: float = 1.0) -> Encoded:
             f"to {MAX_DENSE} here: choose a smaller block, or solver 'anneal', which needs none"
         )
     qubo = block.to_qubo()
-    return Encoded(qubo.linear / unit, qubo.couplings / unit, qubo.constant / unit, block.keeping)
+    return Encoded(qubo.linear / unit, qubo.couplings / unit, qubo.constant / unit, block.constraint)
 
 
 def swap_unit(encoded: Encoded, rng: np.random.Generator, masks: int = 16, swaps: int = 64) -> float:
-    """The mean |change of energy| of random swaps at random masks; 1 where there is none."""
-    size, keep = encoded.linear.size, encoded.keep
+    """The mean |change of energy| of random swaps at random masks, with a budget of flips; 1 where there is none."""
+    size = encoded.linear.size
+    if isinstance(encoded.keeping, Cost):
+        drawn = [encoded.keeping.filled(rng.permutation(size)) for _ in range(masks)]
+        flips = float(np.mean([np.abs(encoded.linear + encoded.couplings[:, mask].sum(axis=1)) for mask in drawn]))
+        return flips if flips > 0.0 else 1.0
+    keep = encoded.keep
     if not 0 < keep < size:
         return 1.0
     changes = []
     for _ in range(masks):
-        if not encoded.keeping.one_count:
+        if not encoded.counted.one_count:
             mask = encoded.keeping.top_mask(rng.random(size))
             leaving, entering = encoded.keeping.exchanges(mask, rng.random(size), rng.random(size))
             if leaving.size:
@@ -206,7 +236,9 @@ def search_multiplier(
     ------
     InvalidInput   a quota, which one multiplier cannot hold
     """
-    if not encoded.keeping.one_count:
+    if isinstance(encoded.keeping, Cost):
+        return _search_price(encoded, start, draw, stop)
+    if not encoded.counted.one_count:
         raise InvalidInput(LAGRANGE_QUOTA)
     low, high, step = -np.inf, np.inf, start
     best: tuple[float, float, float] | None = None
@@ -234,13 +266,38 @@ def search_multiplier(
     return encoded.with_multiplier(best[0]), best[2], made
 
 
+def _search_price(encoded: Encoded, start: float, draw: Draw, stop: StopCheck) -> tuple[Encoded, float, int]:
+    """The price of the budgets, raised or bisected until FEASIBLE_RANGE of the samples are within them."""
+    low, high, weight = 0.0, np.inf, start
+    tried: dict[float, float] = {}
+    while len(tried) < MULTIPLIER_ROUNDS and not stop(0.0):
+        masks = draw(encoded.with_multiplier(weight))
+        share = float(np.mean(encoded.feasible(masks))) if len(masks) else 0.0
+        tried[weight] = share
+        if FEASIBLE_RANGE[0] <= share <= FEASIBLE_RANGE[1]:
+            break
+        low, high = (weight, high) if share < FEASIBLE_RANGE[0] else (low, weight)
+        weight = 4.0 * weight if high == np.inf else 0.5 * (low + high)
+    if not tried:
+        return encoded.with_multiplier(start), float("nan"), 0
+    above = [price for price, share in tried.items() if share >= FEASIBLE_RANGE[0]]
+    chosen = min(above) if above else max(tried)
+    return encoded.with_multiplier(chosen), tried[chosen], len(tried)
+
+
 def repair(encoded: Encoded, masks: BoolArray) -> BoolArray:
     """Masks that keep the count, or the quota, by the best single flips; feasible ones stay as they are.
 
     encoded : the objective without penalty;  masks : bool (s, p)
     """
     out = np.array(masks, dtype=np.bool_)
-    groups = encoded.keeping.groups()
+    if isinstance(encoded.keeping, Cost):
+        for row in np.flatnonzero(~encoded.feasible(out)):
+            # what keeping each weight gains at this mask
+            gains = -(encoded.linear + encoded.couplings @ out[row].astype(np.float64))
+            out[row] = encoded.keeping.within_reach(out[row], gains)
+        return out
+    groups = encoded.counted.groups()
     for row in np.flatnonzero(~encoded.feasible(out)):
         mask = out[row]
         fields = encoded.linear + encoded.couplings @ mask.astype(np.float64)
@@ -262,6 +319,8 @@ def repair(encoded: Encoded, masks: BoolArray) -> BoolArray:
 def to_cqm(block: BlockProblem) -> Any:
     """A dimod.ConstrainedQuadraticModel: the objective and the cardinality as one equality, of a quota one a group.
 
+    Of budgets one inequality each, budget0, budget1, …
+
     Raises
     ------
     InvalidInput   mode refit: dimod multiplies no real variables
@@ -272,6 +331,11 @@ def to_cqm(block: BlockProblem) -> Any:
     model = encode(block).bqm()
     constrained = dimod.ConstrainedQuadraticModel.from_bqm(model)
     variables = list(model.variables)
+    for row in budget_rows(block):
+        terms = [(variables[i], float(c)) for i, c in zip(row.places.tolist(), row.coefficients, strict=True)]
+        constrained.add_constraint_from_iterable(terms, "<=", rhs=row.bound, label=row.name)
+    if block.budget is not None:
+        return constrained
     for number, (members, count) in enumerate(block.keeping.groups()):
         label = "cardinality" if block.keeping.one_count else f"group_{number}"
         terms = [(variables[i], 1.0) for i in members.tolist()]
@@ -293,6 +357,10 @@ def to_bqm(block: BlockProblem, encoding: str = "adaptive", seed: int = 0) -> An
     from prunebench.forms.sampler_calls import tuned
 
     require_select(block, "a BQM", "use lp, mps or nl, or mode select")
+    if block.budget is not None:
+        raise InvalidInput(
+            f"{block.name}: a BQM has no constraints, and a budget is an inequality; use cqm, lp, mps or nl"
+        )
     rng = np.random.default_rng(seed)
     unit = swap_unit(encode(block), rng)
     found = tuned(encode(block, unit), encoding, block.incumbent, rng)

@@ -101,7 +101,7 @@ class Program:
 
 
 def program(block: BlockProblem, formulation: Formulation = "miqp") -> Program:
-    """The block's problem in its own mode, a quota as one row a group.
+    """The block's problem in its own mode, a quota as one row a group, budgets as one row each.
 
     formulation : "miqp" with products in the objective; "milp", of mode select, with a column `bi_j` for
                   each product mi·mj, for readers that solve no quadratic program in integers (HiGHS, CBC, GLPK)
@@ -127,7 +127,12 @@ def require_select(block: BlockProblem, what: str, instead: str) -> None:
 
 
 def counts(block: BlockProblem) -> list[tuple[str, BoolArray, int]]:
-    """The rows of the count, or of every group of a quota: name, members as bool (p,), how many are kept."""
+    """The rows of the count, or of every group of a quota: name, members as bool (p,), how many are kept.
+
+    A block with a budget has none: its rows are `budget_rows`.
+    """
+    if block.budget is not None:
+        return []
     keeping = block.keeping
     names = ["keep"] if keeping.one_count else [f"keep{g}" for g in range(keeping.counts.size)]
     return [(name, keeping.group == g, int(keeping.counts[g])) for g, name in enumerate(names)]
@@ -227,7 +232,7 @@ def _without_products(quadratic: Program, block: BlockProblem) -> Program:
         rows.append(Row(f"both{name}", np.array([i, j, column]), np.array([1.0, 1.0, -1.0]), "<=", 1.0))
         rows.append(Row(f"first{name}", np.array([column, i]), np.array([1.0, -1.0]), "<=", 0.0))
         rows.append(Row(f"second{name}", np.array([column, j]), np.array([1.0, -1.0]), "<=", 0.0))
-    if block.keeping.one_count and pairs == v * (v - 1) // 2:
+    if block.budget is None and block.keeping.one_count and pairs == v * (v - 1) // 2:
         # Implied by the count in integers, and not in fractions: it makes the relaxation far tighter.
         for i in range(v):
             at = np.append(columns[(quadratic.first == i) | (quadratic.second == i)], i)
@@ -250,13 +255,33 @@ def _without_products(quadratic: Program, block: BlockProblem) -> Program:
 
 def _title(block: BlockProblem) -> str:
     plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in block.problem or "block")
-    return f"{plain}: {block.p} weights, keep {block.keep}, mode {block.mode}; m is 1 where the weight is kept"
+    kept = (
+        f"keep {block.keep}" if block.budget is None else f"budgets {' '.join(_plain(n) for n in block.budget.names)}"
+    )
+    return f"{plain}: {block.p} weights, {kept}, mode {block.mode}; m is 1 where the weight is kept"
+
+
+def _plain(name: str) -> str:
+    """A budget's name in letters, digits and underscores."""
+    return "".join(c if c.isalnum() and c.isascii() else "_" for c in name)
 
 
 def _count_rows(block: BlockProblem) -> list[Row]:
     return [
         Row(name, np.flatnonzero(members), np.ones(int(members.sum())), "=", float(count))
         for name, members, count in counts(block)
+    ] + budget_rows(block)
+
+
+def budget_rows(block: BlockProblem) -> list[Row]:
+    """One row costs·m <= limit a budget, the limit with its slack; none for a block with counts."""
+    if block.budget is None:
+        return []
+    budget = block.budget
+    return [
+        Row(f"budget{k}", np.flatnonzero(row), row[row != 0.0], "<=", float(most))
+        for k, (row, most) in enumerate(zip(budget.costs, budget.allowed, strict=True))
+        if row.any()
     ]
 
 
@@ -264,7 +289,7 @@ def _spread_constant(
     block: BlockProblem, linear: FloatArray, constant: float, units: Units
 ) -> tuple[FloatArray, Units]:
     """(linear, units) with the scaled constant in the masks' linear terms, exact where Σ m = keep."""
-    if block.keep == 0:
+    if block.keep == 0 or block.budget is not None:
         return linear, Units(units.scale, constant, units.weight_scale)
     return linear + units.scale * (constant - units.constant) / block.keep, units
 

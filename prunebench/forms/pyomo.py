@@ -15,7 +15,7 @@ from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.registry import require_packages
-from prunebench.forms.program import Formulation, Program, Units, program, reach
+from prunebench.forms.program import Formulation, Program, Units, budget_rows, program, reach
 from prunebench.forms.text_files import write_lp, write_mps
 
 GRID = np.array([sign * 2.0**-step for step in range(8) for sign in (-1.0, 1.0)])
@@ -24,6 +24,8 @@ GRID = np.array([sign * 2.0**-step for step in range(8) for sign in (-1.0, 1.0)]
 
 def build(block: BlockProblem, formulation: Formulation = "miqp", upper: float | None = None) -> Any:
     """A pyomo ConcreteModel with binaries model.keep[i], 1 where weight i is kept; a quota is one constraint a group.
+
+    Budgets are one inequality each.
 
     Parameters
     ----------
@@ -44,13 +46,7 @@ def build(block: BlockProblem, formulation: Formulation = "miqp", upper: float |
     model = pyo.ConcreteModel(name=block.problem or "block")
     model.places = pyo.RangeSet(0, block.p - 1)
     model.keep = pyo.Var(model.places, domain=pyo.Binary)
-    sums = [pyo.quicksum(model.keep[i] for i in members.tolist()) == due for members, due in block.keeping.groups()]
-    if block.keeping.one_count:
-        model.count = pyo.Constraint(expr=sums[0])
-    else:
-        model.count = pyo.ConstraintList()
-        for equation in sums:
-            model.count.add(equation)
+    _constrain(pyo, model, block)
     best = block.evaluate(block.incumbent) if upper is None else upper
     if block.mode == "select":
         _select(pyo, model, block, formulation)
@@ -59,6 +55,24 @@ def build(block: BlockProblem, formulation: Formulation = "miqp", upper: float |
     for i in range(block.p):
         model.keep[i].set_value(int(block.incumbent[i]))
     return model
+
+
+def _constrain(pyo: Any, model: Any, block: BlockProblem) -> None:
+    """The count, the counts of a quota's groups, or the budgets, each divided by its limit."""
+    if block.budget is not None:
+        model.count = pyo.ConstraintList()
+        for row in budget_rows(block):
+            unit = row.bound if row.bound > 0.0 else float(row.coefficients.sum())
+            terms = (float(c) / unit * model.keep[int(i)] for i, c in zip(row.places, row.coefficients, strict=True))
+            model.count.add(pyo.quicksum(terms) <= row.bound / unit)
+        return
+    sums = [pyo.quicksum(model.keep[i] for i in members.tolist()) == due for members, due in block.keeping.groups()]
+    if block.keeping.one_count:
+        model.count = pyo.Constraint(expr=sums[0])
+        return
+    model.count = pyo.ConstraintList()
+    for equation in sums:
+        model.count.add(equation)
 
 
 def export(block: BlockProblem, path: Path | str, formulation: Formulation = "miqp") -> Units:
@@ -135,7 +149,9 @@ def mask_of(model: Any, block: BlockProblem) -> BoolArray | None:
     values = [model.keep[i].value for i in range(block.p)]
     if any(value is None for value in values):
         return None
-    return block.top_mask(np.array(values, dtype=np.float64))
+    found = np.array(values, dtype=np.float64)
+    # a budget is met to the solver's tolerance: where it is not met exactly, the least certain weights go
+    return block.top_mask(found) if block.budget is None else block.budget.within_reach(found > 0.5, found)
 
 
 def unscaled(model: Any, value: float) -> float:
@@ -168,7 +184,7 @@ def _select(pyo: Any, model: Any, block: BlockProblem, formulation: Formulation)
             model.links.add(model.both[i, j] <= pruned[i])
             model.links.add(model.both[i, j] <= pruned[j])
         left = block.p - block.keep
-        for i in range(block.p):
+        for i in range(block.p) if block.budget is None else ():
             others = [model.both[min(i, j), max(i, j)] for j in range(block.p) if j != i]
             model.links.add(pyo.quicksum(others) == (left - 1) * pruned[i])
         terms += [scale * float(matrix[i, j]) * model.both[i, j] for i, j in pairs if matrix[i, j]]

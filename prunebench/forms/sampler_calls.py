@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput, SolverFailed, unknown_name
 from prunebench.core.stop import Stop, StopKind
 from prunebench.forms.dimod import (
@@ -83,6 +84,9 @@ def tuned(
     if encoding == "safe":
         return Tuned(encoded.with_penalty(max(safe_penalty(encoded), np.finfo(np.float64).tiny)))
     start = flip_penalty(encoded, mask)
+    if isinstance(encoded.keeping, Cost):
+        # without slack variables a budget has no penalty: both other encodings price it
+        encoding = "lagrange"
     first = encoded if encoding == "lagrange" else encoded.with_penalty(start)
     short = _ShortAnneals(first, rng, left)
     if encoding == "lagrange":

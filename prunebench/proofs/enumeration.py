@@ -11,6 +11,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.mask_bounds import mask_bound
 
 UNIT = 2.0**-53
@@ -24,17 +25,18 @@ SINGLES = 5000
 
 
 def can_enumerate(block: BlockProblem) -> bool:
-    """Whether the block has few enough masks."""
-    return block.mask_count <= (SELECT_MASKS if block.mode == "select" else REFIT_MASKS)
+    """Whether the block has few enough masks; with a budget, all 2^p count."""
+    count = block.mask_count if block.budget is None else 2**block.p
+    return count <= (SELECT_MASKS if block.mode == "select" else REFIT_MASKS)
 
 
 def enumerated_bound(block: BlockProblem, needed: float) -> float:
     """A lower bound on the block's optimum from every mask; masks below `needed` are evaluated singly.
 
-    float; −inf if nothing is proved. Cost: block.mask_count values.
+    float; −inf if nothing is proved. Cost: a value for each mask.
     """
     lowest, close = np.inf, 0
-    for masks in _chunks(block):
+    for masks in _chunks(block) if block.budget is None else _within_budget(block, block.budget):
         bounds = _select_bounds(block, masks) if block.mode == "select" else _refit_bounds(block, masks)
         for row in np.flatnonzero(~(bounds >= needed)):
             close += 1
@@ -53,6 +55,20 @@ def _chunks(block: BlockProblem) -> Iterator[BoolArray]:
         out = np.zeros((len(chosen), block.p), dtype=np.bool_)
         np.put_along_axis(out, np.array(chosen, dtype=np.int64).reshape(len(chosen), block.keep), True, axis=1)
         yield out
+
+
+def _within_budget(block: BlockProblem, budget: Cost) -> Iterator[BoolArray]:
+    """All masks within the budgets, in chunks; the empty mask always is. bool (chunk, p)"""
+    places = np.arange(block.p)
+    # sums in any order are within this of the correctly rounded ones that say what is feasible
+    most = budget.allowed * (1.0 + 2.0 * block.p * UNIT)
+    for first in range(0, 2**block.p, CHUNK):
+        numbers = np.arange(first, min(first + CHUNK, 2**block.p))
+        masks = (numbers[:, None] >> places & 1).astype(np.bool_)
+        near = masks[(masks @ budget.costs.T <= most).all(axis=1)]
+        feasible = np.array([budget.feasible(mask) for mask in near], dtype=np.bool_)
+        if feasible.any():
+            yield near[feasible]
 
 
 def _supports(block: BlockProblem) -> Iterator[tuple[int, ...]]:
@@ -84,11 +100,8 @@ def _refit_bounds(block: BlockProblem, masks: BoolArray) -> FloatArray:
         return np.full(masks.shape[0], -np.inf)
     value, slope = form.enclosure(np.zeros(block.p))
     gram = form.gram(np.arange(block.p))
-    support = np.nonzero(masks)[1].reshape(masks.shape[0], block.keep)
-    points = np.zeros(masks.shape)
     try:
-        solved = np.linalg.solve(gram[support[:, :, None], support[:, None, :]], -slope.mid[support][:, :, None])
-        np.put_along_axis(points, support, solved[:, :, 0], axis=1)
+        points = _solved(gram, slope.mid, masks)
     except np.linalg.LinAlgError:
         return np.full(masks.shape[0], -np.inf)
     scale = np.sqrt(form.entry_sizes**2 + form.ridge)
@@ -104,3 +117,20 @@ def _refit_bounds(block: BlockProblem, masks: BoolArray) -> FloatArray:
     doubt = float(value.rad) + (np.abs(points) * (off + slope.rad)).sum(axis=1) + (2 * block.p + 32) * UNIT * size
     total = float(value.mid) + linear.sum(axis=1) + halves.sum(axis=1)
     return np.asarray(total - lost - doubt * (1.0 + 1e-6))
+
+
+def _solved(gram: FloatArray, slope: FloatArray, masks: BoolArray) -> FloatArray:
+    """The refitted weights of every mask, zero where it prunes. (p, p), (p,), bool (r, p) -> (r, p)
+
+    Raises
+    ------
+    LinAlgError   a system is singular to rounding
+    """
+    points = np.zeros(masks.shape)
+    sizes = masks.sum(axis=1)
+    for size in np.unique(sizes[sizes > 0]):
+        rows = np.flatnonzero(sizes == size)
+        support = np.nonzero(masks[rows])[1].reshape(rows.size, size)
+        solved = np.linalg.solve(gram[support[:, :, None], support[:, None, :]], -slope[support][:, :, None])
+        points[rows[:, None], support] = solved[:, :, 0]
+    return points

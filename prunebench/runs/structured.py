@@ -104,6 +104,7 @@ def cut_groups(
     samples: int | None = None,
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
+    by: str = "counts",
 ) -> BlockProblem:
     """All groups of a network as one block: dense weights 1, the variables being gates on channels, neurons and heads.
 
@@ -114,6 +115,9 @@ def cut_groups(
     structure : kinds or patterns of families, separated by commas; "" for the usual ones
     coupling : the part of the groups' mutual curvature that counts, 0 to 1
     samples : calibration samples; None for as many as are usual, or as there are
+    by : "counts", a quota of what the density leaves every family; or "budget", what groups cost as the block's budget.
+        The best group of every family then stays and is no variable, and where families meet in a layer the row is the
+        cost's tangent at those counts, which the budget's name says
 
     Raises
     ------
@@ -130,7 +134,11 @@ def cut_groups(
     require_data(made)
     given = {} if samples is None else {"samples": samples}
     usual = Structured.fitted(given, len(made.calibration()), given)
-    chosen = option_tools.build(StructuredOptions, {"structure": structure, "budget": budget, **usual, **given})
+    if by not in ("counts", "budget"):
+        raise InvalidInput(f"by is {by!r}; choose counts or budget")
+    counts = "budget" if by == "budget" else "greedy"
+    asked = {"structure": structure, "budget": budget, "counts": counts, **usual, **given}
+    chosen = option_tools.build(StructuredOptions, asked)
     setting = Setting(
         problem=made, solver=make_solver("obd"), density=density, mode="select", options=chosen, seed=seed,
         network=prunable_network(made),

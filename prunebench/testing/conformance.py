@@ -15,7 +15,9 @@ from time import perf_counter
 import numpy as np
 
 from prunebench.core import options as option_tools
+from prunebench.core.arrays import BoolArray
 from prunebench.core.block import MODES, BlockProblem, Mode
+from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput, RefusalKind, SolverFailed, SolverRefused
 from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import SolverLike, facts
@@ -23,12 +25,14 @@ from prunebench.solving import solve
 from prunebench.testing.claims import faults
 from prunebench.testing.exact import Exact
 from prunebench.testing.hostile import HOSTILE
-from prunebench.testing.instances import FAMILIES, QUOTAS, BruteForce, instance, scaled
+from prunebench.testing.instances import BUDGETS, FAMILIES, QUOTAS, BruteForce, instance, scaled
 
 SEEDS = range(5)
 """Seeds of the instances of each family."""
 QUOTA_SEEDS = range(2)
 """One instance that holds its factor and one that holds its hessian, for every quota."""
+BUDGET_SEEDS = range(4)
+"""The same for every budget, and two more: with limits, more can go wrong than with counts."""
 ACCURACY = 1e-9
 """Objectives agree to this part of the spread between the best and the worst mask."""
 
@@ -101,11 +105,10 @@ def _check(function: Check) -> Check:
 
 @_check
 def keeps_exactly_keep(case: Case) -> None:
-    """The mask has `keep` ones, in every group its count, and the weights are zero elsewhere."""
+    """The mask has `keep` ones, in every group its count, or is in budget, and the weights are zero elsewhere."""
     mask, weights = case.solution.mask, case.solution.weights
     assert mask.dtype == np.bool_, mask.dtype
-    assert int(mask.sum()) == case.block.keep
-    assert case.block.keeping.feasible(mask), case.block.keeping.violation(mask)
+    assert_kept(case.block, mask)
     assert not np.any(weights[~mask])
     assert weights.dtype == np.float64
     assert np.isfinite(weights).all()
@@ -209,7 +212,7 @@ def budget_is_respected(case: Case) -> None:
     for budget in (Budget(seconds=0.0), Budget(evaluations=1)):
         started = perf_counter()
         answer = case.run(case.block, budget)
-        assert int(answer.mask.sum()) == case.block.keep
+        assert_kept(case.block, answer.mask)
         assert perf_counter() - started < OVERRUN_SECONDS
 
 
@@ -226,7 +229,16 @@ def never_worse_than_the_start(case: Case) -> None:
 
 @_check
 def keeps_nothing_and_everything(case: Case) -> None:
-    """keep = 0 and keep = p have one answer each, as have groups that keep none or all."""
+    """keep = 0 and keep = p have one answer each, as have groups that keep none or all, and a budget for nothing."""
+    if case.block.budget is not None:
+        ones = np.ones_like(case.block.budget.costs)
+        block = case.block.with_budget(Cost(ones, np.zeros(ones.shape[0])))
+        assert not case.run(block).mask.any()
+        block = case.block.with_budget(Cost(ones, np.full(ones.shape[0], float(block.p))))
+        answer = case.run(block)
+        if facts(case.solver).exact and case.mode in case.solver.modes:
+            assert answer.objective <= case.optimum.objective + case.tolerance
+        return
     keeping = case.block.keeping
     for keep in (0, case.block.p):
         block = replace(case.block, keep=keep, quota=keeping.with_counts(keeping.sizes * (keep > 0)).quota)
@@ -253,11 +265,17 @@ def units_do_not_matter(case: Case) -> None:
         block = scaled(case.block, loss, weights)
         answer = case.run(block)
         optimum, tolerance = case.optimum.objective * loss, 1e3 * case.tolerance * loss
-        assert int(answer.mask.sum()) == block.keep
+        assert_kept(block, answer.mask)
         assert answer.lower_bound <= optimum + tolerance
         assert answer.objective >= optimum - tolerance
         if facts(case.solver).exact and case.mode in case.solver.modes:
             assert answer.objective <= optimum + tolerance
+
+
+def assert_kept(block: BlockProblem, mask: BoolArray) -> None:
+    """Assert that a mask is feasible: the count, every group's count, or what the kept weights cost."""
+    assert block.budget is not None or int(mask.sum()) == block.keep
+    assert block.constraint.feasible(mask), block.constraint.violation(mask)
 
 
 def global_random_state() -> bytes:
@@ -290,6 +308,33 @@ def families() -> list[str]:
 def quota_families() -> list[str]:
     """The names of the instance families with quotas."""
     return [f"quota-{name}" for name in QUOTAS]
+
+
+def budget_families() -> list[str]:
+    """The names of the instance families with budgets."""
+    return [f"budget-{name}" for name in BUDGETS]
+
+
+def assert_refuses_budgets(solver: SolverLike, mode: Mode) -> None:
+    """A solver that does not take budgets is refused a block with one, by name and with a remedy.
+
+    Raises
+    ------
+    AssertionError   it was run, or the refusal does not name solver and budget
+    """
+    for family in budget_families():
+        refusal: SolverRefused | None = None
+        try:
+            solve(instance(family, 0, mode), solver)
+        except SolverRefused as error:
+            refusal = error
+        assert refusal, (
+            f"{solver.name} does not say that it takes budgets and takes a block with one ({family}, {mode})"
+        )
+        assert refusal.kind is RefusalKind.BUDGET, f"{solver.name} refuses a budget as {refusal.kind}: {refusal}"
+        message = str(refusal)
+        for word in (repr(solver.name), "budget", "choose"):
+            assert word in message, f"{solver.name}'s refusal does not hold {word}: {message}"
 
 
 def assert_refuses_quotas(solver: SolverLike, mode: Mode) -> None:
@@ -352,7 +397,7 @@ def assert_conforms(solver: SolverLike, *, seeds: Iterable[int] = SEEDS, modes: 
 
     A solver may refuse instances with a reason, but must accept some Gaussian one in a mode it declares,
     and some of every quota if it takes quotas, or say of a mode that it takes no quota there;
-    without that fact it must be refused them.
+    without that fact it must be refused them. The same holds of budgets.
 
     Raises
     ------
@@ -371,6 +416,7 @@ def assert_conforms(solver: SolverLike, *, seeds: Iterable[int] = SEEDS, modes: 
             for name in HOSTILE_CHECKS:
                 run_check(name, solver, family, mode, HOSTILE_SEEDS)
         _assert_quotas(solver, mode, chosen)
+        assert_budgets(solver, mode, [seed for seed in BUDGET_SEEDS if seed in chosen])
 
 
 def _assert_quotas(solver: SolverLike, mode: Mode, seeds: list[int]) -> None:
@@ -383,3 +429,27 @@ def _assert_quotas(solver: SolverLike, mode: Mode, seeds: list[int]) -> None:
             about_quotas = isinstance(refusal, SolverRefused) and refusal.kind is RefusalKind.QUOTA
             if refusal and mode in solver.modes and not about_quotas:
                 raise AssertionError(f"{solver.name} takes quotas but refuses every {family} instance: {refusal}")
+
+
+def assert_budgets(
+    solver: SolverLike, mode: Mode, seeds: Iterable[int] = BUDGET_SEEDS, families: Iterable[str] | None = None
+) -> None:
+    """Run every check on the families with budgets, or see that a solver without that fact is refused them.
+
+    families : of `budget_families`; all of them by default
+
+    Raises
+    ------
+    AssertionError   the first check that fails, or a solver that takes budgets and refuses every instance of a family,
+                     unless it says of the mode that it takes no budget there
+    """
+    if not facts(solver).budgets:
+        assert_refuses_budgets(solver, mode)
+        return
+    chosen = list(seeds)
+    for family in budget_families() if families is None else families:
+        for name in CHECKS:
+            refusal = run_check(name, solver, family, mode, chosen)
+            about_budgets = isinstance(refusal, SolverRefused) and refusal.kind is RefusalKind.BUDGET
+            if refusal and mode in solver.modes and not about_budgets:
+                raise AssertionError(f"{solver.name} takes budgets but refuses every {family} instance: {refusal}")

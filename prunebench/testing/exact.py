@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
-from prunebench.testing.instances import all_masks
+from prunebench.testing.instances import feasible_masks
 
 Table = list[list[int]]
 
@@ -100,7 +100,7 @@ class Exact:
 
     def masks(self) -> Iterator[BoolArray]:
         """Every feasible mask."""
-        return (mask for mask in all_masks(self.block.p, self.block.keep) if self.block.keeping.feasible(mask))
+        return feasible_masks(self.block)
 
     @cached_property
     def optimum(self) -> Fraction:

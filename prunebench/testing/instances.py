@@ -12,6 +12,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem, Mode
+from prunebench.core.cost import Cost
 from prunebench.core.keeping import Quota
 from prunebench.core.quadratic import QuadraticForm
 
@@ -88,13 +89,42 @@ QUOTAS: dict[str, Callable[[np.random.Generator, int], Quota]] = {
 """Quotas by name; the family "quota-rows" puts the first of them on instances of the other families in turn."""
 
 
+def _whole_costs(rng: np.random.Generator, p: int) -> Cost:
+    """Whole numbers, some weights free, and a limit that masks meet exactly."""
+    costs = rng.integers(0, 8, p).astype(np.float64)
+    return Cost(costs[None], np.array([max(float(np.rint(rng.uniform(0.2, 0.8) * costs.sum())), float(costs.min()))]))
+
+
+def _decimal_costs(rng: np.random.Generator, p: int) -> Cost:
+    """Tenths, which are no float64 numbers, and as limit the sum of some of them."""
+    costs = rng.integers(1, 9, p) / 10.0
+    return Cost(costs[None], np.array([costs[rng.permutation(p)[: max(1, p // 2)]].sum()]), ("time",))
+
+
+def _two_budgets(rng: np.random.Generator, p: int) -> Cost:
+    """Two that pull apart: what is dear in one is cheap in the other."""
+    costs = rng.uniform(0.5, 4.0, p)
+    both = np.stack((costs, 4.5 - costs + 0.1 * rng.random(p)))
+    return Cost(both, both.sum(axis=1) * rng.uniform(0.3, 0.7, 2), ("MACs", "bytes"))
+
+
+BUDGETS: dict[str, Callable[[np.random.Generator, int], Cost]] = {
+    "whole": _whole_costs,
+    "decimal": _decimal_costs,
+    "two": _two_budgets,
+}
+"""Budgets by name; the family "budget-whole" puts the first of them on instances of the other families in turn."""
+
+
 def instance(family: str, seed: int, mode: Mode, *, p: int = 8, keep: int | None = None) -> BlockProblem:
     """A block problem of a family, the same for the same arguments.
 
     Odd seeds have n < p (factor held) and a linear term, even seeds n >= p (hessian held) and none;
     the family "digits" cuts real blocks out of the digits network. A family "quota-…" has the quota of
-    that name, and its own `keep`.
+    that name, and its own `keep`; a family "budget-…" a budget.
     """
+    if family.startswith("budget-"):
+        return _with_budget(family.removeprefix("budget-"), seed, mode, p)
     if family.startswith("quota-"):
         return _with_quota(family.removeprefix("quota-"), seed, mode, p)
     rng = np.random.default_rng([seed, *family.encode()])
@@ -127,6 +157,7 @@ def scaled(block: BlockProblem, loss: float, weights: float) -> BlockProblem:
         block.keep,
         block.mode,
         quota=block.quota,
+        budget=block.budget,
         problem=f"{block.problem} scaled {loss:g}, {weights:g}",
     )
 
@@ -137,6 +168,13 @@ def all_masks(p: int, keep: int) -> Iterator[BoolArray]:
         mask = np.zeros(p, dtype=np.bool_)
         mask[list(kept)] = True
         yield mask
+
+
+def feasible_masks(block: BlockProblem) -> Iterator[BoolArray]:
+    """Every feasible mask of a block: with a budget, of all 2^p."""
+    sizes = [block.keep] if block.budget is None else range(block.p + 1)
+    for size in sizes:
+        yield from (mask for mask in all_masks(block.p, size) if block.constraint.feasible(mask))
 
 
 @dataclass(frozen=True)
@@ -151,8 +189,7 @@ class BruteForce:
     @staticmethod
     def of(block: BlockProblem) -> "BruteForce":
         """Evaluate every feasible mask."""
-        masks = all_masks(block.p, block.keep)
-        pairs = [(block.evaluate(mask), mask) for mask in masks if block.keeping.feasible(mask)]
+        pairs = [(block.evaluate(mask), mask) for mask in feasible_masks(block)]
         best = min(pairs, key=lambda pair: pair[0])
         return BruteForce(best[1], best[0], max(value for value, _ in pairs))
 
@@ -162,6 +199,12 @@ def _with_quota(name: str, seed: int, mode: Mode, p: int) -> BlockProblem:
     quota = QUOTAS[name](np.random.default_rng([seed, *name.encode()]), p)
     block = instance(base, seed, mode, p=p, keep=quota.keep)
     return replace(block, quota=quota, problem=f"{base}/{seed}, quota {name}")
+
+
+def _with_budget(name: str, seed: int, mode: Mode, p: int) -> BlockProblem:
+    base = list(FAMILIES)[(seed + 3 * list(BUDGETS).index(name)) % len(FAMILIES)]
+    budget = BUDGETS[name](np.random.default_rng([seed, *name.encode()]), p)
+    return replace(instance(base, seed, mode, p=p).with_budget(budget), problem=f"{base}/{seed}, budget {name}")
 
 
 def _digits_block(seed: int, mode: Mode, p: int, keep: int) -> BlockProblem:

@@ -16,6 +16,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.keeping import Quota
 from prunebench.core.stop import StopCheck, never
 from prunebench.solvers.anneal import dense, factor, groups
+from prunebench.solvers.anneal.budget import BudgetReads
 from prunebench.solvers.anneal.groups import Layout
 
 DENSE_SIZE = 4096
@@ -133,13 +134,15 @@ class FactorReads:
         return _masks_and_energies(found, size)
 
 
-def reads_of(block: BlockProblem, couplings: str, seed: np.uint64) -> DenseReads | FactorReads:
+def reads_of(block: BlockProblem, couplings: str, seed: np.uint64) -> "DenseReads | FactorReads | BudgetReads":
     """The block's select energy without its constant, ready to anneal.
 
     couplings : "dense", "factor", or "auto": dense if the form holds its hessian or p <= DENSE_SIZE
     """
     qubo = block.to_qubo()
     linear = np.array(qubo.linear)
+    if block.budget is not None:
+        return BudgetReads(qubo.couplings, linear, block.budget).measure(seed)
     layout = None if block.keeping.one_count else Layout.of(block.keeping)
     if qubo.factor is not None and (couplings == "factor" or (couplings == "auto" and block.p > DENSE_SIZE)):
         columns = np.multiply(qubo.factor.T, qubo.scale[:, None], order="C", dtype=np.float64)
@@ -148,7 +151,7 @@ def reads_of(block: BlockProblem, couplings: str, seed: np.uint64) -> DenseReads
 
 
 def in_threads(
-    reads: "DenseReads | FactorReads",
+    reads: "DenseReads | FactorReads | BudgetReads",
     seeds: dense.State,
     temperatures: FloatArray,
     stop: StopCheck,

@@ -16,11 +16,14 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
+from prunebench.core.errors import Refusal, RefusalKind
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind, never
 
 if TYPE_CHECKING:
+    from prunebench.solvers.anneal.budget import BudgetReads
     from prunebench.solvers.anneal.reads import DenseReads, FactorReads
 
 READS = 32
@@ -50,6 +53,9 @@ MOST_SWEEPS = 10_000_000
 ALTERNATIVES = 16
 """Most further masks in a solution."""
 
+BUDGET_SIZE = 8192
+"""Most weights with a budget: the couplings are then half a gigabyte."""
+
 
 @register
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +64,8 @@ class Anneal(Solver):
 
     If several batches bring nothing, every second one starts hotter and is shorter. Proves no bound.
     A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost O(n) and
-    nothing of size p² is formed. The budget counts proposals as evaluations. A search ends by itself
+    nothing of size p² is formed. Where the block has a budget, weights are also added and dropped, on couplings.
+    The budget counts proposals as evaluations. A search ends by itself
     after 32 reads, or on blocks with few masks after 100 proposed swaps per mask; larger blocks use up
     a limit on seconds or evaluations, and make 32 reads without one. Equal seeds give equal answers for
     any threads and limits, unless the seconds run out or do not suffice for one read, which is then
@@ -68,7 +75,7 @@ class Anneal(Solver):
     name = "anneal"
     modes = frozenset({"select"})
     stochastic = True
-    takes = frozenset({Count, Quota})
+    takes = frozenset({Count, Quota, Cost})
     reference = "Kirkpatrick, Gelatt, Vecchi: Optimization by Simulated Annealing, Science 220, 1983"
 
     sweeps: int = 1000
@@ -94,9 +101,9 @@ class Anneal(Solver):
 
     def warm_up(self, block: BlockProblem) -> None:
         """Load or compile the sweeps on couplings and on the factor, and the polish."""
-        _compile(not block.keeping.one_count)
+        _compile(_grouped(block))
 
-    def refuses(self, block: BlockProblem) -> str:
+    def refuses(self, block: BlockProblem) -> str | Refusal:
         """Options out of range, or option couplings=factor for a form without a factor."""
         for name in ("sweeps", "threads", "reads"):
             value = getattr(self, name)
@@ -108,6 +115,12 @@ class Anneal(Solver):
             return f"cold is {self.cold} and hot is {self.hot}; choose 0 < cold <= hot"
         if self.couplings not in ("auto", "dense", "factor"):
             return f"couplings is {self.couplings!r}; choose one of auto, dense, factor"
+        if block.budget is not None and (self.couplings == "factor" or block.p > BUDGET_SIZE):
+            return Refusal(
+                f"with a budget it anneals on couplings, of at most {BUDGET_SIZE:,} weights; choose couplings auto and "
+                "smaller blocks, or solver 'obd'",
+                RefusalKind.BUDGET,
+            )
         if self.couplings == "factor" and block.form.factor is None:
             return "couplings is 'factor' but the form holds its hessian; choose 'auto' or 'dense'"
         return ""
@@ -115,7 +128,7 @@ class Anneal(Solver):
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best mask of all reads, polished if requested, or the incumbent if that is better."""
         with best.building():
-            best.timings["compile"] = _compile(not best.block.keeping.one_count)
+            best.timings["compile"] = _compile(_grouped(best.block))
         search = _Search(self, best)
         try:
             stop = search.go(rng)
@@ -232,7 +245,8 @@ class _Search:
         options, budget, block = self.options, self.best.budget, self.block
         if options.reads is not None:
             return options.reads, f"finished {options.reads} reads"
-        proposals = PROPOSALS_PER_MASK * block.mask_count if block.p <= 64 else math.inf
+        masks = block.mask_count if block.budget is None else 2**block.p
+        proposals = PROPOSALS_PER_MASK * masks if block.p <= 64 else math.inf
         if proposals <= MOST_PROPOSALS:
             # equal with and without a limit, so that a limit that is not reached changes nothing
             reads = max(READS, math.ceil(proposals / (options.sweeps * block.p)))
@@ -241,7 +255,7 @@ class _Search:
             return math.inf, ""
         return READS, f"finished {READS} reads (no budget was set)"
 
-    def _affordable_sweeps(self, source: "DenseReads | FactorReads", seconds: float) -> int:
+    def _affordable_sweeps(self, source: "DenseReads | FactorReads | BudgetReads", seconds: float) -> int:
         """Sweeps of one read: fewer than requested if a whole read does not fit the budget."""
         sweeps = int(min(self.options.sweeps, self.best.budget.evaluations // self.block.p))
         if seconds == math.inf:
@@ -259,6 +273,11 @@ class _Search:
 
     def _affordable_reads(self, sweeps: int) -> float:
         return (self.best.budget.evaluations - self.evaluations) // (sweeps * self.block.p)
+
+
+def _grouped(block: BlockProblem) -> bool:
+    """Whether the block has a quota of several groups, whose kernels are their own."""
+    return block.budget is None and not block.keeping.one_count
 
 
 def _schedule(unit: float, hot: float, cold: float, sweeps: int) -> FloatArray:

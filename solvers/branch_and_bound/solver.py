@@ -15,6 +15,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.errors import Refusal, RefusalKind
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.mask_bounds import mask_bound
@@ -24,6 +25,7 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
 from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
+from prunebench.solvers.branch_and_bound.budget import BudgetRun
 
 if TYPE_CHECKING:
     from prunebench.kernels.trees.dives import RefitTree, SelectTree
@@ -53,7 +55,7 @@ class BranchAndBound(Solver):
 
     name = "branch-and-bound"
     exact = True
-    takes = frozenset({Count, Quota})
+    takes = frozenset({Count, Quota, Cost})
     requires = ("numba",)
     install = "pip install numba"
     max_size = MAX_SIZE
@@ -61,17 +63,19 @@ class BranchAndBound(Solver):
     reference = "Billionnet, Elloumi, Plateau 2009; Pilanci, Wainwright, El Ghaoui 2015"
 
     threads: int = 1
-    """Dives that run at once; with more than one the order of the search depends on the machine."""
+    """Dives that run at once (with a budget, one); with more the order of the search depends on the machine."""
 
     proof: bool = False
     """Record what the bound can be derived from again without a search, up to 1 GiB."""
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
-        """More weights than its dense relaxations can hold, a quota in mode refit, or fewer than one thread."""
+        """More weights than its dense relaxations can hold, a quota or budget in mode refit, or too few threads."""
         if self.threads < 1:
             return f"threads is {self.threads}; choose at least 1"
         if block.p > MAX_SIZE:
             return f"it handles at most {MAX_SIZE} weights; use solver 'swap' with --bound, or smaller blocks"
+        if block.budget is not None:
+            return _refused_budget(block, self.proof)
         if not block.keeping.one_count and block.mode == "refit":
             return Refusal(
                 "in mode refit it takes no quota; choose solver 'highs' (a few dozen weights), 'exhaustive' or 'swap'",
@@ -85,7 +89,8 @@ class BranchAndBound(Solver):
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """Swap descent for the incumbent, the root relaxation, then the tree."""
-        run = _Run(best, self.threads, self.proof)
+        budget = best.block.budget
+        run = _Run(best, self.threads, self.proof) if budget is None else BudgetRun(best, budget)
         try:
             stop = run.search()
         finally:
@@ -93,6 +98,22 @@ class BranchAndBound(Solver):
         if is_proved(best.objective, best.lower_bound):
             return replace(stop, text="proved optimal")
         return stop
+
+
+def _refused_budget(block: BlockProblem, proof: bool) -> str | Refusal:
+    """Why a block with a budget is not accepted: mode refit, or a proof file."""
+    if block.mode == "refit":
+        return Refusal(
+            "in mode refit it takes no budget; choose solver 'exhaustive' (up to 22 weights) or 'swap'",
+            RefusalKind.BUDGET,
+        )
+    if proof:
+        return Refusal(
+            "a proof file says how many weights are kept, which a budget leaves open; leave the proof out, and "
+            "'prunebench verify' derives the root bound again",
+            RefusalKind.BUDGET,
+        )
+    return ""
 
 
 class _Run:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.errors import Refusal, RefusalKind
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.mask_bounds import least_bound
@@ -19,7 +20,7 @@ from prunebench.core.optimality import is_proved
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
 from prunebench.core.trust import RUNS_CODE
-from prunebench.forms.dimod import ENCODINGS, LAGRANGE_QUOTA, MAX_DENSE, sampler_of
+from prunebench.forms.dimod import BUDGET_SAFE, ENCODINGS, LAGRANGE_QUOTA, MAX_DENSE, sampler_of
 
 MOST_SWEEPS = 10_000_000
 """Most sweeps of a read: its schedule then takes 160 MB."""
@@ -36,7 +37,7 @@ class DimodSolver(Solver):
 
     modes = frozenset({"select"})
     stochastic = True
-    takes = frozenset({Count, Quota})
+    takes = frozenset({Count, Quota, Cost})
     requires = ("dimod", "dwave.samplers")
     install = "pip install dimod dwave-samplers"
     max_size = MAX_DENSE
@@ -46,7 +47,8 @@ class DimodSolver(Solver):
     simulated: ClassVar[bool] = True
 
     encoding: Literal["adaptive", "lagrange", "safe"] = "adaptive"
-    """How the cardinality enters: a tuned penalty, a tuned linear term, or the provably safe penalty."""
+    """How the cardinality enters: a tuned penalty, a tuned linear term, or the provably safe penalty. Budgets enter as
+    a tuned linear term, whichever of the first two is chosen, or as constraints where the sampler takes them."""
 
     reads: int = 20
     """Reads without a limit on seconds; with one, batches of as many as fit until it is used."""
@@ -90,7 +92,9 @@ class DimodSolver(Solver):
             return f"at most {self.max_size} weights; set the block size to {self.max_size} or use solver 'anneal'"
         if self.encoding not in ENCODINGS:
             return f"encoding is {self.encoding!r}; choose one of {', '.join(ENCODINGS)}"
-        if not block.keeping.one_count and self.encoding == "lagrange":
+        if block.budget is not None and self.encoding == "safe":
+            return Refusal(BUDGET_SAFE, RefusalKind.BUDGET)
+        if block.budget is None and not block.keeping.one_count and self.encoding == "lagrange":
             return Refusal(LAGRANGE_QUOTA, RefusalKind.QUOTA)
         if self.reads < 1:
             return f"reads is {self.reads}; choose at least 1"

@@ -217,7 +217,7 @@ class SamplerRun:
             good = swap_descent(self._block, self._block.incumbent, brief).mask
             found = tuned(self._plain, encoding, good, self._rng, lambda: end - self._best.seconds)
             self.details |= {
-                "encoding": encoding,
+                "encoding": encoding if self._block.budget is None else "lagrange",
                 "penalty": found.penalty * self.pool.unit,
                 "multiplier": found.multiplier * self.pool.unit,
                 "tuning_rounds": found.rounds,

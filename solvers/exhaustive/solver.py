@@ -14,6 +14,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.optimality import is_proved
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 MASK_LIMIT = {"select": 500_000_000, "refit": 200_000_000}
 """Most masks, by mode; these are enumerated in a few seconds."""
+BUDGET_SIZE = {"select": 28, "refit": 22}
+"""Most weights of a block with a budget, by mode: up to 2^p masks, some ten seconds."""
 CHUNK = 5_000_000
 """Masks between two looks at the clock: less than a tenth of a second."""
 MOST_CANDIDATES = 4096
@@ -36,7 +39,7 @@ MOST_CANDIDATES = 4096
 @register
 @dataclass(frozen=True, kw_only=True)
 class Exhaustive(Solver):
-    """Evaluate every feasible mask: all with `keep` ones, or the product of a quota's combinations.
+    """Evaluate every feasible mask: all with `keep` ones, the product of a quota's combinations, or all in a budget.
 
     Solves both modes exactly; time grows as C(p, keep), O(1) per mask. If fewer weights are pruned than
     kept, the pruned sets are enumerated. The lower bound is the best value minus a bound on rounding; if that
@@ -46,7 +49,7 @@ class Exhaustive(Solver):
 
     name = "exhaustive"
     exact = True
-    takes = frozenset({Count, Quota})
+    takes = frozenset({Count, Quota, Cost})
     max_size = 2048
     reference = "Knuth, The Art of Computer Programming 4A, 7.2.1.3"
 
@@ -54,6 +57,12 @@ class Exhaustive(Solver):
         """More weights or masks than can be enumerated."""
         if self.max_size is not None and block.p > self.max_size:
             return f"it takes at most {self.max_size} weights; choose a smaller block or solver 'swap'"
+        if block.budget is not None:
+            most = BUDGET_SIZE[block.mode]
+            return "" if block.p <= most else (
+                f"with a budget mode {block.mode} takes at most {most} weights; choose a smaller block, or solver "
+                "'branch-and-bound' or 'swap'"
+            )  # fmt: skip
         count, limit = block.mask_count, MASK_LIMIT[block.mode]
         if count > limit:
             return (
@@ -75,15 +84,18 @@ class _Run:
     """One solve: enumerates all masks, then bounds those that may be better because of rounding."""
 
     def __init__(self, best: Incumbent) -> None:
-        self.best, self.block, self.done = best, best.block, 0
+        self.best, self.block, self.done, self.through = best, best.block, 0, False
         best.bound(self.block.form.lower_bound())
 
     def search(self) -> Stop:
         """Run to the end, or until the budget or Ctrl-C stops it."""
-        total = self.block.mask_count
+        total = self.block.mask_count if self.block.budget is None else 2**self.block.p
         try:
             stop = self._walk()
         finally:
+            if self.through and self.block.budget is not None:
+                # how many masks a budget leaves is known once all were seen
+                total = self.done
             self.best.details = {"masks": self.done, "masks_in_all": total}
         if self.done < total:
             return replace(stop, text=f"{stop.text} after {self.done} of {total} masks")
@@ -93,8 +105,8 @@ class _Run:
 
     def _walk(self) -> Stop:
         """Enumerate all masks. -> why there is no proof yet, if there is none"""
-        walk = _Enumeration(self.block)
-        if not walk.doubt.ready and self.block.mask_count <= MOST_CANDIDATES:
+        walk = _enumeration(self.block)
+        if not walk.doubt.ready and self.block.budget is None and self.block.mask_count <= MOST_CANDIDATES:
             return self._one_by_one(_all_masks(self.block))
         finished = False
         while not finished:
@@ -103,6 +115,7 @@ class _Run:
             self._offer(found)
             if not finished and (stop := self.best.stop(self.done)):
                 return stop
+        self.through = True
         self.best.bound(walk.doubt.least(value))
         if is_proved(self.best.objective, self.best.lower_bound):
             return Stop.finished("")
@@ -118,9 +131,10 @@ class _Run:
             self._offer(mask)
             least = min(least, mask_bound(self.block, mask))
             self.done = max(before, number)
-            if (stop := self.best.stop(self.done)) and self.done < self.block.mask_count:
+            if not self.through and (stop := self.best.stop(self.done)) and self.done < self.block.mask_count:
                 return stop
-        self.done = self.block.mask_count
+        if not self.through:
+            self.done = self.block.mask_count
         self.best.bound(least)
         return Stop.finished("rounding leaves this gap")
 
@@ -135,13 +149,58 @@ def _in_doubt(limit: float, best: Incumbent) -> list[BoolArray] | None:
 
     if not math.isfinite(limit):
         return None
-    walk = _Enumeration(best.block, Collected(limit, MOST_CANDIDATES))
+    walk = _enumeration(best.block, Collected(limit, MOST_CANDIDATES))
     finished = False
     while not finished:
         *_, finished = walk.advance(CHUNK)
         if walk.found > MOST_CANDIDATES or best.stop():
             return None
     return walk.collected()
+
+
+def _enumeration(block: BlockProblem, collected: "Collected | None" = None) -> "_Enumeration | _BudgetEnumeration":
+    if block.budget is not None:
+        return _BudgetEnumeration(block, block.budget, collected)
+    return _Enumeration(block, collected)
+
+
+class _BudgetEnumeration:
+    """The enumeration of all sets within the budgets, with the interface of `_Enumeration`."""
+
+    def __init__(self, block: BlockProblem, budget: Cost, collected: "Collected | None" = None) -> None:
+        from prunebench.kernels.enumeration.rounding import kept_doubt, select_doubt
+        from prunebench.solvers.exhaustive.within_budget import BudgetWalk
+
+        self._block, self._budget = block, budget
+        if block.mode == "select":
+            qubo = block.to_qubo()
+            matrix, vector, self.doubt = qubo.couplings, qubo.linear, select_doubt(block, qubo.constant)
+        else:
+            matrix, vector, scale = _scaled(block)
+            self.doubt = kept_doubt(block, scale)
+        self._walk: BudgetWalk = BudgetWalk(matrix, vector, budget, block.mode == "refit", collected)
+
+    def advance(self, masks: int) -> tuple[BoolArray, float, int, bool]:
+        """Enumerate at least `masks` more. -> best mask, the lowest value, masks enumerated, whether these were all"""
+        self._walk.advance(masks)
+        # a set in doubt may be feasible, so the bound has to hold for it
+        lowest = min(self._walk.lowest, self._walk.lowest_in_doubt)
+        return self._mask(self._walk.best), lowest, self._walk.done, self._walk.finished
+
+    @property
+    def found(self) -> int:
+        """How many sets were collected, or would have been with enough space."""
+        return self._walk.found
+
+    def collected(self) -> list[BoolArray]:
+        """The feasible masks among the collected sets."""
+        masks = (self._mask(subset) for subset in self._walk.held)
+        return [mask for mask in masks if self._budget.feasible(mask)]
+
+    def _mask(self, subset: IndexArray) -> BoolArray:
+        mask = np.zeros(self._block.p, dtype=np.bool_)
+        mask[subset] = True
+        return mask
 
 
 class _Enumeration:

@@ -58,7 +58,7 @@ class Pairs:
         couplings = matrix[self.first, self.second]
         cost = np.concatenate([-(program.linear + rise) + 0.5 * matrix.diagonal(), couplings])
         self.offset = float(program.linear.sum() + 0.5 * rise.sum())
-        self._lost, self._multipliers = _summing(program), float(np.abs(cost).sum())
+        self._lost, self._multipliers = summing(program), float(np.abs(cost).sum())
         count = couplings.size
         self.model = Model(cost, np.zeros(p + count), np.ones(p + count), p, threads)
         self.p = p
@@ -121,7 +121,7 @@ class Residuals:
         self.rays = (vectors[:, held] * np.sqrt(values[held])).T
         # points leave the count's plane by at most √p, and the eigenvectors reproduce the matrix up to rounding
         lost = (float(np.abs(values[~held]).sum()) + 8.0 * p * HALF_ULP * float(np.linalg.norm(matrix))) * p
-        lost += _summing(program) + 8.0 * p * HALF_ULP * float(np.abs(shift).sum())
+        lost += summing(program) + 8.0 * p * HALF_ULP * float(np.abs(shift).sum())
         rank = int(held.sum())
         base = np.full(p, program.count / p)
         linear = program.linear - 0.5 * shift + centre @ image
@@ -365,7 +365,7 @@ def refit_doubts(sizes: FloatArray, keep: int, accuracy: float, points: FloatArr
     return np.asarray(1.01 * (accuracy * along**2 + kept))
 
 
-def _summing(program: SelectProgram) -> float:
+def summing(program: SelectProgram) -> float:
     """Bound on the rounding of summing a select program's terms, for any mask."""
     size = float(np.abs(program.quadratic).sum() + np.abs(program.linear).sum())
     return 8.0 * HALF_ULP * (program.linear.size + 8) * size

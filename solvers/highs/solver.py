@@ -20,6 +20,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.cost import Cost
 from prunebench.core.errors import Refusal, RefusalKind
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.mask_bounds import mask_bound
@@ -29,7 +30,7 @@ from prunebench.core.proof import Proof
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
 from prunebench.kernels.relaxations.certificate import certificate, settle
-from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram, SelectProgram
+from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.kernels.relaxations.shift import certified_shift, plane_shift
 from prunebench.kernels.relaxations.split import best_split, certified_split
 from prunebench.solvers.highs.model import TOLERANCES, Rows, stopped
@@ -80,7 +81,7 @@ class HiGHS(Solver):
 
     name = "highs"
     exact = True
-    takes = frozenset({Count, Quota})
+    takes = frozenset({Count, Quota, Cost})
     requires = ("highspy", "numba")
     install = "pip install highspy numba"
     max_size = MAX_SIZE
@@ -91,7 +92,7 @@ class HiGHS(Solver):
         "auto", "tangents", "pairs", "mccormick", "residuals", "shifted-residuals", "perspective", "mask-cuts"
     ] = "auto"
     """select: tangents (default; needs probing, takes no quota), pairs (default otherwise, up to 24 weights),
-    residuals (beyond), shifted-residuals, mccormick (textbook);
+    residuals (beyond), shifted-residuals (with a budget the only one), mccormick (textbook);
     refit: tangents (default where some hundred do; takes no quota), perspective (otherwise), mask-cuts."""
 
     probing: bool = True
@@ -111,7 +112,7 @@ class HiGHS(Solver):
         """Compile what only a split part needs; a miniature is solved without splitting."""
         from prunebench.solvers.highs.parts import warm_up
 
-        if block.mode == "select":
+        if block.mode == "select" and block.budget is None:
             warm_up()
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
@@ -123,10 +124,31 @@ class HiGHS(Solver):
         if self.formulation != "auto" and self.formulation not in FORMULATIONS[block.mode]:
             allowed = ", ".join(FORMULATIONS[block.mode])
             return f"formulation {self.formulation!r} is not for mode {block.mode}; choose auto, {allowed}"
+        if block.budget is not None:
+            return self._refused_budget(block)
         if self.formulation == TANGENTS and not block.keeping.one_count:
             return Refusal("formulation 'tangents' takes no quota; choose auto", RefusalKind.QUOTA)
         if self.formulation == TANGENTS and block.mode == "select" and not self.probing:
             return "formulation 'tangents' needs probing in mode select; choose auto, pairs or residuals"
+        return ""
+
+    def _refused_budget(self, block: BlockProblem) -> str | Refusal:
+        """Mode refit, another formulation than shifted residuals, or a proof file."""
+        if block.mode == "refit":
+            return Refusal(
+                "in mode refit it takes no budget; choose solver 'exhaustive' (up to 22 weights) or 'swap'",
+                RefusalKind.BUDGET,
+            )
+        if self.formulation not in ("auto", "shifted-residuals"):
+            return Refusal(
+                f"formulation {self.formulation!r} takes no budget; choose auto or shifted-residuals",
+                RefusalKind.BUDGET,
+            )
+        if self.proof:
+            return Refusal(
+                "a proof file says how many weights are kept, which a budget leaves open; leave the proof out",
+                RefusalKind.BUDGET,
+            )
         return ""
 
     def settle(self, best: Incumbent) -> Stop:
@@ -135,7 +157,10 @@ class HiGHS(Solver):
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """Swap descent and kicks for the incumbent, then rounds of branch and cut with tangents at what it finds."""
-        run = _Run(self, best)
+        from prunebench.solvers.highs.within_budget import BudgetRun
+
+        budget = best.block.budget
+        run = _Run(self, best) if budget is None else BudgetRun(self.threads, best, budget)
         try:
             stop = run.search()
         finally:
@@ -281,10 +306,10 @@ class _Run:
 
         block, threads = self.block, self.options.threads
         if block.mode == "select":
-            program = _widened_select(block, SelectProgram.of(block, self.best.objective))
+            program = SelectProgram.of(block, self.best.objective).widened(block)
             if block.keeping.one_count:
                 self._offer(kicked_mask(program, self.best.mask, min(block.p**2 // 8, MOST_KICKS)))
-                program = _widened_select(block, SelectProgram.of(block, self.best.objective))
+                program = SelectProgram.of(block, self.best.objective).widened(block)
             shift: FloatArray | None = None
             if self.options.probing and block.keeping.one_count:
                 program, shift = self._probed(program)
@@ -462,15 +487,6 @@ class _Run:
 
     def _offer(self, mask: BoolArray) -> None:
         self.best.offer(mask, "highs")
-
-
-def _widened_select(block: BlockProblem, program: SelectProgram) -> SelectProgram:
-    """The program with more rounding, for an indefinite Hessian or one formed from a factor."""
-    form = block.form
-    rows = block.p if form.factor is None else form.factor.shape[0]
-    reach = float(form.entry_sizes @ (np.abs(block.dense_weights) + np.abs(form.centre)))
-    lost = (form.formed_error + HALF_ULP * (rows + block.p + 16)) * reach**2 * program.scale
-    return replace(program, rounding=program.rounding + lost)
 
 
 def _widened_refit(block: BlockProblem, program: RefitProgram) -> RefitProgram:

@@ -15,12 +15,14 @@ from prunebench.bridges.refit import Refit
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import Registry, missing_packages
 from prunebench.core.solver import solvers_of, verified
+from prunebench.solvers.dimod.solver import DimodSolver
 from prunebench.solving import solve
 from prunebench.testing.conformance import (
     CHECKS,
     HOSTILE_CHECKS,
     HOSTILE_SEEDS,
     SEEDS,
+    assert_budgets,
     assert_conforms,
     families,
     hostile_families,
@@ -65,6 +67,18 @@ def test_every_claim_holds_in_exact_arithmetic_where_rounding_is_not_small(name,
     for family in hostile_families(mode):
         for check in HOSTILE_CHECKS:
             run_check(check, solver, family, mode, HOSTILE_SEEDS)
+
+
+@pytest.mark.parametrize("mode", ["select", "refit"])
+@pytest.mark.parametrize("name", _solvers())
+def test_every_solver_stays_within_budgets_or_is_refused_them_by_name(name, mode):
+    solver = make_solver(name, QUICK_OPTIONS.get(name))
+    if mode == "select" and "select" not in solver.modes:
+        pytest.skip(f"{name} handles mode refit only")
+    slow = name in FEW_SEEDS or issubclass(type(solver), DimodSolver)
+    # the modes differ little where a bridge refits, and a slow solver sees one instance of each kind of cost
+    families = ["budget-two"] if slow or mode == "refit" else None
+    assert_budgets(solver, mode, range(1 if slow else 2), families)
 
 
 class _Broken:

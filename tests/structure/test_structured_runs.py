@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,6 +10,8 @@ from helpers import call, refused
 from prunebench.log.run_directory import RunDirectory
 from prunebench.runs.prune import PruneRequest, prune, resume
 from prunebench.runs.smaller import export_smaller, time_smaller
+from prunebench.structure.cost import Cost, Term
+from prunebench.structure.linear_cost import GateBudget
 
 
 def test_the_families_of_a_problem_are_listed(capsys):
@@ -168,6 +171,54 @@ def test_the_groups_of_a_network_are_a_block_for_any_solver(tmp_path, capsys):
     assert solve(block, "greedy").objective >= proved.objective
 
 
+def test_counts_and_choice_are_one_block_with_the_cost_as_its_budget(tmp_path, capsys):
+    from prunebench import BlockProblem, solve
+
+    file = tmp_path / "g.npz"
+    arguments = ("--structure", "neurons", "--density", "0.5", "--samples", "200", "--by", "budget", "-o", file)
+    code, out, _ = call(capsys, "block", "digits-mlp", *arguments)
+    assert (code, "budget macs up to 1110" in out) == (0, True), out
+    block = BlockProblem.load(file)
+    # the best neuron stays; each of the others costs 64 + 10 multiplications
+    assert (block.p, block.budget.names) == (31, ("macs",))
+    assert (block.budget.costs == 74.0).all()
+    proved = solve(block, "branch-and-bound")
+    assert str(proved.status) == "optimal"
+    assert proved.mask.sum() <= 15
+    result = prune(
+        PruneRequest(
+            problem="digits-mlp", density=0.5, coordinator="structured", solver="swap",
+            coordinator_options={"samples": 300, "counts": "budget"},
+        ),
+        out=tmp_path / "run",
+    )  # fmt: skip
+    assert result["costs"]["macs"]["pruned"] <= 1184.0
+    assert result["kept"] == 16
+    assert resume(tmp_path / "run")["kept"] == 16
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.8])
+def test_where_families_meet_the_exact_cost_is_never_exceeded(part):
+    # three layers in a row: 10 inputs, families of 6 and 8, 4 outputs
+    terms = (
+        Term("first", 10.0, ((((0,), 6.0),),)),
+        Term("second", 1.0, ((((0,), 6.0),), (((1,), 8.0),))),
+        Term("third", 4.0, ((((1,), 8.0),),)),
+    )
+    cost = Cost("macs", (6, 8), terms)
+    rng = np.random.default_rng(0)
+    scores = [rng.random(6), rng.random(8)]
+    limit = part * cost.total()
+    gates = GateBudget.of(cost, limit, scores, [3, 4])
+    assert not gates.exact
+    assert "linear near the greedy counts" in gates.row([3, 4]).names[0]
+    for chosen in (np.ones(12, bool), np.zeros(12, bool), rng.random(12) < 0.5):
+        mask = gates.within(chosen)
+        assert cost.total([int(mask[:6].sum()), int(mask[6:].sum())]) <= limit * (1 + 1e-9)
+        assert mask[:6].any()
+        assert mask[6:].any()
+
+
 PRUNE = ("prune", "digits-mlp")
 
 
@@ -192,6 +243,9 @@ PRUNE = ("prune", "digits-mlp")
         ((*PRUNE, "--flops", "0.5", "--option", "exclude=fc2*"), "include and exclude choose matrices"),
         ((*PRUNE, "--flops", "0.5", "--option", "targets=own"), "add --choice layers"),
         ((*PRUNE, "--flops", "0.5", "--samples", "100000"), "are not held out; take fewer"),
+        ((*PRUNE, "--flops", "0.5", "--option", "counts=budget", "--choice", "layers"), "take counts greedy"),
+        ((*PRUNE, "--flops", "0.5", "--option", "counts=budget", "--uniform"), "take counts greedy"),
+        ((*PRUNE, "--flops", "0.5", "--option", "counts=budget", "--solver", "qaoa"), "takes no budget"),
         (("structure", "planted"), "is no network and has no structure"),
         (("time", "nowhere"), "nowhere"),
     ],

@@ -31,9 +31,9 @@ _Run = Callable[[BoolArray, Incumbent, float], tuple[int, float, bool, Stop]]
 class DescentResult:
     """The end of a descent.
 
-    mask : bool (p,)           as many ones as the start, never worse than it
+    mask : bool (p,)           as many ones as the start, or in budget; never worse than it
     moves : int                exchanged weights
-    locally_optimal : bool     proved: no single swap improves the objective beyond rounding
+    locally_optimal : bool     proved: no single swap, drop or addition improves the objective beyond rounding
     evaluations : float        swaps examined (a splice with its refit counts as one)
     stop : Stop                why it ended
     """
@@ -62,7 +62,7 @@ class SwapDescent:
 
         Parameters
         ----------
-        mask : bool (p,)        feasible; the groups of a quota keep their counts
+        mask : bool (p,)        feasible; the groups of a quota keep their counts, a budget is kept
         best : Incumbent        of this block: its budget is respected; on large blocks it is offered intermediate masks
         spent : float           evaluations made before, counted towards the budget
         """
@@ -91,6 +91,11 @@ def _path(block: BlockProblem, size: int) -> _Run:
     """The search for the block's mode and size; numba is first imported here."""
     if block.settled:
         return lambda *_: (0, 0.0, True, Stop.finished("there is nothing to swap"))
+    if block.budget is not None:
+        from prunebench.kernels.local_search import budget_descent
+
+        within = budget_descent.select_descent if block.mode == "select" else budget_descent.refit_descent
+        return within(block, block.budget)
     if block.mode == "select":
         if size <= DENSE_SELECT_SIZE or block.form.factor is None:
             return _dense_select(block)

@@ -4,7 +4,7 @@ Small blocks get the root relaxation of branch and bound, as strong as a semidef
 Lagrangian dual of the factor (mathematics, §3), which needs two products with it per step. The returned
 bound is derived from the dual data by interval arithmetic, so stopping early or rounding can only make it
 weaker. Masks that satisfy a quota also satisfy its total count, so every bound for the count holds; dual and
-split also rank within the groups.
+split also rank within the groups. With a budget, the best ranking is replaced by the fractional knapsack.
 """
 
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ from prunebench.core.keeping import Counted
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.rows import RowsForm
 from prunebench.core.stop import Stop, StopCheck, StopKind
-from prunebench.kernels.relaxations.certificate import LAGRANGIAN, SHIFT, SPLIT, certificate, derive
+from prunebench.kernels.relaxations.certificate import BUDGET_SHIFT, LAGRANGIAN, SHIFT, SPLIT, certificate, derive
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.kernels.relaxations.shift import plane_shift
 from prunebench.kernels.relaxations.split import best_split
@@ -63,12 +63,13 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
     if block.settled:
         return Bound(mask_bound(block, block.incumbent), "one mask", {"seconds": perf_counter() - started})
     found: list[tuple[float, dict[str, Any]]] = []
-    if block.p <= DENSE_SIZE and 0 < block.keep < block.p:
+    if block.p <= DENSE_SIZE and (block.budget is not None or 0 < block.keep < block.p):
         proof = _shift(block, stop) if block.mode == "select" else _split(block, stop)
         if proof:
             found.append((derive(block, proof), proof))
     convex = block.form.strong_convexity is not None
-    if convex and (not found or not np.isfinite(found[0][0]) or not block.keeping.one_count):
+    counted = block.budget is None and block.keeping.one_count
+    if convex and (not found or not np.isfinite(found[0][0]) or not counted):
         proof = {"formulation": LAGRANGIAN, "dual": _dual(block, stop)}
         found.append((derive(block, proof), proof))
     # for an indefinite Hessian, possible in mode select only, the shift gives the only bound
@@ -84,7 +85,15 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
 
 
 def _shift(block: BlockProblem, stop: StopCheck) -> dict[str, Any]:
-    """Dual data of the shift relaxation: the shift, and the point on Σx = count where its value is attained."""
+    """Dual data of the shift relaxation: the shift, and the point on Σx = count where its value is attained.
+
+    With a budget, the point is the relaxation's solution within it.
+    """
+    if block.budget is not None:
+        from prunebench.kernels.relaxations.budget_relaxation import root_of
+
+        program, root = root_of(block, block.budget, stop)
+        return {"formulation": BUDGET_SHIFT, **root.proof(program.scale)}
     upper = block.evaluate(block.incumbent)
     program = SelectProgram.of(block, upper)
     shift = plane_shift(program.quadratic, program.linear, program.count, program.inner(upper), 1e-4, stop).diagonal
@@ -137,6 +146,9 @@ def _dual(block: BlockProblem, stop: StopCheck) -> FloatArray:
     if dual.value(np.zeros_like(best), 0.0)[0] > best_value:
         best = np.zeros_like(best)
         best_value = dual.value(best, 0.0)[0]
+    if block.budget is not None:
+        # the smoothed ranking below is by counts
+        return best if block.form.hessian is None else dual.weights(best) - block.form.centre
     if not np.isfinite(best_value):
         raise InvalidInput(f"{block.name}: the Lagrangian bound needs a positive ridge in mode refit")
     scale = max(abs(block.evaluate(block.incumbent) - best_value), 1e-300)
@@ -180,8 +192,9 @@ class _Dual:
         form = self.form
         pull = self._pull(dual)
         gains = self._gains(pull)
-        share = _capped_share(gains, self.block.keeping, smoothing)
-        best = float(gains[self.block.top_mask(gains)].sum())
+        share = self._share(gains, smoothing)
+        budget = self.block.budget
+        best = float(gains[self.block.top_mask(gains)].sum()) if budget is None else budget.most_gain(gains)
         base = form.constant - 0.5 * float(dual @ dual) + float((0.5 * form.ridge * form.centre - pull) @ form.centre)
         smooth = base - float(share @ gains) + 0.5 * smoothing * float(share @ share)
         move = self._weights(pull, share) - form.centre
@@ -195,7 +208,12 @@ class _Dual:
     def weights(self, dual: FloatArray) -> FloatArray:
         """The weights that minimise the Lagrangian at z; the best `keep` of them are kept."""
         pull = self._pull(dual)
-        return self._weights(pull, _capped_share(self._gains(pull), self.block.keeping, 0.0))
+        return self._weights(pull, self._share(self._gains(pull), 0.0))
+
+    def _share(self, gains: FloatArray, smoothing: float) -> FloatArray:
+        if self.block.budget is not None:
+            return self.block.top_mask(gains).astype(np.float64)
+        return _capped_share(gains, self.block.keeping, smoothing)
 
     def _pull(self, dual: FloatArray) -> FloatArray:
         return np.asarray(dual.astype(self.factor.dtype) @ self.factor, dtype=np.float64) + self.form.linear

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.core.arrays import FloatArray, vector
-from prunebench.core.balls import UNIT, Ball, image, largest_sum, transposed_image
+from prunebench.core.balls import TINY, UNIT, Ball, image, largest_sum, transposed_image
 from prunebench.core.block import BlockProblem
 from prunebench.core.definite import proved_semidefinite
 from prunebench.core.errors import InvalidInput
@@ -21,6 +21,8 @@ from prunebench.core.optimality import is_proved
 from prunebench.core.stop import Stop
 
 SHIFT = "select: diagonal shift"
+"""Name of the formulation in certificates."""
+BUDGET_SHIFT = "select: diagonal shift within budgets"
 """Name of the formulation in certificates."""
 SPLIT = "refit: diagonal split"
 """Name of the formulation in certificates."""
@@ -33,8 +35,8 @@ def certificate(
 ) -> dict[str, Any]:
     """A JSON-able certificate, in the block's own units.
 
-    formulation : SHIFT (proof: shift, point, price), SPLIT (proof: split, point), LAGRANGIAN (proof:
-                  dual), or another name, which proves nothing by itself
+    formulation : SHIFT (proof: shift, point, price), BUDGET_SHIFT (proof: shift, point, prices), SPLIT
+                  (proof: split, point), LAGRANGIAN (proof: dual), or another name, which proves nothing by itself
     root_bound  : the bound of the relaxation that `proof` describes
     bound       : what the search proved;  tolerance : the search's margin and rounding, for information
     nodes       : number of nodes of the search tree
@@ -69,7 +71,12 @@ def derive(block: BlockProblem, proof: Mapping[str, Any]) -> float:
     InvalidInput   a number or array of the certificate is missing or has the wrong shape
     """
     formulation = proof.get("formulation")
-    if formulation == SHIFT and block.mode == "select":
+    if formulation == BUDGET_SHIFT and block.mode == "select":
+        if block.budget is None:
+            raise InvalidInput(f"{block.name} has no budget, of which the certificate's formulation speaks")
+        prices = _held(proof, "prices", block.budget.limits.size)
+        return budget_shift_bound(block, _held(proof, "shift", block.p), _held(proof, "point", block.p), prices)
+    if formulation == SHIFT and block.mode == "select" and block.budget is None:
         return shift_bound(
             block, _held(proof, "shift", block.p), _held(proof, "point", block.p), _number(proof, "price")
         )
@@ -87,14 +94,8 @@ def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price
     With x = 1 − m, w = (1 − x)·w̄ and F(x) = f(w) + ½ Σ (sᵢ − ρᵢw̄ᵢ²)(xᵢ² − xᵢ), which is f on binaries
     and convex on the count's plane: f >= F(x) − ∇F'x + price·Σx + Σ min(0, ∇Fᵢ − price).
     """
-    form, dense = block.form, block.dense_weights
     added, largest_row = _missing_convexity(block, shift)
-    shift = shift + added
-    left = Ball.of(np.ones(block.p)) - point
-    value, slope = block.form.enclosure(left * dense)
-    extra = Ball.of(shift) - Ball.of(form.ridge) * dense * dense
-    gradient = extra * (Ball.of(point) - 0.5) - slope * dense
-    start = value + (extra * (Ball.of(point) * point - point) * 0.5).total() - (gradient * point).total()
+    start, gradient = _tangent(block, shift + added, point)
     reduced = gradient - price
     clipped = Ball.of(np.minimum(reduced.lower(), 0.0)).total()
     bound = start + Ball.of(np.float64(price)) * np.float64(block.p - block.keep) + clipped
@@ -104,6 +105,28 @@ def shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, price
     reach = 1.0 + float(np.abs(point).max())
     astray = beside * largest_row * (reach + beside) * (1.0 + 1e-6)
     return float((bound - astray).lower())
+
+
+def budget_shift_bound(block: BlockProblem, shift: FloatArray, point: FloatArray, prices: FloatArray) -> float:
+    """Bound by the select relaxation with diagonal `shift`, linearised at `point`, over all masks within the budgets.
+
+    As `shift_bound`, but F is made convex everywhere, and the linearisation's minimum is that of a fractional knapsack:
+    f >= F(x) − ∇F'x + Σ∇F − max over feasible m of ∇F'm. The prices (k,) of the budgets bound that maximum.
+    """
+    added, _ = _missing_convexity(block, shift, everywhere=True)
+    start, gradient = _tangent(block, shift + added, point)
+    return float((start + gradient.total() - largest_sum(gradient, block.constraint, prices)).lower())
+
+
+def _tangent(block: BlockProblem, shift: FloatArray, point: FloatArray) -> tuple[Ball, Ball]:
+    """F(x) − ∇F'x and ∇F of `shift_bound` at `point`."""
+    form, dense = block.form, block.dense_weights
+    left = Ball.of(np.ones(block.p)) - point
+    value, slope = form.enclosure(left * dense)
+    extra = Ball.of(shift) - Ball.of(form.ridge) * dense * dense
+    gradient = extra * (Ball.of(point) - 0.5) - slope * dense
+    start = value + (extra * (Ball.of(point) * point - point) * 0.5).total() - (gradient * point).total()
+    return start, gradient
 
 
 def split_bound(block: BlockProblem, split: FloatArray, point: FloatArray) -> float:
@@ -122,7 +145,7 @@ def split_bound(block: BlockProblem, split: FloatArray, point: FloatArray) -> fl
     rest = Ball.of(split) * point - slope
     gains = (rest * rest).over(split) * 0.5
     start = value - (slope * point).total() + (Ball.of(split) * point * point).total() * 0.5
-    return float((start - largest_sum(gains, block.keeping)).lower())
+    return float((start - largest_sum(gains, block.constraint)).lower())
 
 
 def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
@@ -154,7 +177,7 @@ def lagrangian_bound(block: BlockProblem, dual: FloatArray) -> float:
             return -np.inf
         rest = ridge * centre - pull
         gains = (rest * rest).over(ridge.mid) * (0.5 + 4.0 * UNIT)
-    bound = pruned.total() + form.constant - paid - largest_sum(gains, block.keeping)
+    bound = pruned.total() + form.constant - paid - largest_sum(gains, block.constraint)
     return float(bound.lower())
 
 
@@ -164,10 +187,11 @@ def value_range(block: BlockProblem, weights: FloatArray) -> tuple[float, float]
     return float(value.lower()), float(value.upper())
 
 
-def _missing_convexity(block: BlockProblem, shift: FloatArray) -> tuple[float, float]:
+def _missing_convexity(block: BlockProblem, shift: FloatArray, everywhere: bool = False) -> tuple[float, float]:
     """How much to add to every entry of `shift` until the relaxation is proved convex on the count's plane.
 
-    Also returns the largest row sum of absolute entries after the addition.
+    everywhere : off the plane too, as budgets need it. Also returns the largest row sum of absolute entries after the
+    addition.
     """
     dense = block.dense_weights
     gram = block.form.gram(np.arange(block.p))
@@ -177,17 +201,19 @@ def _missing_convexity(block: BlockProblem, shift: FloatArray) -> tuple[float, f
     matrix[np.diag_indices(block.p)] += shift
     largest = float(np.linalg.norm(matrix))
     doubt = _entry_doubt(block) * float((dense * norms) @ (dense * norms)) + 8.0 * UNIT * float(np.abs(shift).max())
-    normal = np.full(block.p, 1.0 / np.sqrt(block.p))
-    normal[0] += 1.0
-    normal /= np.linalg.norm(normal)
-    # error of reflecting a symmetric matrix from both sides: Higham (2002), Lemma 19.3
-    doubt += 40.0 * UNIT * (block.p + 4) * largest
-    half = matrix @ normal
-    update = 2.0 * (half - float(normal @ half) * normal)
-    rotated = (matrix - np.outer(normal, update) - np.outer(update, normal))[1:, 1:]
-    added, step = 0.0, 2.0 * doubt
+    rotated = matrix
+    if not everywhere:
+        normal = np.full(block.p, 1.0 / np.sqrt(block.p))
+        normal[0] += 1.0
+        normal /= np.linalg.norm(normal)
+        # error of reflecting a symmetric matrix from both sides: Higham (2002), Lemma 19.3
+        doubt += 40.0 * UNIT * (block.p + 4) * largest
+        half = matrix @ normal
+        update = 2.0 * (half - float(normal @ half) * normal)
+        rotated = (matrix - np.outer(normal, update) - np.outer(update, normal))[1:, 1:]
+    added, step = 0.0, max(2.0 * doubt, TINY)
     for _ in range(60):
-        if proved_semidefinite(rotated + added * np.eye(block.p - 1), doubt):
+        if proved_semidefinite(rotated + added * np.eye(rotated.shape[0]), doubt):
             return added, float(np.abs(matrix).sum(axis=1).max()) + added + doubt
         added, step = added + step, 4.0 * step
     raise InvalidInput(f"{block.name}: the certificate's shift does not make the block convex")

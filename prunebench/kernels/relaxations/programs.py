@@ -32,7 +32,7 @@ SECOND_ORDER = 0.1
 class SelectProgram:
     """min linear'x + ½ x'Qx over binaries with Σx = count: the block's problem times `scale`, without `constant`.
 
-    quadratic : Q (p, p), linear : (p,)   scaled;  count = p − keep
+    quadratic : Q (p, p), linear : (p,)   scaled;  count = p − keep; with a budget the least that must be pruned
     constant : f at the dense weights, not scaled
     rounding : scaled bound on the rounding of the arrays and the constant, for every feasible x
     """
@@ -61,13 +61,23 @@ class SelectProgram:
         unit = HALF_ULP * (rows + block.p + 16)
         move = np.abs(dense - form.centre)
         reach = float(norms @ move)
-        largest = np.sort(np.abs(dense) * norms)[::-1][: block.p - block.keep]
+        # a mask within a budget may prune any number of weights
+        most = block.p - block.keep if block.budget is None else block.p
+        largest = np.sort(np.abs(dense) * norms)[::-1][:most]
         lost = float(np.abs(dense) @ (np.abs(form.linear) + norms * reach)) + float(np.abs(linear).sum())
         lost += float(largest.sum()) ** 2 + abs(form.constant) + float(np.abs(form.linear) @ move) + reach**2
         scale = _scale(max(abs(upper - constant), 1e-9 * float(np.abs(quadratic).max(initial=0.0))))
         return SelectProgram(
             quadratic * scale, linear * scale, block.p - block.keep, constant, scale, unit * lost * scale
         )
+
+    def widened(self, block: BlockProblem) -> "SelectProgram":
+        """The program with more rounding, for an indefinite Hessian or one formed from a factor."""
+        form = block.form
+        rows = block.p if form.factor is None else form.factor.shape[0]
+        reach = float(form.entry_sizes @ (np.abs(block.dense_weights) + np.abs(form.centre)))
+        lost = (form.formed_error + HALF_ULP * (rows + block.p + 16)) * reach**2 * self.scale
+        return replace(self, rounding=self.rounding + lost)
 
     def within(self, keeping: Counted, weight: float) -> "SelectProgram":
         """The program plus weight·(Σ_g x − r_g)² for every group, r_g being how many weights it prunes.

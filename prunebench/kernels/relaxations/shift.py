@@ -44,7 +44,7 @@ class Shift:
 def plane_shift(
     quadratic: FloatArray,
     linear: FloatArray,
-    count: int,
+    count: int | None,
     upper: float,
     accuracy: float = 1e-3,
     stop: StopCheck = never,
@@ -55,13 +55,13 @@ def plane_shift(
     ----------
     quadratic : (p, p) symmetric, definite or not
     linear : (p,)
-    count : 1 to p − 1      Σx
+    count : 1 to p − 1      Σx; None: any, and Q + diag(s) is then semidefinite everywhere
     upper : float           the incumbent's value
     """
-    p = linear.size
-    cone = _Cone(quadratic, linear, count)
+    cone = _Cone(quadratic, linear, count) if count is not None else _WholeCone(quadratic, linear)
     shift, theta, dual, lower = cone.start(upper)
-    primal = cone.uniform_point(count)
+    primal = cone.uniform_point()
+    size = dual.shape[0]
     gap = float(np.vdot(primal, dual))
     iterations = 0
     while iterations < ITERATIONS:
@@ -79,7 +79,7 @@ def plane_shift(
         left = float(np.vdot(primal + primal_length * primal_step, dual + dual_length * dual_step))
         centring = min(1.0, max(left / gap, 0.0) ** 3)
         # corrector: adds the product of the predictor's steps that its linearisation neglected
-        target = centring * gap / p * inverse - _symmetric(primal_step @ image)
+        target = centring * gap / size * inverse - _symmetric(primal_step @ image)
         step = newton.solve(target)
         if not np.isfinite(step).all():
             break
@@ -103,8 +103,10 @@ def plane_shift(
     return Shift(shift, theta, iterations, moments[0, 1:], moments[1:, 1:])
 
 
-def certified_shift(quadratic: FloatArray, shift: FloatArray) -> FloatArray:
+def certified_shift(quadratic: FloatArray, shift: FloatArray, everywhere: bool = False) -> FloatArray:
     """`shift` raised uniformly until Q + diag(shift) is proved positive semidefinite on the plane Σd = 0.
+
+    everywhere : off the plane too.
 
     The proof is a Cholesky factorisation that succeeds after a bound on its rounding was subtracted
     (Rump: Verification of positive definiteness, BIT 46 (2006), Theorem 2.3).
@@ -117,10 +119,10 @@ def certified_shift(quadratic: FloatArray, shift: FloatArray) -> FloatArray:
     normal /= np.linalg.norm(normal)
     size = float(np.linalg.norm(matrix))
     doubt = 40.0 * HALF_ULP * (p + 4) * size + float(np.finfo(np.float64).tiny)
-    diagonal = np.arange(p - 1)
     added = 0.0
     raise_by = 2.0 * doubt
-    rotated = _reflect(matrix, normal)[1:, 1:]
+    rotated = matrix if everywhere else _reflect(matrix, normal)[1:, 1:]
+    diagonal = np.arange(rotated.shape[0])
     while True:
         trial = rotated.copy()
         trial[diagonal, diagonal] += added - doubt
@@ -136,26 +138,35 @@ class _Cone:
 
     def __init__(self, quadratic: FloatArray, linear: FloatArray, count: int) -> None:
         p = linear.size
-        self.size = p
-        self.entries = np.arange(1, p + 1)
+        base = self._lay_out(quadratic, linear)
+        self.count = count
         normal = np.ones(p + 1)
         normal[0] = -float(count)
         normal /= np.linalg.norm(normal)
         normal[0] -= 1.0
         self.mirror = normal / np.linalg.norm(normal)
-        base = np.zeros((p + 1, p + 1))
+        self.base: FloatArray = _reflect(base, self.mirror)[1:, 1:]
+        self.spread = float(np.abs(quadratic).max(initial=0.0)) + float(np.ptp(linear))
+
+    def _lay_out(self, quadratic: FloatArray, linear: FloatArray) -> FloatArray:
+        """The matrix of the objective in (1, x). (p + 1, p + 1)"""
+        self.size = linear.size
+        self.entries = np.arange(1, self.size + 1)
+        base = np.zeros((self.size + 1, self.size + 1))
         base[1:, 1:] = quadratic
         base[0, 1:] = base[1:, 0] = linear
-        self.base = _reflect(base, self.mirror)[1:, 1:]
-        self.spread = float(np.abs(quadratic).max(initial=0.0)) + float(np.ptp(linear))
+        return base
 
     def reduced(self, shift: FloatArray, theta: float) -> FloatArray:
         """W'(the part linear in s and θ)W."""
+        return _reflect(self._moved(shift, theta), self.mirror)[1:, 1:]
+
+    def _moved(self, shift: FloatArray, theta: float) -> FloatArray:
         matrix = np.zeros((self.size + 1, self.size + 1))
         matrix[self.entries, self.entries] = shift
         matrix[0, 1:] = matrix[1:, 0] = -0.5 * shift
         matrix[0, 0] = -2.0 * theta
-        return _reflect(matrix, self.mirror)[1:, 1:]
+        return matrix
 
     def whole(self, matrix: FloatArray) -> FloatArray:
         """W matrix W', (p + 1, p + 1)."""
@@ -177,15 +188,19 @@ class _Cone:
             drop *= 3.0
             level *= 1.3
 
-    def uniform_point(self, count: int) -> FloatArray:
+    def uniform_point(self) -> FloatArray:
         """Half the second moments of (1, x) for uniformly random x: strictly feasible."""
-        p = self.size
-        share = count / p
-        moments = np.full((p + 1, p + 1), share * (count - 1) / max(p - 1, 1))
+        share = self.count / self.size
+        moments = self._moments(share, share * (self.count - 1) / max(self.size - 1, 1))
+        return _reflect(0.5 * moments, self.mirror)[1:, 1:]
+
+    def _moments(self, share: float, pair: float) -> FloatArray:
+        """E of (1, x)(1, x)' where every x is 1 with probability `share`, and two of them with `pair`."""
+        moments = np.full((self.size + 1, self.size + 1), pair)
         moments[self.entries, self.entries] = share
         moments[0, 1:] = moments[1:, 0] = share
         moments[0, 0] = 1.0
-        return _reflect(0.5 * moments, self.mirror)[1:, 1:]
+        return moments
 
     def newton(self, inverse: FloatArray, primal: FloatArray) -> "_Newton | None":
         """The factored HKM system at (primal, inverse of the dual matrix); None if singular to rounding."""
@@ -200,6 +215,27 @@ class _Cone:
         scale = 1.0 / np.sqrt(np.maximum(system.diagonal(), 1e-300))
         factor = _cholesky(system * scale[:, None] * scale)
         return None if factor is None else _Newton(self, factor, scale)
+
+
+class _WholeCone(_Cone):
+    """The same where no count confines x: W is the identity."""
+
+    def __init__(self, quadratic: FloatArray, linear: FloatArray) -> None:
+        self.base = self._lay_out(quadratic, linear)
+        # off the plane a constant part of the linear term counts
+        self.spread = float(np.abs(quadratic).max(initial=0.0)) + float(np.abs(linear).max())
+
+    def reduced(self, shift: FloatArray, theta: float) -> FloatArray:
+        """The part linear in s and θ."""
+        return self._moved(shift, theta)
+
+    def whole(self, matrix: FloatArray) -> FloatArray:
+        """The matrix itself."""
+        return matrix
+
+    def uniform_point(self) -> FloatArray:
+        """Half the second moments of (1, x) where every x is 0 or 1 with the same probability."""
+        return 0.5 * self._moments(0.5, 0.25)
 
 
 @dataclass(frozen=True, eq=False)
