@@ -134,7 +134,8 @@ def _kind(coupling: Coupling, bases: Sequence[int], found: Found) -> str:
         counts = {count for _, count in places}
         if not _attends(coupling, found):
             return "channels"
-        return "kv-heads" if len(counts) > 1 else "heads"
+        # a number a head, as a bias of positions has, is no product
+        return "kv-heads" if len(counts - {1}) > 1 else "heads"
     if coupling.walk.labels.is_summed(bases[0]):
         return "stream"
     if any(len(coupling.parameters[name]) > 2 for name, _ in found):
