@@ -53,8 +53,8 @@ class StructuredOptions:
     """What is pruned, to which budget, and how."""
 
     structure: str = ""
-    """Kinds of families (channels, neurons, heads, kv-heads, query-heads, head-dims, stream) or patterns of their
-    names, separated by commas; empty: channels, neurons, heads and kv-heads inside of layers and blocks."""
+    """Kinds of families (channels, neurons, heads, kv-heads, query-heads, head-dims, stream, layers) or patterns of
+    their names, separated by commas; empty: channels, neurons, heads and kv-heads inside of layers and blocks."""
 
     budget: Unit = "macs"
     """What the density is a part of: multiply-accumulates of a sample, parameters, or bytes."""
@@ -287,7 +287,7 @@ class Structured(Coordinator):
         k = len(self._judged)
         kept = self._split(self._answers[k])
         state, errors = self._pruned(kept)
-        loss = self._held_out_loss(state) if len(self._taus) > 1 else math.nan
+        loss = self._held_out_loss(state, kept) if len(self._taus) > 1 else math.nan
         better = self._best < 0 or loss < self._judged[self._best]
         self._judged.append(loss)
         if better:
@@ -403,7 +403,7 @@ class Structured(Coordinator):
 
     def _gather(self) -> None:
         from prunebench.curvature.drawn_labels import DrawnLabels
-        from prunebench.curvature.gates import gate_rows
+        from prunebench.curvature.gates import as_measured, branch_rises, gate_rows
 
         problem, network, options = self._setting.problem, self._setting.network, self.options
         assert isinstance(problem, NetworkProblem)
@@ -419,16 +419,18 @@ class Structured(Coordinator):
             for k in range(draws)
         ]
 
-        def losses(outputs: Any, targets: Any, chosen: IndexArray) -> list[Any]:
+        def losses(outputs: Any, targets: Any, chosen: IndexArray, dense: Any = None) -> list[Any]:
             if not drawn:
                 return [problem.loss(outputs, targets)]
+            seen = outputs.detach() if dense is None else dense
             return [
-                draw.loss(problem.loss)(outputs, draw.labels(outputs.detach(), chosen).to(outputs.device))
+                draw.loss(problem.loss)(outputs, draw.labels(seen, chosen).to(outputs.device))
                 for draw in drawn
             ]
 
         rows = gate_rows(self._found.coupling, self._families, samples, positions, losses)
-        self._rows = rows / math.sqrt(len(rows))
+        rises = branch_rises(self._found.coupling, self._families, samples, positions, losses)
+        self._rows = as_measured(rows / math.sqrt(len(rows)), rises)
         words = f"{draws} drawn labels each" if draws else "their own targets"
         self._setting.say(f"gates of {self.mask.size} groups from {positions.size} samples, {words}")
         if positions.size < options.samples:
@@ -485,7 +487,9 @@ class Structured(Coordinator):
     def _late(self) -> frozenset[int]:
         from prunebench.recovery.reconstruction import single_followers
 
-        return single_followers(self._found.coupling, self._families)
+        found = single_followers(self._found.coupling, self._families)
+        # what is inside of a branch that goes has nothing to choose
+        return frozenset(k for k in found if not self._counts or self._counts[k] > 0)
 
     def _ask_layer(self) -> list[Task]:
         if self._asked:
@@ -569,11 +573,11 @@ class Structured(Coordinator):
                 self.state = self._training.trained()
         return Move(better, None, int((~self.mask).sum()), {**details, "seconds": perf_counter() - clock})
 
-    def _held_out_loss(self, state: Mapping[str, Any]) -> float:
+    def _held_out_loss(self, state: Mapping[str, Any], kept: Sequence[BoolArray]) -> float:
         problem = self._setting.problem
         assert isinstance(problem, NetworkProblem)
         held = self.division(self._setting, len(self._calibration())).held
-        return float(self._found.loss(state, self._calibration(), held, problem.loss))
+        return float(self._found.loss(state, self._calibration(), held, problem.loss, kept))
 
     def _split(self, values: Any) -> list[Any]:
         return np.split(values, np.cumsum(self._sizes)[:-1])

@@ -153,6 +153,7 @@ def shrink(model: Any, found: Any, kept: Any, state: Any) -> Shrunk:
     import torch
     from torch.func import functional_call
 
+    from prunebench.structure.branches import masked_program
     from prunebench.structure.check import TOLERANCE
     from prunebench.structure.module import difference, resized
     from prunebench.structure.resize import Living, shrunk_program, shrunk_state
@@ -161,7 +162,7 @@ def shrink(model: Any, found: Any, kept: Any, state: Any) -> Shrunk:
     living = Living(coupling, found.families, kept)
     program = shrunk_program(coupling, state, living)
     with torch.no_grad():
-        masked = functional_call(coupling.program, dict(state), (coupling.example,))
+        masked = functional_call(masked_program(coupling.program, living.gone), dict(state), (coupling.example,))
         smaller = program(coupling.example)
         error = difference(masked, smaller)
         if not error <= TOLERANCE:
@@ -169,6 +170,8 @@ def shrink(model: Any, found: Any, kept: Any, state: Any) -> Shrunk:
                 f"the smaller network's outputs differ by {error:.1e} from those with zeros; please report this"
             )
         module, reason = None, ""
+        if living.gone:
+            return Shrunk(program, None, f"its code adds what {living.gone[0].name} gives, which is gone", error)
         try:
             module = resized(model, shrunk_state(coupling, state, living))
             other = difference(smaller, module(coupling.example))
