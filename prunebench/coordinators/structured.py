@@ -39,7 +39,7 @@ from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.recovery import Division, held_out
 from prunebench.core.solution import Solution
 from prunebench.core.solver import solves
-from prunebench.structure.cost import Unit
+from prunebench.structure.latency import Runtime
 
 LABELS = 7
 """The stream of random numbers that labels are drawn from: no other part of a run has it."""
@@ -56,8 +56,17 @@ class StructuredOptions:
     """Kinds of families (channels, neurons, heads, kv-heads, query-heads, head-dims, stream, layers) or patterns of
     their names, separated by commas; empty: channels, neurons, heads and kv-heads inside of layers and blocks."""
 
-    budget: Unit = "macs"
-    """What the density is a part of: multiply-accumulates of a sample, parameters, or bytes."""
+    budget: Literal["macs", "parameters", "bytes", "latency"] = "macs"
+    """What the density is a part of: multiply-accumulates of a sample, parameters, bytes, or measured time."""
+
+    runtime: Runtime = "torch"
+    """With budget latency: what runs the network, torch or onnxruntime, on one thread of the processor."""
+
+    latency_batch: int = 16
+    """With budget latency: samples at a time."""
+
+    latency_table: str = ""
+    """With budget latency: a file of times that another run measured here (its latency.json); empty: measured anew."""
 
     samples: int = 1000
     """Calibration samples for gates and refit; where they are rows of tokens, no more than option tokens leaves."""
@@ -155,6 +164,10 @@ class Structured(Coordinator):
         """`TrainedStructure`, once training begins;  then whether it is over, and a checkpoint's arrays and epochs."""
         self._trained = not setting.recovery
         self._resumed: tuple[Mapping[str, Any], int] | None = None
+        self.times: Any = None
+        """With budget latency: its table, and what measures networks (`prunebench.runs.latency.Times`)."""
+        self.timed: Any = None
+        """With budget latency: what was chosen, and its time."""
 
     @classmethod
     def usual_solver(cls, options: Mapping[str, Any], mode: str | None) -> str:
@@ -168,7 +181,9 @@ class Structured(Coordinator):
         """Refuse options that do not fit each other."""
         options: StructuredOptions = setting.options
         options.taus(setting.mode)
-        for name, least in (("samples", 1), ("tokens", 1), ("draws", 0), ("multiple", 1)):
+        for name, least in (
+            ("samples", 1), ("tokens", 1), ("draws", 0), ("multiple", 1), ("latency_batch", 1)
+        ):  # fmt: skip
             if getattr(options, name) < least:
                 raise InvalidInput(f"coordinator structured: {name} is {getattr(options, name)}; at least {least}")
         if not (options.ridge > 0.0 and math.isfinite(options.ridge)):
@@ -180,6 +195,8 @@ class Structured(Coordinator):
                 "targets own is what a layer gives before its groups are chosen, which only choice layers sees: add "
                 "--choice layers, or take targets dense"
             )
+        if options.budget != "latency" and (options.runtime != "torch" or options.latency_table):
+            raise InvalidInput("runtime and latency_table are of a budget of time: add --latency PART")
         others = [step.name for step in setting.recovery if not step.of_groups]
         if others or len(setting.recovery) > 1:
             raise InvalidInput(
@@ -310,8 +327,11 @@ class Structured(Coordinator):
         return len(self._judged) == len(self._taus)
 
     def check(self) -> None:
-        """Raise PrunebenchError if the budget is exceeded."""
+        """Raise PrunebenchError if the budget is exceeded; of time, what was measured is told instead."""
         from prunebench.structure.budget import ROUNDING
+
+        if self.options.budget == "latency":
+            return
 
         cost = self._found.cost(self.options.budget)
         counts = [int(part.sum()) for part in self._split(self.mask)]
@@ -376,6 +396,8 @@ class Structured(Coordinator):
         """
         from prunebench.structure.budget import require_reachable
 
+        if self.options.budget == "latency":
+            return math.nan
         cost = self._found.cost(self.options.budget)
         limit: float = self._setting.density * cost.total()
         require_reachable(cost, self._families, limit, self._steps())
@@ -445,8 +467,34 @@ class Structured(Coordinator):
 
         assert self._rows is not None
         scores = 0.5 * (self._rows**2).sum(axis=0)
+        if self.options.budget == "latency":
+            self._allocate_time(self._split(scores))
+            return
         cost = self._found.cost(self.options.budget)
         self._counts = allocate(cost, self._families, self._split(scores), self._limit(), self._steps())
+
+    def _allocate_time(self, scores: Sequence[FloatArray]) -> None:
+        """Counts within a part of the dense network's measured time.
+
+        Raises
+        ------
+        InvalidInput   there is no table
+        """
+        from prunebench.coordinators.time_budget import within_time
+
+        if self.times is None:
+            raise InvalidInput("a budget of time needs a table of measured times, which a run makes; prune a network")
+        part, say = self._setting.density, self._setting.say
+        self.timed = within_time(
+            self.times.table, self._families, scores, part, self._steps(), self.times.measure
+        )
+        self.times.keep()
+        self._counts = self.timed.counts
+        if self.timed.measured.part > part:
+            say(
+                f"latency: {self.timed.measured.part:.4f} of the time is the least that was found, and {part:g} was "
+                "asked for; times that are added up say more than this network keeps"
+            )
 
     def _block(self, tau: float) -> BlockProblem:
         """All gates as one block: couplings scaled by τ, the diagonal as it is."""

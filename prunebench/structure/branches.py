@@ -172,7 +172,9 @@ def _branch(
     """Which operand is the branch, and which the shortcut; None if neither is."""
     alone = (needs[0] & ~needs[1], needs[1] & ~needs[0])
     own = [[k for k in products if held >> k & 1] for held in alone]
-    if not needs[0] & needs[1]:
+    both = needs[0] & needs[1]
+    # numbers of tokens alone are no stream that both could come from
+    if not any(both >> k & 1 and _is_value(node) for k, node in enumerate(nodes)):
         return None
     work = [sum(_work(walk, nodes[k]) for k in held) for held in own]
     # of equal ones the second is the branch, as in x + f(x)
@@ -180,6 +182,11 @@ def _branch(
     if not own[branch] or len(own[1 - branch]) > PROJECTED:
         return None
     return pair[branch], pair[1 - branch]
+
+
+def _is_value(node: Node) -> bool:
+    value = node.meta.get("val")
+    return node.op != "get_attr" and isinstance(value, torch.Tensor) and value.is_floating_point()
 
 
 def _weights(walk: Walk, node: Node) -> list[str]:
