@@ -33,10 +33,15 @@ from prunebench.structure.families import USUAL, families
 from prunebench.structure.trace import couple
 from runner import Benchmark, Note, Row
 
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 TOKENS, LENGTH = 60, 12
 """Token numbers of the example are below this, and so long are its rows: all vocabularies here are larger."""
 
-LISTED = tuple("""
+LISTED = _words("""
     ssdlite320_mobilenet_v3_large ssd300_vgg16 fasterrcnn_resnet50_fpn fasterrcnn_resnet50_fpn_v2
     fasterrcnn_mobilenet_v3_large_320_fpn fasterrcnn_mobilenet_v3_large_fpn fcos_resnet50_fpn keypointrcnn_resnet50_fpn
     maskrcnn_resnet50_fpn_v2 retinanet_resnet50_fpn_v2 alexnet vit_b_16 vit_b_32 vit_l_16 vit_l_32 vit_h_14
@@ -49,7 +54,7 @@ LISTED = tuple("""
     deeplabv3_resnet50 deeplabv3_resnet101 deeplabv3_mobilenet_v3_large lraspp_mobilenet_v3_large squeezenet1_0
     squeezenet1_1 vgg11 vgg13 vgg16 vgg19 vgg11_bn vgg13_bn vgg16_bn vgg19_bn raft_large swin_t swin_s swin_b
     shufflenet_v2_x0_5 shufflenet_v2_x1_0 shufflenet_v2_x1_5 shufflenet_v2_x2_0
-""".split())
+""")
 """Torch-Pruning's own list, in its order."""
 
 Made = Callable[[], tuple[torch.nn.Module, Any]]
@@ -94,8 +99,10 @@ def _language(library: Any, name: str, config: Callable[[], Any]) -> tuple[torch
 
 def _vision(name: str) -> tuple[torch.nn.Module, Any]:
     held = vision.given("torchvision", name)
-    model: torch.nn.Module = held.model if held.forward is None else Called(
-        held.model, _scores if held.forward is vision.raw_scores else held.forward
+    model: torch.nn.Module = (
+        held.model
+        if held.forward is None
+        else Called(held.model, _scores if held.forward is vision.raw_scores else held.forward)
     )
     several = isinstance(held.inputs, tuple)
     inputs = tuple(_third(item) for item in held.inputs) if several else _third(held.inputs)

@@ -115,7 +115,9 @@ def prune(
     asked: dict[str, Any] = {"coordinator": coordinator, "solver": solver, "mode": mode, "recover": recover,
                              "executor": executor, "seed": seed}  # fmt: skip
     _require_names(asked)
-    density, grouped = _structured(structure, {"density": density, "flops": flops, "params": params, "latency": latency})
+    density, grouped = _structured(
+        structure, {"density": density, "flops": flops, "params": params, "latency": latency}
+    )
     if grouped:
         asked["coordinator"] = _for_groups(coordinator)
         options = {**options, "coordinator_options": {**options.get("coordinator_options", {}), **grouped}}
@@ -169,7 +171,9 @@ def _for_groups(coordinator: str | None) -> str:
     InvalidInput   another one is named
     """
     if coordinator not in (None, STRUCTURED):
-        raise InvalidInput(f"structure, flops, params and latency are of coordinator {STRUCTURED}, and {coordinator} is given")
+        raise InvalidInput(
+            f"structure, flops, params and latency are of coordinator {STRUCTURED}, and {coordinator} is given"
+        )
     return STRUCTURED
 
 

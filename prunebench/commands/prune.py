@@ -66,8 +66,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--structure",
         metavar="KINDS",
         help="prune whole groups, so that the network gets smaller: channels, neurons, heads, kv-heads, query-heads, "
-        "head-dims, stream, layers (residual branches), or patterns of families' names ('prunebench structure PROBLEM' lists them), separated by "
-        "commas; 'usual' for channels, neurons and heads",
+        "head-dims, stream, layers (residual branches), or patterns of families' names ('prunebench structure "
+        "PROBLEM' lists them), separated by commas; 'usual' for channels, neurons and heads",
     )
     budget = "with --structure, in place of --density: the part that is kept of the"
     parser.add_argument("--flops", type=shared.density, metavar="PART", help=f"{budget} multiply-accumulates")

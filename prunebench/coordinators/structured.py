@@ -445,10 +445,7 @@ class Structured(Coordinator):
             if not drawn:
                 return [problem.loss(outputs, targets)]
             seen = outputs.detach() if dense is None else dense
-            return [
-                draw.loss(problem.loss)(outputs, draw.labels(seen, chosen).to(outputs.device))
-                for draw in drawn
-            ]
+            return [draw.loss(problem.loss)(outputs, draw.labels(seen, chosen).to(outputs.device)) for draw in drawn]
 
         rows = gate_rows(self._found.coupling, self._families, samples, positions, losses)
         rises = branch_rises(self._found.coupling, self._families, samples, positions, losses)
@@ -473,6 +470,19 @@ class Structured(Coordinator):
         cost = self._found.cost(self.options.budget)
         self._counts = allocate(cost, self._families, self._split(scores), self._limit(), self._steps())
 
+    def use_times(self, times: Any) -> None:
+        """Take a table of measured times, with what measures networks.
+
+        Raises
+        ------
+        InvalidInput   the budget cannot be met by it
+        """
+        from prunebench.coordinators.time_budget import curves_of, require_time
+
+        self.times = times
+        free = [np.zeros(size) for size in self._sizes]
+        require_time(times.table, curves_of(times.table, self._families, free, self._steps()), self._setting.density)
+
     def _allocate_time(self, scores: Sequence[FloatArray]) -> None:
         """Counts within a part of the dense network's measured time.
 
@@ -485,9 +495,7 @@ class Structured(Coordinator):
         if self.times is None:
             raise InvalidInput("a budget of time needs a table of measured times, which a run makes; prune a network")
         part, say = self._setting.density, self._setting.say
-        self.timed = within_time(
-            self.times.table, self._families, scores, part, self._steps(), self.times.measure
-        )
+        self.timed = within_time(self.times.table, self._families, scores, part, self._steps(), self.times.measure)
         self.times.keep()
         self._counts = self.timed.counts
         if self.timed.measured.part > part:

@@ -25,8 +25,9 @@ UNITS = 20_000
 ROUNDS = 5
 """Networks that are chosen and measured at most: the model is off by some per cent, and each round takes most of it."""
 
-CLOSE = 0.985
-"""A measured time between this part of what is asked for and all of it is taken: medians repeat to half a per cent."""
+ROOM, CLOSE = 0.99, 0.97
+"""Measured times between these parts of what is asked for are taken: below, since medians repeat to a per cent and the
+network's time at the end is to be within what was asked for."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,11 @@ def within_time(
             table.networks.append(held)
         repeated = any(counts == before.counts for _, before in found)
         found.append((lost, Timed(counts, 1.0 - saved / table.dense_ms, held)))
-        if repeated or CLOSE * part <= held.part <= part:
+        if repeated or CLOSE * part <= held.part <= ROOM * part:
             break
-        # from above with some room, since a network that is too slow again is of no use
-        aim *= part / held.part * (1.0 if held.part < part else CLOSE + (1.0 - CLOSE) / 2.0)
-    fitting = [item for item in found if item[1].measured.part <= part]
+        aim *= 0.5 * (ROOM + CLOSE) * part / held.part
+    fitting = [item for item in found if item[1].measured.part <= ROOM * part]
+    fitting = fitting or [item for item in found if item[1].measured.part <= part]
     if fitting:
         return min(fitting, key=lambda item: item[0])[1]
     return min((item[1] for item in found), key=lambda item: item.measured.part)
@@ -147,10 +148,7 @@ def curves_of(
     ------
     InvalidInput   families are to be uniform and are inside of branches that may go
     """
-    own = [
-        _curve(table, number, family, scores[number], steps.multiple)
-        for number, family in enumerate(families)
-    ]
+    own = [_curve(table, number, family, scores[number], steps.multiple) for number, family in enumerate(families)]
     inner = _innermost(families)
     if steps.uniform:
         if inner:

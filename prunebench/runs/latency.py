@@ -145,7 +145,9 @@ class Stopwatch:
             return None
         with torch.inference_mode():
             expected = [
-                leaf for leaf in torch.utils._pytree.tree_leaves(program(self._inputs)) if isinstance(leaf, torch.Tensor)
+                leaf
+                for leaf in torch.utils._pytree.tree_leaves(program(self._inputs))
+                if isinstance(leaf, torch.Tensor)
             ]
         if len(expected) != len(answers) or not difference(expected, answers) <= SAME:
             return None
@@ -183,9 +185,7 @@ class Times:
     table : of measured times
     """
 
-    def __init__(
-        self, found: Found, problem: NetworkProblem, run: RunDirectory, options: Any, say: Say
-    ) -> None:
+    def __init__(self, found: Found, problem: NetworkProblem, run: RunDirectory, options: Any, say: Say) -> None:
         facts = facts_of(options.runtime, options.latency_batch)
         self._path, self._run = run.path / LATENCY_FILE, run
         self._found, self._options, self._problem, self._say = found, options, problem, say

@@ -18,6 +18,7 @@ Format = Literal["pt2", "onnx", "safetensors"]
 TOLERANCE = 1e-4
 """How far outputs of the exported network may be from torch's, relative to the largest: float32 in another order."""
 
+
 def export_smaller(run: Path, target: Path, form: Format) -> dict[str, Any]:
     """Write the smaller network of a finished run into a file.
 

@@ -59,7 +59,7 @@ def on_groups(
     if coordinator.options.budget == "latency":
         from prunebench.runs.latency import Times
 
-        coordinator.times = Times(coordinator.found, problem, run, coordinator.options, setting.say)
+        coordinator.use_times(Times(coordinator.found, problem, run, coordinator.options, setting.say))
     if not run.describes_network():
         run.describe_network(described(coordinator.found))
     timings["build"] = perf_counter() - clock
@@ -235,9 +235,10 @@ def _latency(coordinator: Any, shrunk: Shrunk, setting: Setting) -> dict[str, An
         "predicted": coordinator.timed.predicted, "chosen": coordinator.timed.measured.part,
     }  # fmt: skip
     over = "" if held.part <= setting.density else ", which is more"
+    asked = f"asked for {setting.density:g}{over}"
     setting.say(
-        f"latency: {held.ms:.3f} ms of {held.dense_ms:.3f} ms in {facts['runtime']}, batch {facts['batch']}, one thread: "
-        f"{held.part:.4f} of the time; asked for {setting.density:g}{over}; the table's sum is {out['predicted']:.4f}"
+        f"latency: {held.ms:.3f} ms of {held.dense_ms:.3f} ms in {facts['runtime']}, batch {facts['batch']}, one "
+        f"thread: {held.part:.4f} of the time; {asked}; the table's sum is {out['predicted']:.4f}"
     )
     return out
 

@@ -9,8 +9,8 @@ of residual networks in "When Layers Play the Lottery" (Jordao et al., 2023); he
 """
 
 import copy
+import itertools
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -203,5 +203,5 @@ def _work(walk: Walk, node: Node) -> float:
 def _common(weights: Sequence[str]) -> str:
     """The module that has all of these parameters."""
     modules = [name.rpartition(".")[0].split(".") for name in weights]
-    return ".".join(os.path.commonprefix(modules))
-
+    shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*modules, strict=False))
+    return ".".join(parts[0] for parts in shared)

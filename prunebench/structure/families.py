@@ -212,6 +212,4 @@ def chosen(found: Sequence[Family], asked: Sequence[str]) -> tuple[Family, ...]:
 def without_parts(families: Sequence[Family], counts: Sequence[int]) -> list[int]:
     """Kept counts where all that is a part of a branch that goes counts as gone."""
     gone = {family.groups[0] for family, count in zip(families, counts, strict=True) if not count and not family.least}
-    return [
-        0 if not gone.isdisjoint(family.within) else count for family, count in zip(families, counts, strict=True)
-    ]
+    return [0 if not gone.isdisjoint(family.within) else count for family, count in zip(families, counts, strict=True)]

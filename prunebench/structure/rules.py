@@ -25,9 +25,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 ELEMENTWISE = _names("""
     abs add add_ alias bitwise_and bitwise_not bitwise_or celu clamp clamp_ clamp_max clamp_min clone contiguous cos
-    detach detach_ div div_ dropout dropout_ elu elu_ eq erf exp expm1 feature_dropout fill_ floor floor_divide ge gelu gelu_
-    gt hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ le leaky_relu leaky_relu_ lift_fresh_copy log
-    log1p log_sigmoid logical_and logical_not logical_or lt masked_fill masked_fill_ maximum minimum mish mish_ mul
+    detach detach_ div div_ dropout dropout_ elu elu_ eq erf exp expm1 feature_dropout fill_ floor floor_divide ge gelu
+    gelu_ gt hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ le leaky_relu leaky_relu_ lift_fresh_copy
+    log log1p log_sigmoid logical_and logical_not logical_or lt masked_fill masked_fill_ maximum minimum mish mish_ mul
     mul_ ne neg pow reciprocal relu relu6 relu6_ relu_ remainder round rsqrt rsub selu selu_ sigmoid sigmoid_ sign silu
     silu_ sin softplus softsign sqrt square sub sub_ tanh tanh_ threshold threshold_ to to_copy _to_copy type_as where
     _maybe_cast native_dropout bernoulli_ nan_to_num
