@@ -81,6 +81,8 @@ def within_time(
         try:
             counts, saved, lost = planned(table, families, curves, aim)
         except InvalidInput:
+            if not found:
+                raise
             break
         held = table.known(counts)
         if held is None:

@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +46,10 @@ def facts_of(runtime: Runtime, batch: int) -> dict[str, Any]:
     ------
     MissingPackage   onnxruntime is not installed
     """
-    if runtime == "onnxruntime":
-        package("onnxruntime")
+    library = torch if runtime == "torch" else package("onnxruntime")
     held = machine()
     return {
-        "runtime": runtime, "version": version(runtime), "threads": 1, "batch": batch,
+        "runtime": runtime, "version": str(library.__version__), "threads": 1, "batch": batch,
         "processor": held["processor"], "machine": platform.node(),
     }  # fmt: skip
 
@@ -194,9 +192,7 @@ class Times:
         if given is not None:
             self.table = LatencyTable.read(given)
             self.table.require(facts, found.families, str(given))
-            # what others measured of whole networks has its counts in their order of families
-            if list(self.table.sizes) != [family.label for family in found.families]:
-                self.table.networks.clear()
+            self.table = self.table.of(found.families)
         else:
             self.table = self._stopwatch().table(facts, say)
         self._write()

@@ -183,7 +183,8 @@ def chosen(found: Sequence[Family], asked: Sequence[str]) -> tuple[Family, ...]:
 
     Parameters
     ----------
-    asked : kinds, or patterns of names (conv1, layer2.*); none: those of USUAL
+    asked : kinds, or patterns of names (conv1, layer2.*), which mean residual branches where they name nothing else;
+        none: those of USUAL
 
     Raises
     ------
@@ -194,15 +195,15 @@ def chosen(found: Sequence[Family], asked: Sequence[str]) -> tuple[Family, ...]:
         out = tuple(family for family in found if family.kind in USUAL and not family.crossed_by)
     else:
         kinds = {text for text in asked if text in KINDS}
-        patterns = [text for text in asked if text not in KINDS]
-        for pattern in patterns:
-            if not any(fnmatchcase(family.name, pattern) for family in found):
+        matched: set[str] = set()
+        for pattern in (text for text in asked if text not in KINDS):
+            named = [family for family in found if fnmatchcase(family.name, pattern)]
+            # a pattern that names families inside of a branch does not mean the branch
+            inner = [family for family in named if family.kind != LAYERS]
+            matched |= {family.label for family in inner or named}
+            if not named:
                 raise unknown_name("kind or family", pattern, (*KINDS, *(family.name for family in found)))
-        out = tuple(
-            family
-            for family in found
-            if family.kind in kinds or any(fnmatchcase(family.name, pattern) for pattern in patterns)
-        )
+        out = tuple(family for family in found if family.kind in kinds or family.label in matched)
     if not out:
         there = ", ".join(sorted({family.kind for family in found})) or "none"
         raise InvalidInput(f"no family of {', '.join(asked) or 'the usual kinds'} can be pruned; there are: {there}")

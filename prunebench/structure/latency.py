@@ -61,6 +61,18 @@ class LatencyTable:
                 out[count] = most = saved
         return out
 
+    def of(self, families: Sequence[Family]) -> "LatencyTable":
+        """The table of these families alone, in their order; of other families, nothing is known of whole networks."""
+        labels = [family.label for family in families]
+        networks = self.networks if labels == list(self.sizes) else []
+        return LatencyTable(
+            self.facts,
+            {label: self.sizes[label] for label in labels},
+            self.dense_ms,
+            {label: self.curves[label] for label in labels},
+            list(networks),
+        )
+
     def known(self, counts: Sequence[int]) -> "Measured | None":
         """What was measured of a network with these counts, None if it was not."""
         return next((held for held in self.networks if held.counts == tuple(counts)), None)

@@ -16,7 +16,7 @@ from prunebench.runs.prune import PruneRequest, prune
 from prunebench.structure.budget import Steps, allocate
 from prunebench.structure.check import TOLERANCE, check, difference
 from prunebench.structure.cost import cost_of
-from prunebench.structure.families import families
+from prunebench.structure.families import chosen, families
 from prunebench.structure.resize import Living, shrunk_program, state_of
 from prunebench.structure.trace import couple
 
@@ -203,6 +203,14 @@ def test_layers_of_a_language_model_go_and_no_folder_says_so(tiny_mistral, tmp_p
     assert "is gone, and a configuration has all parts" in refused(
         capsys, "export-model", path, "-o", tmp_path / "folder"
     )
+
+
+def test_a_pattern_means_branches_where_it_names_nothing_else():
+    found, _ = families(made(Residual, IMAGE))
+    assert {item.label for item in chosen(found, ["o*"])} == {"one.0:channels"}
+    assert {item.label for item in chosen(found, ["one"])} == {"one:layers"}
+    assert {item.kind for item in chosen(found, [])} == {"channels"}
+    assert [item.name for item in chosen(found, ["layers"])] == ["one", "two", "three"]
 
 
 def test_a_network_without_branches_has_none(capsys):

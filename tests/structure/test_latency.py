@@ -126,6 +126,9 @@ def test_a_table_is_read_again_and_refused_elsewhere(tmp_path):
     again = LatencyTable.read(path)
     assert again == replace(table, facts=again.facts)
     again.require({"runtime": "torch"}, FOUND, "it")
+    assert again.of(FOUND) == again
+    part = again.of(FOUND[1:])
+    assert (list(part.sizes), list(part.curves), part.networks) == (["b:channels", "c:channels"],) * 2 + ([],)
     with pytest.raises(InvalidInput, match="measured with runtime torch, and here it is onnxruntime"):
         again.require({"runtime": "onnxruntime"}, FOUND, "it")
     with pytest.raises(InvalidInput, match="no channels a of 5 groups"):
