@@ -62,6 +62,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="hold gradient rows of all weights in a mapped file there, where they are larger than memory",
     )
     parser.add_argument("--quota", metavar="UNIT", help="what is kept exactly: row, layer, or N:M such as 2:4")
+    _add_groups(parser)
+    parser.add_argument(
+        "--recover",
+        action="append",
+        metavar="STEP",
+        help="recover the network after the last step (and between stages): NAME or NAME:K=V,K=V; repeatable; 'none': "
+        "not even as the coordinator does by itself (all of them: 'prunebench coordinators')",
+    )
+    parser.add_argument("--start", type=Path, metavar="RUN", help="begin from a finished run of the same density")
+    parser.add_argument("--executor", metavar="WHERE", help="inline, local:N or dask:ADDRESS (default: inline)")
+    parser.add_argument("--block-time-limit", type=shared.seconds, metavar="SEC", help="seconds for each block")
+    parser.add_argument(
+        "--validate-every", type=shared.positive_int, default=0, metavar="N", help="log accuracy every N steps"
+    )
+    parser.add_argument("--time-limit", type=shared.seconds, metavar="SEC", help="seconds for all solving together")
+    parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of everything random (default: 0)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
+    parser.set_defaults(flags=["quota", *_add_flags(parser)])
+
+
+def _add_groups(parser: argparse.ArgumentParser) -> None:
+    """What is pruned as a whole, and within which budget."""
     parser.add_argument(
         "--structure",
         metavar="KINDS",
@@ -87,23 +109,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--uniform", action="store_true", help="with --structure: families of one kind and size keep the same count"
     )
-    parser.add_argument(
-        "--recover",
-        action="append",
-        metavar="STEP",
-        help="recover the network after the last step (and between stages): NAME or NAME:K=V,K=V; repeatable; 'none': "
-        "not even as the coordinator does by itself (all of them: 'prunebench coordinators')",
-    )
-    parser.add_argument("--start", type=Path, metavar="RUN", help="begin from a finished run of the same density")
-    parser.add_argument("--executor", metavar="WHERE", help="inline, local:N or dask:ADDRESS (default: inline)")
-    parser.add_argument("--block-time-limit", type=shared.seconds, metavar="SEC", help="seconds for each block")
-    parser.add_argument(
-        "--validate-every", type=shared.positive_int, default=0, metavar="N", help="log accuracy every N steps"
-    )
-    parser.add_argument("--time-limit", type=shared.seconds, metavar="SEC", help="seconds for all solving together")
-    parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of everything random (default: 0)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
-    parser.set_defaults(flags=["quota", *_add_flags(parser)])
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> list[str]:
