@@ -59,6 +59,7 @@ def prune(
     structure: str | Sequence[str] | None = None,
     flops: float | None = None,
     params: float | None = None,
+    latency: float | None = None,
     validation: Any = None,
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     prunable: str | Sequence[str] = (),
@@ -91,7 +92,8 @@ def prune(
     structure : prune whole groups and get a smaller network, `prunebench.pruned_structure.Smaller`: kinds (channels,
         neurons, heads, ...) or patterns of families' names, as `StructuredOptions` has them; "" for the usual ones
     flops, params : in place of density, for structured pruning: the part of the multiply-accumulates or of the
-        parameters that is kept
+        parameters that is kept;  latency : of the measured time, on one thread of the processor, with options runtime
+        ("torch", "onnxruntime"), latency_batch=16 and latency_table (a run's latency.json)
     recipe, effort : a named way to prune, "auto" for the strongest known, None for none; quick, normal or thorough
     coordinator, solver, mode, recover : over what the recipe says; naming one of the first three leaves "auto" out
     out : a folder for the run directory; without it nothing is left on disk
@@ -113,7 +115,9 @@ def prune(
     asked: dict[str, Any] = {"coordinator": coordinator, "solver": solver, "mode": mode, "recover": recover,
                              "executor": executor, "seed": seed}  # fmt: skip
     _require_names(asked)
-    density, grouped = _structured(structure, density, flops, params)
+    density, grouped = _structured(
+        structure, {"density": density, "flops": flops, "params": params, "latency": latency}
+    )
     if grouped:
         asked["coordinator"] = _for_groups(coordinator)
         options = {**options, "coordinator_options": {**options.get("coordinator_options", {}), **grouped}}
@@ -134,25 +138,29 @@ STRUCTURED = "structured"
 """The coordinator that prunes whole groups."""
 
 
+BUDGETS = {"flops": "macs", "params": "parameters", "latency": "latency"}
+"""By argument, what structured pruning keeps a part of."""
+
+
 def _structured(
-    structure: str | Sequence[str] | None, density: float | None, flops: float | None, params: float | None
+    structure: str | Sequence[str] | None, parts: Mapping[str, float | None]
 ) -> tuple[float | None, dict[str, Any]]:
     """The density, and the options of structured pruning; none where weights are pruned.
+
+    parts : what is kept, by the argument that says it
 
     Raises
     ------
     InvalidInput   a budget is said twice
     """
-    given = {name: value for name, value in (("density", density), ("flops", flops), ("params", params))
-             if value is not None}  # fmt: skip
-    if structure is None and flops is None and params is None:
-        return density, {}
+    given = {name: value for name, value in parts.items() if value is not None}
+    if structure is None and BUDGETS.keys().isdisjoint(given):
+        return parts["density"], {}
     if len(given) > 1:
         raise InvalidInput(f"{' and '.join(given)} are both given; say one of them")
     kinds = structure if isinstance(structure, str) else ",".join(structure or ())
-    return next(iter(given.values()), None), {
-        "structure": kinds, "budget": "parameters" if params is not None else "macs"
-    }  # fmt: skip
+    budget = next((BUDGETS[name] for name in given if name in BUDGETS), "macs")
+    return next(iter(given.values()), None), {"structure": kinds, "budget": budget}
 
 
 def _for_groups(coordinator: str | None) -> str:
@@ -163,7 +171,9 @@ def _for_groups(coordinator: str | None) -> str:
     InvalidInput   another one is named
     """
     if coordinator not in (None, STRUCTURED):
-        raise InvalidInput(f"structure, flops and params are of coordinator {STRUCTURED}, and {coordinator} is given")
+        raise InvalidInput(
+            f"structure, flops, params and latency are of coordinator {STRUCTURED}, and {coordinator} is given"
+        )
     return STRUCTURED
 
 

@@ -19,6 +19,7 @@ from prunebench.recipes import AUTO, EFFORTS, NORMAL, choose, resolved
 from prunebench.runs.execution import loss_words
 from prunebench.runs.prune import prune
 from prunebench.runs.request import SCOPES, PruneRequest
+from prunebench.structure.latency import RUNTIMES
 
 CURVATURE = ("samples", "batch_size", "ridge", "gradient_scale", "store")
 """Arguments that say how a coordinator samples the curvature."""
@@ -61,19 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="hold gradient rows of all weights in a mapped file there, where they are larger than memory",
     )
     parser.add_argument("--quota", metavar="UNIT", help="what is kept exactly: row, layer, or N:M such as 2:4")
-    parser.add_argument(
-        "--structure",
-        metavar="KINDS",
-        help="prune whole groups, so that the network gets smaller: channels, neurons, heads, kv-heads, query-heads, "
-        "head-dims, stream, or patterns of families' names ('prunebench structure PROBLEM' lists them), separated by "
-        "commas; 'usual' for channels, neurons and heads",
-    )
-    budget = "with --structure, in place of --density: the part that is kept of the"
-    parser.add_argument("--flops", type=shared.density, metavar="PART", help=f"{budget} multiply-accumulates")
-    parser.add_argument("--params", type=shared.density, metavar="PART", help=f"{budget} parameters")
-    parser.add_argument(
-        "--uniform", action="store_true", help="with --structure: families of one kind and size keep the same count"
-    )
+    _add_groups(parser)
     parser.add_argument(
         "--recover",
         action="append",
@@ -91,6 +80,35 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of everything random (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
     parser.set_defaults(flags=["quota", *_add_flags(parser)])
+
+
+def _add_groups(parser: argparse.ArgumentParser) -> None:
+    """What is pruned as a whole, and within which budget."""
+    parser.add_argument(
+        "--structure",
+        metavar="KINDS",
+        help="prune whole groups, so that the network gets smaller: channels, neurons, heads, kv-heads, query-heads, "
+        "head-dims, stream, layers (residual branches), or patterns of families' names ('prunebench structure "
+        "PROBLEM' lists them), separated by commas; 'usual' for channels, neurons and heads",
+    )
+    budget = "with --structure, in place of --density: the part that is kept of the"
+    parser.add_argument("--flops", type=shared.density, metavar="PART", help=f"{budget} multiply-accumulates")
+    parser.add_argument("--params", type=shared.density, metavar="PART", help=f"{budget} parameters")
+    parser.add_argument(
+        "--latency",
+        type=shared.density,
+        metavar="PART",
+        help=f"{budget} measured time (--runtime; in a run directory as latency.json)",
+    )
+    parser.add_argument(
+        "--runtime", choices=RUNTIMES, help="with --latency: what runs the network, on one thread (default: torch)"
+    )
+    parser.add_argument(
+        "--latency-table", type=Path, metavar="FILE", help="with --latency: times that another run measured here"
+    )
+    parser.add_argument(
+        "--uniform", action="store_true", help="with --structure: families of one kind and size keep the same count"
+    )
 
 
 def _add_flags(parser: argparse.ArgumentParser) -> list[str]:
@@ -137,7 +155,7 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> tuple[PruneReque
         if name is not None:
             registry.get(name)
     pairs = shared.pairs(arguments.option)
-    density = _density(arguments.density or arguments.flops or arguments.params, _quota(arguments, pairs))
+    density = _density(_part(arguments), _quota(arguments, pairs))
     problem = make_problem(arguments.problem, _of_problem(pairs, kind_of_problem))
     if quota := _quota(arguments, pairs):
         given["coordinator_options"] = {"quota": quota}
@@ -164,6 +182,15 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> tuple[PruneReque
     return resolved(choice, problem, density, given, say), choice.network
 
 
+BUDGETS = ("density", "flops", "params", "latency")
+"""Arguments that say which part is kept, the first of weights."""
+
+
+def _part(arguments: argparse.Namespace) -> float | None:
+    """The part that is kept, of whatever; None if none is said."""
+    return next((value for name in BUDGETS if (value := getattr(arguments, name)) is not None), None)
+
+
 def _structured(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of structured pruning, which names its coordinator; none where weights are pruned.
 
@@ -171,8 +198,11 @@ def _structured(arguments: argparse.Namespace) -> dict[str, Any]:
     ------
     InvalidInput   a budget is said twice, or another coordinator is named
     """
-    budgets = [name for name in ("density", "flops", "params") if getattr(arguments, name) is not None]
-    asked = [name for name in ("structure", "flops", "params") if getattr(arguments, name) is not None]
+    budgets = [name for name in BUDGETS if getattr(arguments, name) is not None]
+    times = [name for name in ("runtime", "latency_table") if getattr(arguments, name) is not None]
+    if times and arguments.latency is None:
+        raise InvalidInput(f"--{times[0].replace('_', '-')} is of a budget of time: add --latency PART")
+    asked = [name for name in ("structure", *BUDGETS[1:]) if getattr(arguments, name) is not None]
     if not asked and not arguments.uniform and arguments.coordinator != STRUCTURED:
         return {}
     if len(budgets) > 1:
@@ -184,6 +214,8 @@ def _structured(arguments: argparse.Namespace) -> dict[str, Any]:
         )
     arguments.coordinator = STRUCTURED
     out: dict[str, Any] = {"budget": "parameters"} if arguments.params is not None else {}
+    if arguments.latency is not None:
+        out = {"budget": "latency"} | {name: str(getattr(arguments, name)) for name in times}
     if arguments.structure not in (None, USUAL):
         out["structure"] = arguments.structure
     return out | ({"uniform": True} if arguments.uniform else {})
@@ -268,6 +300,11 @@ def text(result: dict[str, Any]) -> str:
     for measure in ("accuracy", "perplexity"):
         if result.get(measure) is not None:
             lines.append(f"{measure:<12} {result[measure]:.4f} (dense {result['dense_' + measure]:.4f})")
+    if held := result.get("latency"):
+        lines.append(
+            f"milliseconds {held['pruned']:.3f} (dense {held['dense']:.3f}; {held['part']:.4f} of the time, asked for "
+            f"{held['asked']:g}; {held['runtime']}, batch {held['batch']}, one thread)"
+        )
     lines.append(f"loss         {_number(result['loss'])} (dense {_number(result['dense_loss'])})")
     if result.get("objective") is not None:
         lines.append(f"objective    {result['objective']:.8g}")

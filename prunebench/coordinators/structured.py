@@ -39,7 +39,7 @@ from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.recovery import Division, held_out
 from prunebench.core.solution import Solution
 from prunebench.core.solver import facts, solves
-from prunebench.structure.cost import Unit
+from prunebench.structure.latency import Runtime
 
 LABELS = 7
 """The stream of random numbers that labels are drawn from: no other part of a run has it."""
@@ -53,11 +53,20 @@ class StructuredOptions:
     """What is pruned, to which budget, and how."""
 
     structure: str = ""
-    """Kinds of families (channels, neurons, heads, kv-heads, query-heads, head-dims, stream) or patterns of their
-    names, separated by commas; empty: channels, neurons, heads and kv-heads inside of layers and blocks."""
+    """Kinds of families (channels, neurons, heads, kv-heads, query-heads, head-dims, stream, layers) or patterns of
+    their names, separated by commas; empty: channels, neurons, heads and kv-heads inside of layers and blocks."""
 
-    budget: Unit = "macs"
-    """What the density is a part of: multiply-accumulates of a sample, parameters, or bytes."""
+    budget: Literal["macs", "parameters", "bytes", "latency"] = "macs"
+    """What the density is a part of: multiply-accumulates of a sample, parameters, bytes, or measured time."""
+
+    runtime: Runtime = "torch"
+    """With budget latency: what runs the network, torch or onnxruntime, on one thread of the processor."""
+
+    latency_batch: int = 16
+    """With budget latency: samples at a time."""
+
+    latency_table: str = ""
+    """With budget latency: a file of times that another run measured here (its latency.json); empty: measured anew."""
 
     samples: int = 1000
     """Calibration samples for gates and refit; where they are rows of tokens, no more than option tokens leaves."""
@@ -159,6 +168,10 @@ class Structured(Coordinator):
         """`TrainedStructure`, once training begins;  then whether it is over, and a checkpoint's arrays and epochs."""
         self._trained = not setting.recovery
         self._resumed: tuple[Mapping[str, Any], int] | None = None
+        self.times: Any = None
+        """With budget latency: its table, and what measures networks (`prunebench.runs.latency.Times`)."""
+        self.timed: Any = None
+        """With budget latency: what was chosen, and its time."""
 
     @classmethod
     def usual_solver(cls, options: Mapping[str, Any], mode: str | None) -> str:
@@ -173,7 +186,9 @@ class Structured(Coordinator):
         """Refuse options that do not fit each other."""
         options: StructuredOptions = setting.options
         options.taus(setting.mode)
-        for name, least in (("samples", 1), ("tokens", 1), ("draws", 0), ("multiple", 1)):
+        for name, least in (
+            ("samples", 1), ("tokens", 1), ("draws", 0), ("multiple", 1), ("latency_batch", 1)
+        ):  # fmt: skip
             if getattr(options, name) < least:
                 raise InvalidInput(f"coordinator structured: {name} is {getattr(options, name)}; at least {least}")
         if not (options.ridge > 0.0 and math.isfinite(options.ridge)):
@@ -187,6 +202,8 @@ class Structured(Coordinator):
             )
         if options.counts == "budget":
             _require_budget(setting)
+        if options.budget != "latency" and (options.runtime != "torch" or options.latency_table):
+            raise InvalidInput("runtime and latency_table are of a budget of time: add --latency PART")
         others = [step.name for step in setting.recovery if not step.of_groups]
         if others or len(setting.recovery) > 1:
             raise InvalidInput(
@@ -296,7 +313,7 @@ class Structured(Coordinator):
         k = len(self._judged)
         kept = self._split(self._answers[k])
         state, errors = self._pruned(kept)
-        loss = self._held_out_loss(state) if len(self._taus) > 1 else math.nan
+        loss = self._held_out_loss(state, kept) if len(self._taus) > 1 else math.nan
         better = self._best < 0 or loss < self._judged[self._best]
         self._judged.append(loss)
         if better:
@@ -319,8 +336,11 @@ class Structured(Coordinator):
         return len(self._judged) == len(self._taus)
 
     def check(self) -> None:
-        """Raise PrunebenchError if the budget is exceeded."""
+        """Raise PrunebenchError if the budget is exceeded; of time, what was measured is told instead."""
         from prunebench.structure.budget import ROUNDING
+
+        if self.options.budget == "latency":
+            return
 
         cost = self._found.cost(self.options.budget)
         counts = [int(part.sum()) for part in self._split(self.mask)]
@@ -386,6 +406,8 @@ class Structured(Coordinator):
         """
         from prunebench.structure.budget import require_reachable
 
+        if self.options.budget == "latency":
+            return math.nan
         cost = self._found.cost(self.options.budget)
         limit: float = self._setting.density * cost.total()
         require_reachable(cost, self._families, limit, self._steps())
@@ -413,7 +435,7 @@ class Structured(Coordinator):
 
     def _gather(self) -> None:
         from prunebench.curvature.drawn_labels import DrawnLabels
-        from prunebench.curvature.gates import gate_rows
+        from prunebench.curvature.gates import as_measured, branch_rises, gate_rows
 
         problem, network, options = self._setting.problem, self._setting.network, self.options
         assert isinstance(problem, NetworkProblem)
@@ -429,16 +451,15 @@ class Structured(Coordinator):
             for k in range(draws)
         ]
 
-        def losses(outputs: Any, targets: Any, chosen: IndexArray) -> list[Any]:
+        def losses(outputs: Any, targets: Any, chosen: IndexArray, dense: Any = None) -> list[Any]:
             if not drawn:
                 return [problem.loss(outputs, targets)]
-            return [
-                draw.loss(problem.loss)(outputs, draw.labels(outputs.detach(), chosen).to(outputs.device))
-                for draw in drawn
-            ]
+            seen = outputs.detach() if dense is None else dense
+            return [draw.loss(problem.loss)(outputs, draw.labels(seen, chosen).to(outputs.device)) for draw in drawn]
 
         rows = gate_rows(self._found.coupling, self._families, samples, positions, losses)
-        self._rows = rows / math.sqrt(len(rows))
+        rises = branch_rises(self._found.coupling, self._families, samples, positions, losses)
+        self._rows = as_measured(rows / math.sqrt(len(rows)), rises)
         words = f"{draws} drawn labels each" if draws else "their own targets"
         self._setting.say(f"gates of {self.mask.size} groups from {positions.size} samples, {words}")
         if positions.size < options.samples:
@@ -453,8 +474,45 @@ class Structured(Coordinator):
 
         assert self._rows is not None
         scores = 0.5 * (self._rows**2).sum(axis=0)
+        if self.options.budget == "latency":
+            self._allocate_time(self._split(scores))
+            return
         cost = self._found.cost(self.options.budget)
         self._counts = allocate(cost, self._families, self._split(scores), self._limit(), self._steps())
+
+    def use_times(self, times: Any) -> None:
+        """Take a table of measured times, with what measures networks.
+
+        Raises
+        ------
+        InvalidInput   the budget cannot be met by it
+        """
+        from prunebench.coordinators.time_budget import curves_of, require_time
+
+        self.times = times
+        free = [np.zeros(size) for size in self._sizes]
+        require_time(times.table, curves_of(times.table, self._families, free, self._steps()), self._setting.density)
+
+    def _allocate_time(self, scores: Sequence[FloatArray]) -> None:
+        """Counts within a part of the dense network's measured time.
+
+        Raises
+        ------
+        InvalidInput   there is no table
+        """
+        from prunebench.coordinators.time_budget import within_time
+
+        if self.times is None:
+            raise InvalidInput("a budget of time needs a table of measured times, which a run makes; prune a network")
+        part, say = self._setting.density, self._setting.say
+        self.timed = within_time(self.times.table, self._families, scores, part, self._steps(), self.times.measure)
+        self.times.keep()
+        self._counts = self.timed.counts
+        if self.timed.measured.part > part:
+            say(
+                f"latency: {self.timed.measured.part:.4f} of the time is the least that was found, and {part:g} was "
+                "asked for; times that are added up say more than this network keeps"
+            )
 
     def _block(self, tau: float) -> BlockProblem:
         """All gates as one block: couplings scaled by τ, the diagonal as it is."""
@@ -513,7 +571,9 @@ class Structured(Coordinator):
     def _late(self) -> frozenset[int]:
         from prunebench.recovery.reconstruction import single_followers
 
-        return single_followers(self._found.coupling, self._families)
+        found = single_followers(self._found.coupling, self._families)
+        # what is inside of a branch that goes has nothing to choose
+        return frozenset(k for k in found if not self._counts or self._counts[k] > 0)
 
     def _ask_layer(self) -> list[Task]:
         if self._asked:
@@ -597,11 +657,11 @@ class Structured(Coordinator):
                 self.state = self._training.trained()
         return Move(better, None, int((~self.mask).sum()), {**details, "seconds": perf_counter() - clock})
 
-    def _held_out_loss(self, state: Mapping[str, Any]) -> float:
+    def _held_out_loss(self, state: Mapping[str, Any], kept: Sequence[BoolArray]) -> float:
         problem = self._setting.problem
         assert isinstance(problem, NetworkProblem)
         held = self.division(self._setting, len(self._calibration())).held
-        return float(self._found.loss(state, self._calibration(), held, problem.loss))
+        return float(self._found.loss(state, self._calibration(), held, problem.loss, kept))
 
     def _split(self, values: Any) -> list[Any]:
         return np.split(values, np.cumsum(self._sizes)[:-1])

@@ -5,7 +5,7 @@ it is dead. So the curvature of a whole network in its groups needs one backward
 group, and not one over the weights of every sample.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.networks.samples import fetched
-from prunebench.structure.families import Family
+from prunebench.structure.families import LAYERS, Family
 from prunebench.structure.trace import Coupling
 
 
@@ -26,7 +26,7 @@ class Gate:
     """Where gates enter.
 
     operand : the value that is multiplied;  dim : by its indices in this dimension, (k, f) numbers of gates, the last
-        number being a gate that is always open
+        number being a gate that is always open; one row for all indices where a whole branch has a gate
     batch : the dimension that holds the samples
     """
 
@@ -56,16 +56,32 @@ def gates_of(coupling: Coupling, families: Sequence[Family]) -> dict[Node, list[
         width = max(map(len, found), default=0)
         if width == 0:
             continue
-        sizes = product.operand.meta["val"].shape
-        batch = next((k for k, size in enumerate(sizes) if not isinstance(size, int)), None)
-        if batch is None:
-            raise InvalidInput(
-                f"the value {product.operand.name} that {product.node.name} sums over has no dimension of samples; "
-                "leave out the families that feed it"
-            )
+        batch = _batch(product.operand, product.node)
         padded = torch.tensor([bases + [len(numbers)] * (width - len(bases)) for bases in found])
         out.setdefault(product.node, []).append(Gate(product.operand, product.dim, padded, batch))
+    for branch in coupling.branches:
+        if branch.base in numbers:
+            batch = _batch(branch.value, branch.total)
+            gate = Gate(branch.value, int(batch == 0), torch.tensor([[numbers[branch.base]]]), batch)
+            out.setdefault(branch.total, []).append(gate)
     return out
+
+
+def _batch(operand: Node, node: Node) -> int:
+    """Which dimension of a value holds the samples.
+
+    Raises
+    ------
+    InvalidInput   none does
+    """
+    sizes = operand.meta["val"].shape
+    batch = next((k for k, size in enumerate(sizes) if not isinstance(size, int)), None)
+    if batch is None:
+        raise InvalidInput(
+            f"the value {operand.name} that {node.name} sums over has no dimension of samples; "
+            "leave out the families that feed it"
+        )
+    return batch
 
 
 class Gated(Interpreter):
@@ -99,7 +115,7 @@ class Gated(Interpreter):
         if place.batch > place.dim:
             factors = factors.T
         sizes = [1] * value.ndim
-        sizes[place.batch], sizes[place.dim] = value.shape[place.batch], value.shape[place.dim]
+        sizes[place.batch], sizes[place.dim] = value.shape[place.batch], len(place.numbers)
         return value * factors.reshape(sizes)
 
 
@@ -140,3 +156,66 @@ def gate_rows(
     if not np.isfinite(rows).all():
         raise InvalidInput("gradients by the gates hold NaN or infinity; give a network whose losses are finite")
     return rows
+
+
+def branch_rises(
+    coupling: Coupling,
+    families: Sequence[Family],
+    samples: Samples,
+    positions: IndexArray,
+    losses: Callable[..., Sequence[torch.Tensor]],
+    *,
+    batch_size: int = 250,
+) -> dict[int, float]:
+    """By number of a gate on a whole residual branch: what the mean loss rises by where that branch alone is gone.
+
+    A derivative says what a channel's last part is worth; a branch is far from being a small part, and there is but one
+    number to measure. Cost: a forward pass a branch, and one without.
+
+    Parameters
+    ----------
+    samples, positions : which
+    losses : (outputs, targets, positions, dense outputs) -> several, (s,) each; their mean counts
+    """
+    total = sum(family.size for family in families)
+    starts = np.cumsum([0, *(family.size for family in families)])
+    branches = [int(start) for start, family in zip(starts, families, strict=False) if family.kind == LAYERS]
+    sums = dict.fromkeys(branches, 0.0)
+    device = next(coupling.program.parameters()).device
+
+    def mean(outputs: Any, targets: Any, chosen: IndexArray, dense: Any) -> float:
+        found = losses(outputs, targets, chosen, dense)
+        return sum(float(loss.sum(dtype=torch.float64)) for loss in found) / len(found)
+
+    with torch.no_grad():
+        for start in range(0, positions.size if branches else 0, batch_size):
+            chosen = positions[start : start + batch_size]
+            inputs, targets = fetched(samples, chosen, device)
+            gates = torch.ones(len(inputs), total, device=device)
+            dense = Gated(coupling, families, gates).run(inputs)
+            before = mean(dense, targets, chosen, dense)
+            for number in branches:
+                without = gates.clone()
+                without[:, number] = 0.0
+                outputs = Gated(coupling, families, without).run(inputs)
+                sums[number] += mean(outputs, targets, chosen, dense) - before
+    rises = {number: rise / positions.size for number, rise in sums.items()}
+    if not all(map(np.isfinite, rises.values())):
+        raise InvalidInput("without a branch the loss is NaN or infinity; leave layers out of --structure")
+    return rises
+
+
+def as_measured(rows: FloatArray, rises: Mapping[int, float]) -> FloatArray:
+    """Rows whose ½ Σ of squares says of every branch what the loss was measured to rise by; others as they are.
+
+    A branch without which the loss is lower costs nothing.
+    """
+    out = rows.copy()
+    for number, rise in rises.items():
+        square = float(np.sum(rows[:, number] ** 2))
+        wanted = max(2.0 * rise, 0.0)
+        if square > 0.0:
+            out[:, number] *= np.sqrt(wanted / square)
+        else:
+            out[:, number] = np.sqrt(wanted / len(rows))
+    return out

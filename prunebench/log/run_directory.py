@@ -32,7 +32,8 @@ BEFORE_LOSS = "before-loss.npz"
 """In the state folder: the checkpoint from before the first block that could not be solved, where there was one."""
 
 SEALED = (
-    "events.jsonl", "mask.safetensors", "weights.safetensors", "results.parquet", "structure.json", "model.pt2"
+    "events.jsonl", "mask.safetensors", "weights.safetensors", "results.parquet", "structure.json", "model.pt2",
+    "latency.json",
 )  # fmt: skip
 """Files whose digests stand in result.json."""
 

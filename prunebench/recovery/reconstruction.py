@@ -135,7 +135,9 @@ class Reconstruction:
         self._living = Living(self.coupling, self.families, self._masks)
         self._dense = state_of(self.coupling)
         self._state = masked_state(self.coupling, self._dense, self._living)
-        layers = {layer.node: layer for layer in layers_of(self.coupling)}
+        self._sums = {branch.total: branch for branch in self._living.gone}
+        self._dead = {node for branch in self._living.gone for node in branch.inside}
+        layers = {layer.node: layer for layer in layers_of(self.coupling) if layer.node not in self._dead}
         order = _order(self.coupling, layers)
         last = _last_uses(order, layers)
         end = max((place for place, node in enumerate(order) if node in layers), default=-1)
@@ -164,9 +166,17 @@ class Reconstruction:
         self, node: Node, layer: Layer | None, now: dict[Node, Any], dense: dict[Node, Any]
     ) -> Generator[Choice, BoolArray, None]:
         dense[node] = _call(node, dense)
+        if node in self._dead:
+            return
+        if (branch := self._sums.get(node)) is not None:
+            # the sum is its shortcut: a copy, as what follows may change it in place
+            now[node] = now[branch.shortcut].clone()
+            return
         family = None if layer is None else self._family_of(layer)
         same = all(now[operand] is dense[operand] for operand in node.all_input_nodes)
-        if same and family is None:
+        # a projection whose sum has lost its branch is refitted to the whole sum
+        alone = layer is not None and layer.total in self._sums
+        if same and family is None and not alone:
             now[node] = dense[node]
             return
         if layer is not None:
@@ -283,9 +293,12 @@ class Reconstruction:
         value: torch.Tensor = held[layer.node]
         if layer.norm is not None:
             value = held[layer.norm] = _call(layer.norm, held)
-        if layer.total is not None and self.targets == "dense" and layer.other in now:
+        if layer.total is not None and self.targets == "dense":
             assert layer.other is not None
-            value = value + (dense[layer.other] - now[layer.other])
+            if layer.total in self._sums:
+                value = value + dense[layer.other]
+            elif layer.other in now:
+                value = value + (dense[layer.other] - now[layer.other])
         return value
 
     def _live_inputs(self, layer: Layer) -> np.ndarray:

@@ -178,10 +178,13 @@ def smaller(runs: Sequence[Run]) -> Table | None:
         widths = ", ".join(f"{name.rpartition(':')[0]} {size} to {kept}" for name, (kept, size) in run.layers.items())
         better = "perplexity" if result.get("perplexity") is not None else "accuracy"
         show = percent if better == "accuracy" else number
-        for unit, pair in result["costs"].items():
+        costs = {unit: (pair, count) for unit, pair in result["costs"].items()}
+        if held := result.get("latency"):
+            costs[f"milliseconds, {held['runtime']}, batch {held['batch']}"] = (held, number)
+        for unit, (pair, amount) in costs.items():
             rows.append(
                 (
-                    Cell(run.problem), Cell(run.solver), Cell(unit), count(pair["dense"]), count(pair["pruned"]),
+                    Cell(run.problem), Cell(run.solver), Cell(unit), amount(pair["dense"]), amount(pair["pruned"]),
                     percent(pair["pruned"] / pair["dense"]), show(result.get(better)),
                     show(result.get(f"dense_{better}")), Cell(widths), Cell(run.source.path.name),
                 )
@@ -190,8 +193,9 @@ def smaller(runs: Sequence[Run]) -> Table | None:
         return None
     return Table(
         "smaller", "Smaller networks",
-        "What structured pruning left of a network: multiply-accumulates of a sample, parameters and bytes, and how "
-        "many groups each family keeps. The measure is accuracy, or perplexity for language models.",
+        "What structured pruning left of a network: multiply-accumulates of a sample, parameters and bytes, "
+        "milliseconds of a batch where time was the budget, and how many groups each family keeps. The measure is "
+        "accuracy, or perplexity for language models.",
         ("problem", "solver", "unit", "dense", "smaller", "part", "measure", "dense measure", "groups before and after",
          "directory"),
         tuple(rows),

@@ -1,27 +1,22 @@
 """A smaller network out of a run directory: written in other formats, and timed beside the dense one."""
 
 import shutil
-import statistics
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal
 
-from prunebench.core.errors import InvalidInput, MissingPackage
+from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, make_problem, require_data
 from prunebench.runs.start import WEIGHTS_FILE, finished
 from prunebench.runs.structured import PROGRAM_FILE, STRUCTURE_FILE, is_structured
+from prunebench.runs.timing import RUNS, batch_of, limited_threads, medians, onnx_bytes, onnx_call, session, torch_call
+from prunebench.structure.families import LAYERS
+from prunebench.structure.latency import RUNTIMES
 
 Format = Literal["pt2", "onnx", "safetensors"]
 
 TOLERANCE = 1e-4
 """How far outputs of the exported network may be from torch's, relative to the largest: float32 in another order."""
-
-RUNS = 30
-"""Timed runs of each network, after WARM_UPS that are not timed: enough for a median on a machine with other work."""
-WARM_UPS = 5
-"""Runs of each network that are not timed: memory is allocated and kernels are chosen in the first ones."""
 
 
 def export_smaller(run: Path, target: Path, form: Format) -> dict[str, Any]:
@@ -101,7 +96,7 @@ def save_smaller(run: Path, folder: Path) -> dict[str, Any]:
             f"problem {problem.name!r} has no network of transformers; write it as pt2, onnx or safetensors"
         )
     config = _smaller_config(config, checks.read_object(run / STRUCTURE_FILE)["families"])
-    inputs = _inputs(problem, 3)
+    inputs = batch_of(problem, 3)
     try:
         made = type(model)(config).eval()
         made.load_state_dict(read_state(run / WEIGHTS_FILE), strict=False)
@@ -136,7 +131,15 @@ def _smaller_config(config: Any, families: Sequence[Any]) -> Any:
 
     made = copy.deepcopy(config)
     by_kind: dict[str, set[tuple[int, int]]] = {}
+    gone = [family["name"] for family in families if family["kind"] == LAYERS and not family["after"]]
+    if gone:
+        raise InvalidInput(
+            f"{gone[0]} is gone, and a configuration has all parts of its layers; write the network as pt2, onnx or "
+            "safetensors"
+        )
     for family in families:
+        if family["kind"] == LAYERS:
+            continue
         by_kind.setdefault(family["kind"], set()).add((family["before"], family["after"]))
     for kind, widths in by_kind.items():
         if len(widths) > 1:
@@ -176,8 +179,8 @@ def time_smaller(
     """
     import torch
 
-    if unknown := [name for name in runtimes if name not in ("torch", "onnxruntime")]:
-        raise InvalidInput(f"runtime {unknown[0]!r} is not known; choose torch or onnxruntime")
+    if unknown := [name for name in runtimes if name not in RUNTIMES]:
+        raise InvalidInput(f"runtime {unknown[0]!r} is not known; choose {' or '.join(RUNTIMES)}")
     held = finished(run)
     if not is_structured(run):
         raise InvalidInput(f"{run} pruned weights, and its network is as large as before; it has no smaller one")
@@ -187,101 +190,22 @@ def time_smaller(
     require_data(problem)
     from prunebench.structure.trace import export
 
-    inputs = _inputs(problem, batch)
+    inputs = batch_of(problem, batch)
     dense = export(problem.model(), inputs)
     smaller = torch.export.load(run / PROGRAM_FILE)
     result = held.result() or {}
     rows = []
     for runtime in runtimes:
         for count in threads:
-            with _threads(count):
-                make = _torch_call if runtime == "torch" else _onnx_call
-                first, second = _medians([make(dense, inputs, count), make(smaller, inputs, count)], runs)
+            with limited_threads(count):
+                make = torch_call if runtime == "torch" else onnx_call
+                first, second = medians([make(dense, inputs, count), make(smaller, inputs, count)], runs, count)
             rows.append(
                 {"runtime": runtime, "threads": count, "dense_ms": first, "pruned_ms": second,
                  "speed_up": first / second}
             )  # fmt: skip
     macs = result["costs"]["macs"]
     return {"run": str(run), "batch": batch, "macs": macs["dense"] / macs["pruned"], "rows": rows}
-
-
-def _inputs(problem: NetworkProblem, batch: int) -> Any:
-    import numpy as np
-
-    from prunebench.networks.samples import Parts
-
-    samples = problem.calibration()
-    given = samples.batch(np.arange(min(batch, len(samples)), dtype=np.int64))[0]
-    return given.value if isinstance(given, Parts) else given
-
-
-def _medians(calls: Sequence[Callable[[], Any]], runs: int) -> list[float]:
-    """Median milliseconds of each call; the calls take turns, so that a busy moment meets all of them."""
-    for call in calls:
-        for _ in range(WARM_UPS):
-            call()
-    times: list[list[float]] = [[] for _ in calls]
-    for _ in range(runs):
-        for held, call in zip(times, calls, strict=True):
-            clock = perf_counter()
-            call()
-            held.append(1000.0 * (perf_counter() - clock))
-    return [statistics.median(held) for held in times]
-
-
-def _torch_call(program: Any, inputs: Any, _: int) -> Callable[[], Any]:
-    import torch
-
-    module = program.module(check_guards=False)
-
-    def call() -> Any:
-        with torch.inference_mode():
-            return module(inputs)
-
-    return call
-
-
-def _onnx_call(program: Any, inputs: Any, threads: int) -> Callable[[], Any]:
-    session, given = _session(program, inputs, threads)
-    return lambda: session.run(None, given)
-
-
-def _session(program: Any, inputs: Any, threads: int) -> tuple[Any, dict[str, Any]]:
-    import torch
-
-    runtime = _package("onnxruntime")
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    session = runtime.InferenceSession(_onnx_bytes(program), options, providers=["CPUExecutionProvider"])
-    tensors = [leaf for leaf in torch.utils._pytree.tree_leaves(inputs) if isinstance(leaf, torch.Tensor)]
-    names = [item.name for item in session.get_inputs()]
-    return session, {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
-
-
-def _onnx_bytes(program: Any) -> bytes:
-    """An exported program as an ONNX model."""
-    import contextlib
-    import io
-    import logging
-    import warnings
-
-    import torch
-
-    _package("onnx")
-    _package("onnxscript")
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            # torch's exporter warns of its own old names and prints its progress
-            warnings.simplefilter("ignore")
-            made = torch.onnx.export(program, dynamo=True, verbose=False)
-    finally:
-        log.setLevel(level)
-    assert made is not None
-    return bytes(made.model_proto.SerializeToString())
 
 
 def _write_onnx(run: Path, target: Path) -> float:
@@ -294,9 +218,9 @@ def _write_onnx(run: Path, target: Path) -> float:
     problem = make_problem(held.request["problem"], held.request.get("problem_options", {}))
     assert isinstance(problem, NetworkProblem)
     require_data(problem)
-    inputs = _inputs(problem, 5)
-    session, given = _session(program, inputs, 1)
-    answers = session.run(None, given)
+    inputs = batch_of(problem, 5)
+    held_session, given = session(onnx_bytes(program), inputs, 1)
+    answers = held_session.run(None, given)
     with torch.no_grad():
         leaves = torch.utils._pytree.tree_leaves(program.module(check_guards=False)(inputs))
     expected = [leaf.numpy() for leaf in leaves if isinstance(leaf, torch.Tensor)]
@@ -309,26 +233,5 @@ def _write_onnx(run: Path, target: Path) -> float:
             f"the ONNX model's outputs differ from torch's by {worst:.1e} of the largest; write it as pt2, and report "
             "this network's kind"
         )
-    target.write_bytes(_onnx_bytes(program))
+    target.write_bytes(onnx_bytes(program))
     return worst
-
-
-def _package(name: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingPackage(f"{name} is needed for ONNX; pip install 'prunebench[onnx]'") from error
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

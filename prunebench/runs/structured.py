@@ -56,6 +56,10 @@ def on_groups(
     timings = {"load": perf_counter() - started}
     clock = perf_counter()
     coordinator: Any = prepared.kind.begin(setting)
+    if coordinator.options.budget == "latency":
+        from prunebench.runs.latency import Times
+
+        coordinator.use_times(Times(coordinator.found, problem, run, coordinator.options, setting.say))
     if not run.describes_network():
         run.describe_network(described(coordinator.found))
     timings["build"] = perf_counter() - clock
@@ -75,7 +79,8 @@ def on_groups(
     costs: dict[str, tuple[float, float]] = {
         unit: (found.cost(unit).total(), found.cost(unit).total(counts)) for unit in UNITS
     }
-    _save(run, shrunk, coordinator, costs)
+    latency = _latency(coordinator, shrunk, setting)
+    _save(run, shrunk, coordinator, costs, latency)
     say = setting.say
     say(f"the smaller network gives what zeros give, to {shrunk.difference:.1g} of the largest output")
     if shrunk.reason:
@@ -89,6 +94,7 @@ def on_groups(
         "kept_per_layer": {family.label: count for family, count in zip(found.families, counts, strict=True)},
         "budget": coordinator.options.budget,
         "costs": {unit: {"dense": before, "pruned": after} for unit, (before, after) in costs.items()},
+        **({"latency": latency} if latency else {}),
         **driven,
         "timings": timings,
     }
@@ -125,9 +131,12 @@ def cut_groups(
     """
     from prunebench.coordinators.structured import Structured, StructuredOptions
     from prunebench.networks.chosen import prunable_network
+    from prunebench.structure.cost import UNITS
 
     if not 0.0 <= coupling <= 1.0:
         raise InvalidInput(f"coupling is {coupling}; give a number from 0 to 1")
+    if budget not in UNITS:
+        raise InvalidInput(f"budget is {budget!r}; a block is cut with one of {', '.join(UNITS)}")
     made = make_problem(problem, options)
     if not isinstance(made, NetworkProblem):
         raise InvalidInput(f"problem {made.name!r} is no network and has no groups")
@@ -161,6 +170,7 @@ def shrink(model: Any, found: Any, kept: Any, state: Any) -> Shrunk:
     import torch
     from torch.func import functional_call
 
+    from prunebench.structure.branches import masked_program
     from prunebench.structure.check import TOLERANCE
     from prunebench.structure.module import difference, resized
     from prunebench.structure.resize import Living, shrunk_program, shrunk_state
@@ -169,7 +179,7 @@ def shrink(model: Any, found: Any, kept: Any, state: Any) -> Shrunk:
     living = Living(coupling, found.families, kept)
     program = shrunk_program(coupling, state, living)
     with torch.no_grad():
-        masked = functional_call(coupling.program, dict(state), (coupling.example,))
+        masked = functional_call(masked_program(coupling.program, living.gone), dict(state), (coupling.example,))
         smaller = program(coupling.example)
         error = difference(masked, smaller)
         if not error <= TOLERANCE:
@@ -177,6 +187,8 @@ def shrink(model: Any, found: Any, kept: Any, state: Any) -> Shrunk:
                 f"the smaller network's outputs differ by {error:.1e} from those with zeros; please report this"
             )
         module, reason = None, ""
+        if living.gone:
+            return Shrunk(program, None, f"its code adds what {living.gone[0].name} gives, which is gone", error)
         try:
             module = resized(model, shrunk_state(coupling, state, living))
             other = difference(smaller, module(coupling.example))
@@ -219,7 +231,33 @@ def described(found: Any) -> dict[str, Any]:
     }
 
 
-def _save(run: RunDirectory, shrunk: Shrunk, coordinator: Any, costs: Mapping[str, tuple[float, float]]) -> None:
+def _latency(coordinator: Any, shrunk: Shrunk, setting: Setting) -> dict[str, Any]:
+    """What the smaller network takes beside the dense one, with what was asked for and predicted; {} without such a
+    budget."""
+    if coordinator.times is None:
+        return {}
+    held, facts = coordinator.times.final(shrunk.program), coordinator.times.table.facts
+    out = {
+        "runtime": facts["runtime"], "batch": facts["batch"], "threads": facts["threads"],
+        "dense": held.dense_ms, "pruned": held.ms, "part": held.part, "asked": setting.density,
+        "predicted": coordinator.timed.predicted, "chosen": coordinator.timed.measured.part,
+    }  # fmt: skip
+    over = "" if held.part <= setting.density else ", which is more"
+    asked = f"asked for {setting.density:g}{over}"
+    setting.say(
+        f"latency: {held.ms:.3f} ms of {held.dense_ms:.3f} ms in {facts['runtime']}, batch {facts['batch']}, one "
+        f"thread: {held.part:.4f} of the time; {asked}; the table's sum is {out['predicted']:.4f}"
+    )
+    return out
+
+
+def _save(
+    run: RunDirectory,
+    shrunk: Shrunk,
+    coordinator: Any,
+    costs: Mapping[str, tuple[float, float]],
+    latency: Mapping[str, Any],
+) -> None:
     import torch
 
     from prunebench.networks.checkpoints import write_state
@@ -237,6 +275,7 @@ def _save(run: RunDirectory, shrunk: Shrunk, coordinator: Any, costs: Mapping[st
             for f, mask in zip(found.families, kept, strict=True)
         ],
         "costs": {unit: {"dense": before, "pruned": after} for unit, (before, after) in costs.items()},
+        **({"latency": latency} if latency else {}),
         "errors": coordinator.errors,
         "difference": shrunk.difference,
         "module": shrunk.reason or TAKES,

@@ -9,7 +9,7 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 from prunebench.core.errors import InvalidInput
 from prunebench.structure.cost import Cost
-from prunebench.structure.families import Family
+from prunebench.structure.families import LAYERS, Family, without_parts
 
 ROUNDING = 1e-9
 """Relative slack of a budget for the rounding of its costs."""
@@ -62,6 +62,7 @@ def allocate(
     total, whole = cost.total(), cost.total()
     terms = [cost.touching(held.numbers) for held in classes]
     near = [[k for k, other in enumerate(terms) if not set(other).isdisjoint(mine)] for mine in terms]
+    parts = _parts(families)
     versions = [0] * len(classes)
     queue: list[tuple[float, int, int]] = []
 
@@ -70,6 +71,9 @@ def allocate(
         if move is None:
             return
         lost = sum(_lost(sums[n], families[n].size, counts[n], move) for n in classes[k].numbers)
+        # what a branch has lost inside is lost with it, and not twice
+        inside = sum(sums[n][families[n].size - counts[n]] for held in classes[k].numbers for n in parts[held])
+        lost = max(lost - float(inside), 0.0)
         saved = _saved(cost, terms[k], counts, classes[k], move)
         if saved > 0.0:
             heapq.heappush(queue, (lost / saved, k, versions[k]))
@@ -91,7 +95,7 @@ def allocate(
             versions[other] += 1
             push(other)
     _fill(cost, families, sums, counts, classes, terms, limit)
-    return counts
+    return without_parts(families, counts)
 
 
 def require_reachable(cost: Cost, families: Sequence[Family], limit: float, steps: Steps) -> None:
@@ -121,7 +125,11 @@ def _fill(
     while True:
         total = cost.total(counts)
         best, found = 0.0, None
+        gone = without_parts(families, counts)
         for k, held in enumerate(classes):
+            # what is a part of a branch that is gone comes back with the branch alone
+            if any(counts[n] and not gone[n] for n in held.numbers):
+                continue
             now = counts[held.numbers[0]]
             size = families[held.numbers[0]].size
             up = min(size, (now // held.step + 1) * held.step)
@@ -143,14 +151,22 @@ def _fill(
 def _classes(families: Sequence[Family], steps: Steps) -> list[_Class]:
     together: dict[object, list[int]] = {}
     for number, family in enumerate(families):
-        key: object = (family.kind, family.size) if steps.uniform else number
+        key: object = (family.kind, family.size) if steps.uniform and family.kind != LAYERS else number
         together.setdefault(key, []).append(number)
     out = []
     for numbers in together.values():
         family = families[numbers[0]]
         step = steps.multiple if family.kind in ("channels", "neurons") and family.size >= steps.multiple else 1
-        out.append(_Class(tuple(numbers), step, step))
+        out.append(_Class(tuple(numbers), step if family.least else 0, step))
     return out
+
+
+def _parts(families: Sequence[Family]) -> list[list[int]]:
+    """By number of a family, those that are a part of it: what is inside of a residual branch."""
+    return [
+        [n for n, other in enumerate(families) if not family.least and family.groups[0] in other.within]
+        for family in families
+    ]
 
 
 def _lowered(counts: Sequence[int], held: _Class) -> int | None:

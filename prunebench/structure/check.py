@@ -8,7 +8,8 @@ import torch
 from torch.func import functional_call
 
 from prunebench.core.arrays import BoolArray
-from prunebench.structure.families import Family
+from prunebench.structure.branches import masked_program
+from prunebench.structure.families import LAYERS, Family
 from prunebench.structure.module import difference as difference_of
 from prunebench.structure.resize import Living, masked_state, shrunk_program, state_of
 from prunebench.structure.trace import Coupling
@@ -46,12 +47,17 @@ def check(coupling: Coupling, families: Sequence[Family], seed: int = 0) -> tupl
         mask = np.ones(family.size, dtype=bool)
         mask[rng.choice(family.size, max(1, int(SHARE * family.size)), replace=False)] = False
         masks[family.kind, family.name] = mask
-    plain = [family for family in families if not family.crossed_by]
-    together = checked(coupling, plain, [masks[item.kind, item.name] for item in plain]) if plain else None
-    sound = together is not None and not together.reason
+    # branches apart: what is inside of one that is gone would not be checked
+    plain = [family for family in families if not family.crossed_by and family.kind != LAYERS]
+    layers = [family for family in families if family.kind == LAYERS]
+    sound: dict[str, float] = {}
+    for part in (plain, layers):
+        together = checked(coupling, part, [masks[item.kind, item.name] for item in part]) if part else None
+        if together is not None and not together.reason:
+            sound |= {family.label: together.difference for family in part}
     return tuple(
-        Checked((family,), together.difference)
-        if sound and together is not None and not family.crossed_by
+        Checked((family,), sound[family.label])
+        if family.label in sound
         else checked(coupling, [family], [masks[family.kind, family.name]])
         for family in families
     )
@@ -80,6 +86,7 @@ def difference(coupling: Coupling, families: Sequence[Family], kept: Sequence[Bo
     living = Living(coupling, families, kept)
     state = state_of(coupling)
     with torch.no_grad():
-        masked = functional_call(coupling.program, masked_state(coupling, state, living), (coupling.example,))
+        program = masked_program(coupling.program, living.gone)
+        masked = functional_call(program, masked_state(coupling, state, living), (coupling.example,))
         shrunk = shrunk_program(coupling, state, living, share=True)(coupling.example)
     return difference_of(masked, shrunk)

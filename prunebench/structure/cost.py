@@ -2,7 +2,8 @@
 
 A layer's multiply-accumulates are a constant times the live indices of each of its dimensions, and how many of those
 live depends on how many groups of each family do, not on which. So costs are polynomials in the kept counts, and are
-exact without running anything.
+exact without running anything. What is inside of a residual branch is multiplied with whether the branch is kept; what
+only several branches together need (the parameters of a norm that feeds two) counts as kept.
 """
 
 import math
@@ -10,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from torch.fx import Node
+
+from prunebench.structure.branches import enclosing
 from prunebench.structure.families import Family
 from prunebench.structure.trace import Coupling
 
@@ -78,24 +82,40 @@ class Cost:
 def cost_of(coupling: Coupling, families: Sequence[Family], unit: Unit) -> Cost:
     """The cost of a network as a function of what is kept of these families."""
     owner = {base: number for number, family in enumerate(families) for base in family.groups}
+    branches = [branch for branch in coupling.branches if branch.base in owner]
     sizes = tuple(family.size for family in families)
-    found: list[tuple[str, float, Sequence[Sequence[int]]]]
+    found: list[tuple[str, float, Sequence[Sequence[int]], Sequence[Node]]]
     if unit == "macs":
-        found = [(node.name, *term) for node, terms in coupling.walk.terms.items() for term in terms]
+        found = [(node.name, *term, [node]) for node, terms in coupling.walk.terms.items() for term in terms]
     else:
+        reads = coupling.reads()
         held = dict(coupling.program.named_parameters(remove_duplicate=False))
         found = [
-            (name, 1.0 if unit == "parameters" else float(held[name].element_size()), dims)
+            (name, 1.0 if unit == "parameters" else float(held[name].element_size()), dims, reads[name])
             for name, dims in coupling.parameters.items()
             if name in held and name not in coupling.tied
         ]
-    return Cost(unit, sizes, tuple(_term(coupling, owner, *item) for item in found))
+    return Cost(
+        unit,
+        sizes,
+        tuple(
+            _term(coupling, owner, name, coefficient, dims, [owner[base] for base in enclosing(branches, nodes)])
+            for name, coefficient, dims, nodes in found
+        ),
+    )
 
 
 def _term(
-    coupling: Coupling, owner: dict[int, int], name: str, coefficient: float, dims: Sequence[Sequence[int]]
+    coupling: Coupling,
+    owner: dict[int, int],
+    name: str,
+    coefficient: float,
+    dims: Sequence[Sequence[int]],
+    within: Sequence[int],
 ) -> Term:
-    fixed, moving = coefficient, []
+    """A term of a product or parameter; `within` : the numbers of the branches whose part it is."""
+    fixed: float = coefficient
+    moving: list[tuple[Pattern, ...]] = [(((number,), 1.0),) for number in within]
     for labels in dims:
         patterns: dict[tuple[int, ...], float] = {}
         for label in labels:

@@ -5,13 +5,14 @@ in the same place of a product, are a family: the channels of a convolution, the
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import numpy as np
 
 from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.structure.branches import enclosing
 from prunebench.structure.trace import Coupling
 from prunebench.structure.walk import WINDOW
 
@@ -21,8 +22,11 @@ KINDS = ("channels", "neurons", "heads", "kv-heads", "query-heads", "head-dims",
 channels : of convolutions;  neurons : of linear layers
 heads, kv-heads : of attention; key and value heads with all query heads that share them
 query-heads : the n-th query head of every key and value head;  head-dims : the n-th dimension of every head
-stream : the width of a residual stream;  layers : whole residual branches
+stream : the width of a residual stream;  layers : a whole residual branch, whose sum is its shortcut then
 """
+
+LAYERS = "layers"
+"""The kind whose groups are no indices of dimensions: each is a family of its own, a branch that is kept or not."""
 
 USUAL = ("channels", "neurons", "heads", "kv-heads")
 """The kinds that are pruned where none are named: those inside of a layer or block, which leave the streams alone."""
@@ -36,6 +40,7 @@ class Family:
     groups : their base labels, in order;  size : how many
     members : by parameter and dimension, the indices of every group
     crossed_by : the operation that mixes the groups, "" if none does: zeros are not absence then
+    within : the groups of kind layers that it is a part of: where one of them goes, so does all of the family
     """
 
     name: str
@@ -43,6 +48,12 @@ class Family:
     groups: tuple[int, ...]
     members: Mapping[tuple[str, int], tuple[IndexArray, ...]]
     crossed_by: str = ""
+    within: tuple[int, ...] = ()
+
+    @property
+    def least(self) -> int:
+        """How few groups may be kept: one, or none of a branch whose shortcut stays."""
+        return 0 if self.kind == LAYERS else 1
 
     @property
     def label(self) -> str:
@@ -94,9 +105,15 @@ def families(coupling: Coupling) -> tuple[tuple[Family, ...], tuple[Frozen, ...]
             signature = tuple((*where, len(items), *items[0][1:]) for where, items in found.items())
             kept.setdefault(signature, []).append(base)
     out = []
+    reads = coupling.reads()
     for held in kept.values():
         if len(held) > 1:
-            out.append(_family(coupling, held, [touched[base] for base in held]))
+            family = _family(coupling, held, [touched[base] for base in held])
+            nodes = [node for name, _ in family.members for node in reads[name]]
+            out.append(replace(family, within=enclosing(coupling.branches, nodes)))
+    for branch in coupling.branches:
+        around = [other for other in coupling.branches if other is not branch]
+        out.append(Family(branch.name, LAYERS, (branch.base,), {}, within=enclosing(around, [branch.total])))
     return _named_apart(out), tuple(Frozen(name, count, why) for (name, why), count in frozen.items())
 
 
@@ -134,7 +151,8 @@ def _kind(coupling: Coupling, bases: Sequence[int], found: Found) -> str:
         counts = {count for _, count in places}
         if not _attends(coupling, found):
             return "channels"
-        return "kv-heads" if len(counts) > 1 else "heads"
+        # a number a head, as a bias of positions has, is no product
+        return "kv-heads" if len(counts - {1}) > 1 else "heads"
     if coupling.walk.labels.is_summed(bases[0]):
         return "stream"
     if any(len(coupling.parameters[name]) > 2 for name, _ in found):
@@ -156,7 +174,7 @@ def _named_apart(found: Iterable[Family]) -> tuple[Family, ...]:
         while (family.kind, name) in taken:
             name, number = f"{family.name}#{number}", number + 1
         taken.add((family.kind, name))
-        out.append(Family(name, family.kind, family.groups, family.members, family.crossed_by))
+        out.append(replace(family, name=name))
     return tuple(out)
 
 
@@ -165,7 +183,8 @@ def chosen(found: Sequence[Family], asked: Sequence[str]) -> tuple[Family, ...]:
 
     Parameters
     ----------
-    asked : kinds, or patterns of names (conv1, layer2.*); none: those of USUAL
+    asked : kinds, or patterns of names (conv1, layer2.*), which mean residual branches where they name nothing else;
+        none: those of USUAL
 
     Raises
     ------
@@ -176,16 +195,22 @@ def chosen(found: Sequence[Family], asked: Sequence[str]) -> tuple[Family, ...]:
         out = tuple(family for family in found if family.kind in USUAL and not family.crossed_by)
     else:
         kinds = {text for text in asked if text in KINDS}
-        patterns = [text for text in asked if text not in KINDS]
-        for pattern in patterns:
-            if not any(fnmatchcase(family.name, pattern) for family in found):
+        matched: set[str] = set()
+        for pattern in (text for text in asked if text not in KINDS):
+            named = [family for family in found if fnmatchcase(family.name, pattern)]
+            # a pattern that names families inside of a branch does not mean the branch
+            inner = [family for family in named if family.kind != LAYERS]
+            matched |= {family.label for family in inner or named}
+            if not named:
                 raise unknown_name("kind or family", pattern, (*KINDS, *(family.name for family in found)))
-        out = tuple(
-            family
-            for family in found
-            if family.kind in kinds or any(fnmatchcase(family.name, pattern) for pattern in patterns)
-        )
+        out = tuple(family for family in found if family.kind in kinds or family.label in matched)
     if not out:
         there = ", ".join(sorted({family.kind for family in found})) or "none"
         raise InvalidInput(f"no family of {', '.join(asked) or 'the usual kinds'} can be pruned; there are: {there}")
     return out
+
+
+def without_parts(families: Sequence[Family], counts: Sequence[int]) -> list[int]:
+    """Kept counts where all that is a part of a branch that goes counts as gone."""
+    gone = {family.groups[0] for family, count in zip(families, counts, strict=True) if not count and not family.least}
+    return [0 if not gone.isdisjoint(family.within) else count for family, count in zip(families, counts, strict=True)]

@@ -8,16 +8,18 @@ import numpy as np
 import torch
 from torch.func import functional_call
 
-from prunebench.core.arrays import IndexArray
+from prunebench.core.arrays import BoolArray, IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.networks.network import evaluation_mode
 from prunebench.networks.own_losses import plain_targets
 from prunebench.networks.samples import Parts, at_once, fetched
 from prunebench.structure import families as kinds
+from prunebench.structure.branches import masked_program
 from prunebench.structure.check import Checked, check
 from prunebench.structure.cost import Cost, Unit, cost_of
 from prunebench.structure.families import Family, Frozen
+from prunebench.structure.resize import Living
 from prunebench.structure.trace import EXAMPLES, Coupling, couple
 
 BATCH = 250
@@ -54,14 +56,24 @@ class Found:
         return isinstance(targets, torch.Tensor) and targets.ndim == 1 and not targets.is_floating_point()
 
     def loss(
-        self, state: Mapping[str, torch.Tensor], samples: Samples, positions: IndexArray, loss: Callable[..., Any]
+        self,
+        state: Mapping[str, torch.Tensor],
+        samples: Samples,
+        positions: IndexArray,
+        loss: Callable[..., Any],
+        kept: Sequence[BoolArray] | None = None,
     ) -> float:
-        """The mean loss of these samples with other parameters and buffers."""
+        """The mean loss of these samples with other parameters and buffers.
+
+        kept : of every family; it says which residual branches are gone. None: none is
+        """
+        living = Living(self.coupling, self.families, kept or [np.ones(f.size, dtype=bool) for f in self.families])
+        program = masked_program(self.coupling.program, living.gone)
         total, step = 0.0, at_once(samples, BATCH)
         with torch.no_grad():
             for start in range(0, positions.size, step):
                 inputs, targets = fetched(samples, positions[start : start + step], _device(self.coupling))
-                outputs = functional_call(self.coupling.program, dict(state), (_given(inputs),))
+                outputs = functional_call(program, dict(state), (_given(inputs),))
                 total += float(loss(outputs, targets).sum(dtype=torch.float64))
         return total / positions.size
 

@@ -1,6 +1,5 @@
 """A network's graph without some of its groups: parameters cut, and sizes in operations counted again."""
 
-import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from prunebench.core.arrays import BoolArray
+from prunebench.structure.branches import Branch, copied, take_out
 from prunebench.structure.families import Family
 from prunebench.structure.trace import Coupling, attribute
 from prunebench.structure.walk import Dims, bound, name_of
@@ -25,12 +25,18 @@ class Living:
 
     def __init__(self, coupling: Coupling, families: Sequence[Family], kept: Sequence[BoolArray]) -> None:
         self._labels = coupling.walk.labels
+        self._branches = coupling.branches
         self.dead = {
             base
             for family, mask in zip(families, kept, strict=True)
             for base, keeps in zip(family.groups, mask, strict=True)
             if not keeps
         }
+
+    @property
+    def gone(self) -> tuple[Branch, ...]:
+        """The residual branches that are gone as a whole."""
+        return tuple(branch for branch in self._branches if branch.base in self.dead)
 
     def alive(self, label: int) -> bool:
         """Whether all bases of a label live."""
@@ -117,13 +123,7 @@ def shrunk_program(
     """
     smaller = shrunk_state(coupling, state, living)
     program = coupling.program
-    graph = torch.fx.Graph()
-    made: dict[Node, Node] = {}
-    graph.graph_copy(program.graph, made)
-    # graph_copy leaves the output out; codegen (inputs as a structure) is copied with it
-    out = next(node for node in program.graph.nodes if node.op == "output")
-    graph.output(torch.fx.node.map_arg(out.args[0], lambda node: made[node]))
-    graph._codegen = copy.copy(program.graph._codegen)
+    graph, made = copied(program)
     for node in program.graph.nodes:
         if node.op == "call_function" and (resize := RESIZES.get(name_of(node))) is not None:
             change = resize(coupling, living, node, bound(node))
@@ -131,6 +131,7 @@ def shrunk_program(
                 # what is computed in the graph is of the old one
                 moved = torch.fx.node.map_arg(dict(change), made.__getitem__)
                 _replace(made[node], node, moved)
+    take_out(graph, program, made, living.gone)
     if not share:
         smaller = {name: tensor.clone() for name, tensor in smaller.items()}
     for node in list(graph.nodes):

@@ -25,9 +25,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 ELEMENTWISE = _names("""
     abs add add_ alias bitwise_and bitwise_not bitwise_or celu clamp clamp_ clamp_max clamp_min clone contiguous cos
-    detach detach_ div div_ dropout dropout_ elu elu_ eq erf exp expm1 feature_dropout floor floor_divide ge gelu gelu_
-    gt hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ le leaky_relu leaky_relu_ lift_fresh_copy log
-    log1p log_sigmoid logical_and logical_not logical_or lt masked_fill masked_fill_ maximum minimum mish mish_ mul
+    detach detach_ div div_ dropout dropout_ elu elu_ eq erf exp expm1 feature_dropout fill_ floor floor_divide ge gelu
+    gelu_ gt hardsigmoid hardsigmoid_ hardswish hardswish_ hardtanh hardtanh_ le leaky_relu leaky_relu_ lift_fresh_copy
+    log log1p log_sigmoid logical_and logical_not logical_or lt masked_fill masked_fill_ maximum minimum mish mish_ mul
     mul_ ne neg pow reciprocal relu relu6 relu6_ relu_ remainder round rsqrt rsub selu selu_ sigmoid sigmoid_ sign silu
     silu_ sin softplus softsign sqrt square sub sub_ tanh tanh_ threshold threshold_ to to_copy _to_copy type_as where
     _maybe_cast native_dropout bernoulli_ nan_to_num
@@ -640,6 +640,40 @@ def pad(walk: Walk, node: Node, a: Arguments) -> Value:
         if not zero:
             walk.labels.freeze(x[dim], "a padding that is not zero")
     return x
+
+
+@rule("roi_align")
+def boxes(walk: Walk, node: Node, a: Arguments) -> Value:
+    """Channels of boxes cut out of images: a box is a sample, channels stay, space changes."""
+    x, rois, sizes = walk.of(a["input"]), walk.of(a["rois"]), shape(node)
+    assert sizes is not None
+    return [rois[0], x[1], *(walk.labels.new(k, "space") for k in sizes[2:])]
+
+
+@rule("index")
+def indexed(walk: Walk, node: Node, a: Arguments) -> Value:
+    """Tensors of numbers choose from some dimensions, which must stay; the others are passed on.
+
+    What chooses comes in place of the first dimension that is chosen from, where those are neighbours.
+    """
+    x, sizes = walk.of(a["self"]), shape(node)
+    assert sizes is not None
+    chosen = [k for k, item in enumerate(a["indices"]) if item is not None]
+    if chosen != list(range(chosen[0], chosen[-1] + 1)):
+        raise LookupError("a choice from dimensions that are no neighbours")
+    for k in chosen:
+        walk.labels.freeze(x[k], "numbers that choose from it")
+        for labels in walk.of(a["indices"][k]):
+            walk.labels.freeze(labels, "numbers that choose from it")
+    made = len(sizes) - (len(x) - len(chosen))
+    places = [walk.labels.new(k, "numbers that choose from it") for k in sizes[chosen[0] : chosen[0] + made]]
+    return [*x[: chosen[0]], *places, *x[chosen[-1] + 1 :]]
+
+
+@rule("new_zeros", "new_ones", "new_full", "new_empty")
+def constants(walk: Walk, node: Node, _: Arguments) -> Value:
+    """A constant of a size of its own: only kind and place of numbers are another tensor's."""
+    return walk.fresh(node, "a constant")
 
 
 @rule("embedding")

@@ -11,6 +11,7 @@ from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from prunebench.core.errors import InvalidInput
 from prunebench.structure import rules
+from prunebench.structure.branches import Branch, branches_of
 from prunebench.structure.walk import Dims, Walk, shape
 
 EXAMPLES = 3
@@ -33,6 +34,17 @@ class Coupling:
     example: Any
     tied: dict[str, str] = field(default_factory=dict)
     """By name of a parameter that is the same tensor as an earlier one: that one's name."""
+    branches: tuple[Branch, ...] = ()
+    """The residual branches, which can go as a whole."""
+
+    def reads(self) -> dict[str, list[Node]]:
+        """By name of a parameter or buffer, where the graph reads it, under that name or one tied to it."""
+        out: dict[str, list[Node]] = {}
+        for node in self.program.graph.nodes:
+            if node.op == "get_attr":
+                name = str(node.target)
+                out.setdefault(self.tied.get(name, name), []).append(node)
+        return out
 
 
 def couple(model: torch.nn.Module, example: Any) -> Coupling:
@@ -79,7 +91,7 @@ def couple(model: torch.nn.Module, example: Any) -> Coupling:
         else:
             walk.freeze_inputs(node, f"a {node.op}")
             walk.dims[node] = walk.fresh(node, f"a {node.op}")
-    return Coupling(program, walk, parameters, example, tied)
+    return Coupling(program, walk, parameters, example, tied, branches_of(program, walk))
 
 
 def exported(model: torch.nn.Module, example: Any) -> GraphModule:

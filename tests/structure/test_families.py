@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torchvision.ops import roi_align
 
 from prunebench.core.errors import InvalidInput, UnknownName
 from prunebench.structure.check import TOLERANCE, check, checked, difference
@@ -69,6 +70,37 @@ def gated(m, x):
     return m.down(functional.silu(m.gate(x)) * m.up(x))
 
 
+class Windowed(nn.Module):
+    """Attention with a bias of positions, chosen from a table, and a mask that is written into a constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(24, 72), nn.Linear(24, 24)
+        self.table = nn.Parameter(torch.randn(9, 4))
+        self.register_buffer("place", torch.arange(5)[:, None] - torch.arange(5)[None] + 4)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).reshape(x.shape[0], 5, 3, 4, 6).permute(2, 0, 3, 1, 4).unbind(0)
+        mask = x.new_zeros((5, 5))
+        mask[2:, :2].fill_(-3.0)
+        bias = self.table[self.place.view(-1)].view(5, 5, 4).permute(2, 0, 1)
+        share = (q @ k.transpose(-1, -2) * 0.4 + bias + mask).softmax(-1)
+        return self.out((share @ v).transpose(1, 2).flatten(2))
+
+
+class Boxed(nn.Module):
+    """Boxes cut out of a map of channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = conv(4, 6), nn.Linear(24, 3)
+
+    def forward(self, x):
+        number = torch.arange(x.shape[0], dtype=x.dtype)[:, None]
+        boxes = torch.cat([number, number * 0, number * 0, number * 0 + 4, number * 0 + 4], dim=1)
+        return self.last(roi_align(self.first(x), boxes, 2).flatten(1))
+
+
 def conv(inputs, outputs, size=3, groups=1, stride=1):
     return nn.Conv2d(inputs, outputs, size, padding=size // 2, groups=groups, stride=stride)
 
@@ -97,6 +129,8 @@ NETWORKS = {
         lambda: nn.Sequential(conv(4, 12), nn.ReLU(), conv(12, 8, groups=4), nn.ReLU(), conv(8, 3)), IMAGE,
         {"channels"},
     ),
+    "attention with a bias of positions": (Windowed, TOKENS, {"heads", "head-dims"}),
+    "boxes": (Boxed, IMAGE, {"channels"}),
     "gated neurons": (lambda: Net(gated, gate=nn.Linear(24, 9), up=nn.Linear(24, 9), down=nn.Linear(9, 24)), TOKENS,
                       {"neurons"}),
     "sum with itself": (
