@@ -110,7 +110,7 @@ NETWORKS = {
     "padded shortcut": (
         lambda: Net(padded, first=conv(4, 6), norm=nn.BatchNorm2d(6), second=conv(6, 12, stride=2),
                     last=nn.Linear(12, 3)),
-        IMAGE, {"stream"},
+        IMAGE, {"stream", "layers"},
     ),
     "packed attention": (lambda: Net(packed, qkv=nn.Linear(24, 72), out=nn.Linear(24, 24)), TOKENS,
                          {"heads", "head-dims"}),
