@@ -17,6 +17,7 @@ from prunebench.core.coordinator import checked_array
 from prunebench.core.errors import PrunebenchError
 from prunebench.core.problem import Samples
 from prunebench.networks.samples import Parts, at_once, fetched
+from prunebench.recovery.outputs import divergence, squared
 
 WARM_STEPS = 50
 """Steps in which the rate rises from 0: Adam's first steps are large, its averages being of few gradients."""
@@ -157,23 +158,9 @@ class Distillation:
         return float(apart.detach())
 
     def _apart(self, found: Any, aimed: Any) -> torch.Tensor:
-        pairs = [
-            (a, b)
-            for a, b in zip(_leaves(found), _leaves(aimed), strict=True)
-            if a.is_floating_point() and a.shape == b.shape
-        ]
         if self._pace.distance == "divergence":
-            found_, aimed_ = pairs[0]
-            return divergence(found_, aimed_, self._pace.temperature)
-        return sum(((a - b) ** 2).mean() for a, b in pairs)  # type: ignore[return-value]
-
-
-def divergence(found: torch.Tensor, aimed: torch.Tensor, temperature: float) -> torch.Tensor:
-    """T²·KL(softmax(aimed/T) ‖ softmax(found/T)), the mean of all rows: scores are in the last dimension."""
-    ours = torch.log_softmax(found.float() / temperature, dim=-1)
-    theirs = torch.log_softmax(aimed.float() / temperature, dim=-1)
-    rows = (theirs.exp() * (theirs - ours)).sum(dim=-1)
-    return temperature**2 * rows.mean()
+            return divergence(found, aimed, self._pace.temperature)
+        return squared(found, aimed)
 
 
 def changed(inputs: Any, how: str, generator: torch.Generator) -> Any:
@@ -195,10 +182,6 @@ def changed(inputs: Any, how: str, generator: torch.Generator) -> Any:
     return torch.stack(
         [padded[k, :, r : r + height, c : c + width] for k, (r, c) in enumerate(zip(rows, columns, strict=True))]
     )
-
-
-def _leaves(outputs: Any) -> list[torch.Tensor]:
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(outputs) if isinstance(leaf, torch.Tensor)]
 
 
 def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:

@@ -16,13 +16,16 @@ CHUNK_NUMBERS = 1 << 22
 """Numbers of a chunk of rows: 16 MB of float32, above which chunks only cost memory."""
 
 
-def layer_rows(node: Node, operand: torch.Tensor, goal: torch.Tensor, seed: int) -> Iterator[tuple[torch.Tensor, ...]]:
+def layer_rows(
+    node: Node, operand: torch.Tensor, goal: torch.Tensor, seed: int, rows: int = ROWS_PER_INPUT
+) -> Iterator[tuple[torch.Tensor, ...]]:
     """Rows of inputs and targets of a linear layer or ungrouped convolution, some at a time.
 
     Parameters
     ----------
     node : the layer's product;  operand : what it takes;  goal : what is to come out, of the shape of its output
-    seed : of the places that are drawn, as many of every sample, where there are more than ROWS_PER_INPUT an input
+    seed : of the places that are drawn, as many of every sample, where there are more rows an input
+    rows : at most, for each input
 
     Yields
     ------
@@ -30,7 +33,7 @@ def layer_rows(node: Node, operand: torch.Tensor, goal: torch.Tensor, seed: int)
     """
     if name_of(node) in ("linear", "addmm"):
         x, y = operand.reshape(len(operand), -1, operand.shape[-1]), goal.reshape(len(goal), -1, goal.shape[-1])
-        for samples, places in _drawn(len(x), x.shape[1], x.shape[2], seed):
+        for samples, places in _drawn(len(x), x.shape[1], x.shape[2], seed, rows):
             yield x[samples, places], y[samples, places]
         return
     a = bound(node)
@@ -48,14 +51,14 @@ def layer_rows(node: Node, operand: torch.Tensor, goal: torch.Tensor, seed: int)
     windows = windows[..., :: dilation[0], :: dilation[1]].permute(0, 1, 2, 4, 5, 3)
     y = goal.permute(0, 2, 3, 1)
     height, width = y.shape[1:3]
-    for samples, places in _drawn(len(y), height * width, windows[0, 0, 0].numel(), seed):
+    for samples, places in _drawn(len(y), height * width, windows[0, 0, 0].numel(), seed, rows):
         at = samples, places // width, places % width
         yield windows[at].flatten(1, 2).transpose(1, 2).flatten(1), y[at]
 
 
-def _drawn(samples: int, places: int, inputs: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _drawn(samples: int, places: int, inputs: int, seed: int, rows: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Numbers of samples and of places in them, as many of every sample, some at a time. int64 (r,), (r,)"""
-    many = min(places, math.ceil(ROWS_PER_INPUT * inputs / samples))
+    many = min(places, math.ceil(rows * inputs / samples))
     generator = torch.Generator().manual_seed(seed)
     step = max(1, CHUNK_NUMBERS // (inputs * many))
     for start in range(0, samples, step):

@@ -17,7 +17,7 @@ from torch.fx import Node
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
-from prunebench.recovery.layer_rows import layer_rows
+from prunebench.recovery.layer_rows import ROWS_PER_INPUT, layer_rows
 from prunebench.structure.families import Family
 from prunebench.structure.resize import Living, State, masked_state, state_of
 from prunebench.structure.trace import Coupling, attribute
@@ -96,7 +96,7 @@ class Reconstruction:
     inputs : of all samples
     ridge : pull to the weights as they stand, relative to the mean of the Gram diagonal
     targets : see `Targets`
-    seed : of the places in samples that rows are drawn from, where there are more than needed
+    seed : of the places in samples that rows are drawn from;  rows : as many for each input of a layer, at most
     chosen_late : families whose groups are chosen when the walk reaches the layer that sums over them: `steps` asks;
         each must feed one layer alone (`single_followers`), and its `kept` counts for nothing until then
     """
@@ -107,6 +107,7 @@ class Reconstruction:
     inputs: Any
     ridge: float = 1e-3
     seed: int = 0
+    rows: int = ROWS_PER_INPUT
     targets: Targets = "dense"
     chosen_late: frozenset[int] = frozenset()
     errors: dict[str, float] = field(default_factory=dict)
@@ -265,7 +266,7 @@ class Reconstruction:
         goals: Any = 0.0
         squares: Any = 0.0
         count = 0
-        for x, y in layer_rows(layer.node, operand, goal, self.seed):
+        for x, y in layer_rows(layer.node, operand, goal, self.seed, self.rows):
             gram = gram + (x.T @ x).double()
             cross = cross + (x.T @ y).double()
             sums, goals = sums + x.double().sum(0), goals + y.double().sum(0)
