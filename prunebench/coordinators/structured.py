@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from prunebench.coordinators.calibration import calibration_samples, require_calibration
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.coordinator import (
@@ -39,6 +40,7 @@ from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.recovery import Division, held_out
 from prunebench.core.solution import Solution
 from prunebench.core.solver import facts, solves
+from prunebench.curvature.group_scores.names import GATES, SCORES, require_score
 from prunebench.structure.latency import Runtime
 
 LABELS = 7
@@ -77,9 +79,21 @@ class StructuredOptions:
     choice: Literal["gates", "layers"] = "gates"
     """What says which groups of a family go: the loss's curvature in gates, or the error that a refit leaves."""
 
+    score: str = GATES
+    """What says how little a group matters, for the counts and the choice: gates, or a score of the literature (l1, l2,
+    bn, group-norm, taylor, taylor-squared, hessian, beta-rank, lrp, spectrum, layer-obs, cka, random)."""
+
+    allocation: Literal["cost", "score", "uniform", "precropping"] = "cost"
+    """How many groups of every family stay: those of least score per cost go, or of least score, from all families
+    together; or each keeps the same part, or one after the layers' densities of PreCropping."""
+
+    calibration: str = ""
+    """Samples of gates and refit: empty for the problem's own; noise; or those of another problem, by name."""
+
     couplings: str = ""
     """Parts of the gates' mutual curvature that blocks count (0 to 1), with commas between; of several, that of least
-    loss on held-out samples is taken. Empty: 0 in mode refit, and 0,0.1,0.25,0.5,1 in mode select."""
+    loss on held-out samples is taken. Empty: 0 in mode refit and with another score than gates, and
+    0,0.1,0.25,0.5,1 in mode select."""
 
     draws: int = 3
     """Labels that are drawn for every sample, where targets are classes; 0: the data's own targets."""
@@ -116,7 +130,8 @@ class StructuredOptions:
         ------
         InvalidInput   no numbers from 0 to 1
         """
-        text = self.couplings or ("0" if mode == "refit" else "0,0.1,0.25,0.5,1")
+        alone = mode == "refit" or self.score != GATES
+        text = self.couplings or ("0" if alone else "0,0.1,0.25,0.5,1")
         try:
             found = tuple(float(part) for part in text.split(",") if part.strip())
         except ValueError:
@@ -137,7 +152,9 @@ class Structured(Coordinator):
     summary: ClassVar[str] = "Whole channels, neurons and heads go, chosen by gates on them; layers are refitted."
     reference: ClassVar[str] = "Kurtić et al.: ZipLM, NeurIPS 2023; Meng et al.: OSSCAR, ICML 2024"
     options_class: ClassVar[type] = StructuredOptions
-    flags: ClassVar[Mapping[str, str]] = {"multiple": "N", "choice": "HOW"}
+    flags: ClassVar[Mapping[str, str]] = {
+        "multiple": "N", "choice": "HOW", "score": "NAME", "allocation": "HOW", "calibration": "WHAT",
+    }  # fmt: skip
     needs_network: ClassVar[bool] = True
     default_mode: ClassVar[Literal["refit"]] = "refit"
     large_blocks: ClassVar[bool] = True
@@ -151,6 +168,7 @@ class Structured(Coordinator):
         self._sizes = [family.size for family in self._families]
         self.mask: BoolArray = np.ones(sum(self._sizes), dtype=np.bool_)
         self.weights: FloatArray = self.mask.astype(np.float64)
+        self._samples: Samples | None = None
         self._rows: FloatArray | None = None
         self._counts: list[int] = []
         self._answers: dict[int, BoolArray] = {}
@@ -179,13 +197,30 @@ class Structured(Coordinator):
         if options.get("choice") == "layers":
             return "group-swap"
         together = options.get("counts") == "budget"
-        return "swap" if mode == "select" or together or options.get("couplings") else "obd"
+        coupled = mode == "select" and options.get("score", GATES) == GATES
+        return "swap" if coupled or together or options.get("couplings") else "obd"
 
     @classmethod
     def require(cls, setting: Setting) -> None:
         """Refuse options that do not fit each other."""
         options: StructuredOptions = setting.options
-        options.taus(setting.mode)
+        taus = options.taus(setting.mode)
+        require_score(options.score)
+        require_calibration(options.calibration)
+        if options.score != GATES and taus != (0.0,):
+            raise InvalidInput(
+                f"score {options.score} says nothing of two groups together: leave couplings out, or take score {GATES}"
+            )
+        if options.calibration and len(taus) > 1:
+            raise InvalidInput(
+                "several couplings are judged on held-out samples of the problem, which calibration is to do without: "
+                "give one, such as couplings 0"
+            )
+        if options.allocation != "cost" and (options.counts == "budget" or options.budget == "latency"):
+            raise InvalidInput(
+                f"allocation {options.allocation} says the counts, and so does "
+                f"{'counts budget' if options.counts == 'budget' else 'a budget of time'}: leave one of them out"
+            )
         for name, least in (
             ("samples", 1), ("tokens", 1), ("draws", 0), ("multiple", 1), ("latency_batch", 1)
         ):  # fmt: skip
@@ -255,11 +290,16 @@ class Structured(Coordinator):
         assert isinstance(problem, NetworkProblem)
         found = find(setting.network.model, problem.calibration(), options.kinds, setting.say)
         coordinator = cls(setting, found)
-        pool = cls.division(setting, len(problem.calibration())).pool.size
+        if options.calibration and not (options.draws and found.classifies(problem.calibration())):
+            raise InvalidInput(
+                f"calibration {options.calibration} has no targets of this problem, and labels are drawn for classes "
+                "alone: take draws of 1 or more and a problem of classes, or the problem's own samples"
+            )
+        pool = cls.division(setting, len(coordinator._calibration())).pool.size
         if options.samples > pool:
             raise InvalidInput(
                 f"coordinator structured: samples is {options.samples}, but {pool} of the calibration samples of "
-                f"{setting.name} are not held out; take fewer"
+                f"{options.calibration or setting.name} are not held out; take fewer"
             )
         coordinator._limit()
         return coordinator
@@ -285,7 +325,8 @@ class Structured(Coordinator):
             return self._ask_layer()
         wanted = [k for k in range(len(self._taus)) if k not in self._answers and k not in self._asked][:count]
         self._asked |= set(wanted)
-        return [Task(k, f"gates, coupling {self._taus[k]:g}", self._block(self._taus[k])) for k in wanted]
+        what = "gates" if self.options.score == GATES else f"score {self.options.score}"
+        return [Task(k, f"{what}, coupling {self._taus[k]:g}", self._block(self._taus[k])) for k in wanted]
 
     def tell(self, task: Task, solution: Solution | None) -> Move | None:
         """Take what a block keeps.
@@ -416,12 +457,12 @@ class Structured(Coordinator):
     def _steps(self) -> Any:
         from prunebench.structure.budget import Steps
 
-        return Steps(self.options.multiple, self.options.uniform)
+        return Steps(self.options.multiple, self.options.uniform, self.options.allocation == "cost")
 
     def _calibration(self) -> Samples:
-        problem = self._setting.problem
-        assert isinstance(problem, NetworkProblem)
-        return problem.calibration()
+        if self._samples is None:
+            self._samples = calibration_samples(self._setting, self.options.calibration)
+        return self._samples
 
     def _positions(self) -> IndexArray:
         """The samples of gates and refit."""
@@ -434,51 +475,92 @@ class Structured(Coordinator):
         return np.sort(pool[spread(pool.size, count, rng)])
 
     def _gather(self) -> None:
-        from prunebench.curvature.drawn_labels import DrawnLabels
-        from prunebench.curvature.gates import as_measured, branch_rises, gate_rows
+        from prunebench.curvature.gates import as_measured
+        from prunebench.curvature.group_scores.of_samples import rows
+        from prunebench.curvature.group_scores.table import scored
 
-        problem, network, options = self._setting.problem, self._setting.network, self.options
+        options = self.options
+        evidence, words = self._evidence()
+        count = evidence.positions.size
+        if options.score == GATES:
+            found = rows(evidence)
+            self._rows = as_measured(found / math.sqrt(len(found)), evidence.rises())
+        else:
+            # of another score only the diagonal is asked for, and one row gives it
+            self._rows = np.sqrt(2.0 * scored(options.score, evidence))[None, :]
+        self._setting.say(self._scored_words(count, words))
+        if count < options.samples:
+            self._setting.say(
+                f"samples lowered to {count:,}: of {self._found.tokens:,} tokens each, and option tokens is "
+                f"{options.tokens:,}"
+            )
+        self._allocate()
+
+    def _scored_words(self, count: int, labels: str) -> str:
+        """What groups are scored by, from how many samples, for the user."""
+        score = SCORES[self.options.score]
+        noted = f" of {self.options.calibration}" if self.options.calibration else ""
+        seen = {"weights": "", "samples": f"; {count} samples{noted}", "labels": f"; {count} samples{noted}, {labels}"}
+        if self.options.score == GATES:
+            return f"gates of {self.mask.size} groups from {count} samples{noted}, {labels}"
+        source = f" ({score.source})" if score.source else ""
+        return f"score {self.options.score} of {self.mask.size} groups: {score.summary}{source}{seen[score.needs]}"
+
+    def _evidence(self) -> tuple[Any, str]:
+        """What scores look at, and which labels, in words."""
+        from prunebench.curvature.drawn_labels import DrawnLabels
+        from prunebench.curvature.group_scores.evidence import Evidence
+
+        problem, options = self._setting.problem, self.options
         assert isinstance(problem, NetworkProblem)
-        samples, positions = problem.calibration(), self._positions()
-        draws = options.draws if self._found.classifies(samples) else 0
+        samples, seed = self._calibration(), self._setting.seed
+        draws = options.draws if self._found.classifies(problem.calibration()) else 0
         drawn = [
             DrawnLabels(
                 samples,
-                network,
-                np.random.default_rng(np.random.SeedSequence(self._setting.seed, spawn_key=(LABELS, k))),
+                self._setting.network,
+                np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(LABELS, k))),
                 options.temperature,
             )
             for k in range(draws)
         ]
 
-        def losses(outputs: Any, targets: Any, chosen: IndexArray, dense: Any = None) -> list[Any]:
+        def labels(outputs: Any, targets: Any, chosen: IndexArray) -> list[Any]:
             if not drawn:
-                return [problem.loss(outputs, targets)]
-            seen = outputs.detach() if dense is None else dense
-            return [draw.loss(problem.loss)(outputs, draw.labels(seen, chosen).to(outputs.device)) for draw in drawn]
+                return [targets]
+            return [draw.labels(outputs.detach(), chosen).to(outputs.device) for draw in drawn]
 
-        rows = gate_rows(self._found.coupling, self._families, samples, positions, losses)
-        rises = branch_rises(self._found.coupling, self._families, samples, positions, losses)
-        self._rows = as_measured(rows / math.sqrt(len(rows)), rises)
-        words = f"{draws} drawn labels each" if draws else "their own targets"
-        self._setting.say(f"gates of {self.mask.size} groups from {positions.size} samples, {words}")
-        if positions.size < options.samples:
-            self._setting.say(
-                f"samples lowered to {positions.size:,}: of {self._found.tokens:,} tokens each, and option tokens is "
-                f"{options.tokens:,}"
-            )
-        self._allocate()
+        evidence = Evidence(
+            coupling=self._found.coupling,
+            families=self._families,
+            samples=samples,
+            positions=self._positions(),
+            labels=labels,
+            loss=drawn[0].loss(problem.loss) if drawn else problem.loss,
+            seed=seed,
+        )
+        return evidence, f"{draws} drawn labels each" if draws else "their own targets"
 
     def _allocate(self) -> None:
         from prunebench.structure.budget import allocate
+        from prunebench.structure.shares import by_shares, density_shares, uniform_shares
 
         assert self._rows is not None
-        scores = 0.5 * (self._rows**2).sum(axis=0)
         if self.options.budget == "latency":
-            self._allocate_time(self._split(scores))
+            self._allocate_time(self._split(0.5 * (self._rows**2).sum(axis=0)))
             return
+        how, families, limit, steps = self.options.allocation, self._families, self._limit(), self._steps()
         cost = self._found.cost(self.options.budget)
-        self._counts = allocate(cost, self._families, self._split(scores), self._limit(), self._steps())
+        if how == "uniform":
+            self._counts = by_shares(cost, families, uniform_shares(families), limit, steps)
+        elif how == "precropping":
+            from prunebench.curvature.synflow import flow_densities
+
+            shares = density_shares(families, flow_densities(self._found.coupling))
+            self._counts = by_shares(cost, families, shares, limit, steps)
+        else:
+            scores = self._split(0.5 * (self._rows**2).sum(axis=0))
+            self._counts = allocate(cost, families, scores, limit, steps)
 
     def use_times(self, times: Any) -> None:
         """Take a table of measured times, with what measures networks.
@@ -531,7 +613,13 @@ class Structured(Coordinator):
             return replace(block.with_budget(row), layer=layer, indices=free)
         quota = Quota(np.repeat(np.arange(len(self._sizes)), self._sizes), np.array(self._counts, dtype=np.int64))
         return gate_block(
-            self._rows, diagonal, tau, sum(self._counts), quota, self._families, f"{self._setting.name}/gates"
+            self._rows,
+            diagonal,
+            tau,
+            sum(self._counts),
+            quota,
+            self._families,
+            f"{self._setting.name}/{self.options.score}",
         )
 
     def _gate_budget(self) -> Any:

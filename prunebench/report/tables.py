@@ -184,7 +184,8 @@ def smaller(runs: Sequence[Run]) -> Table | None:
         for unit, (pair, amount) in costs.items():
             rows.append(
                 (
-                    Cell(run.problem), Cell(run.solver), Cell(unit), amount(pair["dense"]), amount(pair["pruned"]),
+                    Cell(run.problem), Cell(run.solver), Cell(result.get("score", "gates")), Cell(unit),
+                    amount(pair["dense"]), amount(pair["pruned"]),
                     percent(pair["pruned"] / pair["dense"]), show(result.get(better)),
                     show(result.get(f"dense_{better}")), Cell(widths), Cell(run.source.path.name),
                 )
@@ -196,8 +197,8 @@ def smaller(runs: Sequence[Run]) -> Table | None:
         "What structured pruning left of a network: multiply-accumulates of a sample, parameters and bytes, "
         "milliseconds of a batch where time was the budget, and how many groups each family keeps. The measure is "
         "accuracy, or perplexity for language models.",
-        ("problem", "solver", "unit", "dense", "smaller", "part", "measure", "dense measure", "groups before and after",
-         "directory"),
+        ("problem", "solver", "score", "unit", "dense", "smaller", "part", "measure", "dense measure",
+         "groups before and after", "directory"),
         tuple(rows),
     )  # fmt: skip
 

@@ -93,6 +93,8 @@ def on_groups(
         **{f"dense_{key}": value for key, value in dense.items()},
         "kept_per_layer": {family.label: count for family, count in zip(found.families, counts, strict=True)},
         "budget": coordinator.options.budget,
+        "score": coordinator.options.score,
+        "allocation": coordinator.options.allocation,
         "costs": {unit: {"dense": before, "pruned": after} for unit, (before, after) in costs.items()},
         **({"latency": latency} if latency else {}),
         **driven,
@@ -270,6 +272,9 @@ def _save(
     with run.writes(WEIGHTS_FILE):
         write_state(run.path / WEIGHTS_FILE, {name: tensor.detach() for name, tensor in tensors.items()})
     facts = {
+        "score": coordinator.options.score,
+        "allocation": coordinator.options.allocation,
+        "calibration": coordinator.options.calibration or "the problem's own samples",
         "families": [
             {"name": f.name, "kind": f.kind, "before": f.size, "after": int(mask.sum())}
             for f, mask in zip(found.families, kept, strict=True)

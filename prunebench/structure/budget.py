@@ -21,10 +21,12 @@ class Steps:
 
     multiple : kept counts of channels and neurons are multiples of this, where a family has at least as many
     uniform : families of one kind and size keep the same count
+    per_cost : otherwise the least score goes first, whatever it costs, as a threshold for all families has it
     """
 
     multiple: int = 1
     uniform: bool = False
+    per_cost: bool = True
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def allocate(
     steps = steps or Steps()
     order = [np.sort(np.asarray(values, dtype=np.float64)) for values in scores]
     sums = [np.concatenate([[0.0], np.cumsum(values)]) for values in order]
-    classes = _classes(families, steps)
+    classes = together(families, steps)
     counts = [family.size for family in families]
     require_reachable(cost, families, limit, steps)
     total, whole = cost.total(), cost.total()
@@ -76,7 +78,7 @@ def allocate(
         lost = max(lost - float(inside), 0.0)
         saved = _saved(cost, terms[k], counts, classes[k], move)
         if saved > 0.0:
-            heapq.heappush(queue, (lost / saved, k, versions[k]))
+            heapq.heappush(queue, (lost / saved if steps.per_cost else lost, k, versions[k]))
 
     for k in range(len(classes)):
         push(k)
@@ -101,7 +103,7 @@ def allocate(
 def require_reachable(cost: Cost, families: Sequence[Family], limit: float, steps: Steps) -> None:
     """Raise InvalidInput if a limit cannot be met with the least that every family may keep."""
     least = [family.size for family in families]
-    for held in _classes(families, steps):
+    for held in together(families, steps):
         for number in held.numbers:
             least[number] = held.floor
     lowest, whole = cost.total(least), cost.total()
@@ -148,13 +150,14 @@ def _fill(
         counts[:] = found
 
 
-def _classes(families: Sequence[Family], steps: Steps) -> list[_Class]:
-    together: dict[object, list[int]] = {}
+def together(families: Sequence[Family], steps: Steps) -> list[_Class]:
+    """Families whose counts go together, each alone where nothing ties them."""
+    held: dict[object, list[int]] = {}
     for number, family in enumerate(families):
         key: object = (family.kind, family.size) if steps.uniform and family.kind != LAYERS else number
-        together.setdefault(key, []).append(number)
+        held.setdefault(key, []).append(number)
     out = []
-    for numbers in together.values():
+    for numbers in held.values():
         family = families[numbers[0]]
         step = steps.multiple if family.kind in ("channels", "neurons") and family.size >= steps.multiple else 1
         out.append(_Class(tuple(numbers), step if family.least else 0, step))
