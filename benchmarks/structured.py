@@ -39,7 +39,10 @@ from prunebench.runs.prune import PruneRequest, prune
 from runner import Benchmark, Note, Row, spread
 
 CASES = (
+    "resnet20-cifar10:0.7",
     "resnet20-cifar10:0.5",
+    "resnet20-cifar10:0.35",
+    "resnet56-cifar10:0.6",
     "resnet56-cifar10:0.472",
     "resnet56-cifar10:0.383",
     "vit-mnist:0.5",
@@ -53,8 +56,10 @@ OPTIONS = {"resnet20-cifar10": {"variant": "akamaster"}}
 
 OURS = "ours"
 WAYS: dict[str, dict[str, Any]] = {
-    OURS: {"solver": "obd"},
-    "layers choose": {"solver": "group-swap", "coordinator_options": {"choice": "layers"}},
+    OURS: {"solver": "group-swap"},
+    "gates choose": {"solver": "obd"},
+    "measured counts": {"solver": "group-swap", "coordinator_options": {"allocation": "measured"}},
+    "ours, distilled": {"solver": "group-swap", "recover": ("distil:images=mirror",)},
     "zipml": {
         "solver": "group-greedy",
         "coordinator_options": {"choice": "layers", "uniform": True, "targets": "own", "ridge": 0.001},

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import torch
 
@@ -14,6 +15,9 @@ from prunebench.recovery.distillation import Distillation, Pace
 from prunebench.recovery.steps.distil import Distil
 from prunebench.structure.found import Found
 from prunebench.structure.resize import Living, State, grown_state, shrunk_program
+
+JUDGES = 500
+"""Held-out samples that say whether training helped; all others are trained on, as no label is looked at."""
 
 
 class TrainedStructure:
@@ -39,11 +43,12 @@ class TrainedStructure:
                 "recovery distil: outputs are no scores of classes or tokens, so they have no divergence; take "
                 "distance squared"
             )
-        self._coupling, self._state, self._held = coupling, state, division.held
+        self._coupling, self._state = coupling, state
+        self._held, trained = division.held[:JUDGES], np.concatenate([division.pool, division.held[JUDGES:]])
         self._living = Living(coupling, found.families, kept)
         self._smaller = shrunk_program(coupling, state, self._living)
         self._work = Distillation(
-            self._smaller, coupling.program, samples, division.pool,
+            self._smaller, coupling.program, samples, trained,
             pace=Pace(step.epochs, step.rate, step.batch, step.distance, step.temperature, step.images), seed=seed,
         )  # fmt: skip
         self._before = self._work.distance(self._held)

@@ -147,8 +147,8 @@ def cut_groups(
     usual = Structured.fitted(given, len(made.calibration()), given)
     if by not in ("counts", "budget"):
         raise InvalidInput(f"by is {by!r}; choose counts or budget")
-    counts = "budget" if by == "budget" else "greedy"
-    asked = {"structure": structure, "budget": budget, "counts": counts, **usual, **given}
+    allocation = "block" if by == "budget" else "cost"
+    asked = {"structure": structure, "budget": budget, "allocation": allocation, **usual, **given}
     chosen = option_tools.build(StructuredOptions, asked)
     setting = Setting(
         problem=made, solver=make_solver("obd"), density=density, mode="select", options=chosen, seed=seed,

@@ -38,26 +38,34 @@ class _Class:
     step: int
 
 
+def losses_of(scores: Sequence[FloatArray]) -> list[FloatArray]:
+    """By family, what the loss rises by if none, one, two … groups go, those of least score first. float64 (size + 1,)
+
+    scores : what the loss rises by if a group goes, by family
+    """
+    order = [np.sort(np.asarray(values, dtype=np.float64)) for values in scores]
+    return [np.concatenate([[0.0], np.cumsum(values)]) for values in order]
+
+
 def allocate(
-    cost: Cost, families: Sequence[Family], scores: Sequence[FloatArray], limit: float, steps: Steps | None = None
+    cost: Cost, families: Sequence[Family], losses: Sequence[FloatArray], limit: float, steps: Steps | None = None
 ) -> list[int]:
     """Kept counts of every family within a limit.
 
-    Groups go one by one (or some at a time, `steps`), always those whose score is least for what they cost, until the
-    limit is met; then what still fits comes back, dearest first. The scores of a family only say how many go: the least
-    ones are thought to go first.
+    Groups go one by one (or some at a time, `steps`), always of the family whose loss rises least for what is saved,
+    until the limit is met; then what still fits comes back, dearest first.
 
     Parameters
     ----------
-    scores : what the loss rises by if a group goes, by family;  limit : in the cost's unit
+    losses : by family, what the loss rises by if none, one, two … groups go (`losses_of` scores), (size + 1,)
+    limit : in the cost's unit
 
     Raises
     ------
     InvalidInput   the limit cannot be met
     """
     steps = steps or Steps()
-    order = [np.sort(np.asarray(values, dtype=np.float64)) for values in scores]
-    sums = [np.concatenate([[0.0], np.cumsum(values)]) for values in order]
+    sums = losses
     classes = together(families, steps)
     counts = [family.size for family in families]
     require_reachable(cost, families, limit, steps)

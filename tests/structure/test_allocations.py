@@ -17,7 +17,7 @@ from prunebench.networks.noise import NoiseSamples
 from prunebench.networks.samples import TensorSamples
 from prunebench.pruning import prune as prune_own
 from prunebench.runs.prune import PruneRequest, prune, resume
-from prunebench.structure.budget import Steps, allocate
+from prunebench.structure.budget import Steps, allocate, losses_of
 from prunebench.structure.cost import cost_of
 from prunebench.structure.families import chosen, families
 from prunebench.structure.shares import by_shares, density_shares, uniform_shares
@@ -49,8 +49,8 @@ def test_no_allocation_exceeds_the_budget(chain, part, steps):
     scores = [rng.random(family.size) for family in found]
     limit = part * cost.total()
     ways = [
-        allocate(cost, found, scores, limit, steps),
-        allocate(cost, found, scores, limit, replace(steps, per_cost=False)),
+        allocate(cost, found, losses_of(scores), limit, steps),
+        allocate(cost, found, losses_of(scores), limit, replace(steps, per_cost=False)),
         by_shares(cost, found, uniform_shares(found), limit, steps),
         by_shares(cost, found, density_shares(found, flow_densities(coupling)), limit, steps),
     ]
@@ -74,7 +74,7 @@ def test_a_uniform_allocation_keeps_one_part_of_each(chain):
 def test_a_threshold_takes_the_least_scores_whatever_they_cost(chain):
     _, _, found, cost = chain
     scores = [np.full(family.size, 1.0 + k) for k, family in enumerate(found)]
-    counts = allocate(cost, found, scores, 0.9 * cost.total(), Steps(per_cost=False))
+    counts = allocate(cost, found, losses_of(scores), 0.9 * cost.total(), Steps(per_cost=False))
     assert counts[0] < found[0].size
     assert counts[1:] == [family.size for family in found[1:]]
 
@@ -121,7 +121,7 @@ def test_noise_depends_on_position_and_seed_alone():
 
 
 def test_another_problem_lends_its_inputs_where_they_fit(monkeypatch):
-    from prunebench.coordinators import calibration
+    from prunebench.coordinators.structured import calibration
     from prunebench.core.coordinator import Setting
     from prunebench.core.problem import make_problem
     from prunebench.core.solver import make_solver

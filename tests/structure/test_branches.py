@@ -13,7 +13,7 @@ from prunebench.curvature.gates import as_measured, branch_rises, gate_rows
 from prunebench.networks.samples import TensorSamples
 from prunebench.recovery.reconstruction import Reconstruction
 from prunebench.runs.prune import PruneRequest, prune
-from prunebench.structure.budget import Steps, allocate
+from prunebench.structure.budget import Steps, allocate, losses_of
 from prunebench.structure.check import TOLERANCE, check, difference
 from prunebench.structure.cost import cost_of
 from prunebench.structure.families import chosen, families
@@ -118,7 +118,11 @@ def test_what_is_inside_of_a_branch_that_goes_counts_as_gone():
     scores = [np.full(family.size, 1e-9 if family.name == "three" else 1.0) for family in found]
     cost = cost_of(coupling, found, "macs")
     counts = dict(
-        zip([family.label for family in found], allocate(cost, found, scores, 0.72 * cost.total()), strict=True)
+        zip(
+            [family.label for family in found],
+            allocate(cost, found, losses_of(scores), 0.72 * cost.total()),
+            strict=True,
+        )
     )
     assert counts["three:layers"] == counts["three.0:channels"] == 0
     assert counts["one:layers"] == counts["two:layers"] == 1
@@ -133,10 +137,10 @@ def test_what_a_branch_has_lost_inside_is_not_lost_twice():
     # all channels but one go first, then the branch for the rest of what it is worth
     scores = [np.full(family.size, 2.0 if family.kind == "layers" else 0.1) for family in found]
     least = cost.total([0 for _ in found])
-    assert allocate(cost, found, scores, least) == [0, 0]
-    assert allocate(cost, found, scores, least, Steps(uniform=True)) == [0, 0]
+    assert allocate(cost, found, losses_of(scores), least) == [0, 0]
+    assert allocate(cost, found, losses_of(scores), least, Steps(uniform=True)) == [0, 0]
     some = cost.total([1 if family.kind == "layers" else 3 for family in found])
-    assert allocate(cost, found, scores, some) == [1 if family.kind == "layers" else 3 for family in found]
+    assert allocate(cost, found, losses_of(scores), some) == [1 if family.kind == "layers" else 3 for family in found]
 
 
 def test_a_gate_at_zero_is_the_network_without_the_branch():

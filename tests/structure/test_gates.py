@@ -8,7 +8,7 @@ from torch import nn
 from prunebench.curvature.gates import Gated, gate_rows
 from prunebench.networks.samples import TensorSamples
 from prunebench.recovery.reconstruction import Reconstruction, layers_of, single_followers
-from prunebench.structure.budget import Steps, allocate
+from prunebench.structure.budget import Steps, allocate, losses_of
 from prunebench.structure.cost import Cost, Term, cost_of
 from prunebench.structure.families import Family, chosen, families
 from prunebench.structure.resize import state_of
@@ -148,7 +148,7 @@ def test_allocation_is_the_best_of_all_where_costs_are_constant():
         scores = [np.sort(rng.random(size)) for size in sizes]
         cost = Cost("macs", sizes, tuple(Term(str(k), 1.0, ((((k,), float(sizes[k])),),)) for k in range(3)))
         limit = float(rng.integers(3, 9))
-        counts = allocate(cost, found, scores, limit)
+        counts = allocate(cost, found, losses_of(scores), limit)
         assert cost.total(counts) <= limit
         lost = sum(s[: len(s) - c].sum() for s, c in zip(scores, counts, strict=True))
         best = min(
@@ -166,19 +166,19 @@ def test_budgets_are_never_exceeded_and_counts_are_multiples(block):
     cost = cost_of(coupling, every, "macs")
     scores = [np.arange(1.0, item.size + 1) for item in every]
     for share in (0.9, 0.7, 0.5, 0.3):
-        counts = allocate(cost, every, scores, share * cost.total())
+        counts = allocate(cost, every, losses_of(scores), share * cost.total())
         assert cost.total(counts) <= share * cost.total() * (1 + 1e-9)
         assert min(counts) >= 1
-    counts = allocate(cost, every, scores, 0.6 * cost.total(), Steps(multiple=2))
+    counts = allocate(cost, every, losses_of(scores), 0.6 * cost.total(), Steps(multiple=2))
     assert [count % 2 for count, item in zip(counts, every, strict=True) if item.kind == "channels"] == [0]
     with pytest.raises(ValueError, match="cannot be reached: with the least that every pruned family keeps"):
-        allocate(cost, every, scores, 0.001 * cost.total())
+        allocate(cost, every, losses_of(scores), 0.001 * cost.total())
 
 
 def test_uniform_families_keep_the_same_count():
     found = [family("a", 4), family("b", 4), family("c", 2)]
     cost = Cost("macs", (4, 4, 2), tuple(Term(str(k), 1.0, ((((k,), float(n)),),)) for k, n in enumerate((4, 4, 2))))
-    counts = allocate(cost, found, [np.ones(4), np.full(4, 9.0), np.full(2, 5.0)], 6.0, Steps(uniform=True))
+    counts = allocate(cost, found, losses_of([np.ones(4), np.full(4, 9.0), np.full(2, 5.0)]), 6.0, Steps(uniform=True))
     assert counts[0] == counts[1]
 
 

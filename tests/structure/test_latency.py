@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from helpers import call
-from prunebench.coordinators.time_budget import ROOM, curves_of, planned, within_time
+from prunebench.coordinators.structured.time_budget import ROOM, curves_of, planned, within_time
 from prunebench.core.errors import InvalidInput
 from prunebench.runs import latency as measuring
 from prunebench.runs.latency import Stopwatch, facts_of

@@ -188,7 +188,7 @@ def test_counts_and_choice_are_one_block_with_the_cost_as_its_budget(tmp_path, c
     result = prune(
         PruneRequest(
             problem="digits-mlp", density=0.5, coordinator="structured", solver="swap",
-            coordinator_options={"samples": 300, "counts": "budget"},
+            coordinator_options={"samples": 300, "allocation": "block"},
         ),
         out=tmp_path / "run",
     )  # fmt: skip
@@ -233,7 +233,7 @@ PRUNE = ("prune", "digits-mlp")
         ((*PRUNE, "--flops", "0.5", "--coordinator", "icbs"), "is of coordinator structured"),
         ((*PRUNE, "--flops", "0.5", "--option", "multiple=0"), "multiple is 0"),
         ((*PRUNE, "--flops", "0.5", "--option", "couplings=2"), "numbers from 0 to 1"),
-        ((*PRUNE, "--flops", "0.5", "--solver", "group-swap"), "add --choice layers"),
+        ((*PRUNE, "--flops", "0.5", "--solver", "group-swap", "--choice", "gates"), "leave out choice gates"),
         ((*PRUNE, "--flops", "0.5", "--choice", "layers", "--solver", "swap"), "takes no group supports"),
         ((*PRUNE, "--flops", "0.5", "--option", "ridge=0"), "ridge is 0.0; give a number above 0"),
         ((*PRUNE, "--flops", "0.5", "--recover", "settle"), "takes recovery distil alone; leave out settle"),
@@ -241,11 +241,12 @@ PRUNE = ("prune", "digits-mlp")
         ((*PRUNE, "--density", "0.5", "--recover", "distil"), "use it with --structure"),
         ((*PRUNE, "--flops", "0.5", "--validate-every", "1"), "leave out validate_every"),
         ((*PRUNE, "--flops", "0.5", "--option", "exclude=fc2*"), "include and exclude choose matrices"),
-        ((*PRUNE, "--flops", "0.5", "--option", "targets=own"), "add --choice layers"),
+        ((*PRUNE, "--flops", "0.5", "--choice", "gates", "--option", "targets=own"), "add --choice layers"),
         ((*PRUNE, "--flops", "0.5", "--samples", "100000"), "are not held out; take fewer"),
-        ((*PRUNE, "--flops", "0.5", "--option", "counts=budget", "--choice", "layers"), "take counts greedy"),
-        ((*PRUNE, "--flops", "0.5", "--option", "counts=budget", "--uniform"), "take counts greedy"),
-        ((*PRUNE, "--flops", "0.5", "--option", "counts=budget", "--solver", "qaoa"), "takes no budget"),
+        ((*PRUNE, "--flops", "0.5", "--allocation", "measured", "--mode", "select"), "use it with mode refit"),
+        ((*PRUNE, "--flops", "0.5", "--option", "allocation=block", "--choice", "layers"), "take allocation cost"),
+        ((*PRUNE, "--flops", "0.5", "--option", "allocation=block", "--uniform"), "take allocation cost"),
+        ((*PRUNE, "--flops", "0.5", "--option", "allocation=block", "--solver", "qaoa"), "takes no budget"),
         (("structure", "planted"), "is no network and has no structure"),
         (("time", "nowhere"), "nowhere"),
     ],
@@ -301,3 +302,29 @@ def test_the_smaller_network_is_trained_and_resumes_to_the_bit(run, tmp_path, mo
         assert again[key] == whole[key], key
     epochs = [e["epoch"] for e in RunDirectory.open(tmp_path / "run").events() if e["kind"] == "distil"]
     assert epochs == [1, 2, 3]
+
+
+def test_counts_by_measured_rises_are_resumed_and_logged(tmp_path, monkeypatch):
+    from prunebench.core.errors import Interrupted
+    from prunebench.recovery.measured_curves import Measured
+
+    request = PruneRequest(
+        problem="digits-mlp", density=0.5, coordinator="structured", solver="group-swap",
+        coordinator_options={"samples": 200, "allocation": "measured", "measured_samples": 100},
+    )  # fmt: skip
+    whole = prune(request, out=tmp_path / "whole")
+    (event,) = [event for event in RunDirectory.open(tmp_path / "whole").events() if event["kind"] == "measured"]
+    assert (event["family"], event["counts"]) == ("fc1:neurons", [24, 16, 8, 2])
+    assert 0.0 < event["rises"][0] < event["rises"][2] < event["rises"][3]
+    assert whole["kept"] == 16
+    assert whole["costs"]["macs"]["pruned"] <= 0.5 * whole["costs"]["macs"]["dense"]
+
+    def stop(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prunebench.coordinators.structured.coordinator.Structured._ask_layer", stop)
+    with pytest.raises(Interrupted):
+        prune(request, out=tmp_path / "run")
+    monkeypatch.undo()
+    monkeypatch.setattr(Measured, "rise", stop)
+    assert resume(tmp_path / "run")["loss"] == whole["loss"]

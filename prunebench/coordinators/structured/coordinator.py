@@ -9,14 +9,17 @@ refit leaves.
 
 import math
 from collections.abc import Collection, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.coordinators.calibration import calibration_samples, require_calibration
+from prunebench.coordinators.structured.blocks import gate_block
+from prunebench.coordinators.structured.calibration import calibration_samples
+from prunebench.coordinators.structured.options import StructuredOptions
+from prunebench.coordinators.structured.refusals import layers_choose, require
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.coordinator import (
@@ -31,114 +34,23 @@ from prunebench.core.coordinator import (
     fewer,
     register,
 )
-from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
+from prunebench.core.errors import InvalidInput, PrunebenchError
 from prunebench.core.group_block import GroupBlock
 from prunebench.core.group_form import GroupForm
 from prunebench.core.keeping import Quota
-from prunebench.core.problem import NetworkProblem, Samples, selection, spread
-from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.problem import NetworkProblem, Samples, spread
 from prunebench.core.recovery import Division, held_out
 from prunebench.core.solution import Solution
-from prunebench.core.solver import facts, solves
-from prunebench.curvature.group_scores.names import GATES, SCORES, require_score
-from prunebench.structure.latency import Runtime
+from prunebench.curvature.group_scores.names import GATES, SCORES
 
 LABELS = 7
 """The stream of random numbers that labels are drawn from: no other part of a run has it."""
 
+MEASURED = 9
+"""The stream of random numbers that samples of measured curves are drawn from."""
+
 TRAINING = "training."
 """What the names of a checkpoint's arrays begin with that are of training."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StructuredOptions:
-    """What is pruned, to which budget, and how."""
-
-    structure: str = ""
-    """Kinds of families (channels, neurons, heads, kv-heads, query-heads, head-dims, stream, layers) or patterns of
-    their names, separated by commas; empty: channels, neurons, heads and kv-heads inside of layers and blocks."""
-
-    budget: Literal["macs", "parameters", "bytes", "latency"] = "macs"
-    """What the density is a part of: multiply-accumulates of a sample, parameters, bytes, or measured time."""
-
-    runtime: Runtime = "torch"
-    """With budget latency: what runs the network, torch or onnxruntime, on one thread of the processor."""
-
-    latency_batch: int = 16
-    """With budget latency: samples at a time."""
-
-    latency_table: str = ""
-    """With budget latency: a file of times that another run measured here (its latency.json); empty: measured anew."""
-
-    samples: int = 1000
-    """Calibration samples for gates and refit; where they are rows of tokens, no more than option tokens leaves."""
-
-    tokens: int = 65536
-    """Where samples are rows of tokens: tokens of all calibration samples together, at most."""
-
-    choice: Literal["gates", "layers"] = "gates"
-    """What says which groups of a family go: the loss's curvature in gates, or the error that a refit leaves."""
-
-    score: str = GATES
-    """What says how little a group matters, for the counts and the choice: gates, or a score of the literature (l1, l2,
-    bn, group-norm, taylor, taylor-squared, hessian, beta-rank, lrp, spectrum, layer-obs, cka, random)."""
-
-    allocation: Literal["cost", "score", "uniform", "precropping"] = "cost"
-    """How many groups of every family stay: those of least score per cost go, or of least score, from all families
-    together; or each keeps the same part, or one after the layers' densities of PreCropping."""
-
-    calibration: str = ""
-    """Samples of gates and refit: empty for the problem's own; noise; or those of another problem, by name."""
-
-    couplings: str = ""
-    """Parts of the gates' mutual curvature that blocks count (0 to 1), with commas between; of several, that of least
-    loss on held-out samples is taken. Empty: 0 in mode refit and with another score than gates, and
-    0,0.1,0.25,0.5,1 in mode select."""
-
-    draws: int = 3
-    """Labels that are drawn for every sample, where targets are classes; 0: the data's own targets."""
-
-    temperature: float = 2.0
-    """By what the outputs are divided before labels are drawn: more makes a network less sure of them."""
-
-    targets: Literal["dense", "own"] = "dense"
-    """What a layer is refitted to: what the dense network has there, or (with choice layers) what the layer as it was
-    gives from its present inputs."""
-
-    ridge: float = 0.1
-    """How the refit is pulled to the weights as they are, relative to the mean curvature of a layer's inputs."""
-
-    multiple: int = 1
-    """Kept channels and neurons are multiples of this, where a family has so many."""
-
-    counts: Literal["greedy", "budget"] = "greedy"
-    """What decides how many groups of every family stay: scores per cost, before the block is made; or the block's
-    solver, together with the choice, the cost being the block's budget."""
-
-    uniform: bool = False
-    """Families of one kind and size keep the same count, as formats with one width for all layers need it."""
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """What is pruned, as a list."""
-        return tuple(part.strip() for part in self.structure.split(",") if part.strip())
-
-    def taus(self, mode: str) -> tuple[float, ...]:
-        """The couplings that are tried.
-
-        Raises
-        ------
-        InvalidInput   no numbers from 0 to 1
-        """
-        alone = mode == "refit" or self.score != GATES
-        text = self.couplings or ("0" if alone else "0,0.1,0.25,0.5,1")
-        try:
-            found = tuple(float(part) for part in text.split(",") if part.strip())
-        except ValueError:
-            found = ()
-        if not found or not all(0.0 <= value <= 1.0 for value in found):
-            raise InvalidInput(f"couplings is {self.couplings!r}; give numbers from 0 to 1, separated by commas")
-        return found
 
 
 @register
@@ -164,6 +76,7 @@ class Structured(Coordinator):
         self._setting, self._found = setting, found
         self.options: StructuredOptions = setting.options
         self._taus = self.options.taus(setting.mode)
+        self._layers = layers_choose(setting)
         self._families = found.families
         self._sizes = [family.size for family in self._families]
         self.mask: BoolArray = np.ones(sum(self._sizes), dtype=np.bool_)
@@ -171,6 +84,9 @@ class Structured(Coordinator):
         self._samples: Samples | None = None
         self._rows: FloatArray | None = None
         self._counts: list[int] = []
+        self._curves: dict[int, FloatArray] = {}
+        """With allocation measured: by number of families that keep one count, rises at the counts of `levels`."""
+        self._measured: Any = None
         self._answers: dict[int, BoolArray] = {}
         """By number of a coupling, or of a family where layers choose: what its block keeps."""
         self._asked: set[int] = set()
@@ -193,77 +109,21 @@ class Structured(Coordinator):
 
     @classmethod
     def usual_solver(cls, options: Mapping[str, Any], mode: str | None) -> str:
-        """The solver where none is named: obd is exact without couplings, swap is for blocks that have them."""
-        if options.get("choice") == "layers":
+        """The solver where none is named.
+
+        group-swap where layers choose; obd, which is exact without couplings; swap for blocks that have them.
+        """
+        alone = options.get("score", GATES) == GATES and options.get("allocation") != "block"
+        choice = options.get("choice", "auto")
+        coupled = bool(options.get("couplings")) or (mode == "select" and options.get("score", GATES) == GATES)
+        if choice == "layers" or (choice == "auto" and alone and not coupled):
             return "group-swap"
-        together = options.get("counts") == "budget"
-        coupled = mode == "select" and options.get("score", GATES) == GATES
-        return "swap" if coupled or together or options.get("couplings") else "obd"
+        return "swap" if coupled or options.get("allocation") == "block" else "obd"
 
     @classmethod
     def require(cls, setting: Setting) -> None:
         """Refuse options that do not fit each other."""
-        options: StructuredOptions = setting.options
-        taus = options.taus(setting.mode)
-        require_score(options.score)
-        require_calibration(options.calibration)
-        if options.score != GATES and taus != (0.0,):
-            raise InvalidInput(
-                f"score {options.score} says nothing of two groups together: leave couplings out, or take score {GATES}"
-            )
-        if options.calibration and len(taus) > 1:
-            raise InvalidInput(
-                "several couplings are judged on held-out samples of the problem, which calibration is to do without: "
-                "give one, such as couplings 0"
-            )
-        if options.allocation != "cost" and (options.counts == "budget" or options.budget == "latency"):
-            raise InvalidInput(
-                f"allocation {options.allocation} says the counts, and so does "
-                f"{'counts budget' if options.counts == 'budget' else 'a budget of time'}: leave one of them out"
-            )
-        for name, least in (
-            ("samples", 1), ("tokens", 1), ("draws", 0), ("multiple", 1), ("latency_batch", 1)
-        ):  # fmt: skip
-            if getattr(options, name) < least:
-                raise InvalidInput(f"coordinator structured: {name} is {getattr(options, name)}; at least {least}")
-        if not (options.ridge > 0.0 and math.isfinite(options.ridge)):
-            raise InvalidInput(f"coordinator structured: ridge is {options.ridge}; give a number above 0")
-        if not (options.temperature > 0.0 and math.isfinite(options.temperature)):
-            raise InvalidInput(f"coordinator structured: temperature is {options.temperature}; give a number above 0")
-        if options.targets == "own" and options.choice != "layers":
-            raise InvalidInput(
-                "targets own is what a layer gives before its groups are chosen, which only choice layers sees: add "
-                "--choice layers, or take targets dense"
-            )
-        if options.counts == "budget":
-            _require_budget(setting)
-        if options.budget != "latency" and (options.runtime != "torch" or options.latency_table):
-            raise InvalidInput("runtime and latency_table are of a budget of time: add --latency PART")
-        others = [step.name for step in setting.recovery if not step.of_groups]
-        if others or len(setting.recovery) > 1:
-            raise InvalidInput(
-                "coordinator structured refits layers by itself, and takes recovery distil alone; leave out "
-                f"{', '.join(others) or 'what is given twice'}"
-            )
-        if any(selection(setting.problem).patterns):
-            raise InvalidInput(
-                "include and exclude choose matrices; structured pruning takes families by option structure "
-                "(kinds, or patterns of their names)"
-            )
-        groups = solves(setting.solver, GroupForm)
-        if options.choice == "layers":
-            if setting.mode != "refit":
-                raise InvalidInput("choice layers is by the error that a refit leaves; use it with mode refit")
-            if not groups:
-                raise SolverRefused(
-                    f"solver {setting.solver.name} takes no group supports, which choice layers asks for; "
-                    "take group-swap, group-greedy or osscar"
-                )
-        elif groups:
-            raise SolverRefused(
-                f"solver {setting.solver.name} takes group supports alone, which choice layers asks for: add "
-                "--choice layers, or take another solver"
-            )
+        require(setting)
 
     @classmethod
     def division(cls, setting: Setting, total: int) -> Division:
@@ -311,9 +171,10 @@ class Structured(Coordinator):
 
     @property
     def total_steps(self) -> int | None:
-        """A block and a refit for every coupling, or what layers choose; then epochs."""
-        epochs = sum(step.epochs for step in self._setting.recovery)  # type: ignore[attr-defined]
-        return epochs + (len(self._late()) if self.options.choice == "layers" else 2 * len(self._taus))
+        """What is measured; a block and a refit for every coupling, or what layers choose; then epochs."""
+        more = sum(step.epochs for step in self._setting.recovery)  # type: ignore[attr-defined]
+        more += len(self._classes()) if self.options.allocation == "measured" else 0
+        return more + (len(self._late()) if self._layers else 2 * len(self._taus))
 
     def ask(self, count: int = 1) -> list[Task]:
         """The block of gates, once for every coupling; or the next layer's. Gates are gathered before the first."""
@@ -321,7 +182,9 @@ class Structured(Coordinator):
             return []
         if self._rows is None:
             self._gather()
-        if self.options.choice == "layers":
+        if self._to_measure():
+            return []
+        if self._layers:
             return self._ask_layer()
         wanted = [k for k in range(len(self._taus)) if k not in self._answers and k not in self._asked][:count]
         self._asked |= set(wanted)
@@ -339,7 +202,7 @@ class Structured(Coordinator):
         if solution is None:
             raise PrunebenchError(f"block {task.label} was not solved, and without it no group can be chosen")
         mask = np.asarray(solution.mask, dtype=np.bool_)
-        together = self.options.counts == "budget"
+        together = self.options.allocation == "block"
         self._answers[task.position] = self._gate_budget().within(mask) if together else mask
         details = {"kind": task.label, "objective": solution.objective}
         return Move(True, None, int((~solution.mask).sum()), details)
@@ -347,9 +210,11 @@ class Structured(Coordinator):
     def advance(self) -> Move | None:
         """Refit the network of the next coupling; when it is chosen, train it for an epoch where that is asked for."""
         clock = perf_counter()
+        if self._to_measure():
+            return self._measure()
         if self._chosen:
             return None if self._trained else self._train()
-        if self.options.choice == "layers":
+        if self._layers:
             return None
         k = len(self._judged)
         kept = self._split(self._answers[k])
@@ -372,7 +237,7 @@ class Structured(Coordinator):
 
     @property
     def _chosen(self) -> bool:
-        if self.options.choice == "layers":
+        if self._layers:
             return self.state is not None
         return len(self._judged) == len(self._taus)
 
@@ -399,6 +264,8 @@ class Structured(Coordinator):
             arrays["rows"] = self._rows
         for k, mask in self._answers.items():
             arrays[f"answer{k}"] = mask
+        for k, rises in self._curves.items():
+            arrays[f"curve{k}"] = rises
         epochs = 0
         if self._training is not None:
             held, epochs = self._training.state()
@@ -414,14 +281,17 @@ class Structured(Coordinator):
             if not np.isfinite(rows).all():
                 raise InvalidInput("rows holds NaN or infinity")
             self._rows = rows.astype(np.float64)
+            for k in self._to_measure():
+                if f"curve{k}" in arrays:
+                    self._curves[k] = checked_array(arrays, f"curve{k}", (len(self._levels(k)),), "f")
             self._allocate()
-        together = self.options.counts == "budget"
+        together = self.options.allocation == "block"
         if not together and not mask.all() and [int(part.sum()) for part in self._split(mask)] != self._counts:
             raise InvalidInput(f"mask keeps {int(mask.sum())} groups, which is not what the budget leaves")
         most = max(len(self._families), len(self._taus)) - 1
         for k in info["answers"]:
             number = checked_number({"answer": k}, "answer", most=most)
-            size = self._sizes[number] if self.options.choice == "layers" else self.mask.size
+            size = self._sizes[number] if self._layers else self.mask.size
             self._answers[number] = checked_array(arrays, f"answer{number}", (size,), "b")
         if self._setting.recovery and (epochs := checked_number({"epochs": 0, **info}, "epochs")):
             held = {name.removeprefix(TRAINING): array for name, array in arrays.items() if name.startswith(TRAINING)}
@@ -457,7 +327,7 @@ class Structured(Coordinator):
     def _steps(self) -> Any:
         from prunebench.structure.budget import Steps
 
-        return Steps(self.options.multiple, self.options.uniform, self.options.allocation == "cost")
+        return Steps(self.options.multiple, self.options.uniform, self.options.allocation != "score")
 
     def _calibration(self) -> Samples:
         if self._samples is None:
@@ -542,10 +412,12 @@ class Structured(Coordinator):
         return evidence, f"{draws} drawn labels each" if draws else "their own targets"
 
     def _allocate(self) -> None:
-        from prunebench.structure.budget import allocate
+        from prunebench.structure.budget import allocate, losses_of
         from prunebench.structure.shares import by_shares, density_shares, uniform_shares
 
         assert self._rows is not None
+        if self._to_measure():
+            return
         if self.options.budget == "latency":
             self._allocate_time(self._split(0.5 * (self._rows**2).sum(axis=0)))
             return
@@ -560,7 +432,71 @@ class Structured(Coordinator):
             self._counts = by_shares(cost, families, shares, limit, steps)
         else:
             scores = self._split(0.5 * (self._rows**2).sum(axis=0))
-            self._counts = allocate(cost, families, scores, limit, steps)
+            losses = self._measured_losses() if how == "measured" else losses_of(scores)
+            self._counts = allocate(cost, families, losses, limit, steps)
+
+    def _classes(self) -> Any:
+        """Families that keep one count."""
+        from prunebench.structure.budget import together
+
+        return together(self._families, self._steps())
+
+    def _to_measure(self) -> list[int]:
+        """Numbers of the classes that are still to be measured."""
+        if self.options.allocation != "measured":
+            return []
+        return [k for k in range(len(self._classes())) if k not in self._curves]
+
+    def _levels(self, k: int) -> list[int]:
+        from prunebench.recovery.measured_curves import levels
+
+        held = self._classes()[k]
+        return levels(self._families[held.numbers[0]].size, held.floor, held.step)
+
+    def _measure(self) -> Move:
+        """What the refitted network loses with fewer groups of the next class, all others being whole."""
+        from prunebench.recovery.measured_curves import Measured
+
+        clock = perf_counter()
+        if self._measured is None:
+            samples, most = self._calibration(), self.options.measured_samples
+            positions, held = self._positions(), self.division(self._setting, len(samples)).held
+            self._measured = Measured(
+                self._found, self._by_score,
+                self._found.inputs(samples, positions[spread(positions.size, min(most, positions.size), self._rng(0))]),
+                self._found.inputs(samples, held[spread(held.size, min(most, held.size), self._rng(1))]),
+                scores=bool(self._found.tokens) or self._found.classifies(samples),
+                ridge=self.options.ridge, seed=self._setting.seed,
+            )  # fmt: skip
+        k = self._to_measure()[0]
+        held_class, rises = self._classes()[k], []
+        for level in self._levels(k):
+            counts = list(self._sizes)
+            for number in held_class.numbers:
+                counts[number] = level
+            rises.append(self._measured.rise(counts))
+        self._curves[k] = np.array(rises)
+        if not self._to_measure():
+            self._measured = None
+            self._allocate()
+        details = {"kind": "measured", "family": self._families[held_class.numbers[0]].label,
+                   "counts": self._levels(k), "rises": rises}  # fmt: skip
+        return Move(True, None, 0, {**details, "seconds": perf_counter() - clock})
+
+    def _measured_losses(self) -> list[FloatArray]:
+        """By family, the rise if none, one, two … groups go, by measured curves."""
+        from prunebench.recovery.measured_curves import curve
+
+        out: list[FloatArray] = [np.zeros(0)] * len(self._families)
+        for k, held in enumerate(self._classes()):
+            size = self._families[held.numbers[0]].size
+            shared = curve(size, self._levels(k), self._curves[k].tolist())[::-1] / len(held.numbers)
+            for number in held.numbers:
+                out[number] = shared
+        return out
+
+    def _rng(self, number: int) -> np.random.Generator:
+        return np.random.default_rng(np.random.SeedSequence(self._setting.seed, spawn_key=(MEASURED, number)))
 
     def use_times(self, times: Any) -> None:
         """Take a table of measured times, with what measures networks.
@@ -569,7 +505,7 @@ class Structured(Coordinator):
         ------
         InvalidInput   the budget cannot be met by it
         """
-        from prunebench.coordinators.time_budget import curves_of, require_time
+        from prunebench.coordinators.structured.time_budget import curves_of, require_time
 
         self.times = times
         free = [np.zeros(size) for size in self._sizes]
@@ -582,7 +518,7 @@ class Structured(Coordinator):
         ------
         InvalidInput   there is no table
         """
-        from prunebench.coordinators.time_budget import within_time
+        from prunebench.coordinators.structured.time_budget import within_time
 
         if self.times is None:
             raise InvalidInput("a budget of time needs a table of measured times, which a run makes; prune a network")
@@ -600,11 +536,11 @@ class Structured(Coordinator):
         """All gates as one block: couplings scaled by τ, the diagonal as it is."""
         assert self._rows is not None
         diagonal = (self._rows**2).sum(axis=0)
-        if self.options.counts == "budget":
+        if self.options.allocation == "block":
             gates = self._gate_budget()
             free = gates.free
             if free.size == 0:
-                raise InvalidInput("every family has one group, which stays: counts budget leaves nothing to choose")
+                raise InvalidInput("every family has one group, which stays: allocation block leaves nothing to choose")
             row = gates.row(self._counts)
             block = gate_block(
                 self._rows[:, free], diagonal[free], tau, free.size, None, (), f"{self._setting.name}/gates"
@@ -706,11 +642,13 @@ class Structured(Coordinator):
                 "among them; more samples or a larger ridge make that safer"
             )
 
-    def _by_score(self) -> list[BoolArray]:
-        """What gates would keep of every family."""
+    def _by_score(self, counts: Sequence[int] | None = None) -> list[BoolArray]:
+        """What gates would keep of every family, with the counts of the budget or others."""
         assert self._rows is not None
         out = []
-        for scores, count in zip(self._split((self._rows**2).sum(axis=0)), self._counts, strict=True):
+        for scores, count in zip(
+            self._split((self._rows**2).sum(axis=0)), self._counts if counts is None else counts, strict=True
+        ):
             mask = np.zeros(scores.size, dtype=np.bool_)
             mask[np.argsort(-scores, kind="stable")[:count]] = True
             out.append(mask)
@@ -753,56 +691,3 @@ class Structured(Coordinator):
 
     def _split(self, values: Any) -> list[Any]:
         return np.split(values, np.cumsum(self._sizes)[:-1])
-
-
-def _require_budget(setting: Setting) -> None:
-    """Refuse what cannot stand beside counts that the block decides."""
-    options: StructuredOptions = setting.options
-    if options.choice == "layers":
-        raise InvalidInput(
-            "counts budget decides counts and choice in one block of gates; choice layers decides layer by layer: "
-            "take counts greedy"
-        )
-    if options.multiple > 1 or options.uniform:
-        raise InvalidInput(
-            "multiple and uniform tie groups together, and with counts budget a solver chooses each by itself: "
-            "take counts greedy"
-        )
-    if not facts(setting.solver).budgets:
-        raise SolverRefused(
-            f"solver {setting.solver.name} takes no budget, which counts budget asks for; take swap, obd or "
-            "branch-and-bound, or counts greedy"
-        )
-
-
-def gate_block(
-    rows: FloatArray,
-    diagonal: FloatArray,
-    tau: float,
-    keep: int,
-    quota: Quota | None,
-    families: Sequence[Any],
-    problem: str,
-) -> BlockProblem:
-    """The block of a network's gates: dense weights 1, the cost of what goes ½ r'(τH + (1 − τ)diag H) r.
-
-    Parameters
-    ----------
-    rows : H = rows' rows;  diagonal : of H;  tau : the part of the couplings
-    quota : groups of each family and how many of them are kept;  families : of the rows' columns, () for none named
-    """
-    layer = np.array([family.name for family in families for _ in range(family.size)]) if families else None
-    form = QuadraticForm(
-        factor=math.sqrt(tau) * rows,
-        ridge=(1.0 - tau) * diagonal,
-        centre=np.ones(rows.shape[1]),
-    )
-    return BlockProblem(
-        form=form,
-        dense_weights=np.ones(rows.shape[1]),
-        keep=keep,
-        mode="select",
-        layer=layer,
-        problem=problem,
-        quota=quota,
-    )
