@@ -80,7 +80,8 @@ def finished(rows: Sequence[Mapping[str, Any]], time_limit: float, target: float
         done += group
     frame = pandas.DataFrame(done, columns=list(COLUMNS))
     for column in TEXTS:
-        frame[column] = frame[column].fillna("").astype(str)
+        # a column without any text is one of missing numbers
+        frame[column] = frame[column].astype(object).fillna("").astype(str)
     numbers = [name for name in COLUMNS if name not in (*TEXTS, *LISTS, "stochastic", "failed", "cached", "success")]
     for column in numbers:
         frame[column] = pandas.to_numeric(frame[column])

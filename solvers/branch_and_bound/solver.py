@@ -25,7 +25,6 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
 from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
-from prunebench.solvers.branch_and_bound.budget import BudgetRun
 
 if TYPE_CHECKING:
     from prunebench.kernels.trees.dives import RefitTree, SelectTree
@@ -89,6 +88,8 @@ class BranchAndBound(Solver):
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """Swap descent for the incumbent, the root relaxation, then the tree."""
+        from prunebench.solvers.branch_and_bound.budget import BudgetRun
+
         budget = best.block.budget
         run = _Run(best, self.threads, self.proof) if budget is None else BudgetRun(best, budget)
         try:
