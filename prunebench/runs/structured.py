@@ -59,7 +59,7 @@ def on_groups(
     if coordinator.options.budget == "latency":
         from prunebench.runs.latency import Times
 
-        coordinator.use_times(Times(coordinator.found, problem, run, coordinator.options, setting.say))
+        coordinator.counting.use_times(Times(coordinator.found, problem, run, coordinator.options, setting.say))
     if not run.describes_network():
         run.describe_network(described(coordinator.found))
     timings["build"] = perf_counter() - clock
@@ -236,13 +236,13 @@ def described(found: Any) -> dict[str, Any]:
 def _latency(coordinator: Any, shrunk: Shrunk, setting: Setting) -> dict[str, Any]:
     """What the smaller network takes beside the dense one, with what was asked for and predicted; {} without such a
     budget."""
-    if coordinator.times is None:
+    if coordinator.counting.times is None:
         return {}
-    held, facts = coordinator.times.final(shrunk.program), coordinator.times.table.facts
+    held, facts = coordinator.counting.times.final(shrunk.program), coordinator.counting.times.table.facts
     out = {
         "runtime": facts["runtime"], "batch": facts["batch"], "threads": facts["threads"],
         "dense": held.dense_ms, "pruned": held.ms, "part": held.part, "asked": setting.density,
-        "predicted": coordinator.timed.predicted, "chosen": coordinator.timed.measured.part,
+        "predicted": coordinator.counting.timed.predicted, "chosen": coordinator.counting.timed.measured.part,
     }  # fmt: skip
     over = "" if held.part <= setting.density else ", which is more"
     asked = f"asked for {setting.density:g}{over}"

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from prunebench.coordinators.structured.blocks import gate_block
 from prunebench.coordinators.structured.calibration import calibration_samples
+from prunebench.coordinators.structured.counts import Counts
 from prunebench.coordinators.structured.options import StructuredOptions
 from prunebench.coordinators.structured.refusals import layers_choose, require
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
@@ -45,9 +46,6 @@ from prunebench.curvature.group_scores.names import GATES, SCORES
 
 LABELS = 7
 """The stream of random numbers that labels are drawn from: no other part of a run has it."""
-
-MEASURED = 9
-"""The stream of random numbers that samples of measured curves are drawn from."""
 
 TRAINING = "training."
 """What the names of a checkpoint's arrays begin with that are of training."""
@@ -78,15 +76,14 @@ class Structured(Coordinator):
         self._taus = self.options.taus(setting.mode)
         self._layers = layers_choose(setting)
         self._families = found.families
+        self.counting = Counts(setting, found)
+        """Decides how many groups stay."""
         self._sizes = [family.size for family in self._families]
         self.mask: BoolArray = np.ones(sum(self._sizes), dtype=np.bool_)
         self.weights: FloatArray = self.mask.astype(np.float64)
         self._samples: Samples | None = None
         self._rows: FloatArray | None = None
         self._counts: list[int] = []
-        self._curves: dict[int, FloatArray] = {}
-        """With allocation measured: by number of families that keep one count, rises at the counts of `levels`."""
-        self._measured: Any = None
         self._answers: dict[int, BoolArray] = {}
         """By number of a coupling, or of a family where layers choose: what its block keeps."""
         self._asked: set[int] = set()
@@ -102,10 +99,6 @@ class Structured(Coordinator):
         """`TrainedStructure`, once training begins;  then whether it is over, and a checkpoint's arrays and epochs."""
         self._trained = not setting.recovery
         self._resumed: tuple[Mapping[str, Any], int] | None = None
-        self.times: Any = None
-        """With budget latency: its table, and what measures networks (`prunebench.runs.latency.Times`)."""
-        self.timed: Any = None
-        """With budget latency: what was chosen, and its time."""
 
     @classmethod
     def usual_solver(cls, options: Mapping[str, Any], mode: str | None) -> str:
@@ -161,7 +154,7 @@ class Structured(Coordinator):
                 f"coordinator structured: samples is {options.samples}, but {pool} of the calibration samples of "
                 f"{options.calibration or setting.name} are not held out; take fewer"
             )
-        coordinator._limit()
+        coordinator.counting.limit()
         return coordinator
 
     @property
@@ -173,7 +166,7 @@ class Structured(Coordinator):
     def total_steps(self) -> int | None:
         """What is measured; a block and a refit for every coupling, or what layers choose; then epochs."""
         more = sum(step.epochs for step in self._setting.recovery)  # type: ignore[attr-defined]
-        more += len(self._classes()) if self.options.allocation == "measured" else 0
+        more += len(self.counting.to_measure()) + len(self.counting.curves)
         return more + (len(self._late()) if self._layers else 2 * len(self._taus))
 
     def ask(self, count: int = 1) -> list[Task]:
@@ -182,7 +175,7 @@ class Structured(Coordinator):
             return []
         if self._rows is None:
             self._gather()
-        if self._to_measure():
+        if self.counting.to_measure():
             return []
         if self._layers:
             return self._ask_layer()
@@ -210,7 +203,7 @@ class Structured(Coordinator):
     def advance(self) -> Move | None:
         """Refit the network of the next coupling; when it is chosen, train it for an epoch where that is asked for."""
         clock = perf_counter()
-        if self._to_measure():
+        if self.counting.to_measure():
             return self._measure()
         if self._chosen:
             return None if self._trained else self._train()
@@ -250,7 +243,7 @@ class Structured(Coordinator):
 
         cost = self._found.cost(self.options.budget)
         counts = [int(part.sum()) for part in self._split(self.mask)]
-        if self.complete and cost.total(counts) > self._limit() * (1.0 + ROUNDING):
+        if self.complete and cost.total(counts) > self.counting.limit() * (1.0 + ROUNDING):
             raise PrunebenchError("the budget is exceeded; please report this")
 
     def kept(self) -> list[BoolArray]:
@@ -264,7 +257,7 @@ class Structured(Coordinator):
             arrays["rows"] = self._rows
         for k, mask in self._answers.items():
             arrays[f"answer{k}"] = mask
-        for k, rises in self._curves.items():
+        for k, rises in self.counting.curves.items():
             arrays[f"curve{k}"] = rises
         epochs = 0
         if self._training is not None:
@@ -281,9 +274,9 @@ class Structured(Coordinator):
             if not np.isfinite(rows).all():
                 raise InvalidInput("rows holds NaN or infinity")
             self._rows = rows.astype(np.float64)
-            for k in self._to_measure():
+            for k in self.counting.to_measure():
                 if f"curve{k}" in arrays:
-                    self._curves[k] = checked_array(arrays, f"curve{k}", (len(self._levels(k)),), "f")
+                    self.counting.curves[k] = checked_array(arrays, f"curve{k}", (len(self.counting.levels(k)),), "f")
             self._allocate()
         together = self.options.allocation == "block"
         if not together and not mask.all() and [int(part.sum()) for part in self._split(mask)] != self._counts:
@@ -307,27 +300,6 @@ class Structured(Coordinator):
         return self._block(coupling)
 
     # ------------------------------------------------------------ steps
-
-    def _limit(self) -> float:
-        """What may be kept, in the budget's unit.
-
-        Raises
-        ------
-        InvalidInput   not even one group a family
-        """
-        from prunebench.structure.budget import require_reachable
-
-        if self.options.budget == "latency":
-            return math.nan
-        cost = self._found.cost(self.options.budget)
-        limit: float = self._setting.density * cost.total()
-        require_reachable(cost, self._families, limit, self._steps())
-        return limit
-
-    def _steps(self) -> Any:
-        from prunebench.structure.budget import Steps
-
-        return Steps(self.options.multiple, self.options.uniform, self.options.allocation != "score")
 
     def _calibration(self) -> Samples:
         if self._samples is None:
@@ -412,125 +384,24 @@ class Structured(Coordinator):
         return evidence, f"{draws} drawn labels each" if draws else "their own targets"
 
     def _allocate(self) -> None:
-        from prunebench.structure.budget import allocate, losses_of
-        from prunebench.structure.shares import by_shares, density_shares, uniform_shares
+        """Decide the counts, unless something is still to be measured for them."""
+        if not self.counting.to_measure():
+            self._counts = self.counting.of(self._scores())
 
+    def _scores(self) -> list[FloatArray]:
+        """What the loss rises by if a group goes, by family."""
         assert self._rows is not None
-        if self._to_measure():
-            return
-        if self.options.budget == "latency":
-            self._allocate_time(self._split(0.5 * (self._rows**2).sum(axis=0)))
-            return
-        how, families, limit, steps = self.options.allocation, self._families, self._limit(), self._steps()
-        cost = self._found.cost(self.options.budget)
-        if how == "uniform":
-            self._counts = by_shares(cost, families, uniform_shares(families), limit, steps)
-        elif how == "precropping":
-            from prunebench.curvature.synflow import flow_densities
-
-            shares = density_shares(families, flow_densities(self._found.coupling))
-            self._counts = by_shares(cost, families, shares, limit, steps)
-        else:
-            scores = self._split(0.5 * (self._rows**2).sum(axis=0))
-            losses = self._measured_losses() if how == "measured" else losses_of(scores)
-            self._counts = allocate(cost, families, losses, limit, steps)
-
-    def _classes(self) -> Any:
-        """Families that keep one count."""
-        from prunebench.structure.budget import together
-
-        return together(self._families, self._steps())
-
-    def _to_measure(self) -> list[int]:
-        """Numbers of the classes that are still to be measured."""
-        if self.options.allocation != "measured":
-            return []
-        return [k for k in range(len(self._classes())) if k not in self._curves]
-
-    def _levels(self, k: int) -> list[int]:
-        from prunebench.recovery.measured_curves import levels
-
-        held = self._classes()[k]
-        return levels(self._families[held.numbers[0]].size, held.floor, held.step)
+        return self._split(0.5 * (self._rows**2).sum(axis=0))
 
     def _measure(self) -> Move:
-        """What the refitted network loses with fewer groups of the next class, all others being whole."""
-        from prunebench.recovery.measured_curves import Measured
+        samples = self._calibration()
+        held = self.division(self._setting, len(samples)).held
+        move = self.counting.measure(self._by_score, samples, self._positions(), held)
+        self._allocate()
+        return move
 
-        clock = perf_counter()
-        if self._measured is None:
-            samples, most = self._calibration(), self.options.measured_samples
-            positions, held = self._positions(), self.division(self._setting, len(samples)).held
-            self._measured = Measured(
-                self._found, self._by_score,
-                self._found.inputs(samples, positions[spread(positions.size, min(most, positions.size), self._rng(0))]),
-                self._found.inputs(samples, held[spread(held.size, min(most, held.size), self._rng(1))]),
-                scores=bool(self._found.tokens) or self._found.classifies(samples),
-                ridge=self.options.ridge, seed=self._setting.seed,
-            )  # fmt: skip
-        k = self._to_measure()[0]
-        held_class, rises = self._classes()[k], []
-        for level in self._levels(k):
-            counts = list(self._sizes)
-            for number in held_class.numbers:
-                counts[number] = level
-            rises.append(self._measured.rise(counts))
-        self._curves[k] = np.array(rises)
-        if not self._to_measure():
-            self._measured = None
-            self._allocate()
-        details = {"kind": "measured", "family": self._families[held_class.numbers[0]].label,
-                   "counts": self._levels(k), "rises": rises}  # fmt: skip
-        return Move(True, None, 0, {**details, "seconds": perf_counter() - clock})
-
-    def _measured_losses(self) -> list[FloatArray]:
-        """By family, the rise if none, one, two … groups go, by measured curves."""
-        from prunebench.recovery.measured_curves import curve
-
-        out: list[FloatArray] = [np.zeros(0)] * len(self._families)
-        for k, held in enumerate(self._classes()):
-            size = self._families[held.numbers[0]].size
-            shared = curve(size, self._levels(k), self._curves[k].tolist())[::-1] / len(held.numbers)
-            for number in held.numbers:
-                out[number] = shared
-        return out
-
-    def _rng(self, number: int) -> np.random.Generator:
-        return np.random.default_rng(np.random.SeedSequence(self._setting.seed, spawn_key=(MEASURED, number)))
-
-    def use_times(self, times: Any) -> None:
-        """Take a table of measured times, with what measures networks.
-
-        Raises
-        ------
-        InvalidInput   the budget cannot be met by it
-        """
-        from prunebench.coordinators.structured.time_budget import curves_of, require_time
-
-        self.times = times
-        free = [np.zeros(size) for size in self._sizes]
-        require_time(times.table, curves_of(times.table, self._families, free, self._steps()), self._setting.density)
-
-    def _allocate_time(self, scores: Sequence[FloatArray]) -> None:
-        """Counts within a part of the dense network's measured time.
-
-        Raises
-        ------
-        InvalidInput   there is no table
-        """
-        from prunebench.coordinators.structured.time_budget import within_time
-
-        if self.times is None:
-            raise InvalidInput("a budget of time needs a table of measured times, which a run makes; prune a network")
-        part, say = self._setting.density, self._setting.say
-        self.timed = within_time(self.times.table, self._families, scores, part, self._steps(), self.times.measure)
-        self.times.keep()
-        self._counts = self.timed.counts
-        if self.timed.measured.part > part:
-            say(
-                f"latency: {self.timed.measured.part:.4f} of the time is the least that was found, and {part:g} was "
-                "asked for; times that are added up say more than this network keeps"
-            )
+    def _gate_budget(self) -> Any:
+        return self.counting.gate_budget(self._scores(), self._counts)
 
     def _block(self, tau: float) -> BlockProblem:
         """All gates as one block: couplings scaled by τ, the diagonal as it is."""
@@ -557,13 +428,6 @@ class Structured(Coordinator):
             self._families,
             f"{self._setting.name}/{self.options.score}",
         )
-
-    def _gate_budget(self) -> Any:
-        from prunebench.structure.linear_cost import GateBudget
-
-        assert self._rows is not None
-        scores = self._split(0.5 * (self._rows**2).sum(axis=0))
-        return GateBudget.of(self._found.cost(self.options.budget), self._limit(), scores, self._counts)
 
     def _pruned(self, kept: Sequence[BoolArray]) -> tuple[dict[str, Any], dict[str, float]]:
         """The network without what is not kept, refitted in mode refit."""
