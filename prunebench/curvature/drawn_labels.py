@@ -76,3 +76,33 @@ class DrawnLabels:
     def loss(self, given: Loss) -> Loss:
         """The loss whose gradients at the drawn labels have the Fisher matrix for their second moment."""
         return lambda outputs, targets: given(outputs / self._temperature, targets)
+
+
+class EveryLabel:
+    """All classes as labels, each counting as much as the network's softened predictions give it.
+
+    The second moment of the gradients is then the Gauss–Newton matrix of the cross entropy itself, which drawn labels
+    estimate, for one pass backward a class (Martens, 2020, §9).
+
+    Parameters
+    ----------
+    temperature : as in `DrawnLabels`
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self._temperature = temperature
+
+    def labels(self, outputs: torch.Tensor) -> list[torch.Tensor]:
+        """Every class as the label of all samples. outputs : (s, classes)  ->  int64 (s,) each"""
+        return [
+            torch.full((len(outputs),), label, dtype=torch.int64, device=outputs.device)
+            for label in range(outputs.shape[1])
+        ]
+
+    def shares(self, outputs: torch.Tensor) -> list[torch.Tensor]:
+        """The probability of every class. outputs : (s, classes)  ->  (s,) each"""
+        return list(torch.softmax(outputs.detach() / self._temperature, dim=1).T)
+
+    def loss(self, given: Loss) -> Loss:
+        """As in `DrawnLabels`."""
+        return lambda outputs, targets: given(outputs / self._temperature, targets)

@@ -216,3 +216,27 @@ def test_an_own_network_gets_smaller(tmp_path):
     again = Pruned.load(tmp_path / "out")
     assert isinstance(again, Smaller)
     torch.testing.assert_close(again.model(x[:7]), small.model(x[:7]))
+
+
+def test_every_label_gives_what_drawn_labels_estimate(block):
+    from prunebench.curvature.drawn_labels import EveryLabel
+    from prunebench.curvature.group_scores.evidence import Evidence
+    from prunebench.curvature.group_scores.of_samples import rows
+
+    model, coupling, found, x = block
+    every, positions = EveryLabel(2.0), np.arange(8)
+    evidence = Evidence(
+        coupling=coupling, families=found, samples=TensorSamples(x, torch.arange(40) % 4), positions=positions,
+        loss=every.loss(losses), labels=lambda outputs, *_: every.labels(outputs), shares=every.shares,
+    )  # fmt: skip
+    held = rows(evidence)
+    classes = 4
+    assert held.shape == (classes * 8, 6)
+    gates = torch.ones(8, 6)
+    jacobian = torch.autograd.functional.jacobian(lambda g: Gated(coupling, found, g).run(x[:8]), gates)
+    expected = np.zeros((6, 6))
+    for k in range(8):
+        j = jacobian[k, :, k].numpy() / 2.0
+        p = torch.softmax(model(x[k : k + 1])[0] / 2.0, 0).detach().numpy()
+        expected += j.T @ (np.diag(p) - np.outer(p, p)) @ j / 8
+    np.testing.assert_allclose(held.T @ held / len(held), expected, rtol=1e-3, atol=1e-7)

@@ -350,7 +350,7 @@ class Structured(Coordinator):
 
     def _evidence(self) -> tuple[Any, str]:
         """What scores look at, and which labels, in words."""
-        from prunebench.curvature.drawn_labels import DrawnLabels
+        from prunebench.curvature.drawn_labels import DrawnLabels, EveryLabel
         from prunebench.curvature.group_scores.evidence import Evidence
 
         problem, options = self._setting.problem, self.options
@@ -367,21 +367,28 @@ class Structured(Coordinator):
             for k in range(draws)
         ]
 
+        every = EveryLabel(options.temperature) if draws < 0 else None
+
         def labels(outputs: Any, targets: Any, chosen: IndexArray) -> list[Any]:
+            if every is not None:
+                return every.labels(outputs)
             if not drawn:
                 return [targets]
             return [draw.labels(outputs.detach(), chosen).to(outputs.device) for draw in drawn]
 
+        softened = every or (drawn[0] if drawn else None)
         evidence = Evidence(
             coupling=self._found.coupling,
             families=self._families,
             samples=samples,
             positions=self._positions(),
             labels=labels,
-            loss=drawn[0].loss(problem.loss) if drawn else problem.loss,
+            loss=softened.loss(problem.loss) if softened is not None else problem.loss,
+            shares=None if every is None else every.shares,
             seed=seed,
         )
-        return evidence, f"{draws} drawn labels each" if draws else "their own targets"
+        words = "every label as it is predicted" if every is not None else f"{draws} drawn labels each"
+        return evidence, words if draws else "their own targets"
 
     def _allocate(self) -> None:
         """Decide the counts, unless something is still to be measured for them."""

@@ -59,7 +59,8 @@ class StructuredOptions:
     0,0.1,0.25,0.5,1 in mode select."""
 
     draws: int = 3
-    """Labels that are drawn for every sample, where targets are classes; 0: the data's own targets."""
+    """Labels that are drawn for every sample, where targets are classes; 0: the data's own targets; -1: every class, as
+    much as it is predicted (the Gauss–Newton matrix itself, for a pass backward a class)."""
 
     temperature: float = 2.0
     """By what the outputs are divided before labels are drawn: more makes a network less sure of them."""

@@ -42,7 +42,7 @@ def require(setting: Setting) -> None:
     if options.allocation == "measured" and setting.mode != "refit":
         raise InvalidInput("allocation measured is of refitted networks; use it with mode refit")
     for name, least in (
-        ("samples", 1), ("tokens", 1), ("draws", 0), ("multiple", 1), ("latency_batch", 1),
+        ("samples", 1), ("tokens", 1), ("draws", -1), ("multiple", 1), ("latency_batch", 1),
         ("measured_samples", 1),
     ):  # fmt: skip
         if getattr(options, name) < least:

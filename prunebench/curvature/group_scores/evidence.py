@@ -42,6 +42,7 @@ class Evidence:
     coupling : the network;  families : whose groups are scored
     samples, positions : the calibration samples, and which of them
     labels : of these samples, once for every draw;  loss : (outputs, labels) -> (s,)
+    shares : from outputs, what every label of a sample counts, adding up to 1; None where all count the same
     seed : of what is drawn
     """
 
@@ -51,6 +52,7 @@ class Evidence:
     positions: IndexArray
     loss: Loss
     labels: Labels = own_targets
+    shares: Callable[[Any], Sequence[torch.Tensor]] | None = None
     seed: int = 0
 
     @property
@@ -63,14 +65,27 @@ class Evidence:
         return state_of(self.coupling)
 
     def losses(self, outputs: Any, targets: Any, positions: IndexArray) -> list[torch.Tensor]:
-        """The samples' losses, (s,) for every draw of labels."""
-        return [self.loss(outputs, held) for held in self.labels(outputs, targets, positions)]
+        """The samples' losses, (s,) for every draw of labels; their mean is what is expected of them."""
+        return self._weighted(outputs, outputs, targets, positions, 1.0)
+
+    def roots(self, outputs: Any, targets: Any, positions: IndexArray) -> list[torch.Tensor]:
+        """Losses whose gradients' mean outer product is what is expected of it, (s,) for every draw of labels."""
+        return self._weighted(outputs, outputs, targets, positions, 0.5)
+
+    def _weighted(
+        self, outputs: Any, seen: Any, targets: Any, positions: IndexArray, power: float
+    ) -> list[torch.Tensor]:
+        """Losses of outputs at the labels that others have, by their shares to a power."""
+        losses = [self.loss(outputs, held) for held in self.labels(seen, targets, positions)]
+        if self.shares is None:
+            return losses
+        return [(len(losses) * share) ** power * loss for share, loss in zip(self.shares(seen), losses, strict=True)]
 
     def rises(self) -> dict[int, float]:
         """What the loss rises by where a whole residual branch is gone: `prunebench.curvature.gates.branch_rises`."""
 
         def losses(outputs: Any, targets: Any, positions: IndexArray, dense: Any) -> list[torch.Tensor]:
-            return [self.loss(outputs, held) for held in self.labels(dense, targets, positions)]
+            return self._weighted(outputs, dense, targets, positions, 1.0)
 
         return branch_rises(self.coupling, self.families, self.samples, self.positions, losses)
 

@@ -30,7 +30,7 @@ DAMPING = 0.01
 
 def rows(evidence: Evidence) -> FloatArray:
     """The gradient of every sample's loss by every gate, for every draw of labels. float64 (draws·n, groups)"""
-    return gate_rows(evidence.coupling, evidence.families, evidence.samples, evidence.positions, evidence.losses)
+    return gate_rows(evidence.coupling, evidence.families, evidence.samples, evidence.positions, evidence.roots)
 
 
 def taylor(evidence: Evidence) -> FloatArray:
