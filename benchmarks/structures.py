@@ -21,7 +21,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from torchvision.ops import roi_align  # type: ignore[import-untyped]
 
 import architectures
 import vision_networks as vision
@@ -121,6 +120,9 @@ def _scores(model: Any, images: torch.Tensor) -> Any:
     levels = list(maps.values()) if isinstance(maps, dict) else [maps]
     if not hasattr(model, "roi_heads"):
         return _heads(model, levels)
+    # after make_importable: where torchvision is built for another torch, its import fails before
+    from torchvision.ops import roi_align  # type: ignore[import-untyped]
+
     heads, side = model.roi_heads, float(images.shape[-1])
     number = torch.arange(images.shape[0], dtype=images.dtype)[:, None]
     boxes = torch.cat([number, number * 0.0, number * 0.0, number * 0.0 + side / 2, number * 0.0 + side / 2], dim=1)

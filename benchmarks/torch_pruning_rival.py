@@ -11,6 +11,7 @@ import torch
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem
 from prunebench.networks.samples import fetched
+from prunebench.networks.torchvision_build import make_importable
 from prunebench.structure.cost import cost_of
 from prunebench.structure.families import chosen, families
 from prunebench.structure.trace import EXAMPLES, couple
@@ -74,6 +75,7 @@ def _pruned(
     ratio: float,
     positions: np.ndarray,
 ) -> torch.nn.Module:
+    make_importable()
     import torch_pruning as tp
 
     tried = copy.deepcopy(model)

@@ -9,9 +9,11 @@ from prunebench.curvature.group_scores.evidence import Evidence, split
 from prunebench.curvature.group_scores.of_weights import group_norm
 from prunebench.networks.convolutional import cifar_resnet
 from prunebench.networks.samples import TensorSamples
+from prunebench.networks.torchvision_build import make_importable
 from prunebench.structure.families import families
 from prunebench.structure.trace import couple
 
+make_importable()  # Torch-Pruning imports torchvision
 tp = pytest.importorskip("torch_pruning", reason="Torch-Pruning is not installed: pip install torch-pruning")
 
 

@@ -286,7 +286,8 @@ class Structured(Coordinator):
             number = checked_number({"answer": k}, "answer", most=most)
             size = self._sizes[number] if self._layers else self.mask.size
             self._answers[number] = checked_array(arrays, f"answer{number}", (size,), "b")
-        if self._setting.recovery and (epochs := checked_number({"epochs": 0, **info}, "epochs")):
+        most = sum(step.epochs for step in self._setting.recovery)  # type: ignore[attr-defined]
+        if epochs := checked_number(info, "epochs", most=most):
             held = {name.removeprefix(TRAINING): array for name, array in arrays.items() if name.startswith(TRAINING)}
             self._resumed = held, epochs
 
