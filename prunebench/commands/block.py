@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the multiply-accumulates (default: counts)",
     )
     parser.add_argument(
-        "--density", type=shared.density, metavar="D", help="the part that is kept; a quota N:M says it by itself"
+        "--density",
+        type=shared.density,
+        metavar="D",
+        help="the part that is kept; a quota N:M says it by itself; with --structure half where it is left out",
     )
     parser.add_argument(
         "--quota", metavar="KIND", help="layer or row (each keeps the same part), or N:M as in 2:4 (default: none)"
@@ -56,9 +59,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz", help="where to write the block")
 
 
+HALF = 0.5
+"""The part of the multiply-accumulates that a block of groups keeps where none is named: as most papers report."""
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Cut, write, describe."""
     shared.require_folder(arguments.output)
+    halved = arguments.structure is not None and arguments.density is None
+    if halved:
+        arguments.density = HALF
     if arguments.density is None and QuotaKind.parse(arguments.quota).density is None:
         raise InvalidInput("--density is missing: give the part that is kept, or a --quota N:M")
     block = _groups(arguments) if arguments.structure is not None else _weights(arguments)
@@ -78,6 +88,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "incumbent_objective": block.evaluate(block.incumbent),
         "block_hash": block.hash,
     }
+    if halved:
+        result["density"] = HALF
     if arguments.graph:
         from prunebench.forms import graph
 
@@ -151,6 +163,8 @@ def text(result: dict[str, Any]) -> str:
         f"magnitude pruning costs {result['incumbent_objective']:.6g}, a random mask {result['random_mean']:.6g}",
         f"hash {result['block_hash']}",
     ]
+    if "density" in result:
+        lines.append(f"no --density is given: {result['density']:g} of the multiply-accumulates")
     if "graph" in result:
         from prunebench.forms import graph
 

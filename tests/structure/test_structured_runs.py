@@ -328,3 +328,10 @@ def test_counts_by_measured_rises_are_resumed_and_logged(tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(Measured, "rise", stop)
     assert resume(tmp_path / "run")["loss"] == whole["loss"]
+
+
+def test_a_block_of_groups_without_a_density_is_of_half_and_says_so(capsys, tmp_path):
+    out = tmp_path / "g.npz"
+    code, words, _ = call(capsys, "block", "digits-mlp", "--structure", "neurons", "--samples", "100", "-o", out)
+    assert (code, "keep 16" in words) == (0, True)
+    assert "no --density is given: 0.5 of the multiply-accumulates" in words
