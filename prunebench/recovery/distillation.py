@@ -15,8 +15,7 @@ import torch
 from prunebench.core.arrays import IndexArray
 from prunebench.core.coordinator import checked_array
 from prunebench.core.errors import PrunebenchError
-from prunebench.core.problem import Samples
-from prunebench.networks.samples import Parts, at_once, fetched
+from prunebench.recovery.fine_tune import array_of
 from prunebench.recovery.outputs import divergence, squared
 
 WARM_STEPS = 50
@@ -24,9 +23,6 @@ WARM_STEPS = 50
 
 SHIFT = 16
 """Images are shifted by up to one part in this many of their size: 2 of 32 pixels."""
-
-JUDGED = 250
-"""Samples that go through both networks at a time while they are compared, where samples do not say how many."""
 
 Call = Callable[[Any], Any]
 
@@ -55,20 +51,19 @@ class Distillation:
     Parameters
     ----------
     smaller : the module that is trained;  dense : gives what is to come out
-    samples, positions : whose inputs both see
-    seed : of order and of changes to images
+    inputs, positions : positions of samples -> what both see of them; which samples it is trained on
+    seed : of order and of changes to images;  at_once : samples that go through both networks while they are compared
     """
 
     def __init__(
-        self, smaller: torch.nn.Module, dense: Call, samples: Samples, positions: IndexArray, *,
-        pace: Pace, seed: int,
+        self, smaller: torch.nn.Module, dense: Call, inputs: Call, positions: IndexArray, *,
+        pace: Pace, seed: int, at_once: int,
     ) -> None:  # fmt: skip
-        self._smaller, self._dense, self._samples, self._positions = smaller, dense, samples, positions
-        self._pace, self._seed = pace, seed
+        self._smaller, self._dense, self._inputs, self._positions = smaller, dense, inputs, positions
+        self._pace, self._seed, self._at_once = pace, seed, at_once
         self._named = {name: held for name, held in smaller.named_parameters() if held.is_floating_point()}
         for parameter in self._named.values():
             parameter.requires_grad_(True)
-        self._device = next(iter(self._named.values())).device
         self._adam = torch.optim.Adam(self._named.values(), lr=pace.rate)
         self.epochs = 0
         """Epochs done."""
@@ -101,7 +96,7 @@ class Distillation:
 
     def distance(self, positions: IndexArray) -> float:
         """The mean distance of the two networks' outputs on these samples."""
-        total, step = 0.0, at_once(self._samples, JUDGED)
+        total, step = 0.0, self._at_once
         with torch.no_grad():
             for start in range(0, positions.size, step):
                 chosen = positions[start : start + step]
@@ -111,10 +106,10 @@ class Distillation:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Parameters, and what Adam remembers."""
-        out = {f"now.{name}": _array(held) for name, held in self._named.items()}
+        out = {f"now.{name}": array_of(held) for name, held in self._named.items()}
         for name, held in self._named.items():
             memory = self._adam.state.get(held, {})
-            out |= {f"{key}.{name}": _array(torch.as_tensor(value)) for key, value in memory.items()}
+            out |= {f"{key}.{name}": array_of(torch.as_tensor(value)) for key, value in memory.items()}
         return out
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]], epochs: int) -> None:
@@ -137,10 +132,6 @@ class Distillation:
                             for key in ("exp_avg", "exp_avg_sq")
                         },
                     }
-
-    def _inputs(self, positions: IndexArray) -> Any:
-        inputs, _ = fetched(self._samples, positions, self._device)
-        return inputs.value if isinstance(inputs, Parts) else inputs
 
     def _step(self, inputs: Any, number: int, steps: int) -> float:
         warm = min(1.0, (number + 1) / WARM_STEPS)
@@ -182,9 +173,3 @@ def changed(inputs: Any, how: str, generator: torch.Generator) -> Any:
     return torch.stack(
         [padded[k, :, r : r + height, c : c + width] for k, (r, c) in enumerate(zip(rows, columns, strict=True))]
     )
-
-
-def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
-    """A copy; bfloat16, which numpy does not have, as float32, which holds it exactly."""
-    plain = tensor.detach().cpu()
-    return np.array((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy())

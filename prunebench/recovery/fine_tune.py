@@ -95,7 +95,7 @@ class Tuner:
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """What the optimizer remembers, by names that begin with OPTIMIZER."""
         return {
-            f"{OPTIMIZER}{number}.{name}": _array(torch.as_tensor(value))
+            f"{OPTIMIZER}{number}.{name}": array_of(torch.as_tensor(value))
             for number, held in self._optimizer.state_dict()["state"].items()
             for name, value in held.items()
             if value is not None
@@ -121,7 +121,7 @@ class Tuner:
 def other_tensors(network: PrunableNetwork) -> dict[str, npt.NDArray[Any]]:
     """The model's tensors that are not pruned, by names that begin with OTHER."""
     state = network.model.state_dict()
-    return {f"{OTHER}{name}": _array(tensor) for name, tensor in state.items() if name not in network.names}
+    return {f"{OTHER}{name}": array_of(tensor) for name, tensor in state.items() if name not in network.names}
 
 
 def load_other_tensors(network: PrunableNetwork, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -133,7 +133,7 @@ def load_other_tensors(network: PrunableNetwork, arrays: Mapping[str, npt.NDArra
     """
     state = {name: tensor for name, tensor in network.model.state_dict().items() if name not in network.names}
     held = {
-        name: checked_array(arrays, f"{OTHER}{name}", tuple(tensor.shape), _array(tensor).dtype.kind)
+        name: checked_array(arrays, f"{OTHER}{name}", tuple(tensor.shape), array_of(tensor).dtype.kind)
         for name, tensor in state.items()
     }
     with torch.no_grad():
@@ -141,7 +141,7 @@ def load_other_tensors(network: PrunableNetwork, arrays: Mapping[str, npt.NDArra
             tensor.copy_(torch.from_numpy(np.array(held[name])))
 
 
-def _array(tensor: torch.Tensor) -> npt.NDArray[Any]:
+def array_of(tensor: torch.Tensor) -> npt.NDArray[Any]:
     """A copy; bfloat16, which numpy does not have, as float32, which holds it exactly."""
     plain = tensor.detach().cpu()
     return np.array((plain.float() if plain.dtype == torch.bfloat16 else plain).numpy())

@@ -9,8 +9,9 @@ from torch.fx import Node
 from prunebench.structure.walk import bound, name_of
 
 ROWS_PER_INPUT = 100
-"""Most rows for each input of a layer. On ResNet20 (1,000 images, half of its multiply-accumulates) 100 give the loss
-of all rows, of which the first layers have 7,000 an input, in a third of the time; 25 lose .02 of it."""
+"""Most rows for each input of a layer. On ResNet20 (1,000 images, half of its multiply-accumulates) the loss on
+test images is .006 above that of all rows, of which the first layers have 7,000 an input, for a third of the time; with
+25 it is .02 above."""
 
 CHUNK_NUMBERS = 1 << 22
 """Numbers of a chunk of rows: 16 MB of float32, above which chunks only cost memory."""

@@ -3,7 +3,7 @@
 Curvature says what a group's absence costs while nothing else changes; the refit makes up for much of it, for more in
 early layers than in late ones. So each family (or all families that keep one count) is thinned out alone, at a few
 counts; every layer behind it is refitted, and the outputs on held-out samples are compared with those of the dense
-network (as Frantar, Alistarh: SPDY, ICML 2022, measure layers' sensitivities before they allocate).
+network.
 """
 
 from collections.abc import Callable, Sequence

@@ -11,13 +11,17 @@ from prunebench.core.arrays import BoolArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.core.recovery import Division
+from prunebench.networks.samples import at_once
 from prunebench.recovery.distillation import Distillation, Pace
 from prunebench.recovery.steps.distil import Distil
-from prunebench.structure.found import Found
+from prunebench.structure.found import BATCH, Found
 from prunebench.structure.resize import Living, State, grown_state, shrunk_program
 
 JUDGES = 500
 """Held-out samples that say whether training helped; all others are trained on, as no label is looked at."""
+
+JUDGING = 10
+"""The stream of random numbers that these samples are drawn from: no other part of a run has it."""
 
 
 class TrainedStructure:
@@ -44,12 +48,16 @@ class TrainedStructure:
                 "distance squared"
             )
         self._coupling, self._state = coupling, state
-        self._held, trained = division.held[:JUDGES], np.concatenate([division.pool, division.held[JUDGES:]])
+        # drawn, and not the first: samples may lie in order of their classes
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(JUDGING,)))
+        order = rng.permutation(division.held)
+        self._held, trained = order[:JUDGES], np.concatenate([division.pool, order[JUDGES:]])
         self._living = Living(coupling, found.families, kept)
         self._smaller = shrunk_program(coupling, state, self._living)
         self._work = Distillation(
-            self._smaller, coupling.program, samples, trained,
+            self._smaller, coupling.program, lambda positions: found.inputs(samples, positions), trained,
             pace=Pace(step.epochs, step.rate, step.batch, step.distance, step.temperature, step.images), seed=seed,
+            at_once=at_once(samples, BATCH),
         )  # fmt: skip
         self._before = self._work.distance(self._held)
 

@@ -13,10 +13,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from prunebench.core.errors import InvalidInput
-from prunebench.structure.families import Family
+
+if TYPE_CHECKING:
+    # at start-up this would import torch, and the command line reads the names of runtimes here
+    from prunebench.structure.families import Family
 
 Runtime = Literal["torch", "onnxruntime"]
 """What runs the network whose time is meant."""
@@ -52,7 +55,7 @@ class LatencyTable:
     curves: Mapping[str, Mapping[int, float]]
     networks: list["Measured"] = field(default_factory=list)
 
-    def hull(self, family: Family) -> dict[int, float]:
+    def hull(self, family: "Family") -> dict[int, float]:
         """By kept count, what it saves of the dense time, in milliseconds: counts that save more than all above."""
         out, most = {family.size: 0.0}, 0.0
         for count, time in sorted(self.curves[family.label].items(), reverse=True):
@@ -61,7 +64,7 @@ class LatencyTable:
                 out[count] = most = saved
         return out
 
-    def of(self, families: Sequence[Family]) -> "LatencyTable":
+    def of(self, families: "Sequence[Family]") -> "LatencyTable":
         """The table of these families alone, in their order; of other families, nothing is known of whole networks."""
         labels = [family.label for family in families]
         networks = self.networks if labels == list(self.sizes) else []
@@ -77,7 +80,7 @@ class LatencyTable:
         """What was measured of a network with these counts, None if it was not."""
         return next((held for held in self.networks if held.counts == tuple(counts)), None)
 
-    def require(self, facts: Mapping[str, Any], families: Sequence[Family], source: str) -> None:
+    def require(self, facts: Mapping[str, Any], families: "Sequence[Family]", source: str) -> None:
         """Raise InvalidInput unless the table is of this machine, runtime and network.
 
         source : how the table is named in the error
@@ -150,7 +153,7 @@ class Measured:
         return self.ms / self.dense_ms
 
 
-def widths(family: Family) -> list[int]:
+def widths(family: "Family") -> list[int]:
     """The kept counts of a family that are measured, falling, without the whole."""
     step = max(1, -(-family.size // POINTS))
     if step > FINE:

@@ -13,6 +13,7 @@ from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.cost import Cost
 from prunebench.core.stop import StopCheck
 from prunebench.kernels.compiled import compiled
+from prunebench.kernels.local_search.budget_descent import fits, move, refresh
 from prunebench.solvers.anneal.dense import uniform
 
 State = npt.NDArray[np.uint64]
@@ -86,16 +87,7 @@ def sweeps(
     p = mask.size
     for t in range(temperatures.size):
         # computed anew each sweep, so that rounding does not add up
-        for i in range(p):
-            fields[i] = linear[i]
-        for k in range(room.size):
-            room[k] = limits[k]
-        for i in range(p):
-            if mask[i]:
-                for j in range(p):
-                    fields[j] += couplings[i, j]
-                for k in range(room.size):
-                    room[k] -= costs[k, i]
+        refresh(couplings, linear, costs, limits, mask, fields, room)
         temperature = temperatures[t]
         for _ in range(p):
             first, second = int(uniform(state) * p), -1
@@ -116,37 +108,3 @@ def sweeps(
                 continue
             if fits(costs, room, leaving, entering):
                 move(couplings, costs, mask, fields, room, leaving, entering)
-
-
-@compiled(inner=True)
-def fits(costs: FloatArray, room: FloatArray, leaving: int, entering: int) -> bool:
-    """Whether what enters costs no more than what leaves and the room; −1: nothing does."""
-    if entering < 0:
-        return True
-    for k in range(room.size):
-        more = costs[k, entering]
-        if leaving >= 0:
-            more -= costs[k, leaving]
-        if more > max(room[k], 0.0):
-            return False
-    return True
-
-
-@compiled(inner=True)
-def move(
-    couplings: FloatArray,
-    costs: FloatArray,
-    mask: BoolArray,
-    fields: FloatArray,
-    room: FloatArray,
-    leaving: int,
-    entering: int,
-) -> None:
-    """Carry out a move: mask, fields and room."""
-    for sign, place in ((-1.0, leaving), (1.0, entering)):
-        if place >= 0:
-            mask[place] = sign > 0.0
-            for j in range(fields.size):
-                fields[j] += sign * couplings[place, j]
-            for k in range(room.size):
-                room[k] -= sign * costs[k, place]

@@ -1,10 +1,9 @@
 """Structured pruning: whole channels, neurons and heads are the variables, and what is left is a smaller network.
 
-The curvature of the loss in one gate a group says how many groups every family keeps within the budget, and a block
-problem over all gates, with these counts as its quota, says which. Then the layers are refitted one after another, so
-that the pruned network gives what the dense one gives (Kurtić, Frantar, Alistarh: ZipLM, NeurIPS 2023; Meng et al.:
-OSSCAR, ICML 2024). With choice "layers", which groups go is decided layer by layer on the way, by the error that the
-refit leaves.
+The curvature of the loss in one gate a group says how many groups every family keeps within the budget. Then the
+layers are refitted one after another, so that the pruned network gives what the dense one gives (Kurtić, Frantar,
+Alistarh: ZipLM, NeurIPS 2023; Meng et al.: OSSCAR, ICML 2024). Which groups go is decided layer by layer on the way, by
+the error that the refit leaves; with choice "gates", by one block problem over all gates before.
 """
 
 import math
@@ -43,6 +42,7 @@ from prunebench.core.problem import NetworkProblem, Samples, spread
 from prunebench.core.recovery import Division, held_out
 from prunebench.core.solution import Solution
 from prunebench.curvature.group_scores.names import GATES, SCORES
+from prunebench.recovery.steps.distil import Distil
 
 LABELS = 7
 """The stream of random numbers that labels are drawn from: no other part of a run has it."""
@@ -59,7 +59,9 @@ class Structured(Coordinator):
     """
 
     name: ClassVar[str] = "structured"
-    summary: ClassVar[str] = "Whole channels, neurons and heads go, chosen by gates on them; layers are refitted."
+    summary: ClassVar[str] = (
+        "Whole channels, neurons, heads and branches go; counts by gates, groups by what the refit leaves."
+    )
     reference: ClassVar[str] = "Kurtić et al.: ZipLM, NeurIPS 2023; Meng et al.: OSSCAR, ICML 2024"
     options_class: ClassVar[type] = StructuredOptions
     flags: ClassVar[Mapping[str, str]] = {
@@ -163,10 +165,14 @@ class Structured(Coordinator):
         return self._found
 
     @property
+    def _epochs(self) -> int:
+        """Of all training."""
+        return sum(step.epochs for step in self._setting.recovery if isinstance(step, Distil))
+
+    @property
     def total_steps(self) -> int | None:
         """What is measured; a block and a refit for every coupling, or what layers choose; then epochs."""
-        more = sum(step.epochs for step in self._setting.recovery)  # type: ignore[attr-defined]
-        more += len(self.counting.to_measure()) + len(self.counting.curves)
+        more = self._epochs + len(self.counting.to_measure()) + len(self.counting.curves)
         return more + (len(self._late()) if self._layers else 2 * len(self._taus))
 
     def ask(self, count: int = 1) -> list[Task]:
@@ -286,8 +292,7 @@ class Structured(Coordinator):
             number = checked_number({"answer": k}, "answer", most=most)
             size = self._sizes[number] if self._layers else self.mask.size
             self._answers[number] = checked_array(arrays, f"answer{number}", (size,), "b")
-        most = sum(step.epochs for step in self._setting.recovery)  # type: ignore[attr-defined]
-        if epochs := checked_number(info, "epochs", most=most):
+        if epochs := checked_number(info, "epochs", most=self._epochs):
             held = {name.removeprefix(TRAINING): array for name, array in arrays.items() if name.startswith(TRAINING)}
             self._resumed = held, epochs
 
@@ -537,10 +542,11 @@ class Structured(Coordinator):
         clock = perf_counter()
         if self._training is None:
             (step,) = self._setting.recovery
+            assert isinstance(step, Distil)
             assert self.state is not None
             samples = self._calibration()
             self._training = TrainedStructure(
-                self._found, self.kept(), self.state, step,  # type: ignore[arg-type]
+                self._found, self.kept(), self.state, step,
                 samples=samples, division=self.division(self._setting, len(samples)), seed=self._setting.seed,
             )  # fmt: skip
             if self._resumed is not None:

@@ -115,18 +115,7 @@ def descend(
                 return moves, tried, True
             stale = REFRESH_MOVES
             continue
-        if leaving >= 0:
-            mask[leaving] = False
-            for i in range(p):
-                fields[i] -= couplings[leaving, i]
-            for k in range(room.size):
-                room[k] += costs[k, leaving]
-        if entering >= 0:
-            mask[entering] = True
-            for i in range(p):
-                fields[i] += couplings[entering, i]
-            for k in range(room.size):
-                room[k] -= costs[k, entering]
+        move(couplings, costs, mask, fields, room, leaving, entering)
         moves += 1
         stale += 1
     return moves, tried, False
@@ -134,7 +123,9 @@ def descend(
 
 @compiled(inner=True)
 def fits(costs: FloatArray, room: FloatArray, leaving: int, entering: int) -> bool:
-    """Whether what enters costs no more than what leaves and the room; −1: nothing leaves."""
+    """Whether what enters costs no more than what leaves and the room; −1: nothing does."""
+    if entering < 0:
+        return True
     for k in range(room.size):
         more = costs[k, entering]
         if leaving >= 0:
@@ -142,6 +133,26 @@ def fits(costs: FloatArray, room: FloatArray, leaving: int, entering: int) -> bo
         if more > max(room[k], 0.0):
             return False
     return True
+
+
+@compiled(inner=True)
+def move(
+    couplings: FloatArray,
+    costs: FloatArray,
+    mask: BoolArray,
+    fields: FloatArray,
+    room: FloatArray,
+    leaving: int,
+    entering: int,
+) -> None:
+    """Carry out a move: mask, fields and room."""
+    for sign, place in ((-1.0, leaving), (1.0, entering)):
+        if place >= 0:
+            mask[place] = sign > 0.0
+            for j in range(fields.size):
+                fields[j] += sign * couplings[place, j]
+            for k in range(room.size):
+                room[k] -= sign * costs[k, place]
 
 
 @compiled(inner=True)

@@ -20,7 +20,7 @@ class Distil(Recovery):
     of_groups: ClassVar[bool] = True
 
     epochs: int = 10
-    """How often all calibration samples that are not held out are gone through."""
+    """How often all calibration samples are gone through, but 500 that judge."""
 
     rate: float = 0.002
     """Adam's rate at its highest; it falls to 0 along a cosine."""
