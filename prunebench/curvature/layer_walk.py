@@ -6,9 +6,8 @@ itself; elsewhere the network is run from its inputs up to the layer. No gradien
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +16,15 @@ from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.coordinator import LeftDense
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
-from prunebench.curvature.activations import input_rows
+from prunebench.curvature.layer_passes import LayerPasses, Products, Route
 from prunebench.curvature.layer_sources import Source, chunks_of, left_dense, look, quiet_pass
 from prunebench.curvature.products import Part, watching
 from prunebench.curvature.reach import Unreached, reached_by_inputs, unreached
-from prunebench.networks.block_chain import Entered, Stop, find_chain
+from prunebench.curvature.tree_sum import TreeSum
+from prunebench.networks.block_chain import Chain, find_chain
 from prunebench.networks.chosen import Group, pattern_of
 from prunebench.networks.network import PrunableNetwork
-from prunebench.networks.samples import at_once, counted_positions, fetched
+from prunebench.networks.samples import at_once, fetched
 
 CHUNK_SAMPLES = 256
 """Samples in one forward pass: their layer inputs are held at once."""
@@ -89,20 +89,13 @@ class LayerWalk:
         self._sources = require_seen(network, samples, self._chunks) if sources is None else tuple(sources)
         self.groups: tuple[tuple[int, ...], ...] = _grouped(self._sources)
         """Layers by position in network.layers, those with the same inputs together, in the order they are run."""
-        names = [source.name for source in self._sources]
-        self._chain = find_chain(network.model, names, lambda model: self._forward(model, self._chunks[0]))
-        strays = self._strays() if self._chain else frozenset()
-        self._block_of = [
-            self._chain.block_of(names[group[0]]) if self._chain and group[0] not in strays else None
-            for group in self.groups
-        ]
-        self._streams: list[list[Entered]] | None = None
-        self._at = 0
+        self._route = self._found_route()
+        self._passes = LayerPasses(network, samples, self._chunks, self._route, dense_model=self._dense_model)
 
     @property
     def blocks(self) -> int:
         """How many blocks are run by themselves; 0 where the network is run from its inputs every time."""
-        return len(self._chain.names) if self._chain else 0
+        return len(self._route.chain)
 
     def columns(self, layer: int) -> int:
         """How many inputs an output of a layer has."""
@@ -110,9 +103,7 @@ class LayerWalk:
 
     def part_rows(self, layer: int) -> tuple[int, ...]:
         """How many rows of a layer's table have the same inputs, part by part."""
-        held = self._sources[layer].table
-        whole = self.network.layers[layer].size // self.columns(layer)
-        return (whole,) if held is None else tuple(part.rows for part in held.parts)
+        return self._route.parts(self.network, layer)
 
     def places(self, layer: int) -> IndexArray | None:
         """Where in the weight vector the table's weights are, int64 (rows, columns); None where they lie in order."""
@@ -137,17 +128,10 @@ class LayerWalk:
         InvalidInput   the inputs hold NaN or infinity, or are zero throughout; the message names the layer
         """
         self.network.assign(weights)
-        first = self.groups[group][0]
-        parts, width = len(self.part_rows(first)), self.columns(first)
-        kinds = 1 if self._dense_model is None else 3
-        totals = torch.zeros((parts, kinds, width, width), dtype=torch.float64, device=self._device)
-        counts = np.zeros(parts, dtype=np.int64)
-        with quiet_pass(self.network.model):
-            for found in self._rows(group):
-                for part, rows in found[0].items():
-                    _add(totals[part], rows, found[1].get(part) if len(found) > 1 else None, self._sources[first].name)
-                    counts[part] += len(rows)
-        return self._grams(self._sources[first].name, totals.cpu().numpy(), counts)
+        summed: TreeSum[Products] = TreeSum(Products.plus)
+        summed.take(self._passes.sums(group))
+        found = summed.total()
+        return self._grams(self._sources[self.groups[group][0]].name, found.totals.cpu().numpy(), found.counts)
 
     def _grams(self, name: str, totals: FloatArray, counts: IndexArray) -> tuple[InputGrams, ...]:
         held = totals / np.maximum(counts, 1)[:, None, None, None]
@@ -168,10 +152,19 @@ class LayerWalk:
             found.append(InputGrams(0.5 * (total[0] + total[0].T), cross, drift, int(count)))
         return tuple(found)
 
-    def _strays(self) -> frozenset[int]:
+    def _found_route(self) -> Route:
+        """The blocks that can be run by themselves, and which groups of layers lie within one."""
+        names = [source.name for source in self._sources]
+        chain = find_chain(self.network.model, names, lambda model: self._forward(model, self._chunks[0]))
+        strays = self._strays(chain) if chain else frozenset()
+        block_of = [
+            chain.block_of(names[group[0]]) if chain and group[0] not in strays else None for group in self.groups
+        ]
+        return Route(self._sources, self.groups, chain.names if chain else (), tuple(block_of))
+
+    def _strays(self, chain: Chain) -> frozenset[int]:
         """Layers that are used in other blocks than their own: tied weights, uses by function."""
-        assert self._chain is not None
-        chain, model = self._chain, self.network.model
+        model = self.network.model
         watched = {
             source.parameter: (layer, model.get_parameter(source.parameter))
             for layer, source in enumerate(self._sources)
@@ -199,107 +192,6 @@ class LayerWalk:
             for handle in handles:
                 handle.remove()
         return frozenset(found)
-
-    def _rows(self, group: int) -> Iterator[list[dict[int, torch.Tensor]]]:
-        """For every chunk the group's inputs by part, and those of the dense network, float64 (n, c)."""
-        block = self._block_of[group]
-        if block is not None:
-            self._advance(block)
-        for number, chunk in enumerate(self._chunks):
-            yield [
-                self._caught(model, group, self._runner(model, stream, block, number, chunk), chunk)
-                for model, stream in self._models()
-            ]
-
-    def _models(self) -> list[tuple[torch.nn.Module, int]]:
-        models = [(self.network.model, 0)]
-        return models if self._dense_model is None else [*models, (self._dense_model, 1)]
-
-    def _runner(
-        self, model: torch.nn.Module, stream: int, block: int | None, number: int, chunk: IndexArray
-    ) -> Callable[[], None]:
-        if block is None:
-            return lambda: self._forward(model, chunk)
-        assert self._chain is not None
-        assert self._streams is not None
-        chain, held = self._chain, self._streams[stream][number]
-        return lambda: _discard(chain.run(model, block, held))
-
-    def _caught(
-        self, model: torch.nn.Module, group: int, run: Callable[[], None], chunk: IndexArray
-    ) -> dict[int, torch.Tensor]:
-        """The inputs that reach the group's layers while `run` runs, which is cut short after the last."""
-        counted = counted_positions(self._samples, self._samples.batch(chunk)[1])
-        source = self._sources[self.groups[group][0]]
-        if source.module is None:
-            return self._watched(model, source, run, counted)
-        modules = dict(model.named_modules())
-        names = [self._sources[layer].name for layer in self.groups[group]]
-        expected = sum(len(self._sources[layer].calls) for layer in self.groups[group])
-        seen, rows = 0, []
-
-        def hook(name: str) -> Callable[..., None]:
-            def catch(module: Any, inputs: tuple[Any, ...]) -> None:
-                nonlocal seen
-                seen += 1
-                # layers of a group get the same inputs, so those of the first are enough
-                if name == names[0]:
-                    rows.append(input_rows(module, inputs[0].detach(), counted, layer=name).to(torch.float64))
-                if seen == expected:
-                    raise Stop
-
-            return catch
-
-        hooks = [modules[name].register_forward_pre_hook(hook(name)) for name in names]
-        try:
-            run()
-        except Stop:
-            pass
-        finally:
-            for handle in hooks:
-                handle.remove()
-        empty = torch.zeros((0, source.columns), dtype=torch.float64)
-        return {0: torch.cat([empty.to(self._device), *(part.to(self._device) for part in rows)])}
-
-    def _watched(
-        self, model: torch.nn.Module, source: Source, run: Callable[[], None], counted: torch.Tensor | None
-    ) -> dict[int, torch.Tensor]:
-        """The same of a layer whose products are watched."""
-        assert source.table is not None
-        numbers = source.table.rows_of
-        padded = counted is not None and not bool(counted.all())
-        found: dict[int, list[torch.Tensor]] = {}
-
-        def take(part: Part, rows: torch.Tensor, _ordered: bool) -> None:
-            if part not in numbers:
-                raise InvalidInput(f"layer {source.name!r} is used in other pieces than before; {_leave_out(source)}")
-            if padded:
-                assert counted is not None
-                rows = rows[counted.reshape(-1).to(rows.device)]
-            found.setdefault(numbers[part][0], []).append(rows.to(self._device, torch.float64))
-
-        def foreign(_name: str, operation: str) -> None:
-            raise InvalidInput(f"the weight of layer {source.name!r} goes into {operation}; {_leave_out(source)}")
-
-        with watching({source.parameter: model.get_parameter(source.parameter)}, take, foreign):
-            run()
-        return {number: torch.cat(rows) for number, rows in found.items()}
-
-    def _advance(self, block: int) -> None:
-        """Bring what enters `block` up to date, for all chunks and both networks."""
-        assert self._chain is not None
-        if self._streams is None or self._at > block:
-            self._streams = [[self._entered(model, chunk) for chunk in self._chunks] for model, _ in self._models()]
-            self._at = 0
-        while self._at < block:
-            for model, stream in self._models():
-                for number, held in enumerate(self._streams[stream]):
-                    self._streams[stream][number] = self._chain.passed(model, self._at, held)
-            self._at += 1
-
-    def _entered(self, model: torch.nn.Module, chunk: IndexArray) -> Entered:
-        assert self._chain is not None
-        return self._chain.entered(model, lambda: self._forward(model, chunk))
 
     def _forward(self, model: torch.nn.Module, chunk: IndexArray) -> None:
         inputs, _ = fetched(self._samples, chunk, self._device)
@@ -400,21 +292,6 @@ def require_seen(network: PrunableNetwork, samples: Samples, chunks: Sequence[In
     return found.layers
 
 
-def _add(total: torch.Tensor, rows: torch.Tensor, dense: torch.Tensor | None, name: str) -> None:
-    """Add a chunk's inputs to their Gram matrix, and where the dense network is run to `cross` and `drift`."""
-    total[0].addmm_(rows.T, rows)
-    if dense is None:
-        return
-    if dense.shape != rows.shape:
-        raise InvalidInput(
-            f"layer {name!r} gets {len(rows)} inputs in the pruned network and {len(dense)} in the "
-            "dense one (experts that are routed to otherwise): use target=own"
-        )
-    total[1].addmm_(rows.T, dense)
-    away = rows - dense
-    total[2].addmm_(away.T, away)
-
-
 def _grouped(sources: Sequence[Source]) -> tuple[tuple[int, ...], ...]:
     """Layers that get the same tensors and see them alike, in the order of the first call."""
     groups: dict[tuple[tuple[int, ...], tuple[str, ...]], list[int]] = {}
@@ -431,11 +308,3 @@ def _geometry(source: Source) -> tuple[str, ...]:
         held = source.module
         return tuple(str(part) for part in (held.kernel_size, held.stride, held.padding, held.dilation))
     return ()
-
-
-def _leave_out(source: Source) -> str:
-    return f"leave it out of the prunable parameters: --option exclude={source.parameter}"
-
-
-def _discard(_result: Any) -> None:
-    pass

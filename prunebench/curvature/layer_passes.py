@@ -1,0 +1,241 @@
+"""Passes of a network over some of the samples, in which its layers' inputs are gathered and their products added up.
+
+Whoever has a share of the samples has such passes: this process has one for all of them, a worker one for its share.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from prunebench.core.arrays import IndexArray
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Samples
+from prunebench.curvature.activations import input_rows
+from prunebench.curvature.layer_sources import Source, quiet_pass
+from prunebench.curvature.products import Part, watching
+from prunebench.curvature.tree_sum import Node, TreeSum
+from prunebench.networks.block_chain import Chain, Entered, Stop
+from prunebench.networks.network import PrunableNetwork
+from prunebench.networks.samples import counted_positions, fetched
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """What has been found out of a network before its passes: the same for every share of the samples.
+
+    sources : of all prunable layers;  groups : layers that get the same tensors, in the order of the first call
+    chain : the blocks that are run by themselves, by name, or ();  block_of : that of each group, None outside of them
+    """
+
+    sources: tuple[Source, ...]
+    groups: tuple[tuple[int, ...], ...]
+    chain: tuple[str, ...]
+    block_of: tuple[int | None, ...]
+
+    def parts(self, network: PrunableNetwork, layer: int) -> tuple[int, ...]:
+        """How many rows of a layer's table have the same inputs, part by part."""
+        held = self.sources[layer].table
+        whole = network.layers[layer].size // self.sources[layer].columns
+        return (whole,) if held is None else tuple(part.rows for part in held.parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """Sums over input vectors: X'X by part and, where the dense network is run, X'Y and (X − Y)'(X − Y) as well.
+
+    totals : float64 (parts, 1 or 3, c, c);  counts : int64 (parts,), input vectors
+    """
+
+    totals: torch.Tensor
+    counts: IndexArray
+
+    def plus(self, other: "Products") -> "Products":
+        """The sum of both, in this one's memory."""
+        self.totals.add_(other.totals)
+        return Products(self.totals, self.counts + other.counts)
+
+
+class LayerPasses:
+    """The network, and beside it the dense one if it is run, over chunks of samples.
+
+    Parameters
+    ----------
+    network : at the weights where inputs are wanted, whenever they are
+    chunks : int64 (s,) each, the samples that go through together
+    first : the number of the first chunk among those of all shares
+    dense_model : a copy with the dense weights, None where it is not run
+    """
+
+    def __init__(
+        self,
+        network: PrunableNetwork,
+        samples: Samples,
+        chunks: Sequence[IndexArray],
+        route: Route,
+        *,
+        first: int = 0,
+        dense_model: torch.nn.Module | None = None,
+    ) -> None:
+        self.network, self.route = network, route
+        self._samples, self._chunks, self._first = samples, chunks, first
+        self._dense_model = dense_model
+        self._device = next(network.model.parameters()).device
+        self._sources = route.sources
+        self._chain = Chain(route.chain) if route.chain else None
+        self._streams: list[list[Entered]] | None = None
+        self._at = 0
+
+    def sums(self, group: int) -> tuple[Node[Products], ...]:
+        """The products of the inputs of `groups[group]`, chunk by chunk a term of the sum over all shares' chunks.
+
+        Groups of a chain must be asked for in order; the weights of blocks behind must not change.
+
+        Raises
+        ------
+        InvalidInput   a layer is used otherwise than before
+        """
+        layer = self.route.groups[group][0]
+        parts, width = len(self.route.parts(self.network, layer)), self._sources[layer].columns
+        kinds = 1 if self._dense_model is None else 3
+        summed: TreeSum[Products] = TreeSum(Products.plus)
+        with quiet_pass(self.network.model):
+            for number, found in enumerate(self._rows(group)):
+                totals = torch.zeros((parts, kinds, width, width), dtype=torch.float64, device=self._device)
+                counts = np.zeros(parts, dtype=np.int64)
+                for part, rows in found[0].items():
+                    dense = found[1].get(part) if len(found) > 1 else None
+                    _add(totals[part], rows, dense, self._sources[layer].name)
+                    counts[part] += len(rows)
+                summed.term(self._first + number, Products(totals, counts))
+        return summed.nodes
+
+    def _rows(self, group: int) -> Iterator[list[dict[int, torch.Tensor]]]:
+        """For every chunk the group's inputs by part, and those of the dense network, float64 (n, c)."""
+        block = self.route.block_of[group]
+        if block is not None:
+            self._advance(block)
+        for number, chunk in enumerate(self._chunks):
+            yield [
+                self._caught(model, group, self._runner(model, stream, block, number, chunk), chunk)
+                for model, stream in self._models()
+            ]
+
+    def _models(self) -> list[tuple[torch.nn.Module, int]]:
+        models = [(self.network.model, 0)]
+        return models if self._dense_model is None else [*models, (self._dense_model, 1)]
+
+    def _runner(
+        self, model: torch.nn.Module, stream: int, block: int | None, number: int, chunk: IndexArray
+    ) -> Callable[[], None]:
+        if block is None:
+            return lambda: self._forward(model, chunk)
+        assert self._chain is not None
+        assert self._streams is not None
+        chain, held = self._chain, self._streams[stream][number]
+        return lambda: _discard(chain.run(model, block, held))
+
+    def _caught(
+        self, model: torch.nn.Module, group: int, run: Callable[[], None], chunk: IndexArray
+    ) -> dict[int, torch.Tensor]:
+        """The inputs that reach the group's layers while `run` runs, which is cut short after the last."""
+        counted = counted_positions(self._samples, self._samples.batch(chunk)[1])
+        source = self._sources[self.route.groups[group][0]]
+        if source.module is None:
+            return self._watched(model, source, run, counted)
+        modules = dict(model.named_modules())
+        names = [self._sources[layer].name for layer in self.route.groups[group]]
+        expected = sum(len(self._sources[layer].calls) for layer in self.route.groups[group])
+        seen, rows = 0, []
+
+        def hook(name: str) -> Callable[..., None]:
+            def catch(module: Any, inputs: tuple[Any, ...]) -> None:
+                nonlocal seen
+                seen += 1
+                # layers of a group get the same inputs, so those of the first are enough
+                if name == names[0]:
+                    rows.append(input_rows(module, inputs[0].detach(), counted, layer=name).to(torch.float64))
+                if seen == expected:
+                    raise Stop
+
+            return catch
+
+        hooks = [modules[name].register_forward_pre_hook(hook(name)) for name in names]
+        try:
+            run()
+        except Stop:
+            pass
+        finally:
+            for handle in hooks:
+                handle.remove()
+        empty = torch.zeros((0, source.columns), dtype=torch.float64)
+        return {0: torch.cat([empty.to(self._device), *(part.to(self._device) for part in rows)])}
+
+    def _watched(
+        self, model: torch.nn.Module, source: Source, run: Callable[[], None], counted: torch.Tensor | None
+    ) -> dict[int, torch.Tensor]:
+        """The same of a layer whose products are watched."""
+        assert source.table is not None
+        numbers = source.table.rows_of
+        padded = counted is not None and not bool(counted.all())
+        found: dict[int, list[torch.Tensor]] = {}
+
+        def take(part: Part, rows: torch.Tensor, _ordered: bool) -> None:
+            if part not in numbers:
+                raise InvalidInput(f"layer {source.name!r} is used in other pieces than before; {_leave_out(source)}")
+            if padded:
+                assert counted is not None
+                rows = rows[counted.reshape(-1).to(rows.device)]
+            found.setdefault(numbers[part][0], []).append(rows.to(self._device, torch.float64))
+
+        def foreign(_name: str, operation: str) -> None:
+            raise InvalidInput(f"the weight of layer {source.name!r} goes into {operation}; {_leave_out(source)}")
+
+        with watching({source.parameter: model.get_parameter(source.parameter)}, take, foreign):
+            run()
+        return {number: torch.cat(rows) for number, rows in found.items()}
+
+    def _advance(self, block: int) -> None:
+        """Bring what enters `block` up to date, for all chunks and both networks."""
+        assert self._chain is not None
+        if self._streams is None or self._at > block:
+            self._streams = [[self._entered(model, chunk) for chunk in self._chunks] for model, _ in self._models()]
+            self._at = 0
+        while self._at < block:
+            for model, stream in self._models():
+                for number, held in enumerate(self._streams[stream]):
+                    self._streams[stream][number] = self._chain.passed(model, self._at, held)
+            self._at += 1
+
+    def _entered(self, model: torch.nn.Module, chunk: IndexArray) -> Entered:
+        assert self._chain is not None
+        return self._chain.entered(model, lambda: self._forward(model, chunk))
+
+    def _forward(self, model: torch.nn.Module, chunk: IndexArray) -> None:
+        inputs, _ = fetched(self._samples, chunk, self._device)
+        model(inputs)
+
+
+def _add(total: torch.Tensor, rows: torch.Tensor, dense: torch.Tensor | None, name: str) -> None:
+    """Add a chunk's inputs to their Gram matrix, and where the dense network is run to `cross` and `drift`."""
+    total[0].addmm_(rows.T, rows)
+    if dense is None:
+        return
+    if dense.shape != rows.shape:
+        raise InvalidInput(
+            f"layer {name!r} gets {len(rows)} inputs in the pruned network and {len(dense)} in the "
+            "dense one (experts that are routed to otherwise): use target=own"
+        )
+    total[1].addmm_(rows.T, dense)
+    away = rows - dense
+    total[2].addmm_(away.T, away)
+
+
+def _leave_out(source: Source) -> str:
+    return f"leave it out of the prunable parameters: --option exclude={source.parameter}"
+
+
+def _discard(_result: Any) -> None:
+    pass
