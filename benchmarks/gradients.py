@@ -1,14 +1,17 @@
-"""Per-sample gradients: chunk by chunk into one array against one backward pass a sample, in the same run.
+"""Per-sample gradients against one batch's forward and backward pass, and against writing as large an array.
 
-    python benchmarks/gradients.py [--samples 1000] [--repeats 3]
+    python benchmarks/gradients.py [--samples 1000 200 200] [--repeats 5]
 
-Random networks of the sizes of MLPNet and the garment classifier, so no data are needed. The best
-of the repeats counts; the last column is how many times faster the chunks are.
+Random networks of the shapes of MLPNet, the garment classifier and ResNet20, so no data are needed. CPU seconds, the
+median of the repeats, both sides in turn: all rows into a new array; the mean gradient of the same samples, which is
+one number a weight and not one a weight and sample; and filling a new array of the rows' size with a number, which no
+way of computing them can beat. The difference is that to one backward pass a sample, for ten samples.
 """
 
 import argparse
-from collections.abc import Iterator
-from time import perf_counter
+import statistics
+import time
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -17,63 +20,87 @@ import torch
 from prunebench.core.arrays import IndexArray
 from prunebench.curvature.gradients import gradient_memory, sample_gradients
 from prunebench.networks.classification import cross_entropy
+from prunebench.networks.convolutional import cifar_resnet, prunable_weights
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.samples import TensorSamples
 from prunebench.networks.training import dense_network
+from random_networks import initialise
 from runner import Benchmark, Row
 
 Rows = npt.NDArray[np.float32]
-NETWORKS = {"784-40-20-10": (784, 40, 20, 10), "784-512-512-10": (784, 512, 512, 10)}
+CHECKED = 10
+"""Samples whose gradients are also computed one at a time."""
 
 
-def straightforward(network: PrunableNetwork, samples: TensorSamples, positions: IndexArray) -> Rows:
+def chain(*sizes: int) -> tuple[torch.nn.Module, tuple[int, ...]]:
+    names = [f"fc{number + 1}" for number in range(len(sizes) - 1)]
+    return dense_network(sizes, names, bias=False), (sizes[0],)
+
+
+NETWORKS: dict[str, Callable[[], tuple[torch.nn.Module, tuple[int, ...]]]] = {
+    "784-40-20-10": lambda: chain(784, 40, 20, 10),
+    "784-512-512-10": lambda: chain(784, 512, 512, 10),
+    "ResNet20": lambda: (cifar_resnet(3, "pad", "fc"), (3, 32, 32)),
+}
+
+
+def one_by_one(network: PrunableNetwork, samples: TensorSamples, positions: IndexArray) -> Rows:
     rows = []
     for position in positions:
-        network.model.zero_grad()
-        inputs, targets = samples.batch(np.array([position]))
-        torch.nn.functional.cross_entropy(network.model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+        mean_gradient(network, samples, np.array([position]))
         gradients = [parameter.grad for parameter in network.parameters]
         rows.append(torch.cat([gradient.reshape(-1) for gradient in gradients if gradient is not None]).numpy())
     return np.stack(rows)
 
 
-def build(sizes: tuple[int, ...], samples: int) -> tuple[PrunableNetwork, TensorSamples]:
+def mean_gradient(network: PrunableNetwork, samples: TensorSamples, positions: IndexArray) -> None:
+    """One forward and backward pass of a batch, as in training."""
+    for parameter in network.model.parameters():
+        parameter.grad = None
+    inputs, targets = samples.batch(positions)
+    torch.nn.functional.cross_entropy(network.model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+
+
+def build(name: str, samples: int) -> tuple[PrunableNetwork, TensorSamples]:
     generator = torch.Generator().manual_seed(0)
-    names = [f"fc{i + 1}" for i in range(len(sizes) - 1)]
-    model = dense_network(sizes, names, bias=False).eval()
-    for parameter in model.parameters():
-        torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
-    data = TensorSamples(torch.randn((samples, sizes[0]), generator=generator), torch.arange(samples) % sizes[-1])
-    return PrunableNetwork(model, [f"{name}.weight" for name in names]), data
+    model, shape = NETWORKS[name]()
+    data = TensorSamples(torch.randn((samples, *shape), generator=generator), torch.arange(samples) % 10)
+    initialise(model, data.inputs[: min(samples, 64)], generator)
+    return PrunableNetwork(model, prunable_weights(model)), data
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--samples", type=int, default=1000, help="calibration samples (a tenth for the large network)")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each side; the fastest counts")
+    parser.add_argument("--samples", type=int, nargs=3, default=[1000, 200, 200], help="rows of each network")
+    parser.add_argument("--repeats", type=int, default=5)
 
 
 def rows(chosen: argparse.Namespace) -> Iterator[Row]:
-    for name, sizes in NETWORKS.items():
-        count = chosen.samples if sizes[1] < 100 else max(1, chosen.samples // 10)
-        network, data = build(sizes, count)
+    for name, count in zip(NETWORKS, chosen.samples, strict=True):
+        network, data = build(name, count)
         positions = np.arange(count)
-        seconds = {"ours": float("inf"), "loop": float("inf")}
+        first = positions[:CHECKED]
+        mine, theirs = sample_gradients(network, cross_entropy, data, first), one_by_one(network, data, first)
+        difference = float(np.abs(mine - theirs).max() / np.abs(theirs).max())
+        seconds: dict[str, list[float]] = {"rows": [], "batch": [], "write": []}
         for _ in range(chosen.repeats):
-            begin = perf_counter()
-            mine = sample_gradients(network, cross_entropy, data, positions)
-            middle = perf_counter()
-            theirs = straightforward(network, data, positions)
-            seconds["ours"] = min(seconds["ours"], middle - begin)
-            seconds["loop"] = min(seconds["loop"], perf_counter() - middle)
-        yield Row(f"{torch.get_num_threads()} threads, float32; seconds by the clock", {
+            for what, run in (
+                ("rows", lambda: sample_gradients(network, cross_entropy, data, positions)),  # noqa: B023
+                ("batch", lambda: mean_gradient(network, data, positions)),  # noqa: B023
+                ("write", lambda: np.empty((count, network.total), dtype=np.float32).fill(1.0)),  # noqa: B023
+            ):
+                begin = time.process_time()
+                run()
+                seconds[what].append(time.process_time() - begin)
+        ours, batch, write = (statistics.median(seconds[what]) for what in ("rows", "batch", "write"))
+        yield Row(f"{torch.get_num_threads()} threads, float32; CPU s", {
             "network": name, "weights": network.total, "samples": count,
-            "MiB": gradient_memory(network, cross_entropy, data, count).total / 2**20,
-            "difference": float(np.abs(mine - theirs).max() / np.abs(theirs).max()),
-            "loop s": seconds["loop"], "ours s": seconds["ours"], "ratio": seconds["loop"] / seconds["ours"],
+            "MiB": gradient_memory(network, cross_entropy, data, count).total / 2**20, "difference": difference,
+            "rows s": ours, "batch s": batch, "times batch": ours / batch, "write s": write,
+            "times write": ours / write,
         })  # fmt: skip
 
 
-BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, {"samples": 100, "repeats": 1})
+BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, {"samples": [100, 20, 20], "repeats": 3})
 
 if __name__ == "__main__":
     BENCHMARK.main()

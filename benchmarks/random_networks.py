@@ -69,6 +69,22 @@ def stories_for(folder: Path, sequences: int, context: int = 128) -> StoriesLlam
     return StoriesLlama(source=str(folder), sequences=sequences, context=context, validation_context=context)
 
 
+def initialise(network: torch.nn.Module, inputs: torch.Tensor, generator: torch.Generator) -> torch.nn.Module:
+    """He's initialisation of all weights, batch norms at the statistics of `inputs`; in evaluation mode, in place."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
+        elif isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_parameters()
+            module.momentum = None  # statistics are the plain mean over the batches seen
+    network.train()
+    with torch.no_grad():
+        network(inputs)
+    return network.eval()
+
+
 class NoiseImages:
     """Normal noise float32 (b, 3, size, size) with labels, each image made from its position when it is fetched."""
 
@@ -105,19 +121,8 @@ class RandomResnet50(Classification):
     def model(self) -> torch.nn.Module:
         """The network by He's initialisation, its batch norms at the statistics of a few images, in evaluation mode."""
         network = resnet50()
-        generator = torch.Generator().manual_seed(self.seed)
-        for module in network.modules():
-            if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
-                torch.nn.init.kaiming_normal_(module.weight, mode="fan_out", generator=generator)
-                if module.bias is not None:
-                    torch.nn.init.zeros_(module.bias)
-            elif isinstance(module, torch.nn.BatchNorm2d):
-                module.reset_parameters()
-                module.momentum = None  # statistics are the plain mean over the batches seen
-        network.train()
-        with torch.no_grad():
-            network(self.samples("train").batch(np.arange(min(STATISTICS_IMAGES, self.images)))[0])
-        return network.eval()
+        images, _ = self.samples("train").batch(np.arange(min(STATISTICS_IMAGES, self.images)))
+        return initialise(network, images, torch.Generator().manual_seed(self.seed))
 
     def prunable(self) -> tuple[str, ...]:
         """All convolutions and the linear layer."""

@@ -27,6 +27,7 @@ from prunebench.curvature.gradient_check import (
     true_gradients,
 )
 from prunebench.curvature.gradient_work import GradientWork, Loss, Parameters
+from prunebench.curvature.linear_gradients import Written
 from prunebench.curvature.linear_passes import unsuited
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
 from prunebench.networks.samples import at_once, fetched, tensors_in
@@ -74,8 +75,8 @@ def expected_way(network: PrunableNetwork, loss: Loss, samples: Samples) -> str:
 
 def rows_by(
     way: str, work: GradientWork, positions: IndexArray, batch_size: int, chunk: int, out: torch.Tensor
-) -> Iterator[int]:
-    """Write gradient rows into `out`, up to `chunk` samples at a time; yields how many rows were written."""
+) -> Iterator[Written]:
+    """Write gradient rows into `out`, up to `chunk` samples at a time."""
     if batch_size > 1 or way == ONE_BY_ONE:
         return _one_by_one(work, positions, batch_size, out)
     if way == OUTER:
@@ -207,8 +208,8 @@ def _without_hints() -> Iterator[None]:
         yield
 
 
-def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[int]:
-    """Write the gradients of up to `chunk` samples at a time into the rows of `out`; yields how many."""
+def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torch.Tensor) -> Iterator[Written]:
+    """Write the gradients of up to `chunk` samples at a time into the rows of `out`."""
 
     def loss_of_one(prunable: Parameters, one: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         return work.losses(prunable, one.unsqueeze(0), target.unsqueeze(0))[0]
@@ -230,10 +231,10 @@ def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torc
             # Popped, so that a layer's gradients are freed as soon as they are written.
             part = gradients.pop(layer.name).reshape(len(inputs), -1)
             out[start : start + len(inputs), layer.start : layer.stop].copy_(part)
-        yield len(inputs)
+        yield Written(len(inputs))
 
 
-def _one_by_one(work: GradientWork, positions: IndexArray, batch_size: int, out: torch.Tensor) -> Iterator[int]:
+def _one_by_one(work: GradientWork, positions: IndexArray, batch_size: int, out: torch.Tensor) -> Iterator[Written]:
     """Write the mean gradients of consecutive mini-batches into the rows of `out`, one backward pass each."""
     names, there = work.network.names, _is_there(work.network, work.device)
     for row in range(len(out)):
@@ -245,7 +246,7 @@ def _one_by_one(work: GradientWork, positions: IndexArray, batch_size: int, out:
             gradients = _elsewhere(work, batch)
         for layer, gradient in zip(work.network.layers, gradients, strict=True):
             out[row, layer.start : layer.stop].copy_(gradient.reshape(-1))
-        yield 1
+        yield Written(1)
 
 
 def _elsewhere(work: GradientWork, batch: tuple[torch.Tensor, torch.Tensor]) -> list[torch.Tensor]:

@@ -115,8 +115,9 @@ def sample_gradients(
             require_memory(replace(memory, result=0), rows, network.total, memory_limit)
         steps = rows_by(way.way, work, chosen, batch_size, memory.chunk, held)
         done = 0
-        for count in steps:
-            _require_finite(held[done : done + count], work, chosen[done * batch_size :], batch_size)
+        for count, finite in steps:
+            if not finite:
+                _require_finite(held[done : done + count], work, chosen[done * batch_size :], batch_size)
             done += count
             if progress is not None:
                 progress(done, rows)
@@ -170,7 +171,7 @@ def gradient_memory(
     """
     with evaluation_mode(network.model), torch.random.fork_rng(devices=[]):
         kept = _kept_for_backward(GradientWork(network, loss, samples, torch.device("cpu")))
-        windows = linear_gradients.unfolded_bytes(network, samples)
+        products = linear_gradients.working_bytes(network, samples)
     gradient = 4 * network.total
     if batch_size > 1:
         chunk, working = 1, 2 * gradient + 2 * batch_size * kept
@@ -181,8 +182,8 @@ def gradient_memory(
             # The gradients of a chunk, and temporaries of the size of the layer that is being made.
             each += gradient + 2 * 4 * max(layer.size for layer in network.layers)
         else:
-            # The windows of one convolution at a time, and the gradients of its layer.
-            each += windows + (4 * max(layer.size for layer in network.layers) if windows else 0)
+            # What the products of one convolution at a time need beside their result.
+            each += products
         chunk = max(1, min(rows, CHUNK_SAMPLES, CHUNK_BYTES // each))
         working = chunk * each
     return GradientMemory(result=rows * gradient, working=working, chunk=chunk)

@@ -188,7 +188,9 @@ class _Watch:
         return hook
 
     def _arrived(self, name: str, inputs: "Held | None", slope: torch.Tensor) -> None:
-        slope = slope.detach().float() / self.scale
+        slope = slope.detach().float()
+        if self.scale != 1.0:
+            slope = slope / self.scale
         if inputs is not None:
             self.take(name, _unchanged(name, inputs).float(), slope)
             return
