@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core.arrays import FloatArray, vector
+from prunebench.core.arrays import FloatArray
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.rows import RowsForm
 
 Score = Callable[[QuadraticForm, FloatArray, np.random.Generator | None], FloatArray]
 
@@ -31,7 +32,7 @@ def score(
     """
     if name not in SCORES:
         raise unknown_name("score", name, SCORES)
-    return SCORES[name](form, vector("dense_weights", dense_weights, form.p), rng)
+    return SCORES[name](form, form.as_vector("dense_weights", dense_weights), rng)
 
 
 def magnitude(_form: QuadraticForm, dense_weights: FloatArray, _rng: np.random.Generator | None) -> FloatArray:
@@ -72,6 +73,9 @@ def wanda(form: QuadraticForm, dense_weights: FloatArray, _rng: np.random.Genera
     On a layer-input form, |w_j|·‖X_j‖₂/√n: the score of Sun et al., A Simple and Effective Pruning
     Approach for Large Language Models, ICLR 2024, eq. 1, up to the common factor √n.
     """
+    if isinstance(form, RowsForm):
+        norms = np.sqrt(np.maximum(form.shared.diagonal(), 0.0))
+        return np.asarray((np.abs(form.table(dense_weights)) * norms).reshape(-1))
     return np.abs(dense_weights) * np.sqrt(np.maximum(form.curvature_diagonal(), 0.0))
 
 

@@ -131,7 +131,7 @@ class QuotaKind:
         size, length = int(layer.stop - layer.start), self.length(layer)
         if length == size:
             return Count(size, keep)
-        return Quota(np.arange(size) // length, self.counts(keep, size // length))
+        return Quota.runs(length, self.counts(keep, size // length))
 
     def of_block(self, layers: Sequence[Any], indices: IndexArray, keep: int) -> Counted:
         """The constraint on the weights `indices` of a network: equal shares, exact in total by largest remainder."""

@@ -32,6 +32,33 @@ def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return view
 
 
+def fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`array` itself, from now on read-only, if its memory is its own; else a read-only copy."""
+    held = array if array.base is None and array.flags.owndata else array.copy()
+    held.flags.writeable = False
+    return held
+
+
+def owner(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array whose memory this one is, or is a part of."""
+    held = array
+    while isinstance(held.base, np.ndarray):
+        held = held.base
+    return held
+
+
+def immutable(array: npt.NDArray[Any]) -> bool:
+    """Whether nobody can change the array: it is all of the memory of a read-only array that owns it, in C order."""
+    held = owner(array)
+    return (
+        not (array.flags.writeable or held.flags.writeable)
+        and held.flags.owndata
+        and held.dtype == array.dtype
+        and held.size == array.size
+        and array.flags.c_contiguous
+    )
+
+
 def vector(name: str, value: npt.ArrayLike, size: int, each: str = "weight") -> FloatArray:
     """`value` as a read-only float64 copy of shape (size,), finite throughout.
 

@@ -11,14 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core import block_file, definite
-from prunebench.core.arrays import LARGEST, BoolArray, FloatArray, frozen, numeric, vector
+from prunebench.core.arrays import LARGEST, BoolArray, FloatArray, frozen, numeric
 from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
 from prunebench.core.gap import gap
 from prunebench.core.keeping import Count, Counted, Keeping, Quota
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.qubo import Qubo
-from prunebench.core.rows import RowsForm, RowsQubo
+from prunebench.core.rows import RowsForm
+from prunebench.core.rows_qubo import RowsQubo
 
 Mode = Literal["select", "refit"]
 MODES: tuple[Mode, ...] = ("select", "refit")
@@ -34,7 +35,8 @@ class BlockProblem:
     Parameters
     ----------
     form : QuadraticForm over p weights
-    dense_weights : float (p,)      the block's weights before pruning; stored as float64
+    dense_weights : float (p,)      the block's weights before pruning; stored as float64, or in the precision of a
+                                    whole layer's form, without a copy where they cannot change
     keep : int                      how many weights are kept, 0 to p, exactly; with a budget its `most`, the
                                     largest number that it can allow
     mode : "select" | "refit"       only the mask is chosen, or the kept weights are free too
@@ -72,7 +74,7 @@ class BlockProblem:
         size = self.form.p
         set_field = object.__setattr__
         try:
-            set_field(self, "dense_weights", vector("dense_weights", self.dense_weights, size))
+            set_field(self, "dense_weights", self.form.as_vector("dense_weights", self.dense_weights))
         except InvalidInput as error:
             raise InvalidInput(f"{self.name}: {error}") from error
         keep = np.asarray(self.keep)
@@ -193,7 +195,7 @@ class BlockProblem:
         array = np.asarray(candidate)
         if array.dtype == np.bool_:
             return self.form.value(self.weights_of(array))
-        weights = vector("weights", array, self.p)
+        weights = self.form.as_vector("weights", array)
         if mask is None:
             support = weights != 0.0
             if self.budget is None and int(support.sum()) > self.keep:
@@ -206,9 +208,9 @@ class BlockProblem:
             kept = support
         else:
             kept = self._checked_mask(mask, "mask")
-            if np.any(weights[~kept] != 0.0):
-                raise InvalidInput(f"{self.name}: {int((weights[~kept] != 0.0).sum())} pruned weights are not zero")
-        if self.mode == "select" and np.any(weights[kept] != self.dense_weights[kept]):
+            if stray := int(((weights != 0.0) & ~kept).sum()):
+                raise InvalidInput(f"{self.name}: {stray} pruned weights are not zero")
+        if self.mode == "select" and ((weights != self.dense_weights) & kept).any():
             raise InvalidInput(f"{self.name}: in mode select a kept weight must have its dense value")
         return self.form.value(weights)
 
@@ -384,8 +386,8 @@ class BlockProblem:
         """
         form = self.form
         curvature = form.largest_curvature + float(form.ridge.max())
-        weight = float(max(np.abs(self.dense_weights).max(), np.abs(form.centre).max()))
-        linear = float(np.abs(form.linear).max())
+        weight = max(_reach(self.dense_weights), _reach(form.centre))
+        linear = _reach(form.linear)
         slope = linear + self.p * curvature * weight
         least = float(form.ridge.min())
         reach = max(weight, slope / least) if self.mode == "refit" and self.keep > 0 and least > 0.0 else weight
@@ -400,7 +402,7 @@ class BlockProblem:
     def _require_unique_refit(self) -> None:
         """Refuse a refit whose minimiser need not be unique: the Hessian is not positive definite."""
         ridge = self.form.ridge
-        floor = self.form.strong_convexity
+        floor = self.form.row_convexity if isinstance(self.form, RowsForm) else self.form.strong_convexity
         if floor is not None and (floor > 0.0).all():
             return
         lacks = f"it is zero for {int((ridge == 0.0).sum())} weights and the curvature is singular"
@@ -408,7 +410,7 @@ class BlockProblem:
         shared = self.form.shared if isinstance(self.form, RowsForm) else self.form.hessian
         if shared is None:
             raise InvalidInput(f"{self.name}: mode refit needs a positive ridge: {lacks}; {advice}")
-        least = ridge.reshape(-1, shared.shape[0]).min(axis=0)
+        least = self.form.row_ridge if isinstance(self.form, RowsForm) else ridge
         if shared.shape[0] <= definite.EXACT_SIZE:
             if definite.exactly_definite(shared, least):
                 return
@@ -426,6 +428,11 @@ class BlockProblem:
             f"{below:.3g}, so some weights lower the objective without end; use A'A with A the sample gradients, "
             f"raise the ridge by more than {-below:.3g}, or use mode select"
         )
+
+
+def _reach(values: FloatArray) -> float:
+    """The largest absolute value."""
+    return max(float(values.max()), -float(values.min()))
 
 
 def _budget_arrays(budget: Cost) -> dict[str, Any]:

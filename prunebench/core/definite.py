@@ -15,27 +15,50 @@ UNIT = 0.5 * float(np.finfo(np.float64).eps)
 """Unit roundoff of float64: the largest relative error of one operation."""
 EXACT_SIZE = 64
 """Up to this size, a matrix that floating point cannot decide is decided in integers: at most a second."""
+BLOCK, ROWS = 256, 1024
+"""Size from which a matrix is decomposed block by block, and rows below a block that are updated at a time."""
 RIDGE_SHARES = (0.5, 0.99)
 """Shares of the ridge tried as enough to make the curvature semidefinite; the rest is strong convexity."""
 VALUE_SHARES = (0.9, 0.5, 0.1, 1e-2)
 """Shares of the computed lowest eigenvalue tried as proved ones."""
 
 
-def proved_semidefinite(matrix: FloatArray, doubt: float = 0.0) -> bool:
+def proved_semidefinite(matrix: FloatArray, doubt: float = 0.0, *, overwrite: bool = False) -> bool:
     """Whether every symmetric matrix within `doubt` (spectral norm) of `matrix` is proved positive semidefinite.
 
-    Cholesky of the matrix minus a bound on its own backward error (Rump 2006, Theorem 2.3). O(p³/3).
+    Cholesky of the matrix minus a bound on its own backward error, whatever the order of its sums (Rump 2006,
+    Theorem 2.3). O(p³/3).
+
+    overwrite : whether the matrix may be overwritten
     """
     size = matrix.shape[0]
     if size == 0:
         return True
     trace = float(np.abs(matrix.diagonal()).sum())
-    lowered = np.array(matrix)
+    lowered = matrix if overwrite else np.array(matrix)
     lowered[np.diag_indices(size)] -= doubt + 2.0 * (size + 3) * UNIT * trace
     if not np.isfinite(lowered).all():
         return False
+    if size > BLOCK:
+        return _decomposes(lowered)
     _, info = lapack.dpotrf(lowered, lower=1, clean=0)
     return info == 0
+
+
+def _decomposes(matrix: FloatArray) -> bool:
+    """Whether Cholesky's decomposition runs to its end; nearly all of it in products. Overwrites the lower triangle."""
+    size = matrix.shape[0]
+    for start in range(0, size, BLOCK):
+        stop = min(start + BLOCK, size)
+        matrix[start:stop, start:stop] -= matrix[start:stop, :start] @ matrix[start:stop, :start].T
+        factor, info = lapack.dpotrf(matrix[start:stop, start:stop], lower=1, clean=1)
+        if info:
+            return False
+        for top in range(stop, size, ROWS):
+            rows = slice(top, top + ROWS)
+            matrix[rows, start:stop] -= matrix[rows, :start] @ matrix[start:stop, :start].T
+            matrix[rows, start:stop] = lapack.solve_lower(factor, matrix[rows, start:stop].T).T
+    return True
 
 
 def strong_convexity(hessian: FloatArray, ridge: FloatArray, derived: dict[str, Any]) -> FloatArray | None:
@@ -87,7 +110,7 @@ def _is_lifted(hessian: FloatArray, lift: FloatArray) -> bool:
     if (hessian.diagonal() + lift < 0.0).any():
         return False
     scaled, doubt = _unit_diagonal(hessian, lift)
-    return proved_semidefinite(scaled, doubt)
+    return proved_semidefinite(scaled, doubt, overwrite=True)
 
 
 def _by_lowest_eigenvalue(hessian: FloatArray, ridge: FloatArray) -> FloatArray | None:
@@ -111,7 +134,7 @@ def _by_lowest_eigenvalue(hessian: FloatArray, ridge: FloatArray) -> FloatArray 
 
 def _unit_diagonal(hessian: FloatArray, ridge: FloatArray) -> tuple[FloatArray, float]:
     """The matrix scaled exactly, by powers of two, to a diagonal in [1, 4), and a bound on its error."""
-    scaled = np.array(hessian)
+    scaled = np.array(hessian, dtype=np.float64)
     scaled[np.diag_indices_from(scaled)] += ridge
     diagonal = scaled.diagonal()
     _, exponent = np.frexp(np.where(diagonal > 0.0, diagonal, 1.0))

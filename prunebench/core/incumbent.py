@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, FloatArray, frozen
+from prunebench.core.arrays import BoolArray, FloatArray, fixed, frozen
 from prunebench.core.block import BlockProblem
 from prunebench.core.group_proof import GroupProof
 from prunebench.core.optimality import is_proved
 from prunebench.core.proof import Proof
+from prunebench.core.rows import RowsForm
 from prunebench.core.solution import Budget, Progress, Solution, Status, without_rounding
 from prunebench.core.stop import Stop, StopCheck, StopKind
 
@@ -33,7 +34,7 @@ class Incumbent:
         self.lower_bound = -float("inf")
         self.source = ""
         """Which part of the solver proposed the best mask."""
-        self.mask: BoolArray = block.incumbent
+        self._mask: BoolArray | None = None
         self.weights: FloatArray = np.empty(0)
         """The weights of `mask`; empty until a mask is offered."""
         self.objectives: dict[str, float] = {}
@@ -52,6 +53,11 @@ class Incumbent:
         self._progress = progress
         self._rows: list[tuple[float, float, float]] = []
         self._start = perf_counter()
+
+    @property
+    def mask(self) -> BoolArray:
+        """The best mask; until one is offered, the block's own start. bool (p,)"""
+        return self.block.incumbent if self._mask is None else self._mask
 
     @property
     def seconds(self) -> float:
@@ -92,13 +98,16 @@ class Incumbent:
         """
         if objective is None:
             weights = self.block.weights_of(mask) if weights is None else weights
+            if isinstance(self.block.form, RowsForm):
+                # a layer's value is not computed again for weights that cannot change
+                weights = fixed(weights)
             objective = self.block.evaluate(weights, mask)
             self.evaluations += 1.0
         self.objectives[source] = objective
         if self.source and not objective < self.objective:
             return False
         self.weights = self.block.weights_of(mask) if weights is None else weights
-        self.mask, self.objective, self.source = np.array(mask, dtype=np.bool_), objective, source
+        self._mask, self.objective, self.source = np.array(mask, dtype=np.bool_), objective, source
         self._note()
         return True
 

@@ -9,7 +9,7 @@ A Simple and Effective Pruning Approach for Large Language Models, ICLR 2024, §
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -19,10 +19,13 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, frozen, nu
 from prunebench.core.constraint import MaskConstraint
 from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
-from prunebench.core.masks import keep_count, keep_per_layer, top_mask
+from prunebench.core.masks import keep_count, keep_per_layer, top_mask, top_of_each
 
 Groups = Sequence[tuple[npt.ArrayLike, int]]
 """((indices, count), …): each group's weights and how many of them are kept."""
+
+HELD = 1 << 20
+"""Up to this many weights (8 MiB) the group of each is kept once it has been made; of more it is made each time."""
 
 FEW_GROUPS = 16
 """Up to this many groups are ranked one by one, more of them all at once."""
@@ -172,25 +175,31 @@ class Count:
         return Count(indices.size, int(np.count_nonzero(mask[indices])))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Quota:
     """A partition of the weights with a count for each group: Σ of m over group g = counts[g], exactly.
 
     group : int64 (p,)     the group of every weight; renumbered by first appearance
     counts : int64 (g,)    how many weights each group keeps, 0 to its size
 
-    Memory and all operations are O(p), or O(p log p) for ranking, whatever the number of groups.
+    Memory and all operations are O(p), or O(p log p) for ranking, whatever the number of groups. Groups that follow
+    each other in runs of one length (rows, N of every M) are known by that length: no array of p numbers is held.
 
     Raises
     ------
     InvalidInput   wrong shapes, a group without weights, a count below 0 or above the group's size
     """
 
-    group: IndexArray
     counts: IndexArray
+    p: int
+    """How many weights there are."""
+    run: int
+    """The length of each group, where the groups are runs of one length one after another; else 0."""
+    _group: IndexArray | None = field(repr=False)
+    """The group of every weight, where that is not said by `run`."""
 
-    def __post_init__(self) -> None:
-        group, counts = _whole("group", self.group), _whole("counts", self.counts)
+    def __init__(self, group: npt.ArrayLike, counts: npt.ArrayLike) -> None:
+        group, counts = _whole("group", group), _whole("counts", counts)
         if group.size == 0 or counts.size == 0:
             raise InvalidInput("the quota is empty; give the group of every weight and a count for every group")
         if group.min() < 0 or group.max() >= counts.size:
@@ -199,21 +208,39 @@ class Quota:
                 f"the quota puts weight {at} into group {group[at]} but has counts for groups 0 to {counts.size - 1}"
             )
         sizes = np.bincount(group, minlength=counts.size)
-        bad = np.flatnonzero((counts < 0) | (counts > sizes) | (sizes == 0))
-        if bad.size:
-            first = int(bad[0])
-            if sizes[first] == 0:
-                raise InvalidInput(f"the quota's group {first} has no weights; leave it out")
-            raise InvalidInput(
-                f"the quota's group {first} keeps {counts[first]} but has {sizes[first]} weights; "
-                f"choose 0 to {sizes[first]}"
-            )
+        _require_counts(counts, sizes)
+        run = int(sizes[0]) if sizes.min() == sizes.max() else 0
+        if run and bool((group.reshape(-1, run) == np.arange(counts.size)[:, None]).all()):
+            self._hold(counts, int(group.size), run, None)
+            return
         _, first_seen = np.unique(group, return_index=True)
         order = np.argsort(first_seen)
         renumbered = np.empty(counts.size, dtype=np.int64)
         renumbered[order] = np.arange(counts.size)
-        object.__setattr__(self, "group", frozen(renumbered[group]))
-        object.__setattr__(self, "counts", frozen(counts[order]))
+        group, counts = renumbered[group], counts[order]
+        run = run if run and bool((group.reshape(-1, run) == np.arange(counts.size)[:, None]).all()) else 0
+        self._hold(counts, int(group.size), run, None if run else group)
+
+    def _hold(self, counts: IndexArray, p: int, run: int, group: IndexArray | None) -> None:
+        held = None if group is None else frozen(group)
+        for name, value in (("counts", frozen(counts)), ("p", p), ("run", run), ("_group", held)):
+            object.__setattr__(self, name, value)
+
+    @staticmethod
+    def runs(length: int, counts: npt.ArrayLike) -> "Quota":
+        """Groups of `length` weights each, one after another. counts : int64 (g,)
+
+        Raises
+        ------
+        InvalidInput   no groups, or a count below 0 or above the length
+        """
+        length, kept = whole_number("length", length, 1), _whole("counts", counts)
+        if kept.size == 0:
+            raise InvalidInput("the quota is empty; give a count for every group")
+        _require_counts(kept, np.full(kept.size, length))
+        out = object.__new__(Quota)
+        out._hold(kept, length * kept.size, length, None)
+        return out
 
     @staticmethod
     def of(p: int, groups: Groups) -> "Quota":
@@ -267,7 +294,7 @@ class Quota:
         """One group per row of a (rows, columns) layer in row-major order, each keeping round(density·columns)."""
         rows, columns = whole_number("rows", rows, 1), whole_number("columns", columns, 1)
         count = keep_count(density, columns, "a row")
-        return Quota(np.repeat(np.arange(rows), columns), np.full(rows, count, dtype=np.int64))
+        return Quota.runs(columns, np.full(rows, count, dtype=np.int64))
 
     @staticmethod
     def n_m(p: int, n: int, m: int) -> "Quota":
@@ -280,7 +307,7 @@ class Quota:
             raise InvalidInput(f"{n}:{m} is no pattern; N of every M are kept, with 0 <= N <= M")
         if p < 1 or p % m:
             raise InvalidInput(f"{n}:{m} needs a multiple of {m} weights but there are {p}; choose {p // m * m or m}")
-        return Quota(np.arange(p) // m, np.full(p // m, n, dtype=np.int64))
+        return Quota.runs(m, np.full(p // m, n, dtype=np.int64))
 
     @staticmethod
     def layers(layer: npt.ArrayLike, density: float) -> "Quota":
@@ -298,9 +325,17 @@ class Quota:
         return Quota(group, keep_per_layer(density, [int(size) for size in np.bincount(group)]))
 
     @property
-    def p(self) -> int:
-        """How many weights there are."""
-        return int(self.group.size)
+    def group(self) -> IndexArray:
+        """The group of every weight. int64 (p,)"""
+        if self._group is not None:
+            return self._group
+        if self.p > HELD:
+            return np.asarray(frozen(np.repeat(np.arange(self.counts.size), self.run)))
+        return self._small_group
+
+    @cached_property
+    def _small_group(self) -> IndexArray:
+        return np.asarray(frozen(np.repeat(np.arange(self.counts.size), self.run)))
 
     @property
     def keep(self) -> int:
@@ -310,12 +345,14 @@ class Quota:
     @cached_property
     def sizes(self) -> IndexArray:
         """How many weights each group has. int64 (g,)"""
+        if self.run:
+            return np.full(self.counts.size, self.run)
         return np.bincount(self.group, minlength=self.counts.size).astype(np.int64)
 
     @cached_property
     def order(self) -> IndexArray:
         """All positions, group by group, in ascending order within each. int64 (p,)"""
-        return np.argsort(self.group, kind="stable").astype(np.int64)
+        return np.arange(self.p) if self.run else np.argsort(self.group, kind="stable").astype(np.int64)
 
     @cached_property
     def offsets(self) -> IndexArray:
@@ -371,6 +408,8 @@ class Quota:
 
     def members(self, number: int) -> IndexArray:
         """The positions of one group, ascending."""
+        if self.run:
+            return np.arange(number * self.run, (number + 1) * self.run)
         return np.asarray(self.order[self.offsets[number] : self.offsets[number + 1]])
 
     def feasible(self, mask: BoolArray) -> bool:
@@ -379,6 +418,8 @@ class Quota:
 
     def top_mask(self, scores: FloatArray) -> BoolArray:
         """True at each group's highest scores, as many as its count; ties go to the lower position. (p,) -> (p,)"""
+        if self.run:
+            return top_of_each(np.asarray(scores).reshape(-1, self.run), self.counts).reshape(-1)
         ordered = np.asarray(scores, dtype=np.float64)[self.order]
         inside = np.zeros(self.p, dtype=np.bool_)
         groups = self.counts.size
@@ -387,9 +428,7 @@ class Quota:
                 part = slice(self.offsets[number], self.offsets[number + 1])
                 inside[part] = top_mask(ordered[part], int(self.counts[number]))
         elif self.sizes.min() == self.sizes.max():
-            best_first = np.argsort(-ordered.reshape(groups, -1), axis=1, kind="stable")
-            wanted = np.arange(best_first.shape[1]) < self.counts[:, None]
-            np.put_along_axis(inside.reshape(groups, -1), best_first, wanted, axis=1)
+            inside = top_of_each(ordered.reshape(groups, -1), self.counts).reshape(-1)
         else:
             of = self.group[self.order]
             best_first = np.lexsort((-ordered, of))
@@ -405,6 +444,8 @@ class Quota:
 
     def kept_of(self, mask: BoolArray) -> IndexArray:
         """How many weights a mask keeps in each group. bool (p,) -> int64 (g,)"""
+        if self.run:
+            return np.asarray(mask.reshape(-1, self.run).sum(axis=1, dtype=np.int64))
         return np.bincount(self.group[mask], minlength=self.counts.size).astype(np.int64)
 
     def violation(self, mask: BoolArray) -> str:
@@ -421,7 +462,7 @@ class Quota:
 
     def with_counts(self, counts: IndexArray) -> "Quota":
         """The same groups with other counts. int64 (g,)"""
-        return Quota(self.group, counts)
+        return Quota.runs(self.run, counts) if self.run else Quota(self.group, counts)
 
     def grown(self, factor: float) -> "Quota":
         """The same groups with counts multiplied by `factor`, each at most its group's size."""
@@ -479,6 +520,19 @@ Keeping = Count | Quota | Cost
 """All constraints on masks."""
 KINDS: tuple[type[MaskConstraint], ...] = (Count, Quota, Cost)
 """The classes of `Keeping`; the type checks that each implements `MaskConstraint`."""
+
+
+def _require_counts(counts: IndexArray, sizes: IndexArray) -> None:
+    """Raise InvalidInput, naming the group, unless every group has weights and a count that it can keep."""
+    bad = np.flatnonzero((counts < 0) | (counts > sizes) | (sizes == 0))
+    if bad.size == 0:
+        return
+    first = int(bad[0])
+    if sizes[first] == 0:
+        raise InvalidInput(f"the quota's group {first} has no weights; leave it out")
+    raise InvalidInput(
+        f"the quota's group {first} keeps {counts[first]} but has {sizes[first]} weights; choose 0 to {sizes[first]}"
+    )
 
 
 def _ranks(sizes: IndexArray) -> IndexArray:

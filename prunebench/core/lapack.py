@@ -1,9 +1,11 @@
-"""The three LAPACK routines for positive definite matrices that the relaxations use.
+"""The four LAPACK routines for positive definite matrices that the relaxations use.
 
 scipy.linalg is imported at the first call, as it loads more slowly than everything else needed to list solvers.
 """
 
 from typing import Any
+
+import numpy as np
 
 from prunebench.core.arrays import FloatArray
 
@@ -30,3 +32,10 @@ def dpotri(factor: FloatArray, *, lower: int) -> tuple[Any, int]:
 
     inverse, info = lapack.dpotri(factor, lower=lower)
     return inverse, int(info)
+
+
+def solve_lower(factor: FloatArray, right: FloatArray) -> FloatArray:
+    """L⁻¹ right by substitution, L lower triangular. (b, b), (b, r) -> (b, r)"""
+    from scipy.linalg import solve_triangular
+
+    return np.asarray(solve_triangular(factor, right, lower=True, check_finite=False))

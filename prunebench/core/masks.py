@@ -2,11 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
+
+PAIRED = 8
+"""Up to this many scores a row are ranked by comparing all pairs: for 4 of them many times faster than sorting rows."""
 
 
 def top_mask(scores: FloatArray, keep: int) -> BoolArray:
@@ -14,7 +19,7 @@ def top_mask(scores: FloatArray, keep: int) -> BoolArray:
 
     O(p): a partition finds the threshold; only ties at the threshold are decided by position.
     """
-    scores = np.asarray(scores, dtype=np.float64)
+    scores = np.asarray(scores)
     count = scores.size
     mask = np.zeros(count, dtype=np.bool_)
     if keep <= 0:
@@ -27,6 +32,44 @@ def top_mask(scores: FloatArray, keep: int) -> BoolArray:
     ties = np.flatnonzero(scores == threshold)
     mask[ties[: keep - int(mask.sum())]] = True
     return mask
+
+
+def top_of_each(scores: npt.NDArray[Any], counts: npt.ArrayLike) -> BoolArray:
+    """True at the highest scores of each row, as many as its count; among equal ones the first win.
+
+    Finite scores of any float type, (g, m); int64 (g,) -> bool (g, m). O(m) a row: by comparing all pairs of a few, by
+    a partition of more; only ties at a row's threshold are decided by position.
+    """
+    wanted = np.asarray(counts)
+    size = scores.shape[1]
+    if size <= PAIRED:
+        return np.ascontiguousarray(_best_by_pairs(scores.T, wanted).T)
+    out = np.empty(scores.shape, dtype=np.bool_)
+    for count in np.unique(wanted).tolist():
+        rows = slice(None) if (wanted == count).all() else np.flatnonzero(wanted == count)
+        if count <= 0 or count >= size:
+            out[rows] = count >= size
+            continue
+        part = scores[rows]
+        threshold = np.partition(part, size - count, axis=1)[:, size - count, None]
+        chosen = part >= threshold
+        for row in np.flatnonzero(chosen.sum(axis=1) != count):
+            ties = np.flatnonzero(part[row] == threshold[row])
+            chosen[row, ties[count - int((part[row] > threshold[row]).sum()) :]] = False
+        out[rows] = chosen
+    return out
+
+
+def _best_by_pairs(scores: npt.NDArray[Any], counts: IndexArray) -> BoolArray:
+    """The same down the columns of a few rows: (m, g) -> bool (m, g)."""
+    size = scores.shape[0]
+    better = np.zeros(scores.shape, dtype=np.int8)
+    for first in range(size):
+        for second in range(first + 1, size):
+            wins = scores[first] >= scores[second]
+            better[second] += wins
+            better[first] += ~wins
+    return np.asarray(better < counts)
 
 
 def keep_count(density: float, total: int, what: str = "the network") -> int:

@@ -20,7 +20,9 @@ from prunebench.core.arrays import (
     FloatArray,
     IndexArray,
     column_squares,
+    fixed,
     frozen,
+    immutable,
     is_mapped,
     numeric,
     require_finite,
@@ -32,6 +34,8 @@ from prunebench.core.arrays import (
 from prunebench.core.balls import UNIT, Ball, image, transposed_image
 from prunebench.core.errors import InvalidInput
 
+SQUARE = 512
+"""Side of the pieces in which a matrix is compared with its mirror: two of float64 are 4 MiB, which fit the cache."""
 SMALLEST_SQUARE = 1e-290
 """Squared column norms below this: products may leave the normal numbers and so lose more than UNIT."""
 
@@ -96,7 +100,7 @@ class QuadraticForm:
         else:
             assert hessian is not None
             held_factor, formed_error = None, 0.0
-            held_hessian, largest = _checked_hessian(hessian)
+            held_hessian, largest = checked_hessian(hessian)
         size = (held_factor if held_factor is not None else held_hessian).shape[1]  # type: ignore[union-attr]  # one is set
         set_field = object.__setattr__
         set_field(self, "factor", held_factor)
@@ -113,6 +117,20 @@ class QuadraticForm:
     def p(self) -> int:
         """Number of weights."""
         return int(self.ridge.size)
+
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """In what its vectors, and the weights of blocks made of it, are held: float64."""
+        return np.dtype(np.float64)
+
+    def as_vector(self, name: str, value: npt.ArrayLike) -> FloatArray:
+        """`value` as a read-only vector, finite throughout. float (p,) -> (p,), of `dtype`
+
+        Raises
+        ------
+        InvalidInput   as `arrays.vector`
+        """
+        return vector(name, value, self.p)
 
     def value(self, weights: npt.ArrayLike) -> float:
         """f(weights). float (p,) -> float64. Cost 2np.
@@ -465,20 +483,39 @@ def _checked_factor(factor: npt.ArrayLike) -> tuple[Factor, float]:
     return frozen(array), largest
 
 
-def _checked_hessian(hessian: npt.ArrayLike) -> tuple[FloatArray, float]:
-    """The Hessian as a read-only symmetric float64 copy, and its largest entry in absolute value."""
+def checked_hessian(hessian: npt.ArrayLike, *, narrow: bool = False) -> tuple[Any, float]:
+    """The Hessian as a read-only symmetric array, and its largest entry in absolute value. (p, p) -> (p, p)
+
+    narrow : whether float32 stays float32, and an array that cannot change and is symmetric to the last digit is not
+    copied; else float64
+
+    Raises
+    ------
+    InvalidInput   no square matrix, NaN or infinity, not symmetric
+    """
     array = numeric("hessian", hessian)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] == 0:
         raise InvalidInput(f"hessian has shape {array.shape}; expected (p, p) with p at least 1")
     scale = require_finite("hessian", array)
     rounding = 1e-5 if array.dtype == np.float32 else 1e-10
-    wide = array.astype(np.float64)
-    difference = float(np.abs(wide - wide.T).max())
+    kind = np.float32 if narrow and array.dtype == np.float32 else np.float64
+    parts = range(0, array.shape[0], SQUARE)
+    difference = max(
+        float(np.abs(array[i : i + SQUARE, j : j + SQUARE] - array[j : j + SQUARE, i : i + SQUARE].T).max())
+        for i in parts
+        for j in parts
+        if j <= i
+    )
     if difference > rounding * scale:
         raise InvalidInput(
             f"hessian is not symmetric: entries differ from their mirror by up to {difference:.3g}; pass (H + H.T)/2"
         )
-    return np.asarray(frozen(0.5 * (wide + wide.T))), scale
+    if difference == 0.0 and narrow and array.dtype == kind and immutable(array):
+        return array, scale
+    wide = array.astype(kind, order="C", copy=True)
+    if difference > 0.0:
+        wide = np.asarray(0.5 * (wide + wide.T))
+    return fixed(wide), scale
 
 
 def checked_ridge(ridge: npt.ArrayLike, size: int) -> FloatArray:

@@ -9,13 +9,20 @@ with one eigendecomposition of H for all rows and all penalties ρ. With a quota
 within its groups.
 """
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import scipy.linalg
 
+from prunebench.core import row_products
 from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.stop import StopCheck
 from prunebench.kernels.linear_algebra.layer_view import LayerView, row_groups
+
+Real = npt.NDArray[Any]
+"""float32 or float64."""
 
 STEPS_PER_PENALTY = 3
 """Steps between two updates of the penalty, as published."""
@@ -30,34 +37,40 @@ LOWERING, LOWERINGS = 5.0, 6
 
 
 class Search:
-    """ADMM on one layer; all starts share its eigendecomposition."""
+    """ADMM on one layer, in its own precision; all starts share its eigendecomposition."""
 
     def __init__(self, block: BlockProblem, view: LayerView) -> None:
-        self._block = block
-        matrix, self._slope, self._scale = view.scaled()
-        self._values, self._vectors = scipy.linalg.eigh(matrix, driver="evd", overwrite_a=True, check_finite=False)
+        self._block, self._view = block, view
+        self._matrix, self._slope = view.scaled_matrix(), view.scaled_slope
+        self._values, self._vectors = scipy.linalg.eigh(self._matrix, driver="evd", check_finite=False)
         self._values = np.maximum(self._values, 0.0)
+        self._inverse: tuple[float, Real] | None = None
+        """(H + shift)⁻¹ of the last shift, where there are so many rows that making it pays."""
         self._minimiser = self._solve(-self._slope, 0.0)
 
-    def run(self, penalty: float, most: int, stop: StopCheck) -> tuple[BoolArray, int]:
-        """A support, from the initial penalty ρ = `penalty`. -> bool (p,), steps made
+    def run(self, penalty: float, most: int, stop: StopCheck) -> tuple[BoolArray, Real, int]:
+        """A support, from the initial penalty ρ = `penalty`. -> bool (p,), its weights in scaled units (r, c), steps
 
         stop : given the steps so far, why to stop now, or None
         """
         keep = max(1, self._block.keep)
-        split = self._minimiser
+        split = self._minimiser.copy()
         start = support = self._top(split)
-        split = np.where(support, split, 0.0)
+        split *= support
         multipliers = np.zeros_like(split)
         rho, moved, lowered = penalty, False, 0
         for step in range(most):
             if stop(step):
-                return support.reshape(-1), step
-            weights = self._solve(rho * split - multipliers - self._slope, rho)
+                return support.reshape(-1), split, step
+            weights = rho * split
+            weights -= multipliers
+            weights -= self._slope
+            weights = self._solve(weights, rho)
             pulled = weights + multipliers / rho
             before, support = support, self._top(pulled)
-            split = np.where(support, pulled, 0.0)
-            multipliers += rho * (weights - split)
+            # V + ρ (U − D) is ρ times what is pulled off the support, and nothing on it
+            multipliers = np.where(support, 0.0, rho * pulled).astype(weights.dtype)
+            split = np.where(support, pulled, 0.0).astype(weights.dtype)
             if step % STEPS_PER_PENALTY < STEPS_PER_PENALTY - 1:
                 continue
             share = int((support & ~before).sum()) / keep
@@ -67,17 +80,33 @@ class Search:
                 rho, lowered = rho / LOWERING, lowered + 1
                 multipliers[:] = 0.0
             elif share == 0.0 or (step >= SETTLED_STEPS and share < SETTLED_SHARE):
-                return support.reshape(-1), step + 1
+                return support.reshape(-1), weights * support, step + 1
             else:
                 rho *= GROWTH[0] if share > LARGE else GROWTH[1] if share > MODERATE else GROWTH[2]
-        return support.reshape(-1), most
+        return support.reshape(-1), split, most
 
-    def _solve(self, right: FloatArray, shift: float) -> FloatArray:
+    def refitted(self, support: BoolArray, start: Real) -> FloatArray | None:
+        """The best weights on a support, all rows at once from `start`, (r, c) in scaled units; (p,) in the layer's.
+
+        None where conjugate gradients do not converge.
+        """
+        mask = support.reshape(start.shape)
+        no_ridge = np.zeros(self._matrix.shape[0], dtype=start.dtype)
+        found, done = row_products.solve_on_supports(self._matrix, no_ridge, mask, -self._slope * mask, start)
+        return np.asarray((found * self._view.scale).reshape(-1)) if done.all() else None
+
+    def _solve(self, right: Real, shift: float) -> Real:
         """(H + shift)⁻¹ applied to every row. (r, c) -> (r, c)"""
-        least = np.finfo(np.float64).eps * self._values[-1]
-        return np.asarray((right @ self._vectors / np.maximum(self._values + shift, least)) @ self._vectors.T)
+        least = np.finfo(self._values.dtype).eps * self._values[-1]
+        values = np.maximum(self._values + self._values.dtype.type(shift), least)
+        rows, columns = right.shape
+        if columns > STEPS_PER_PENALTY * rows:
+            return np.asarray((right @ self._vectors / values) @ self._vectors.T)
+        if self._inverse is None or self._inverse[0] != shift:
+            self._inverse = shift, (self._vectors / values) @ self._vectors.T
+        return np.asarray(right @ self._inverse[1])
 
-    def _top(self, values: FloatArray) -> BoolArray:
+    def _top(self, values: Real) -> BoolArray:
         return self._block.top_mask(np.abs(values).reshape(-1)).reshape(values.shape)
 
 
@@ -88,7 +117,7 @@ def swap_rows(block: BlockProblem, view: LayerView, mask: BoolArray, stop: StopC
     """
     from prunebench.kernels.local_search.refit_kernel import descend
 
-    matrix, slope, _ = view.scaled()
+    matrix, slope = view.scaled_wide()
     out, made, tried = mask.copy(), 0, 0.0
     rows, columns = view.shape
     for row in range(rows):

@@ -2,7 +2,8 @@
 
 Meng, Behdin, Wang, Mazumder: ALPS: Improved Optimization for Highly Sparse One-Shot Pruning for Large
 Language Models, NeurIPS 2024. Beyond the paper: it starts from the minimiser (which differs from the dense
-weights if earlier layers were pruned), the last refit is exact, and swaps within each row follow.
+weights if earlier layers were pruned), the last refit runs until it has converged, and in small layers swaps within
+each row follow.
 """
 
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.kernels.linear_algebra.layer_view import LayerView, refusal
 
-SWAP_COLUMNS = 1024
-"""Most weights in a row for which swaps follow by default."""
+SWAP_WORK = 2e7
+"""rows·c³, the operations of the rows' tableaus, up to which swaps follow by default: they are then a small part of
+the search. A layer of 512 rows of 512 weights has 7e10."""
 
 
 @register
@@ -25,7 +27,7 @@ class Alps(Solver):
 
     Takes a whole layer (rows that share one Hessian) or any block as a layer of one row, with any
     quota. Proves no bound; never worse than the refitted start. Cost 9c³ for the spectrum,
-    4·rows·c² a step, c² a swap.
+    2·rows·c² to 4·rows·c² a step of the search or of the refit, rows·c³ for the swaps.
     """
 
     name = "alps"
@@ -42,7 +44,7 @@ class Alps(Solver):
     """Most steps of a search."""
 
     swaps: bool | None = None
-    """Whether swaps within the rows follow; none: up to 1,024 weights a row."""
+    """Whether swaps within the rows follow; none: in layers so small that they cost little (rows·c³ up to 2e7)."""
 
     def refuses(self, block: BlockProblem) -> str:
         """Invalid options, or rows that share no Hessian."""
@@ -61,16 +63,19 @@ class Alps(Solver):
         search = layer.Search(block, view)
         steps: list[int] = []
         for penalty in self.penalties:
-            mask, made = search.run(penalty, self.steps, best.stop_after(best.evaluations))
+            mask, start, made = search.run(penalty, self.steps, best.stop_after(best.evaluations))
             best.evaluations += made
             steps.append(made)
-            best.offer(mask, f"alps {penalty:g}")
+            best.offer(mask, f"alps {penalty:g}", search.refitted(mask, start))
             if stop := best.stop(best.evaluations):
                 return stop
         best.details["steps"] = steps
-        swap = self.swaps if self.swaps is not None else view.shape[1] <= SWAP_COLUMNS
+        rows, columns = view.shape
+        swap = self.swaps if self.swaps is not None else rows * float(columns) ** 3 <= SWAP_WORK
         if swap:
-            mask, best.details["swaps"] = layer.swap_rows(block, view, best.mask, best.stop_after(best.evaluations))
-            best.offer(mask, "swaps")
+            mask, made = layer.swap_rows(block, view, best.mask, best.stop_after(best.evaluations))
+            best.details["swaps"] = made
+            if made:
+                best.offer(mask, "swaps")
         searched = f"support searched from {len(self.penalties)} penalties{', then swapped' if swap else ''}"
         return best.stop(best.evaluations) or Stop.finished(searched)

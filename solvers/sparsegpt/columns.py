@@ -3,28 +3,33 @@
 Frantar, Alistarh: SparseGPT: Massive Language Models Can Be Accurately Pruned in One-Shot, ICML 2023,
 algorithm 1 with adaptive masks (§3.3) and N:M patterns (§3.4). With H⁻¹ = U'U, U upper triangular, pruning
 weight j of a row costs w_j²/U_jj² if only the weights to its right are updated, by −w_j/U_jj · U_j.
+
+Beyond the paper, updates are delayed at three levels, as all but those of the next few columns can be: a column's
+reach INNER columns, those of INNER columns the block whose mask is chosen, and those of OUTER columns the rest of the
+layer, each in one matrix product. A block lies transposed in memory, so that a column is contiguous.
 """
 
-import numpy as np
-import scipy.linalg
+from dataclasses import dataclass
+from typing import Any
 
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+import numpy as np
+import numpy.typing as npt
+
+from prunebench.core.arrays import BoolArray, IndexArray
 from prunebench.core.keeping import Counted
+from prunebench.core.masks import top_mask, top_of_each
 from prunebench.kernels.linear_algebra.layer_view import Kind, LayerView
 
+INNER = 16
+"""Columns that a single column's update reaches: fewer cost more products, more of them more passes over memory."""
+OUTER = 512
+"""Columns whose updates of the rest of the layer are made in one product; a block of them stays in the cache."""
 
-def inverse_root(view: LayerView) -> FloatArray:
-    """U with H⁻¹ = U'U, upper triangular. (c, c)
-
-    H = RR' with R upper triangular by a Cholesky decomposition from the last column to the first; U = R⁻¹.
-    """
-    matrix, _, scale = view.scaled()
-    upper = np.linalg.cholesky(matrix[::-1, ::-1])[::-1, ::-1]
-    inverse = scipy.linalg.solve_triangular(upper, np.eye(upper.shape[0]), lower=False, check_finite=False)
-    return np.asarray(inverse * scale)
+Real = npt.NDArray[Any]
+"""float32 or float64."""
 
 
-def prune(view: LayerView, kind: Kind, keeping: Counted, width: int) -> tuple[FloatArray, BoolArray]:
+def prune(view: LayerView, kind: Kind, keeping: Counted, width: int) -> tuple[Real, BoolArray]:
     """The pruned weights and the mask, both (r, c).
 
     Parameters
@@ -38,43 +43,95 @@ def prune(view: LayerView, kind: Kind, keeping: Counted, width: int) -> tuple[Fl
     zero. Inputs that are identically zero are pruned first.
     Cost O(c³ + r·c²).
     """
-    root = inverse_root(view)
-    weights = view.minimiser()
+    root, weights = view.root(), view.minimiser()
     rows, columns = view.shape
     mask = np.ones((rows, columns), dtype=np.bool_)
     group = int(keeping.sizes[0]) if kind == "groups" else 1
     width = max(group, width // group * group)
-    done = 0
-    for start in range(0, columns, width):
-        stop = min(start + width, columns)
-        if kind == "layer":
-            wanted = round(keeping.keep * stop / columns) - done
-            done += wanted
-            scores = _scores(weights, root, view.live, start, stop)
-            mask[:, start:stop] = _most(scores.reshape(1, -1), np.array([wanted])).reshape(scores.shape)
-        elif kind == "rows":
-            counts = np.round(keeping.counts * stop / columns) - np.round(keeping.counts * start / columns)
-            mask[:, start:stop] = _most(_scores(weights, root, view.live, start, stop), counts.astype(np.int64))
-        errors = np.zeros((rows, stop - start))
-        for j in range(start, stop):
-            if kind == "groups" and j % group == 0:
-                scores = _scores(weights, root, view.live, j, j + group)
-                mask[:, j : j + group] = _most(scores, np.full(rows, keeping.counts[0]))
-            error = np.where(mask[:, j], 0.0, weights[:, j]) / root[j, j]
-            weights[:, j:stop] -= np.outer(error, root[j, j:stop])
-            errors[:, j - start] = error
-        weights[:, stop:] -= errors @ root[start:stop, stop:]
-    return np.where(mask, weights, 0.0), mask
+    span = max(1, OUTER // width) * width
+    for start in range(0, columns, span):
+        stop = min(start + span, columns)
+        segment = _Segment(
+            weights=np.ascontiguousarray(weights[:, start:stop].T),
+            mask=np.ones((stop - start, rows), dtype=np.bool_),
+            root=np.ascontiguousarray(root[start:stop, start:stop]),
+            live=view.live[start:stop],
+        )
+        for first in range(0, stop - start, width):
+            last = min(first + width, stop - start)
+            if kind == "groups":
+                segment.prune(first, last, group, int(keeping.counts[0]))
+            else:
+                segment.choose(first, last, _counts(kind, keeping, start + first, start + last, columns))
+                segment.prune(first, last)
+        weights[:, start:stop] = segment.weights.T
+        mask[:, start:stop] = segment.mask.T
+        for left in range(stop, columns, OUTER):
+            right = min(left + OUTER, columns)
+            weights[:, left:right] -= segment.errors.T @ root[start:stop, left:right]
+    return weights, mask
 
 
-def _scores(weights: FloatArray, root: FloatArray, live: BoolArray, start: int, stop: int) -> FloatArray:
-    part = slice(start, stop)
-    return np.asarray(np.where(live[part], (weights[:, part] / root.diagonal()[part]) ** 2, -1.0))
+def _counts(kind: Kind, keeping: Counted, start: int, stop: int, columns: int) -> IndexArray:
+    """How many weights the columns from `start` to before `stop` keep: in all (1,), or in each row (r,)."""
+    counts = np.array([keeping.keep]) if kind == "layer" else keeping.counts
+    kept = np.round(counts * stop / columns) - np.round(counts * start / columns)
+    return np.asarray(kept.astype(np.int64))
 
 
-def _most(scores: FloatArray, counts: IndexArray) -> BoolArray:
-    """The highest scores of each row, as many as its count; ties go to the first."""
-    best_first = np.argsort(-scores, axis=1, kind="stable")
-    out = np.zeros(scores.shape, dtype=np.bool_)
-    np.put_along_axis(out, best_first, np.arange(scores.shape[1]) < counts[:, None], axis=1)
-    return out
+@dataclass(eq=False)
+class _Segment:
+    """Columns of a layer that are pruned together before the others learn of it; transposed, a column in a row.
+
+    weights : (s, r), overwritten;  mask : bool (s, r), written
+    root : (s, s), of the inverse Hessian;  live : bool (s,), inputs that are not identically zero
+    """
+
+    weights: Real
+    mask: BoolArray
+    root: Real
+    live: BoolArray
+
+    def __post_init__(self) -> None:
+        self.errors = np.zeros_like(self.weights)
+        """What pruning a weight left, in the units of U. (s, r)"""
+        self._inverse = (1.0 / self.root.diagonal()).astype(self.weights.dtype)
+
+    def choose(self, first: int, last: int, counts: IndexArray) -> None:
+        """Choose which weights of some columns are kept: the highest scores of all, (1,) counts, or of each row."""
+        scores = self._scores(first, last)
+        if counts.size == 1:
+            table = top_mask(np.ascontiguousarray(scores.T).reshape(-1), int(counts[0])).reshape(-1, last - first)
+        else:
+            table = top_of_each(np.ascontiguousarray(scores.T), counts)
+        self.mask[first:last] = table.T
+
+    def prune(self, first: int, last: int, group: int = 0, kept: int = 0) -> None:
+        """Prune some columns and update those of the segment to their right.
+
+        group, kept : where `kept` of every `group` columns are kept and not chosen before; group 0: they are
+        """
+        step = max(group, INNER // group * group) if group else INNER
+        for start in range(first, last, step):
+            stop = min(start + step, last)
+            for j in range(start, stop):
+                if group and (j - first) % group == 0:
+                    scores = self._scores(j, j + group)
+                    self.mask[j : j + group] = top_of_each(scores.T, np.full(scores.shape[1], kept)).T
+                error = self.errors[j]
+                np.multiply(self.weights[j], self._inverse[j], out=error)
+                error *= ~self.mask[j]
+                if j + 1 < stop:
+                    self.weights[j + 1 : stop] -= self.root[j, j + 1 : stop, None] * error
+            if stop < last:
+                self.weights[stop:last] -= self.root[start:stop, stop:last].T @ self.errors[start:stop]
+        end = self.weights.shape[0]
+        if last < end:
+            self.weights[last:] -= self.root[first:last, last:].T @ self.errors[first:last]
+        self.weights[first:last] *= self.mask[first:last]
+
+    def _scores(self, first: int, last: int) -> Real:
+        """w²/U_jj² of some columns, (s, r); below all others where the input is zero throughout."""
+        scores = np.square(self.weights[first:last] * self._inverse[first:last, None])
+        scores[~self.live[first:last]] = -1.0
+        return np.asarray(scores)

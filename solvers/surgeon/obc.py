@@ -62,7 +62,7 @@ class Obc(Solver):
 def _mask(block: BlockProblem) -> BoolArray:
     from prunebench.solvers.surgeon import removal_loops, rows
 
-    matrix, slope, _ = LayerView.of(block).scaled()
+    matrix, slope = LayerView.of(block).scaled_wide()
     if block.keeping.one_count:
         return rows.layer_mask(matrix, slope, block.keep).reshape(-1)
     columns = slope.shape[1]

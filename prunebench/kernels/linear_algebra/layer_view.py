@@ -1,62 +1,118 @@
 """A block problem viewed as rows that share one Hessian, for methods that prune whole layers.
 
-A plain quadratic form is a layer with one row.
+A plain quadratic form is a layer with one row. All arrays are in the form's own precision.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
-import scipy.linalg
+import numpy.typing as npt
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.keeping import Counted
+from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.rows import RowsForm
+from prunebench.kernels.linear_algebra.triangular import inverse_root
 
 LARGEST = 16384
 """Most weights in a row, as its Hessian is decomposed."""
 
 Kind = Literal["layer", "rows", "groups"]
+Real = npt.NDArray[Any]
+"""float32 or float64."""
 
 
 @dataclass(frozen=True, eq=False)
 class LayerView:
-    """f(W) = Σ_r ½ w_r'H w_r + q_r'w_r + constant.
+    """f(W) = Σ_r ½ w_r'H w_r + q_r'w_r + constant, H being the curvature and the ridge.
 
-    matrix : float64 (c, c)     H, the ridge included
-    slope : float64 (r, c)      q, the gradient at w = 0
-    live : bool (c,)            inputs that are not identically zero
+    form : the block's
+    curvature : (c, c)     H without the ridge
+    ridge : float64 (c,)   the same for all rows
+    live : bool (c,)       inputs that are not identically zero
     """
 
-    matrix: FloatArray
-    slope: FloatArray
+    form: QuadraticForm
+    curvature: Real
+    ridge: FloatArray
     live: BoolArray
 
     @staticmethod
     def of(block: BlockProblem) -> "LayerView":
         """The view of a block that `refusal` accepts."""
         form = block.form
-        slope = form.linear - form.product(form.centre)
         if isinstance(form, RowsForm):
-            matrix = form.shared + np.diag(form.ridge[: form.columns])
-            return LayerView(matrix, form.table(slope), form.shared.diagonal() > 0.0)
-        return LayerView(form.gram(np.arange(form.p)), slope[None, :], form.curvature_diagonal() > 0.0)
+            return LayerView(form, form.shared, form.row_ridge, form.shared.diagonal() > 0.0)
+        curvature = form.gram(np.arange(form.p))
+        curvature[np.diag_indices(form.p)] -= form.ridge
+        return LayerView(form, curvature, np.asarray(form.ridge), form.curvature_diagonal() > 0.0)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Number of rows and columns."""
-        return self.slope.shape[0], self.slope.shape[1]
+        columns = self.curvature.shape[0]
+        return self.form.p // columns, columns
 
-    def scaled(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """H with unit diagonal, q in the same scale, and the scale s with w = s·u. (c, c), (r, c), (c,)"""
-        scale = 1.0 / np.sqrt(self.matrix.diagonal())
-        return self.matrix * scale[:, None] * scale, self.slope * scale, scale
+    @cached_property
+    def slope(self) -> Real:
+        """q, the gradient at w = 0. (r, c)"""
+        centre = self.form.centre.reshape(self.shape)
+        product = centre @ self.curvature + self.ridge.astype(centre.dtype) * centre
+        return np.asarray(self.form.linear.reshape(self.shape) - product)
 
-    def minimiser(self) -> FloatArray:
-        """The weights that minimise f without pruning. float64 (r, c)"""
-        matrix, slope, scale = self.scaled()
-        return np.asarray(-scipy.linalg.solve(matrix, slope.T, assume_a="pos").T * scale)
+    @cached_property
+    def scale(self) -> Real:
+        """s with w = s·u, u being the weights for which H has a unit diagonal. (c,)"""
+        return np.asarray(1.0 / np.sqrt(self.curvature.diagonal() + self.ridge), dtype=self.curvature.dtype)
+
+    @cached_property
+    def scaled_slope(self) -> Real:
+        """q in the scale in which H has a unit diagonal. (r, c)"""
+        return np.asarray(self.slope * self.scale)
+
+    def scaled_matrix(self) -> Real:
+        """H with unit diagonal; a new array. (c, c)"""
+        matrix = self.curvature * self.scale[:, None]
+        matrix *= self.scale
+        ridge = self.ridge * self.scale * self.scale
+        matrix[np.diag_indices_from(matrix)] += ridge.astype(matrix.dtype)
+        return np.asarray(matrix)
+
+    def scaled_wide(self) -> tuple[FloatArray, FloatArray]:
+        """H with unit diagonal and q in its scale, in float64, for compiled loops. (c, c), (r, c)"""
+        return np.asarray(self.scaled_matrix(), dtype=np.float64), np.asarray(self.scaled_slope, dtype=np.float64)
+
+    def root(self) -> Real:
+        """U with H⁻¹ = U'U, upper triangular; of a layer kept for all that have the same Hessian. (c, c)
+
+        Raises
+        ------
+        LinAlgError   H is not positive definite in float64
+        """
+        known, key = self.form.derived, f"inverse root/{float(self.ridge[0])}"
+        if key in known and (self.ridge == self.ridge[0]).all():
+            return np.asarray(known[key])
+        try:
+            root = inverse_root(self.scaled_matrix())
+        except np.linalg.LinAlgError:
+            # float32 may not suffice
+            root = inverse_root(self.scaled_matrix().astype(np.float64)).astype(self.curvature.dtype)
+        root *= self.scale
+        if isinstance(self.form, RowsForm) and (self.ridge == self.ridge[0]).all():
+            known[key] = root
+        return root
+
+    def minimiser(self) -> Real:
+        """The weights that minimise f without pruning; a new array. (r, c)"""
+        centre = np.array(self.form.centre.reshape(self.shape))
+        if isinstance(self.form, RowsForm) and not self.form.has_slope:
+            return centre
+        root = self.root()
+        centre -= (self.form.linear.reshape(self.shape) @ root.T) @ root
+        return centre
 
 
 def refusal(block: BlockProblem) -> str:
@@ -65,10 +121,8 @@ def refusal(block: BlockProblem) -> str:
     columns = form.columns if isinstance(form, RowsForm) else form.p
     if columns > LARGEST:
         return f"its rows have {columns:,} weights, and their Hessian is decomposed; take at most {LARGEST:,}"
-    if isinstance(form, RowsForm):
-        table = form.table(form.ridge)
-        if (table != table[0]).any():
-            return "its rows have different ridges, so that they share no Hessian; give all rows the same"
+    if isinstance(form, RowsForm) and not form.one_ridge:
+        return "its rows have different ridges, so that they share no Hessian; give all rows the same"
     return ""
 
 
@@ -79,11 +133,9 @@ def kind_of(keeping: Counted, rows: int, columns: int) -> Kind | None:
     """
     if keeping.one_count:
         return "layer"
-    places = np.arange(rows * columns)
-    if np.array_equal(keeping.group, places // columns):
+    if keeping.run == columns:
         return "rows"
-    size = int(keeping.sizes[0])
-    equal = columns % size == 0 and np.array_equal(keeping.group, places // size)
+    equal = keeping.run > 0 and columns % keeping.run == 0
     return "groups" if equal and (keeping.counts == keeping.counts[0]).all() else None
 
 
