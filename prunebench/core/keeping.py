@@ -124,6 +124,11 @@ class Count:
         return
 
     @property
+    def run(self) -> int:
+        """`p`: the one group is a run of that length."""
+        return self.p
+
+    @property
     def group(self) -> IndexArray:
         """The group of every weight: 0. int64 (p,)"""
         return np.zeros(self.p, dtype=np.int64)

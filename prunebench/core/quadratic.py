@@ -512,7 +512,7 @@ def checked_hessian(hessian: npt.ArrayLike, *, narrow: bool = False) -> tuple[An
         )
     if difference == 0.0 and narrow and array.dtype == kind and immutable(array):
         return array, scale
-    wide = array.astype(kind, order="C", copy=True)
+    wide: Any = array.astype(kind, order="C", copy=True)
     if difference > 0.0:
         wide = np.asarray(0.5 * (wide + wide.T))
     return fixed(wide), scale
