@@ -41,7 +41,7 @@ def few(model: Any, samples: Any) -> bool:
     ----------
     model : torch.nn.Module;  samples : of which one is sent through it
     """
-    return not os.environ.get(SAID_BY_USER) and _multiply_adds(model, samples) < PASS_PAYS
+    return not os.environ.get(SAID_BY_USER) and multiply_adds(model, samples) < PASS_PAYS
 
 
 @contextmanager
@@ -87,7 +87,7 @@ def _entries(block: BlockProblem) -> int:
     return int(form.factor.size) if form.factor is not None else block.p**2
 
 
-def _multiply_adds(model: Any, samples: Any) -> int:
+def multiply_adds(model: Any, samples: Any) -> int:
     """Multiply-adds of one sample's forward pass; PASS_PAYS where it cannot be sent through, which others will tell."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode

@@ -71,7 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "not even as the coordinator does by itself (all of them: 'prunebench coordinators')",
     )
     parser.add_argument("--start", type=Path, metavar="RUN", help="begin from a finished run of the same density")
-    parser.add_argument("--executor", metavar="WHERE", help="inline, local:N or dask:ADDRESS (default: inline)")
+    parser.add_argument(
+        "--executor",
+        metavar="WHERE",
+        help="who solves blocks and computes passes over samples: inline, local:N or dask:ADDRESS (default: inline)",
+    )
     parser.add_argument("--block-time-limit", type=shared.seconds, metavar="SEC", help="seconds for each block")
     parser.add_argument(
         "--validate-every", type=shared.positive_int, default=0, metavar="N", help="log accuracy every N steps"

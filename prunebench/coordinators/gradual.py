@@ -136,6 +136,7 @@ class Gradual(Coordinator):
     default_mode: ClassVar[Mode] = "refit"
     validate_every: ClassVar[int] = 1
     large_blocks: ClassVar[bool] = True
+    shares_passes: ClassVar[bool] = True
 
     def __init__(self, setting: Setting) -> None:
         self._setting, self.options = setting, setting.options

@@ -51,6 +51,7 @@ class OneShot(Coordinator):
     summary: ClassVar[str] = "Solves every span of one quadratic form once, in order, the others held where they stand."
     takes: ClassVar[frozenset[str]] = frozenset({"scope", "curvature"})
     large_blocks: ClassVar[bool] = True
+    shares_passes: ClassVar[bool] = True
 
     def __init__(
         self,

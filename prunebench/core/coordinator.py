@@ -160,6 +160,9 @@ class Coordinator(ABC):
     large_blocks: ClassVar[bool] = False
     """Whether its blocks are few and large: solvers may then use all threads, and Ctrl-C interrupts a running solve."""
 
+    shares_passes: ClassVar[bool] = False
+    """Whether workers compute its passes of the network over samples, not only its blocks."""
+
     of_groups: ClassVar[bool] = False
     """Whether its variables are groups of the network, which it makes smaller, and not weights; `density` is then a
     part of what the network costs."""

@@ -26,32 +26,33 @@ class _Part:
     size: int
 
 
-class Columns:
-    """The columns of some weights, filled batch by batch, and the mean gradient of those weights.
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """What a batch gives of the columns.
 
-    Where there are more rows than columns and the rows need not be told apart, only A'A is added up,
-    and a factor with as many rows as columns stands for it.
+    values : float32 (r, b), its rows, None where only their products are wanted
+    gram : float64 (b, b), those products, A'A, else None
+    slope : float64 (b,), its part of the mean gradient
+    """
+
+    values: Factor | None
+    gram: FloatArray | None
+    slope: FloatArray
+
+
+class Columns:
+    """The columns of some weights, batch by batch.
 
     Parameters
     ----------
     layers : the prunable parameters
     indices : int64 (b,), weights without repeats, in any order
-    rows : how many rows there will be: samples, or tokens
     device : where the slopes are
-    merge : whether rows may be merged
     """
 
-    def __init__(
-        self, layers: Sequence[Layer], indices: IndexArray, rows: int, device: torch.device, *, merge: bool
-    ) -> None:
-        columns = indices.size
-        self.merged = merge and rows > columns
-        self.slope: FloatArray = np.zeros(columns)
-        """The sum of all rows, each divided by what `close` was told. float64 (b,)."""
-        self._values: Factor = np.zeros((0 if self.merged else rows, columns), dtype=np.float32)
-        self._gram = torch.zeros((columns, columns) if self.merged else (0, 0), dtype=torch.float64, device=device)
+    def __init__(self, layers: Sequence[Layer], indices: IndexArray, device: torch.device) -> None:
+        self._count = indices.size
         self._parts: Mapping[str, _Part] = dict(_parts(layers, indices, device))
-        self._row = 0
         self._held: torch.Tensor | None = None
         self._device = device
 
@@ -62,7 +63,7 @@ class Columns:
 
     def open(self, rows: int) -> None:
         """Begin with the next batch, of this many rows."""
-        self._held = torch.zeros((rows, self.slope.size), device=self._device)
+        self._held = torch.zeros((rows, self._count), device=self._device)
 
     def add(self, name: str, inputs: torch.Tensor, slopes: torch.Tensor, tokens: bool) -> None:
         """Add one use of a layer: a row a sample, summed over what lies between, or a row for each position.
@@ -93,26 +94,26 @@ class Columns:
                 product = slopes[row, rows][:, part.outputs] * inputs[row, rows][:, part.inputs]
                 self._held[row, part.columns] += product.sum(dim=0)
 
-    def close(self, scale: torch.Tensor, share: torch.Tensor) -> None:
-        """The batch is through: its rows times `scale` go into the factor, times `share` into the slope. (r,) each."""
+    def close(self, scale: torch.Tensor, share: torch.Tensor, *, merged: bool) -> Batch:
+        """The batch is through: its rows times `scale`, and those times `share` summed up as the slope. (r,) each.
+
+        merged : whether only A'A is wanted of the rows
+        """
         assert self._held is not None
         held, self._held = self._held, None
-        self.slope += (share.to(self._device, torch.float64) @ held.double()).cpu().numpy()
+        slope = (share.to(self._device, torch.float64) @ held.double()).cpu().numpy()
         held *= scale.to(self._device, torch.float32)[:, None]
-        if self.merged:
-            wide = held.double()
-            self._gram += wide.T @ wide
-        else:
-            self._values[self._row : self._row + len(held)] = held.cpu().numpy()
-        self._row += len(held)
+        if not merged:
+            return Batch(held.cpu().numpy(), None, slope)
+        wide = held.double()
+        return Batch(None, (wide.T @ wide).cpu().numpy(), slope)
 
-    def factor(self) -> Factor:
-        """A. float32 (rows, b), or (b, b) if rows were merged: the eigenvectors of A'A, scaled."""
-        if not self.merged:
-            return self._values
-        values, vectors = np.linalg.eigh(self._gram.cpu().numpy())
-        root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
-        return np.ascontiguousarray(root, dtype=np.float32)
+
+def merged_rows(gram: FloatArray) -> Factor:
+    """As many rows as columns that have the products A'A: its eigenvectors, scaled. float32 (b, b)"""
+    values, vectors = np.linalg.eigh(gram)
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    return np.ascontiguousarray(root, dtype=np.float32)
 
 
 def _slices(total: int, columns: int) -> list[slice]:

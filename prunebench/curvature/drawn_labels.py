@@ -6,6 +6,9 @@ predictions (Martens: New insights and perspectives on the natural gradient meth
 softened by a temperature they say of every output what it depends on, however sure the network is.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -14,6 +17,18 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.gradient_work import Loss
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
+
+
+@dataclass(frozen=True)
+class Softened:
+    """A loss of outputs divided by a temperature. A value, and no closure, since workers are sent it."""
+
+    given: Loss
+    temperature: float
+
+    def __call__(self, outputs: Any, targets: Any) -> Any:
+        """The loss of every sample. (s,)"""
+        return self.given(outputs / self.temperature, targets)
 
 
 class DrawnLabels:
@@ -75,7 +90,7 @@ class DrawnLabels:
 
     def loss(self, given: Loss) -> Loss:
         """The loss whose gradients at the drawn labels have the Fisher matrix for their second moment."""
-        return lambda outputs, targets: given(outputs / self._temperature, targets)
+        return Softened(given, self._temperature)
 
 
 class EveryLabel:
@@ -105,4 +120,4 @@ class EveryLabel:
 
     def loss(self, given: Loss) -> Loss:
         """As in `DrawnLabels`."""
-        return lambda outputs, targets: given(outputs / self._temperature, targets)
+        return Softened(given, self._temperature)

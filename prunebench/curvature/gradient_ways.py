@@ -225,8 +225,10 @@ def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torc
             if start == 0 and all(held.way != VECTORISED for held in work.network.ways.values()):
                 raise
             _tell({VECTORISED: str(error).splitlines()[0]}, {VECTORISED}, ONE_BY_ONE)
-            yield from _one_by_one(work, positions[start:], 1, out[start:])
-            return
+            # this chunk alone, so that it makes no difference who computes those that follow
+            stop = start + len(inputs)
+            yield from _one_by_one(work, positions[start:stop], 1, out[start:stop])
+            continue
         for layer in work.network.layers:
             # Popped, so that a layer's gradients are freed as soon as they are written.
             part = gradients.pop(layer.name).reshape(len(inputs), -1)

@@ -22,6 +22,7 @@ from prunebench.curvature import linear_gradients
 from prunebench.curvature.finite import first_broken
 from prunebench.curvature.gradient_ways import ONE_BY_ONE, VECTORISED, expected_way, rows_by, way_of
 from prunebench.curvature.gradient_work import GradientWork, Loss
+from prunebench.curvature.shared_rows import PASSES, shared_rows
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
 from prunebench.networks.samples import checked_positions
 
@@ -113,7 +114,10 @@ def sample_gradients(
             # It was thought that another way would do, which needs other working memory.
             memory = gradient_memory(network, loss, samples, rows)
             require_memory(replace(memory, result=0), rows, network.total, memory_limit)
-        steps = rows_by(way.way, work, chosen, batch_size, memory.chunk, held)
+        if _shared_out(work, rows, batch_size):
+            steps = shared_rows(network.sharing, way, work, chosen, batch_size, memory.chunk, held)
+        else:
+            steps = rows_by(way.way, work, chosen, batch_size, memory.chunk, held)
         done = 0
         for count, finite in steps:
             if not finite:
@@ -240,6 +244,14 @@ def _require_finite(rows: torch.Tensor, work: GradientWork, positions: IndexArra
             first = int((~good).nonzero()[0]) * batch_size
             which, why = first_broken(work.network, work.loss, work.samples, positions[first : first + batch_size])
             raise InvalidInput(f"the gradient of layer {layer.name!r} is NaN or infinite at sample {which}: {why.text}")
+
+
+def _shared_out(work: GradientWork, rows: int, batch_size: int) -> bool:
+    """Whether workers compute the rows: there are some, and they are done sooner."""
+    network, sharing = work.network, work.network.sharing
+    if sharing is None or work.device.type != "cpu":
+        return False
+    return bool(sharing.pays(network, PASSES * rows * batch_size, 4.0 * rows * network.total))
 
 
 def _row_count(count: int, batch_size: int) -> int:

@@ -30,11 +30,15 @@ from prunebench.curvature.gradient_ways import PASSES, way_of
 from prunebench.curvature.gradient_work import Loss
 from prunebench.curvature.gradients import sample_gradients
 from prunebench.curvature.input_norms import input_norms
+from prunebench.curvature.layer_sources import chunks_of
 from prunebench.curvature.linear_gradients import sample_products
 from prunebench.curvature.linear_passes import linear_modules, send, unsuited
 from prunebench.curvature.pass_memory import Activations, activations, pass_memory, require_room
+from prunebench.curvature.shared_views import PASSES as VIEW_PASSES
+from prunebench.curvature.shared_views import SharedLosses, SharedViewPasses, batch_loss
 from prunebench.curvature.view import EVALUATION_BATCH, NetworkView, RowsView
-from prunebench.networks.network import Layer, PrunableNetwork, evaluation_mode
+from prunebench.curvature.view_passes import Scope
+from prunebench.networks.network import Layer, PrunableNetwork
 from prunebench.networks.samples import at_once, fetched, row_weight
 
 MOST_CHECKED = 2**26
@@ -61,6 +65,7 @@ class NetworkLandscape:
         self.linear = linear_modules(network)
         self.device = next(network.model.parameters()).device
         self._activations: tuple[int, Activations] | None = None
+        self._losses: SharedLosses | None = None
         self.recompute = bool(getattr(problem, "checkpointing", False))
         self.weights: RealArray = self.dense_weights
         """Where it stands, as it was given: moves that are only tried are not in it."""
@@ -201,13 +206,13 @@ class NetworkLandscape:
         ------
         InvalidInput   it is NaN or infinite because a sample's is in the dense network; the message names the sample
         """
-        total = 0.0
-        model = self.network.model
-        step = at_once(self.calibration, EVALUATION_BATCH)
-        with evaluation_mode(model), torch.no_grad():
-            for start in range(0, positions.size, step):
-                inputs, targets = self.batch(positions[start : start + step])
-                total += float(self.loss_of(model(inputs), targets).sum(dtype=torch.float64))
+        batches = chunks_of(positions, at_once(self.calibration, EVALUATION_BATCH))
+        sharing = self.network.sharing
+        if sharing is not None and sharing.pays(self.network, float(positions.size), 0.0):
+            self._losses = self._losses or SharedLosses(sharing, self)
+            total = sum(self._losses.sums(batches))
+        else:
+            total = sum(batch_loss(self.network, self.loss_of, self.batch(batch)) for batch in batches)
         if not math.isfinite(total):
             self._require_sound(positions)
         return total / positions.size
@@ -239,6 +244,16 @@ class NetworkLandscape:
         """Inputs and targets where the model is."""
         inputs, targets = self.calibration.batch(positions)
         return inputs.to(self.device), targets.to(self.device)
+
+    def shared(self, batches: Sequence[IndexArray], counts: Sequence[int], scope: Scope) -> SharedViewPasses | None:
+        """Passes of a view by workers, None where there are none or this process does them sooner."""
+        sharing = self.network.sharing
+        if sharing is None:
+            return None
+        result = 4.0 * self.network.total * min(len(batches), 2 * sharing.width)
+        if not sharing.pays(self.network, VIEW_PASSES * scope.samples, result):
+            return None
+        return SharedViewPasses(sharing, self, batches, counts, scope)
 
     def require_room(self, batches: Sequence[IndexArray], rows: Sequence[int], columns: int, gradient: bool) -> None:
         """Raise InvalidInput, with bytes and remedy, unless there is memory for a pass.

@@ -20,6 +20,7 @@ from prunebench.curvature.layer_passes import LayerPasses, Products, Route
 from prunebench.curvature.layer_sources import Source, chunks_of, left_dense, look, quiet_pass
 from prunebench.curvature.products import Part, watching
 from prunebench.curvature.reach import Unreached, reached_by_inputs, unreached
+from prunebench.curvature.shared_passes import PASSES, SharedPasses
 from prunebench.curvature.tree_sum import TreeSum
 from prunebench.networks.block_chain import Chain, find_chain
 from prunebench.networks.chosen import Group, pattern_of
@@ -90,7 +91,9 @@ class LayerWalk:
         self.groups: tuple[tuple[int, ...], ...] = _grouped(self._sources)
         """Layers by position in network.layers, those with the same inputs together, in the order they are run."""
         self._route = self._found_route()
-        self._passes = LayerPasses(network, samples, self._chunks, self._route, dense_model=self._dense_model)
+        self._passes = self._shared(positions.size) or LayerPasses(
+            network, samples, self._chunks, self._route, dense_model=self._dense_model
+        )
 
     @property
     def blocks(self) -> int:
@@ -151,6 +154,17 @@ class LayerWalk:
             cross, drift = (total[0], np.zeros_like(total[0])) if len(total) == 1 else total[1:]
             found.append(InputGrams(0.5 * (total[0] + total[0].T), cross, drift, int(count)))
         return tuple(found)
+
+    def _shared(self, samples: int) -> SharedPasses | None:
+        """The passes by workers, None where there are none or this process does them sooner."""
+        sharing, models = self.network.sharing, 1 if self._dense_model is None else 2
+        if sharing is None:
+            return None
+        sizes = [len(self.part_rows(group[0])) * self.columns(group[0]) ** 2 for group in self.groups]
+        result = 8.0 * (1 if models == 1 else 3) * sum(sizes) * sharing.width
+        if not sharing.pays(self.network, PASSES * models * samples, result):
+            return None
+        return SharedPasses(sharing, self.network, self._samples, self._chunks, self._route, self._dense_model)
 
     def _found_route(self) -> Route:
         """The blocks that can be run by themselves, and which groups of layers lie within one."""
@@ -270,7 +284,9 @@ def _others(network: PrunableNetwork, sources: Sequence[Source], reasons: Mappin
 def _narrowed(network: PrunableNetwork, sources: Sequence[Source]) -> PrunableNetwork:
     if len(sources) == len(network.layers):
         return network
-    return PrunableNetwork(network.model, [source.parameter for source in sources])
+    held = PrunableNetwork(network.model, [source.parameter for source in sources])
+    held.sharing = network.sharing
+    return held
 
 
 def require_seen(network: PrunableNetwork, samples: Samples, chunks: Sequence[IndexArray]) -> tuple[Source, ...]:

@@ -155,6 +155,7 @@ EVENT: Mapping[str, Kind] = {
     "kept_per_layer": objects_of(is_whole),
     "acceptance_loss": optional(is_number),
     "true_change": optional(is_number),
+    "workers": objects_of(is_number),
 }
 """A step of a pruning run."""
 EVENT_NEEDS = ("time", "step", "accepted", "kept")
@@ -176,6 +177,7 @@ RESULT: Mapping[str, Kind] = {
     "total": lambda value: is_whole(value) and value > 0,
     "kept_per_layer": objects_of(is_whole),
     "timings": objects_of(is_number),
+    "workers": objects_of(is_number),
     "steps": is_whole,
     "seed": is_whole,
     "run": is_text,

@@ -71,6 +71,8 @@ class PrunableNetwork:
         self._stops = np.array([layer.stop for layer in layers])
         self.ways: dict[Any, Any] = {}
         """How sample gradients are computed, by what decides it: filled by `gradient_ways`, once for each process."""
+        self.sharing: Any = None
+        """A prunebench.curvature.sharing.Sharing where passes over samples are shared out among workers."""
 
     @property
     def total(self) -> int:

@@ -16,6 +16,7 @@ from prunebench.log.run_directory import RunDirectory, resume_line
 from prunebench.runs import network_facts
 from prunebench.runs.preparation import Prepared
 from prunebench.runs.runner import drive
+from prunebench.runs.shared import shared_out, workers_of
 from prunebench.runs.structured import on_groups
 
 
@@ -61,9 +62,11 @@ def _on_network(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
     assert isinstance(problem, NetworkProblem)
     with threads.for_network(threads.few(setting.network.model, problem.validation())):
         dense = _judged_dense(setting, problem)
-        if prepared.kind.of_groups:
-            return on_groups(prepared, setting, dense, run, clock)
-        return _pruned(replace(prepared, setting=setting), problem, run, dense, {"load": perf_counter() - clock})
+        with shared_out(prepared, setting) as shared:
+            prepared = replace(prepared, how=replace(prepared.how, shared=shared), setting=setting)
+            if prepared.kind.of_groups:
+                return on_groups(prepared, setting, dense, run, clock)
+            return _pruned(prepared, problem, run, dense, {"load": perf_counter() - clock})
 
 
 def _pruned(
@@ -109,6 +112,7 @@ def _pruned(
         **{f"dense_{key}": value for key, value in dense.items()},
         "kept_per_layer": {name: int(part.sum()) for name, part in spans.items()},
         **driven,
+        **workers_of(run.events(), prepared.how.shared is not None, setting.say),
         "timings": timings,
     }
 

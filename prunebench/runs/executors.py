@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import current_process, get_context
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from prunebench import threads
 from prunebench.core.block import BlockProblem
+from prunebench.core.crew import Crew
 from prunebench.core.errors import InvalidInput, PrunebenchError, WorkersGone
 from prunebench.core.registry import require_packages
 from prunebench.core.solution import Budget, Progress, Solution
@@ -117,6 +119,7 @@ class Inline:
     """Solve in this process, one after the other; only Ctrl-C stops a solver that ignores its limit."""
 
     width = 1
+    crew: Callable[[], Crew] | None = None
 
     def start(self) -> None:
         """Nothing has to be started."""
@@ -144,6 +147,7 @@ class Pooled:
     width : jobs worked on at a time
     stop : ends an executor at once, its running jobs included
     gone : why no executor can be had any more, "" while one can; asked when a job ends in an unknown way
+    crew : makes those who compute passes over samples, None where nobody does
     """
 
     def __init__(
@@ -152,8 +156,9 @@ class Pooled:
         width: int,
         stop: Callable[[Any], None] = lambda pool: pool.shutdown(False),
         gone: Callable[[], str] = lambda: "",
+        crew: Callable[[], Crew] | None = None,
     ) -> None:
-        self.width = width
+        self.width, self.crew = width, crew
         self._make, self._stop, self._gone = make, stop, gone
         self._pool: Executor | None = None
 
@@ -268,7 +273,7 @@ def make_workers(text: str | None) -> Workers:
             raise InvalidInput(f"--executor {text}: the number of processes must follow, for example local:2")
         count = int(rest)
         leave_import_by_worker()
-        return Pooled(lambda: _process_pool(count), count, _kill_processes)
+        return Pooled(lambda: process_pool(count), count, kill_processes, crew=partial(_local_crew, count))
     if kind == "dask":
         require_packages("executor dask", ("distributed",), "pip install 'prunebench[dask]'")
         return _dask(rest, str(text))
@@ -284,7 +289,7 @@ def leave_import_by_worker() -> None:
         os._exit(UNGUARDED)
 
 
-def _process_pool(count: int) -> ProcessPoolExecutor:
+def process_pool(count: int) -> ProcessPoolExecutor:
     """Worker processes, one of which has answered.
 
     Raises
@@ -308,12 +313,12 @@ def _process_pool(count: int) -> ProcessPoolExecutor:
             else f"worker processes die before they solve anything, what they say is above{likely}"
         ) from None
     except BaseException:
-        _kill_processes(pool)
+        kill_processes(pool)
         raise
     return pool
 
 
-def _kill_processes(pool: ProcessPoolExecutor) -> None:
+def kill_processes(pool: ProcessPoolExecutor) -> None:
     """Stop workers even in the middle of a job; shutdown alone would wait for it."""
     for worker in list((pool._processes or {}).values()):
         worker.kill()
@@ -358,4 +363,16 @@ def _dask(address: str, text: str) -> Pooled:
             return f"the dask scheduler at {address} is gone ({type(error).__name__})"
         return ""
 
-    return Pooled(lambda: client.get_executor(retries=MOST_DEATHS), width, gone=gone)
+    return Pooled(lambda: client.get_executor(retries=MOST_DEATHS), width, gone=gone, crew=partial(_dask_crew, client))
+
+
+def _local_crew(count: int) -> Crew:
+    from prunebench.runs.crews import LocalCrew
+
+    return LocalCrew(count)
+
+
+def _dask_crew(client: Any) -> Crew:
+    from prunebench.runs.crews import DaskCrew
+
+    return DaskCrew(client)

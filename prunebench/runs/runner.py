@@ -8,6 +8,7 @@ from typing import Any
 
 from prunebench.core.arrays import RealArray
 from prunebench.core.coordinator import Coordinator, Move, Task, task_seed
+from prunebench.core.crew import Shared
 from prunebench.core.errors import Interrupted, InvalidInput, PrunebenchError, RunFailed, WorkersGone
 from prunebench.core.solution import Budget, Solution, Status
 from prunebench.core.solver import SolverLike
@@ -70,7 +71,8 @@ class Drive:
     workers : where blocks are solved;  validate : measures of weights, for the log only, every
     `validate_every` steps (its time is not counted);  finish_step : whether Ctrl-C lets the step under
     way end;  blas_threads : for each block's solver, None for what its size pays for;  trust : whether a checkpoint
-    without a seal is taken;  progress : takes every step as a value, in place of a line that is said
+    without a seal is taken;  progress : takes every step as a value, in place of a line that is said;  shared : who
+    computes passes over samples elsewhere, None where nobody does
     """
 
     seed: int
@@ -83,6 +85,7 @@ class Drive:
     blas_threads: int | None = 1
     trust: bool = False
     progress: Progress | None = None
+    shared: Shared | None = None
 
 
 def drive(coordinator: Coordinator, solver: SolverLike, run: RunDirectory, how: Drive, say: Say) -> dict[str, Any]:
@@ -293,6 +296,8 @@ class _Log:
             **move.details,
             "tasks": self._tasks,
         }
+        if how.shared is not None and (spent := how.shared.spent()):
+            event["workers"] = spent
         lost = bool(self._tasks) and all(row["status"] == "unsolved" for row in self._tasks)
         self._lost_in_a_row = self._lost_in_a_row + 1 if lost else 0
         reason = str(self._tasks[-1]["stop_reason"]) if lost else ""

@@ -156,7 +156,7 @@ def test_large_layers_gather_columns_and_small_ones_take_them_from_whole_product
 
 
 def test_what_a_pass_shows_is_the_same_whether_it_is_kept_or_made_again(tiny_mistral, monkeypatch):
-    from prunebench.curvature import view as views
+    from prunebench.curvature import view_passes as views
 
     problem, positions, found = tiny(tiny_mistral), np.arange(7), []
     for limit in (2**40, 0):
@@ -224,19 +224,14 @@ def test_rows_of_tokens_are_the_outer_products_at_each_position(tiny_mistral):
 
 
 def test_more_tokens_than_columns_are_merged_without_changing_the_curvature(tiny_mistral, monkeypatch):
-    from prunebench.curvature import view as views
+    from prunebench.curvature import view_passes as views
 
     problem = tiny(tiny_mistral, sample="token")
     landscape, positions = seen(problem), np.arange(10)
     blocks = [np.arange(20), np.arange(3000, 3010)]
     merged = np.hstack(landscape.look(positions).factors(blocks)).astype(np.float64)
     assert merged.shape == (30, 30)
-    real = views.Columns
-
-    def unmerged(*args, merge):
-        return real(*args, merge=False)
-
-    monkeypatch.setattr(views, "Columns", unmerged)
+    monkeypatch.setattr(views, "merges", lambda _scope, _columns: False)
     whole = np.hstack(landscape.look(positions).factors(blocks)).astype(np.float64)
     assert whole.shape == (150, 30)
     np.testing.assert_allclose(merged.T @ merged, whole.T @ whole, atol=1e-5 * np.abs(whole.T @ whole).max())

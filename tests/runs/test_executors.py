@@ -15,6 +15,7 @@ import pytest
 
 from prunebench import Budget, make_solver
 from prunebench.core.errors import InvalidInput
+from prunebench.curvature import sharing
 from prunebench.runs import executors
 from prunebench.runs.executors import Inline, Job, make_workers
 from prunebench.runs.prune import PruneRequest, prune, resume
@@ -91,25 +92,54 @@ def test_worker_processes_give_the_same_mask_as_inline(tmp_path, inline_mask):
     assert mask_of(tmp_path / "run") == inline_mask
 
 
-def test_a_dask_cluster_gives_the_same_mask_even_when_a_worker_is_killed(tmp_path, inline_mask):
+@pytest.fixture(scope="module")
+def cluster():
     distributed = pytest.importorskip("distributed", reason="the extra 'dask' is not installed")
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
-    ) as cluster:
-        request = dataclasses.replace(REQUEST, executor=f"dask:{cluster.scheduler_address}")
-        prune(request, out=tmp_path / "whole")
-        assert mask_of(tmp_path / "whole") == inline_mask
-        victim = cluster.workers[0].process.pid
-        killed = []
+    ) as made:
+        yield made
 
-        def kill_once(line):
-            if line.startswith("step 2") and not killed:
-                os.kill(victim, signal.SIGKILL)
-                killed.append(line)
 
-        prune(request, out=tmp_path / "killed", say=kill_once)
-        assert killed
-        assert mask_of(tmp_path / "killed") == inline_mask
+def a_process_of(cluster):
+    return next(iter(cluster.workers.values())).process.pid
+
+
+def test_a_dask_cluster_gives_the_same_mask_even_when_a_worker_is_killed(tmp_path, cluster, inline_mask):
+    request = dataclasses.replace(REQUEST, executor=f"dask:{cluster.scheduler_address}")
+    prune(request, out=tmp_path / "whole")
+    assert mask_of(tmp_path / "whole") == inline_mask
+    victim = a_process_of(cluster)
+    killed = []
+
+    def kill_once(line):
+        if line.startswith("step 2") and not killed:
+            os.kill(victim, signal.SIGKILL)
+            killed.append(line)
+
+    prune(request, out=tmp_path / "killed", say=kill_once)
+    assert killed
+    assert mask_of(tmp_path / "killed") == inline_mask
+
+
+def test_passes_of_a_dask_cluster_are_the_same_though_a_worker_is_killed(tmp_path, cluster, inline_mask, monkeypatch):
+    # as if the network were large: its passes are shared out
+    monkeypatch.setattr(sharing, "OPERATIONS_A_SECOND", 1e-6)
+    # the one that another test killed is back
+    cluster.wait_for_workers(2)
+    victim, said = a_process_of(cluster), []
+
+    def kill_once(line):
+        if line.startswith("step 2"):
+            os.kill(victim, signal.SIGKILL)
+        said.append(line)
+
+    request = dataclasses.replace(REQUEST, executor=f"dask:{cluster.scheduler_address}")
+    result = prune(request, out=tmp_path / "run", say=kill_once)
+    assert mask_of(tmp_path / "run") == inline_mask
+    assert result["workers"]["deaths"] >= 1
+    assert "a worker died; its share of the samples is computed again" in said
+    assert result["workers"]["changes_bytes"] < result["workers"]["network_bytes"]
 
 
 def test_a_worker_that_dies_is_survived_and_its_block_solved(odd):

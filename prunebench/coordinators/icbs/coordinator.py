@@ -95,6 +95,7 @@ class ICBS(Coordinator):
         "ablation": "NAME",
     }
     takes: ClassVar[frozenset[str]] = frozenset({"start"})
+    shares_passes: ClassVar[bool] = True
     default_mode: ClassVar[Mode] = "select"
 
     def __init__(

@@ -131,6 +131,7 @@ class LayerWise(Coordinator):
     options_class: ClassVar[type] = LayerWiseOptions
     flags: ClassVar[Mapping[str, str]] = {"target": "WHAT"}
     needs_network: ClassVar[bool] = True
+    shares_passes: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -169,6 +169,7 @@ class MultiStage(Coordinator):
     options_class: ClassVar[type] = MultiStageOptions
     flags: ClassVar[Mapping[str, str]] = {"stages": "T", "schedule": "NAME"}
     needs_network: ClassVar[bool] = True
+    shares_passes: ClassVar[bool] = True
     validate_every: ClassVar[int] = 1
     recovers_between: ClassVar[bool] = True
     default_recovery: ClassVar[tuple[str, ...]] = ("batch-norm", "settle")

@@ -1,0 +1,225 @@
+"""Passes of a network over some of the samples, in which columns, slopes, the gradient and the loss are gathered.
+
+Whoever has a share of the samples has such passes: this process has one for all of them, a worker one for its share.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from prunebench.core.arrays import Factor, FloatArray, IndexArray, RealArray
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import Samples
+from prunebench.curvature.columns import Columns
+from prunebench.curvature.gradient_work import Loss
+from prunebench.curvature.linear_passes import Take, send
+from prunebench.curvature.tree_sum import Node, TreeSum
+from prunebench.networks.network import PrunableNetwork
+
+KEEP_BYTES = 512 * 2**20
+"""Inputs and slopes are kept where they take at most this much; else every question costs another pass."""
+
+Use = tuple[str, torch.Tensor, torch.Tensor]
+"""One use of a layer: its name, its inputs, the slopes of its outputs."""
+
+
+class Looked(Protocol):
+    """The network that passes go through."""
+
+    network: PrunableNetwork
+    calibration: Samples
+    loss_of: Loss
+    linear: dict[str, torch.nn.Linear]
+    device: torch.device
+    recompute: bool
+
+    def batch(self, positions: IndexArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Inputs and targets where the model is."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What all shares of the samples have in common.
+
+    samples : of all shares;  rows : of the factor;  tokens : whether rows are tokens
+    weight : `samples.row_weight` where they are samples
+    """
+
+    samples: int
+    rows: int
+    tokens: bool
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """What is added up over batches.
+
+    loss : of the samples;  slope : float64 (b,);  gradient : float (p,), the mean, where it is wanted
+    gram : float64 (b, b), A'A, where rows are merged
+    """
+
+    loss: float
+    slope: FloatArray
+    gradient: RealArray | None
+    gram: FloatArray | None
+
+    def plus(self, other: "Sums") -> "Sums":
+        """The sum of both, in this one's memory."""
+        self.slope[...] += other.slope
+        for mine, theirs in ((self.gradient, other.gradient), (self.gram, other.gram)):
+            if mine is not None and theirs is not None:
+                mine += theirs
+        return Sums(self.loss + other.loss, self.slope, self.gradient, self.gram)
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """What a share's passes give: its rows, float32 (r, b), none where they are merged, and its part of the sums."""
+
+    values: Factor
+    nodes: tuple[Node[Sums], ...]
+
+
+def row_counts(looked: Looked, batches: Sequence[IndexArray], tokens: bool) -> list[int]:
+    """How many rows of the factor each batch has."""
+    if not tokens:
+        return [batch.size for batch in batches]
+    return [int(_mask(looked, batch).sum()) for batch in batches]
+
+
+def merges(scope: Scope, columns: int) -> bool:
+    """Whether rows are merged: they need not be told apart, and are more than the columns."""
+    return scope.tokens and scope.rows > columns
+
+
+class ViewPasses:
+    """The network, where it stands whenever passes are made, over batches of samples.
+
+    Small networks need one pass for all: what it shows is kept.
+
+    Parameters
+    ----------
+    batches : int64 (s,) each, the samples that go through together;  counts : how many rows each has
+    first : the number of the first batch among those of all shares
+    """
+
+    def __init__(
+        self,
+        looked: Looked,
+        batches: Sequence[IndexArray],
+        counts: Sequence[int],
+        scope: Scope,
+        *,
+        first: int = 0,
+    ) -> None:
+        self._looked, self._batches, self._counts = looked, batches, counts
+        self._scope, self._first = scope, first
+        self._spans = {layer.name: slice(layer.start, layer.stop) for layer in looked.network.layers}
+        self._keep = True
+        self._kept: list[list[Use]] = []
+        self._losses = [0.0] * len(batches)
+
+    @property
+    def kept(self) -> bool:
+        """Whether everything is known without another pass."""
+        return len(self._kept) == len(self._batches)
+
+    def gather(self, indices: IndexArray, *, gradient: bool) -> Gathered:
+        """The columns of `indices`, int64 (b,), the loss and, if it is wanted, the mean gradient of all weights.
+
+        Raises
+        ------
+        InvalidInput   a layer is used in a way that keeps samples apart no longer
+        """
+        scope = self._scope
+        merged = merges(scope, indices.size)
+        values: Factor = np.zeros((0 if merged else sum(self._counts), indices.size), dtype=np.float32)
+        columns = Columns(self._looked.network.layers, indices, self._looked.device)
+        summed: TreeSum[Sums] = TreeSum(Sums.plus)
+        replay, row = self.kept, 0
+        for number, (batch, count) in enumerate(zip(self._batches, self._counts, strict=True)):
+            mask = _mask(self._looked, batch) if scope.tokens else None
+            columns.open(count)
+            total = np.zeros(self._looked.network.total, dtype=self._looked.network.precision) if gradient else None
+            take = self._taking(columns, mask, total)
+            if replay:
+                for use in self._kept[number]:
+                    take(*use)
+            else:
+                self._losses[number] = self._sent(batch, columns, take, gradient)
+            held = columns.close(*self._scales(mask, count), merged=merged)
+            if held.values is not None:
+                values[row : row + count] = held.values
+                row += count
+            summed.term(self._first + number, Sums(self._losses[number], held.slope, total, held.gram))
+        return Gathered(values, summed.nodes)
+
+    def _taking(self, columns: Columns, mask: torch.Tensor | None, gradient: RealArray | None) -> Take:
+        """What is done with every use of a layer."""
+
+        def take(name: str, inputs: torch.Tensor, slopes: torch.Tensor) -> None:
+            if gradient is not None:
+                flat = slopes.reshape(-1, slopes.shape[-1]).T @ inputs.reshape(-1, inputs.shape[-1])
+                wide = flat.double() if gradient.dtype == np.float64 else flat.float()
+                gradient[self._spans[name]] += (wide.reshape(-1) / self._scope.samples).cpu().numpy()
+            if name in columns.names:
+                if mask is not None:
+                    inputs, slopes = _rows(name, inputs, mask), _rows(name, slopes, mask)
+                columns.add(name, inputs, slopes, tokens=mask is not None)
+
+        return take
+
+    def _sent(self, batch: IndexArray, columns: Columns, take: Take, gradient: bool) -> float:
+        """Send a batch through. -> the sum of its losses"""
+        looked, uses = self._looked, list[Use]()
+
+        def note(name: str, inputs: torch.Tensor, slopes: torch.Tensor) -> None:
+            uses.append((name, inputs, slopes))
+            take(name, inputs, slopes)
+
+        wanted = looked.linear if gradient else {name: looked.linear[name] for name in columns.names}
+        noting = note if self._keep and gradient else take
+        losses = send(
+            looked.network.model, wanted, looked.loss_of, looked.batch(batch), noting, recompute=looked.recompute
+        )
+        self._store(uses)
+        return float(losses.sum(dtype=torch.float64))
+
+    def _store(self, uses: list[Use]) -> None:
+        """Keep a batch's uses if those of all batches will fit."""
+        size = sum(inputs.nbytes + slopes.nbytes for _, inputs, slopes in uses)
+        if size * len(self._batches) > KEEP_BYTES:
+            self._keep = False
+        if self._keep and uses:
+            self._kept.append(uses)
+
+    def _scales(self, mask: torch.Tensor | None, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a batch's rows are multiplied by for the factor, and for the slope. (r,) each."""
+        scope = self._scope
+        share = torch.full((count,), 1.0 / scope.samples, dtype=torch.float64)
+        if mask is None:
+            return torch.full((count,), (scope.weight / scope.samples) ** 0.5, dtype=torch.float64), share
+        lengths = mask.sum(dim=1, keepdim=True).expand_as(mask)[mask].double()
+        return lengths / scope.rows**0.5, share
+
+
+def _mask(looked: Looked, batch: IndexArray) -> torch.Tensor:
+    """The positions that are rows, bool (b, t)."""
+    _, targets = looked.batch(batch)
+    mask: torch.Tensor = looked.calibration.predicting(targets)  # type: ignore[attr-defined]  # has rows
+    return mask
+
+
+def _rows(name: str, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The rows of the positions in `mask`. (b, t, c) -> (r, c)."""
+    if values.shape[:2] != mask.shape:
+        raise InvalidInput(
+            f"layer {name!r} works on {tuple(values.shape[:-1])} positions and the batch has {tuple(mask.shape)} "
+            "tokens; use sample=sequence"
+        )
+    return values[mask]
