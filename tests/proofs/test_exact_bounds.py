@@ -40,7 +40,7 @@ def test_no_bound_is_above_the_optimum(family, mode):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_no_matrix_free_bound_is_above_the_optimum(mode, monkeypatch):
-    monkeypatch.setattr(bounds, "DENSE_SIZE", 0)
+    monkeypatch.setattr(bounds, "DENSE_SIZE", {"select": 0, "refit": 0})
     for seed in range(5):
         block = random_block(mode, seed=seed)
         bound = lower_bound(block, seconds=5.0)
@@ -61,7 +61,7 @@ def test_bounds_scale_with_the_loss_and_the_weights(mode):
 def test_the_dense_bound_is_at_least_as_good_as_the_matrix_free_one(mode, monkeypatch):
     block = random_block(mode, p=40, n=15, keep=12)
     dense = lower_bound(block).value
-    monkeypatch.setattr(bounds, "DENSE_SIZE", 0)
+    monkeypatch.setattr(bounds, "DENSE_SIZE", {"select": 0, "refit": 0})
     free = lower_bound(block, seconds=5.0).value
     assert dense >= free - 1e-3 * abs(free)
 

@@ -1,7 +1,7 @@
 """A proven lower bound for any block, which shows how far from optimal a heuristic's answer can be.
 
-Small blocks get the root relaxation of branch and bound, as strong as a semidefinite program; large ones the
-Lagrangian dual of the factor (mathematics, §3), which needs two products with it per step. The returned
+Blocks of up to a thousand or two get the root relaxation of branch and bound, as strong as a semidefinite program;
+large ones the Lagrangian dual of the factor (mathematics, §3), which needs two products with it per step. The returned
 bound is derived from the dual data by interval arithmetic, so stopping early or rounding can only make it
 weaker. Masks that satisfy a quota also satisfy its total count, so every bound for the count holds; dual and
 split also rank within the groups. With a budget, the best ranking is replaced by the fractional knapsack.
@@ -27,8 +27,11 @@ from prunebench.kernels.relaxations.split import best_split
 
 UNCONSTRAINED = "unconstrained minimum"
 """Name of the formulation in certificates: the minimum without a count constraint."""
-DENSE_SIZE = 600
-"""Up to this p the dense relaxation is solved: some forty iterations of O(p³)."""
+DENSE_SIZE: dict[str, int] = {"select": 1024, "refit": 2048}
+"""Up to this p the mode's dense relaxation is solved: up to eighty iterations of O(p³) operations, a dearer one in mode
+select, and some ten matrices of p² numbers, a third of a gigabyte at 2048."""
+QUICK_SIZE = 600
+"""Above this p the dense relaxation takes seconds and may not finish, so the Lagrangian dual is tried first."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,9 @@ class Bound:
 def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
     """The best bound found in about `seconds`, in the block's units.
 
-    Small blocks (p <= 600): the diagonal shift (select) or split (refit) that maximises the root
-    relaxation. Larger ones: the Lagrangian dual, O(np) a step and nothing of size p² or n². A whole layer
-    (`RowsForm`): the unconstrained minimum only.
+    Blocks of up to 1024 weights in mode select, 2048 in mode refit: the diagonal shift (select) or split (refit)
+    that maximises the root relaxation. Above 600 weights: the Lagrangian dual too, O(np) a step and nothing of
+    size p² or n²; the better of the two. A whole layer (`RowsForm`): the unconstrained minimum only.
     """
     started = perf_counter()
     if isinstance(block.form, RowsForm):
@@ -63,15 +66,16 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
     if block.settled:
         return Bound(mask_bound(block, block.incumbent), "one mask", {"seconds": perf_counter() - started})
     found: list[tuple[float, dict[str, Any]]] = []
-    if block.p <= DENSE_SIZE and (block.budget is not None or 0 < block.keep < block.p):
+    convex = block.form.strong_convexity is not None
+    if convex and block.p > QUICK_SIZE:
+        found.append(_lagrangian(block, stop))
+    if block.p <= DENSE_SIZE[block.mode] and not stop(0.0) and (block.budget is not None or 0 < block.keep < block.p):
         proof = _shift(block, stop) if block.mode == "select" else _split(block, stop)
         if proof:
             found.append((derive(block, proof), proof))
-    convex = block.form.strong_convexity is not None
     counted = block.budget is None and block.keeping.one_count
-    if convex and (not found or not np.isfinite(found[0][0]) or not counted):
-        proof = {"formulation": LAGRANGIAN, "dual": _dual(block, stop)}
-        found.append((derive(block, proof), proof))
+    if convex and block.p <= QUICK_SIZE and (not found or not np.isfinite(found[0][0]) or not counted):
+        found.append(_lagrangian(block, stop))
     # for an indefinite Hessian, possible in mode select only, the shift gives the only bound
     found.append((block.form.lower_bound(), {"formulation": UNCONSTRAINED}))
     value, proof = max(found, key=lambda pair: pair[0])
@@ -82,6 +86,12 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
             proof["formulation"], root_bound=value, bound=value, tolerance=0.0, nodes=0, **rest
         )
     return Bound(value, proof["formulation"], details)
+
+
+def _lagrangian(block: BlockProblem, stop: StopCheck) -> tuple[float, dict[str, Any]]:
+    """The Lagrangian dual's bound and its dual data."""
+    proof: dict[str, Any] = {"formulation": LAGRANGIAN, "dual": _dual(block, stop)}
+    return derive(block, proof), proof
 
 
 def _shift(block: BlockProblem, stop: StopCheck) -> dict[str, Any]:
