@@ -30,7 +30,8 @@ CASES = [
     ("mlpnet-mnist", 32_360, 1000),
     ("resnet20-cifar10", 100_000, 128),
 ]
-"""Problem, weights and samples; the ridge is the default, a hundredth of the mean diagonal. 32,360 weights are a whole network."""
+"""Problem, weights and samples; 32,360 weights are a whole network. The ridge is the default, a hundredth of the mean
+diagonal."""
 HEURISTICS: dict[Mode, tuple[str, ...]] = {"select": ("swap",), "refit": ("swap", "admm")}
 """Where the masks come from."""
 

@@ -81,6 +81,12 @@ class DenseReads:
                 break
         return _masks_and_energies(found, size)
 
+    def pairs_exchanged(self, mask: BoolArray) -> tuple[BoolArray, float]:
+        """The mask after a descent by double swaps, and its energy."""
+        from prunebench.solvers.anneal.doubles import descended
+
+        return descended(self.couplings, self.linear, mask)
+
 
 @dataclass
 class FactorReads:

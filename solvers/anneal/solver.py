@@ -153,6 +153,8 @@ class _Search:
     """Whether the limit was too short for one whole read."""
     details: dict[str, float] = field(default_factory=dict)
     _pool: dict[bytes, tuple[float, BoolArray]] = field(default_factory=dict)
+    _exchanged: set[bytes] = field(default_factory=set)
+    """The masks from which double swaps have been tried."""
     _stalled: int = 0
 
     def __post_init__(self) -> None:
@@ -186,6 +188,7 @@ class _Search:
             if count == 0:
                 return Stop(StopKind.EVALUATIONS, f"evaluation limit of {best.budget.evaluations:g}")
             self._add(*in_threads(source, _seeds(rng, count), temperatures, check, options.threads, start))
+            self._exchange_pairs(source)
             turn += 1
             self.evaluations += float(count * temperatures.size * block.p)
             if stop := check(0.0):
@@ -229,16 +232,34 @@ class _Search:
         self.reads += energies.size
         self._stalled += 1
         for row in np.argsort(energies, kind="stable")[: ALTERNATIVES + 1]:
-            energy, key = float(energies[row]) + self._constant, masks[row].tobytes()
-            if key in self._pool:
-                continue
-            self._pool[key] = (energy, masks[row].copy())
-            if energy < self.best.objective:
-                # energies rank masks up to rounding only; the block tells whether this is progress
-                self._stalled *= not self.best.offer(masks[row], "anneal")
+            self._hold(masks[row], float(energies[row]) + self._constant)
+
+    def _hold(self, mask: BoolArray, energy: float) -> None:
+        """Put a mask of this energy into the pool."""
+        key = mask.tobytes()
+        if key in self._pool:
+            return
+        self._pool[key] = (energy, mask.copy())
+        if energy < self.best.objective:
+            # energies rank masks up to rounding only; the block tells whether this is progress
+            self._stalled *= not self.best.offer(mask, "anneal")
         if len(self._pool) > 4 * ALTERNATIVES:
             ranked = sorted(self._pool.items(), key=lambda item: item[1][0])
             self._pool = dict(ranked[: ALTERNATIVES + 1])
+
+    def _exchange_pairs(self, source: "DenseReads | FactorReads | BudgetReads") -> None:
+        """Descend by double swaps from the best mask of the pool from which none has begun."""
+        from prunebench.solvers.anneal.reads import DenseReads
+
+        if self._stalled < STALLED or not isinstance(source, DenseReads) or source.layout is not None:
+            return
+        fresh = [held for key, held in self._pool.items() if key not in self._exchanged]
+        if not fresh:
+            return
+        _, mask = min(fresh, key=lambda pair: pair[0])
+        found, energy = source.pairs_exchanged(mask)
+        self._exchanged |= {mask.tobytes(), found.tobytes()}
+        self._hold(found, energy + self._constant)
 
     def _read_limit(self) -> tuple[float, str]:
         """After how many reads the search ends by itself, inf if only a limit ends it; and the text of that stop."""
