@@ -35,6 +35,10 @@ WORK_OF_A_DIVE = 4e7
 """Multiply-adds of one compiled dive, some hundredths of a second: how long Ctrl-C and limits may wait."""
 KICKS_A_WEIGHT = 2
 """Kicks per weight in the iterated descent for the first incumbent."""
+REFIT_KICKS_A_WEIGHT = 8
+"""The same in mode refit, where single descents can end far above the optimum: half a second at p = 128."""
+MOST_KICKED = 3
+"""Most weights that a kick in mode refit exchanges, one at least."""
 PENALTY = 5.0
 """Weight of a group's penalty, in units of the gap without it; half the gap would suffice."""
 LEAST_PENALTY = 1e-3
@@ -91,7 +95,7 @@ class BranchAndBound(Solver):
         from prunebench.solvers.branch_and_bound.budget import BudgetRun
 
         budget = best.block.budget
-        run = _Run(best, self.threads, self.proof) if budget is None else BudgetRun(best, budget)
+        run = _Run(best, rng, self.threads, self.proof) if budget is None else BudgetRun(best, budget)
         try:
             stop = run.search()
         finally:
@@ -120,10 +124,10 @@ def _refused_budget(block: BlockProblem, proof: bool) -> str | Refusal:
 class _Run:
     """One solve: the tree and its reporting."""
 
-    def __init__(self, best: Incumbent, threads: int, proof: bool) -> None:
+    def __init__(self, best: Incumbent, rng: np.random.Generator, threads: int, proof: bool) -> None:
         from prunebench.kernels.local_search.descent import SwapDescent
 
-        self.best, self.block, self.threads = best, best.block, threads
+        self.best, self.block, self.rng, self.threads = best, best.block, rng, threads
         self.writer = ProofWriter(self.block.hash, self.block.mode, self.block.p) if proof else None
         self.descent = SwapDescent(self.block)
         self.nodes, self.splits = 0, 0
@@ -170,7 +174,22 @@ class _Run:
         if block.mode == "select" and block.keeping.one_count and not best.stop():
             program = SelectProgram.of(block, best.objective)
             best.offer(kicked_mask(program, best.mask, KICKS_A_WEIGHT * block.p), "kicks")
+        if block.mode == "refit":
+            self._kick(REFIT_KICKS_A_WEIGHT * block.p)
         best.bound(block.form.lower_bound())
+
+    def _kick(self, kicks: int) -> None:
+        """Descents from the best mask with a few weights exchanged at random."""
+        best, rng = self.best, self.rng
+        for _ in range(kicks):
+            if best.stop():
+                return
+            mask = best.mask.copy()
+            kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
+            count = int(min(rng.integers(1, MOST_KICKED + 1), kept.size, pruned.size))
+            mask[rng.choice(kept, count, replace=False)] = False
+            mask[rng.choice(pruned, count, replace=False)] = True
+            best.offer(self.descent.run(mask, best).mask, "kicks")
 
     def _select_tree(self) -> "SelectTree":
         """The tree with the best shift; with a quota, its program includes the groups' penalties."""
