@@ -25,6 +25,7 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
 from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
+from prunebench.solvers.branch_and_bound.few import FEWEST_KEPT, MOST_MASKS, NODES_A_MASK, Few
 
 if TYPE_CHECKING:
     from prunebench.kernels.trees.dives import RefitTree, SelectTree
@@ -35,10 +36,14 @@ WORK_OF_A_DIVE = 4e7
 """Multiply-adds of one compiled dive, some hundredths of a second: how long Ctrl-C and limits may wait."""
 KICKS_A_WEIGHT = 2
 """Kicks per weight in the iterated descent for the first incumbent."""
-REFIT_KICKS_A_WEIGHT = 8
-"""The same in mode refit, where single descents can end far above the optimum: half a second at p = 128."""
+REFIT_KICKS_A_WEIGHT = 4
+"""The same in mode refit, where single descents can end far above the optimum: a quarter of a second at p = 128."""
+FEW_MASKS = 1_000_000
+"""Up to this many masks nothing is kicked: any search is over at once."""
 MOST_KICKED = 3
 """Most weights that a kick in mode refit exchanges, one at least."""
+ENUMERATE = Stop.finished("the tree took as long as evaluating all masks does")
+"""Ends the search of the tree in favour of evaluating all masks."""
 PENALTY = 5.0
 """Weight of a group's penalty, in units of the gap without it; half the gap would suffice."""
 LEAST_PENALTY = 1e-3
@@ -174,7 +179,7 @@ class _Run:
         if block.mode == "select" and block.keeping.one_count and not best.stop():
             program = SelectProgram.of(block, best.objective)
             best.offer(kicked_mask(program, best.mask, KICKS_A_WEIGHT * block.p), "kicks")
-        if block.mode == "refit":
+        if block.mode == "refit" and block.mask_count > FEW_MASKS:
             self._kick(REFIT_KICKS_A_WEIGHT * block.p)
         best.bound(block.form.lower_bound())
 
@@ -186,7 +191,7 @@ class _Run:
                 return
             mask = best.mask.copy()
             kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
-            count = int(min(rng.integers(1, MOST_KICKED + 1), kept.size, pruned.size))
+            count = min(int(rng.integers(1, MOST_KICKED + 1)), kept.size, pruned.size)
             mask[rng.choice(kept, count, replace=False)] = False
             mask[rng.choice(pruned, count, replace=False)] = True
             best.offer(self.descent.run(mask, best).mask, "kicks")
@@ -252,13 +257,41 @@ class _Run:
             best.bound(program.outer(bound))
             self.nodes = nodes
 
+        few = self._few(tree.program) if isinstance(tree.program, RefitProgram) else None
+
+        def stop(nodes: float) -> Stop | None:
+            return best.stop(nodes) or (ENUMERATE if few and nodes > NODES_A_MASK * block.mask_count else None)
+
         limit = int(max(20, min(WORK_OF_A_DIVE / block.p**2, best.budget.evaluations)))
         settled = lambda mask: program.inner(mask_bound(block, mask))  # noqa: E731  # passed on as a value
-        search = Search(tree, upper, best.mask, improved, settled, watch, best.stop, self.threads, writer=self.writer)
+        search = Search(tree, upper, best.mask, improved, settled, watch, stop, self.threads, writer=self.writer)
         try:
             search.run(limit)
         finally:
             self.splits = search.splits
         self.nodes = search.nodes
         best.bound(program.outer(search.bound))
-        return search.stopped
+        return self._enumerate(few) if few and search.stopped is ENUMERATE else search.stopped
+
+    def _few(self, program: RefitProgram) -> Few | None:
+        """The program, if all its masks may be evaluated; a proof file has no records of that."""
+        block, best = self.block, self.best
+        wanted = self.writer is None and best.budget.evaluations == np.inf and block.keep >= FEWEST_KEPT
+        if not wanted or block.mask_count > MOST_MASKS:
+            return None
+        return Few.of(program, best.objective * program.scale)
+
+    def _enumerate(self, few: Few) -> Stop | None:
+        """Evaluate all masks, as the tree has taken as long as that would. -> why it ended early, or None"""
+        block, best, program = self.block, self.best, few.program
+        known = -program.inner(best.objective)
+        found = few.best(known, best.stop)
+        if isinstance(found, Stop):
+            return found
+        gain, mask = found
+        if mask is not None:
+            best.offer(mask, "enumeration")
+        self.nodes += block.mask_count
+        best.details["enumerated"] = block.mask_count
+        best.bound(program.outer(-max(gain, known) - few.doubt))
+        return None

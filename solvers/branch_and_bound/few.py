@@ -1,0 +1,90 @@
+"""Blocks with so few kept weights that all masks can be evaluated: bounds are weak there, and a gain costs little."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.optimality import PROOF_TOLERANCE
+from prunebench.core.stop import Stop, StopCheck
+from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram
+from prunebench.kernels.relaxations.split import certified_split
+
+FEWEST_KEPT = 3
+"""Two are a pair alone, which the tree finds in no time."""
+MOST_MASKS = 2e10
+"""Most masks to be evaluated: forty seconds."""
+NODES_A_MASK = 8e-5
+"""Nodes of the tree that take as long as evaluating a mask: 25 µs against 2 ns."""
+DOUBT_SHARE = 0.3
+"""Share of the tolerance of "optimal" that rounding may use."""
+MOST_DOUBT = 1e-3
+"""Most that rounding may change of the curvature, as a share of its lowest eigenvalue; else nothing is enumerated."""
+
+
+@dataclass(frozen=True, eq=False)
+class Few:
+    """A program whose masks can all be evaluated.
+
+    program : of the block;  matrix : its Hessian scaled by 1/reach from both sides;  doubt : error bound of all gains
+    """
+
+    program: RefitProgram
+    matrix: FloatArray
+    doubt: float
+
+    @staticmethod
+    def of(program: RefitProgram, objective: float) -> "Few | None":
+        """The program, unless rounding could leave a gap too large for a proof. O(p³)
+
+        objective : of the best mask known, in the program's units but from zero, as proofs are relative to it
+        """
+        unit = 1.0 / program.reach
+        matrix = program.hessian * unit[:, None] * unit
+        doubt = doubt_of(program, matrix)
+        if doubt is None or not doubt <= DOUBT_SHARE * PROOF_TOLERANCE * abs(objective):
+            return None
+        return Few(program, matrix, doubt)
+
+    def best(self, gain: float, stop: StopCheck) -> tuple[float, BoolArray | None] | Stop:
+        """The largest gain of all masks, and the mask if that is above `gain`; or why this ended early."""
+        from prunebench.kernels.trees.few import best_from, levels_of
+
+        p, keep = self.matrix.shape[0], self.program.keep
+        levels = levels_of(self.matrix, self.program.slope / self.program.reach, keep)
+        for first in range(p - keep + 1):
+            gain = best_from(levels, first, gain)
+            if stopped := stop(0.0):
+                return stopped
+        if levels.found[0] < 0:
+            return gain, None
+        mask = np.zeros(p, dtype=np.bool_)
+        mask[levels.found] = True
+        return gain, mask
+
+
+def doubt_of(program: RefitProgram, matrix: FloatArray) -> float | None:
+    """A bound on the error of every computed gain, with the program's own errors; None if too little is certain.
+
+    matrix : the Hessian H scaled by 1/reach from both sides, so that its diagonal is at most 1.
+
+    A gain is ½ h'x with H_SS x = h on the mask. Elimination in any order is exact for data that are off by unit = 8
+    (keep + 8) half ulps of √(H_ii H_jj) (Higham, Accuracy and Stability of Numerical Algorithms, §10.1), the program's
+    entries are off by `relative` more. With λ below the eigenvalues of H and G above all gains, |x|² <= 2G/λ and
+    |hᵢ| <= √2G, so these errors E and e change a gain by ½ x'Ex + x'e <= error·G (keep/λ + 2√(keep/λ)) to first order;
+    twice that is taken. The last pair's quotient has a denominator of at least λ, and terms of at most 16 G.
+    """
+    lowest = 0.9 * float(np.linalg.eigvalsh(matrix)[0])
+    if lowest <= 0.0:
+        return None
+    proved = certified_split(program, lowest * program.reach**2)
+    if proved is None:
+        return None
+    lowest = float((proved / program.reach**2).min())
+    slope = program.slope / program.reach
+    error = program.relative + 8.0 * (program.keep + 8) * HALF_ULP
+    if not matrix.shape[0] * error <= MOST_DOUBT * lowest:
+        return None
+    most = 1.01 * 0.5 * float(slope @ np.linalg.solve(matrix, slope))
+    kept = program.keep / lowest
+    return most * (2.0 * error * (kept + 2.0 * float(np.sqrt(kept))) + 512.0 * HALF_ULP / lowest)
