@@ -4,6 +4,7 @@
     python benchmarks/exact.py --quick              # a few kinds of small blocks: a minute or two
     python benchmarks/exact.py select 64 --problem digits-mlp --limit 60 --rivals gurobi scip
     python benchmarks/exact.py refit 128 --kinds fisher "one row" --anytime
+    python benchmarks/exact.py refit 128 --hard --limit 60 --cpu --rivals
 
 Without a mode, size or problem all of them are run; without --rivals, those that are installed and
 that each size is for. The rivals are development extras (pip install gurobipy pyscipopt) on the same
@@ -49,8 +50,54 @@ class Outcome(NamedTuple):
         return f"gap {(self.high - self.low) / abs(self.high):.2g}" if finite else "no bound"
 
 
+HARD_KINDS = "hard kinds"
+"""Stands for a problem: the blocks of HARD, which come from several."""
+HARD: dict[Mode, dict[str, dict[str, Any]]] = {
+    "refit": {
+        **{
+            f"{problem} n={n} keep p/{round(1 / density)}": {"problem": problem, "samples": n, "density": density}
+            for problem in ("digits-mlp", "mlpnet-mnist") for n in (128, 512) for density in (0.2, 0.05)
+        },
+        **{
+            f"row of a Llama n=32 keep p/{round(1 / density)}": {
+                "problem": "stories-llama", "samples": 32, "density": density, "select": "row",
+            }
+            for density in (0.2, 0.05)
+        },
+    },
+    "select": {
+        f"row of a convolution n={n} seed {seed}": {
+            "problem": "resnet20-cifar10", "samples": n, "density": 0.5, "select": "row", "seed": seed,
+        }
+        for n in (128, 512) for seed in range(3)
+    },
+}  # fmt: skip
+"""The kinds that were open or slow: few kept weights in mode refit, rows of convolutions in mode select."""
+
+
+def hard_kinds(size: int, mode: Mode) -> Iterator[tuple[str, BlockProblem | str]]:
+    """The blocks of HARD; the reason where there is none."""
+    for name, given in HARD[mode].items():
+        curvature = {"samples": given["samples"], "ridge": 1e-3, "gradient_scale": 0.0}
+        try:
+            block = cut_block(
+                given["problem"], size=size, density=given["density"], select=given.get("select", "random"),
+                mode=mode, curvature=curvature, seed=given.get("seed", 0),
+            )  # fmt: skip
+        except ValueError as error:
+            yield name, str(error)
+        else:
+            yield name, block
+
+
 def kinds(problem: str, size: int, mode: Mode) -> Iterator[tuple[str, BlockProblem | str]]:
-    """The thirteen kinds of block, by n, keep, ridge, draw, linear term and seed; the reason where there is none."""
+    """The thirteen kinds of block, by n, keep, ridge, draw, linear term and seed; the reason where there is none.
+
+    Of problem HARD_KINDS: the blocks of HARD.
+    """
+    if problem == HARD_KINDS:
+        yield from hard_kinds(size, mode)
+        return
     half, fifth = 0.5, 0.2
     rows: dict[str, dict[str, Any]] = {}
     for n in (32, 128, 512):
@@ -308,6 +355,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=float, default=60.0, help="seconds a solve")
     parser.add_argument("--rivals", nargs="*", choices=RIVALS)
     parser.add_argument("--anytime", action="store_true", help="also runs that are stopped after 1, 5 and 20 s")
+    parser.add_argument("--hard", action="store_true", help="blocks that were open or slow instead of the kinds")
     parser.add_argument("--cpu", action="store_true", help="our limits in CPU seconds, for busy machines")
 
 
@@ -322,10 +370,12 @@ def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
             raise SystemExit(f"problem {chosen.problem[0]} has no blocks here: {warm}")
         ours(warm, 60.0)
         ours(warm, 60.0, "highs")
-        for problem in chosen.problem:
+        for problem in [HARD_KINDS] if chosen.hard else chosen.problem:
             for size in sizes:
                 rivals = rivals_for(mode, size) if chosen.rivals is None else chosen.rivals
                 yield from table(problem, mode, size, chosen.kinds, chosen.limit, rivals)
+        if chosen.hard:
+            continue
         if chosen.anytime or chosen.quick or not chosen.mode:
             yield from anytime(chosen.problem[0], mode, 64 if chosen.quick else max(sizes[:3]), chosen.kinds)
 

@@ -62,7 +62,8 @@ BUDGET_SIZE = 8192
 class Anneal(Solver):
     """Many short swap anneals, one batch in four from random masks, the others from the best mask so far.
 
-    If several batches bring nothing, every second one starts hotter and is shorter. Proves no bound.
+    If several batches bring nothing, every second one starts hotter and is shorter, and on couplings good masks are
+    improved by double swaps. Proves no bound.
     A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost O(n) and
     nothing of size p² is formed. Where the block has a budget, weights are also added and dropped, on couplings.
     The budget counts proposals as evaluations. A search ends by itself

@@ -5,7 +5,8 @@ Discrete Appl. Math. 157, 2009). Refit: perspective relaxations after the best d
 (Pilanci, Wainwright, El Ghaoui, Math. Programming 151, 2015). Both move from a parent's optimum to its
 child's by rank-one updates, branch on the variable whose fixing raises the bound most to second order,
 and fix others by reduced costs. A quota in mode select becomes an exact penalty: any mask that violates
-it costs more than the incumbent, by the bound for the count alone.
+it costs more than the incumbent, by the bound for the count alone. Where few weights are kept, mode refit evaluates
+all masks once the tree has taken as long.
 """
 
 from dataclasses import dataclass, replace
@@ -58,7 +59,8 @@ class BranchAndBound(Solver):
 
     What it can prove depends more on how the weights were drawn, on keep and on n than on p: most
     blocks of p = 128, many of p = 256. The budget's evaluations are nodes of the tree. In mode refit the
-    details also say how many nodes had a tree of their own (`splits`).
+    details also say how many nodes had a tree of their own (`splits`), and how many masks were evaluated where all
+    were (`enumerated`).
     """
 
     name = "branch-and-bound"
