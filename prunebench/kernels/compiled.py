@@ -1,15 +1,30 @@
 """How kernels are compiled, and short loops that replace numba's array functions, which compile slowly.
 
-The first `a[:] = b` between arrays costs a process 3 CPU seconds and a stable argsort 2, because each brings in
-numba's general code for arrays of any shape and its error messages. A loop takes a tenth of a second.
+A person's first solve waits for every line: compiling costs some 9 ms of CPU time a line, 12 a call with arrays and 30
+a function, spread evenly over numba's front end and LLVM, so that options of LLVM change little. Hence:
+
+- One entry a search. An entry is compiled with all that it calls, even what another entry calls too. Rare work before
+  or after the loop (starts, energies of a few masks, lists of what is left) is NumPy's.
+- What only compiled code calls is `inner`; an entry alone has a wrapper for Python, as dear as thirty lines.
+- Space is allocated in Python and passed; loops instead of slices on the left, `sum`, `any`, `copy`, stable sorts: the
+  first `a[:] = b` between arrays costs a process 3 CPU seconds, a stable argsort 2.
+- One signature a function: literals are passed as ZERO or ONE, arrays always with the same type and order.
+- A function called in two places is called twice: a loop or a flag that leaves one place is cheaper.
+- No messages: strings in compiled code bring 1.5 s of string handling.
+- Not for short: kernels that vectorise take rows (`matrix[i]`, `row[a:b]`) as arguments, which were 4 % faster than
+  indices.
+
+benchmarks/first_use.py measures what a first solve costs; a test counts that nothing is compiled twice.
 """
 
+import gc
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
+from numba.core import event
 
 from prunebench.core.arrays import FloatArray, IndexArray
 
@@ -17,6 +32,28 @@ FAST = {"reassoc", "contract", "nsz"}
 """What LLVM may do to vectorise sums: reorder them, fuse multiply and add, ignore the sign of zero. NaN and infinity
 keep their meaning."""
 
+
+class _WithoutCollections(event.Listener):
+    """No garbage collection during a compilation: its many objects live until its end, and are looked at in vain."""
+
+    def __init__(self) -> None:
+        self.depth, self.collects = 0, False
+
+    def on_start(self, event: Any) -> None:
+        """Compilations of callees are within their caller's."""
+        self.depth += 1
+        if self.depth == 1:
+            self.collects = gc.isenabled()
+            gc.disable()
+
+    def on_end(self, event: Any) -> None:
+        """At the outermost end all is as before."""
+        self.depth -= 1
+        if self.depth == 0 and self.collects:
+            gc.enable()
+
+
+event.register("numba:compile", _WithoutCollections())  # type: ignore[no-untyped-call]  # numba has no type hints
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 Row: TypeAlias = Any
@@ -28,19 +65,22 @@ ONE: Any = np.int64(1)
 """1 as an argument, for the same reason."""
 
 
-def compiled(*, fast: bool = False, inner: bool = False, allocates: bool = False) -> Callable[[Kernel], Kernel]:
+def compiled(
+    *, fast: bool = False, nan: bool = True, inner: bool = False, allocates: bool = False
+) -> Callable[[Kernel], Kernel]:
     """Decorator of a kernel: cached on disk, without the interpreter lock, and with IEEE division by zero.
 
-    fast : sums in any order (FAST)
+    fast : sums in any order (FAST);  nan : with `fast`, whether NaN may occur; minima are vectorised only if not
     inner : called from compiled code only, not from Python; compiles faster
     allocates : makes arrays, for example by np.empty, or receives arrays made by functions it calls. Kernels without it
         skip reference counting, which took a third of a select node's time: numba refuses to compile them if they make
         an array; one that receives a new array would leak it, and only kernels of the same kind may use a
         view that it returns
     """
+    flags = FAST if nan else FAST | {"nnan"}
     # numba's type hints lack the last three options
     options: dict[str, Any] = {
-        "cache": True, "error_model": "numpy", "nogil": True, "fastmath": FAST if fast else False,
+        "cache": True, "error_model": "numpy", "nogil": True, "fastmath": flags if fast else False,
         "_nrt": allocates, "no_cpython_wrapper": inner, "no_cfunc_wrapper": True,
     }  # fmt: skip
     decorate: Callable[[Kernel], Kernel] = njit(**options)

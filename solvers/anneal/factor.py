@@ -6,17 +6,12 @@ one dot product of length n per proposal, one vector sum of length n per accepte
 
 import math
 
-import numpy as np
-from numba import njit
-
 from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.kernels.compiled import compiled
 from prunebench.solvers.anneal.dense import RUN, State, shuffle, uniform
 
-REASSOCIATE = {"reassoc", "contract"}
-"""Lets the compiler split sums into vector lanes; NaN and infinity keep their meaning."""
 
-
-@njit(cache=True, nogil=True, fastmath=REASSOCIATE)
+@compiled(fast=True, inner=True)
 def dot(a: FloatArray, b: FloatArray) -> float:
     """a'b, summed in vector lanes. (n,), (n,) -> float"""
     total = 0.0
@@ -25,10 +20,11 @@ def dot(a: FloatArray, b: FloatArray) -> float:
     return total
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def residual_of(columns: FloatArray, linear: FloatArray, kept: IndexArray, residual: FloatArray) -> float:
     """Write r = Σ cᵢ over the kept weights and return the mask's energy."""
-    residual[:] = 0.0
+    for a in range(residual.size):
+        residual[a] = 0.0
     for x in range(kept.size):
         column = columns[kept[x]]
         for a in range(residual.size):
@@ -40,30 +36,25 @@ def residual_of(columns: FloatArray, linear: FloatArray, kept: IndexArray, resid
     return energy
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def sweeps(
     columns: FloatArray,
     linear: FloatArray,
     residual: FloatArray,
+    without: FloatArray,
     kept: IndexArray,
     pruned: IndexArray,
     temperatures: FloatArray,
     state: State,
-) -> float:
+) -> None:
     """One sweep, p proposals, at each temperature; the read's whole state is changed in place.
 
     columns : float64 (p, n), the factor's scaled columns as rows;  linear : float64 (p,)
-    residual : float64 (n,), r of the mask
-
-    Returns
-    -------
-    the change of E, summed over the accepted swaps
+    residual : float64 (n,), r of the mask;  without : float64 (n,), overwritten
     """
     size = linear.size
     run = min(RUN, pruned.size)
-    without = np.empty_like(residual)
-    change = 0.0
-    for temperature in temperatures:
+    for t in range(temperatures.size):
         for _ in range((size + run - 1) // run):
             x = int(uniform(state) * kept.size)
             y = int(uniform(state) * pruned.size)
@@ -71,13 +62,10 @@ def sweeps(
             column = columns[i]
             for a in range(residual.size):
                 without[a] = residual[a] - column[a]
-            own = linear[i] + dot(column, without)
-            threshold = own - temperature * math.log(uniform(state))
+            threshold = linear[i] + dot(column, without) - temperatures[t] * math.log(uniform(state))
             for _ in range(run):
                 j = pruned[y]
-                field = linear[j] + dot(columns[j], without)
-                if field < threshold:
-                    change += field - own
+                if linear[j] + dot(columns[j], without) < threshold:
                     other = columns[j]
                     for a in range(residual.size):
                         residual[a] = without[a] + other[a]
@@ -87,20 +75,38 @@ def sweeps(
                 y += 1
                 if y == pruned.size:
                     y = 0
-    return change
 
 
-@njit(cache=True, nogil=True)
-def swap_sizes(columns: FloatArray, linear: FloatArray, count: int, masks: int, swaps: int, state: State) -> float:
-    """The mean |change of E| of random swaps at random masks: the unit of temperature."""
-    size = linear.size
-    kept, pruned, residual = np.empty(count, np.int64), np.empty(size - count, np.int64), np.empty(columns.shape[1])
+@compiled()
+def swap_sizes(
+    columns: FloatArray,
+    linear: FloatArray,
+    order: IndexArray,
+    keep: int,
+    residual: FloatArray,
+    without: FloatArray,
+    masks: int,
+    swaps: int,
+    state: State,
+) -> float:
+    """The mean |change of E| of random swaps at random masks: the unit of temperature.
+
+    order (p,), residual and without (n,) are overwritten.
+    """
     total = 0.0
+    kept, pruned = order[:keep], order[keep:]
     for _ in range(masks):
-        shuffle(kept, pruned, state)
+        shuffle(order, state)
         residual_of(columns, linear, kept, residual)
         for _ in range(swaps):
-            i, j = kept[int(uniform(state) * count)], pruned[int(uniform(state) * (size - count))]
-            without = residual - columns[i]
+            i, j = kept[int(uniform(state) * kept.size)], pruned[int(uniform(state) * pruned.size)]
+            for a in range(residual.size):
+                without[a] = residual[a] - columns[i, a]
             total += abs(linear[j] - linear[i] + dot(columns[j], without) - dot(columns[i], without))
     return total / (masks * swaps)
+
+
+@compiled()
+def shuffled(order: IndexArray, state: State) -> None:
+    """All positions in a uniformly random order."""
+    shuffle(order, state)

@@ -10,12 +10,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.keeping import Counted
-from prunebench.solvers.anneal.dense import RUN, State, fields_of, uniform
+from prunebench.kernels.compiled import compiled
+from prunebench.solvers.anneal.dense import RUN, State, uniform
 from prunebench.solvers.anneal.factor import dot, residual_of
+
+
+@compiled()
+def drawn(state: State) -> float:
+    """A number in (0, 1), for Python."""
+    return uniform(state)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class Layout:
     def shuffled(self, state: State) -> tuple[IndexArray, IndexArray]:
         """Kept and pruned positions of a uniformly random mask within the quota."""
         kept, pruned = np.empty(self.kept_at[-1], np.int64), np.empty(self.pruned_at[-1], np.int64)
-        shuffle(self.order, self.offsets, self.kept_at, self.pruned_at, kept, pruned, state)
+        shuffle(np.array(self.order), self.offsets, self.kept_at, self.pruned_at, kept, pruned, state)
         return kept, pruned
 
     def at(self, kept: IndexArray, pruned: IndexArray) -> "Split":
@@ -59,9 +65,9 @@ class Layout:
         return self.order[inside], self.order[~inside]
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def shuffle(
-    order: IndexArray,
+    mixed: IndexArray,
     offsets: IndexArray,
     kept_at: IndexArray,
     pruned_at: IndexArray,
@@ -69,16 +75,20 @@ def shuffle(
     pruned: IndexArray,
     state: State,
 ) -> None:
-    """Write a uniformly random split of every group into kept and pruned (Fisher-Yates)."""
-    mixed = order.copy()
+    """Write a uniformly random split of every group into kept and pruned (Fisher-Yates).
+
+    mixed : int64 (p,), positions sorted by group; overwritten
+    """
     for g in range(offsets.size - 1):
         first = offsets[g]
         for i in range(offsets[g + 1] - first - 1, 0, -1):
             j = int(uniform(state) * (i + 1))
             mixed[first + i], mixed[first + j] = mixed[first + j], mixed[first + i]
         count = kept_at[g + 1] - kept_at[g]
-        kept[kept_at[g] : kept_at[g + 1]] = mixed[first : first + count]
-        pruned[pruned_at[g] : pruned_at[g + 1]] = mixed[first + count : offsets[g + 1]]
+        for x in range(count):
+            kept[kept_at[g] + x] = mixed[first + x]
+        for y in range(pruned_at[g + 1] - pruned_at[g]):
+            pruned[pruned_at[g] + y] = mixed[first + count + y]
 
 
 class Split(NamedTuple):
@@ -95,12 +105,12 @@ class Split(NamedTuple):
     pruned_at: IndexArray
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def sweeps(couplings: FloatArray, fields: FloatArray, split: Split, temperatures: FloatArray, state: State) -> None:
     """One sweep, p proposals, at each temperature, on dense couplings; the read's state is changed in place."""
     kept, pruned, group, places, pruned_at = split
     size = fields.size
-    for temperature in temperatures:
+    for t in range(temperatures.size):
         proposed = 0
         while proposed < size:
             x = places[int(uniform(state) * places.size)]
@@ -109,7 +119,7 @@ def sweeps(couplings: FloatArray, fields: FloatArray, split: Split, temperatures
             y = first + int(uniform(state) * (last - first))
             i = kept[x]
             row = couplings[i]
-            threshold = fields[i] - temperature * math.log(uniform(state))
+            threshold = fields[i] - temperatures[t] * math.log(uniform(state))
             proposed += run
             for _ in range(run):
                 j = pruned[y]
@@ -125,20 +135,20 @@ def sweeps(couplings: FloatArray, fields: FloatArray, split: Split, temperatures
                     y = first
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def factor_sweeps(
     columns: FloatArray,
     linear: FloatArray,
     residual: FloatArray,
+    without: FloatArray,
     split: Split,
     temperatures: FloatArray,
     state: State,
 ) -> None:
-    """The same on the factor's scaled columns, float64 (p, n); residual : r (n,) of the mask."""
+    """The same on the factor's scaled columns, float64 (p, n); residual : r (n,) of the mask; without (n,): scratch."""
     kept, pruned, group, places, pruned_at = split
     size = linear.size
-    without = np.empty_like(residual)
-    for temperature in temperatures:
+    for t in range(temperatures.size):
         proposed = 0
         while proposed < size:
             x = places[int(uniform(state) * places.size)]
@@ -149,7 +159,7 @@ def factor_sweeps(
             column = columns[i]
             for a in range(residual.size):
                 without[a] = residual[a] - column[a]
-            threshold = linear[i] + dot(column, without) - temperature * math.log(uniform(state))
+            threshold = linear[i] + dot(column, without) - temperatures[t] * math.log(uniform(state))
             proposed += run
             for _ in range(run):
                 j = pruned[y]
@@ -169,10 +179,10 @@ def swap_sizes(
     couplings: FloatArray, linear: FloatArray, layout: Layout, masks: int, swaps: int, state: State
 ) -> float:
     """The mean |change of E| of random swaps within groups at random masks: the unit of temperature."""
-    fields, total = np.empty(linear.size), 0.0
+    total = 0.0
     for _ in range(masks):
         kept, pruned = layout.shuffled(state)
-        fields_of(couplings, linear, kept, fields)
+        fields = linear + couplings[kept].sum(axis=0)
         for _ in range(swaps):
             i, j = _pair(layout, kept, pruned, state)
             total += abs(fields[j] - fields[i] - couplings[i, j])
@@ -196,6 +206,6 @@ def factor_swap_sizes(
 
 def _pair(layout: Layout, kept: IndexArray, pruned: IndexArray, state: State) -> tuple[int, int]:
     """A random kept weight and a random pruned one of its group."""
-    place = layout.places[int(uniform(state) * layout.places.size)]
+    place = layout.places[int(drawn(state) * layout.places.size)]
     first, last = layout.pruned_at[layout.group[place]], layout.pruned_at[layout.group[place] + 1]
-    return int(kept[place]), int(pruned[first + int(uniform(state) * (last - first))])
+    return int(kept[place]), int(pruned[first + int(drawn(state) * (last - first))])

@@ -49,7 +49,10 @@ class DenseReads:
         if self.layout is not None:
             self.unit = groups.swap_sizes(self.couplings, self.linear, self.layout, UNIT_MASKS, UNIT_SWAPS, state)
             return self
-        self.unit = float(dense.swap_sizes(self.couplings, self.linear, self.keep, UNIT_MASKS, UNIT_SWAPS, state))
+        order, fields = np.empty(self.linear.size, np.int64), np.empty(self.linear.size)
+        self.unit = float(
+            dense.swap_sizes(self.couplings, self.linear, order, self.keep, fields, UNIT_MASKS, UNIT_SWAPS, state)
+        )
         return self
 
     def run(
@@ -57,29 +60,50 @@ class DenseReads:
     ) -> tuple[BoolArray, FloatArray]:
         """Make the reads: short ones in one compiled call, long ones in slices."""
         size = self.linear.size
-        if self.layout is None and temperatures.size * size * seeds.size <= SLICE_PROPOSALS:
-            begin = np.zeros(size, dtype=np.bool_) if start is None else np.array(start, dtype=np.bool_)
-            masks = np.zeros((seeds.size, size), dtype=np.bool_)
-            masks[:, : self.keep] = True
-            energies = np.empty(seeds.size)
-            dense.reads(self.couplings, self.linear, temperatures, seeds, begin, masks, energies)
-            return masks, energies
-        found = []
+        if self.layout is not None:
+            return self._within(self.layout, seeds, temperatures, stop, start)
+        short = temperatures.size * size * seeds.size <= SLICE_PROPOSALS
+        parts = [seeds] if short else [seeds[r : r + 1] for r in range(seeds.size)]
+        kept, order = [], np.empty((parts[0].size, size), np.int64)
+        fields = np.empty(order.shape)
+        for part in parts:
+            states, begin = np.array(part), dense.SHUFFLED
+            if start is not None:
+                order[:], begin = _order(start), dense.GIVEN
+            for piece in [temperatures] if short else _slices(temperatures, size):
+                dense.reads(self.couplings, self.linear, piece, states, begin, order, self.keep, fields)
+                begin = dense.CONTINUED
+                if not short and stop(0.0):
+                    break
+            kept.append(order[:, : self.keep].copy())
+            if not short and stop(0.0):
+                break
+        masks = _masks(np.concatenate(kept), size)
+        return masks, self.energies(masks)
+
+    def energies(self, masks: BoolArray) -> FloatArray:
+        """E of each mask. bool (r, p) -> float64 (r,)"""
+        chosen = masks.astype(np.float64)
+        found: FloatArray = chosen @ self.linear + 0.5 * ((chosen @ self.couplings) * chosen).sum(axis=1)
+        return found
+
+    def _within(
+        self, layout: Layout, seeds: dense.State, temperatures: FloatArray, stop: StopCheck, start: BoolArray | None
+    ) -> tuple[BoolArray, FloatArray]:
+        """Reads within a quota, in slices."""
+        size, found = self.linear.size, []
         for seed in seeds:
-            kept, pruned, state = _start(seed, self.keep, size, start, self.layout)
-            fields = np.empty(size)
-            dense.fields_of(self.couplings, self.linear, kept, fields)
+            kept, pruned, state = _start(seed, layout, start)
+            fields = self.linear + self.couplings[kept].sum(axis=0)
             for piece in _slices(temperatures, size):
-                if self.layout is None:
-                    dense.sweeps(self.couplings, fields, kept, pruned, piece, state)
-                else:
-                    groups.sweeps(self.couplings, fields, self.layout.at(kept, pruned), piece, state)
+                groups.sweeps(self.couplings, fields, layout.at(kept, pruned), piece, state)
                 if stop(0.0):
                     break
-            found.append((kept, dense.fields_of(self.couplings, self.linear, kept, fields)))
+            found.append(kept)
             if stop(0.0):
                 break
-        return _masks_and_energies(found, size)
+        masks = _masks(np.array(found), size)
+        return masks, self.energies(masks)
 
     def pairs_exchanged(self, mask: BoolArray) -> tuple[BoolArray, float]:
         """The mask after a descent by double swaps, and its energy."""
@@ -113,31 +137,48 @@ class FactorReads:
         if self.layout is not None:
             self.unit = groups.factor_swap_sizes(self.columns, self.linear, self.layout, UNIT_MASKS, UNIT_SWAPS, state)
             return self
-        self.unit = float(factor.swap_sizes(self.columns, self.linear, self.keep, UNIT_MASKS, UNIT_SWAPS, state))
+        p, n = self.columns.shape
+        self.unit = float(
+            factor.swap_sizes(
+                self.columns, self.linear, np.empty(p, np.int64), self.keep, np.empty(n), np.empty(n), UNIT_MASKS,
+                UNIT_SWAPS, state,
+            )
+        )  # fmt: skip
         return self
 
     def run(
         self, seeds: dense.State, temperatures: FloatArray, stop: StopCheck, start: BoolArray | None = None
     ) -> tuple[BoolArray, FloatArray]:
         """Make the reads in slices."""
-        size = self.linear.size
-        found = []
+        size, n = self.columns.shape
+        kept_ones, energies = [], []
+        residual, without = np.empty(n), np.empty(n)
         for seed in seeds:
-            kept, pruned, state = _start(seed, self.keep, size, start, self.layout)
-            residual = np.empty(self.columns.shape[1])
+            kept, pruned, state = self._start(seed, start)
             factor.residual_of(self.columns, self.linear, kept, residual)
             for piece in _slices(temperatures, size * self.work):
                 if self.layout is None:
-                    factor.sweeps(self.columns, self.linear, residual, kept, pruned, piece, state)
+                    factor.sweeps(self.columns, self.linear, residual, without, kept, pruned, piece, state)
                 else:
                     split = self.layout.at(kept, pruned)
-                    groups.factor_sweeps(self.columns, self.linear, residual, split, piece, state)
+                    groups.factor_sweeps(self.columns, self.linear, residual, without, split, piece, state)
                 if stop(0.0):
                     break
-            found.append((kept, factor.residual_of(self.columns, self.linear, kept, residual)))
+            kept_ones.append(kept)
+            energies.append(factor.residual_of(self.columns, self.linear, kept, residual))
             if stop(0.0):
                 break
-        return _masks_and_energies(found, size)
+        return _masks(np.array(kept_ones), size), np.array(energies)
+
+    def _start(self, seed: np.uint64, start: BoolArray | None) -> tuple[IndexArray, IndexArray, dense.State]:
+        if self.layout is not None:
+            return _start(seed, self.layout, start)
+        state, order = np.array([seed], dtype=np.uint64), np.empty(self.linear.size, np.int64)
+        if start is None:
+            factor.shuffled(order, state)
+        else:
+            order = _order(start)
+        return order[: self.keep], order[self.keep :], state
 
 
 def reads_of(block: BlockProblem, couplings: str, seed: np.uint64) -> "DenseReads | FactorReads | BudgetReads":
@@ -150,7 +191,7 @@ def reads_of(block: BlockProblem, couplings: str, seed: np.uint64) -> "DenseRead
     if block.budget is not None:
         return BudgetReads(qubo.couplings, linear, block.budget).measure(seed)
     layout = None if block.keeping.one_count else Layout.of(block.keeping)
-    if qubo.factor is not None and (couplings == "factor" or (couplings == "auto" and block.p > DENSE_SIZE)):
+    if qubo.factor is not None and factored(block, couplings):
         columns = np.multiply(qubo.factor.T, qubo.scale[:, None], order="C", dtype=np.float64)
         return FactorReads(columns, linear, block.keep, layout=layout).measure(seed)
     return DenseReads(qubo.couplings, linear, block.keep, layout=layout).measure(seed)
@@ -173,19 +214,15 @@ def in_threads(
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
-def _start(
-    seed: np.uint64, keep: int, size: int, start: BoolArray | None = None, layout: Layout | None = None
-) -> tuple[IndexArray, IndexArray, dense.State]:
-    if layout is not None:
-        state = np.array([seed], dtype=np.uint64)
-        return *(layout.shuffled(state) if start is None else layout.split(np.array(start))), state
-    kept, pruned = np.empty(keep, np.int64), np.empty(size - keep, np.int64)
+def _start(seed: np.uint64, layout: Layout, start: BoolArray | None) -> tuple[IndexArray, IndexArray, dense.State]:
+    """Kept and pruned positions sorted by group, random or those of `start`, and the generator's state."""
     state = np.array([seed], dtype=np.uint64)
-    if start is None:
-        dense.shuffle(kept, pruned, state)
-    else:
-        dense.split(np.array(start, dtype=np.bool_), kept, pruned)
-    return kept, pruned, state
+    return *(layout.shuffled(state) if start is None else layout.split(np.array(start))), state
+
+
+def _order(mask: BoolArray) -> IndexArray:
+    """The kept positions of a mask, then the pruned ones."""
+    return np.concatenate((np.flatnonzero(mask), np.flatnonzero(~mask)))
 
 
 def _slices(temperatures: FloatArray, work: float) -> Iterator[FloatArray]:
@@ -194,33 +231,25 @@ def _slices(temperatures: FloatArray, work: float) -> Iterator[FloatArray]:
         yield temperatures[first : first + step]
 
 
-def _masks_and_energies(found: list[tuple[IndexArray, float]], size: int) -> tuple[BoolArray, FloatArray]:
-    masks = np.zeros((len(found), size), dtype=np.bool_)
-    for row, (kept, _) in zip(masks, found, strict=True):
-        row[kept] = True
-    return masks, np.array([energy for _, energy in found])
+def _masks(kept: IndexArray, size: int) -> BoolArray:
+    """Masks with ones at the positions of each row. int64 (r, k) -> bool (r, size)"""
+    masks = np.zeros((kept.shape[0], size), dtype=np.bool_)
+    np.put_along_axis(masks, kept, True, axis=1)
+    return masks
 
 
-@lru_cache(maxsize=1)
-def warm_groups() -> None:
-    """Compile the kernels for quotas, or load them from numba's cache."""
-    layout = Layout.of(Quota(np.array([0, 0, 1]), np.array([1, 0])))
-    seeds, schedule, long = np.ones(1, dtype=np.uint64), np.ones(1), np.ones(3)
-    for source in (
-        DenseReads(np.zeros((3, 3)), long, 1, layout=layout),
-        FactorReads(np.eye(3), long, 1, layout=layout),
-    ):
-        source.measure(seeds[0]).run(seeds, schedule, never)
+def factored(block: BlockProblem, couplings: str) -> bool:
+    """Whether reads of this block work on the factor."""
+    auto = couplings == "auto" and block.p > DENSE_SIZE
+    return block.budget is None and block.form.factor is not None and (couplings == "factor" or auto)
 
 
-@lru_cache(maxsize=1)
-def warm() -> None:
-    """Compile every kernel, or load it from numba's cache, on a problem of two weights."""
-    seeds = np.ones(1, dtype=np.uint64)
-    schedule = np.ones(1)
-    columns = np.eye(2)
-    long = np.ones(2)
-    DenseReads(np.zeros((2, 2)), long, 1).measure(seeds[0]).run(seeds, schedule, never)
-    FactorReads(columns, long, 1).measure(seeds[0]).run(seeds, schedule, never)
-    kept, pruned, state = _start(seeds[0], 1, 2)
-    dense.sweeps(np.zeros((2, 2)), np.zeros(2), kept, pruned, schedule, state)
+@lru_cache(maxsize=4)
+def warm(on_factor: bool, grouped: bool) -> None:
+    """Compile the kernels of such reads, or load them from numba's cache, on a problem of three weights."""
+    layout = Layout.of(Quota(np.array([0, 0, 1]), np.array([1, 0]))) if grouped else None
+    seeds, schedule, linear = np.ones(1, dtype=np.uint64), np.ones(1), np.ones(3)
+    if on_factor:
+        FactorReads(np.eye(3), linear, 1, layout=layout).measure(seeds[0]).run(seeds, schedule, never)
+    else:
+        DenseReads(np.zeros((3, 3)), linear, 1, layout=layout).measure(seeds[0]).run(seeds, schedule, never)

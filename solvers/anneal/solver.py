@@ -101,8 +101,8 @@ class Anneal(Solver):
     """Reads that run at the same time; more than the 4 of a batch bring nothing."""
 
     def warm_up(self, block: BlockProblem) -> None:
-        """Load or compile the sweeps on couplings and on the factor, and the polish."""
-        _compile(_grouped(block))
+        """Load or compile the sweeps for such a block, and the polish."""
+        _compile(block, self.couplings)
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
         """Options out of range, or option couplings=factor for a form without a factor."""
@@ -129,7 +129,7 @@ class Anneal(Solver):
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best mask of all reads, polished if requested, or the incumbent if that is better."""
         with best.building():
-            best.timings["compile"] = _compile(_grouped(best.block))
+            best.timings["compile"] = _compile(best.block, self.couplings)
         search = _Search(self, best)
         try:
             stop = search.go(rng)
@@ -316,14 +316,13 @@ def _seeds(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.integers(1, 2**63, size=count, dtype=np.uint64)
 
 
-def _compile(groups: bool) -> float:
-    """Load or compile the kernels before the solve's clock starts. -> seconds it took"""
+def _compile(block: BlockProblem, couplings: str) -> float:
+    """Load or compile the kernels for such a block before the solve's clock starts. -> seconds it took"""
     started = perf_counter()
-    from prunebench.kernels.local_search import polish
+    from prunebench.kernels.local_search import descent, polish
     from prunebench.solvers.anneal import reads
 
-    reads.warm()
-    if groups:
-        reads.warm_groups()
-    polish.warm()
+    if block.budget is None:
+        reads.warm(reads.factored(block, couplings), _grouped(block))
+        polish.warm(block.form.factor is not None and block.p > descent.DENSE_SELECT_SIZE)
     return perf_counter() - started

@@ -65,7 +65,7 @@ class _Device(Solver):
         """Load the libraries; sends nothing to the sampler."""
         from prunebench.solvers.dimod.timed_run import load
 
-        load()
+        load(block)
 
     def refuses(self, block: BlockProblem) -> str:
         """No access, or more weights than the device's largest clique."""

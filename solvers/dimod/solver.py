@@ -84,7 +84,7 @@ class DimodSolver(Solver):
         """Load the libraries; sends nothing to the sampler."""
         from prunebench.solvers.dimod.timed_run import load
 
-        load()
+        load(block)
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
         """Too many weights, or options out of range."""

@@ -95,7 +95,7 @@ def sample_block(solver: Settings, best: Incumbent, rng: np.random.Generator) ->
 
     started = perf_counter()
     with best.building():
-        load()
+        load(best.block)
         sampler = solver.sampler_for(best.block)
         require_keywords(sampler, keywords_of(solver.keywords), solver.extra_keywords)
         loading = perf_counter() - started
@@ -272,11 +272,13 @@ class SamplerRun:
             self.details["chain_strength"] = float(strength) * self.pool.unit
 
 
-def load() -> None:
-    """Load dimod, dwave-samplers and the compiled polish before a clock starts."""
+def load(block: BlockProblem) -> None:
+    """Load dimod, dwave-samplers and the compiled polish of such a block before a clock starts."""
+    from prunebench.kernels.local_search.descent import DENSE_SELECT_SIZE
     from prunebench.kernels.local_search.polish import warm
 
-    warm()
+    if block.budget is None:
+        warm(block.form.factor is not None and block.p > DENSE_SELECT_SIZE)
     _warm_tuning()
 
 

@@ -40,13 +40,15 @@ def polish(best: Incumbent) -> None:
     best.details |= {"objective_before_polish": earlier, "polish_moves": moves}
 
 
-@lru_cache(maxsize=1)
-def warm() -> None:
-    """Compile the select descents, or load them from numba's cache, on a block of three weights."""
+@lru_cache(maxsize=2)
+def warm(on_factor: bool) -> None:
+    """Compile one of the select descents, or load it from numba's cache, on a block of three weights."""
     from prunebench.kernels.local_search.select_factor import SelectFactorSearch
 
     form = QuadraticForm(factor=np.ones((1, 3)), ridge=0.1, centre=np.ones(3))
     block = BlockProblem(form, np.array([1.0, 2.0, 3.0]), 1, "select")
-    start = np.array([True, False, False])
-    SwapDescent(block).run(start, Incumbent(block))
-    SelectFactorSearch(block).run(start, Incumbent(block), 0.0)
+    start, best = np.array([True, False, False]), Incumbent(block)
+    if on_factor:
+        SelectFactorSearch(block).run(start, best, 0.0)
+    else:
+        SwapDescent(block).run(start, best)

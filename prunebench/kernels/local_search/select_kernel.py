@@ -4,10 +4,10 @@ With the fields F_i = h_i + Σ_j J_ij m_j, removing i and adding j changes E by 
 """
 
 import numpy as np
-from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.stop import Stop, StopCheck, never
+from prunebench.kernels.compiled import compiled
 
 REFRESH_MOVES = 64
 """Moves between two recomputations of the fields, so that their rounding does not accumulate."""
@@ -43,32 +43,24 @@ def descend(
     groups = np.array([0, mask.size]) if offsets is None else offsets
     row_largest = couplings.max(axis=1)
     at_once = max(16, MOVES_TIMES_PAIRS // mask.size**2)
+    work = np.empty((4, mask.size + 8))
     moves, evaluations = 0, 0.0
     while not (stopped := stop(evaluations)):
-        made, tried, optimal = _descend(
-            couplings, linear, tolerance, row_largest, mask, groups, at_once, max_evaluations - evaluations
-        )
+        left = max_evaluations - evaluations
+        made, tried, optimal = _descend(couplings, linear, tolerance, row_largest, mask, groups, at_once, left, work)
         moves, evaluations = moves + int(made), evaluations + float(tried)
         if optimal:
             return moves, evaluations, True, Stop.finished("no swap improves")
     return moves, evaluations, False, stopped
 
 
-@njit(cache=True, nogil=True)
 def swap_changes(couplings: FloatArray, linear: FloatArray, mask: BoolArray) -> FloatArray:
     """The change of E for every (kept i, pruned j), as the descent computes it; zero elsewhere. -> (p, p)"""
-    size = mask.size
-    fields = np.empty(size)
-    _refresh(couplings, linear, mask, fields)
-    out = np.zeros((size, size))
-    for i in range(size):
-        for j in range(size):
-            if mask[i] and not mask[j]:
-                out[i, j] = fields[j] - fields[i] - couplings[i, j]
-    return out
+    fields = linear + couplings[mask].sum(axis=0)
+    return np.where(mask[:, None] & ~mask, fields - fields[:, None] - couplings, 0.0)
 
 
-@njit(cache=True, nogil=True)
+@compiled(inner=True)
 def _refresh(couplings: FloatArray, linear: FloatArray, mask: BoolArray, fields: FloatArray) -> None:
     for i in range(mask.size):
         fields[i] = linear[i]
@@ -78,7 +70,7 @@ def _refresh(couplings: FloatArray, linear: FloatArray, mask: BoolArray, fields:
                 fields[j] += couplings[i, j]
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"})
+@compiled(fast=True, nan=False, inner=True)
 def _row_minimum(row: FloatArray, value: FloatArray) -> float:
     lowest = np.inf
     for j in range(row.size):
@@ -86,7 +78,7 @@ def _row_minimum(row: FloatArray, value: FloatArray) -> float:
     return lowest
 
 
-@njit(cache=True, nogil=True)
+@compiled(inner=True)
 def _best_swap(
     couplings: FloatArray,
     out_value: FloatArray,
@@ -103,7 +95,7 @@ def _best_swap(
     """
     lowest_in = np.inf
     for j in range(start, stop):
-        lowest_in = min(lowest_in, in_value[j])
+        lowest_in = in_value[j] if in_value[j] < lowest_in else lowest_in
     first, best_out = -1, -1
     for i in range(start, stop):
         bounds[i] = lowest_in - out_value[i] - row_largest[i]
@@ -125,7 +117,7 @@ def _best_swap(
     return best_out, best_in, best
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _descend(
     couplings: FloatArray,
     linear: FloatArray,
@@ -135,7 +127,9 @@ def _descend(
     offsets: IndexArray,
     max_moves: int,
     max_evaluations: float,
+    work: FloatArray,
 ) -> tuple[int, float, bool]:
+    """At most so many moves and swaps; work (4, p) is overwritten. -> moves, swaps examined, whether none improves"""
     size = mask.size
     pairs = 0.0
     for group in range(offsets.size - 1):
@@ -143,12 +137,14 @@ def _descend(
         for i in range(offsets[group], offsets[group + 1]):
             kept += mask[i]
         pairs += float(kept) * float(offsets[group + 1] - offsets[group] - kept)
-    fields, out_value, in_value, bounds = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
-    _refresh(couplings, linear, mask, fields)
-    moves, stale, evaluations = 0, 0, 0.0
+    fields, out_value, in_value, bounds = work[0], work[1], work[2], work[3]
+    moves, stale, evaluations = 0, REFRESH_MOVES, 0.0
     if pairs == 0.0:
         return moves, evaluations, True
     while moves < max_moves and evaluations < max_evaluations:
+        if stale >= REFRESH_MOVES:
+            _refresh(couplings, linear, mask, fields)
+            stale = 0
         for i in range(size):
             out_value[i] = fields[i] - tolerance[i] if mask[i] else -np.inf
             in_value[i] = np.inf if mask[i] else fields[i] + tolerance[i]
@@ -163,17 +159,12 @@ def _descend(
         if leaving < 0:
             if stale == 0:
                 return moves, evaluations, True
-            _refresh(couplings, linear, mask, fields)
-            stale = 0
+            stale = REFRESH_MOVES
             continue
         mask[leaving] = False
         mask[entering] = True
         moves += 1
         stale += 1
-        if stale >= REFRESH_MOVES:
-            _refresh(couplings, linear, mask, fields)
-            stale = 0
-        else:
-            for j in range(size):
-                fields[j] += couplings[entering, j] - couplings[leaving, j]
+        for j in range(size):
+            fields[j] += couplings[entering, j] - couplings[leaving, j]
     return moves, evaluations, False
