@@ -10,18 +10,17 @@ and j enters is (w_i² D - g² P_ii + 2 g w_i u) / (2 (P_ii D + u²)): O(1) a pr
 """
 
 import numpy as np
-from numba import njit
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.stop import Stop, StopCheck, never
-from prunebench.kernels.compiled import copy_square
+from prunebench.kernels.compiled import compiled
 
 RELATIVE_ROUNDING = 1e-13
 """A move must lower f by this share of the difference between f(0) and f at the refit."""
 MOVES_BETWEEN_CLOCK_READS = 16
 """Moves of compiled code between two looks at the clock; an eighth of p if that is more."""
 PIVOTS_AT_ONCE = 8
-"""Positions swept in one pass over the tableau: memory passes, not operations, dominate the time."""
+"""Positions swept in one pass over the tableau, a multiple of 4: memory passes, not operations, dominate the time."""
 
 
 def descend(
@@ -55,10 +54,12 @@ def descend(
     groups = np.array([0, size]) if offsets is None else offsets
     tableau = swept(matrix, slope, mask)
     value = float(tableau[size, size])
-    trial = mask.copy()
+    trial, space = mask.copy(), np.empty((2, size + 1))
     while not (stopped := stop(evaluations)):
         left = min(MOVES_BETWEEN_CLOCK_READS, max(MOVES_BETWEEN_CLOCK_READS, size // 8) - since)
-        made, tried, finished = _improve(tableau, trial, groups, left, max_evaluations - evaluations)
+        made, tried, finished = _improve(
+            tableau, trial, groups, left, max_evaluations - evaluations, space[0], space[1]
+        )
         evaluations += tried
         since += int(made)
         if finished and since == 0:
@@ -80,31 +81,24 @@ def swept(matrix: FloatArray, slope: FloatArray, mask: BoolArray) -> FloatArray:
     full = np.zeros((size + 1, size + 1))
     full[:size, :size] = matrix
     full[size, :size] = full[:size, size] = slope
-    _sweep(full, np.flatnonzero(mask), PIVOTS_AT_ONCE)
+    rows, inverse = np.zeros((PIVOTS_AT_ONCE, size + 1)), np.empty((PIVOTS_AT_ONCE, PIVOTS_AT_ONCE))
+    _sweep(full, np.flatnonzero(mask), rows, inverse, np.empty((size + 1, PIVOTS_AT_ONCE)))
     return full
 
 
-@njit(cache=True, nogil=True)
 def swap_changes(tableau: FloatArray, mask: BoolArray) -> FloatArray:
     """The change of the refitted f for every (kept i, pruned j); zero elsewhere. -> float64 (p, p)"""
     size = mask.size
-    out = np.zeros((size, size))
-    for i in range(size):
-        for j in range(size):
-            if mask[i] and not mask[j]:
-                weight, inverse, coupling = -tableau[i, size], -tableau[i, i], tableau[i, j]
-                gradient, schur = tableau[j, size], tableau[j, j]
-                numerator = weight**2 * schur - gradient**2 * inverse + 2.0 * gradient * weight * coupling
-                out[i, j] = 0.5 * numerator / (inverse * schur + coupling**2)
-    return out
+    schur, gradient, coupling = tableau.diagonal()[:size], tableau[:size, size], tableau[:size, :size]
+    weight, inverse = -gradient[:, None], -schur[:, None]
+    numerator = weight**2 * schur - gradient**2 * inverse + 2.0 * gradient * weight * coupling
+    chosen = mask[:, None] & ~mask
+    return np.where(chosen, 0.5 * numerator / np.where(chosen, inverse * schur + coupling**2, 1.0), 0.0)
 
 
-@njit(cache=True, nogil=True)
-def _inverse(matrix: FloatArray) -> FloatArray:
-    """Gauss-Jordan without pivoting, which positive definite matrices do not need. (b, b) -> (b, b)"""
-    size = matrix.shape[0]
-    out, even = np.empty((size, size)), np.empty((size, size))
-    copy_square(matrix, out, size)
+@compiled(inner=True)
+def _inverse(out: FloatArray, size: int) -> None:
+    """Gauss-Jordan in place, without pivoting, which positive definite matrices do not need; exactly symmetric."""
     for k in range(size):
         pivot = out[k, k]
         out[k, k] = 1.0
@@ -117,63 +111,71 @@ def _inverse(matrix: FloatArray) -> FloatArray:
                 for j in range(size):
                     out[i, j] -= factor * out[k, j]
     for i in range(size):
-        for j in range(size):
-            even[i, j] = 0.5 * (out[i, j] + out[j, i])
-    return even
+        for j in range(i):
+            out[i, j] = 0.5 * (out[i, j] + out[j, i])
+            out[j, i] = out[i, j]
 
 
-@njit(cache=True, nogil=True)
-def _sweep(tableau: FloatArray, support: IndexArray, at_once: int) -> None:
-    """Sweep the tableau in place on all of `support`; the upper triangle is filled at the end."""
+@compiled()
+def _sweep(
+    tableau: FloatArray, support: IndexArray, rows: FloatArray, inverse: FloatArray, factors: FloatArray
+) -> None:
+    """Sweep the tableau in place on all of `support`, PIVOTS_AT_ONCE at once; the upper triangle is filled at the end.
+
+    inverse (PIVOTS_AT_ONCE, PIVOTS_AT_ONCE), factors (p + 1, PIVOTS_AT_ONCE) are overwritten, and so is
+    rows (PIVOTS_AT_ONCE, p + 1), which holds finite numbers on entry
+    """
     size = tableau.shape[0]
-    for first in range(0, support.size, at_once):
-        block = support[first : first + at_once]
-        rows = np.empty((block.size, size))
-        pivots = np.empty((block.size, block.size))
-        for a in range(block.size):
+    for first in range(0, support.size, PIVOTS_AT_ONCE):
+        count = min(PIVOTS_AT_ONCE, support.size - first)
+        for a in range(count):
+            at = support[first + a]
             for i in range(size):
-                rows[a, i] = tableau[block[a], i] if i <= block[a] else tableau[i, block[a]]
-        for a in range(block.size):
-            for b in range(block.size):
-                pivots[a, b] = rows[a, block[b]]
-        inverse = _inverse(pivots)
-        factors = np.zeros((size, block.size))
+                rows[a, i] = tableau[at, i] if i <= at else tableau[i, at]
+        for a in range(count):
+            for b in range(count):
+                inverse[a, b] = rows[a, support[first + b]]
+        _inverse(inverse, count)
         for i in range(size):
-            for a in range(block.size):
-                for b in range(block.size):
+            for a in range(PIVOTS_AT_ONCE):
+                factors[i, a] = 0.0
+            for a in range(count):
+                for b in range(count):
                     factors[i, a] += inverse[a, b] * rows[b, i]
             _subtract(tableau[i, : i + 1], factors[i], rows)
-        for a in range(block.size):
+        for a in range(count):
+            at = support[first + a]
             for i in range(size):
-                tableau[max(i, block[a]), min(i, block[a])] = factors[i, a]
-        for a in range(block.size):
-            for b in range(block.size):
-                tableau[block[a], block[b]] = -inverse[a, b]
+                if i < at:
+                    tableau[at, i] = factors[i, a]
+                else:
+                    tableau[i, at] = factors[i, a]
+        for a in range(count):
+            for b in range(count):
+                tableau[support[first + a], support[first + b]] = -inverse[a, b]
     for i in range(size):
         for j in range(i):
             tableau[j, i] = tableau[i, j]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@compiled(fast=True, inner=True)
 def _subtract(row: FloatArray, factors: FloatArray, rows: FloatArray) -> None:
     """row -= factors @ rows, four rows per pass."""
-    whole = factors.size // 4 * 4
-    for a in range(0, whole, 4):
+    for a in range(0, PIVOTS_AT_ONCE, 4):
         f0, f1, f2, f3 = factors[a], factors[a + 1], factors[a + 2], factors[a + 3]
         r0, r1, r2, r3 = rows[a], rows[a + 1], rows[a + 2], rows[a + 3]
         for j in range(row.size):
             row[j] -= f0 * r0[j] + f1 * r1[j] + f2 * r2[j] + f3 * r3[j]
-    for a in range(whole, factors.size):
-        for j in range(row.size):
-            row[j] -= factors[a] * rows[a, j]
 
 
-@njit(cache=True, nogil=True)
-def exchange(tableau: FloatArray, leaving: int, entering: int) -> None:
-    """Sweep `leaving` out of the support and `entering` into it, in place, as one rank-two update."""
+@compiled()
+def exchange(tableau: FloatArray, leaving: int, entering: int, alpha: FloatArray, beta: FloatArray) -> None:
+    """Sweep `leaving` out of the support and `entering` into it, in place, as one rank-two update.
+
+    alpha, beta (p + 1,) are overwritten.
+    """
     size = tableau.shape[0]
     inverse, coupling = -tableau[leaving, leaving], tableau[leaving, entering]
-    alpha, beta = np.empty(size), np.empty(size)
     for a in range(size):
         alpha[a] = tableau[a, leaving]
         beta[a] = tableau[a, entering] + alpha[a] * coupling / inverse
@@ -186,15 +188,16 @@ def exchange(tableau: FloatArray, leaving: int, entering: int) -> None:
     for a in range(size):
         tableau[a, leaving] = alpha[a] / inverse - beta[a] * beta[leaving] / schur
         tableau[a, entering] = beta[a] / schur
-    tableau[leaving, leaving] = 1.0 / inverse - beta[leaving] ** 2 / schur
-    tableau[entering, leaving] = tableau[leaving, entering] = beta[leaving] / schur
+    tableau[leaving, leaving] = 1.0 / inverse - beta[leaving] * beta[leaving] / schur
+    tableau[leaving, entering] = beta[leaving] / schur
     tableau[entering, entering] = -1.0 / schur
+    tableau[entering, leaving] = beta[leaving] / schur
     for a in range(size):
         tableau[leaving, a] = tableau[a, leaving]
         tableau[entering, a] = tableau[a, entering]
 
 
-@njit(cache=True, nogil=True, fastmath={"nnan", "nsz", "contract", "reassoc"})
+@compiled(fast=True, nan=False, inner=True)
 def _row_minimum(row: FloatArray, schur: FloatArray, gradient: FloatArray, weight: float, inverse: float) -> float:
     lowest = np.inf
     for j in range(schur.size):
@@ -203,7 +206,7 @@ def _row_minimum(row: FloatArray, schur: FloatArray, gradient: FloatArray, weigh
     return lowest
 
 
-@njit(cache=True, nogil=True)
+@compiled(inner=True)
 def _best_swap(
     tableau: FloatArray, mask: BoolArray, offsets: IndexArray, schur: FloatArray, gradient: FloatArray
 ) -> tuple[int, int, float]:
@@ -234,10 +237,17 @@ def _best_swap(
     return leaving, entering, 0.5 * lowest
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _improve(
-    tableau: FloatArray, mask: BoolArray, offsets: IndexArray, max_moves: int, max_evaluations: float
+    tableau: FloatArray,
+    mask: BoolArray,
+    offsets: IndexArray,
+    max_moves: int,
+    max_evaluations: float,
+    alpha: FloatArray,
+    beta: FloatArray,
 ) -> tuple[int, float, bool]:
+    """At most so many moves and swaps; alpha, beta (p + 1,): space. -> moves, swaps examined, whether none improves"""
     size = mask.size
     pairs = 0.0
     for group in range(offsets.size - 1):
@@ -246,14 +256,13 @@ def _improve(
             kept += mask[i]
         pairs += float(kept) * float(offsets[group + 1] - offsets[group] - kept)
     rounding = RELATIVE_ROUNDING * 0.5 * abs(tableau[size, size])
-    schur, gradient = np.empty(size), np.empty(size)
     moves, evaluations = 0, 0.0
     while moves < max_moves and evaluations < max_evaluations:
-        leaving, entering, change = _best_swap(tableau, mask, offsets, schur, gradient)
+        leaving, entering, change = _best_swap(tableau, mask, offsets, alpha, beta)
         evaluations += pairs
         if not change < -rounding:
             return moves, evaluations, True
-        exchange(tableau, leaving, entering)
+        exchange(tableau, leaving, entering, alpha, beta)
         mask[leaving] = False
         mask[entering] = True
         moves += 1
