@@ -3,7 +3,10 @@
 pytest puts this folder on the path (`pythonpath` in pyproject.toml), so that test files write `from helpers import …`.
 """
 
+import inspect
+
 import numpy as np
+from numba import njit
 
 from prunebench import BlockProblem, QuadraticForm
 from prunebench.cli import main
@@ -24,6 +27,14 @@ def hard_block(p=26, seed=3):
     factor = np.random.default_rng(seed).normal(size=(p, p))
     weights = 1.0 / np.linalg.norm(factor, axis=0)
     return BlockProblem(QuadraticForm(factor=factor, ridge=1e-4, centre=weights), weights, p // 2, "select")
+
+
+def from_python(kernel):
+    """A kernel that only compiled code calls, as a function for Python."""
+    arguments = ", ".join(inspect.signature(kernel.py_func).parameters)
+    scope = {"kernel": kernel}
+    exec(f"def entry({arguments}):\n    return kernel({arguments})", scope)
+    return njit(scope["entry"])
 
 
 def call(capsys, *arguments):

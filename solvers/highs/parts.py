@@ -21,7 +21,7 @@ from prunebench.core.stop import Stop, StopCheck
 from prunebench.kernels.relaxations.programs import HALF_ULP
 from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.kernels.trees.points import descend, repair, rounded
-from prunebench.kernels.trees.select_node import FREE, Pattern, gradient_at
+from prunebench.kernels.trees.select_node import FREE, Pattern
 from prunebench.solvers.highs.formulations import refit_doubts, refitted
 from prunebench.solvers.highs.model import FEASIBILITY, SAFETY, TOLERANCES, Model, Rows, stopped
 from prunebench.solvers.highs.points import refit_points, relaxation_points
@@ -352,9 +352,7 @@ def with_fixed(tree: SelectTree, part: Part, i: int, value: int) -> Part:
 
 def to_count(matrix: FloatArray, linear: FloatArray, count: int, x: FloatArray, fixed: Pattern) -> None:
     """Restore the count of x in place, using the cheapest free variables."""
-    gradient = np.empty(x.size)
-    gradient_at(matrix, linear, x, gradient)
-    repair(x, fixed, gradient, count)
+    repair(x, fixed, linear + matrix @ x, count)
 
 
 def warm_up() -> None:

@@ -16,7 +16,7 @@ from prunebench.core.stop import StopCheck
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.kernels.trees.dives import RefitTree, SelectTree
 from prunebench.kernels.trees.points import reachable, repair
-from prunebench.kernels.trees.select_node import FREE, Pattern, gradient_at
+from prunebench.kernels.trees.select_node import FREE, Pattern
 
 if TYPE_CHECKING:
     from prunebench.solvers.highs.probing import Reduced
@@ -132,9 +132,7 @@ class Trail:
         """The relaxation's optimum given what is fixed: a point of all weights, and its bound in the block's units."""
         tree, own = self._tree, self._of_tree(fixed)
         x = np.where(own == FREE, self._near, own)
-        gradient = np.empty(x.size)
-        gradient_at(tree.matrix, tree.linear, x, gradient)
-        repair(x, own, gradient, tree.count)
+        repair(x, own, tree.linear + tree.matrix @ x, tree.count)
         _, bound = tree.optimum(x, own)
         self._near = x
         point = (fixed == 0).astype(np.float64)

@@ -3,20 +3,20 @@
 import numpy as np
 import pytest
 
-from prunebench.kernels.trees.frames import put_in, restrict
+from helpers import from_python
+from prunebench.kernels.trees import frames, tableau
 from prunebench.kernels.trees.select_node import FREE, Point, Program
 from prunebench.kernels.trees.select_tree import OpenNode, dive
-from prunebench.kernels.trees.tableau import (
-    ARRIVED,
-    build,
-    diagonal_of,
-    follow,
-    new_tableau,
-    push,
-    row_of,
-    sweep_all,
-    sweep_now,
-)
+from prunebench.kernels.trees.tableau import ARRIVED, new_tableau
+
+put_in, restrict = from_python(frames.put_in), from_python(frames.restrict)
+build, diagonal_of, follow, push, row_of, sweep_all, sweep_now = (
+    from_python(kernel)
+    for kernel in (
+        tableau.build, tableau.diagonal_of, tableau.follow, tableau.push, tableau.row_of, tableau.sweep_all,
+        tableau.sweep_now,
+    )
+)  # fmt: skip
 
 N = 9
 

@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from helpers import from_python
 from prunebench import BlockProblem, QuadraticForm, solve
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.masks import top_mask
@@ -14,10 +15,9 @@ from prunebench.core.proof import ProofWriter, Signs
 from prunebench.core.stop import never
 from prunebench.kernels.relaxations.certificate import shift_bound
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
-from prunebench.kernels.trees import refit_node, refit_tree
+from prunebench.kernels.trees import refit_node, refit_tree, select_node
 from prunebench.kernels.trees.dives import Dive, RefitTree, SelectTree
-from prunebench.kernels.trees.refit_node import dual_bound, square_end
-from prunebench.kernels.trees.select_node import FREE, Program, Records, bound_at, gradient_at, point_at
+from prunebench.kernels.trees.select_node import FREE, Program, Records, point_at
 from prunebench.kernels.trees.select_tree import OpenNode
 from prunebench.proofs import check, enumeration
 from prunebench.proofs.check import proved_bound
@@ -26,6 +26,8 @@ from prunebench.solvers.branch_and_bound.search import Search
 from prunebench.testing.exact import Exact
 from prunebench.testing.hostile import ill_conditioned
 
+bound_at, gradient_at = from_python(select_node.bound_at), from_python(select_node.gradient_at)
+dual_bound, square_end = from_python(refit_node.dual_bound), from_python(refit_node.square_end)
 P, KEEP = 4, 2
 OFF_PLANE = np.eye(P) - 2.0
 """Positive definite where entries sum to zero, and far from it along the ones."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from helpers import from_python
 from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.stop import never
@@ -200,11 +201,13 @@ def test_the_select_root_is_the_optimum_that_highs_finds():
 @pytest.mark.parametrize("seed", range(5))
 def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_both_ways(seed):
     """Against the relaxation's own values with each tied variable fixed: the cheaper way is among the dearest."""
+    from prunebench.kernels.trees import branching
     from prunebench.kernels.trees import refit_node as refit
-    from prunebench.kernels.trees.branching import tied_branching_variable
     from prunebench.kernels.trees.dives import RefitTree
     from prunebench.kernels.trees.select_node import FREE
 
+    tied_branching_variable, legal = from_python(branching.tied_branching_variable), from_python(refit.legal)
+    build, solve_node = from_python(refit.build), from_python(refit.solve_node)
     block = gradient_block(40, 25, 12, "refit", seed=seed)
     upper = block.evaluate(block.incumbent)
     program = RefitProgram.of(block, upper)
@@ -214,10 +217,10 @@ def test_refit_branching_takes_a_variable_whose_fixing_raises_the_relaxation_bot
     def relaxed(fixed):
         root = tree.root()
         root.pattern[fixed == 0], root.pattern[fixed == 1] = refit.OUT, refit.IN
-        refit.legal(tree.keep, fixed, root.pattern, tree.split.point.rho)
+        legal(tree.keep, fixed, root.pattern, tree.split.point.rho)
         node = refit.node_of(root.pattern, root.sign, fixed)
-        size = refit.build(tree.matrix, node.system)
-        size, bound, level, _, _ = refit.solve_node(tree.split_off(), node, size, -np.inf, np.inf, 500)
+        size = build(tree.matrix, node.system)
+        size, bound, level, _, _ = solve_node(tree.split_off(), node, size, -np.inf, np.inf, 500)
         return bound, node, size, np.sqrt(level)
 
     free = np.full(p, FREE, np.int8)

@@ -91,7 +91,7 @@ class Fixing(NamedTuple):
     key: FloatArray
 
 
-@compiled(allocates=True)
+@compiled(inner=True, allocates=True)
 def tied_branching_variable(program: Program, node: Node, size: int, tau: float) -> int:
     """Mode refit: the free tied variable whose fixing costs most; −1: none. tau: the threshold of |ρ|.
 
@@ -192,7 +192,7 @@ def follower_cost(value: float, level: float, variance: float) -> float:
     return 0.5 * below * below / variance + 0.5 * above * above / (1.0 + variance)
 
 
-@compiled()
+@compiled(inner=True)
 def dearest_to_prune(node: Node, size: int, tau: float) -> int:
     """Mode refit, for tangents: the tied variable of highest saliency times (1 − its kept share); −1: none.
 

@@ -19,7 +19,7 @@ from prunebench.core.stop import StopCheck, never
 from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram, SelectProgram
 from prunebench.kernels.relaxations.shift import certified_shift, plane_shift
 from prunebench.kernels.relaxations.split import RelaxedPoint, Split, best_split, certified_split
-from prunebench.kernels.trees import points, refit_tree, select_tree, tableau
+from prunebench.kernels.trees import points, refit_tree, select_tree
 from prunebench.kernels.trees import refit_node as refit
 from prunebench.kernels.trees import select_node as select
 from prunebench.kernels.trees.select_node import Pattern, Records
@@ -166,10 +166,7 @@ class SelectTree:
 
         Returns the price of the count and the safe bound there.
         """
-        program, place = self.convexified(), select.point_at(point, fixed)
-        _, price = tableau.optimum(program, place, tableau.new_tableau(point.size), select_tree.LEAST_TOLERANCE)
-        bound = select.bound_at(program, place, price)
-        return price, bound
+        return select_tree.optimum_of(self.convexified(), point, fixed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,10 +313,9 @@ class RefitTree:
 
     def root_proof(self) -> tuple[FloatArray, float]:
         """The root relaxation's point and the safe bound there."""
-        point = compiled_relaxation(self.matrix, self.linear, self.keep, self.split.point)
-        free = np.full(self.linear.size, select.FREE, np.int8)
-        bound = refit.dual_bound(self.split_off(), free, point.y, point.rho, point.level**2)
-        return point.y / np.sqrt(self.delta), bound
+        root = self.root()
+        found = refit_tree.relaxed(self.split_off(), root.pattern, root.sign, ITERATIONS + 4 * self.linear.size)
+        return found.node.y / np.sqrt(self.delta), found.bound
 
     def _bound(self) -> float:
         if not np.isfinite(self._root_bound):
@@ -356,7 +352,7 @@ def compiled_relaxation(
     """prunebench.kernels.relaxations.split.relaxation, compiled and with rank-one updates."""
     p = linear.size
     matrix = np.ascontiguousarray(matrix)
-    pattern, free = np.full(p, refit.OUT, np.int8), np.full(p, select.FREE, np.int8)
+    pattern = np.full(p, refit.OUT, np.int8)
     if start is None:
         pattern[np.argsort(-np.abs(linear), kind="stable")[:keep]] = refit.IN
         sign = np.where(linear < 0.0, -1.0, 1.0)
@@ -364,8 +360,7 @@ def compiled_relaxation(
         pattern[start.tied], pattern[start.inside] = refit.TIED, refit.IN
         sign = np.where(start.rho < 0.0, -1.0, 1.0)
     sizes = np.stack((np.sqrt(matrix.diagonal() + 1.0), np.abs(linear)))
-    program, node = refit.Program(matrix, linear, sizes, keep, 0.0), refit.node_of(pattern, sign, free)
-    size = refit.build(matrix, node.system)
-    _, bound, level, _, _ = refit.solve_node(program, node, size, -np.inf, np.inf, ITERATIONS + 4 * p)
+    program = refit.Program(matrix, linear, sizes, keep, 0.0)
+    node, level, _, best = refit_tree.relaxed(program, pattern, sign, ITERATIONS + 4 * p)
     pattern = node.system.pattern
-    return RelaxedPoint(node.y, node.rho, float(np.sqrt(level)), pattern == refit.TIED, pattern == refit.IN, bound)
+    return RelaxedPoint(node.y, node.rho, float(np.sqrt(level)), pattern == refit.TIED, pattern == refit.IN, best)

@@ -79,7 +79,7 @@ def frame_at(
     )
 
 
-@compiled(fast=True, allocates=True)
+@compiled(fast=True, inner=True, allocates=True)
 def put_in(
     matrix: FloatArray, linear: FloatArray, fixed: Pattern, free: IndexArray, part: FloatArray, slope: FloatArray
 ) -> tuple[float, int]:
@@ -112,7 +112,7 @@ def put_in(
     return constant, size
 
 
-@compiled(allocates=True)
+@compiled(inner=True, allocates=True)
 def restrict(tableau: Tableau, made: int, free: IndexArray, out: FloatArray) -> None:
     """The tableau after `made` sweeps, restricted to the count and the `free` variables; all others are at bounds."""
     f = free.size

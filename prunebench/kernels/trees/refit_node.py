@@ -161,7 +161,7 @@ def shift_diagonal(inverse: FloatArray, size: int, at: int, change: float) -> bo
     return True
 
 
-@compiled()
+@compiled(inner=True)
 def build(matrix: FloatArray, system: System) -> int:
     """Recompute the inverse of the pattern; linearly dependent weights become OUT. Returns the number of members."""
     pattern, inverse, members = system
@@ -175,7 +175,7 @@ def build(matrix: FloatArray, system: System) -> int:
     return size
 
 
-@compiled()
+@compiled(inner=True)
 def change_pattern(matrix: FloatArray, system: System, wanted: Pattern, size: int) -> int:
     """Bring the system to the pattern `wanted`, in place; rebuild it if an update fails. Returns its size."""
     pattern, inverse, members = system
@@ -209,7 +209,7 @@ def change_pattern(matrix: FloatArray, system: System, wanted: Pattern, size: in
     return size
 
 
-@compiled(fast=True)
+@compiled(fast=True, inner=True)
 def pattern_point(program: Program, node: Node, size: int) -> tuple[float, int, int, float]:
     """Compute y and ρ of the pattern, and `spread`, in the node. size: the number of members.
 
@@ -267,7 +267,7 @@ def residual_of(program: Program, system: System, y: FloatArray, rho: FloatArray
             rho[i] -= value * row[i]
 
 
-@compiled(fast=True)
+@compiled(fast=True, inner=True)
 def dual_bound(program: Program, fixed: Pattern, y: FloatArray, rho: FloatArray, level: float) -> float:
     """The bound at any y, minus rounding, with ρ = h − Ky. level : λ, the squared threshold; any λ >= 0 is valid
 
@@ -302,14 +302,14 @@ def reach_of(sizes: FloatArray, y: FloatArray) -> float:
     return span
 
 
-@compiled(fast=True)
+@compiled(fast=True, inner=True)
 def square_end(sizes: FloatArray, span: float, accuracy: float, rho: FloatArray, i: int) -> float:
     """The largest ρᵢ² within rounding."""
     end: float = abs(rho[i]) + accuracy * (sizes[1, i] + sizes[0, i] * span)
     return end * end
 
 
-@compiled()
+@compiled(inner=True)
 def solve_node(
     program: Program, node: Node, size: int, bound: float, cut: float, limit: int
 ) -> tuple[int, float, float, bool, int]:
@@ -453,7 +453,7 @@ def one_mask_point(program: Program, node: Node, size: int) -> float:
     return total
 
 
-@compiled()
+@compiled(inner=True)
 def legal(keep: int, fixed: Pattern, wanted: Pattern, rho: FloatArray) -> None:
     """Change the pattern to one that has a threshold: |IN| < keep < |IN| + |TIED|, or |IN| = keep without ties."""
     p = wanted.size

@@ -70,12 +70,23 @@ class OpenNodes(NamedTuple):
     single: Pattern
     single_bound: FloatArray
 
+    @staticmethod
+    def of(rows: int, p: int, singles: int) -> "OpenNodes":
+        """Space for nodes of p weights, and for single masks."""
+        return OpenNodes(
+            np.empty((rows, p), np.int8), np.empty((rows, p)), np.empty((rows, p), np.int8),
+            np.empty((rows, 2), np.int64), np.empty(rows), np.empty(rows, np.int64),
+            np.empty((singles, p), np.int8), np.empty(singles),
+        )  # fmt: skip
+
 
 SEARCH = np.dtype(
     [
         ("margin", np.float64),  # a node is pruned if its safe bound is at least best − margin
         ("ceiling", np.float64),  # a node with at least this bound is left open
-        ("limit", np.int64),  # most nodes to be processed
+        ("limit", np.int64),  # most nodes to be processed; 0: the root is bounded, and that is all
+        ("iterations", np.int64),  # most pattern iterations at a node
+        ("reached", np.float64),  # the best bound of all iterates at the node
         ("best", np.float64),  # the incumbent's value
         ("cut", np.float64),  # the cut-off: best − margin
         ("closed", np.float64),  # the smallest bound of a single mask that found no space
@@ -187,14 +198,10 @@ def dive(
     """
     p = program.linear.size
     search = np.zeros(1, SEARCH)
-    search["margin"], search["ceiling"], search["limit"] = margin, ceiling, limit
+    search["margin"], search["ceiling"], search["limit"], search["iterations"] = margin, ceiling, limit, ITERATIONS
     search["best"], search["closed"] = best, np.inf
     rows = p + 2 + (limit if np.isfinite(ceiling) else 0)
-    out = OpenNodes(
-        np.empty((rows, p), np.int8), np.empty((rows, p)), np.empty((rows, p), np.int8),
-        np.empty((rows, 2), np.int64), np.empty(rows), np.empty(rows, np.int64),
-        np.empty((SINGLES, p), np.int8), np.empty(SINGLES),
-    )  # fmt: skip
+    out = OpenNodes.of(rows, p, SINGLES)
     records = Records.of(limit + 1 if recorded else 0, p)
     work = workspace(root, search)
     while not explore(program, out, records, work):
@@ -212,6 +219,29 @@ def dive(
         float(done["best"]), work.best, int(done["nodes"]), left, singles, float(done["closed"]),
         records.first(int(done["records"])),
     )  # fmt: skip
+
+
+class Relaxed(NamedTuple):
+    """A relaxation solved by itself.
+
+    node : its point and pattern;  level : the squared threshold
+    bound : the safe bound at the point;  best : that of all iterates
+    """
+
+    node: Node
+    level: float
+    bound: float
+    best: float
+
+
+def relaxed(program: Program, pattern: Pattern, sign: FloatArray, iterations: int) -> Relaxed:
+    """The relaxation with nothing fixed, from a pattern and its ties' signs, in at most so many iterations."""
+    p, search = sign.size, np.zeros(1, SEARCH)
+    search["best"], search["ceiling"], search["iterations"] = np.inf, np.inf, iterations
+    work = workspace(OpenNode(pattern, sign, np.full(p, FREE, np.int8), -1, -1, -np.inf, -1), search)
+    explore(program, OpenNodes.of(0, p, 0), Records.of(0, p), work)
+    state = work.state[0]
+    return Relaxed(work.node, float(state["level"]), float(state["current"]), float(search[0]["reached"]))
 
 
 @compiled()
@@ -234,6 +264,8 @@ def explore(program: Program, out: OpenNodes, records: Records, work: Workspace)
             if writes:
                 records.parent[search.records], records.value[search.records] = state.record, state.target
             going = bounded(program, search, node, state)
+        if search.limit == 0:
+            return True
         if going and one_mask(program.keep, state):
             settle_mask(program, out, search, state, work)
             going = False
@@ -282,8 +314,9 @@ def bounded(program: Program, search: Row, node: Node, state: Row) -> bool:
     if state.branch >= 0:
         take_target(program, node, state)
     state.size, state.bound, state.level, _, state.tied = solve_node(
-        program, node, state.size, state.bound, search.cut, ITERATIONS
+        program, node, state.size, state.bound, search.cut, search.iterations
     )
+    search.reached = state.bound
     if state.bound >= search.cut:
         return False
     # the bound at the last point; an earlier point may have given a better bound but is gone

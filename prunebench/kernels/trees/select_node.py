@@ -92,7 +92,7 @@ class Records(NamedTuple):
         return Records(self.parent[:rows], self.value[:rows], self.branch[:rows], self.fixed[:rows], self.point[:rows])
 
 
-@compiled(fast=True)
+@compiled(fast=True, inner=True)
 def gradient_at(matrix: FloatArray, linear: FloatArray, x: FloatArray, out: FloatArray) -> None:
     """out = linear + matrix @ x, skipping the zeros of x."""
     p = linear.size
@@ -112,7 +112,7 @@ def reduce_at(point: Point, price: float) -> None:
         point.reduced[i] = point.grad[i] - price
 
 
-@compiled()
+@compiled(inner=True)
 def bound_at(program: Program, point: Point, price: float) -> float:
     """The safe bound at x, after moving x back onto Σx = count and updating its gradient, in place.
 

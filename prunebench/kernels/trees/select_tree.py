@@ -86,6 +86,14 @@ class OpenNodes(NamedTuple):
     bound: FloatArray
     record: IndexArray
 
+    @staticmethod
+    def of(rows: int, p: int) -> "OpenNodes":
+        """Space for `rows` nodes of p variables."""
+        return OpenNodes(
+            np.empty((rows, p)), np.empty((rows, p), np.int8), np.empty((rows, 2), np.int64), np.empty(rows),
+            np.empty(rows, np.int64),
+        )  # fmt: skip
+
 
 class Stack(NamedTuple):
     """The waiting second children, one per row, in their frame's variables: Point's arrays and NODE's fields.
@@ -105,7 +113,7 @@ SEARCH = np.dtype(
         ("rounding", np.float64),  # of the objective at any point, and of substituting fixed variables
         ("margin", np.float64),  # a node is pruned if its safe bound is at least best − margin
         ("ceiling", np.float64),  # a node with at least this bound is left open
-        ("limit", np.int64),  # most nodes to be processed
+        ("limit", np.int64),  # most nodes to be processed; 0: the root is bounded, and that is all
         ("room", np.int64),  # most numbers in the matrix and tableau of any frame
         ("best", np.float64),  # the incumbent's value
         ("cut", np.float64),  # the cut-off: best − margin
@@ -239,10 +247,7 @@ def dive(
     search["room"], search["best"], search["closed"] = room(p), best, np.inf
     search["tolerance"] = max(LEAST_TOLERANCE, TOLERANCE * (best - root.bound) if np.isfinite(root.bound) else 0.0)
     rows = p + 2 + (limit if np.isfinite(ceiling) else 0)
-    out = OpenNodes(
-        np.empty((rows, p)), np.empty((rows, p), np.int8), np.empty((rows, 2), np.int64), np.empty(rows),
-        np.empty(rows, np.int64),
-    )  # fmt: skip
+    out = OpenNodes.of(rows, p)
     records = Records.of(limit + 1 if recorded else 0, p)
     work = workspace(program, root, search)
     while not explore(out, records, work):
@@ -261,6 +266,20 @@ def dive(
     )  # fmt: skip
 
 
+def optimum_of(program: Program, x: FloatArray, fixed: Pattern) -> tuple[float, float]:
+    """Move the feasible x (p,), in place, to the relaxation's optimum given what is fixed.
+
+    Returns the price of the count and the safe bound there.
+    """
+    search = np.zeros(1, SEARCH)
+    search["rounding"], search["best"], search["ceiling"] = program.rounding, np.inf, np.inf
+    search["room"], search["tolerance"] = room(x.size), LEAST_TOLERANCE
+    work = workspace(program, OpenNode(x, fixed, -1, 0.0, -np.inf, -1), search)
+    explore(OpenNodes.of(0, x.size), Records.of(0, x.size), work)
+    x[:] = work.point.x
+    return float(work.node[0]["price"]), float(work.node[0]["current"])
+
+
 @compiled()
 def explore(out: OpenNodes, records: Records, work: Workspace) -> bool:
     """Search below the current node; can be called again to continue. False if the sheets are too small to go on.
@@ -277,6 +296,8 @@ def explore(out: OpenNodes, records: Records, work: Workspace) -> bool:
         search.nodes += 1
         search.cut = search.best - search.margin
         going = bounded(program, tableau, point, search, node, scratch)
+        if search.limit == 0:
+            return True
         if going:
             node.branch = fractional(tableau, point, node, scratch)
             found = mask_nearby(program, point, search, node, scratch)

@@ -81,7 +81,7 @@ def sweep_row(row: FloatArray, k: int, order: int, sweeps: Sweeps, begin: int, e
             row[at] = sign * factor
 
 
-@compiled()
+@compiled(inner=True)
 def row_of(tableau: Tableau, made: int, k: int, out: FloatArray) -> None:
     """Row k of the tableau after its first `made` sweeps."""
     sheet = tableau.sheet
@@ -91,7 +91,7 @@ def row_of(tableau: Tableau, made: int, k: int, out: FloatArray) -> None:
     sweep_row(out, k, order, tableau.sweeps, ZERO, made)
 
 
-@compiled()
+@compiled(inner=True)
 def push(tableau: Tableau, made: int, k: int, sign: float, least: float) -> int:
     """Stack a sweep on row k: into the swept set (sign 1) or out of it (sign −1).
 
@@ -110,7 +110,7 @@ def push(tableau: Tableau, made: int, k: int, sign: float, least: float) -> int:
     return made + 1
 
 
-@compiled(fast=True)
+@compiled(fast=True, inner=True)
 def diagonal_of(tableau: Tableau, made: int, out: FloatArray) -> None:
     """The tableau's diagonal after the first `made` sweeps."""
     sheet, (rows, places, pivots) = tableau.sheet, tableau.sweeps
@@ -124,7 +124,7 @@ def diagonal_of(tableau: Tableau, made: int, out: FloatArray) -> None:
         out[places[q]] = -inverse
 
 
-@compiled()
+@compiled(inner=True)
 def sweep_all(tableau: Tableau, made: int) -> None:
     """Apply the first `made` sweeps to the tableau itself."""
     sheet = tableau.sheet
@@ -133,7 +133,7 @@ def sweep_all(tableau: Tableau, made: int) -> None:
         sweep_row(sheet[k], k, order, tableau.sweeps, ZERO, made)
 
 
-@compiled()
+@compiled(inner=True)
 def sweep_now(tableau: Tableau, k: int, sign: float) -> None:
     """Sweep the tableau itself on row k; overwrites the first entry of its stack."""
     push(tableau, ZERO, k, sign, 0.0)
@@ -146,7 +146,7 @@ def singular(matrix: FloatArray, i: int) -> float:
     return 1e-13 * abs(matrix[i, i]) + 1e-300  # type: ignore[no-any-return]
 
 
-@compiled()
+@compiled(inner=True)
 def build(matrix: FloatArray, tableau: Tableau, basic: BoolArray) -> int:
     """Recompute the tableau of the basic variables; dependent ones become nonbasic. Returns the number of basic ones.
 
@@ -227,7 +227,7 @@ def optimal(point: Point, tolerance: float) -> bool:
     return True
 
 
-@compiled()
+@compiled(inner=True)
 def optimum(program: Program, point: Point, tableau: Tableau, tolerance: float) -> tuple[int, float]:
     """The relaxation's optimum from a feasible x, with gradient and tableau; overwrites the first entry of its stack.
 
@@ -241,7 +241,7 @@ def optimum(program: Program, point: Point, tableau: Tableau, tolerance: float) 
     return size, price_at(point.grad, point.basic, max(size, 1))
 
 
-@compiled(fast=True, allocates=True)
+@compiled(fast=True, inner=True, allocates=True)
 def refine(
     program: Program, point: Point, tableau: Tableau, size: int, tolerance: float, limit: int
 ) -> tuple[int, bool]:
@@ -337,7 +337,7 @@ def dearest(point: Point, price: float, tolerance: float) -> int:
     return entering
 
 
-@compiled(fast=True, allocates=True)
+@compiled(fast=True, inner=True, allocates=True)
 def follow(
     program: Program, point: Point, tableau: Tableau, size: int, made: int, j: int, target: float, excess: float
 ) -> tuple[int, int, int]:
