@@ -5,7 +5,10 @@ import dataclasses
 import functools
 import inspect
 import itertools
+import linecache
 import math
+import re
+import sys
 import textwrap
 import types
 import typing
@@ -204,16 +207,46 @@ def _field_docs(cls: type) -> dict[str, str]:
     """The string literal that follows each annotated field, for `cls` and its dataclass bases."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
-        if not dataclasses.is_dataclass(base):
-            continue
-        try:
-            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-        except (OSError, TypeError):
-            continue
-        body = typing.cast(ast.ClassDef, tree.body[0]).body
-        for first, second in itertools.pairwise(body):
-            if not (isinstance(first, ast.AnnAssign) and isinstance(first.target, ast.Name)):
-                continue
-            if isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant):
-                docs[first.target.id] = " ".join(str(second.value.value).split())
+        if dataclasses.is_dataclass(base):
+            docs |= _own_docs(base)
     return docs
+
+
+@functools.cache
+def _own_docs(cls: type) -> dict[str, str]:
+    """The same for the fields that are written in the class itself."""
+    try:
+        tree = _without_methods(cls) or ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError):
+        return {}
+    docs = {}
+    body = typing.cast(ast.ClassDef, tree.body[0]).body
+    for first, second in itertools.pairwise(body):
+        if not (isinstance(first, ast.AnnAssign) and isinstance(first.target, ast.Name)):
+            continue
+        if isinstance(second, ast.Expr) and isinstance(second.value, ast.Constant):
+            docs[first.target.id] = " ".join(str(second.value.value).split())
+    return docs
+
+
+def _without_methods(cls: type) -> ast.Module | None:
+    """The source of a top-level class without its methods; None where that needs more than a look at the indentation.
+
+    All sources of all solvers take inspect half a second.
+    """
+    lines = linecache.getlines(getattr(sys.modules[cls.__module__], "__file__", None) or "")
+    starts = [at for at, line in enumerate(lines) if re.match(rf"class {cls.__qualname__}\b", line)]
+    if len(starts) != 1:
+        return None
+    kept, method = [lines[starts[0]]], False
+    for line in lines[starts[0] + 1 :]:
+        if line.strip() and not line.startswith("    "):
+            break
+        if re.match(r"    \S", line):
+            method = re.match(r"    (@|def |async def |\))", line) is not None
+        if not method:
+            kept.append(line)
+    try:
+        return ast.parse("".join(kept))
+    except SyntaxError:
+        return None
