@@ -20,6 +20,7 @@ COMMANDS = {
     "coordinators": "list the coordinators and their options",
     "recipes": "list the recipes, named ways to prune, with what they are good for",
     "structure": "list the channels, neurons and heads of a network that can be pruned as a whole",
+    "warm": "compile the solvers' kernels ahead",
     "problems": "list the problems, their options, and whether their data are there",
     "block": "cut one block problem out of a network into a file",
     "solve": "solve a block problem file",

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
+from prunebench.core.compilation import COMPILING, SHOWN_SECONDS, heard, took
 from prunebench.runs.runner import Step
 
 PIPE_SECONDS = 10.0
@@ -16,16 +17,6 @@ PIPE_SECONDS = 10.0
 
 TERMINAL_SECONDS = 0.1
 """The same in a terminal or a notebook."""
-
-COMPILE_EVENT = "numba:compile"
-"""What numba calls its event of compiling a function."""
-
-SHOWN_SECONDS = 0.5
-"""Compilation that takes less is not worth a word."""
-
-
-COMPILING = "compiling, once"
-"""What is shown while numba compiles; the next run finds it done."""
 
 
 class Lines:
@@ -70,13 +61,14 @@ class Lines:
     def close(self) -> None:
         """The run is over."""
         if self._compiled > SHOWN_SECONDS:
-            self.say(_compilation(self._compiled))
+            self.say(took(self._compiled))
 
 
 class Bar:
     """Shows lines and steps of a run on standard error."""
 
-    def __init__(self) -> None:
+    def __init__(self, verb: str = "pruning") -> None:
+        self._verb = verb
         self._bar: Any = None
         self._compiled = 0.0
 
@@ -91,7 +83,7 @@ class Bar:
         bar = self._shown(step.done - 1)
         if step.total is not None and bar.total != step.total:
             bar.total = step.total
-        bar.set_description_str("pruning", refresh=False)
+        bar.set_description_str(self._verb, refresh=False)
         bar.set_postfix_str(step.words, refresh=False)
         bar.update(step.done - bar.n)
 
@@ -105,7 +97,7 @@ class Bar:
             yield
         finally:
             self.exclude(perf_counter() - started)
-            bar.set_description_str("pruning")
+            bar.set_description_str(self._verb)
 
     def exclude(self, seconds: float) -> None:
         """Leave this much time out of the estimate."""
@@ -119,7 +111,7 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
         if self._compiled > SHOWN_SECONDS:
-            self.say(_compilation(self._compiled))
+            self.say(took(self._compiled))
 
     def _shown(self, done: int) -> Any:
         """The bar; made when there is something to show, since a run that is refused needs none."""
@@ -128,20 +120,22 @@ class Bar:
 
             often = TERMINAL_SECONDS if _is_watched() else PIPE_SECONDS
             # Without smoothing the estimate is that of all steps, from which compilation can be taken out.
-            self._bar = tqdm(desc="pruning", unit=" steps", initial=done, smoothing=0.0, mininterval=often)
+            self._bar = tqdm(desc=self._verb, unit=" steps", initial=done, smoothing=0.0, mininterval=often)
         return self._bar
 
 
 @contextmanager
-def shown(wanted: bool, *, lines: bool = False) -> Iterator[tuple[Callable[[str], None], Callable[[Step], None]]]:
+def shown(
+    wanted: bool, *, lines: bool = False, verb: str = "pruning"
+) -> Iterator[tuple[Callable[[str], None], Callable[[Step], None]]]:
     """What takes a run's lines and steps: a bar, or what drops them all.
 
-    lines : where nobody watches, in a pipe, lines in place of the bar
+    lines : where nobody watches, in a pipe, lines in place of the bar;  verb : what the bar says is being done
     """
     if not wanted:
         yield lambda _line: None, lambda _step: None
         return
-    display = Lines() if lines and not _is_watched() else Bar()
+    display = Lines() if lines and not _is_watched() else Bar(verb)
     with _watched(display):
         try:
             yield display.say, display.step
@@ -154,32 +148,18 @@ def _is_watched() -> bool:
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
-def _compilation(seconds: float) -> str:
-    return f"compilation took {seconds:.1f} s, once for this kind of block and machine"
-
-
 @contextmanager
 def _watched(display: Bar | Lines) -> Iterator[None]:
     """Inside, the display is told of compilations in this process."""
-    from numba.core import event
+    at: Any = None
 
-    class Outermost(event.Listener):
-        """Functions that a function calls are compiled while it is: only the outermost counts."""
+    def listen(begins: bool) -> None:
+        nonlocal at
+        if begins:
+            at = display.compiling()
+            at.__enter__()
+        else:
+            at.__exit__(None, None, None)
 
-        def __init__(self) -> None:
-            self.depth = 0
-            self.at: Any = None
-
-        def on_start(self, event: Any) -> None:
-            self.depth += 1
-            if self.depth == 1:
-                self.at = display.compiling()
-                self.at.__enter__()
-
-        def on_end(self, event: Any) -> None:
-            self.depth -= 1
-            if self.depth == 0:
-                self.at.__exit__(None, None, None)
-
-    with event.install_listener(COMPILE_EVENT, Outermost()):
+    with heard(listen):
         yield

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from prunebench.commands import arguments as shared
+from prunebench.core import compilation, solution_file
 from prunebench.core import options as option_tools
-from prunebench.core import solution_file
 from prunebench.core.block import MODES, BlockProblem
 from prunebench.core.errors import InvalidInput, PrunebenchError
 from prunebench.core.group_block import GroupBlock, load_block
@@ -61,7 +61,8 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     best: tuple[Solution, dict[str, Any]] | None = None
     for seed in range(arguments.seed, arguments.seed + arguments.repeat):
-        solution = solve(block, solver, budget=budget, seed=seed)
+        with compilation.said(say):
+            solution = solve(block, solver, budget=budget, seed=seed)
         if bound is not None:
             solution = _with_bound(solution, bound)
         row = solution_file.as_json(block, solution, solver=name, options=option_tools.as_json(solver), seed=seed)

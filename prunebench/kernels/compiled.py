@@ -26,6 +26,7 @@ import numpy.typing as npt
 from numba import njit
 from numba.core import event
 
+from prunebench.core import compilation
 from prunebench.core.arrays import FloatArray, IndexArray
 
 FAST = {"reassoc", "contract", "nsz"}
@@ -33,8 +34,8 @@ FAST = {"reassoc", "contract", "nsz"}
 keep their meaning."""
 
 
-class _WithoutCollections(event.Listener):
-    """No garbage collection during a compilation: its many objects live until its end, and are looked at in vain."""
+class _Compilations(event.Listener):
+    """Tells of compilations, and lets no garbage be collected meanwhile: their objects live until the end."""
 
     def __init__(self) -> None:
         self.depth, self.collects = 0, False
@@ -45,15 +46,18 @@ class _WithoutCollections(event.Listener):
         if self.depth == 1:
             self.collects = gc.isenabled()
             gc.disable()
+            compilation.tell(begins=True)
 
     def on_end(self, event: Any) -> None:
         """At the outermost end all is as before."""
         self.depth -= 1
-        if self.depth == 0 and self.collects:
-            gc.enable()
+        if self.depth == 0:
+            compilation.tell(begins=False)
+            if self.collects:
+                gc.enable()
 
 
-event.register("numba:compile", _WithoutCollections())  # type: ignore[no-untyped-call]  # numba has no type hints
+event.register("numba:compile", _Compilations())  # type: ignore[no-untyped-call]  # numba has no type hints
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 Row: TypeAlias = Any
