@@ -15,11 +15,15 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature.activations import input_rows
 from prunebench.curvature.layer_sources import Source, quiet_pass
+from prunebench.curvature.paused_run import OutOfOrder, PausedRun
 from prunebench.curvature.products import Part, watching
 from prunebench.curvature.tree_sum import Node, TreeSum
-from prunebench.networks.block_chain import Chain, Entered, Stop
+from prunebench.networks.block_chain import Chain, Entered, Stop, hidden_of
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.samples import counted_positions, fetched
+
+SUMMED = 1024
+"""Input vectors whose products are summed in float32, as they are; such sums are added up in float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +91,15 @@ class LayerPasses:
         self._chain = Chain(route.chain) if route.chain else None
         self._streams: list[list[Entered]] | None = None
         self._at = 0
+        self._single = self._run_once()
+        """Blocks that are run once for all their groups."""
+        self._runs: dict[tuple[int, int], PausedRun] = {}
+        """Runs of the block at hand, by model and chunk, that stand before a group's layers."""
+        self._last = -1
+        """The group that was asked for last."""
+
+    def __del__(self) -> None:
+        self._give_up()
 
     def sums(self, group: int) -> tuple[Node[Products], ...]:
         """The products of the inputs of `groups[group]`, chunk by chunk a term of the sum over all shares' chunks.
@@ -115,13 +128,63 @@ class LayerPasses:
     def _rows(self, group: int) -> Iterator[list[dict[int, torch.Tensor]]]:
         """For every chunk the group's inputs by part, and those of the dense network, float64 (n, c)."""
         block = self.route.block_of[group]
+        if group <= self._last:
+            self._give_up()
         if block is not None:
             self._advance(block)
+        self._last = group
         for number, chunk in enumerate(self._chunks):
             yield [
-                self._caught(model, group, self._runner(model, stream, block, number, chunk), chunk)
+                self._at_pause(model, stream, group, block, number)
+                if block in self._single
+                else self._caught(model, group, self._runner(model, stream, block, number, chunk), chunk)
                 for model, stream in self._models()
             ]
+
+    def _at_pause(
+        self, model: torch.nn.Module, stream: int, group: int, block: int | None, number: int
+    ) -> dict[int, torch.Tensor]:
+        """The same of a block that is run once: its run goes on until it comes to the group's layers."""
+        assert block is not None
+        if (stream, number) not in self._runs:
+            stops = {
+                model.get_submodule(self._sources[layer].name): position
+                for position, place in enumerate(self.route.block_of)
+                if place == block
+                for layer in self.route.groups[position]
+            }
+            self._runs[stream, number] = PausedRun(
+                self._runner(model, stream, block, number, self._chunks[number]), stops
+            )
+        source, chunk = self._sources[self.route.groups[group][0]], self._chunks[number]
+        try:
+            given = self._runs[stream, number].until(group)
+        except OutOfOrder:
+            raise InvalidInput(
+                f"layer {source.name!r} is called later than others for some samples and earlier for others; "
+                f"{_leave_out(source)}"
+            ) from None
+        if given is None:
+            return {}
+        assert source.module is not None
+        counted = counted_positions(self._samples, self._samples.batch(chunk)[1])
+        return {0: as_product(input_rows(source.module, given, counted, layer=source.name)).to(self._device)}
+
+    def _run_once(self) -> frozenset[int]:
+        """Blocks all of whose layers are called once, at which their inputs are seen."""
+        seen: dict[int, bool] = {}
+        for group, block in zip(self.route.groups, self.route.block_of, strict=True):
+            if block is not None:
+                sources = [self._sources[layer] for layer in group]
+                once = all(source.module is not None and len(source.calls) == 1 for source in sources)
+                seen[block] = seen.get(block, True) and once
+        return frozenset(block for block, once in seen.items() if once)
+
+    def _give_up(self) -> None:
+        """Close the runs that stand still."""
+        runs, self._runs = self._runs, {}
+        for run in runs.values():
+            run.close()
 
     def _models(self) -> list[tuple[torch.nn.Module, int]]:
         models = [(self.network.model, 0)]
@@ -129,16 +192,16 @@ class LayerPasses:
 
     def _runner(
         self, model: torch.nn.Module, stream: int, block: int | None, number: int, chunk: IndexArray
-    ) -> Callable[[], None]:
+    ) -> Callable[[], Any]:
         if block is None:
             return lambda: self._forward(model, chunk)
         assert self._chain is not None
         assert self._streams is not None
         chain, held = self._chain, self._streams[stream][number]
-        return lambda: _discard(chain.run(model, block, held))
+        return lambda: chain.run(model, block, held)
 
     def _caught(
-        self, model: torch.nn.Module, group: int, run: Callable[[], None], chunk: IndexArray
+        self, model: torch.nn.Module, group: int, run: Callable[[], Any], chunk: IndexArray
     ) -> dict[int, torch.Tensor]:
         """The inputs that reach the group's layers while `run` runs, which is cut short after the last."""
         counted = counted_positions(self._samples, self._samples.batch(chunk)[1])
@@ -156,7 +219,7 @@ class LayerPasses:
                 seen += 1
                 # layers of a group get the same inputs, so those of the first are enough
                 if name == names[0]:
-                    rows.append(input_rows(module, inputs[0].detach(), counted, layer=name).to(torch.float64))
+                    rows.append(input_rows(module, inputs[0].detach(), counted, layer=name))
                 if seen == expected:
                     raise Stop
 
@@ -170,11 +233,12 @@ class LayerPasses:
         finally:
             for handle in hooks:
                 handle.remove()
-        empty = torch.zeros((0, source.columns), dtype=torch.float64)
-        return {0: torch.cat([empty.to(self._device), *(part.to(self._device) for part in rows)])}
+        if not rows:
+            return {}
+        return {0: torch.cat([as_product(part).to(self._device) for part in rows])}
 
     def _watched(
-        self, model: torch.nn.Module, source: Source, run: Callable[[], None], counted: torch.Tensor | None
+        self, model: torch.nn.Module, source: Source, run: Callable[[], Any], counted: torch.Tensor | None
     ) -> dict[int, torch.Tensor]:
         """The same of a layer whose products are watched."""
         assert source.table is not None
@@ -188,7 +252,7 @@ class LayerPasses:
             if padded:
                 assert counted is not None
                 rows = rows[counted.reshape(-1).to(rows.device)]
-            found.setdefault(numbers[part][0], []).append(rows.to(self._device, torch.float64))
+            found.setdefault(numbers[part][0], []).append(as_product(rows).to(self._device))
 
         def foreign(_name: str, operation: str) -> None:
             raise InvalidInput(f"the weight of layer {source.name!r} goes into {operation}; {_leave_out(source)}")
@@ -201,12 +265,17 @@ class LayerPasses:
         """Bring what enters `block` up to date, for all chunks and both networks."""
         assert self._chain is not None
         if self._streams is None or self._at > block:
+            self._give_up()
             self._streams = [[self._entered(model, chunk) for chunk in self._chunks] for model, _ in self._models()]
             self._at = 0
         while self._at < block:
             for model, stream in self._models():
                 for number, held in enumerate(self._streams[stream]):
-                    self._streams[stream][number] = self._chain.passed(model, self._at, held)
+                    run = self._runs.pop((stream, number), None)
+                    if run is None:
+                        self._streams[stream][number] = self._chain.passed(model, self._at, held)
+                    else:
+                        self._streams[stream][number] = Entered(hidden_of(run.result()).detach(), held.others)
             self._at += 1
 
     def _entered(self, model: torch.nn.Module, chunk: IndexArray) -> Entered:
@@ -220,22 +289,34 @@ class LayerPasses:
 
 def _add(total: torch.Tensor, rows: torch.Tensor, dense: torch.Tensor | None, name: str) -> None:
     """Add a chunk's inputs to their Gram matrix, and where the dense network is run to `cross` and `drift`."""
-    total[0].addmm_(rows.T, rows)
-    if dense is None:
-        return
-    if dense.shape != rows.shape:
+    if dense is not None and dense.shape != rows.shape:
         raise InvalidInput(
             f"layer {name!r} gets {len(rows)} inputs in the pruned network and {len(dense)} in the "
             "dense one (experts that are routed to otherwise): use target=own"
         )
-    total[1].addmm_(rows.T, dense)
-    away = rows - dense
-    total[2].addmm_(away.T, away)
+    for start in range(0, len(rows), SUMMED):
+        part = rows[start : start + SUMMED]
+        total[0] += product(part, part)
+        if dense is not None:
+            other = dense[start : start + SUMMED]
+            away = part - other
+            total[1] += product(part, other)
+            total[2] += product(away, away)
+
+
+def product(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """first'second in their own precision. (n, c), (n, c) -> (c, c). Half the work where both are the same."""
+    if first.device.type != "cpu":
+        return first.T @ second
+    left = first.numpy()
+    # numpy computes one triangle of a matrix times its own transpose
+    return torch.from_numpy(left.T @ (left if second is first else second.numpy()))
+
+
+def as_product(rows: torch.Tensor) -> torch.Tensor:
+    """Inputs in the precision in which they are multiplied: float32, or float64 where they have that."""
+    return rows if rows.dtype == torch.float64 else rows.to(torch.float32)
 
 
 def _leave_out(source: Source) -> str:
     return f"leave it out of the prunable parameters: --option exclude={source.parameter}"
-
-
-def _discard(_result: Any) -> None:
-    pass

@@ -137,7 +137,8 @@ class LayerWalk:
         return self._grams(self._sources[self.groups[group][0]].name, found.totals.cpu().numpy(), found.counts)
 
     def _grams(self, name: str, totals: FloatArray, counts: IndexArray) -> tuple[InputGrams, ...]:
-        held = totals / np.maximum(counts, 1)[:, None, None, None]
+        held = totals
+        held /= np.maximum(counts, 1)[:, None, None, None]
         if not np.isfinite(held).all():
             raise InvalidInput(
                 f"the inputs of layer {name!r} hold NaN or infinity; look for a diverged network or a broken sample"
@@ -151,8 +152,9 @@ class LayerWalk:
         held[silent] = held[~silent].mean(axis=0)
         found = []
         for total, count in zip(held, np.where(silent, 0, counts), strict=True):
-            cross, drift = (total[0], np.zeros_like(total[0])) if len(total) == 1 else total[1:]
-            found.append(InputGrams(0.5 * (total[0] + total[0].T), cross, drift, int(count)))
+            gram = 0.5 * (total[0] + total[0].T)
+            cross, drift = (gram, np.broadcast_to(0.0, gram.shape)) if len(total) == 1 else total[1:]
+            found.append(InputGrams(gram, cross, drift, int(count)))
         return tuple(found)
 
     def _shared(self, samples: int) -> SharedPasses | None:

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from prunebench.coordinators.landscape import Layer
 from prunebench.coordinators.layer_wise.options import LayerWiseOptions
 from prunebench.coordinators.quotas import NetworkQuota, require_honoured
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core import row_products
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray, fixed
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.coordinator import (
     Coordinator,
@@ -44,6 +45,7 @@ from prunebench.core.problem import NetworkProblem, spread
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.recovery import Division, held_out
 from prunebench.core.rows import RowsForm
+from prunebench.core.shared_hessian import SharedHessian
 from prunebench.core.solution import Solution
 from prunebench.core.solver import SolverLike, facts
 
@@ -90,6 +92,25 @@ _Asked = tuple[str, str, QuadraticForm, slice, Counted]
 """A block to be solved: its task's label, its own name, the form, which rows of the layer, and what they keep."""
 
 
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """What the inputs of a group of layers say, in the layers' precision.
+
+    hessian : X'X/n;  apart : (X'X − X'Y)/n, None where the dense network is not run;  drift : (X − Y)'(X − Y)/n
+    """
+
+    hessian: SharedHessian
+    apart: RealArray | None
+    drift: RealArray
+
+    @staticmethod
+    def of(held: "InputGrams", kind: Any) -> "_Inputs":
+        """From sums in float64. The difference is taken before it is rounded."""
+        same = held.cross is held.gram
+        apart = None if same else np.asarray(held.gram - held.cross).astype(kind)
+        return _Inputs(SharedHessian.of(fixed(held.gram.astype(kind))), apart, held.drift.astype(kind, copy=False))
+
+
 @dataclass(frozen=True)
 class _Found:
     """What is known of a network before it is pruned.
@@ -114,7 +135,8 @@ class LayerWise(Coordinator):
     Parameters
     ----------
     walk : the network, each layer as the table of its output rows
-    layers : the prunable parameters in order;  dense_weights : float (p,)
+    layers : the prunable parameters in order
+    dense_weights : float (p,), in whose precision all is held and computed; becomes the coordinator's own
     density : share of the weights that is kept
     mode : "select" (kept weights stay) or "refit"
     whole_layers : whether the solver takes a layer as one block
@@ -130,6 +152,7 @@ class LayerWise(Coordinator):
     reference: ClassVar[str] = "Frantar, Alistarh: SparseGPT, ICML 2023; Sun et al.: Wanda, ICLR 2024"
     options_class: ClassVar[type] = LayerWiseOptions
     flags: ClassVar[Mapping[str, str]] = {"target": "WHAT"}
+    default_mode: ClassVar[Mode | None] = "refit"
     needs_network: ClassVar[bool] = True
     shares_passes: ClassVar[bool] = True
 
@@ -137,7 +160,7 @@ class LayerWise(Coordinator):
         self,
         walk: Walk,
         layers: Sequence[Layer],
-        dense_weights: FloatArray,
+        dense_weights: RealArray,
         density: float,
         mode: Mode,
         options: LayerWiseOptions,
@@ -147,8 +170,9 @@ class LayerWise(Coordinator):
     ) -> None:
         self.options, self.mode, self.problem = options, mode, problem
         self.mask: BoolArray = np.ones(dense_weights.size, dtype=np.bool_)
-        self.weights: FloatArray = dense_weights.copy()
-        self._walk, self._dense = walk, dense_weights
+        self.weights: RealArray = np.array(dense_weights)
+        """Those of layers that are not done are the dense ones."""
+        self._walk = walk
         self._whole = whole_layers
         self._layers = [
             _Rows(layer.name, layer.start, layer.stop, ((layer.stop - layer.start) // columns, columns))
@@ -161,7 +185,7 @@ class LayerWise(Coordinator):
         ]
         self._first_task = np.concatenate([[0], np.cumsum(tasks)])
         self._done = 0
-        self._held: tuple[int, Sequence[InputGrams]] | None = None
+        self._held: tuple[int, Sequence[_Inputs]] | None = None
         self._waiting: list[Task] = []
         self._asked: list[Task] = []
         self._answers: dict[int, Solution] = {}
@@ -240,7 +264,7 @@ class LayerWise(Coordinator):
         made = cls(
             walk,
             network.layers,
-            network.weights(),
+            network.weights(network.precision),
             setting.density,
             setting.mode,
             options,
@@ -321,7 +345,9 @@ class LayerWise(Coordinator):
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue after the finished layers."""
-        mask, weights = checked_state(arrays, self._dense.size)
+        if self._done:
+            raise PrunebenchError("a coordinator that has pruned layers takes no checkpoint; begin anew")
+        mask, weights = checked_state(arrays, self.weights.size)
         done = checked_number(info, "done", most=len(self._order))
         if broken := self._violation(mask, done):
             raise InvalidInput(f"{broken}")
@@ -331,10 +357,10 @@ class LayerWise(Coordinator):
             if number >= done and not mask[part].all():
                 raise InvalidInput(f"layer {layer.name!r} is not done and already pruned")
             if (number >= done or self.mode == "select") and (
-                weights[part] != np.where(mask[part], self._dense[part], 0.0)
+                weights[part] != np.where(mask[part], self.weights[part], 0.0)
             ).any():
                 raise InvalidInput(f"layer {layer.name!r} has kept weights other than the dense ones")
-        self.mask, self.weights, self._done = mask.astype(np.bool_), weights.astype(np.float64), done
+        self.mask, self.weights, self._done = mask.astype(np.bool_), weights.astype(self.weights.dtype), done
         self._held, self._waiting, self._asked, self._answers = None, [], [], {}
 
     def _violation(self, mask: BoolArray, done: int) -> str:
@@ -354,11 +380,13 @@ class LayerWise(Coordinator):
         self._clock = perf_counter()
         group, number = self._order[self._done]
         if self._held is None or self._held[0] != group:
-            self._held = group, self._walk.part_inputs(group, self.weights)
+            self._held = None
+            found = self._walk.part_inputs(group, self.weights)
+            self._held = group, [_Inputs.of(part, self.weights.dtype) for part in found]
         self._gathered = perf_counter() - self._clock
         layer, rows = self._layers[number], self._walk.part_rows(number)
         self._under_way = self._places(number)
-        tables = np.split(self._dense[self._under_way].reshape(layer.shape), np.cumsum(rows)[:-1])
+        tables = np.split(self.weights[self._under_way].reshape(layer.shape), np.cumsum(rows)[:-1])
         self._forms = [self._part_form(table, held) for table, held in zip(tables, self._held[1], strict=True)]
         self._answers = {}
         keeping = self._quota.of_layer(number)
@@ -380,7 +408,7 @@ class LayerWise(Coordinator):
             span = slice(start, start + form.rows)
             kept: Counted = kind.of_stretch(form.p, int(counts[span].sum()))
             if kind.text == "row" and form.rows > 1:
-                kept = Quota(np.arange(form.p) // columns, counts[span])
+                kept = Quota.runs(columns, counts[span])
             yield f"{layer.name} part {number}", f"{layer.name}/part {number}", form, span, kept
             start += form.rows
 
@@ -404,27 +432,26 @@ class LayerWise(Coordinator):
     def _block(self, name: str, form: QuadraticForm, rows: slice, keeping: Counted) -> BlockProblem:
         """The block of some rows of the layer under way."""
         columns = self._forms[0].columns
-        places = self._under_way[rows.start * columns : rows.stop * columns]
         return BlockProblem(
             form=form,
-            dense_weights=self._dense[places],
+            dense_weights=form.centre,
             keep=keeping.keep,
             mode=self.mode,
-            indices=places,
+            indices=self._under_way[rows.start * columns : rows.stop * columns],
             problem=f"{self.problem}/{name}" if self.problem else name,
             quota=keeping.quota,
         )
 
-    def _part_form(self, table: FloatArray, held: "InputGrams") -> RowsForm:
+    def _part_form(self, table: RealArray, held: "_Inputs") -> RowsForm:
         """What it costs to change rows of a layer that have the same inputs. table : their dense weights"""
-        away = table @ (held.gram - held.cross).T
+        apart = held.apart is not None
         return RowsForm(
-            shared=held.gram,
+            shared=held.hessian,
             rows=len(table),
-            ridge=self.options.ridge * float(held.gram.diagonal().mean()),
-            linear=away.reshape(-1),
-            centre=table.reshape(-1),
-            constant=0.5 * float(np.einsum("ij,ij->", table @ held.drift, table)),
+            ridge=self.options.ridge * float(held.hessian.matrix.diagonal().mean(dtype=np.float64)),
+            linear=(table @ held.apart.T).reshape(-1) if held.apart is not None else None,
+            centre=fixed(table.reshape(-1)),
+            constant=0.5 * row_products.along(table, held.drift) if apart else 0.0,
         )
 
     def _finish(self) -> Move:
@@ -434,14 +461,10 @@ class LayerWise(Coordinator):
         mask = np.concatenate([solution.mask for solution in ordered])
         weights = np.concatenate([solution.weights for solution in ordered])
         self.mask[places], self.weights[places] = mask, weights
-        before = after = size = 0.0
-        start = 0
-        for form in self._forms:
-            span = slice(start, start + form.p)
-            dense, start = self._dense[places[span]], start + form.p
-            before, after = before + form.value(dense), after + form.value(weights[span])
-            table = form.table(dense)
-            size += 0.5 * float(np.einsum("ij,ij->", table @ form.shared, table))
+        before = sum(form.constant for form in self._forms)
+        # a row's form has no constant of its own
+        after = sum(solution.objective for solution in ordered) + (0.0 if self._whole else before)
+        size = sum(0.5 * row_products.along(form.table(form.centre), form.shared) for form in self._forms)
         self._done += 1
         self._answers, self._forms = {}, []
         seconds = perf_counter() - self._clock
@@ -489,7 +512,7 @@ def _counts_weighed_together(forms: Sequence[RowsForm], keep: int) -> IndexArray
     """
     costs = []
     for form in forms:
-        inverse = np.linalg.inv(form.shared + np.diag(form.ridge[: form.columns]))
+        inverse = np.linalg.inv(row_products.as_wide(form.shared) + np.diag(form.row_ridge))
         slope = form.table(form.linear - form.product(form.centre))
         costs.append((slope @ inverse) ** 2 / inverse.diagonal())
     best = top_mask(np.concatenate([part.reshape(-1) for part in costs]), keep)

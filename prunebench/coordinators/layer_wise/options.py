@@ -30,8 +30,8 @@ class LayerWiseOptions:
     ridge: float = 0.01
     """Ridge, relative to the mean of the Gram matrix's diagonal (SparseGPT's dampening)."""
 
-    target: Target = "own"
-    """Outputs to reproduce: own (of the dense weights on the layer's own inputs, published) or the dense network's."""
+    target: Target = "dense"
+    """Outputs to reproduce: the dense network's, or own (of the dense weights on the layer's own inputs, published)."""
 
     held_out: int | None = None
     """Calibration samples that judge recovery after the last layer; none: 3,000, or a fifth of all."""
