@@ -100,8 +100,9 @@ def _tokens(chosen: LanguageSet, part: str) -> Iterator[npt.NDArray[np.int64]]:
     tokenizer = load_tokenizer(chosen.model)
 
     def checked(documents: list[npt.NDArray[np.int64]]) -> list[npt.NDArray[np.int64]]:
-        for document in documents:
-            require_known(chosen.model, document, tokenizer)
+        # together: the model's configuration is read for each call
+        if documents:
+            require_known(chosen.model, np.concatenate(documents), tokenizer)
         return documents
 
     if chosen.text in texts.NAMED:
