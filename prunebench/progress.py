@@ -41,7 +41,12 @@ class Lines:
         self.say(step.line + ("" if left is None else f"  {left:.0f} s to go"))
 
     def estimate(self, step: Step) -> float | None:
-        """Seconds to the last step at the pace of those since the first, compilation left out; None where open."""
+        """Seconds to the last step: as the step says, else at the pace of those since the first; None where open.
+
+        Compilation is left out of the pace.
+        """
+        if step.left is not None:
+            return step.left if step.total is None or step.done < step.total else None
         if self._first is None or step.total is None or step.done >= step.total:
             return None
         spent = perf_counter() - self._compiled - self._since
@@ -84,7 +89,11 @@ class Bar:
         if step.total is not None and bar.total != step.total:
             bar.total = step.total
         bar.set_description_str(self._verb, refresh=False)
-        bar.set_postfix_str(step.words, refresh=False)
+        left = "" if step.left is None else f", {step.left:.0f} s to go"
+        if left:
+            # steps differ, so the pace of those done says little of the others
+            bar.bar_format = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+        bar.set_postfix_str(step.words + left, refresh=False)
         bar.update(step.done - bar.n)
 
     @contextmanager

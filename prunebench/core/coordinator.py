@@ -269,6 +269,14 @@ class Coordinator(ABC):
         """How many steps there will be, or None if unknown."""
         return None
 
+    @property
+    def seconds_left(self) -> float | None:
+        """How long the steps that are left will take, by what those done took and what each costs.
+
+        None where the steps are alike, so that their number says it.
+        """
+        return None
+
     @abstractmethod
     def ask(self, count: int = 1) -> list[Task]:
         """At most `count` tasks that may be solved in parallel; [] when no work is left."""

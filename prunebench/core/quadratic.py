@@ -500,12 +500,13 @@ def checked_hessian(hessian: npt.ArrayLike, *, narrow: bool = False) -> tuple[An
     rounding = 1e-5 if array.dtype == np.float32 else 1e-10
     kind = np.float32 if narrow and array.dtype == np.float32 else np.float64
     parts = range(0, array.shape[0], SQUARE)
-    difference = max(
-        float(np.abs(array[i : i + SQUARE, j : j + SQUARE] - array[j : j + SQUARE, i : i + SQUARE].T).max())
+    pairs = [
+        (array[i : i + SQUARE, j : j + SQUARE], array[j : j + SQUARE, i : i + SQUARE].T)
         for i in parts
         for j in parts
         if j <= i
-    )
+    ]
+    difference = max(0.0 if (one == other).all() else float(np.abs(one - other).max()) for one, other in pairs)
     if difference > rounding * scale:
         raise InvalidInput(
             f"hessian is not symmetric: entries differ from their mirror by up to {difference:.3g}; pass (H + H.T)/2"

@@ -1,6 +1,6 @@
 """Products of a layer's rows with the one Hessian they share: in the layer's own precision, with sums in float64.
 
-A sum in float32 is at most BLOCK terms long; what such sums give is added up in float64. So an objective of float32
+A sum in float32 runs along one row at most; what such sums give is added up in float64. So an objective of float32
 numbers is as good as they are, at half of the time and memory of float64.
 """
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from prunebench.core.arrays import BoolArray, FloatArray
 
 BLOCK = 512
-"""Columns of the Hessian that are multiplied at a time, and the most terms that are summed in the layer's precision."""
+"""Columns of the Hessian that are multiplied at a time: the fewer, the less is computed of the other triangle."""
 ROWS = 1024
 """Rows multiplied at a time: with BLOCK columns of float32 2 MiB, which fit the cache."""
 STEPS = 500
@@ -34,9 +34,8 @@ def along(move: Real, shared: Real) -> float:
         for start in range(0, columns, BLOCK):
             here = slice(start, start + BLOCK)
             right = rows[:, here]
-            for left in range(0, start, BLOCK):
-                before = slice(left, left + BLOCK)
-                total += 2.0 * _dot(rows[:, before] @ shared[before, here], right)
+            if start:
+                total += 2.0 * _dot(rows[:, :start] @ shared[:start, here], right)
             total += _dot(right @ shared[here, here], right)
     return total
 

@@ -205,9 +205,9 @@ class RowsForm(QuadraticForm):
         return total
 
     def rounding_of(self, weights: npt.ArrayLike) -> float:
-        """An error bound of `value(weights)`: sums of at most BLOCK terms, |H_ij| <= s_i s_j. Cost O(p)."""
+        """An error bound of `value(weights)`: sums along rows, |H_ij| <= s_i s_j. Cost O(p)."""
         unit = 0.5 * float(np.finfo(self.shared.dtype).eps)
-        terms = min(self.columns, row_products.BLOCK) + ROUNDINGS
+        terms = self.columns + ROUNDINGS
         given, centre = self.table(self.as_vector("weights", weights)), self.table(self.centre)
         sizes, total = self.held.sizes, abs(self.constant) * UNIT
         for top in range(0, self.rows, row_products.ROWS):

@@ -46,11 +46,13 @@ class Step:
     """A step of a run, for those who show how far it is.
 
     done, total : steps; total is None where it is open;  words : what became of it
+    left : seconds that the others will take, where the coordinator knows what each costs
     """
 
     done: int
     total: int | None
     words: str
+    left: float | None = None
 
     @property
     def line(self) -> str:
@@ -348,7 +350,7 @@ class _Log:
         words.append(f"{'accepted' if move.accepted else 'rejected'}, {move.changed} changed")
         if "validation" in event:
             words += [f"{name} {value:.4f}" for name, value in event["validation"].items()]
-        step = Step(self.steps, total or None, SEPARATOR.join(words))
+        step = Step(self.steps, total or None, SEPARATOR.join(words), coordinator.seconds_left)
         if progress is not None:
             progress(step)
         else:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from prunebench.coordinators.landscape import Layer
 from prunebench.coordinators.layer_wise.options import LayerWiseOptions
+from prunebench.coordinators.layer_wise.pace import Pace
 from prunebench.coordinators.quotas import NetworkQuota, require_honoured
 from prunebench.core import row_products
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray, fixed
@@ -192,6 +193,7 @@ class LayerWise(Coordinator):
         self._forms: list[RowsForm] = []
         """Of the layer under way, part by part."""
         self._clock = self._gathered = 0.0
+        self._pace = Pace(self._order, [layer.shape for layer in self._layers])
         self._under_way: IndexArray = np.zeros(0, dtype=np.int64)
         """Where in the weight vector that layer's weights are, row by row."""
         self._found: _Found | None = None
@@ -306,6 +308,11 @@ class LayerWise(Coordinator):
         """The number of layers."""
         return len(self._order)
 
+    @property
+    def seconds_left(self) -> float | None:
+        """By the operations of gathering and solving that are left, at the paces of both so far."""
+        return self._pace.left(self._done)
+
     def ask(self, count: int = 1) -> list[Task]:
         """Blocks of the current layer; [] while the last are being solved, and at the end."""
         if self._done == len(self._order):
@@ -383,6 +390,7 @@ class LayerWise(Coordinator):
             self._held = None
             found = self._walk.part_inputs(group, self.weights)
             self._held = group, [_Inputs.of(part, self.weights.dtype) for part in found]
+            self._pace.inputs = sum(part.count for part in found)
         self._gathered = perf_counter() - self._clock
         layer, rows = self._layers[number], self._walk.part_rows(number)
         self._under_way = self._places(number)
@@ -468,6 +476,7 @@ class LayerWise(Coordinator):
         self._done += 1
         self._answers, self._forms = {}, []
         seconds = perf_counter() - self._clock
+        self._pace.note(self._done - 1, self._gathered, seconds - self._gathered)
         details = {
             "layer": layer.name,
             "density": float(mask.mean()),
