@@ -44,7 +44,8 @@ def on_cpu() -> Iterator[None]:
     to, synchronize = torch.Tensor.to, torch.cuda.synchronize
 
     def moved(tensor: Any, *given: Any, **named: Any) -> Any:
-        return to(tensor, *("cpu" if isinstance(at, str) and at.startswith("cuda") else at for at in given), **named)
+        places: list[Any] = ["cpu" if isinstance(at, str) and at.startswith("cuda") else at for at in given]
+        return to(tensor, *places, **named)
 
     torch.Tensor.to, torch.cuda.synchronize = moved, lambda *_: None  # type: ignore[method-assign,assignment]
     try:

@@ -98,7 +98,7 @@ def ours(
     """The pruned weights, and CPU seconds of pruning and before."""
     from prunebench import solve
     from prunebench.core.arrays import fixed
-    from prunebench.core.block import BlockProblem
+    from prunebench.core.block import BlockProblem, Mode
     from prunebench.core.keeping import Quota
     from prunebench.core.rows import RowsForm
     from prunebench.curvature.layer_passes import SUMMED, product
@@ -114,14 +114,12 @@ def ours(
     del gram
     before, clock = time.process_time() - clock, time.process_time()
     size = len(weights)
-    kept = {
-        "row": lambda: Quota.rows(size, columns, 0.5),
-        "2:4": lambda: Quota.n_m(weights.numel(), 2, 4),
-        "layer": lambda: None,
-    }[quota]()
+    kept: Quota | None = None
+    if quota != "layer":
+        kept = Quota.n_m(weights.numel(), 2, 4) if quota == "2:4" else Quota.rows(size, columns, 0.5)
     dense = fixed(weights.numpy().reshape(-1).copy())
     form = RowsForm(shared=shared, rows=size, ridge=0.01 * float(shared.diagonal().mean()), centre=dense)
-    mode = "select" if solver == "wanda" else "refit"
+    mode: Mode = "select" if solver == "wanda" else "refit"
     block = BlockProblem(form, dense, weights.numel() // 2, mode, quota=kept)
     found = solve(block, solver)
     spent = time.process_time() - clock

@@ -116,9 +116,7 @@ def published(solver: str, quota: str, seed: int, samples: int, folder: Path | N
                 name: layer_releases.Published(solver, held, quota, release, samples) for name, held in layers.items()
             }
             hooks = [
-                held.register_forward_hook(
-                    lambda _module, given, out, method=methods[name]: method.take(given[0], out)  # type: ignore[misc]
-                )
+                held.register_forward_hook(lambda _module, given, out, method=methods[name]: method.take(given[0], out))
                 for name, held in layers.items()
             ]
             for hidden in entering:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.core.arrays import FloatArray, IndexArray, RealArray
 from prunebench.core.coordinator import LeftDense
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
@@ -115,11 +115,11 @@ class LayerWalk:
             return None
         return np.asarray(held.places + span.start)
 
-    def inputs(self, group: int, weights: FloatArray) -> InputGrams:
+    def inputs(self, group: int, weights: RealArray) -> InputGrams:
         """The inputs of the only part of `groups[group]`: `part_inputs`."""
         return self.part_inputs(group, weights)[0]
 
-    def part_inputs(self, group: int, weights: FloatArray) -> tuple[InputGrams, ...]:
+    def part_inputs(self, group: int, weights: RealArray) -> tuple[InputGrams, ...]:
         """The inputs of `groups[group]`, part by part, with the network at `weights`, float (p,).
 
         A part that no sample reaches (an expert, say) gets the mean of the others; its count is 0.

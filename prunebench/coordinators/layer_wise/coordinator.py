@@ -25,7 +25,7 @@ from prunebench.coordinators.layer_wise.options import LayerWiseOptions
 from prunebench.coordinators.layer_wise.pace import Pace
 from prunebench.coordinators.quotas import NetworkQuota, require_honoured
 from prunebench.core import row_products
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray, fixed
+from prunebench.core.arrays import BoolArray, IndexArray, RealArray, fixed
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.coordinator import (
     Coordinator,
@@ -74,7 +74,7 @@ class Walk(Protocol):
         """Where in the weight vector the table's weights are; None where they lie in order."""
         ...
 
-    def part_inputs(self, group: int, weights: FloatArray) -> "Sequence[InputGrams]":
+    def part_inputs(self, group: int, weights: RealArray) -> "Sequence[InputGrams]":
         """What the inputs of a group say, part by part, with the network at `weights`."""
         ...
 
