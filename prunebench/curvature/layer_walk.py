@@ -90,6 +90,8 @@ class LayerWalk:
         self._sources = require_seen(network, samples, self._chunks) if sources is None else tuple(sources)
         self.groups: tuple[tuple[int, ...], ...] = _grouped(self._sources)
         """Layers by position in network.layers, those with the same inputs together, in the order they are run."""
+        self._last = -1
+        """The group that was asked for last."""
         self._route = self._found_route()
         self._passes = self._shared(positions.size) or LayerPasses(
             network, samples, self._chunks, self._route, dense_model=self._dense_model
@@ -124,13 +126,18 @@ class LayerWalk:
 
         A part that no sample reaches (an expert, say) gets the mean of the others; its count is 0.
 
-        Groups of a chain must be asked for in order; the weights of blocks behind must not change.
+        Groups of a chain must be asked for in order. Between two calls in order only weights of the groups from the
+        first of the two to before the second may change: no others are written to the network.
 
         Raises
         ------
         InvalidInput   the inputs hold NaN or infinity, or are zero throughout; the message names the layer
         """
-        self.network.assign(weights)
+        if 0 <= self._last < group:
+            self.network.assign(weights, [layer for held in self.groups[self._last : group] for layer in held])
+        else:
+            self.network.assign(weights)
+        self._last = group
         summed: TreeSum[Products] = TreeSum(Products.plus)
         summed.take(self._passes.sums(group))
         found = summed.total()

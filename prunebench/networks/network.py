@@ -1,6 +1,6 @@
 """A network seen as one weight vector: the prunable parameters, flattened in order."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +125,10 @@ class PrunableNetwork:
                     "load a checkpoint of a network that did not diverge"
                 )
 
-    def assign(self, weights: npt.ArrayLike) -> None:
+    def assign(self, weights: npt.ArrayLike, layers: Collection[int] | None = None) -> None:
         """Write weights into the model, in place, in the parameters' own dtype. float (p,).
+
+        layers : only those of the layers at these positions
 
         Raises
         ------
@@ -135,11 +137,12 @@ class PrunableNetwork:
         values = numeric("weights", weights)
         if values.shape != (self.total,):
             raise InvalidInput(f"weights have shape {values.shape}; the network needs ({self.total},)")
-        for layer in self.layers:
+        written = self.layers if layers is None else [self.layers[number] for number in layers]
+        for layer in written:
             if not np.isfinite(values[layer.start : layer.stop]).all():
                 raise InvalidInput(f"weights for layer {layer.name!r} hold NaN or infinity; nothing was written")
         with torch.no_grad():
-            for layer in self.layers:
+            for layer in written:
                 part = np.array(values[layer.start : layer.stop])
                 self.model.get_parameter(layer.name).copy_(torch.from_numpy(part).reshape(layer.shape))
 

@@ -13,7 +13,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 HELPERS = {
-    "annealing_reference", "annealing_runs", "annealing_tables", "digits_blocks", "random_networks", "runner",
+    "annealing_reference", "annealing_runs", "annealing_tables", "digits_blocks", "layer_releases", "random_networks", "runner",
     "torch_pruning_rival", "vision_networks",
 }  # fmt: skip
 NAMES = sorted({file.stem for file in FOLDER.glob("*.py")} - HELPERS)

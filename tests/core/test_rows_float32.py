@@ -1,0 +1,140 @@
+"""Whole layers in float32: the same answers to rounding, held once, evaluated once."""
+
+import numpy as np
+import pytest
+
+from prunebench import solve
+from prunebench.coordinators.layer_wise.pace import Pace
+from prunebench.core import row_products
+from prunebench.core.arrays import fixed, immutable
+from prunebench.core.block import BlockProblem
+from prunebench.core.definite import proved_semidefinite
+from prunebench.core.keeping import Quota
+from prunebench.core.masks import top_of_each
+from prunebench.core.rows import RowsForm
+from prunebench.kernels.linear_algebra.triangular import inverse_root
+from prunebench.solvers.sparsegpt import columns as sparsegpt
+
+ROWS, COLUMNS = 10, 48
+
+
+def pair(seed=0, **terms):
+    """A layer in float32, and the same numbers in float64."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(90, COLUMNS)) @ (np.eye(COLUMNS) + 0.2 * rng.normal(size=(COLUMNS, COLUMNS)))
+    gram = (inputs.T @ inputs / 90).astype(np.float32)
+    gram = ((gram + gram.T) / 2).astype(np.float32)
+    weights = rng.normal(size=ROWS * COLUMNS).astype(np.float32)
+    ridge = 0.01 * float(gram.diagonal().mean())
+    narrow = RowsForm(shared=fixed(gram), rows=ROWS, ridge=ridge, centre=fixed(weights), **terms)
+    wide = RowsForm(shared=gram.astype(float), rows=ROWS, ridge=ridge, centre=weights.astype(float), **terms)
+    return narrow, wide, rng
+
+
+def test_a_layer_in_float32_has_the_values_of_float64_within_its_own_bound(monkeypatch):
+    monkeypatch.setattr(row_products, "BLOCK", 7)
+    monkeypatch.setattr(row_products, "ROWS", 3)
+    slope = np.random.default_rng(5).normal(size=ROWS * COLUMNS)
+    for terms in ({}, {"linear": slope.astype(np.float32)}):
+        narrow, wide, rng = pair(1, **terms)
+        given = rng.normal(size=narrow.p).astype(np.float32)
+        exact = wide.value(given)
+        assert abs(narrow.value(given) - exact) <= narrow.rounding_of(given)
+        assert narrow.value(given) == pytest.approx(exact, rel=1e-5)
+        assert wide.rounding_of(given) < 1e-6 * narrow.rounding_of(given)
+        mask = rng.random(narrow.p) < 0.5
+        np.testing.assert_allclose(narrow.refit(mask), wide.refit(mask), atol=1e-3)
+        assert narrow.refit(mask).dtype == np.float32
+
+
+def test_arrays_that_cannot_change_are_held_once_and_a_value_is_computed_once(monkeypatch):
+    narrow, _, rng = pair()
+    assert BlockProblem(narrow, narrow.centre, narrow.p // 2, "refit").dense_weights is narrow.centre
+    assert immutable(narrow.shared)
+    assert narrow.linear.strides == narrow.ridge.strides == (0,)
+    given = fixed(rng.normal(size=narrow.p).astype(np.float32))
+    first = narrow.value(given)
+    monkeypatch.setattr(row_products, "along", lambda *_: pytest.fail("computed again"))
+    assert narrow.value(given) == narrow.value(given.view()) == first
+    open_to_change = np.array(given)
+    with pytest.raises(pytest.fail.Exception):
+        narrow.value(open_to_change)
+
+
+@pytest.mark.parametrize("name", ["sparsegpt", "wanda", "alps", "obc", "magnitude"])
+@pytest.mark.parametrize("quota", [None, Quota.rows(ROWS, COLUMNS, 0.5), Quota.n_m(ROWS * COLUMNS, 2, 4)])
+def test_solvers_find_in_float32_what_they_find_in_float64(name, quota):
+    narrow, wide, _ = pair(2)
+    found = [
+        solve(BlockProblem(form, form.centre, form.p // 2, "refit", quota=quota), name).objective
+        for form in (narrow, wide)
+    ]
+    assert found[0] == pytest.approx(found[1], rel=2e-2 if name == "alps" else 1e-3)
+
+
+def test_updates_of_sparsegpt_that_are_delayed_change_nothing(monkeypatch):
+    _, wide, _ = pair(3)
+    for quota in (None, Quota.rows(ROWS, COLUMNS, 0.5), Quota.n_m(ROWS * COLUMNS, 2, 4)):
+        held = BlockProblem(wide, wide.centre, wide.p // 2, "refit", quota=quota)
+        at_once = solve(held, "sparsegpt", options={"columns": 8})
+        monkeypatch.setattr(sparsegpt, "INNER", 3)
+        monkeypatch.setattr(sparsegpt, "OUTER", 16)
+        delayed = solve(held, "sparsegpt", options={"columns": 8})
+        monkeypatch.undo()
+        np.testing.assert_array_equal(at_once.mask, delayed.mask)
+        np.testing.assert_allclose(at_once.weights, delayed.weights, atol=1e-10)
+
+
+@pytest.mark.parametrize("size", [3, 4, 9, 40])
+def test_the_best_of_each_row_are_those_of_a_stable_sort(size):
+    rng = np.random.default_rng(size)
+    scores = rng.integers(0, 5, (50, size)).astype(np.float32)
+    counts = rng.integers(0, size + 1, 50)
+    expected = np.zeros(scores.shape, dtype=bool)
+    order = np.argsort(-scores, axis=1, kind="stable")
+    np.put_along_axis(expected, order, np.arange(size) < counts[:, None], axis=1)
+    np.testing.assert_array_equal(top_of_each(scores, counts), expected)
+
+
+def test_a_quota_of_runs_is_the_quota_of_its_groups():
+    rng = np.random.default_rng(0)
+    counts = rng.integers(0, 7, 5)
+    runs, written = Quota.runs(6, counts), Quota(rng.permutation(30), np.ones(30, dtype=np.int64))
+    assert (runs.run, written.run) == (6, 1)
+    same = Quota(np.repeat(np.arange(5), 6), counts)
+    assert same.run == 6
+    scattered = Quota(np.arange(30) % 5, counts)
+    assert scattered.run == 0
+    mask = runs.top_mask(rng.random(30))
+    assert runs.violation(mask) == ""
+    np.testing.assert_array_equal(runs.kept_of(mask), counts)
+    np.testing.assert_array_equal(runs.group, np.repeat(np.arange(5), 6))
+    np.testing.assert_array_equal(runs.members(2), np.arange(12, 18))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_the_inverse_root_multiplies_to_the_inverse(kind):
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(500, 300))
+    matrix = samples.T @ samples / 500 + 0.1 * np.eye(300)
+    root = inverse_root(matrix.astype(kind))
+    assert not np.tril(root, -1).any()
+    np.testing.assert_allclose(root.T @ root @ matrix, np.eye(300), atol=1e-3 if kind == np.float32 else 1e-10)
+
+
+def test_large_matrices_are_proved_semidefinite_block_by_block_and_only_they():
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(200, 600))
+    matrix = samples.T @ samples / 200
+    assert proved_semidefinite(matrix + 1e-6 * np.eye(600))
+    assert not proved_semidefinite(matrix - 1e-6 * np.eye(600))
+
+
+def test_the_time_that_is_left_is_that_of_the_operations_that_are_left():
+    pace = Pace([(0, 0), (0, 1), (1, 2)], [(8, 8), (16, 8), (8, 16)])
+    assert pace.left(0) is None
+    pace.inputs = 100
+    pace.note(0, 4.0 * 100 * 64, 10.0 * 8 * 64 + 4.0 * 512)
+    rest = 10.0 * 16 * 64 + 10.0 * 8 * 256 + 4.0 * 4096
+    assert pace.left(1) == pytest.approx(rest + 100 * (2.0 * (64 + 128) + 4.0 * 256))
+    assert pace.left(3) == 0.0
