@@ -13,8 +13,8 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 HELPERS = {
-    "annealing_reference", "annealing_runs", "annealing_tables", "digits_blocks", "layer_releases", "random_networks", "runner",
-    "torch_pruning_rival", "vision_networks",
+    "annealing_reference", "annealing_runs", "annealing_tables", "digits_blocks", "layer_releases",
+    "random_networks", "runner", "torch_pruning_rival", "vision_networks",
 }  # fmt: skip
 NAMES = sorted({file.stem for file in FOLDER.glob("*.py")} - HELPERS)
 KEPT = sorted((FOLDER / "results").glob("*.jsonl"))

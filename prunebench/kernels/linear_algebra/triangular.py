@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 Real = npt.NDArray[Any]
 """float32 or float64."""
@@ -37,8 +36,11 @@ def _halve(matrix: Real, out: Real) -> None:
     """
     size = matrix.shape[0]
     if size <= SMALL:
+        # loads more slowly than all that is needed to list solvers
+        from scipy.linalg import solve_triangular
+
         upper = np.linalg.cholesky(matrix[::-1, ::-1])[::-1, ::-1]
-        out[:] = scipy.linalg.solve_triangular(upper, np.eye(size, dtype=matrix.dtype), check_finite=False)
+        out[:] = solve_triangular(upper, np.eye(size, dtype=matrix.dtype), check_finite=False)
         return
     half = size // 2
     _halve(matrix[half:, half:], out[half:, half:])
