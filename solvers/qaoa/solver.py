@@ -22,7 +22,7 @@ from prunebench.kernels.enumeration import subspace
 from prunebench.kernels.enumeration.values import mask_values
 from prunebench.solvers.qaoa import devices, reference, starts, transpile
 from prunebench.solvers.qaoa.fit import ANGLES, Fit, fit_angles, weighted_by
-from prunebench.solvers.qaoa.objectives import OBJECTIVES, objective, of_samples
+from prunebench.solvers.qaoa.objectives import OBJECTIVES, objective, of_samples, tails
 from prunebench.solvers.qaoa.optimizers import OPTIMIZERS, Objective
 from prunebench.solvers.qaoa.options import LEAST, wrong_option
 from prunebench.solvers.qaoa.reduce import Part, eliminate, through_parts
@@ -247,6 +247,7 @@ class Qaoa(Solver):
         def lowered(weighted: bool) -> Objective:
             return sampled
 
+        low: list[Objective] = []
         if self._optimizer == "lbfgs":
             if energies is None:
                 raise InvalidInput(
@@ -262,10 +263,14 @@ class Qaoa(Solver):
             def lowered(weighted: bool) -> Objective:
                 return partial(replace(simulator, weighted=weighted).gradient, objective=aim)
 
+            if self.objective == "gibbs":
+                circuit = replace(simulator, weighted=self._weighted)
+                low = [partial(circuit.gradient, objective=part) for part in tails(energies)]
+
         return fit_angles(
             lowered, block.p, mixer=self.mixer, reps=self._reps,
             start=self.start or ("ramp" if self._exact_device else "transfer"), optimizer=self._optimizer,
-            weighted=self._weighted, steps=self.steps, rng=rng, stop=stop,
+            weighted=self._weighted, steps=self.steps, rng=rng, stop=stop, tails=low,
         )  # fmt: skip
 
     def _reference(

@@ -5,6 +5,7 @@ keep the number of ones, Hadfield et al., Algorithms 12 (2019) 34, and Bärtschi
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from prunebench.kernels.enumeration import subspace
 from prunebench.kernels.enumeration.values import mask_values
 from prunebench.solvers.qaoa import starts
 from prunebench.solvers.qaoa.fit import ANGLES, Fit, fit_angles, weighted_by
-from prunebench.solvers.qaoa.objectives import OBJECTIVES, objective
+from prunebench.solvers.qaoa.objectives import OBJECTIVES, objective, tails
 from prunebench.solvers.qaoa.optimizers import OPTIMIZERS, Objective
 from prunebench.solvers.qaoa.options import LEAST, wrong_option
 from prunebench.solvers.qaoa.reduce import Part, eliminate, through_parts
@@ -64,7 +65,8 @@ class QaoaSubspace(Solver):
     """layer, one γ and one β a layer; weight, besides those one angle for each weight in each layer. None takes
     weight where L-BFGS fits them, else layer."""
     objective: Literal["gibbs", "mean", "cvar"] = "gibbs"
-    """What the loop lowers: the Gibbs objective, which looks at the low end, the mean, or the best quarter's mean."""
+    """What the loop lowers: the Gibbs objective, which looks at the low end, the mean, or the best quarter's mean.
+    Where L-BFGS lowers the first but leaves the best masks improbable, loops on smaller shares follow."""
     reps: int = 5
     """Layers of the circuit."""
     start: Literal["ramp", "transfer", "interpolate"] = "ramp"
@@ -196,9 +198,13 @@ class QaoaSubspace(Solver):
                 return lambda angles: circuit.gradient(angles, aim)
             return lambda angles: (circuit.expectation(angles, aim), None)
 
+        low: list[Objective] = []
+        if self.objective == "gibbs" and self.optimizer == "lbfgs":
+            circuit = replace(simulator, weighted=self._weighted)
+            low = [partial(circuit.gradient, objective=part) for part in tails(simulator.energies)]
         return fit_angles(
             lowered, size, mixer=self.mixer, reps=self.reps, start=self.start, optimizer=self.optimizer,
-            weighted=self._weighted, steps=self.steps, rng=rng, stop=stop,
+            weighted=self._weighted, steps=self.steps, rng=rng, stop=stop, tails=low,
         )  # fmt: skip
 
     @property

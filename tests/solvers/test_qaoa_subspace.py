@@ -8,18 +8,19 @@ import numpy as np
 import pytest
 
 from helpers import gaussian_block
-from prunebench import Budget, make_solver, solve
+from prunebench import BlockProblem, Budget, QuadraticForm, make_solver, solve
 from prunebench.core.errors import InvalidInput, SolverRefused
 from prunebench.core.stop import never
 from prunebench.forms.circuits import mixer_pairs
 from prunebench.kernels.enumeration import subspace
 from prunebench.kernels.enumeration.values import mask_values
 from prunebench.solvers.qaoa import starts
-from prunebench.solvers.qaoa.objectives import OBJECTIVES, objective, of_samples
+from prunebench.solvers.qaoa.objectives import MOST_TAIL, OBJECTIVES, objective, of_samples, tails
 from prunebench.solvers.qaoa.optimizers import minimise
 from prunebench.solvers.qaoa.reduce import Part, eliminate
 from prunebench.solvers.qaoa.samples import state_statistics, uniform_masks
 from prunebench.solvers.qaoa.simulator import Simulator, gaussian_ranks, spread
+from prunebench.testing import instances
 
 MIXERS = ("complete", "ring", "grover")
 
@@ -343,3 +344,24 @@ def test_a_restricted_part_has_the_blocks_objective():
 def test_every_start_optimizer_and_mixer_beats_uniform_sampling(options):
     details = solve(random_block(10, 5, seed=2), "qaoa-subspace", options=options).details
     assert details["approximation_ratio"] > details["approximation_ratio_uniform"] + 0.1
+
+
+@pytest.mark.parametrize("family", sorted(instances.FAMILIES))
+def test_the_optimum_is_a_hundred_times_as_likely_as_by_chance(family):
+    """Or has nearly all of the probability: small spaces leave no more."""
+    columns, weights = instances.FAMILIES[family](np.random.default_rng(1), 20, 12)
+    form = QuadraticForm(factor=columns, ridge=0.05, centre=weights)
+    found = solve(BlockProblem(form, weights, 6, "select"), "qaoa-subspace").details
+    assert found["enhancement"] > 100.0 or found["probability_optimum"] > 0.45
+
+
+def test_the_mean_of_a_share_is_lowest_once_the_best_state_has_that_share():
+    energies = np.array([0.0, 1.0, 2.0, 3.0])
+    last = tails(energies)[-1]
+    value, slope = last(np.array([MOST_TAIL, 0.0, 0.0, 1.0 - MOST_TAIL]))
+    assert value == 0.0
+    assert not slope.any()
+    value, slope = last(np.array([0.4, 0.6, 0.0, 0.0]))
+    assert value == pytest.approx(0.2)
+    assert slope[0] < 0.0
+    assert not slope[1:].any()
