@@ -63,7 +63,7 @@ if missing:
 
 # %%
 whole = PROBLEM == GARMENT
-published = {"steps": size["steps"], "accept": "none", "block_size": 1024 if whole else 128}
+published = {"steps": size["steps"], "accept": "none", "evaluate": True, "block_size": 1024 if whole else 128}
 strong = {
     "steps": size["strong_steps"],
     "samples": 1000 if whole else 300,

@@ -60,6 +60,10 @@ class View(Protocol):
         """The mean loss on the batch."""
         ...
 
+    def prepare(self, layers: Sequence[str] | None) -> None:
+        """Of these layers the mean gradient will be asked for, of all where None: they may be looked at together."""
+        ...
+
     def factor(self, indices: IndexArray) -> Factor:
         """The columns of the curvature's factor for `indices`: sample gradients over sqrt(rows). (n, b)."""
         ...
@@ -69,7 +73,7 @@ class View(Protocol):
         ...
 
     def slope(self, indices: IndexArray) -> FloatArray:
-        """The mean gradient of the weights in a block. float64 (b,)."""
+        """The mean gradient of these weights. float64 (b,)."""
         ...
 
     def ridge(self, indices: IndexArray) -> FloatArray:
@@ -104,6 +108,13 @@ class Landscape(Protocol):
 
     def stands_at(self, point: int) -> bool:
         """Whether the landscape is still at that point and nobody has written to the network since."""
+        ...
+
+    def write(self, indices: IndexArray, values: RealArray) -> int:
+        """Move to where the b weights in `indices` are `values` and all others as they are. -> the point's number
+
+        They must be so already in the array that it was placed with, which it may come back to.
+        """
         ...
 
     def moved(self, indices: IndexArray, values: RealArray) -> AbstractContextManager[None]:
@@ -146,6 +157,12 @@ class FormLandscape:
         """Whether the landscape is still at that point."""
         return self._point == point
 
+    def write(self, indices: IndexArray, values: RealArray) -> int:
+        """Move some weights."""
+        self._weights[indices] = values
+        self._point += 1
+        return self._point
+
     @contextmanager
     def moved(self, indices: IndexArray, values: RealArray) -> Iterator[None]:
         """A context in which the weights in `indices` have `values`."""
@@ -177,6 +194,9 @@ class FormView:
         self.loss: float = form.value(weights)
         self._root = root
         self._ridge = form.ridge
+
+    def prepare(self, layers: Sequence[str] | None) -> None:
+        """Nothing: the gradient is there."""
 
     def factor(self, indices: IndexArray) -> Factor:
         """Columns of the form's factor."""

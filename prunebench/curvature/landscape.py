@@ -36,10 +36,17 @@ from prunebench.curvature.linear_passes import linear_modules, send, unsuited
 from prunebench.curvature.pass_memory import Activations, activations, pass_memory, require_room
 from prunebench.curvature.shared_views import PASSES as VIEW_PASSES
 from prunebench.curvature.shared_views import SharedLosses, SharedViewPasses, batch_loss
-from prunebench.curvature.view import EVALUATION_BATCH, NetworkView, RowsView
+from prunebench.curvature.view import NetworkView, RowsView
 from prunebench.curvature.view_passes import Scope
 from prunebench.networks.network import Layer, PrunableNetwork
-from prunebench.networks.samples import at_once, fetched, row_weight
+from prunebench.networks.samples import at_once, fetched
+
+EVALUATION_BATCH = 2000
+"""Samples that go through the network at a time where they do not say."""
+
+PASS_BYTES = 2**29
+"""Activations that a backward pass should keep at a time: fewer samples go through together where they take more. A
+matrix product is as fast with some hundred rows as with thousands."""
 
 MOST_CHECKED = 2**26
 """Above this many weights (gradients of 256 MiB a sample) two samples are computed both ways, not three."""
@@ -102,6 +109,24 @@ class NetworkLandscape:
         """Whether that is still the point, and nobody has written to the network since."""
         return self.point == point and self._version == self.network.version
 
+    def write(self, indices: IndexArray, values: RealArray) -> int:
+        """Move to where the weights in `indices` have `values`; no others are written. -> the point's number
+
+        The array it was placed with must hold them already: the landscape may come back to that.
+
+        indices : int64 (b,), no repeats;  values : float (b,)
+
+        Raises
+        ------
+        InvalidInput   a value is NaN or infinite; nothing is written then
+        """
+        known = self.stands_at(self.point)
+        self.network.write(indices, np.asarray(values, dtype=self.dense_weights.dtype))
+        self.point = self._next_point()
+        # who else wrote before is found out by the version that stays behind
+        self._version = self.network.version if known else ()
+        return self.point
+
     @contextmanager
     def moved(self, indices: IndexArray, values: RealArray) -> Iterator[None]:
         """Inside, the weights in `indices` are at `values`, first rounded to the precision in which weights are held.
@@ -139,7 +164,7 @@ class NetworkLandscape:
         """
         if not self._views:
             rows = sample_gradients(self.network, self.loss_of, self.calibration, positions, device=str(self.device))
-            return RowsView(rows, self.loss(positions), row_weight(self.calibration))
+            return RowsView(self, positions, rows)
         return NetworkView(self, positions)
 
     def _looked_at(self) -> Checked:
@@ -255,7 +280,19 @@ class NetworkLandscape:
             return None
         return SharedViewPasses(sharing, self, batches, counts, scope)
 
-    def require_room(self, batches: Sequence[IndexArray], rows: Sequence[int], columns: int, gradient: bool) -> None:
+    def at_once(self, positions: IndexArray) -> int:
+        """How many of these samples go through forward and backward at a time: what they say, within PASS_BYTES."""
+        usual = min(at_once(self.calibration, EVALUATION_BATCH), positions.size)
+        inputs, _ = self.batch(positions[:1])
+        return max(1, min(usual, PASS_BYTES // max(1, self._kept(inputs).kept(self.recompute))))
+
+    def _kept(self, inputs: torch.Tensor) -> Activations:
+        """What a pass of the longest sample so far keeps; `inputs` is one more."""
+        if self._activations is None or inputs.numel() > self._activations[0]:
+            self._activations = inputs.numel(), activations(self.network.model, inputs)
+        return self._activations[1]
+
+    def require_room(self, batches: Sequence[IndexArray], rows: Sequence[int], columns: int, weights: int) -> None:
         """Raise InvalidInput, with bytes and remedy, unless there is memory for a pass.
 
         Parameters
@@ -263,19 +300,16 @@ class NetworkLandscape:
         batches : int64 (b,) each, the samples that go through together
         rows : of the factor, for each batch
         columns : weights in all blocks together
-        gradient : whether the mean gradient of all weights is wanted
+        weights : how many weights' mean gradient is wanted
         """
         inputs, _ = self.batch(max(batches, key=len)[:1])
-        size = inputs.numel()
-        if self._activations is None or size > self._activations[0]:
-            self._activations = size, activations(self.network.model, inputs)
         need = pass_memory(
-            self._activations[1],
+            self._kept(inputs),
             batch=max(map(len, batches)),
             rows=sum(rows),
             batch_rows=max(rows),
             columns=columns,
-            weights=self.network.total if gradient else 0,
+            weights=weights,
             recompute=self.recompute,
         )
         require_room(need, self.device)

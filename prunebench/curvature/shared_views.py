@@ -1,6 +1,6 @@
 """What block coordinate descent sees of a network, by workers: passes of a view, and losses."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,8 +46,6 @@ class SharedViewPasses:
     batches : int64 (s,) each;  counts : how many rows each has
     """
 
-    kept = False
-
     def __init__(
         self, sharing: Sharing, looked: Looked, batches: Sequence[IndexArray], counts: Sequence[int], scope: Scope
     ) -> None:
@@ -57,10 +55,14 @@ class SharedViewPasses:
         self._number = sharing.number()
         self._loss = sharing.dumped(looked.loss_of)
 
-    def gather(self, indices: IndexArray, *, gradient: bool) -> Gathered:
+    def knows(self, layers: Collection[str]) -> bool:
+        """False: what workers keep, they keep of where they stand."""
+        return False
+
+    def gather(self, indices: IndexArray, gradients_of: Sequence[str]) -> Gathered:
         """As `ViewPasses.gather`."""
         jobs = [
-            Job(share, _gather, lambda share=share: (_slot(share), indices, gradient), (self._need(share),))  # type: ignore[misc]
+            Job(share, _gather, lambda share=share: (_slot(share), indices, gradients_of), (self._need(share),))  # type: ignore[misc]
             for share in range(len(self._spans))
         ]
         values, nodes = [], list[Node[Sums]]()
@@ -132,9 +134,9 @@ def _view(
     return ViewPasses(looked, samples.positions, counts, scope, first=first)
 
 
-def _gather(held: Held, _network: PrunableNetwork, slot: str, indices: IndexArray, gradient: bool) -> Gathered:
+def _gather(held: Held, _network: PrunableNetwork, slot: str, indices: IndexArray, of: Sequence[str]) -> Gathered:
     passes: ViewPasses = held.slots[slot][1]
-    return passes.gather(indices, gradient=gradient)
+    return passes.gather(indices, of)
 
 
 def _samples(_held: Held, _network: PrunableNetwork, pieces: Sequence[Piece]) -> SentSamples:

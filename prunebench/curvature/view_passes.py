@@ -3,7 +3,7 @@
 Whoever has a share of the samples has such passes: this process has one for all of them, a worker one for its share.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,7 +59,8 @@ class Scope:
 class Sums:
     """What is added up over batches.
 
-    loss : of the samples;  slope : float64 (b,);  gradient : float (p,), the mean, where it is wanted
+    loss : of the samples;  slope : float64 (b,);  gradient : the mean, of the layers of which it is wanted, one after
+    the other; None where of none
     gram : float64 (b, b), A'A, where rows are merged
     """
 
@@ -100,7 +101,7 @@ def merges(scope: Scope, columns: int) -> bool:
 class ViewPasses:
     """The network, where it stands whenever passes are made, over batches of samples.
 
-    Small networks need one pass for all: what it shows is kept.
+    What a pass shows of the layers whose gradient was wanted is kept, where it is small.
 
     Parameters
     ----------
@@ -119,18 +120,17 @@ class ViewPasses:
     ) -> None:
         self._looked, self._batches, self._counts = looked, batches, counts
         self._scope, self._first = scope, first
-        self._spans = {layer.name: slice(layer.start, layer.stop) for layer in looked.network.layers}
         self._keep = True
-        self._kept: list[list[Use]] = []
+        self._kept: list[list[Use]] = [[] for _ in batches]
+        self._known: frozenset[str] = frozenset()
         self._losses = [0.0] * len(batches)
 
-    @property
-    def kept(self) -> bool:
-        """Whether everything is known without another pass."""
-        return len(self._kept) == len(self._batches)
+    def knows(self, layers: Collection[str]) -> bool:
+        """Whether everything of these layers is known without another pass."""
+        return self._known.issuperset(layers)
 
-    def gather(self, indices: IndexArray, *, gradient: bool) -> Gathered:
-        """The columns of `indices`, int64 (b,), the loss and, if it is wanted, the mean gradient of all weights.
+    def gather(self, indices: IndexArray, gradients_of: Sequence[str]) -> Gathered:
+        """The columns of `indices`, int64 (b,), the loss, and the mean gradient of some layers, in their order.
 
         Raises
         ------
@@ -141,32 +141,39 @@ class ViewPasses:
         values: Factor = np.zeros((0 if merged else sum(self._counts), indices.size), dtype=np.float32)
         columns = Columns(self._looked.network.layers, indices, self._looked.device)
         summed: TreeSum[Sums] = TreeSum(Sums.plus)
-        replay, row = self.kept, 0
+        spans = _spans(self._looked.network, gradients_of)
+        names = columns.names | spans.keys()
+        replay, row = self.knows(names), 0
+        size = max((span.stop for span in spans.values()), default=0)
         for number, (batch, count) in enumerate(zip(self._batches, self._counts, strict=True)):
             mask = _mask(self._looked, batch) if scope.tokens else None
             columns.open(count)
-            total = np.zeros(self._looked.network.total, dtype=self._looked.network.precision) if gradient else None
-            take = self._taking(columns, mask, total)
+            total = np.zeros(size, dtype=self._looked.network.precision) if spans else None
+            take = self._taking(columns, mask, total, spans)
             if replay:
                 for use in self._kept[number]:
                     take(*use)
             else:
-                self._losses[number] = self._sent(batch, columns, take, gradient)
+                self._losses[number] = self._sent(number, names, take, keep=bool(spans))
             held = columns.close(*self._scales(mask, count), merged=merged)
             if held.values is not None:
                 values[row : row + count] = held.values
                 row += count
             summed.term(self._first + number, Sums(self._losses[number], held.slope, total, held.gram))
+        if self._keep and spans:
+            self._known |= names
         return Gathered(values, summed.nodes)
 
-    def _taking(self, columns: Columns, mask: torch.Tensor | None, gradient: RealArray | None) -> Take:
+    def _taking(
+        self, columns: Columns, mask: torch.Tensor | None, gradient: RealArray | None, spans: Mapping[str, slice]
+    ) -> Take:
         """What is done with every use of a layer."""
 
         def take(name: str, inputs: torch.Tensor, slopes: torch.Tensor) -> None:
-            if gradient is not None:
+            if gradient is not None and name in spans:
                 flat = slopes.reshape(-1, slopes.shape[-1]).T @ inputs.reshape(-1, inputs.shape[-1])
                 wide = flat.double() if gradient.dtype == np.float64 else flat.float()
-                gradient[self._spans[name]] += (wide.reshape(-1) / self._scope.samples).cpu().numpy()
+                gradient[spans[name]] += (wide.reshape(-1) / self._scope.samples).cpu().numpy()
             if name in columns.names:
                 if mask is not None:
                     inputs, slopes = _rows(name, inputs, mask), _rows(name, slopes, mask)
@@ -174,29 +181,31 @@ class ViewPasses:
 
         return take
 
-    def _sent(self, batch: IndexArray, columns: Columns, take: Take, gradient: bool) -> float:
-        """Send a batch through. -> the sum of its losses"""
+    def _sent(self, number: int, names: Collection[str], take: Take, *, keep: bool) -> float:
+        """Send a batch through for some layers. -> the sum of its losses
+
+        keep : whether to remember what they got and gave
+        """
         looked, uses = self._looked, list[Use]()
 
         def note(name: str, inputs: torch.Tensor, slopes: torch.Tensor) -> None:
             uses.append((name, inputs, slopes))
             take(name, inputs, slopes)
 
-        wanted = looked.linear if gradient else {name: looked.linear[name] for name in columns.names}
-        noting = note if self._keep and gradient else take
-        losses = send(
-            looked.network.model, wanted, looked.loss_of, looked.batch(batch), noting, recompute=looked.recompute
-        )
-        self._store(uses)
+        # in the order of the network, whatever the names' is
+        wanted = {name: module for name, module in looked.linear.items() if name in names}
+        noting = note if self._keep and keep else take
+        batch = looked.batch(self._batches[number])
+        losses = send(looked.network.model, wanted, looked.loss_of, batch, noting, recompute=looked.recompute)
+        self._store(number, uses)
         return float(losses.sum(dtype=torch.float64))
 
-    def _store(self, uses: list[Use]) -> None:
+    def _store(self, number: int, uses: list[Use]) -> None:
         """Keep a batch's uses if those of all batches will fit."""
-        size = sum(inputs.nbytes + slopes.nbytes for _, inputs, slopes in uses)
+        self._kept[number] += uses
+        size = sum(inputs.nbytes + slopes.nbytes for _, inputs, slopes in self._kept[number])
         if size * len(self._batches) > KEEP_BYTES:
-            self._keep = False
-        if self._keep and uses:
-            self._kept.append(uses)
+            self._keep, self._known, self._kept = False, frozenset(), [[] for _ in self._batches]
 
     def _scales(self, mask: torch.Tensor | None, count: int) -> tuple[torch.Tensor, torch.Tensor]:
         """What a batch's rows are multiplied by for the factor, and for the slope. (r,) each."""
@@ -206,6 +215,13 @@ class ViewPasses:
             return torch.full((count,), (scope.weight / scope.samples) ** 0.5, dtype=torch.float64), share
         lengths = mask.sum(dim=1, keepdim=True).expand_as(mask)[mask].double()
         return lengths / scope.rows**0.5, share
+
+
+def _spans(network: PrunableNetwork, names: Sequence[str]) -> dict[str, slice]:
+    """Where the gradient of each of these layers is, one after the other."""
+    sizes = {layer.name: layer.size for layer in network.layers}
+    stops = np.cumsum([sizes[name] for name in names], dtype=np.int64)
+    return {name: slice(int(stop) - sizes[name], int(stop)) for name, stop in zip(names, stops, strict=True)}
 
 
 def _mask(looked: Looked, batch: IndexArray) -> torch.Tensor:

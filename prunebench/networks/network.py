@@ -189,9 +189,9 @@ class PrunableNetwork:
         ------
         IndexError   an index is outside [0, total)
         """
-        return np.array(self.names, dtype=np.str_)[self._owners(np.asarray(indices, dtype=np.int64))]
+        return np.array(self.names, dtype=np.str_)[self.owners(np.asarray(indices, dtype=np.int64))]
 
-    def _owners(self, indices: IndexArray) -> IndexArray:
+    def owners(self, indices: IndexArray) -> IndexArray:
         """The number of each weight's layer. int64 (b,)."""
         if indices.size and (indices.min() < 0 or indices.max() >= self.total):
             raise IndexError(f"indices reach outside the network's {self.total} prunable weights")
@@ -201,7 +201,7 @@ class PrunableNetwork:
         self, indices: IndexArray
     ) -> Iterator[tuple[torch.nn.Parameter, IndexArray, tuple[torch.Tensor, ...]]]:
         """For each layer that holds any of the weights: its parameter, which of `indices` those are, their places."""
-        owners = self._owners(indices)
+        owners = self.owners(indices)
         for number in np.unique(owners):
             layer, which = self.layers[number], np.flatnonzero(owners == number)
             places = np.unravel_index(indices[which] - layer.start, layer.shape)

@@ -52,7 +52,7 @@ def steps(runs: tuple[Run, ...]) -> Drawn:
     """Each iCBS step's predicted change against the one on the fitted samples, and on those set apart."""
     figures: list[Figure] = []
     for problem, density, same in by_density(runs):
-        stepped = [run for run in same if any("fit_change" in event for event in run.events)]
+        stepped = [run for run in same if any("predicted_each" in event for event in run.events)]
         if not stepped:
             continue
         for which in ("fit", "acceptance"):
@@ -84,7 +84,7 @@ def _step_series(runs: list[Run], which: str) -> list[Series]:
     out = []
     for run in runs:
         rule = (run.source.request.get("coordinator_options") or {}).get("accept", "true-loss")
-        events = [event for event in run.events if "fit_change" in event]
+        events = [event for event in run.events if "predicted_each" in event]
         if which == "fit":
             # Where only a part was accepted, the prediction is of more than what was applied.
             events = [

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from prunebench.core.arrays import RealArray
 from prunebench.core.coordinator import Coordinator, Move, Task, task_seed
 from prunebench.core.crew import Shared
@@ -294,7 +296,7 @@ class _Log:
             "accepted": move.accepted,
             "predicted_change": move.predicted_change,
             "changed": move.changed,
-            "kept": int(coordinator.mask.sum()),
+            "kept": int(np.count_nonzero(coordinator.mask)),
             **move.details,
             "tasks": self._tasks,
         }

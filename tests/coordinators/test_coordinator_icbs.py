@@ -175,13 +175,37 @@ def test_half_of_a_blocks_swaps_keeps_the_count_and_the_better_half_by_the_model
 
 
 def test_the_best_state_by_acceptance_loss_is_returned_whatever_is_accepted():
-    options = ICBSOptions(**{**OPTIONS, "steps": 15, "samples": 8}, accept="none")
+    options = ICBSOptions(**{**OPTIONS, "steps": 15, "samples": 8}, accept="none", evaluate=True)
     coordinator = ICBS(network(), 0.1, "select", options, seed=0)
     moves = run(coordinator, make_solver("swap"))
     losses = [move.details["acceptance_loss"] for move in moves]
     coordinator.landscape.place(coordinator.best()[1])
     final = coordinator.landscape.loss(coordinator._acceptance)
     assert final == pytest.approx(min(losses), rel=1e-9)
+
+
+def test_the_loss_is_measured_only_where_a_rule_or_the_log_asks_for_it():
+    steps = {**OPTIONS, "steps": 4}
+    asked = {"accept": "none"}, {"accept": "model"}, {}, {"layers": "gain", "accept": "none"}, {"evaluate": True}
+    keys = "true_change", "acceptance_loss", "best_loss", "fit_change"
+    for more, known in zip(asked, ((), (), keys[:3], keys[:3], keys), strict=True):
+        landscape, calls = network(), []
+        loss = landscape.loss
+        landscape.loss = lambda positions, calls=calls, loss=loss: calls.append(positions.size) or loss(positions)
+        moves = run(ICBS(landscape, 0.1, "select", ICBSOptions(**steps, **more), seed=0), make_solver("swap"))
+        assert all(key in move.details for move in moves for key in known)
+        assert not any(key in move.details for move in moves for key in keys if key not in known)
+        assert bool(calls) is bool(known)
+
+
+def test_what_is_applied_is_the_same_whether_the_loss_is_measured_or_not():
+    runs = []
+    for evaluate in (False, True):
+        options = ICBSOptions(**{**OPTIONS, "steps": 5}, accept="none", evaluate=evaluate)
+        coordinator = ICBS(network(), 0.1, "select", options, seed=0)
+        run(coordinator, make_solver("swap"))
+        runs.append(coordinator.mask.copy())
+    assert np.array_equal(*runs)
 
 
 def test_predicted_change_is_the_model_recomputed():

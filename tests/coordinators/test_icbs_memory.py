@@ -46,6 +46,9 @@ class Wide:
     def moved(self, indices, values):
         return nullcontext()
 
+    def write(self, indices, values):
+        return self.place(None)
+
     def look(self, positions):
         self.looked += 1
         return WideView(self)
@@ -64,6 +67,9 @@ class WideView:
     def __init__(self, network):
         self._network = network
         self._gradient = None
+
+    def prepare(self, layers):
+        pass
 
     @property
     def gradient(self):
@@ -107,7 +113,8 @@ def go(network, asked, steps=5):
         {},
         {"select": "magnitude"},
         {"accept": "none"},
-        {"accept": "none", "select": "random", "init": "random"},
+        {"accept": "none", "evaluate": True},
+        {"accept": "none", "evaluate": True, "select": "random", "init": "random"},
         {"select": "wanda", "init": "wanda"},
         {"select": "cyclic", "init": "gradient"},
         {"quota": "2:4"},
@@ -126,14 +133,15 @@ def test_the_peak_is_what_is_stated_and_not_much_less(more, layers):
     finally:
         tracemalloc.stop()
     size = network.dense_weights.size
+    left_behind = asked.evaluate and asked.accept == "none"
     if asked.accept == "none":
         assert changed > 0
-        assert coordinator.best()[0] is not coordinator.mask
+        assert (coordinator.best()[0] is not coordinator.mask) is left_behind
     stated = icbs_host_bytes(size, size // layers, asked)
     # The dense weights were there before.
     assert peak + 4 * size <= 1.02 * sum(stated.values())
     assert peak + 4 * size >= 0.5 * sum(stated.values())
-    best = 0 if asked.accept == "true-loss" else 5
+    best = 5 if left_behind else 0
     assert held + 4 * size <= (12 + best + 0.2) * size
 
 
@@ -157,7 +165,7 @@ def test_weights_stay_in_the_networks_precision_and_blocks_are_float64():
 
 def test_the_best_state_is_kept_apart_only_once_it_is_left_behind_and_survives_a_checkpoint():
     network = Wide(2, 8, 64)
-    coordinator, _ = go(network, options(accept="none"), steps=1)
+    coordinator, _ = go(network, options(accept="none", evaluate=True), steps=1)
     assert coordinator.best()[0] is coordinator.mask
     assert "best_mask" not in coordinator.state_dict()[0]
     best = coordinator.best()[1].copy()
@@ -170,11 +178,25 @@ def test_the_best_state_is_kept_apart_only_once_it_is_left_behind_and_survives_a
             best = coordinator.best()[1].copy()
     assert coordinator.best()[0] is not coordinator.mask
     assert np.array_equal(coordinator.best()[1], best)
-    again = ICBS(network, 0.5, "select", options(accept="none"), seed=0)
+    again = ICBS(network, 0.5, "select", options(accept="none", evaluate=True), seed=0)
     again.load_state_dict(*coordinator.state_dict())
     for kept, held in zip(again.best(), coordinator.best(), strict=True):
         assert np.array_equal(kept, held)
     assert np.array_equal(again.mask, coordinator.mask)
+
+
+def test_without_a_measured_loss_the_last_state_is_the_result_and_a_checkpoint_holds_no_loss():
+    network = Wide(2, 8, 64)
+    network.loss = None  # nobody may ask for it
+    coordinator, changed = go(network, options(accept="none"))
+    assert changed > 0
+    assert coordinator.best()[0] is coordinator.mask
+    arrays, info = coordinator.state_dict()
+    assert info.keys() == {"step", "trust"}
+    again = ICBS(network, 0.5, "select", options(accept="none"), seed=0)
+    again.load_state_dict(arrays, info)
+    assert again.step == coordinator.step
+    assert np.array_equal(again.best()[1], coordinator.best()[1])
 
 
 def test_scattered_scores_are_uniform_and_the_same_in_any_company():

@@ -10,6 +10,7 @@ from prunebench.coordinators.icbs.coordinator import ICBS
 from prunebench.coordinators.icbs.options import ICBSOptions
 from prunebench.core.errors import InvalidInput
 from prunebench.curvature.landscape import NetworkLandscape
+from prunebench.curvature.linear_passes import send
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.samples import TensorSamples
 from prunebench.solving import solve
@@ -150,8 +151,8 @@ def test_a_landscape_that_somebody_wrote_to_does_not_stand_where_it_stood(landsc
         assert not landscape.stands_at(point)
 
 
-def begun(landscape):
-    options = ICBSOptions(steps=3, samples=8, accept_samples=8, block_size=32, blocks_per_step=2)
+def begun(landscape, **more):
+    options = ICBSOptions(steps=3, samples=8, accept_samples=8, block_size=32, blocks_per_step=2, **more)
     return ICBS(landscape, 0.5, "select", options, seed=0)
 
 
@@ -180,13 +181,55 @@ def test_a_step_whose_answers_are_rejected_writes_what_it_tried_and_no_more(land
         assert 2 * 2 * 32 < written.elements <= 2 * (2 * 32 + 4 * 32)
 
 
+def test_an_answer_that_is_applied_writes_its_own_weights_and_the_next_step_none(landscape):
+    coordinator = begun(landscape, accept="none")
+    step(coordinator)
+    with Writes(landscape.network) as written:
+        step(coordinator)
+    assert 0 < written.elements <= 2 * 32
+    np.testing.assert_array_equal(landscape.network.weights(np.float32), coordinator.weights)
+
+
+def test_a_view_makes_passes_for_the_layers_it_is_asked_for_and_no_others(landscape, monkeypatch):
+    passes = []
+
+    def noted(model, modules, *rest, **more):
+        passes.append(sorted(modules))
+        return send(model, modules, *rest, **more)
+
+    whole = landscape.look(np.arange(SAMPLES)).gradient
+    monkeypatch.setattr("prunebench.curvature.view.send", noted)
+    view = landscape.look(np.arange(SAMPLES))
+    second = landscape.layers[1]
+    inside, across = np.arange(second.start, second.stop), np.array([7, second.start, 3])
+    np.testing.assert_array_equal(view.slope(inside), whole[inside])
+    columns = view.factors([inside[:40]])[0]
+    assert passes == [["2.weight"]]
+    np.testing.assert_array_equal(view.slope(across), whole[across])
+    assert passes == [["2.weight"], ["0.weight"]]
+    np.testing.assert_array_equal(view.gradient, whole)
+    assert len(passes) == 2
+    np.testing.assert_array_equal(landscape.look(np.arange(SAMPLES)).factors([inside[:40]])[0], columns)
+
+
+def test_fewer_samples_go_through_together_where_activations_would_not_fit(landscape, monkeypatch):
+    positions = np.arange(SAMPLES)
+    whole = landscape.look(positions)
+    monkeypatch.setattr("prunebench.curvature.landscape.PASS_BYTES", 20_000)
+    assert 1 < landscape.at_once(positions) < SAMPLES
+    parts = landscape.look(positions)
+    np.testing.assert_allclose(parts.gradient, whole.gradient, rtol=1e-4, atol=1e-9)
+    columns = np.arange(0, landscape.network.total, 999)
+    np.testing.assert_allclose(parts.factor(columns), whole.factor(columns), rtol=1e-4, atol=1e-9)
+
+
 def test_what_others_write_between_and_within_steps_changes_no_step(landscape):
     def disturb():
         landscape.network.assign(np.zeros(landscape.network.total))
 
     runs = []
     for between in (lambda: None, disturb):
-        coordinator = begun(landscape)
+        coordinator = begun(landscape, evaluate=True)
         moves = [step(coordinator, between) for _ in range(3)]
         runs.append([(move.accepted, move.details["true_change"], move.details["fit_change"]) for move in moves])
     assert runs[0] == runs[1]

@@ -59,7 +59,8 @@ def icbs(events, *, solver="swap", density=0.1, done=True, result=None, layers=N
 def step(number, predicted, true, *, accepted=True, fit=None, loss=1.0, **more):
     return {
         "time": 0.1 * number, "step": number, "accepted": accepted, "predicted_change": predicted,
-        "true_change": true, "fit_change": true if fit is None else fit, "acceptance_loss": loss, "kept": 10, **more,
+        "true_change": true, "fit_change": true if fit is None else fit, "acceptance_loss": loss, "kept": 10,
+        "predicted_each": [predicted], **more,
     }  # fmt: skip
 
 

@@ -35,12 +35,13 @@ class Rule:
 class Verdict:
     """accepted : the blocks to apply, possibly with fewer swaps;  loss : the acceptance loss with them applied
 
-    true_change : the change of the acceptance loss if everything proposed is applied
+    true_change : the change of the acceptance loss if everything proposed is applied; None for both where the loss
+    is not measured
     """
 
     accepted: list[StepBlock]
-    loss: float
-    true_change: float
+    loss: float | None
+    true_change: float | None
 
 
 def judge(
@@ -48,7 +49,7 @@ def judge(
     predicted: float,
     rule: Rule,
     loss_after: Callable[[list[StepBlock]], float],
-    loss: float,
+    loss: float | None,
     trust: float,
 ) -> Verdict:
     """Accept or reject the blocks that move, best prediction first.
@@ -58,14 +59,17 @@ def judge(
     Parameters
     ----------
     proposed : the blocks that move, best prediction first;  predicted : their joint E
-    loss_after : the acceptance loss with the given blocks applied;  loss : the present one
+    loss_after : the acceptance loss with the given blocks applied
+    loss : the present one; None where it is not to be measured, which the rule "true-loss" cannot do without
     """
+    applied = rule.accept == "none" or predicted < 0.0
+    if loss is None:
+        return Verdict(proposed if applied else [], None, None)
     if not proposed:
         return Verdict([], loss, 0.0)
     after = loss_after(proposed)
     change = after - loss
     if rule.accept != "true-loss":
-        applied = rule.accept == "none" or predicted < 0.0
         return Verdict(proposed if applied else [], after if applied else loss, change)
     trial, halvings = proposed, 0
     while after >= loss:

@@ -6,7 +6,7 @@ weights (mode refit), acceptance by the true loss on samples that the model did 
 adaptive trust ridge, and tabu lists that never leave a step without candidates.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from time import perf_counter
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from prunebench.coordinators.icbs import select
 from prunebench.coordinators.icbs.accept import Rule, adapted_trust, judge
-from prunebench.coordinators.icbs.options import ICBSOptions
+from prunebench.coordinators.icbs.options import BY_GRADIENT, ICBSOptions
 from prunebench.coordinators.icbs.step import StepBlock, clip_negative, conflicting, joint_change
 from prunebench.coordinators.landscape import Landscape, View, landscape_of
 from prunebench.coordinators.quotas import (
@@ -123,6 +123,9 @@ class ICBS(Coordinator):
         self._trust = options.ridge
         # the shortest integer type that counts the steps; -1 means never
         self._last_seen = np.full(self._dense.size, -1, dtype=np.min_scalar_type(-max(1, options.steps)))
+        self._loss: float | None = None
+        self._best_loss: float | None = None
+        self._fit_loss: float | None = None
         self._gains: FloatArray = np.full(len(landscape.layers), np.inf)
         self._norms: Sequence[FloatArray] | None = None
         self._blocks: list[StepBlock] = []
@@ -188,7 +191,9 @@ class ICBS(Coordinator):
         rng = np.random.default_rng(calibration_seed(self.seed))
         looked = spread(landscape.samples, self.options.samples, rng)
         landscape.place(landscape.dense_weights)
-        reached = landscape.look(looked).gradient != 0.0
+        view = landscape.look(looked)
+        view.prepare(None)
+        reached = np.concatenate([view.slope(np.arange(layer.start, layer.stop)) != 0.0 for layer in landscape.layers])
         missed = reach.unreached(landscape.layers, reached, looked.size)
         return {"gradients": asdict(landscape.way), "unreached": missed.as_json()}
 
@@ -198,7 +203,7 @@ class ICBS(Coordinator):
         return self.options.steps
 
     def best(self) -> tuple[BoolArray, RealArray]:
-        """The mask and weights with the lowest acceptance loss of the run."""
+        """The mask and weights with the lowest acceptance loss of the run; the last ones where it is not measured."""
         return self._best_mask, self._best_weights
 
     def ask(self, count: int = 1) -> list[Task]:
@@ -239,7 +244,9 @@ class ICBS(Coordinator):
         }
         if self._best_mask is not self.mask:
             arrays |= {"best_mask": self._best_mask, "best_weights": self._best_weights}
-        scalars = {"step": self.step, "trust": self._trust, "loss": self._loss, "best_loss": self._best_loss}
+        scalars = {"step": self.step, "trust": self._trust}
+        if self._loss is not None and self._best_loss is not None:
+            scalars |= {"loss": self._loss, "best_loss": self._best_loss}
         return arrays, scalars
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
@@ -251,14 +258,16 @@ class ICBS(Coordinator):
         last_seen = checked_array(arrays, "last_seen", (self._dense.size,), "i").astype(self._last_seen.dtype)
         fixed = checked_array(arrays, "fixed", (self._dense.size,), "b").astype(np.bool_)
         gains = checked_array(arrays, "gains", self._gains.shape, "f").astype(np.float64)
-        names = ("trust", "loss", "best_loss")
+        names = ("trust", "loss", "best_loss") if self.options.needs_loss else ("trust",)
         for name in names:
             if isinstance(info.get(name), bool) or not isinstance(info.get(name), (int, float)):
                 raise InvalidInput(f"{name} is {info.get(name)!r} where a number is expected")
         self.step = checked_number(info, "step", most=self.options.steps)
         self.mask, self.weights, self._best_mask, self._best_weights = mask, weights, best_mask, best_weights
         self._last_seen, self._fixed, self._gains = last_seen, fixed, gains
-        self._trust, self._loss, self._best_loss = (float(info[name]) for name in names)
+        self._trust = float(info["trust"])
+        if self.options.needs_loss:
+            self._loss, self._best_loss = float(info["loss"]), float(info["best_loss"])
         self._blocks, self._waiting, self._outcomes = [], [], {}
         self._point = _NOWHERE
 
@@ -288,7 +297,7 @@ class ICBS(Coordinator):
             self.mask, self.weights = start.mask.copy(), start.weights.astype(self._dense.dtype)
         self._fixed = select.fixed_weights(scores, self.mask, layers, options.fixed_pruned, options.fixed_kept)
         self._point = self.landscape.place(self.weights)
-        self._loss = self.landscape.loss(self._acceptance)
+        self._loss = self.landscape.loss(self._acceptance) if options.needs_loss else None
         self._best_mask, self._best_weights, self._best_loss = self.mask, self.weights, self._loss
 
     def _first_keeping(self, density: float) -> NetworkCount | NetworkQuota:
@@ -314,10 +323,12 @@ class ICBS(Coordinator):
         gradient = None
         if self.options.init == "gradient":
             self.landscape.place(self._dense)
-            gradient = self.landscape.look(self._batch(-1)).gradient
+            gradient = self.landscape.look(self._batch(-1)).gradient.__getitem__
         return self._scores(self.options.init, gradient, self._rng(0, "init"))
 
-    def _scores(self, name: str, gradient: RealArray | None, rng: np.random.Generator) -> Scores:
+    def _scores(
+        self, name: str, gradient: Callable[[IndexArray], RealArray] | None, rng: np.random.Generator
+    ) -> Scores:
         """Scores (high = worth keeping) of the dense weights, not the current ones; computed only where requested."""
         salt = rng.integers(2**64, dtype=np.uint64)
 
@@ -327,7 +338,7 @@ class ICBS(Coordinator):
             size = np.abs(self._dense[indices]).astype(np.float64)
             if name == "wanda":
                 return size * self._input_norms(indices)
-            return size if gradient is None else size * np.abs(gradient[indices])
+            return size if gradient is None else size * np.abs(gradient(indices))
 
         return scores
 
@@ -375,7 +386,7 @@ class ICBS(Coordinator):
                     keeping=self._keeping.within(indices, self.mask[indices]),
                 )
             )
-        self._fit_loss = view.loss
+        self._fit_loss = view.loss if self.options.evaluate else None
         self._waiting = [self._task(position, None) for position in range(len(self._blocks))]
         self._expected, self._outcomes, self._again = len(self._waiting), {}, []
         self._lap("build")
@@ -383,27 +394,34 @@ class ICBS(Coordinator):
     def _choose_blocks(self, view: View, scores: Scores) -> list[tuple[str, IndexArray]]:
         """The step's disjoint blocks, with labels."""
         options, layers = self.options, self.landscape.layers
-        barred = self._fixed.copy()
         rng = self._rng(self.step, "layers")
+        orders = [[("network", 0, self._dense.size)]] * options.blocks_per_step
+        if options.block_scope == "layer":
+            drawn = [self._draw_layers(rng) for _ in orders]
+            orders = [[(layers[i].name, layers[i].start, layers[i].stop) for i in order] for order in drawn]
+        if options.select in BY_GRADIENT:
+            view.prepare([spans[0][0] for spans in orders] if options.block_scope == "layer" else None)
         chosen: list[tuple[str, IndexArray]] = []
-        for _ in range(options.blocks_per_step):
-            spans = [("network", 0, self._dense.size)]
-            if options.block_scope == "layer":
-                order = rng.permutation(len(layers)) if self.landscape.samples == 0 else self._draw_layers(rng)
-                spans = [(layers[i].name, layers[i].start, layers[i].stop) for i in order]
-            for label, start, stop in spans:
-                span, keys = np.arange(start, stop), self._keeping.keys
-                pool = select.candidates(span, self.mask, barred, self._last_seen, options.tabu, keys)
-                if not pool.usable:
-                    continue
-                if options.select == "coupling":
-                    seed = int(rng.integers(2**31))
-                    indices = select.pick_coupled(pool, scores, options.block_size, view.factor, self._dense, seed)
-                else:
-                    indices = select.pick(pool, scores, options.block_size)
-                barred[indices] = True
-                chosen.append((label, indices))
-                break
+        # the weights of a step's earlier blocks are barred like the fixed ones, until all are chosen
+        barred = self._fixed
+        try:
+            for spans in orders:
+                for label, start, stop in spans:
+                    span, keys = np.arange(start, stop), self._keeping.keys
+                    pool = select.candidates(span, self.mask, barred, self._last_seen, options.tabu, keys)
+                    if not pool.usable:
+                        continue
+                    if options.select == "coupling":
+                        seed = int(rng.integers(2**31))
+                        indices = select.pick_coupled(pool, scores, options.block_size, view.factor, self._dense, seed)
+                    else:
+                        indices = select.pick(pool, scores, options.block_size)
+                    chosen.append((label, indices))
+                    barred[indices] = True
+                    break
+        finally:
+            for _, indices in chosen:
+                barred[indices] = False
         if not chosen:
             raise InvalidInput(
                 f"coordinator icbs: no layer of {self.problem or 'the problem'} has both pruned and kept weights that "
@@ -415,7 +433,7 @@ class ICBS(Coordinator):
         name = self.options.select
         if name == "cyclic":
             return self._cyclic
-        gradient = view.gradient if name in ("gradient", "coupling") else None
+        gradient = view.slope if name in BY_GRADIENT else None
         return self._scores(name, gradient, self._rng(self.step, "pick"))
 
     def _cyclic(self, indices: IndexArray) -> FloatArray:
@@ -424,8 +442,10 @@ class ICBS(Coordinator):
         return np.where(self.mask[indices], -age, age)
 
     def _draw_layers(self, rng: np.random.Generator) -> IndexArray:
-        """All layers in random order, more probable ones tending to come first."""
+        """All layers in random order, more probable ones tending to come first; without samples all alike."""
         layers = self.landscape.layers
+        if self.landscape.samples == 0:
+            return rng.permutation(len(layers))
         share = np.log10(np.array([layer.stop - layer.start for layer in layers], dtype=np.float64) + 1.0)
         if self.options.layers == "gain":
             known = self._gains[np.isfinite(self._gains)]
@@ -481,28 +501,34 @@ class ICBS(Coordinator):
         verdict = judge(proposed, predicted, rule, self._loss_after, self._loss, self._trust)
         accepted, before = verdict.accepted, self._loss
         changed = sum(int((block.new_mask != block.mask).sum()) for block in accepted)
-        fit_after = self._loss_with(accepted, self._batch(self.step)) if accepted else self._fit_loss
+        measured: dict[str, float] = {}
+        if self._fit_loss is not None:
+            after = self._loss_with(accepted, self._batch(self.step)) if accepted else self._fit_loss
+            measured["fit_change"] = after - self._fit_loss
         self._apply(accepted, verdict.loss)
         for block in self._blocks:
             self._last_seen[block.indices] = self.step
         self._note_gains(before)
         self._lap("evaluate")
+        if self._loss is not None and self._best_loss is not None and verdict.true_change is not None:
+            measured |= {
+                "true_change": verdict.true_change,
+                "acceptance_loss": self._loss,
+                "best_loss": self._best_loss,
+            }
         details = {
             "blocks": [block.label for block in self._blocks],
             "block_sizes": [int(block.indices.size) for block in self._blocks],
             "blocks_accepted": len(accepted),
             "predicted_each": [block.predicted for block in self._blocks],
-            "true_change": verdict.true_change,
-            "fit_change": fit_after - self._fit_loss,
-            "acceptance_loss": self._loss,
-            "best_loss": self._best_loss,
+            **measured,
             "trust_ridge": self._trust,
             "kept_per_layer": {
-                layer.name: int(self.mask[layer.start : layer.stop].sum()) for layer in self.landscape.layers
+                layer.name: np.count_nonzero(self.mask[layer.start : layer.stop]) for layer in self.landscape.layers
             },
             "times": self._times,
         }
-        if self.options.trust == "adaptive" and self.options.accept == "true-loss":
+        if self.options.trust == "adaptive" and verdict.true_change is not None and rule.accept == "true-loss":
             self._trust = adapted_trust(self._trust, self.options.ridge, predicted, verdict.true_change)
         self._blocks, self._waiting = [], []
         self.step += 1
@@ -524,22 +550,29 @@ class ICBS(Coordinator):
         if not self.landscape.stands_at(self._point):
             self._point = self.landscape.place(self.weights)
 
-    def _apply(self, accepted: list[StepBlock], loss: float) -> None:
-        """Write the accepted blocks in place; copies the best state so far only if this one is worse."""
+    def _apply(self, accepted: list[StepBlock], loss: float | None) -> None:
+        """Write the accepted blocks in place, the landscape's weights too; copies the best state if this is worse."""
         if not accepted:
             return
-        if loss >= self._best_loss and self._best_mask is self.mask:
+        best = self._best_loss
+        if loss is not None and best is not None and loss >= best and self._best_mask is self.mask:
             self._best_mask, self._best_weights = self.mask.copy(), self.weights.copy()
+        stands = self.landscape.stands_at(self._point)
         for block in accepted:
             self.mask[block.indices] = block.new_mask
             self.weights[block.indices] = block.new_weights
         self._point = _NOWHERE
+        if stands:
+            indices = np.concatenate([block.indices for block in accepted])
+            self._point = self.landscape.write(indices, self.weights[indices])
         self._loss = loss
-        if loss < self._best_loss:
+        if loss is not None and best is not None and loss < best:
             self._best_mask, self._best_weights, self._best_loss = self.mask, self.weights, loss
 
-    def _note_gains(self, before: float) -> None:
+    def _note_gains(self, before: float | None) -> None:
         """Update the layers' gains: half this step's improvement, half the previous value."""
+        if before is None or self._loss is None:
+            return
         names = {block.label for block in self._blocks}
         gain = max(0.0, before - self._loss) / max(1, len(names))
         for position, layer in enumerate(self.landscape.layers):

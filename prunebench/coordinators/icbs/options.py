@@ -11,6 +11,8 @@ from prunebench.core.errors import InvalidInput, unknown_name
 
 SELECTIONS = ("gradient", "magnitude", "wanda", "random", "cyclic", "coupling")
 """Ways to pick a block."""
+BY_GRADIENT = ("gradient", "coupling")
+"""Those that look at the mean gradient."""
 INITS = ("magnitude", "gradient", "wanda", "random")
 """Scores for the first mask."""
 
@@ -75,6 +77,9 @@ class ICBSOptions:
     accept: Literal["true-loss", "model", "none"] = "true-loss"
     """When an answer is applied: if the loss on unseen samples falls, if the model says so, or always."""
 
+    evaluate: bool = False
+    """Measure the loss after each step also where no rule needs it, for the log; the best state is the result then."""
+
     accept_samples: int | None = None
     """Calibration samples set apart for acceptance; none: 2,000, or a quarter of all below 8,000."""
 
@@ -107,6 +112,11 @@ class ICBSOptions:
         _ = self.quota_kind
         if self.select == "coupling" and self.block_size > 1024:
             raise InvalidInput("coordinator icbs: select=coupling takes blocks of at most 1024 weights")
+
+    @property
+    def needs_loss(self) -> bool:
+        """Whether the loss on the samples set apart is measured at every step."""
+        return self.evaluate or self.accept == "true-loss" or self.layers == "gain"
 
     @cached_property
     def quota_kind(self) -> QuotaKind:
