@@ -51,8 +51,9 @@ matrix product is as fast with some hundred rows as with thousands."""
 MOST_CHECKED = 2**26
 """Above this many weights (gradients of 256 MiB a sample) two samples are computed both ways, not three."""
 
-CHECK_BYTES = 2**30
-"""Gradients that are held at a time while that is done, where a layer's are not more by themselves."""
+CHECK_BYTES = 2**28
+"""Gradients that are held at a time while that is done, where a layer's are not more by themselves. Each portion costs
+two passes of those samples, once a run."""
 
 
 class NetworkLandscape:

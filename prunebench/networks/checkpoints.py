@@ -42,8 +42,16 @@ def write_state(path: Path | str, state: Mapping[str, torch.Tensor], notes: Mapp
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    # Tensors that share memory are refused by the format, hence the copies.
-    tensors = {name: item.detach().cpu().clone().contiguous() for name, item in state.items()}
+    tensors: dict[str, torch.Tensor] = {}
+    held: set[int] = set()
+    for name, item in state.items():
+        tensor = item.detach().cpu().contiguous()
+        storage = tensor.untyped_storage()
+        # Tensors that share memory are refused by the format, hence the copies.
+        if storage.data_ptr() in held or storage.nbytes() != tensor.nbytes:
+            tensor = tensor.clone()
+        held.add(tensor.untyped_storage().data_ptr())
+        tensors[name] = tensor
     try:
         save_file(tensors, temporary, dict(notes) if notes else None)
         temporary.replace(file)
