@@ -198,7 +198,7 @@ def test_a_view_makes_passes_for_the_layers_it_is_asked_for_and_no_others(landsc
         return send(model, modules, *rest, **more)
 
     whole = landscape.look(np.arange(SAMPLES)).gradient
-    monkeypatch.setattr("prunebench.curvature.view.send", noted)
+    monkeypatch.setattr("prunebench.curvature.view_passes.send", noted)
     view = landscape.look(np.arange(SAMPLES))
     second = landscape.layers[1]
     inside, across = np.arange(second.start, second.stop), np.array([7, second.start, 3])
