@@ -12,7 +12,7 @@ import torch
 from prunebench import make_problem
 from prunebench.core.crew import MemberGone
 from prunebench.core.errors import WorkersGone
-from prunebench.curvature import gradients, layer_walk, sharing, view
+from prunebench.curvature import gradients, layer_walk, sharing
 from prunebench.curvature.drawn_labels import DrawnLabels
 from prunebench.curvature.gradients import sample_gradients
 from prunebench.curvature.landscape import NetworkLandscape
@@ -140,7 +140,6 @@ def test_products_of_layers_inputs_are_the_same_bits_though_a_worker_dies(crew, 
 
 
 def test_what_icbs_sees_is_the_same_bits(crew, said, monkeypatch):
-    monkeypatch.setattr(view, "EVALUATION_BATCH", 4)
     monkeypatch.setattr("prunebench.curvature.landscape.EVALUATION_BATCH", 4)
 
     class Problem:
@@ -166,6 +165,10 @@ def test_what_icbs_sees_is_the_same_bits(crew, said, monkeypatch):
             weights = landscape.dense_weights.copy()
             weights[indices + step] = 0.0
             landscape.place(weights)
+            weights[indices] = 0.25
+            landscape.write(indices, weights[indices])
+            seen, layer = landscape.look(np.arange(4, 15)), network.layers[step]
+            held += [seen.slope(np.arange(layer.start, layer.stop)), *seen.factors([np.array([layer.start, 3])])]
         found.append(held)
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
     spent = network.sharing.spent()
