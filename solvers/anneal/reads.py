@@ -252,4 +252,7 @@ def warm(on_factor: bool, grouped: bool) -> None:
     if on_factor:
         FactorReads(np.eye(3), linear, 1, layout=layout).measure(seeds[0]).run(seeds, schedule, never)
     else:
-        DenseReads(np.zeros((3, 3)), linear, 1, layout=layout).measure(seeds[0]).run(seeds, schedule, never)
+        source = DenseReads(np.zeros((3, 3)), linear, 1, layout=layout)
+        source.measure(seeds[0]).run(seeds, schedule, never)
+        if not grouped:
+            source.pairs_exchanged(np.array([True, False, False]))

@@ -22,8 +22,9 @@ from prunebench.core.keeping import Count, Quota
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.optimality import is_proved
 from prunebench.core.proof import ProofWriter
+from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solver import Incumbent, Solver, Stop, register
-from prunebench.core.stop import StopKind
+from prunebench.core.stop import StopKind, never
 from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.solvers.branch_and_bound.few import FEWEST_KEPT, MOST_MASKS, NODES_A_MASK, Few
@@ -78,6 +79,13 @@ class BranchAndBound(Solver):
     proof: bool = False
     """Record what the bound can be derived from again without a search, up to 1 GiB."""
 
+    def warm_up(self, block: BlockProblem) -> None:
+        """Compile or load the evaluation of all masks where it may be used; the miniature runs through the rest."""
+        if _can_enumerate(block) and not self.proof:
+            small = QuadraticForm(hessian=np.eye(4), ridge=0.1, centre=np.ones(4))
+            program = RefitProgram.of(BlockProblem(small, np.ones(4), FEWEST_KEPT, "refit"), 1.0)
+            Few(program, np.eye(4), 0.0).best(np.inf, never)
+
     def refuses(self, block: BlockProblem) -> str | Refusal:
         """More weights than its dense relaxations can hold, a quota or budget in mode refit, or too few threads."""
         if self.threads < 1:
@@ -126,6 +134,12 @@ def _refused_budget(block: BlockProblem, proof: bool) -> str | Refusal:
             RefusalKind.BUDGET,
         )
     return ""
+
+
+def _can_enumerate(block: BlockProblem) -> bool:
+    """Whether a block's masks are few enough to be evaluated one and all."""
+    counted = block.mode == "refit" and block.budget is None and block.keeping.one_count
+    return counted and block.keep >= FEWEST_KEPT and block.mask_count <= MOST_MASKS
 
 
 class _Run:
@@ -278,8 +292,7 @@ class _Run:
     def _few(self, program: RefitProgram) -> Few | None:
         """The program, if all its masks may be evaluated; a proof file has no records of that."""
         block, best = self.block, self.best
-        wanted = self.writer is None and best.budget.evaluations == np.inf and block.keep >= FEWEST_KEPT
-        if not wanted or block.mask_count > MOST_MASKS:
+        if self.writer is not None or best.budget.evaluations < np.inf or not _can_enumerate(block):
             return None
         return Few.of(program, best.objective * program.scale)
 
