@@ -369,7 +369,8 @@ def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
         if isinstance(warm, str):
             raise SystemExit(f"problem {chosen.problem[0]} has no blocks here: {warm}")
         ours(warm, 60.0)
-        ours(warm, 60.0, "highs")
+        if chosen.rivals is None or "highs" in chosen.rivals:
+            ours(warm, 60.0, "highs")
         for problem in [HARD_KINDS] if chosen.hard else chosen.problem:
             for size in sizes:
                 rivals = rivals_for(mode, size) if chosen.rivals is None else chosen.rivals
