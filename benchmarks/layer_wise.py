@@ -171,7 +171,7 @@ def large(samples: int) -> Iterator[Row]:
         before, wall, cpu = memory(), time.perf_counter(), time.process_time()
         request = PruneRequest(
             problem="stories-llama", density=0.5, solver="sparsegpt", coordinator="layer-wise",
-            problem_options={"source": str(model), "sequences": samples, "context": 128, "validation_context": 128},
+            problem_options={"model": str(model), "sequences": samples, "context": 128, "validation_context": 128},
             coordinator_options={"samples": samples},
         )  # fmt: skip
         result = prune(request, out=Path(folder) / "run", progress=step)

@@ -22,6 +22,8 @@ from prunebench.core.rows import RowsForm
 from prunebench.core.rows_qubo import RowsQubo
 
 Mode = Literal["select", "refit"]
+PIECE = 1 << 18
+"""Weights compared at a time: a piece and what is made of it stay in the cache."""
 MODES: tuple[Mode, ...] = ("select", "refit")
 """select: only the mask is chosen;  refit: the kept weights are free too."""
 
@@ -93,7 +95,7 @@ class BlockProblem:
         if self.quota is not None:
             set_field(self, "quota", self._checked_quota(self.quota))
         if self.start_mask is not None:
-            set_field(self, "start_mask", frozen(self._checked_mask(self.start_mask, "start_mask")))
+            set_field(self, "start_mask", frozen(self._checked_mask(self.start_mask, "start_mask").copy()))
         if self.indices is not None:
             set_field(self, "indices", frozen(self._checked_positions(self.indices)))
         if self.layer is not None:
@@ -176,7 +178,9 @@ class BlockProblem:
         """The weights of `mask`: m·dense_weights in mode select, refitted in mode refit. bool (p,) -> float64 (p,)."""
         kept = self._checked_mask(mask, "mask")
         if self.mode == "select":
-            return np.where(kept, self.dense_weights, 0.0)
+            out = np.zeros_like(self.dense_weights)
+            np.copyto(out, self.dense_weights, where=kept)
+            return out
         return self.form.refit(kept)
 
     def evaluate(self, candidate: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> float:
@@ -208,9 +212,9 @@ class BlockProblem:
             kept = support
         else:
             kept = self._checked_mask(mask, "mask")
-            if stray := int(((weights != 0.0) & ~kept).sum()):
+            if stray := _differing(weights, None, kept, where=False):
                 raise InvalidInput(f"{self.name}: {stray} pruned weights are not zero")
-        if self.mode == "select" and ((weights != self.dense_weights) & kept).any():
+        if self.mode == "select" and _differing(weights, self.dense_weights, kept, where=True):
             raise InvalidInput(f"{self.name}: in mode select a kept weight must have its dense value")
         return self.form.value(weights)
 
@@ -331,12 +335,12 @@ class BlockProblem:
             raise InvalidInput(
                 f"{self.name}: {what} has dtype {array.dtype} and shape {array.shape}; expected bool ({self.p},)"
             )
-        kept = int(array.sum())
+        kept = int(np.count_nonzero(array))
         if self.budget is None and kept != self.keep:
             raise InvalidInput(f"{self.name}: {what} keeps {kept} weights; it must keep exactly {self.keep}")
         if violation := self.constraint.violation(array):
             raise InvalidInput(f"{self.name}: {what} {violation}")
-        return array.copy()
+        return array
 
     def _require_budget(self, budget: Any) -> None:
         if not isinstance(budget, Cost):
@@ -428,6 +432,16 @@ class BlockProblem:
             f"{below:.3g}, so some weights lower the objective without end; use A'A with A the sample gradients, "
             f"raise the ridge by more than {-below:.3g}, or use mode select"
         )
+
+
+def _differing(weights: FloatArray, others: FloatArray | None, mask: BoolArray, *, where: bool) -> int:
+    """How many weights differ from others, or from zero, where the mask is `where`. A piece at a time: no copies."""
+    found = 0
+    for start in range(0, weights.size, PIECE):
+        part = slice(start, start + PIECE)
+        differs = weights[part] != (0.0 if others is None else others[part])
+        found += int(np.count_nonzero(differs & (mask[part] if where else ~mask[part])))
+    return found
 
 
 def _reach(values: FloatArray) -> float:

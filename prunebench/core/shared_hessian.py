@@ -37,8 +37,10 @@ class SharedHessian:
 
     @cached_property
     def one_row(self) -> QuadraticForm:
-        """The curvature of one row in float64, with neither ridge nor slope."""
-        return QuadraticForm(hessian=as_wide(self.matrix))
+        """The curvature of one row in float64, with neither ridge nor slope; it shares what is derived."""
+        made = QuadraticForm(hessian=as_wide(self.matrix))
+        object.__setattr__(made, "derived", self.derived)
+        return made
 
     @cached_property
     def diagonal(self) -> FloatArray:

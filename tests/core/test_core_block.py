@@ -280,7 +280,7 @@ def test_a_whole_layer_with_an_indefinite_hessian_is_refused_in_refit():
 
 def test_the_proof_of_definiteness_is_made_once_for_all_rows_of_a_layer(monkeypatch):
     made = []
-    monkeypatch.setattr(definite, "proved_semidefinite", lambda *given: made.append(1) or True)
+    monkeypatch.setattr(definite, "proved_semidefinite", lambda *_given, **_named: made.append(1) or True)
     form = RowsForm(shared=np.eye(3), rows=5, ridge=np.linspace(0.1, 0.2, 15))
     BlockProblem(form, np.ones(15), 3, "refit")
     for row in range(5):

@@ -92,7 +92,7 @@ class LayerView:
         ------
         LinAlgError   H is not positive definite in float64
         """
-        known, key = self.form.derived, f"inverse root/{float(self.ridge[0])}"
+        known, key = self.form.derived, f"inverse root/{self.curvature.dtype}/{float(self.ridge[0])}"
         if key in known and (self.ridge == self.ridge[0]).all():
             return np.asarray(known[key])
         try:
