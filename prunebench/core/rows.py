@@ -53,8 +53,8 @@ class RowsForm(QuadraticForm):
 
     Parameters
     ----------
-    shared : (c, c)            the Hessian of each row without the ridge, symmetric, or a `SharedHessian`. If it is
-                               float32, linear and centre are held in float32 too, else all in float64
+    shared : (c, c)            the Hessian of each row without the ridge, symmetric, or a `SharedHessian`. If it,
+                               linear and centre are float32, all stay in float32; else all are held in float64
     rows : int                 how many rows there are
     ridge : float or (p,)      as in QuadraticForm, p = rows·c;  linear, centre, constant likewise
 
@@ -91,6 +91,9 @@ class RowsForm(QuadraticForm):
                     f"{name} has shape {shape}; expected ({size},) for {count} rows of {held.matrix.shape[0]} weights; "
                     "correct it or rows"
                 )
+        vectors = [np.asarray(given).dtype for given in (linear, centre) if given is not None]
+        if held.matrix.dtype == np.float32 and any(kind != np.float32 for kind in vectors):
+            held = SharedHessian(fixed(row_products.as_wide(held.matrix)), held.largest)
         kind = held.matrix.dtype
         for name, value in (
             ("factor", None),

@@ -47,6 +47,13 @@ def test_a_layer_in_float32_has_the_values_of_float64_within_its_own_bound(monke
         assert narrow.refit(mask).dtype == np.float32
 
 
+def test_one_vector_in_float64_makes_the_layer_float64():
+    gram, weights = np.eye(4, dtype=np.float32), np.full(8, 1.0 + 1e-12)
+    form = RowsForm(shared=gram, rows=2, ridge=0.1, centre=weights)
+    assert form.shared.dtype == form.centre.dtype == np.float64
+    assert (form.centre == weights).all()
+
+
 def test_arrays_that_cannot_change_are_held_once_and_a_value_is_computed_once(monkeypatch):
     narrow, _, rng = pair()
     assert BlockProblem(narrow, narrow.centre, narrow.p // 2, "refit").dense_weights is narrow.centre
