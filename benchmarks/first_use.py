@@ -77,6 +77,8 @@ def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
     with tempfile.TemporaryDirectory() as work:
         for source in sources.values():
             process(["-c", BLOCKS], source, f"{work}/blocks", work)
+            # writes the bytecode of all that is imported
+            process(["-c", SOLVE, "swap:select"], source, f"{work}/blocks", work)
         for solver in chosen.solvers:
             values: dict[str, object] = {"solver": solver}
             for name, source in sources.items():
