@@ -33,10 +33,14 @@ def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """`array` itself, from now on read-only, if its memory is its own; else a read-only copy."""
-    held = array if array.base is None and array.flags.owndata else array.copy()
+    """The array, from now on read-only with all of its memory; a read-only copy where that is not all its own."""
+    held = owner(array)
+    if not (held.flags.owndata and held.size == array.size and held.dtype == array.dtype and array.flags.c_contiguous):
+        held = array = array.copy()
     held.flags.writeable = False
-    return held
+    view = array.view()
+    view.flags.writeable = False
+    return view
 
 
 def owner(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -107,7 +107,9 @@ class Incumbent:
         if self.source and not objective < self.objective:
             return False
         self.weights = self.block.weights_of(mask) if weights is None else weights
-        self._mask, self.objective, self.source = np.array(mask, dtype=np.bool_), objective, source
+        whole = isinstance(self.block.form, RowsForm)
+        self._mask = fixed(np.asarray(mask)) if whole else np.array(mask, dtype=np.bool_)
+        self.objective, self.source = objective, source
         self._note()
         return True
 

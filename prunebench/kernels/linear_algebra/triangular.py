@@ -47,4 +47,8 @@ def _halve(matrix: Real, out: Real) -> None:
     beside = matrix[:half, half:] @ out[half:, half:].T
     matrix[:half, :half] -= beside @ beside.T
     _halve(matrix[:half, :half], out[:half, :half])
-    np.negative(out[:half, :half] @ (beside @ out[half:, half:]), out=out[:half, half:])
+    # the upper right part is of no more use, so the product lies there
+    np.matmul(beside, out[half:, half:], out=matrix[:half, half:])
+    del beside
+    np.matmul(out[:half, :half], matrix[:half, half:], out=out[:half, half:])
+    np.negative(out[:half, half:], out=out[:half, half:])
