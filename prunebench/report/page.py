@@ -148,6 +148,9 @@ def _sections(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
     unpruned = tables.left_out(material.runs)
     if unpruned:
         out.append(("left-out", unpruned.title, _table(unpruned, heading=False)))
+    shared = tables.workers(material.runs)
+    if shared:
+        out.append(("workers", shared.title, _table(shared, heading=False)))
     sources = [*(c.source for c in material.comparisons), *(r.source for r in material.runs)]
     out.append(("reproduce", "How to reproduce", _reproduce(sources)))
     entries = "".join(

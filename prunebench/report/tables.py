@@ -11,6 +11,9 @@ from prunebench.report.runs import finish_seconds
 MOST_ROWS = 2000
 """Longer tables are cut here and say where the rest is."""
 
+MEBIBYTE = 2**20
+"""Bytes that tables count in."""
+
 LAST = 1e308
 """What is not known is sorted after everything else; HTML has no word for infinity."""
 
@@ -220,6 +223,34 @@ def left_out(runs: Sequence[Run]) -> Table | None:
         "Matrices that were left as they are, by kind of module, and pruned weights of whose worth the calibration "
         "samples say nothing.",
         ("problem", "what", "kind", "matrices", "weights", "names", "directory"), rows,
+    )  # fmt: skip
+
+
+def workers(runs: Sequence[Run]) -> Table | None:
+    """What workers computed of passes over samples, and what that took; None where none did."""
+    rows = []
+    for run in runs:
+        spent = (run.result or {}).get("workers")
+        if not spent:
+            continue
+        sent = sum(spent.get(f"{name}_bytes", 0) for name in ("network", "changes", "work"))
+        rows.append(
+            (
+                Cell(run.problem), Cell(run.coordinator), count(spent.get("jobs")), count(spent.get("deaths")),
+                number(sent / MEBIBYTE), number(spent.get("result_bytes", 0) / MEBIBYTE),
+                number(spent.get("send_seconds")), number(spent.get("wait_seconds")),
+                number(spent.get("worker_cpu_seconds")), Cell(run.source.path.name),
+            )
+        )  # fmt: skip
+    if not rows:
+        return None
+    return Table(
+        "workers", "What workers computed",
+        "Passes of the network over samples that were shared out: shares, those computed again since their worker "
+        "died, MiB sent and received, seconds of this process for sending and waiting, and CPU seconds of the workers.",
+        ("problem", "coordinator", "shares", "deaths", "MiB sent", "MiB received", "sending", "waiting",
+         "workers' CPU s", "directory"),
+        tuple(rows),
     )  # fmt: skip
 
 

@@ -24,6 +24,8 @@ from prunebench.networks.classification import cross_entropy
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.samples import TensorSamples
 from prunebench.networks.vision_transformer import Sizes, VisionTransformer
+from prunebench.report import tables
+from prunebench.report.gather import gather
 from prunebench.runs import preparation
 from prunebench.runs.crews import LocalCrew
 from prunebench.runs.executors import Inline, make_workers
@@ -277,3 +279,5 @@ def test_a_run_by_workers_gives_the_same_files(tmp_path, coordinator, crew, monk
     assert any(line.startswith("workers computed") and "MiB were sent" in line for line in said)
     first = json.loads((tmp_path / "workers" / "events.jsonl").read_text().splitlines()[0])
     assert first["workers"]["network_bytes"] > 0
+    told = tables.workers(gather([tmp_path / "workers", tmp_path / "inline"]).runs)
+    assert [row[2].value for row in told.rows] == [result["workers"]["jobs"]]
