@@ -179,8 +179,11 @@ class Sharing:
             del waiting[member]
             found = None if said is None else self._read(said)
             if found is None or isinstance(found.error, NotHeld):
-                self._lost(member)
-                _count(deaths, number)
+                if found is None:
+                    self._lost(member)
+                    _count(deaths, number)
+                # else it lives, and another run's network took the place of this one's
+                self._forget(member)
                 open_jobs.insert(0, number)
                 continue
             if found.error is not None:
@@ -290,10 +293,14 @@ class Sharing:
             self._owners[share] = min(members, key=lambda name: (held.count(name), name in doing, members.index(name)))
         return self._owners[share]
 
-    def _lost(self, member: str) -> None:
-        """Forget what a dead member held."""
+    def _forget(self, member: str) -> None:
+        """Know no more of what a member holds, so that it is sent everything."""
         self._known.pop(member, None)
         self._slots = {key: held for key, held in self._slots.items() if key[0] != member}
+
+    def _lost(self, member: str) -> None:
+        """Note that a member died."""
+        self._forget(member)
         self.now.deaths += 1
         self._say("a worker died; its share of the samples is computed again")
 

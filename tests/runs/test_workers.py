@@ -105,6 +105,19 @@ def test_gradient_rows_are_the_same_bits(digits, monkeypatch, batch_size):
     assert spent["result_bytes"] > 2 * rows[0].nbytes
 
 
+def test_two_runs_on_the_same_workers_do_not_mix(digits, crew, said):
+    problem, alone, shared = digits
+    samples, other = problem.calibration(), prunable_network(problem)
+    other.write(np.arange(100), np.zeros(100))
+    other.sharing = Sharing(crew, other.model, problem.loss, said.append, 1.0)
+    expected = sample_gradients(alone, problem.loss, samples, np.arange(20))
+    for network in (shared, other, shared):
+        rows = sample_gradients(network, problem.loss, samples, np.arange(20))
+        assert np.array_equal(rows, expected) == (network is shared)
+    assert said == []
+    assert shared.sharing.spent()["deaths"] == 0
+
+
 def test_rows_at_drawn_labels_are_the_same_bits(digits):
     problem, alone, shared = digits
     rows = []
