@@ -1,8 +1,8 @@
 """A small dense network on scikit-learn's handwritten digits: no download, trained in seconds, then cached."""
 
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,9 @@ import numpy.typing as npt
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples, register
 from prunebench.networks.classification import Classification, Part
+
+if TYPE_CHECKING:
+    from prunebench.networks.training import Trajectory
 
 INPUTS, CLASSES = 64, 10
 """Pixels of an image, 8×8, and digits."""
@@ -54,11 +57,15 @@ class DigitsMlp(Classification):
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode; trains it when the cache does not hold it."""
-        from prunebench.networks.training import Recipe, dense_network, trained
+        return self.trajectory().end()
 
-        network = dense_network((INPUTS, *self.hidden, CLASSES), self._layers())
+    def trajectory(self) -> "Trajectory":
+        """The dense training."""
+        from prunebench.networks.training import Recipe, Trajectory, dense_network
+
+        make = partial(dense_network, (INPUTS, *self.hidden, CLASSES), self._layers())
         recipe = Recipe(epochs=self.epochs, batch_size=64, learning_rate=5e-3, weight_decay=1e-3, seed=self.seed)
-        return trained(network, self.name, self.calibration, recipe, {"hidden": list(self.hidden)})
+        return Trajectory(make, self.name, self.calibration, recipe, {"hidden": list(self.hidden)})
 
     def prunable(self) -> tuple[str, ...]:
         """The weight matrices, from the inputs to the outputs."""

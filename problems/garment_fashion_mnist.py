@@ -5,12 +5,16 @@ Surgeon (iCBS, Amazon). It is not part of prunebench.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from prunebench.core.problem import Samples, joined, register
 from prunebench.data.mnist import FASHION_MNIST, image_samples, missing_files
 from prunebench.networks.classification import Classification, Part
 from prunebench.networks.pretrained import Source
+
+if TYPE_CHECKING:
+    from prunebench.networks.training import Trajectory
 
 SIZES = (784, 512, 512, 10)
 """Widths from the pixels to the classes."""
@@ -39,10 +43,17 @@ class GarmentFashionMnist(Classification):
 
     def model(self) -> Any:
         """A new copy of the trained network, in evaluation mode."""
-        from prunebench.networks.training import Recipe, dense_network
+        return self._source().model(self._dense())
 
-        recipe = Recipe(epochs=6, batch_size=128, learning_rate=1e-3)
-        return self._source().fill(dense_network(SIZES, LAYERS), self.calibration, recipe)
+    def trajectory(self) -> "Trajectory":
+        """The dense training.
+
+        Raises
+        ------
+        InvalidInput   the weights come from a file
+        """
+        self._source().require_trained_here()
+        return self._dense()
 
     def prunable(self) -> tuple[str, ...]:
         """The three weight matrices; the biases stay."""
@@ -51,6 +62,12 @@ class GarmentFashionMnist(Classification):
     def samples(self, part: Part) -> Samples:
         """The 60,000 training images, or the 10,000 test images."""
         return image_samples(FASHION_MNIST, part, mean=MEAN, std=STD)
+
+    def _dense(self) -> "Trajectory":
+        from prunebench.networks.training import Recipe, dense_network
+
+        recipe = Recipe(epochs=6, batch_size=128, learning_rate=1e-3)
+        return self._source().trajectory(partial(dense_network, SIZES, LAYERS), self.calibration, recipe)
 
     def _source(self) -> Source:
         shapes: dict[str, tuple[int, ...]] = {}

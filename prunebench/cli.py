@@ -29,6 +29,7 @@ COMMANDS = {
     "export-model": "write a pruned network as a Hugging Face folder, or a smaller one as pt2, onnx or safetensors",
     "time": "how fast a smaller network runs beside the dense one",
     "prune": "prune a whole network",
+    "retrain": "train what a finished run kept, by a protocol",
     "compare": "let solvers compete for the same blocks",
     "report": "one self-contained page with every figure of runs and comparisons",
     "resume": "continue an interrupted run",

@@ -34,6 +34,8 @@ class Lines:
 
     def step(self, step: Step) -> None:
         """The run is at this step."""
+        if self._first is not None and step.work != self._first.work:
+            self._first = None
         left = self.estimate(step)
         if self._first is None:
             # Loading and building are over: from here on steps are what takes time.
@@ -75,6 +77,7 @@ class Bar:
     def __init__(self, verb: str = "pruning") -> None:
         self._verb = verb
         self._bar: Any = None
+        self._work = verb
         self._compiled = 0.0
 
     def say(self, line: str) -> None:
@@ -85,14 +88,18 @@ class Bar:
 
     def step(self, step: Step) -> None:
         """The run is at this step."""
+        if self._bar is not None and (step.work or self._verb) != self._work:
+            self._bar.close()
+            self._bar = None
+        self._work = step.work or self._verb
         bar = self._shown(step.done - 1)
         if step.total is not None and bar.total != step.total:
             bar.total = step.total
-        bar.set_description_str(self._verb, refresh=False)
         left = "" if step.left is None else f", {step.left:.0f} s to go"
         if left:
             # steps differ, so the pace of those done says little of the others
             bar.bar_format = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+        bar.set_description_str(self._work, refresh=False)
         bar.set_postfix_str(step.words + left, refresh=False)
         bar.update(step.done - bar.n)
 
@@ -106,7 +113,7 @@ class Bar:
             yield
         finally:
             self.exclude(perf_counter() - started)
-            bar.set_description_str(self._verb)
+            bar.set_description_str(self._work)
 
     def exclude(self, seconds: float) -> None:
         """Leave this much time out of the estimate."""
@@ -129,7 +136,7 @@ class Bar:
 
             often = TERMINAL_SECONDS if _is_watched() else PIPE_SECONDS
             # Without smoothing the estimate is that of all steps, from which compilation can be taken out.
-            self._bar = tqdm(desc=self._verb, unit=" steps", initial=done, smoothing=0.0, mininterval=often)
+            self._bar = tqdm(desc=self._work, unit=" steps", initial=done, smoothing=0.0, mininterval=often)
         return self._bar
 
 

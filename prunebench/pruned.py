@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize, prune
 from prunebench.core.errors import InvalidInput
 from prunebench.core.solution_file import plain
 from prunebench.log import checks
-from prunebench.log.run_directory import RunDirectory
+from prunebench.log.run_directory import RunDirectory, trainings
 from prunebench.networks.checkpoints import read_state, write_state
 from prunebench.networks.own_copy import fingerprint, is_normed, plain_copy, uncompiled
 from prunebench.runs import network_facts
@@ -29,6 +29,9 @@ FILE = "pruned.json"
 MEASURES = ("accuracy", "perplexity", "loss")
 """Measures in the order in which they are shown; others follow by name."""
 
+TRAINED_FILE = "retrained.safetensors"
+"""Where a saved folder has the network's tensors after its last training."""
+
 DENSE = "dense_"
 """What the names of the dense network's measures begin with."""
 
@@ -42,6 +45,7 @@ class Pruned:
     result : what the run's result.json says
     fingerprint : of the dense network, "" for a registered problem
     notes : what was found out and told on the way
+    trained : all tensors after the last training of what was kept, None where there was none
     """
 
     masks: Mapping[str, torch.Tensor]
@@ -49,6 +53,16 @@ class Pruned:
     result: Mapping[str, Any]
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
+    trained: Mapping[str, torch.Tensor] | None = None
+
+    @property
+    def retrained(self) -> "Pruned | None":
+        """The network after its last training, with the measures it reached; None where it was not trained."""
+        done = trainings(self.result)
+        if self.trained is None or not done:
+            return None
+        reached = {name: done[-1][name] for name in self.measures if name in done[-1]}
+        return replace(self, state=self.trained, result={**self.result, **reached, "retrained": []}, trained=None)
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -124,6 +138,8 @@ class Pruned:
         path.mkdir(parents=True, exist_ok=True)
         write_state(path / MASK_FILE, self.masks)
         write_state(path / WEIGHTS_FILE, self.state)
+        if self.trained is not None:
+            write_state(path / TRAINED_FILE, self.trained)
         held = {
             "format": FORMAT, "fingerprint": self.fingerprint, "layers": list(self.masks), "notes": self.notes,
             "result": self.result,
@@ -156,7 +172,7 @@ class Pruned:
         checks.require(held, needs, tuple(needs), path / FILE)
         pruned = Pruned(
             read_state(path / MASK_FILE), read_state(path / WEIGHTS_FILE), held["result"], held["fingerprint"],
-            tuple(held["notes"]),
+            tuple(held["notes"]), read_state(path / TRAINED_FILE) if (path / TRAINED_FILE).is_file() else None,
         )  # fmt: skip
         return pruned.in_order(held["layers"])
 
@@ -171,13 +187,13 @@ class Pruned:
 
     def __str__(self) -> str:
         layers = [("layer", "kept", "of", "density"), *self._layers()]
-        measures = [("", "dense", "pruned"), *self._measures()]
+        measures = self._measures()
         lines = [*_aligned(layers), "", *_aligned(measures), "", self._way()]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def _repr_html_(self) -> str:
         layers = _html([("layer", "kept", "of", "density"), *self._layers()])
-        measures = _html([("", "dense", "pruned"), *self._measures()])
+        measures = _html(self._measures())
         words = "".join(f"<p>{html.escape(line)}</p>" for line in (self._way(), *self.notes))
         return f"<div>{layers}{measures}{words}</div>"
 
@@ -187,7 +203,15 @@ class Pruned:
         return [(name, f"{kept:,}", f"{size:,}", f"{kept / size:.4f}") for name, kept, size in counts]
 
     def _measures(self) -> list[tuple[str, ...]]:
-        return [(name, *map(_number, values)) for name, values in self.measures.items() if values != (None, None)]
+        """A head, and a line for each measure; a column more for each training."""
+        done = trainings(self.result)
+        head = ("", "dense", "pruned", *(f"trained: {entry['protocol'] or 'as usual'}" for entry in done))
+        rows = [
+            (name, *map(_number, (*values, *(entry.get(name) for entry in done))))
+            for name, values in self.measures.items()
+            if values != (None, None)
+        ]
+        return [head, *rows]
 
     def _way(self) -> str:
         result = self.result
@@ -236,6 +260,9 @@ def from_run(path: Path, notes: Sequence[str] = ()) -> Pruned:
         raise InvalidInput(f"{path} is not a finished run")
     for name in (MASK_FILE, WEIGHTS_FILE):
         run.require_own(name)
+    done = trainings(result)
+    if done:
+        run.require_own(done[-1]["file"])
     options = run.request.get("problem_options", {})
     found = RunDirectory.described(path).get("network")
     return Pruned(
@@ -244,6 +271,7 @@ def from_run(path: Path, notes: Sequence[str] = ()) -> Pruned:
         result=result,
         fingerprint=str(options.get("fingerprint", "")),
         notes=(*notes, *(network_facts.lines(found) if found else ())),
+        trained=read_state(path / done[-1]["file"]) if done else None,
     )
 
 

@@ -38,6 +38,7 @@ from prunebench.pruned import Pruned, from_run
 from prunebench.pruned_structure import smaller_from_run
 from prunebench.quiet import quiet
 from prunebench.recipes import AUTO, NORMAL, choose, loaded, resolved
+from prunebench.recovery.training.protocol import Protocol, as_text
 from prunebench.runs import prune as runs
 from prunebench.runs.preparation import prepare
 from prunebench.runs.request import PruneRequest
@@ -72,6 +73,7 @@ def prune(
     solver: str | None = None,
     mode: Mode | None = None,
     recover: Sequence[str] | None = None,
+    retrain: str | Protocol | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     device: str | None = None,
@@ -96,6 +98,8 @@ def prune(
         ("torch", "onnxruntime"), latency_batch=16 and latency_table (a run's latency.json)
     recipe, effort : a named way to prune, "auto" for the strongest known, None for none; quick, normal or thorough
     coordinator, solver, mode, recover : over what the recipe says; naming one of the first three leaves "auto" out
+    retrain : train what was kept once pruning is over: a protocol, as text ("epochs=2,distil=0.9") or object; "" for
+        the usual one. `Pruned.retrained` then has what that reaches, and the pruned network stays as it is
     out : a folder for the run directory; without it nothing is left on disk
     resume : go on with the run that is in `out`, if there is one
     device : where a torch model is pruned; by default where it is
@@ -113,6 +117,7 @@ def prune(
     own = {"data": data, "loss": loss, "validation": validation, "evaluate": evaluate, "prunable": prunable,
            "exclude": exclude, "forward": forward, "loss_is_mean": loss_is_mean}  # fmt: skip
     asked: dict[str, Any] = {"coordinator": coordinator, "solver": solver, "mode": mode, "recover": recover,
+                             "retrain": as_text(retrain) if isinstance(retrain, Protocol) else retrain,
                              "executor": executor, "seed": seed}  # fmt: skip
     _require_names(asked)
     density, grouped = _structured(

@@ -13,12 +13,13 @@ from prunebench.core.coordinator import Coordinator, require_current
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import class_of, make_problem, problem_options
 from prunebench.core.registry import COORDINATORS, SOLVERS
-from prunebench.log.run_directory import require_free, resume_line
+from prunebench.log.run_directory import require_free, resume_line, trainings
 from prunebench.progress import shown
 from prunebench.recipes import AUTO, EFFORTS, NORMAL, choose, resolved
 from prunebench.runs.execution import loss_words
 from prunebench.runs.prune import prune
 from prunebench.runs.request import SCOPES, PruneRequest
+from prunebench.runs.retraining import words
 from prunebench.structure.latency import RUNTIMES
 
 CURVATURE = ("samples", "batch_size", "ridge", "gradient_scale", "store")
@@ -69,6 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="STEP",
         help="recover the network after the last step (and between stages): NAME or NAME:K=V,K=V; repeatable; 'none': "
         "not even as the coordinator does by itself (all of them: 'prunebench coordinators')",
+    )
+    parser.add_argument(
+        "--retrain",
+        nargs="?",
+        const="",
+        metavar="PROTOCOL",
+        help="train what was kept once pruning is over, and tell what that reaches beside the pruned network: K=V,K=V "
+        "as in 'prunebench retrain --help', such as epochs=2,distil=0.9; nothing for the usual protocol",
     )
     parser.add_argument("--start", type=Path, metavar="RUN", help="begin from a finished run of the same density")
     parser.add_argument(
@@ -236,6 +245,7 @@ def _plain(arguments: argparse.Namespace) -> dict[str, Any]:
         "block_seconds": arguments.block_time_limit,
         "validate_every": arguments.validate_every,
         "recover": arguments.recover,
+        "retrain": arguments.retrain,
         "seconds": arguments.time_limit,
         "seed": arguments.seed,
         "start": None if arguments.start is None else str(arguments.start),
@@ -310,6 +320,7 @@ def text(result: dict[str, Any]) -> str:
             f"{held['asked']:g}; {held['runtime']}, batch {held['batch']}, one thread)"
         )
     lines.append(f"loss         {_number(result['loss'])} (dense {_number(result['dense_loss'])})")
+    lines += [f"retrained    {words(entry, measure_of)}" for entry in trainings(result)]
     if result.get("objective") is not None:
         lines.append(f"objective    {result['objective']:.8g}")
     lines += [
@@ -320,6 +331,12 @@ def text(result: dict[str, Any]) -> str:
         lines.append(f"unsolved     {result['unsolved']} blocks: this is not what was asked for")
         lines += [f"             {count} x {reason}" for reason, count in result["failures"].items()]
     return "\n".join(lines)
+
+
+def measure_of(held: Mapping[str, Any]) -> str:
+    """The measure that tells most, in words: accuracy, perplexity, or the loss where there is neither."""
+    name = next((name for name in ("accuracy", "perplexity") if held.get(name) is not None), "loss")
+    return f"{name} {_number(held.get(name))}"
 
 
 def _number(value: float | None) -> str:

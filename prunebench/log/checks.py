@@ -117,6 +117,18 @@ def is_choice(value: Any) -> bool:
     )
 
 
+def is_training(value: Any) -> bool:
+    """What a training of a run's network came to: its protocol, epochs and file."""
+    return (
+        isinstance(value, Mapping)
+        and is_text(value.get("protocol"))
+        and is_object(value.get("options"))
+        and lists_of(is_object)(value.get("epochs"))
+        and is_whole(value.get("best"))
+        and is_text(value.get("file"))
+    )
+
+
 REQUEST: Mapping[str, Kind] = {
     "problem": is_text,
     "density": lambda value: is_number(value) and 0.0 < value <= 1.0,
@@ -133,6 +145,7 @@ REQUEST: Mapping[str, Kind] = {
     "block_seconds": optional(is_seconds),
     "validate_every": is_whole,
     "recover": optional(lists_of(is_text)),
+    "retrain": optional(is_text),
     "seed": is_whole,
     "start": optional(is_text),
     "recipe": optional(is_text),
@@ -187,6 +200,7 @@ RESULT: Mapping[str, Kind] = {
     ),
     "options": is_object,
     "files": objects_of(is_text),
+    "retrained": lists_of(is_training),
 }
 """A pruning run's result."""
 RESULT_NEEDS = ("problem", "coordinator", "solver", "mode", "density", "kept", "total", "seconds", "timings", "steps")

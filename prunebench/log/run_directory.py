@@ -31,11 +31,14 @@ CHECKPOINT = "checkpoint.npz"
 BEFORE_LOSS = "before-loss.npz"
 """In the state folder: the checkpoint from before the first block that could not be solved, where there was one."""
 
+RETRAINED = "retrained-{number}.safetensors"
+"""Where a run directory has the state of its network after a training, by the training's number from 1."""
+
 SEALED = (
     "events.jsonl", "mask.safetensors", "weights.safetensors", "results.parquet", "structure.json", "model.pt2",
     "latency.json",
 )  # fmt: skip
-"""Files whose digests stand in result.json."""
+"""Files whose digests stand in result.json, beside those of networks that were trained."""
 
 
 class RunDirectory:
@@ -225,7 +228,9 @@ class RunDirectory:
         with self.writes(f"state/{name}"):
             archive.write(self.path / "state" / name, held)
 
-    def load_state(self, trust: bool = False) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
+    def load_state(
+        self, trust: bool = False, name: str = CHECKPOINT
+    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]] | None:
         """The latest checkpoint as (arrays, info), or None before the first.
 
         trust : take a checkpoint without a seal, as older versions wrote them
@@ -234,27 +239,27 @@ class RunDirectory:
         ------
         InvalidInput   the file is damaged, of another run or request, or has no seal; the message says what to do
         """
-        file = self.path / "state" / CHECKPOINT
+        file = self.path / "state" / name
         if not file.exists():
             return None
         try:
             arrays = archive.read(file)
             info = checks.load_json(str(arrays.pop("info")), "its info")
         except (ValueError, KeyError) as error:
-            raise InvalidInput(f"{file} is damaged: {error}; {self._anew()}") from error
+            raise InvalidInput(f"{file} is damaged: {error}; {self._anew(name)}") from error
         sealed = arrays.pop("seal", None)
         if sealed is None and not trust:
             raise InvalidInput(
                 f"{file} has no seal, so nothing says that it belongs to this run and is whole (older versions wrote "
-                f"none); take it as it is: {resume_line(self.path)} --trust; or {self._anew()}"
+                f"none); take it as it is: {resume_line(self.path)} --trust; or {self._anew(name)}"
             )
         if sealed is not None and str(sealed) != archive.seal(self.request, arrays, info):
             raise InvalidInput(
                 f"{file} is not what this run wrote: its seal does not fit its contents and run.json, so it is "
-                f"damaged, changed, or of another run; put the run's own back, or {self._anew()}"
+                f"damaged, changed, or of another run; put the run's own back, or {self._anew(name)}"
             )
         if not isinstance(info, dict):
-            raise InvalidInput(f"{file} is damaged: its info is no JSON object; {self._anew()}")
+            raise InvalidInput(f"{file} is damaged: its info is no JSON object; {self._anew(name)}")
         return arrays, info
 
     def withdraw_result(self) -> None:
@@ -271,8 +276,8 @@ class RunDirectory:
             before.replace(self.path / "state" / CHECKPOINT)
         return True
 
-    def _anew(self) -> str:
-        state = self.path / "state" / CHECKPOINT
+    def _anew(self, name: str = CHECKPOINT) -> str:
+        state = self.path / "state" / name
         return f"begin anew: remove {state}, then {resume_line(self.path)}"
 
     # --- results ---------------------------------------------------------------------------------
@@ -302,7 +307,8 @@ class RunDirectory:
 
     def conclude(self, result: Mapping[str, Any]) -> None:
         """Write result.json alone, sealed, with the digests of the files beside it."""
-        files = {name: file_digest(self.path / name) for name in SEALED if (self.path / name).is_file()}
+        names = [*SEALED, *sorted(file.name for file in self.path.glob(RETRAINED.format(number="*")))]
+        files = {name: file_digest(self.path / name) for name in names if (self.path / name).is_file()}
         held = {**plain(result), "files": files}
         self._write_json("result.json", {**held, "seal": archive.seal(self.request, {}, held)})
 
@@ -390,6 +396,12 @@ class RunDirectory:
         with self.writes(name):
             temporary.write_bytes(contents)
             temporary.replace(self.path / name)
+
+
+def trainings(result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a result says of trainings of what was kept: one entry each, as `prunebench.runs.retraining.trained`."""
+    held = result.get("retrained", [])
+    return [dict(entry) for entry in held] if isinstance(held, list) else []
 
 
 def _occupied(path: Path) -> InvalidInput:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.core.errors import InvalidInput, MissingData
 from prunebench.core.problem import DATA_VARIABLE, data_directory
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from prunebench.core.problem import Samples
-    from prunebench.networks.training import Recipe
+    from prunebench.networks.training import Recipe, Trajectory
 
 CHECKPOINT = "checkpoint"
 """The value of `weights` that stands for the published checkpoint."""
@@ -96,14 +96,10 @@ class Source:
             place = f"give a safetensors file with {shapes}, or weights={CHECKPOINT}"
         return f"the weights of {self.problem} are not at {str(file)!r}: {place}, {remedy}"
 
-    def fill(self, model: "torch.nn.Module", samples: "Callable[[], Samples]", recipe: "Recipe") -> "torch.nn.Module":
-        """The model with its weights in place, in evaluation mode.
+    def model(self, dense: "Trajectory") -> "torch.nn.Module":
+        """The network with its weights in place, in evaluation mode.
 
-        Parameters
-        ----------
-        model : parameters not initialised
-        samples : gives the training samples; called only to train
-        recipe : how to train
+        dense : how it is trained where it is trained here (`trajectory`), and makes it in any case
 
         Raises
         ------
@@ -111,19 +107,40 @@ class Source:
         InvalidInput   the file is broken, or holds tensors of other names or shapes
         """
         from prunebench.networks import checkpoints
-        from prunebench.networks.training import trained
 
         file = self.file()
         if file is None:
-            identity: dict[str, Any] = {"tensors": {name: list(shape) for name, shape in self.tensors.items()}}
-            return trained(model, self.problem, samples, recipe, identity)
+            return dense.end()
         if self.missing():
             raise MissingData(self.missing())
+        model = dense.make()
         try:
             checkpoints.load_into(model, checkpoints.read_state(file), f"weights file {str(file)!r}")
         except InvalidInput as error:
             raise InvalidInput(f"{self.problem}: {error}; use another file or --option {_TRAIN_OPTION}") from error
         return model.eval()
+
+    def trajectory(
+        self, make: "Callable[[], torch.nn.Module]", samples: "Callable[[], Samples]", recipe: "Recipe"
+    ) -> "Trajectory":
+        """How the network is trained here. make : a new model, not initialised;  samples : the training samples"""
+        from prunebench.networks.training import Trajectory
+
+        identity = {"tensors": {name: list(shape) for name, shape in self.tensors.items()}}
+        return Trajectory(make, self.problem, samples, recipe, identity)
+
+    def require_trained_here(self) -> None:
+        """Refuse what needs the dense training where the weights come from a file.
+
+        Raises
+        ------
+        InvalidInput   with the remedy
+        """
+        if self.file() is not None:
+            raise InvalidInput(
+                f"the weights of {self.problem} come from a file, which holds neither their initialisation nor the way "
+                f"they were trained; train the network here: --option {_TRAIN_OPTION}"
+            )
 
 
 _TRAIN_OPTION = f"weights={TRAIN}"

@@ -58,8 +58,57 @@ def dense_network(sizes: Sequence[int], names: Sequence[str], *, bias: bool = Tr
     return torch.nn.Sequential(modules)
 
 
+@dataclass(frozen=True)
+class Trajectory:
+    """The dense training of a network: whatever step of it is asked for.
+
+    make : a new model, its parameters not initialised
+    name : the problem's name, for files in the cache
+    samples : gives the training samples; called only when there is something to train
+    recipe : how it is trained
+    identity : everything else that the weights depend on, JSON-able (options, widths)
+    """
+
+    make: Callable[[], torch.nn.Module]
+    name: str
+    samples: Callable[[], Samples]
+    recipe: Recipe
+    identity: Mapping[str, Any]
+
+    def end(self) -> torch.nn.Module:
+        """The trained network, from the cache where it is there."""
+        return trained(self.make(), self.name, self.samples, self.recipe, self.identity)
+
+    def at(self, step: int) -> torch.nn.Module:
+        """The network after so many steps of the optimizer; 0 is its initialisation.
+
+        The training is deterministic, so a step that is not in the cache is made anew, and kept there.
+
+        Raises
+        ------
+        InvalidInput   the training has fewer steps
+        """
+        total = steps_of(self.recipe, len(self.samples()))
+        if not 0 <= step <= total:
+            raise InvalidInput(
+                f"start=step:{step} lies beyond the dense training of {self.name}, which has {total} steps"
+            )
+        return trained(self.make(), self.name, self.samples, self.recipe, self.identity, step)
+
+    def fresh(self, seed: int) -> torch.nn.Module:
+        """The network as it would be initialised with another seed."""
+        model = self.make()
+        initialise(model, torch.Generator().manual_seed(seed))
+        return model.eval()
+
+
 def trained(
-    model: torch.nn.Module, name: str, samples: Callable[[], Samples], recipe: Recipe, identity: Mapping[str, Any]
+    model: torch.nn.Module,
+    name: str,
+    samples: Callable[[], Samples],
+    recipe: Recipe,
+    identity: Mapping[str, Any],
+    step: int | None = None,
 ) -> torch.nn.Module:
     """The model, trained by the recipe or loaded from the user's cache when it was trained before.
 
@@ -70,8 +119,9 @@ def trained(
     samples : gives the training samples; called only when there is something to train
     recipe : Recipe
     identity : everything else that the weights depend on, JSON-able (options, widths)
+    step : after how many steps of the optimizer; None: after all
     """
-    file = cached_file(name, recipe, identity)
+    file = cached_file(name, recipe, identity, step)
     if file.is_file():
         try:
             checkpoints.load_into(model, checkpoints.read_state(file), str(file))
@@ -79,19 +129,27 @@ def trained(
             raise InvalidInput(f"{error}; delete this file of the cache to train the network again") from error
         model.eval()
         return model
-    train_classifier(model, samples(), recipe)
+    train_classifier(model, samples(), recipe, step)
     checkpoints.write_state(file, model.state_dict(), {"problem": name, "recipe": json.dumps(asdict(recipe))})
     return model
 
 
-def cached_file(name: str, recipe: Recipe, identity: Mapping[str, Any]) -> Path:
-    """Where the network of this recipe and identity is kept."""
-    text = json.dumps({"recipe": asdict(recipe), **identity}, sort_keys=True)
+def cached_file(name: str, recipe: Recipe, identity: Mapping[str, Any], step: int | None = None) -> Path:
+    """Where the network of this recipe and identity is kept, after `step` steps, or after all."""
+    at = {} if step is None else {"step": step}
+    text = json.dumps({"recipe": asdict(recipe), **identity, **at}, sort_keys=True)
     return cache_directory() / "networks" / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.safetensors"
 
 
-def train_classifier(model: torch.nn.Module, samples: Samples, recipe: Recipe) -> None:
+def steps_of(recipe: Recipe, total: int) -> int:
+    """How many steps of the optimizer a training on `total` samples has."""
+    return math.ceil(total / recipe.batch_size) * recipe.epochs
+
+
+def train_classifier(model: torch.nn.Module, samples: Samples, recipe: Recipe, step: int | None = None) -> None:
     """Initialise and train the model in place; the same recipe on the same machine gives the same weights.
+
+    step : stop after so many steps of the optimizer; None: go to the end
 
     He-uniform weights and zero biases. All random numbers come from a generator of the recipe's
     seed. Runs on one thread, so that sums round alike whatever the number of threads is (and since
@@ -100,27 +158,36 @@ def train_classifier(model: torch.nn.Module, samples: Samples, recipe: Recipe) -
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        _train(model, samples, recipe)
+        _train(model, samples, recipe, step)
     finally:
         torch.set_num_threads(threads)
 
 
-def _train(model: torch.nn.Module, samples: Samples, recipe: Recipe) -> None:
-    generator = torch.Generator().manual_seed(recipe.seed)
+def initialise(model: torch.nn.Module, generator: torch.Generator) -> None:
+    """He-uniform weights and zero biases, in place."""
     for parameter in model.parameters():
         with torch.no_grad():
             if parameter.ndim > 1:
                 torch.nn.init.kaiming_uniform_(parameter, nonlinearity="relu", generator=generator)
             else:
                 parameter.zero_()
+
+
+def _train(model: torch.nn.Module, samples: Samples, recipe: Recipe, last: int | None) -> None:
+    generator = torch.Generator().manual_seed(recipe.seed)
+    initialise(model, generator)
     total = len(samples)
-    steps = math.ceil(total / recipe.batch_size) * recipe.epochs
+    steps = steps_of(recipe, total)
+    left = steps if last is None else last
     adam = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=max(steps, 1))
     model.train()
     for _ in range(recipe.epochs):
         order = torch.randperm(total, generator=generator).numpy().astype(np.int64)
         for start in range(0, total, recipe.batch_size):
+            if not left:
+                break
+            left -= 1
             inputs, targets = samples.batch(order[start : start + recipe.batch_size])
             adam.zero_grad(set_to_none=True)
             cross_entropy(model(inputs), targets).mean().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prunebench.log.run_directory import trainings
 from prunebench.report.gather import Comparison, Run
 from prunebench.report.runs import finish_seconds
 
@@ -152,23 +153,35 @@ def pruning(runs: Sequence[Run]) -> list[Table]:
                 number(None) if kept is None else count(kept),
                 number(None) if accuracy is None else percent(accuracy),
                 number(None) if result.get("dense_accuracy") is None else percent(result["dense_accuracy"]),
-                number(loss), number(result.get("perplexity")), number(seconds, 3), count(run.source.seed),
+                number(loss), number(result.get("perplexity")), _retrained(result), number(seconds, 3),
+                count(run.source.seed),
                 Cell(status), Cell(str(run.source.path)),
             )
         )  # fmt: skip
     columns: tuple[str, ...] = (
                "problem", "coordinator", "solver", "density", "kept", "accuracy", "dense accuracy", "loss",
-               "perplexity", "seconds", "seed", "status", "directory")  # fmt: skip
-    perplexed = any(row[8].text != "–" for row in rows)
-    if not perplexed:
-        columns = (*columns[:8], *columns[9:])
-        rows = [(*row[:8], *row[9:]) for row in rows]
+               "perplexity", "after retraining", "seconds", "seed", "status", "directory")  # fmt: skip
+    # columns that say nothing of any run are left out
+    for place in (9, 8):
+        if all(row[place].text == "–" for row in rows):
+            columns = (*columns[:place], *columns[place + 1 :])
+            rows = [(*row[:place], *row[place + 1 :]) for row in rows]
     return [
         Table(
             "runs", "Networks pruned", "Each pruning run with what its network reaches on the validation samples.",
             columns, tuple(rows), ("accuracy", "density", "seconds of a run"),
         )
     ]  # fmt: skip
+
+
+def _retrained(result: Mapping[str, Any]) -> Cell:
+    """What every training of the run's network reached, with its protocol; accuracy, perplexity or loss."""
+    shown = []
+    for entry in trainings(result):
+        name = next((name for name in ("accuracy", "perplexity") if entry.get(name) is not None), "loss")
+        show = percent if name == "accuracy" else number
+        shown.append(f"{show(entry.get(name)).text} ({entry['protocol'] or 'usual protocol'})")
+    return Cell("; ".join(shown)) if shown else number(None)
 
 
 def smaller(runs: Sequence[Run]) -> Table | None:

@@ -13,8 +13,10 @@ from prunebench.core.coordinator import Setting
 from prunebench.core.errors import CannotWrite, Interrupted, InvalidInput, PrunebenchError, RunFailed
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, selection
 from prunebench.log.run_directory import RunDirectory, resume_line
+from prunebench.recovery.training.protocol import parse
 from prunebench.runs import network_facts
 from prunebench.runs.preparation import Prepared
+from prunebench.runs.retraining import trained
 from prunebench.runs.runner import drive
 from prunebench.runs.shared import shared_out, workers_of
 from prunebench.runs.structured import on_groups
@@ -104,6 +106,17 @@ def _pruned(
     spans = {layer.name: mask[layer.start : layer.stop].reshape(layer.shape) for layer in network.layers}
     run.save_tensors("mask.safetensors", spans)
     timings["evaluate"] = perf_counter() - clock
+    retrained = []
+    if prepared.request.retrain is not None and not driven["unsolved"]:
+        clock = perf_counter()
+        protocol = parse(prepared.request.retrain)
+        retrained = [
+            trained(
+                problem, network, mask, protocol,
+                run=run, number=1, say=setting.say, progress=prepared.how.progress,
+            )
+        ]  # fmt: skip
+        timings["retrain"] = perf_counter() - clock
     return {
         "outcome": _outcome(driven),
         "kept": int(mask.sum()),
@@ -113,6 +126,7 @@ def _pruned(
         "kept_per_layer": {name: int(part.sum()) for name, part in spans.items()},
         **driven,
         **workers_of(run.events(), prepared.how.shared is not None, setting.say),
+        **({"retrained": retrained} if retrained else {}),
         "timings": timings,
     }
 

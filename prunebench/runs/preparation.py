@@ -26,9 +26,11 @@ from prunebench.core.solution import Budget
 from prunebench.core.solution_file import plain
 from prunebench.core.solver import SolverLike, facts, make_solver, require_form
 from prunebench.log import checks
+from prunebench.recovery.training.protocol import parse as parse_protocol
 from prunebench.runs.counts import lowered
 from prunebench.runs.executors import make_workers
 from prunebench.runs.request import SCOPES, PruneRequest
+from prunebench.runs.retraining import require_trainable
 from prunebench.runs.runner import Drive, Progress, Say
 from prunebench.runs.start import finished, load_start
 
@@ -84,6 +86,8 @@ def prepare(
         require_form(solver, QuadraticForm, f"problem {request.problem!r}")
     require_data(problem)
     _require_taken(request, kind, problem)
+    if request.retrain is not None:
+        require_trainable(problem, parse_protocol(request.retrain), kind.of_groups)
     fixed = {"curvature": request.curvature, "coordinator_options": request.coordinator_options}
     request = lowered(request, problem, fixed, say, own_recovery=True)
     mode = request.mode or kind.default_mode or preferred_mode(solver)

@@ -45,6 +45,11 @@ class PruneRequest:
     like "batch-norm" or "layers:samples=500", `prunebench.core.recovery.parse`. None: the coordinator's own;
     ("none",): nothing."""
 
+    retrain: str | None = None
+    """Train what was kept once pruning is over, by the protocol that this text says, such as "epochs=2,distil=0.9"
+    (`prunebench.recovery.training.protocol.parse`; "" is the usual one), and note beside the pruned network what that
+    reaches. None: do not."""
+
     seed: int = 0
     start: str | None = None
     """A finished run of the same problem and density to begin from, for coordinators that take "start"."""

@@ -40,6 +40,9 @@ KNOWN: Mapping[str, checks.Kind] = {
 SEPARATOR = "  "
 """What stands between the parts of a step's words."""
 
+TRAINING = "training"
+"""The kind of work whose steps are epochs of a training of what was kept."""
+
 Say = Callable[[str], None]
 
 
@@ -49,17 +52,20 @@ class Step:
 
     done, total : steps; total is None where it is open;  words : what became of it
     left : seconds that the others will take, where the coordinator knows what each costs
+    work : of which kind of work, "" for the usual; steps of another kind are counted anew
     """
 
     done: int
     total: int | None
     words: str
     left: float | None = None
+    work: str = ""
 
     @property
     def line(self) -> str:
         """The step as a line of text."""
-        return f"step {self.done}{f'/{self.total}' if self.total else ''}  {self.words}"
+        name = "epoch" if self.work == TRAINING else "step"
+        return f"{name} {self.done}{f'/{self.total}' if self.total else ''}  {self.words}"
 
 
 Progress = Callable[[Step], None]

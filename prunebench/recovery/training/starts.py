@@ -1,0 +1,125 @@
+"""The values that a training starts from: those of the pruned network, of the dense one, of a step of its training."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from prunebench.core.arrays import BoolArray
+from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import NetworkProblem
+from prunebench.networks.network import PrunableNetwork
+from prunebench.networks.training import Trajectory
+from prunebench.recovery.training.protocol import Begin, Protocol
+from prunebench.recovery.training.trainer import DenseSchedule, Trainer
+
+
+def trainer(problem: NetworkProblem, network: PrunableNetwork, mask: BoolArray, protocol: Protocol) -> Trainer:
+    """A training that is ready to begin, with the values in place that it starts from.
+
+    network : has the pruned network's values, which stay where the protocol starts from them
+
+    Raises
+    ------
+    InvalidInput   the protocol does not fit the network, its samples, or what is known of its dense training
+    """
+    dense = dense_schedule(problem) if protocol.schedule == "rewound" else None
+    place(problem, network, protocol.begin)
+    teacher = problem.model() if protocol.distil else None
+    return Trainer(problem, network, mask, protocol, teacher=teacher, dense=dense)
+
+
+def place(problem: NetworkProblem, network: PrunableNetwork, begin: Begin) -> None:
+    """Put the values that a training starts from into the network, in place.
+
+    Raises
+    ------
+    InvalidInput   they are not known, or the network cannot be initialised anew
+    """
+    if begin.kind == "dense":
+        network.load_state(problem.model().state_dict())
+    elif begin.kind == "step":
+        network.load_state(_trajectory(problem, "a step of the dense training").at(begin.number).state_dict())
+    elif begin.kind == "fresh":
+        network.load_state(_fresh(problem, network, begin.number))
+
+
+def require_known(problem: NetworkProblem, protocol: Protocol) -> None:
+    """Refuse a protocol that needs the dense training where it is not known, before any work.
+
+    Raises
+    ------
+    InvalidInput   with the remedy
+    """
+    if protocol.begin.kind == "step" or protocol.schedule == "rewound":
+        _trajectory(problem, f"start={protocol.start}" if protocol.begin.kind == "step" else "schedule=rewound")
+
+
+def dense_schedule(problem: NetworkProblem) -> DenseSchedule:
+    """How the dense network was trained.
+
+    Raises
+    ------
+    InvalidInput   that is not known
+    """
+    recipe = _trajectory(problem, "schedule=rewound").recipe
+    return DenseSchedule(recipe.epochs, recipe.learning_rate)
+
+
+def _trajectory(problem: NetworkProblem, what: str) -> Trajectory:
+    made = getattr(problem, "trajectory", None)
+    if made is None:
+        raise InvalidInput(
+            f"{what} needs the dense training, which is not known of problem {problem.name}: choose start=pruned, "
+            "dense or fresh:SEED, or a problem whose network is trained here, such as digits-mlp"
+        )
+    try:
+        known: Trajectory = made()
+    except InvalidInput as error:
+        raise InvalidInput(f"{what} cannot be had: {error}") from error
+    return known
+
+
+def _fresh(problem: NetworkProblem, network: PrunableNetwork, seed: int) -> Mapping[str, torch.Tensor]:
+    """A new initialisation: as the problem makes it, or as every module makes its own.
+
+    Raises
+    ------
+    InvalidInput   a module with parameters does not say how it is initialised
+    """
+    made = getattr(problem, "trajectory", None)
+    if made is not None:
+        try:
+            known: Trajectory = made()
+        except InvalidInput:
+            # the weights come from a file; its kind of network is initialised as torch does
+            pass
+        else:
+            return known.fresh(seed).state_dict()
+    return initialised(problem.model(), seed).state_dict()
+
+
+def initialised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
+    """A model initialised anew, in place, by the `reset_parameters` of its modules, as torch's own have it.
+
+    Raises
+    ------
+    InvalidInput   a module with parameters has none
+    """
+    without = [
+        name or type(module).__name__
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None and not hasattr(module, "reset_parameters")
+    ]
+    if without:
+        raise InvalidInput(
+            f"start=fresh cannot initialise {', '.join(without[:5])}{' and others' if len(without) > 5 else ''}: no "
+            "reset_parameters there; give these modules one, or choose another start"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            reset: Any = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
+    return model.eval()
