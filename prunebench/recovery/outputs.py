@@ -6,10 +6,15 @@ import torch
 
 
 def divergence(found: Any, aimed: Any, temperature: float = 1.0) -> torch.Tensor:
-    """T²·KL(softmax(aimed/T) ‖ softmax(found/T)), the mean of all rows; scores are in the last dimension."""
+    """The mean of `divergences`."""
+    return divergences(found, aimed, temperature).mean()
+
+
+def divergences(found: Any, aimed: Any, temperature: float = 1.0) -> torch.Tensor:
+    """T²·KL(softmax(aimed/T) ‖ softmax(found/T)) of every row; scores are in the last dimension. (…,)"""
     (ours, theirs) = (torch.log_softmax(_floating(value)[0].float() / temperature, dim=-1) for value in (found, aimed))
-    rows = (theirs.exp() * (theirs - ours)).sum(dim=-1)
-    return temperature**2 * rows.mean()
+    rows: torch.Tensor = (theirs.exp() * (theirs - ours)).sum(dim=-1)
+    return temperature**2 * rows
 
 
 def squared(found: Any, aimed: Any) -> torch.Tensor:

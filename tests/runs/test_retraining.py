@@ -16,9 +16,10 @@ from prunebench.core.registry import PROBLEMS
 from prunebench.log.run_directory import RunDirectory
 from prunebench.networks.chosen import prunable_network
 from prunebench.networks.samples import TensorSamples
+from prunebench.recovery.training.course import SCHEDULES
 from prunebench.recovery.training.protocol import Begin, Protocol, as_text, parse
 from prunebench.recovery.training.starts import initialised, trainer
-from prunebench.recovery.training.trainer import SCHEDULES, Trainer
+from prunebench.recovery.training.trainer import Trainer
 from prunebench.runs import retraining
 from prunebench.runs.prune import PruneRequest, prune, resume
 from prunebench.runs.retraining import retrain
@@ -161,9 +162,9 @@ def test_steps_count_as_epochs_do():
     first, _, _ = run_through(problem, "epochs=2,batch_size=32")
     second, _, training = run_through(problem, f"steps={2 * per_epoch},batch_size=32")
     assert all(torch.equal(first.state()[name], value) for name, value in second.state().items())
-    assert training.total_epochs == 2
+    assert training.course.total_epochs == 2
     third = trainer(problem, *masked(problem), parse(f"steps={per_epoch + 1},batch_size=32"))
-    assert (third.total_epochs, third.total_steps) == (2, per_epoch + 1)
+    assert (third.course.total_epochs, third.course.total_steps) == (2, per_epoch + 1)
 
 
 def test_schedules_run_from_their_first_to_their_last_rate():
@@ -179,7 +180,7 @@ def test_schedules_run_from_their_first_to_their_last_rate():
 def test_rewound_is_the_end_of_the_dense_schedule():
     problem = make_problem("digits-mlp", DIGITS)
     _, _, training = run_through(problem, "epochs=1,batch_size=64,schedule=rewound")
-    first, last = training._rate(0), training._rate(training.total_steps - 1)
+    first, last = training.course.rate(0), training.course.rate(training.course.total_steps - 1)
     # the dense training is 3 epochs along a cosine from 0.005, of which the last third is repeated
     assert first == pytest.approx(0.005 * 0.5 * (1 + np.cos(np.pi * 2 / 3)))
     assert 0.0 < last < first / 10

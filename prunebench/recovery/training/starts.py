@@ -10,8 +10,9 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.training import Trajectory
+from prunebench.recovery.training.course import DenseSchedule
 from prunebench.recovery.training.protocol import Begin, Protocol
-from prunebench.recovery.training.trainer import DenseSchedule, Trainer
+from prunebench.recovery.training.trainer import Trainer
 
 
 def trainer(problem: NetworkProblem, network: PrunableNetwork, mask: BoolArray, protocol: Protocol) -> Trainer:

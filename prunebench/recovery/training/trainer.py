@@ -1,9 +1,8 @@
 """The loop that follows a protocol: epochs of a torch optimizer under a mask, with a state that resumes to the bit."""
 
 import copy
-import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from prunebench.recovery.batch_norm import batch_norms, reestimate_batch_norm
 from prunebench.recovery.distillation import changed
 from prunebench.recovery.fine_tune import array_of
 from prunebench.recovery.outputs import divergence
+from prunebench.recovery.training.course import Course, DenseSchedule
 from prunebench.recovery.training.protocol import Protocol
 
 MODEL, OPTIMIZER, BEST = "model.", "optimizer.", "best."
@@ -30,50 +30,6 @@ TEACHER_BYTES = 512 * 2**20
 
 JUDGED_BATCH = 1000
 """Samples that go through a network at a time where nothing is trained and they do not say how many."""
-
-CYCLE_RISE = 1.0 / 3.0
-"""The part of a one-cycle schedule in which the rate rises, from CYCLE_FIRST of its highest (as torch's OneCycleLR)."""
-CYCLE_FIRST = 1.0 / 25.0
-"""The part of the highest rate with which a one-cycle schedule begins, as in torch's OneCycleLR."""
-
-
-@dataclass(frozen=True)
-class DenseSchedule:
-    """How the dense network was trained: along one cosine from `learning_rate` to 0 over so many epochs."""
-
-    epochs: int
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Division:
-    """Positions of calibration samples: those trained on, and those that judge after every epoch. int64 (s,), (h,)"""
-
-    trained: IndexArray
-    judging: IndexArray
-
-    @staticmethod
-    def of(total: int, protocol: Protocol) -> "Division":
-        """Draw both out of `total` samples by the protocol's seed.
-
-        Raises
-        ------
-        InvalidInput   there are too few
-        """
-        free = total - protocol.held_out
-        count = free if protocol.samples is None else protocol.samples
-        if count > free or free < 1:
-            raise InvalidInput(
-                f"training needs {count} samples and {protocol.held_out} that judge, but there are {total}; take fewer"
-            )
-        if count < protocol.batch_size:
-            raise InvalidInput(
-                f"training has {count} samples, fewer than a batch of {protocol.batch_size}; choose batch_size={count}"
-            )
-        rng = np.random.default_rng(np.random.SeedSequence(protocol.seed, spawn_key=(7,)))
-        order = rng.permutation(total).astype(np.int64)
-        held = protocol.held_out
-        return Division(np.sort(order[held : held + count]), np.sort(order[:held]))
 
 
 @dataclass(frozen=True)
@@ -109,26 +65,20 @@ class Trainer:
         self, problem: NetworkProblem, network: PrunableNetwork, mask: BoolArray, protocol: Protocol, *,
         teacher: torch.nn.Module | None = None, dense: DenseSchedule | None = None,
     ) -> None:  # fmt: skip
-        if protocol.schedule == "rewound" and dense is None:
-            raise InvalidInput(
-                "schedule=rewound repeats the end of the dense training, which is not known of these weights; "
-                "choose another schedule, or a network trained here (--option weights=train, where the problem has it)"
-            )
         if protocol.distil and teacher is None:
             raise InvalidInput("distillation needs the dense network as a teacher")
-        self._problem, self._network, self._protocol, self._dense = problem, network, protocol, dense
+        self._problem, self._network, self._protocol = problem, network, protocol
         self._samples = problem.calibration()
-        self._division = Division.of(len(self._samples), protocol)
         self._model = network.model
         self._parameters = [held for held in self._model.parameters() if held.is_floating_point()]
         self._device = self._parameters[0].device
         self._norms = batch_norms(self._model)
-        if self._norms and protocol.batch_norm == "train" and protocol.batch_size < 2:
-            raise InvalidInput("batch norms cannot be trained on batches of one sample; choose batch_size=2 or more")
+        averages = bool(self._norms) and protocol.batch_norm == "train"
+        self.course = Course(protocol, len(self._samples), dense=dense, averages=averages)
         self._masks = [
             (self._model.get_parameter(layer.name), _kept(mask, layer, self._device)) for layer in network.layers
         ]
-        self._optimizer = self._made()
+        self._optimizer = optimizer(self._parameters, protocol)
         self._teacher = teacher
         self._aimed: torch.Tensor | None = None
         self._best: dict[str, torch.Tensor] | None = None
@@ -141,37 +91,13 @@ class Trainer:
         self._first = self._judged()
         self._note(self._first)
 
-    def _made(self) -> torch.optim.Optimizer:
-        protocol = self._protocol
-        settings = {"lr": protocol.learning_rate, "weight_decay": protocol.weight_decay}
-        if protocol.optimizer in ("SGD", "RMSprop"):
-            usual = 0.9 if protocol.optimizer == "SGD" else 0.0
-            settings["momentum"] = usual if protocol.momentum is None else protocol.momentum
-        made: torch.optim.Optimizer = getattr(torch.optim, protocol.optimizer)(self._parameters, **settings)
-        return made
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the optimizer in all."""
-        protocol = self._protocol
-        return protocol.epochs * self._per_epoch if protocol.steps is None else protocol.steps
-
-    @property
-    def total_epochs(self) -> int:
-        """Epochs in all, the last of which may be cut short; fewer are made where `patience` ends them."""
-        return -(-self.total_steps // self._per_epoch)
-
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
         patience = self._protocol.patience
-        return len(self.epochs) >= self.total_epochs or bool(patience and len(self.epochs) - self.best >= patience)
-
-    @property
-    def _per_epoch(self) -> int:
-        size, batch = self._division.trained.size, self._protocol.batch_size
-        alone = bool(self._norms) and self._protocol.batch_norm == "train" and size % batch == 1
-        return -(-size // batch) - int(alone)
+        return len(self.epochs) >= self.course.total_epochs or bool(
+            patience and len(self.epochs) - self.best >= patience
+        )
 
     def epoch(self) -> Epoch:
         """Go once through the samples, or to the last step.
@@ -180,13 +106,9 @@ class Trainer:
         ------
         PrunebenchError   the loss of a batch is not finite
         """
-        number, protocol = len(self.epochs), self._protocol
-        seeds = np.random.SeedSequence(protocol.seed, spawn_key=(8, number)).generate_state(2)
-        order = self._division.trained[np.random.default_rng(int(seeds[0])).permutation(self._division.trained.size)]
-        first = number * self._per_epoch
-        count = min(self._per_epoch, self.total_steps - first)
-        total = 0.0
-        images = torch.Generator().manual_seed(int(seeds[1]))
+        protocol, total = self._protocol, 0.0
+        batches, seed = self.course.batches(len(self.epochs))
+        images = torch.Generator().manual_seed(seed)
         for parameter in self._parameters:
             parameter.requires_grad_(True)
         self._model.train()
@@ -194,16 +116,17 @@ class Trainer:
             for norm in self._norms:
                 norm.eval()
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(seeds[1]))
-            for k in range(count):
-                total += self._step(order[k * protocol.batch_size : (k + 1) * protocol.batch_size], first + k, images)
+            torch.manual_seed(seed)
+            for number, positions in batches:
+                total += self._step(positions, number, images)
         self._model.zero_grad(set_to_none=True)
         self._model.eval()
-        self.epochs.append(Epoch(total / count, None, self._rate(first + count - 1)))
+        done = Epoch(total / len(batches), None, self.course.rate(batches[-1][0]))
+        self.epochs.append(done)
         if self.done and protocol.batch_norm == "re-estimate" and self._norms:
-            reestimate_batch_norm(self._model, self._samples, self._division.trained)
+            reestimate_batch_norm(self._model, self._samples, self.course.division.trained)
         judged = self._judged()
-        self.epochs[-1] = Epoch(total / count, judged, self.epochs[-1].rate)
+        self.epochs[-1] = replace(done, judged=judged)
         self._note(judged)
         return self.epochs[-1]
 
@@ -258,7 +181,7 @@ class Trainer:
     def _step(self, positions: IndexArray, number: int, images: torch.Generator) -> float:
         protocol = self._protocol
         for group in self._optimizer.param_groups:
-            group["lr"] = self._rate(number)
+            group["lr"] = self.course.rate(number)
         pulled = bool(protocol.penalty) and number < self._cut_at
         if protocol.penalty and number == self._cut_at:
             self._cut()
@@ -289,7 +212,7 @@ class Trainer:
     @property
     def _cut_at(self) -> int:
         """The step from which on weights off the mask are zero, where a penalty pulls at them before."""
-        return self.total_steps // 2
+        return self.course.total_steps // 2
 
     def _cut(self) -> None:
         with torch.no_grad():
@@ -299,27 +222,13 @@ class Trainer:
                     if isinstance(value, torch.Tensor) and value.shape == held.shape:
                         value.mul_(kept)
 
-    def _rate(self, number: int) -> float:
-        """The learning rate of a step, counted from 0."""
-        highest, total = self._protocol.learning_rate, self.total_steps
-        return (
-            highest * SCHEDULES[self._protocol.schedule](number / total)
-            if self._dense is None or (self._protocol.schedule != "rewound")
-            else self._rewound(number / total)
-        )
-
-    def _rewound(self, part: float) -> float:
-        assert self._dense is not None
-        share = min(1.0, self.total_steps / self._per_epoch / self._dense.epochs)
-        return self._dense.learning_rate * cosine(1.0 - share * (1.0 - part))
-
     def _taught(self, positions: IndexArray, inputs: Any) -> torch.Tensor:
         """What the dense network predicts: held for all samples where inputs stay as they are and there is room."""
         assert self._teacher is not None
         if self._aimed is None and self._protocol.augment == "none":
             self._aimed = self._predictions()
         if self._aimed is not None and self._aimed.numel():
-            return self._aimed[np.searchsorted(self._division.trained, positions)]
+            return self._aimed[np.searchsorted(self.course.division.trained, positions)]
         with torch.no_grad(), evaluation_mode(self._teacher):
             found: torch.Tensor = self._teacher(inputs)
         return found
@@ -327,7 +236,7 @@ class Trainer:
     def _predictions(self) -> torch.Tensor:
         """Those for all samples that are trained on; empty where they take more than TEACHER_BYTES."""
         assert self._teacher is not None
-        trained, parts = self._division.trained, []
+        trained, parts = self.course.division.trained, []
         step = at_once(self._samples, JUDGED_BATCH)
         with torch.no_grad(), evaluation_mode(self._teacher):
             for start in range(0, trained.size, step):
@@ -341,7 +250,7 @@ class Trainer:
 
     def _judged(self) -> float | None:
         """The mean loss of the samples that judge, at the weights that would be returned."""
-        positions, total = self._division.judging, 0.0
+        positions, total = self.course.division.judging, 0.0
         if not positions.size:
             return None
         step = at_once(self._samples, JUDGED_BATCH)
@@ -358,36 +267,20 @@ class Trainer:
             self.best = len(self.epochs)
             return
         known = self._first if not self.best else self.epochs[self.best - 1].judged
-        within = bool(self._protocol.penalty) and len(self.epochs) * self._per_epoch <= self._cut_at
+        within = bool(self._protocol.penalty) and len(self.epochs) * self.course.per_epoch <= self._cut_at
         if not within and (self._best is None or known is None or judged < known):
             self.best = len(self.epochs)
             self._best = copy.deepcopy(self._network.state())
 
 
-def cosine(part: float) -> float:
-    """From 1 to 0 along half a cosine. part : of the steps, 0 to 1"""
-    return 0.5 * (1.0 + math.cos(math.pi * part))
-
-
-def tenths(part: float) -> float:
-    """1, from half of the steps on a tenth, from three quarters on a hundredth."""
-    return 1.0 if part < 0.5 else 0.1 if part < 0.75 else 0.01
-
-
-def one_cycle(part: float) -> float:
-    """Rises from CYCLE_FIRST to 1 in CYCLE_RISE of the steps, then falls to 0, both along a cosine."""
-    if part < CYCLE_RISE:
-        return CYCLE_FIRST + (1.0 - CYCLE_FIRST) * (1.0 - cosine(part / CYCLE_RISE))
-    return cosine((part - CYCLE_RISE) / (1.0 - CYCLE_RISE))
-
-
-SCHEDULES: Mapping[str, Callable[[float], float]] = {
-    "cosine": cosine,
-    "constant": lambda _part: 1.0,
-    "steps": tenths,
-    "one-cycle": one_cycle,
-}
-"""Part of the steps done, 0 to below 1 -> part of the highest learning rate."""
+def optimizer(parameters: Sequence[torch.Tensor], protocol: Protocol) -> torch.optim.Optimizer:
+    """The optimizer that a protocol names."""
+    settings = {"lr": protocol.learning_rate, "weight_decay": protocol.weight_decay}
+    if protocol.optimizer in ("SGD", "RMSprop"):
+        usual = 0.9 if protocol.optimizer == "SGD" else 0.0
+        settings["momentum"] = usual if protocol.momentum is None else protocol.momentum
+    made: torch.optim.Optimizer = getattr(torch.optim, protocol.optimizer)(parameters, **settings)
+    return made
 
 
 def _kept(mask: BoolArray, layer: Any, device: torch.device) -> torch.Tensor:
