@@ -8,6 +8,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from prunebench import cli, measures
 from prunebench.commands import coordinators, problems, solvers
 from prunebench.comparison import qoblib, table
 from prunebench.core import block_file
+from prunebench.core.options import options_of
+from prunebench.recovery.training.protocol import Protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = re.compile(r"^<!-- generated: (?P<name>[\w-]+) -->$", re.MULTILINE)
@@ -119,6 +122,11 @@ def recovery_options() -> str:
     return "\n\n".join(f"### {row['name']}\n\n{row['summary']}\n\n{_options(row['options'])}" for row in found)
 
 
+def protocol_options() -> str:
+    """Options of a training protocol."""
+    return _options([asdict(option) for option in options_of(Protocol)])
+
+
 def problem_options() -> str:
     """Summary and options of each problem."""
     found = problems.run(argparse.Namespace(name=None))["problems"]
@@ -161,6 +169,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "solver-options": solver_options,
     "coordinator-options": coordinator_options,
     "recovery-options": recovery_options,
+    "protocol-options": protocol_options,
     "problem-options": problem_options,
     "comparison-columns": comparison_columns,
     "qoblib-columns": qoblib_columns,

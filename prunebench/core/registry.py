@@ -18,6 +18,13 @@ from prunebench.core.errors import InvalidInput, MissingPackage, PrunebenchError
 T = TypeVar("T", bound=type)
 
 
+RENAMED = {
+    ("coordinator", "gradual"): "is coordinator rounds now, of which --recipe gmp is gradual pruning; its options "
+    "prunings, epochs_between and epochs_end are rounds, train and train_end ('prunebench coordinators')",
+}
+"""What became of names of earlier versions, by kind and name."""
+
+
 class Registry:
     """Classes by name, from one package of prunebench and the entry-point group of the same name."""
 
@@ -60,11 +67,14 @@ class Registry:
         Raises
         ------
         UnknownName       with the nearest match
+        InvalidInput      a name of an earlier version; the message says what became of it
         PrunebenchError   an entry point of that name exists but failed to load
         """
         self._scan()
         if name in self._classes:
             return self._classes[name]
+        if (self.kind, name) in RENAMED:
+            raise InvalidInput(f"{self.kind} {name!r} {RENAMED[self.kind, name]}")
         if name in self.failures:
             raise PrunebenchError(f"{self.kind} {name!r} cannot be loaded: {self.failures[name]}")
         raise unknown_name(self.kind, name, self._classes, f"('prunebench {self.kind}s' lists them)")

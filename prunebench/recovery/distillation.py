@@ -15,8 +15,8 @@ import torch
 from prunebench.core.arrays import IndexArray
 from prunebench.core.coordinator import checked_array
 from prunebench.core.errors import PrunebenchError
-from prunebench.recovery.fine_tune import array_of
 from prunebench.recovery.outputs import divergence, squared
+from prunebench.recovery.tensors import array_of
 
 WARM_STEPS = 50
 """Steps in which the rate rises from 0: Adam's first steps are large, its averages being of few gradients."""

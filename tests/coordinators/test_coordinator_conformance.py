@@ -23,11 +23,11 @@ from prunebench.testing.drawn import drawn_network
 
 THIRD_PARTY = Path(__file__).with_name("third_party")
 SHORT = {
-    "gradual": {"prunings": 2, "samples": 60, "train_samples": 100, "momentum": 0.9, "epochs_end": 2},
     "icbs": {"steps": 3, "block_size": 16, "samples": 60, "accept_samples": 100, "blocks_per_step": 2},
     "layer-wise": {"samples": 64},
     "multi-stage": {"stages": 2, "samples": 60, "held_out": 60},
     "one-shot": {},
+    "rounds": {"rounds": 2, "samples": 60, "train": "epochs=1,samples=100,batch_size=64", "regrow": 0.2},
     "structured": {"samples": 60},
 }
 RECOVER = {"multi-stage": ("batch-norm", "settle:rounds=1,between=1,samples=100")}

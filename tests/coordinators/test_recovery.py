@@ -17,14 +17,13 @@ from prunebench.runs.prune import PruneRequest, prune, resume
 from prunebench.testing.drawn import drawn_network
 
 QUICK = {
-    "gradual": {
+    "rounds": {
         "solver": "magnitude",
         "coordinator_options": {
-            "prunings": 2,
+            "rounds": 2,
             "samples": 60,
-            "train_samples": 100,
-            "epochs_between": 0,
-            "epochs_end": 1,
+            "train": "epochs=0,samples=100",
+            "train_end": "epochs=1,samples=100,batch_size=64",
         },
     },
     "one-shot": {"solver": "chita", "curvature": {"samples": 100}},

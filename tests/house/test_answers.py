@@ -254,16 +254,17 @@ def run(name, folder):
     return [fingerprint(mask_of(folder / "run")), result["kept"], result["total"], result["loss"]]
 
 
-GRADUAL = {"prunings": 3, "samples": 150, "train_samples": 128, "learning_rate": 0.02}
-"""Of gradual pruning with fine-tuning."""
+TRAINING = "samples=128,optimizer=SGD,momentum=0,learning_rate=0.02,schedule=constant"
+ROUNDS = {"rounds": 3, "samples": 150, "train": f"epochs=1,{TRAINING}", "train_end": f"epochs=2,{TRAINING}"}
+"""Of gradual pruning with training between."""
 
 
-def run_gradually(seed, folder):
-    """The same of gradual pruning."""
+def run_rounds(seed, folder):
+    """The same of rounds of pruning and training."""
     from prunebench.runs.prune import PruneRequest, prune
 
     solver = ("admm", "swap", "chita")[seed]
-    asked = {"density": 0.3, "coordinator": "gradual", "solver": solver, "coordinator_options": GRADUAL}
+    asked = {"density": 0.3, "coordinator": "rounds", "solver": solver, "coordinator_options": ROUNDS}
     result = prune(PruneRequest(problem=Drawn.name, seed=seed, **asked), out=folder / "run")
     return [fingerprint(mask_of(folder / "run")), result["kept"], result["total"], result["loss"]]
 
@@ -316,8 +317,8 @@ def test_the_runs_of_a_coordinator_end_as_recorded(name, recorded, drawn, tmp_pa
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_gradual_pruning_ends_as_recorded(seed, recorded, drawn, tmp_path):
-    agree(run_gradually(seed, tmp_path), recorded["runs"][f"gradual {seed}"])
+def test_rounds_end_as_recorded(seed, recorded, drawn, tmp_path):
+    agree(run_rounds(seed, tmp_path), recorded["runs"][f"rounds {seed}"])
 
 
 def agree(found, expected):
@@ -343,7 +344,7 @@ def record():
             runs[name] = run(name, Path(folder))
     for seed in range(3):
         with TemporaryDirectory() as folder, drawn_network():
-            runs[f"gradual {seed}"] = run_gradually(seed, Path(folder))
+            runs[f"rounds {seed}"] = run_rounds(seed, Path(folder))
     parts = [f'"runs": {table(runs)}']
     tables = [f"{json.dumps(solver)}: {table(answers(solver))}" for solver in solvers]
     parts.append('"answers": {\n' + ",\n".join(tables) + "\n}")

@@ -277,7 +277,7 @@ def test_counts_of_a_recipe_are_lowered_to_the_samples_there_are_and_given_ones_
         ("one-shot", {}, 508, {"samples": 508}),
         ("one-shot", {}, 1000, {}),
         ("one-shot", {"samples": "600"}, 508, {"samples": 508}),
-        ("gradual", {}, 508, {"samples": 508}),
+        ("rounds", {}, 508, {"samples": 508}),
         ("layer-wise", {}, 100, {"samples": 100}),
         ("layer-wise", {"held_out": 32}, 100, {"samples": 100, "held_out": 20}),
         ("icbs", {}, 200, {"samples": 150}),

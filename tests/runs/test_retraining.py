@@ -18,6 +18,7 @@ from prunebench.networks.chosen import prunable_network
 from prunebench.networks.samples import TensorSamples
 from prunebench.recovery.training.course import SCHEDULES
 from prunebench.recovery.training.protocol import Begin, Protocol, as_text, parse
+from prunebench.recovery.training.stacked import Stack
 from prunebench.recovery.training.starts import initialised, trainer
 from prunebench.recovery.training.trainer import Trainer
 from prunebench.runs import retraining
@@ -382,3 +383,49 @@ def test_what_cannot_be_trained_is_refused_before_any_work(tmp_path):
     with pytest.raises(InvalidInput, match="recovery distil"):
         prune(asked(coordinator="structured", solver="swap"), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["epochs=2", "epochs=2,distil=0.7,optimizer=SGD,learning_rate=0.05", "steps=9,start=init,optimizer=NAdam"]
+)
+def test_a_stack_is_what_its_masks_are_one_by_one(text):
+    problem = make_problem("digits-mlp", DIGITS)
+    protocol = parse(text)
+    network, _ = masked(problem)
+    dense = problem.model().state_dict()
+    rng = np.random.default_rng(0)
+    masks = rng.random((5, network.total)) < 0.3
+    weights = torch.cat([dense[name].reshape(-1) for name in network.names]).double().numpy()
+    stack = Stack(problem, network, masks, protocol, weights=weights)
+    seen = [stack.epoch() for _ in range(stack.course.total_epochs)]
+    found = stack.weights()
+    held = np.arange(100)
+    for number, mask in enumerate(masks):
+        alone = prunable_network(problem)
+        alone.assign(np.where(mask, weights, 0.0))
+        training = trainer(problem, alone, mask, protocol)
+        while not training.done:
+            training.epoch()
+        training.finish()
+        assert np.abs(alone.weights() - found[number]).max() < 1e-6
+        assert all(
+            float((alone.state()[name] - value).abs().max()) < 1e-6 for name, value in stack.state(number).items()
+        )
+        assert [epoch.loss for epoch in training.epochs] == pytest.approx([losses[number] for losses in seen], rel=1e-5)
+        inputs, targets = problem.calibration().batch(held)
+        with torch.no_grad():
+            loss = float(problem.loss(alone.model(inputs), targets).mean())
+        assert stack.losses(held)[number] == pytest.approx(loss, rel=1e-5)
+
+
+def test_what_cannot_be_stacked_is_said():
+    problem = make_problem("normed")
+    network, mask = masked(problem)
+    with pytest.raises(InvalidInput, match="BatchNorm1d, Dropout is no part of a plain dense network"):
+        Stack(problem, network, mask[None], Protocol(batch_size=32))
+    digits = make_problem("digits-mlp", DIGITS)
+    network, mask = masked(digits)
+    with pytest.raises(InvalidInput, match="held_out look at each network by itself"):
+        Stack(digits, network, mask[None], Protocol(held_out=5))
+    with pytest.raises(InvalidInput, match="bool \\(masks, 592\\) is expected"):
+        Stack(digits, network, mask, Protocol())

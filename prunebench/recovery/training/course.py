@@ -45,7 +45,7 @@ class Division:
             raise InvalidInput(
                 f"training needs {count} samples and {protocol.held_out} that judge, but there are {total}; take fewer"
             )
-        if count < protocol.batch_size:
+        if count < protocol.batch_size and not protocol.nothing:
             raise InvalidInput(
                 f"training has {count} samples, fewer than a batch of {protocol.batch_size}; choose batch_size={count}"
             )

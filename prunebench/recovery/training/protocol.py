@@ -7,8 +7,9 @@ Network Pruning, 2019), distillation (Hinton, Vinyals, Dean 2015), and a penalty
 MaskSparsity, 2022).
 """
 
+import math
 import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -62,7 +63,7 @@ class Protocol:
     optimizer: Optimizer = "Adam"
     """A class of torch.optim."""
 
-    learning_rate: float = 0.001
+    learning_rate: float = 0.005
     """Its learning rate, at its highest."""
 
     momentum: float | None = None
@@ -97,6 +98,9 @@ class Protocol:
 
     augment: Literal["none", "shift", "mirror"] = "none"
     """What is done to images: shift, by up to a sixteenth of their size; mirror: shift, and every second mirrored."""
+
+    per_density: bool = False
+    """Divide epochs or steps by the density, so that as many multiplications are made as for the dense network."""
 
     samples: int | None = None
     """Calibration samples to train on, drawn once; none: all that do not judge."""
@@ -158,6 +162,13 @@ class Protocol:
         if found[3] is not None:
             return Begin("fresh", int(found[3]))
         return Begin("dense" if found[1] == "dense" else "pruned")
+
+    def at(self, density: float) -> "Protocol":
+        """The protocol of a network that keeps this part of its weights: its length where that depends on it."""
+        if not self.per_density:
+            return self
+        steps = None if self.steps is None else math.ceil(self.steps / density)
+        return replace(self, epochs=math.ceil(self.epochs / density), steps=steps, per_density=False)
 
     @property
     def nothing(self) -> bool:

@@ -10,7 +10,8 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.training import Trajectory
-from prunebench.recovery.training.course import DenseSchedule
+from prunebench.recovery.batch_norm import batch_norms
+from prunebench.recovery.training.course import Course, DenseSchedule
 from prunebench.recovery.training.protocol import Begin, Protocol
 from prunebench.recovery.training.trainer import Trainer
 
@@ -24,10 +25,23 @@ def trainer(problem: NetworkProblem, network: PrunableNetwork, mask: BoolArray, 
     ------
     InvalidInput   the protocol does not fit the network, its samples, or what is known of its dense training
     """
+    protocol = protocol.at(float(mask.mean()))
     dense = dense_schedule(problem) if protocol.schedule == "rewound" else None
     place(problem, network, protocol.begin)
     teacher = problem.model() if protocol.distil else None
     return Trainer(problem, network, mask, protocol, teacher=teacher, dense=dense)
+
+
+def course_of(problem: NetworkProblem, network: PrunableNetwork, protocol: Protocol) -> Course:
+    """Steps and epochs of a protocol over the problem's calibration samples.
+
+    Raises
+    ------
+    InvalidInput   the protocol does not fit them
+    """
+    dense = dense_schedule(problem) if protocol.schedule == "rewound" else None
+    averages = bool(batch_norms(network.model)) and protocol.batch_norm == "train"
+    return Course(protocol, len(problem.calibration()), dense=dense, averages=averages)
 
 
 def place(problem: NetworkProblem, network: PrunableNetwork, begin: Begin) -> None:

@@ -17,8 +17,8 @@ from prunebench.networks.network import PrunableNetwork, evaluation_mode
 from prunebench.networks.samples import at_once
 from prunebench.recovery.batch_norm import batch_norms, reestimate_batch_norm
 from prunebench.recovery.distillation import changed
-from prunebench.recovery.fine_tune import array_of
 from prunebench.recovery.outputs import divergence
+from prunebench.recovery.tensors import array_of
 from prunebench.recovery.training.course import Course, DenseSchedule
 from prunebench.recovery.training.protocol import Protocol
 
@@ -155,7 +155,7 @@ class Trainer:
                 if value is not None
             }
         arrays |= {f"{BEST}{name}": array_of(value) for name, value in (self._best or {}).items()}
-        return arrays, {"best": self.best, "epochs": [vars(done) for done in self.epochs]}
+        return arrays, {"best": self.best, "first": self._first, "epochs": [vars(done) for done in self.epochs]}
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Go on from what `state` gave.
@@ -165,7 +165,7 @@ class Trainer:
         InvalidInput   an array is missing, or of another shape
         """
         now = self._model.state_dict()
-        self._network.load_state(_tensors(arrays, MODEL, now))
+        self._network.load_state(tensors_of(arrays, MODEL, now))
         memory: dict[int, dict[str, torch.Tensor]] = {}
         for key, array in arrays.items():
             if key.startswith(OPTIMIZER):
@@ -175,7 +175,8 @@ class Trainer:
                 memory.setdefault(int(number), {})[name] = torch.from_numpy(np.array(array))
         groups = self._optimizer.state_dict()["param_groups"]
         self._optimizer.load_state_dict({"state": memory, "param_groups": groups})
-        self._best = _tensors(arrays, BEST, now) if any(key.startswith(BEST) for key in arrays) else None
+        self._best = tensors_of(arrays, BEST, now) if any(key.startswith(BEST) for key in arrays) else None
+        self._first = info["first"]
         self.best, self.epochs = int(info["best"]), [Epoch(**done) for done in info["epochs"]]
 
     def _step(self, positions: IndexArray, number: int, images: torch.Generator) -> float:
@@ -288,7 +289,7 @@ def _kept(mask: BoolArray, layer: Any, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(part).to(device)
 
 
-def _tensors(
+def tensors_of(
     arrays: Mapping[str, npt.NDArray[Any]], prefix: str, like: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     """The arrays of a prefix as tensors of the shapes and kinds that a state has."""
