@@ -6,6 +6,7 @@ OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/training.py tickets
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,12 +147,10 @@ def tickets(chosen: argparse.Namespace) -> Iterator[Row | Note]:
         seconds: dict[str, list[float]] = {}
         for seed in range(1 if chosen.quick else chosen.seeds):
             for recipe in recipes:
-                pruned, cost = cpu_seconds(
-                    lambda recipe=recipe, seed=seed: prune(
-                        "mlpnet-mnist", density=density, recipe=recipe, problem_options=TRAINED_HERE, seed=seed,
-                        validate_every=0, progress=False,
-                    )
-                )  # fmt: skip
+                pruned, cost = cpu_seconds(partial(
+                    prune, "mlpnet-mnist", density=density, recipe=recipe, problem_options=TRAINED_HERE, seed=seed,
+                    validate_every=0, progress=False,
+                ))  # fmt: skip
                 found.setdefault(recipe, []).append(100.0 * pruned.result["accuracy"])
                 seconds.setdefault(recipe, []).append(cost)
                 if recipe == "lottery":

@@ -8,7 +8,6 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +123,7 @@ def recovery_options() -> str:
 
 def protocol_options() -> str:
     """Options of a training protocol."""
-    return _options([asdict(option) for option in options_of(Protocol)])
+    return _options(solvers.options_rows(options_of(Protocol)))
 
 
 def problem_options() -> str:
