@@ -143,7 +143,7 @@ def trained(
         epoch = training.epoch()
         done = len(training.epochs)
         judged = "" if epoch.judged is None else f"  judged {epoch.judged:.5g}"
-        step = Step(done, training.course.total_epochs, f"training loss {epoch.loss:.5g}{judged}", TRAINING)
+        step = Step(done, training.course.total_epochs, f"training loss {epoch.loss:.5g}{judged}", work=TRAINING)
         (say(step.line) if progress is None else progress(step))
         if perf_counter() - saved > SAVE_SECONDS and not training.done:
             arrays, info = training.state()
