@@ -1,5 +1,7 @@
 """Local search by swaps: exchange one kept and one pruned weight while that improves, from several starts.
 
+A small block in mode refit gets an iterated search instead: walks among local optima, each step a kick and a descent.
+
 The search of Combinatorial Brain Surgeon (Yu, Serra, Ramalingam, Zhe: The Combinatorial Brain
 Surgeon, ICML 2022; CBS-S, and CBS-U for mode refit). Unlike its published code, which restricts partners
 to a window of sorted lists, accepts only gains above an absolute 1e-4, omits the ridge, and never
@@ -17,7 +19,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.cost import Cost
 from prunebench.core.keeping import Count, Keeping, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
-from prunebench.kernels.local_search.descent import DescentResult, SwapDescent
+from prunebench.kernels.local_search.descent import DescentResult, SwapDescent, search, searchable
 from prunebench.scores import SCORES, score
 
 MANY_RESTARTS = 10
@@ -44,8 +46,10 @@ class Swap(Solver):
 
     Proves no bound; the answer is 1-swap optimal if `details["locally_optimal"]` says so. Starts are
     the incumbent, magnitude and the best other score, then alternately a perturbation of the best mask
-    so far and a random mask. A step costs O(k(p−k)) up to p = 1024; above, working sets on the factor
-    are used, and nothing of size p² is formed from p = 2048 on. Within a budget a move drops a weight, adds one
+    so far and a random mask. In mode refit, up to p = 256, walks among local optima from the best start and random
+    masks, until four end at the best value or a fixed amount of work is done, at most half a second. A step costs
+    O(k(p−k)) up to p = 1024; above, working sets on the factor are used, and nothing of size p² is formed from
+    p = 2048 on. Within a budget a move drops a weight, adds one
     that fits, or exchanges two, and later starts are perturbations; p up to 8,192, in mode refit 1,024.
     """
 
@@ -55,7 +59,7 @@ class Swap(Solver):
     reference = "Yu, Serra, Ramalingam, Zhe: The Combinatorial Brain Surgeon, ICML 2022"
 
     restarts: int | None = None
-    """Descents, at least one; none: 10 up to p = 256, 3 up to p = 1024, 1 beyond."""
+    """Descents, at least one; none: 10 up to p = 256 (in mode refit a search), 3 up to p = 1024, 1 beyond."""
 
     def warm_up(self, block: BlockProblem) -> None:
         """Load and compile the descent for the block's size."""
@@ -77,9 +81,22 @@ class Swap(Solver):
         """The best local optimum found; the others are the solution's alternatives."""
         ends = _Ends(best)
         try:
+            if self.restarts is None and searchable(best.block):
+                return _search(ends, rng)
             return _descend(ends, self.restarts or _restarts(best.block.p), rng)
         finally:
             ends.tell()
+
+
+def _search(ends: "_Ends", rng: np.random.Generator) -> Stop:
+    """Walk among local optima until the walks agree, or the work or the budget ends."""
+    best = ends.best
+    start = _ranked_starts(best, 1)[0]
+    for end in search(best.block, start, best, rng):
+        ends.add(end)
+        if stop := best.stop(ends.evaluations):
+            return stop
+    return Stop.finished(f"walks finished: {ends.descents}")
 
 
 def _descend(ends: "_Ends", restarts: int, rng: np.random.Generator) -> Stop:

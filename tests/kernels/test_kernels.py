@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
 from prunebench.core.arrays import BoolArray
 from prunebench.core.block import BlockProblem, Mode
@@ -13,7 +14,7 @@ from prunebench.core.incumbent import Incumbent
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget
-from prunebench.kernels.local_search import descent, refit_kernel, select_factor, select_kernel
+from prunebench.kernels.local_search import descent, refit_kernel, refit_rows, select_factor, select_kernel
 from prunebench.kernels.local_search.refit_factor import WORKING_SET, DualRefit, PrimalRefit, RefitFactorSearch
 from prunebench.solvers.exhaustive import enumeration
 from prunebench.testing.instances import FAMILIES, BruteForce, all_masks, instance, scaled
@@ -54,9 +55,26 @@ def best_neighbour(block: BlockProblem, mask: BoolArray) -> float:
     return min(block.evaluate(swapped(mask, i, j)) for i, j in pairs(mask))
 
 
-def refit_tableau(block: BlockProblem, mask: BoolArray) -> np.ndarray:
+def refit_matrix(block: BlockProblem) -> np.ndarray:
     form = block.form
-    return refit_kernel.swept(form.gram(np.arange(block.p)), form.linear - form.product(form.centre), mask)
+    return refit_rows.bordered(form.gram(np.arange(block.p)), form.linear - form.product(form.centre))
+
+
+def refit_state(block: BlockProblem, mask: BoolArray) -> refit_rows.State:
+    return refit_rows.fresh(refit_matrix(block), np.flatnonzero(mask))
+
+
+def exchanged(block: BlockProblem, state: refit_rows.State, i: int, j: int) -> refit_rows.State:
+    """The state after one move of the compiled exchange, which only compiled code can call."""
+    spaces = np.empty((refit_rows.SPACES, block.p + 1))
+    table, kept = state.table.copy(), state.kept.copy()
+    move(refit_matrix(block), table, kept, int(np.flatnonzero(kept == i)[0]), j, spaces)
+    return refit_rows.State(table, kept)
+
+
+@njit
+def move(matrix, table, kept, row, entering, spaces):
+    refit_rows.exchange(matrix, table, kept, row, entering, spaces)
 
 
 @settings(max_examples=30, deadline=None)
@@ -76,7 +94,7 @@ def test_select_swap_changes_equal_the_recomputed_differences(family, seed):
 def test_refit_swap_changes_equal_the_recomputed_differences(family, seed):
     block = instance(family, seed, "refit")
     mask = random_mask(block, seed)
-    changes = refit_kernel.swap_changes(refit_tableau(block, mask), mask)
+    changes = refit_kernel.swap_changes(refit_state(block, mask))
     before = block.evaluate(mask)
     for i, j in pairs(mask):
         assert changes[i, j] == pytest.approx(block.evaluate(swapped(mask, i, j)) - before, abs=1e-9 * size_of(block))
@@ -84,37 +102,37 @@ def test_refit_swap_changes_equal_the_recomputed_differences(family, seed):
 
 @settings(max_examples=20, deadline=None)
 @given(families, seeds)
-def test_one_exchange_gives_the_tableau_swept_from_scratch(family, seed):
+def test_one_exchange_gives_the_state_computed_anew(family, seed):
     block = instance(family, seed, "refit", keep=4)
     mask = random_mask(block, seed)
     for i, j in pairs(mask):
-        tableau = refit_tableau(block, mask)
-        refit_kernel.exchange(tableau, i, j, *np.empty((2, tableau.shape[0])))
-        expected = refit_tableau(block, swapped(mask, i, j))
-        np.testing.assert_allclose(tableau, expected, atol=1e-8 * np.abs(expected).max())
+        found = exchanged(block, refit_state(block, mask), i, j)
+        expected = refit_rows.fresh(refit_matrix(block), found.kept)
+        assert set(found.kept) == set(np.flatnonzero(swapped(mask, i, j)))
+        np.testing.assert_allclose(found.table, expected.table, atol=1e-8 * np.abs(expected.table).max())
 
 
-def test_the_tableau_swept_on_the_support_holds_the_refit():
+def test_the_state_on_a_support_holds_the_refit():
     block = wide_block(30, 60, 37, "refit")
     mask = random_mask(block, 0)
-    tableau, weights = refit_tableau(block, mask), block.form.refit(mask)
-    np.testing.assert_allclose(-tableau[60, :60][mask], weights[mask], atol=1e-10)
-    np.testing.assert_allclose(tableau[60, :60][~mask], block.form.gradient(weights)[~mask], atol=1e-10)
+    state, weights = refit_state(block, mask), block.form.refit(mask)
+    np.testing.assert_allclose(-state.table[:37, 60], weights[mask], atol=1e-10)
+    np.testing.assert_allclose(state.table[37, :60][~mask], block.form.gradient(weights)[~mask], atol=1e-10)
     change = block.form.value(weights) - block.form.value(np.zeros(60))
-    assert 0.5 * tableau[60, 60] == pytest.approx(change, rel=1e-10)
+    assert 0.5 * state.value == pytest.approx(change, rel=1e-10)
 
 
-def test_a_thousand_exchanges_leave_little_drift_in_the_tableau():
+def test_a_thousand_exchanges_leave_little_drift_in_the_state():
     block = wide_block(40, 60, 30, "refit")
     mask = block.incumbent.copy()
-    tableau = refit_tableau(block, mask)
+    matrix, state = refit_matrix(block), refit_state(block, mask)
+    spaces = np.empty((refit_rows.SPACES, block.p + 1))
     rng = np.random.default_rng(1)
     for _ in range(1000):
-        i, j = rng.choice(np.flatnonzero(mask)), rng.choice(np.flatnonzero(~mask))
-        refit_kernel.exchange(tableau, i, j, *np.empty((2, tableau.shape[0])))
-        mask = swapped(mask, i, j)
-    expected = refit_tableau(block, mask)
-    np.testing.assert_allclose(tableau, expected, atol=1e-8 * np.abs(expected).max())
+        entering = rng.choice(np.setdiff1d(np.arange(60), state.kept))
+        move(matrix, state.table, state.kept, int(rng.integers(30)), int(entering), spaces)
+    expected = refit_rows.fresh(matrix, state.kept)
+    np.testing.assert_allclose(state.table, expected.table, atol=1e-8 * np.abs(expected.table).max())
 
 
 @pytest.mark.parametrize("mode", MODES)

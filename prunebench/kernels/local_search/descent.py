@@ -6,8 +6,9 @@ the ridge included and no absolute acceptance threshold, and in mode refit with 
 refitted objective.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,12 +19,17 @@ from prunebench.core.solution import Budget
 from prunebench.core.stop import Stop
 from prunebench.core.warm import EVALUATIONS, miniature
 
+if TYPE_CHECKING:
+    from prunebench.kernels.local_search.refit_kernel import RefitDescent
+
 DENSE_SELECT_SIZE = 1024
 """Up to this p the couplings are formed; above it, working sets on the factor are faster and prove as much."""
 DENSE_REFIT_SIZE = 1024
-"""Up to this p one tableau of the whole block is used for the whole descent."""
+"""Up to this p the descent is on the dense curvature, O(kp) a move; above, working sets on the factor come first."""
 TABLEAU_SIZE = 2048
-"""Up to this p the tableau (8p² bytes, O(p²) a move) completes what working sets began."""
+"""Up to this p a descent on the dense curvature (16p² bytes) completes what working sets began."""
+SEARCH_SIZE = 256
+"""Up to this p a block in mode refit is small enough for an iterated search by default."""
 _Run = Callable[[BoolArray, Incumbent, float], tuple[int, float, bool, Stop]]
 
 
@@ -49,7 +55,7 @@ class SwapDescent:
     """Swap descent on one block; results shared by restarts are computed once.
 
     Select: dense couplings up to p = 1024 or if the form holds its hessian, else the factor.
-    Refit: one tableau up to p = 1024; above, splicing and exact working sets, completed by the tableau up to p = 2048.
+    Refit: dense curvature up to p = 1024; above, splicing and exact working sets, completed by it up to p = 2048.
     """
 
     def __init__(self, block: BlockProblem, size: int | None = None) -> None:
@@ -69,6 +75,43 @@ class SwapDescent:
         out = np.array(mask, dtype=np.bool_)
         moves, evaluations, optimal, stop = self._run(out, best, spent)
         return DescentResult(out, moves, optimal, evaluations, stop)
+
+
+def searchable(block: BlockProblem) -> bool:
+    """Whether `search` takes the block: mode refit, a count or quota, and at most SEARCH_SIZE weights."""
+    return block.mode == "refit" and block.budget is None and not block.settled and block.p <= SEARCH_SIZE
+
+
+def search(
+    block: BlockProblem, mask: BoolArray, best: Incumbent, rng: np.random.Generator, spent: float = 0.0
+) -> Iterator[DescentResult]:
+    """Iterated descents on a block that is `searchable`: local optima, each the lowest of one walk.
+
+    The first walk begins at `mask`. About half a second at p = 128 where local optima abound, milliseconds where walks
+    agree. `best` and `spent` as of `SwapDescent.run`; the masks are not offered. For example
+
+        for end in search(block, best.mask, best, rng):
+            best.offer(end.mask, "search")
+    """
+    from prunebench.kernels.local_search import refit_search
+
+    descent, order = _refit_descent(block)
+
+    def drawn() -> BoolArray:
+        out = block.top_mask(rng.random(block.p))
+        return out if order is None else out[order]
+
+    first = mask if order is None else mask[order]
+    left = best.budget.evaluations - spent
+    for end in refit_search.walks(descent, first, drawn, rng, best.stop_after(spent), left):
+        out = end.mask
+        if order is not None:
+            out = np.empty_like(end.mask)
+            out[order] = end.mask
+        # a walk's ends are where a descent found no better swap, unless the budget cut it short
+        optimal = best.stop(spent + end.evaluations) is None
+        yield DescentResult(out, end.moves, optimal, end.evaluations, Stop.finished("the walk found nothing better"))
+        spent += end.evaluations
 
 
 def swap_descent(block: BlockProblem, mask: BoolArray, best: Incumbent) -> DescentResult:
@@ -129,7 +172,17 @@ def _dense_select(block: BlockProblem) -> _Run:
 
 
 def _dense_refit(block: BlockProblem) -> _Run:
-    from prunebench.kernels.local_search import refit_kernel
+    descent, order = _refit_descent(block)
+
+    def run(mask: BoolArray, best: Incumbent, spent: float) -> tuple[int, float, bool, Stop]:
+        return descent.run(mask, best.stop_after(spent), best.budget.evaluations - spent)
+
+    return run if order is None else _in_order(run, order)
+
+
+def _refit_descent(block: BlockProblem) -> "tuple[RefitDescent, IndexArray | None]":
+    """The dense descent, and the order of the weights in it if there is a quota."""
+    from prunebench.kernels.local_search.refit_kernel import RefitDescent
 
     form = block.form
     matrix = form.gram(np.arange(block.p))
@@ -139,12 +192,7 @@ def _dense_refit(block: BlockProblem) -> _Run:
     order, offsets = block.keeping.ranges
     if order is not None:
         matrix, slope = matrix[np.ix_(order, order)], slope[order]
-
-    def run(mask: BoolArray, best: Incumbent, spent: float) -> tuple[int, float, bool, Stop]:
-        left = best.budget.evaluations - spent
-        return refit_kernel.descend(matrix, slope, mask, best.stop_after(spent), left, offsets)
-
-    return run if order is None else _in_order(run, order)
+    return RefitDescent(matrix, slope, offsets), order
 
 
 def _in_order(run: _Run, order: IndexArray) -> _Run:
