@@ -12,7 +12,7 @@ MOVES_TIMES_WORK = 30_000_000
 LEAST_MOVES = 16
 """Least moves between two looks at the clock."""
 MOVES_A_WEIGHT = 0.5
-"""The state is computed anew after that many moves for each weight, at least LEAST_MOVES: O(nk²) against O(kp) a move."""
+"""The state is computed anew after that many moves for each weight, at least LEAST_MOVES."""
 SINGULAR = "the curvature is singular on the support in floating point"
 """Why a descent ended without a proof of local optimality."""
 
@@ -91,13 +91,13 @@ def descend(
 def swap_changes(state: refit_rows.State) -> FloatArray:
     """The change of the refitted f for every (kept i, pruned j); zero elsewhere. -> float64 (p, p)"""
     size, count = state.table.shape[1] - 1, state.kept.size
-    diagonal, gradient = state.table[count + 1, :size], state.table[count, :size]
-    coupling = state.table[:count, :size]
-    weight, inverse = -state.table[:count, size, None], -diagonal[state.kept, None]
+    free = np.setdiff1d(np.arange(size), state.kept)
+    diagonal, gradient = state.table[count + 1, free], state.table[count, free]
+    coupling = state.table[:count, free]
+    weight, inverse = -state.table[:count, size, None], -state.table[count + 1, state.kept, None]
     numerator = weight**2 * diagonal - gradient**2 * inverse + 2.0 * gradient * weight * coupling
     out = np.zeros((size, size))
-    free = np.setdiff1d(np.arange(size), state.kept)
-    out[np.ix_(state.kept, free)] = (0.5 * numerator / (inverse * diagonal + coupling**2))[:, free]
+    out[np.ix_(state.kept, free)] = 0.5 * numerator / (inverse * diagonal + coupling**2)
     return out
 
 

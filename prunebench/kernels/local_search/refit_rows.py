@@ -211,7 +211,7 @@ def walk(
     A local optimum that is not much worse replaces `held`. -> exchanges made, swaps examined, whether the last
     descent ended where no swap improves
 
-    matrix : as from `bordered`;  state, held : changed in place;  ranges (2, p) : the weights that may replace each one;
+    matrix : as from `bordered`;  state, held : changed in place;  ranges (2, p) : what may replace each weight;
     spaces (SPACES, p + 1) : overwritten;  draws (1,) : the state of the random numbers, not zero
     """
     table, kept = state.table, state.kept

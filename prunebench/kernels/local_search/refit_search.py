@@ -24,11 +24,13 @@ WORSE = 0.05
 """A local optimum may be worse than the last by this share of what the last is above the unconstrained minimum."""
 WORK = 4.5e8
 """Most exchanges, times the k·p operations of one: some .6 s on one core."""
-MOVES_A_WEIGHT = 1000
-"""Most exchanges for each weight of the block, which is less work where few are kept."""
-PATIENCE = 4
-"""The first walk ends after so many exchanges a weight without a better local optimum, the second after twice that."""
-AGREEING = 4
+MOVES_A_WEIGHT, LEAST_MOVES = 1000, 50_000
+"""Most exchanges for each weight of the block, which is less work where few are kept, and such a number that is always
+allowed as far as the work goes."""
+PATIENCE, LEAST_PATIENCE = 4, 512
+"""The first walk ends after PATIENCE exchanges a weight, and at least so many, without a better local optimum; the
+second after twice that, and so on. With a quarter of it, five walks agreed on a wrong end on one block in eighty."""
+AGREEING = 5
 """Walks that must end at the lowest value found to end the search."""
 SAME = 1e-10
 """Relative difference of two values of f − f(0) up to which they count as equal."""
@@ -96,7 +98,8 @@ def walks(
     max_evaluations : no scan begins after this many swaps examined
     """
     size, count = first.size, int(first.sum())
-    left = min(MOVES_A_WEIGHT * size, int(WORK / (size * count)))
+    patience = max(PATIENCE * size, LEAST_PATIENCE)
+    left = min(max(MOVES_A_WEIGHT * size, LEAST_MOVES), int(WORK / (size * count)))
     floor = _floor(descent)
     lowest, agreeing, evaluations, number = np.inf, 0, 0.0, 0
     while left > 0 and agreeing < AGREEING and not stop(evaluations) and evaluations < max_evaluations:
@@ -104,11 +107,10 @@ def walks(
         walk = _Walk(descent, int(rng.integers(2**62)), floor)
         try:
             walk.start(first if number == 1 else draw(), max_evaluations - evaluations)
-            while walk.idle < number * PATIENCE * size and walk.moves < left:
+            while walk.idle < number * patience and walk.moves < left:
                 if stop(evaluations + walk.evaluations) or evaluations + walk.evaluations >= max_evaluations:
                     break
-                patience = number * PATIENCE * size - walk.idle
-                most = min(MOVES_AT_ONCE, left - walk.moves, patience)
+                most = min(MOVES_AT_ONCE, left - walk.moves, number * patience - walk.idle)
                 walk.go_on(most, max_evaluations - evaluations - walk.evaluations)
         except LinAlgError:
             # singular in floating point: this walk can go no further

@@ -1,0 +1,75 @@
+"""The iterated search of small blocks in mode refit: optimal where that is known, within groups and budgets."""
+
+import numpy as np
+import pytest
+
+from prunebench import BlockProblem, Budget, QuadraticForm, Quota, solve
+from prunebench.core.incumbent import Incumbent
+from prunebench.kernels.local_search import descent
+from prunebench.testing.instances import BruteForce, instance
+
+
+def few_rows(seed: int, p: int = 22, keep: int = 7, n: int = 9) -> BlockProblem:
+    """Few samples and few kept weights: one descent seldom finds the optimum."""
+    rng = np.random.default_rng(seed)
+    factor = rng.normal(size=(n, p)) / np.sqrt(n)
+    weights = rng.standard_t(4, size=p)
+    return BlockProblem(QuadraticForm(factor=factor, ridge=1e-3, centre=weights), weights, keep, "refit")
+
+
+def ends(block: BlockProblem, seed: int, budget: Budget | None = None) -> list[descent.DescentResult]:
+    best = Incumbent(block, budget)
+    return list(descent.search(block, block.incumbent, best, np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_search_finds_the_optimum_of_every_small_block(seed):
+    block = instance("gaussian", seed, "refit", p=14, keep=4)
+    assert solve(block, "swap").objective == pytest.approx(BruteForce.of(block).objective, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 6, 10])
+def test_the_search_finds_what_ten_descents_miss(seed):
+    block = few_rows(seed)
+    optimum = solve(block, "exhaustive").objective
+    assert solve(block, "swap", options={"restarts": 10}).objective > 1.1 * optimum
+    assert solve(block, "swap").objective == pytest.approx(optimum, rel=1e-9)
+
+
+def test_walks_that_agree_end_the_search():
+    block = instance("gaussian", 0, "refit", p=14, keep=4)
+    values = [block.evaluate(end.mask) for end in ends(block, 0)]
+    assert sum(value == pytest.approx(min(values), rel=1e-9) for value in values) == 5
+
+
+def test_a_quota_holds_in_every_mask_and_its_optimum_is_found():
+    groups = np.repeat(np.arange(4), 4)
+    rng = np.random.default_rng(3)
+    weights = rng.normal(size=16)
+    form = QuadraticForm(factor=rng.normal(size=(6, 16)), ridge=1e-2, centre=weights)
+    order = rng.permutation(16)
+    block = BlockProblem(form, weights, 6, "refit", quota=Quota(groups[order], np.array([1, 2, 2, 1])))
+    found = ends(block, 0)
+    assert all(np.bincount(groups[order][end.mask]).tolist() == [1, 2, 2, 1] for end in found)
+    exact = solve(block, "exhaustive").objective
+    assert min(block.evaluate(end.mask) for end in found) == pytest.approx(exact, rel=1e-9)
+
+
+def test_a_seed_gives_one_answer_and_a_budget_of_evaluations_is_kept():
+    block = few_rows(0)
+    first, again = ends(block, 5), ends(block, 5)
+    assert [end.mask.tobytes() for end in first] == [end.mask.tobytes() for end in again]
+    limit = 200.0 * 7 * 15
+    spent = sum(end.evaluations for end in ends(block, 5, Budget(evaluations=limit)))
+    # the last scan may begin just before the limit, and at most one descent of one scan follows it
+    assert 0.9 * limit <= spent <= limit + 2 * 7 * 15
+
+
+def test_collinear_columns_end_the_search_without_an_error():
+    rng = np.random.default_rng(0)
+    column = rng.normal(size=(6, 1))
+    form = QuadraticForm(factor=column @ rng.normal(size=(1, 12)), ridge=1e-13, centre=np.ones(12))
+    block = BlockProblem(form, np.ones(12), 4, "refit")
+    found = solve(block, "swap")
+    assert found.objective <= block.evaluate(block.incumbent)
+    assert int(found.mask.sum()) == 4
