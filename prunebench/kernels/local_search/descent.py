@@ -87,8 +87,8 @@ def search(
 ) -> Iterator[DescentResult]:
     """Iterated descents on a block that is `searchable`: local optima, each the lowest of one walk.
 
-    The first walk begins at `mask`. About half a second at p = 128 where local optima abound, milliseconds where walks
-    agree. `best` and `spent` as of `SwapDescent.run`; the masks are not offered. For example
+    The first walk begins at `mask`. Some .6 s at p = 64 to 256 where local optima abound, less where walks agree. `best`
+    and `spent` are as of `SwapDescent.run`; the masks are not offered. For example
 
         for end in search(block, best.mask, best, rng):
             best.offer(end.mask, "search")
