@@ -74,3 +74,9 @@ def test_collinear_columns_end_the_search_without_an_error():
     found = solve(block, "swap")
     assert found.objective <= block.evaluate(block.incumbent)
     assert int(found.mask.sum()) == 4
+
+
+def test_a_budget_that_ends_inside_a_walks_first_descent_ends_the_search():
+    block = few_rows(0)
+    for limit in (1.0, 106.0, 400.0):
+        assert solve(block, "swap", budget=Budget(evaluations=limit)).mask.sum() == 7

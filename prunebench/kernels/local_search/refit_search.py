@@ -54,10 +54,10 @@ class _Walk:
         self._draws = refit_rows.seeded(seed)
         self.moves, self.evaluations, self.idle = 0, 0.0, 0
 
-    def start(self, mask: BoolArray, left: float) -> None:
-        """Descend from a mask, which gives the first local optimum."""
+    def start(self, mask: BoolArray, stop: StopCheck, left: float) -> None:
+        """Descend from a mask, which gives the first local optimum; `stop` is given the swaps examined."""
         out = mask.copy()
-        moves, tried, _, _ = self._descent.run(out, lambda _: None, left)
+        moves, tried, _, _ = self._descent.run(out, stop, left)
         self.moves, self.evaluations = self.moves + moves, self.evaluations + tried
         self.kept = np.flatnonzero(out)
         self._held = refit_rows.fresh(self._descent.matrix, self.kept)
@@ -106,7 +106,12 @@ def walks(
         number += 1
         walk = _Walk(descent, int(rng.integers(2**62)), floor)
         try:
-            walk.start(first if number == 1 else draw(), max_evaluations - evaluations)
+            spent = evaluations
+            walk.start(
+                first if number == 1 else draw(),
+                lambda made, spent=spent: stop(spent + made),  # type: ignore[misc]  # bound now
+                max_evaluations - evaluations,
+            )
             while walk.idle < number * patience and walk.moves < left:
                 if stop(evaluations + walk.evaluations) or evaluations + walk.evaluations >= max_evaluations:
                     break
