@@ -234,8 +234,13 @@ RUNS = {
         "mode": "select",
         "coordinator_options": STAGES,
     },
-    "layer-wise 0": {"solver": "sparsegpt", "density": 0.5},
-    "layer-wise 1": {"solver": "wanda", "density": 0.5, "mode": "refit", "coordinator_options": {"quota": "2:4"}},
+    "layer-wise 0": {"solver": "sparsegpt", "density": 0.5, "coordinator_options": {"target": "own"}},
+    "layer-wise 1": {
+        "solver": "wanda",
+        "density": 0.5,
+        "mode": "refit",
+        "coordinator_options": {"quota": "2:4", "target": "own"},
+    },
     "layer-wise 2": {
         "solver": "swap",
         "density": 0.4,
