@@ -94,7 +94,7 @@ class Smaller(Pruned):
             raise InvalidInput(f"{path} holds no smaller network: {STRUCTURE_FILE} is missing or of another format")
         return Smaller(
             read_state(path / MASK_FILE), read_state(path / WEIGHTS_FILE), held["result"], held["fingerprint"],
-            tuple(held["notes"]), checks.read_object(path / STRUCTURE_FILE), _read_program(path),
+            tuple(held["notes"]), structure=checks.read_object(path / STRUCTURE_FILE), exported=_read_program(path),
         )  # fmt: skip
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 Whoever has a share of the samples has such passes: this process has one for all of them, a worker one for its share.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,15 +51,17 @@ class Products:
     """Sums over input vectors: X'X by part and, where the dense network is run, X'Y and (X − Y)'(X − Y) as well.
 
     totals : float64 (parts, 1 or 3, c, c);  counts : int64 (parts,), input vectors
+    unpaired : int64 (parts,), those for which the dense network's vector is not known: Y is X there
     """
 
     totals: torch.Tensor
     counts: IndexArray
+    unpaired: IndexArray
 
     def plus(self, other: "Products") -> "Products":
         """The sum of both, in this one's memory."""
         self.totals.add_(other.totals)
-        return Products(self.totals, self.counts + other.counts)
+        return Products(self.totals, self.counts + other.counts, self.unpaired + other.unpaired)
 
 
 class LayerPasses:
@@ -117,12 +119,15 @@ class LayerPasses:
         with quiet_pass(self.network.model):
             for number, found in enumerate(self._rows(group)):
                 totals = torch.zeros((parts, kinds, width, width), dtype=torch.float64, device=self._device)
-                counts = np.zeros(parts, dtype=np.int64)
+                counts, unpaired = np.zeros((2, parts), dtype=np.int64)
+                other = found[-1] if len(found) > 1 else None
+                # experts that are routed to otherwise: which vector belongs to which cannot be told of any of them
+                apart = other is not None and _shapes(other) != _shapes(found[0])
                 for part, rows in found[0].items():
-                    dense = found[1].get(part) if len(found) > 1 else None
-                    _add(totals[part], rows, dense, self._sources[layer].name)
+                    _add(totals[part], rows, None if other is None else rows if apart else other[part])
                     counts[part] += len(rows)
-                summed.term(self._first + number, Products(totals, counts))
+                    unpaired[part] += len(rows) if apart else 0
+                summed.term(self._first + number, Products(totals, counts, unpaired))
         return summed.nodes
 
     def _rows(self, group: int) -> Iterator[list[dict[int, torch.Tensor]]]:
@@ -287,13 +292,12 @@ class LayerPasses:
         model(inputs)
 
 
-def _add(total: torch.Tensor, rows: torch.Tensor, dense: torch.Tensor | None, name: str) -> None:
+def _shapes(rows: Mapping[int, torch.Tensor]) -> dict[int, torch.Size]:
+    return {part: held.shape for part, held in rows.items()}
+
+
+def _add(total: torch.Tensor, rows: torch.Tensor, dense: torch.Tensor | None) -> None:
     """Add a chunk's inputs to their Gram matrix, and where the dense network is run to `cross` and `drift`."""
-    if dense is not None and dense.shape != rows.shape:
-        raise InvalidInput(
-            f"layer {name!r} gets {len(rows)} inputs in the pruned network and {len(dense)} in the "
-            "dense one (experts that are routed to otherwise): use target=own"
-        )
     for start in range(0, len(rows), SUMMED):
         part = rows[start : start + SUMMED]
         total[0] += product(part, part)

@@ -44,13 +44,14 @@ class InputGrams:
     gram : float64 (c, c)     X'X/n
     cross : float64 (c, c)    X'Y/n; the Gram itself where the dense network is not run
     drift : float64 (c, c)    (X − Y)'(X − Y)/n; zero where the dense network is not run
-    count : input vectors seen, n
+    count : input vectors seen, n;  unpaired : those for which the dense network's is not known, and Y is X
     """
 
     gram: FloatArray
     cross: FloatArray
     drift: FloatArray
     count: int
+    unpaired: int = 0
 
 
 class LayerWalk:
@@ -141,10 +142,10 @@ class LayerWalk:
         summed: TreeSum[Products] = TreeSum(Products.plus)
         summed.take(self._passes.sums(group))
         found = summed.total()
-        return self._grams(self._sources[self.groups[group][0]].name, found.totals.cpu().numpy(), found.counts)
+        return self._grams(self._sources[self.groups[group][0]].name, found)
 
-    def _grams(self, name: str, totals: FloatArray, counts: IndexArray) -> tuple[InputGrams, ...]:
-        held = totals
+    def _grams(self, name: str, products: Products) -> tuple[InputGrams, ...]:
+        held, counts = products.totals.cpu().numpy(), products.counts
         held /= np.maximum(counts, 1)[:, None, None, None]
         if not np.isfinite(held).all():
             raise InvalidInput(
@@ -158,10 +159,10 @@ class LayerWalk:
         silent = ~held[:, 0].any(axis=(1, 2))
         held[silent] = held[~silent].mean(axis=0)
         found = []
-        for total, count in zip(held, np.where(silent, 0, counts), strict=True):
+        for total, count, unpaired in zip(held, np.where(silent, 0, counts), products.unpaired, strict=True):
             gram = 0.5 * (total[0] + total[0].T)
             cross, drift = (gram, np.broadcast_to(0.0, gram.shape)) if len(total) == 1 else total[1:]
-            found.append(InputGrams(gram, cross, drift, int(count)))
+            found.append(InputGrams(gram, cross, drift, int(count), int(unpaired)))
         return tuple(found)
 
     def _shared(self, samples: int) -> SharedPasses | None:

@@ -70,7 +70,7 @@ class SharedPasses:
         summed: TreeSum[Products] = TreeSum(Products.plus)
         for found in self._sharing.results(self._network, jobs):
             summed.take(
-                Node(start, size, Products(torch.from_numpy(totals), counts)) for start, size, totals, counts in found
+                Node(start, size, Products(torch.from_numpy(totals), *counts)) for start, size, totals, counts in found
             )
         return summed.nodes
 
@@ -120,5 +120,6 @@ def _sums(held: Held, _network: PrunableNetwork, slot: str, group: int) -> SentN
     """A share's products of a group's inputs, on a worker."""
     passes: LayerPasses = held.slots[slot][1]
     return [
-        (node.start, node.size, node.value.totals.numpy(), np.asarray(node.value.counts)) for node in passes.sums(group)
+        (node.start, node.size, node.value.totals.numpy(), np.array([node.value.counts, node.value.unpaired]))
+        for node in passes.sums(group)
     ]

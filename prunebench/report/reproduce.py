@@ -125,6 +125,7 @@ PRUNE_FIELDS: Mapping[str, Callable[[Any], list[str]]] = {
     "problem_options": _options("problem."),
     "coordinator_options": _options("coordinator."),
     "recover": lambda value: [f"--recover={text}" for text in ([] if value is None else value or ["none"])],
+    "retrain": _flag("--retrain"),
     "start": _flag("--start"),
     "executor": _flag("--executor"),
     "block_seconds": _flag("--block-time-limit"),

@@ -353,7 +353,9 @@ def test_layer_wise_and_icbs_share_one_reading_of_quotas():
 
 
 def test_a_start_must_keep_the_quota(tmp_path):
-    layer_wise = {"problem": "digits-mlp", "density": 0.5, "solver": "wanda", "coordinator": "layer-wise"}
+    layer_wise = {
+        "problem": "digits-mlp", "density": 0.5, "solver": "wanda", "coordinator": "layer-wise", "mode": "select"
+    }  # fmt: skip
     for quota, name in (("2:4", "kept"), ("row", "other")):
         prune(PruneRequest(**layer_wise, coordinator_options={"quota": quota, "samples": 50}), out=tmp_path / name)
     with pytest.raises(InvalidInput, match=r"the start breaks quota 2:4: layer 'fc1\.weight' keeps"):

@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
         prune(request, out=path / f"prune-magnitude-{density}")
     request = PruneRequest(
         problem="digits-mlp", density=0.1, solver="swap", coordinator="icbs", validate_every=2,
-        coordinator_options={"steps": 6, "block_size": 64},
+        coordinator_options={"steps": 6, "block_size": 64, "evaluate": True},
     )  # fmt: skip
     prune(request, out=path / "prune-swap")
     return path

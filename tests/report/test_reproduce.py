@@ -77,6 +77,7 @@ def prune_requests(draw):
         seconds=draw(st.one_of(st.none(), POSITIVE)),
         block_seconds=draw(st.one_of(st.none(), POSITIVE)),
         validate_every=draw(st.integers(0, 9)),
+        retrain=draw(st.sampled_from([None, "", "epochs=2,distil=0.5"])),
         recover=draw(st.sampled_from([None, ["none"], ["batch-norm", "settle:rounds=2,ridges=(0.1,1)"]])),
         seed=draw(SEEDS),
         start=draw(st.sampled_from([None, "runs/first", "-odd name's run"])),

@@ -12,7 +12,7 @@ ordinary block problems: hashed, verified, logged and sent to workers, so layers
 contract.
 """
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -174,6 +174,7 @@ class LayerWise(Coordinator):
         self.weights: RealArray = np.array(dense_weights)
         """Those of layers that are not done are the dense ones."""
         self._walk = walk
+        self._say: Callable[[str], None] = lambda _line: None
         self._whole = whole_layers
         self._layers = [
             _Rows(layer.name, layer.start, layer.stop, ((layer.stop - layer.start) // columns, columns))
@@ -273,7 +274,7 @@ class LayerWise(Coordinator):
             whole_layers=facts(setting.solver).whole_layers,
             problem=setting.name,
         )
-        made._found = found
+        made._found, made._say = found, setting.say
         return made
 
     @classmethod
@@ -391,6 +392,11 @@ class LayerWise(Coordinator):
             found = self._walk.part_inputs(group, self.weights)
             self._held = group, [_Inputs.of(part, self.weights.dtype) for part in found]
             self._pace.inputs = sum(part.count for part in found)
+            if unpaired := sum(part.unpaired for part in found):
+                self._say(
+                    f"{self._layers[number].name} is routed to otherwise than in the dense network: for {unpaired} of "
+                    f"{sum(part.count for part in found)} inputs its own outputs are the target"
+                )
         self._gathered = perf_counter() - self._clock
         layer, rows = self._layers[number], self._walk.part_rows(number)
         self._under_way = self._places(number)

@@ -24,8 +24,8 @@ from prunebench.core.coordinator import (
     Setting,
     Task,
     calibration_seed,
-    checked_array,
     checked_number,
+    checked_state,
     register,
 )
 from prunebench.core.errors import InvalidInput, PrunebenchError
@@ -232,13 +232,13 @@ class Rounds(Coordinator):
             arrays, training = self._trainer.state()
         drawn = self._asked_from if self._asked_from is not None else self._rng.bit_generator.state
         info = {"rounds_done": self._round, "draws": dict(drawn), "training": training}
-        return {"mask": self.mask, **arrays}, info
+        return {"mask": self.mask, "weights": self.weights, **arrays}, info
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue after the finished steps."""
         from prunebench.recovery.training.trainer import MODEL, tensors_of
 
-        mask = checked_array(arrays, "mask", self.mask.shape, "b").astype(np.bool_)
+        mask = checked_state(arrays, self.mask.size)[0].astype(np.bool_)
         done = checked_number(info, "rounds_done", most=MOST_ROUNDS if self._plan is None else len(self._plan))
         if self._plan is not None and (kept := int(mask.sum())) != (due := self._plan[done - 1] if done else mask.size):
             raise InvalidInput(f"{kept} weights are kept where {due} are due after {done} rounds")
