@@ -102,8 +102,12 @@ def cluster():
         yield made
 
 
+def processes(cluster):
+    return list(cluster.workers.values())
+
+
 def a_process_of(cluster):
-    return next(iter(cluster.workers.values())).process.pid
+    return processes(cluster)[0].process.pid
 
 
 def test_a_dask_cluster_gives_the_same_mask_even_when_a_worker_is_killed(tmp_path, cluster, inline_mask):
@@ -126,11 +130,22 @@ def test_a_dask_cluster_gives_the_same_mask_even_when_a_worker_is_killed(tmp_pat
 def test_passes_of_a_dask_cluster_are_the_same_though_a_worker_is_killed(tmp_path, cluster, inline_mask, monkeypatch):
     # as if the network were large: its passes are shared out
     monkeypatch.setattr(sharing, "OPERATIONS_A_SECOND", 1e-6)
-    victim, said = a_process_of(cluster), []
+    said, asked = [], []
+    send = sharing.Sharing._send
+
+    def noted(self, member, *given):
+        asked.append(member)
+        return send(self, member, *given)
+
+    monkeypatch.setattr(sharing.Sharing, "_send", noted)
 
     def kill_once(line):
         if line.startswith("step 2"):
-            os.kill(victim, signal.SIGKILL)
+            # the one that had the last share; it may hold the only one
+            os.kill(
+                next(held for held in processes(cluster) if held.worker_address == asked[-1]).process.pid,
+                signal.SIGKILL,
+            )
         said.append(line)
 
     request = dataclasses.replace(REQUEST, executor=f"dask:{cluster.scheduler_address}")
