@@ -60,7 +60,7 @@ def test_a_seed_gives_one_answer_and_a_budget_of_evaluations_is_kept():
     block = few_rows(0)
     first, again = ends(block, 5), ends(block, 5)
     assert [end.mask.tobytes() for end in first] == [end.mask.tobytes() for end in again]
-    limit = 200.0 * 7 * 15
+    limit = 50.0 * 7 * 15
     spent = sum(end.evaluations for end in ends(block, 5, Budget(evaluations=limit)))
     # the last scan may begin just before the limit, and at most one descent of one scan follows it
     assert 0.9 * limit <= spent <= limit + 2 * 7 * 15

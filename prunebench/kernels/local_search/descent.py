@@ -87,7 +87,7 @@ def search(
 ) -> Iterator[DescentResult]:
     """Iterated descents on a block that is `searchable`: local optima, each the lowest of one walk.
 
-    The first walk begins at `mask`. Some .6 s at p = 64 to 256 where local optima abound, else less. `best`
+    The first walk begins at `mask`. Some .9 s at p = 64 to 256 where local optima abound, else less. `best`
     and `spent` are as of `SwapDescent.run`; the masks are not offered. For example
 
         for end in search(block, best.mask, best, rng):
