@@ -30,20 +30,28 @@ class Pace:
         self._done = [0.0, 0.0]
 
     def note(self, step: int, gathering: float, solving: float) -> None:
-        """A step is done. gathering, solving : its seconds"""
+        """A step is done. gathering, solving : its seconds
+
+        Those of the first are left out where others follow: it pays for what happens once.
+        """
+        if step == 0 and len(self._order) > 1:
+            return
         for kind, (seconds, work) in enumerate(zip((gathering, solving), self._work(step), strict=True)):
             self._spent[kind] += seconds
             self._done[kind] += work
 
     def left(self, done: int) -> float | None:
-        """Seconds of all steps but the first `done`; None before the first."""
-        if self._done[1] == 0.0:
+        """Seconds of all steps but the first `done`; None until inputs were gathered and a layer was solved."""
+        if self._done[1] == 0.0 or (self._done[0] == 0.0 and any(self._work(step)[0] for step in self._ahead(done))):
             return None
         total = 0.0
         for kind in (0, 1):
-            work = sum(self._work(step)[kind] for step in range(done, len(self._order)))
+            work = sum(self._work(step)[kind] for step in self._ahead(done))
             total += work * (self._spent[kind] / self._done[kind] if self._done[kind] else 0.0)
         return total
+
+    def _ahead(self, done: int) -> range:
+        return range(done, len(self._order))
 
     def _work(self, step: int) -> tuple[float, float]:
         """Operations of gathering and of solving in a step."""
