@@ -10,7 +10,7 @@ pruned layer, as all three releases do; their code from checkouts below FOLDER (
 wanda from the papers. CPU seconds are of gathering and pruning, without loading and judging, both sides in turn.
 
 --scale: a random Llama of 85 million prunable weights, sparsegpt by default, in a process of its own: seconds and the
-most memory it held, in parts of the model's, and the first estimate of the time, told after the first layer, in parts
+most memory it held, in parts of the model's, and the first estimate of the time, told once inputs were gathered twice, in parts
 of what the run then took.
 """
 
@@ -163,7 +163,8 @@ def large(samples: int) -> Iterator[Row]:
     told: list[tuple[float, float]] = []
 
     def step(made: Step) -> None:
-        told.append((time.perf_counter(), 0.0 if made.left is None else made.left))
+        if made.left is not None:
+            told.append((time.perf_counter(), made.left))
 
     with tempfile.TemporaryDirectory() as folder:
         model = random_llama(Path(folder) / "model")
