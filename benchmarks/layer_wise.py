@@ -10,8 +10,8 @@ pruned layer, as all three releases do; their code from checkouts below FOLDER (
 wanda from the papers. CPU seconds are of gathering and pruning, without loading and judging, both sides in turn.
 
 --scale: a random Llama of 85 million prunable weights, sparsegpt by default, in a process of its own: seconds and the
-most memory it held, in parts of the model's, and the first estimate of the time, told once inputs were gathered twice, in parts
-of what the run then took.
+most memory it held, in parts of the model's, and the first estimate of the time, told once inputs were gathered twice,
+in parts of what the run then took.
 """
 
 import argparse
