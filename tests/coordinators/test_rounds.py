@@ -359,9 +359,8 @@ def test_names_of_earlier_versions_say_what_became_of_them(tmp_path):
 def test_every_recipe_of_rounds_runs(name, tmp_path):
     recipe = tmp_path / "mine.toml"
     text = (resources.files("prunebench.recipes") / "own" / f"{name}.toml").read_text()
-    shorter = (
-        re.sub(r"epochs=\d+", "epochs=1", text).replace("step:200", "step:5").replace("share = 0.2", "share = 0.6")
-    )
+    shorter = re.sub(r"(epochs|steps)=\d+", "epochs=1", text).replace("step:200", "step:5")
+    shorter = shorter.replace("share = 0.2", "share = 0.6")
     recipe.write_text(shorter.replace("samples = 1000", "samples = 64"))
     options = {"hidden": "8", "epochs": "2"}
     made = prunebench.prune("digits-mlp", density=0.3, recipe=str(recipe), problem_options=options, progress=False)
