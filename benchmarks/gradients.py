@@ -58,7 +58,7 @@ def mean_gradient(network: PrunableNetwork, samples: TensorSamples, positions: I
     for parameter in network.model.parameters():
         parameter.grad = None
     inputs, targets = samples.batch(positions)
-    torch.nn.functional.cross_entropy(network.model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+    torch.nn.functional.cross_entropy(network.model(inputs), targets).backward()  # type: ignore[no-untyped-call]  # torch
 
 
 def build(name: str, samples: int) -> tuple[PrunableNetwork, TensorSamples]:
@@ -84,9 +84,9 @@ def rows(chosen: argparse.Namespace) -> Iterator[Row]:
         seconds: dict[str, list[float]] = {"rows": [], "batch": [], "write": []}
         for _ in range(chosen.repeats):
             for what, run in (
-                ("rows", lambda: sample_gradients(network, cross_entropy, data, positions)),  # noqa: B023
-                ("batch", lambda: mean_gradient(network, data, positions)),  # noqa: B023
-                ("write", lambda: np.empty((count, network.total), dtype=np.float32).fill(1.0)),  # noqa: B023
+                ("rows", lambda: sample_gradients(network, cross_entropy, data, positions)),  # noqa: B023  # called at once
+                ("batch", lambda: mean_gradient(network, data, positions)),  # noqa: B023  # called at once
+                ("write", lambda: np.empty((count, network.total), dtype=np.float32).fill(1.0)),  # noqa: B023  # called at once
             ):
                 begin = time.process_time()
                 run()

@@ -47,12 +47,12 @@ def on_cpu() -> Iterator[None]:
         places: list[Any] = ["cpu" if isinstance(at, str) and at.startswith("cuda") else at for at in given]
         return to(tensor, *places, **named)
 
-    torch.Tensor.to, torch.cuda.synchronize = moved, lambda *_: None  # type: ignore[method-assign,assignment]
+    torch.Tensor.to, torch.cuda.synchronize = moved, lambda *_: None  # type: ignore[method-assign,assignment]  # put back below
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        torch.Tensor.to, torch.cuda.synchronize = to, synchronize  # type: ignore[method-assign]
+        torch.Tensor.to, torch.cuda.synchronize = to, synchronize  # type: ignore[method-assign]  # as before
 
 
 class Published:

@@ -155,7 +155,7 @@ def entered(model: Any, tokens: torch.Tensor) -> tuple[list[torch.Tensor], Mappi
 def passed(block: Any, hidden: torch.Tensor, named: Mapping[str, Any]) -> torch.Tensor:
     """What leaves a decoder layer."""
     out = block(hidden, **named)
-    return out[0] if isinstance(out, tuple) else out  # type: ignore[no-any-return]
+    return out[0] if isinstance(out, tuple) else out  # type: ignore[no-any-return]  # a layer of any model
 
 
 def large(samples: int) -> Iterator[Row]:

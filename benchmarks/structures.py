@@ -121,7 +121,7 @@ def _scores(model: Any, images: torch.Tensor) -> Any:
     if not hasattr(model, "roi_heads"):
         return _heads(model, levels)
     # after make_importable: where torchvision is built for another torch, its import fails before
-    from torchvision.ops import roi_align  # type: ignore[import-untyped]
+    from torchvision.ops import roi_align  # type: ignore[import-untyped]  # no type hints
 
     heads, side = model.roi_heads, float(images.shape[-1])
     number = torch.arange(images.shape[0], dtype=images.dtype)[:, None]

@@ -6,11 +6,11 @@ used by WoodFisher and Combinatorial Brain Surgeon. It is not part of prunebench
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prunebench.core.problem import Samples, joined, register
 from prunebench.data.mnist import MNIST, image_samples, missing_files
-from prunebench.networks.classification import Classification, Part
+from prunebench.networks.classification import Part, TrainableClassification
 from prunebench.networks.pretrained import Source
 
 if TYPE_CHECKING:
@@ -28,32 +28,15 @@ CHECKPOINT_FILE = "checkpoints/mlpnet_mnist_784-40-20-10_nobias.safetensors"
 
 @register
 @dataclass(frozen=True, kw_only=True)
-class MlpnetMnist(Classification):
+class MlpnetMnist(TrainableClassification):
     """784-40-20-10 with ReLU, no biases, 32,360 prunable weights, on MNIST."""
 
     name = "mlpnet-mnist"
     summary = "MLPNet 784-40-20-10 on MNIST, 32,360 weights, published accuracy 93.97 %"
 
-    weights: str = "checkpoint"
-    """The published checkpoint ("checkpoint"), a network trained here ("train"), or a safetensors file's path."""
-
     def missing(self) -> str:
         """Which images or weights are not there and what to do; "" if all are. Fetches nothing."""
-        return joined(missing_files(MNIST), self._source().missing())
-
-    def model(self) -> Any:
-        """A new copy of the trained network, in evaluation mode."""
-        return self._source().model(self._dense())
-
-    def trajectory(self) -> "Trajectory":
-        """The dense training.
-
-        Raises
-        ------
-        InvalidInput   the weights come from a file
-        """
-        self._source().require_trained_here()
-        return self._dense()
+        return joined(missing_files(MNIST), self.source().missing())
 
     def prunable(self) -> tuple[str, ...]:
         """The three weight matrices."""
@@ -63,12 +46,14 @@ class MlpnetMnist(Classification):
         """The 60,000 training images, or the 10,000 test images."""
         return image_samples(MNIST, part, mean=MEAN, std=STD)
 
-    def _dense(self) -> "Trajectory":
+    def dense(self) -> "Trajectory":
+        """How the network is made and trained."""
         from prunebench.networks.training import Recipe, dense_network
 
         recipe = Recipe(epochs=10, batch_size=128, learning_rate=3e-3)
-        return self._source().trajectory(partial(dense_network, SIZES, LAYERS, bias=False), self.calibration, recipe)
+        return self.source().trajectory(partial(dense_network, SIZES, LAYERS, bias=False), self.calibration, recipe)
 
-    def _source(self) -> Source:
+    def source(self) -> Source:
+        """Where the weights come from."""
         shapes = {f"{layer}.weight": (SIZES[i + 1], SIZES[i]) for i, layer in enumerate(LAYERS)}
         return Source(self.name, self.weights, CHECKPOINT_FILE, shapes)

@@ -162,19 +162,29 @@ def as_text(step: Recovery) -> str:
 
 
 def parts_of(text: str) -> tuple[str, dict[str, str]]:
-    """Name and options of NAME:K=V,K=V; commas in parentheses do not separate.
+    """Name and options of NAME:K=V,K=V: `pairs_of`.
 
     Raises
     ------
     InvalidInput   a part is not of the form K=V, or a key is repeated
     """
     name, _, rest = text.partition(":")
+    return name, pairs_of(rest, f"recovery {text!r}")
+
+
+def pairs_of(text: str, what: str) -> dict[str, str]:
+    """The values of K=V,K=V by key; commas in parentheses do not separate. what : what messages call the text
+
+    Raises
+    ------
+    InvalidInput   a part is not of the form K=V, or a key is repeated
+    """
     out: dict[str, str] = {}
-    for part in filter(None, re.split(r",(?![^(]*\))", rest)):
+    for part in filter(None, re.split(r",(?![^(]*\))", text)):
         key, sign, value = part.partition("=")
         if not sign or not key:
-            raise InvalidInput(f"recovery {text!r}: {part!r} is not of the form K=V")
+            raise InvalidInput(f"{what}: {part!r} is not of the form K=V")
         if key in out:
-            raise InvalidInput(f"recovery {text!r}: {key} is given twice")
+            raise InvalidInput(f"{what}: {key} is given twice")
         out[key] = value
-    return name, out
+    return out

@@ -125,7 +125,7 @@ def _now(call: Call) -> Held:
         _held.clear()
         try:
             model, loss = pickle.loads(call.setup)
-        except Exception as error:
+        except Exception as error:  # importing and unpickling meet any code of the user's
             raise CannotLoad(f"{type(error).__name__}: {error}") from error
         _held.append(Held(call.run, model, loss))
     if not _held or _held[0].run != call.run:
@@ -141,7 +141,7 @@ def _portable(error: Exception) -> Exception:
     """The error, or its words where it cannot be sent."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # an error that cannot be pickled
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
 

@@ -64,7 +64,7 @@ class SharedPasses:
     def sums(self, group: int) -> tuple[Node[Products], ...]:
         """As `LayerPasses.sums`."""
         jobs = [
-            Job(share, _sums, lambda share=share: (_slot(share), group), (self._need(share),))  # type: ignore[misc]
+            Job(share, _sums, lambda share=share: (_slot(share), group), (self._need(share),))  # type: ignore[misc]  # bound now
             for share in range(len(self._spans))
         ]
         summed: TreeSum[Products] = TreeSum(Products.plus)

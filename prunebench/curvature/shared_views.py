@@ -62,7 +62,7 @@ class SharedViewPasses:
     def gather(self, indices: IndexArray, gradients_of: Sequence[str]) -> Gathered:
         """As `ViewPasses.gather`."""
         jobs = [
-            Job(share, _gather, lambda share=share: (_slot(share), indices, gradients_of), (self._need(share),))  # type: ignore[misc]
+            Job(share, _gather, lambda share=share: (_slot(share), indices, gradients_of), (self._need(share),))  # type: ignore[misc]  # bound now
             for share in range(len(self._spans))
         ]
         values, nodes = [], list[Node[Sums]]()

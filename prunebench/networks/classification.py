@@ -14,6 +14,9 @@ from prunebench.core.problem import Problem, Samples
 if TYPE_CHECKING:
     import torch
 
+    from prunebench.networks.pretrained import Source
+    from prunebench.networks.training import Trajectory
+
 EVALUATION_BATCH = 1000
 """Samples that go through the network at a time where neither they nor the problem say how many: small images."""
 
@@ -58,6 +61,39 @@ class Classification(Problem, ABC):
     def evaluate(self, model: Any) -> dict[str, float]:
         """Accuracy and mean cross-entropy on the test samples."""
         return evaluate_classifier(model, self.validation(), batch_size=self.evaluation_batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainableClassification(Classification):
+    """A classifier whose weights are a published checkpoint, a file, or trained here.
+
+    A subclass says where they come from and how the network is trained.
+    """
+
+    weights: str = "checkpoint"
+    """The published checkpoint ("checkpoint"), a network trained here ("train"), or a safetensors file's path."""
+
+    @abstractmethod
+    def source(self) -> "Source":
+        """Where the weights come from."""
+
+    @abstractmethod
+    def dense(self) -> "Trajectory":
+        """How the network is made, and trained if it is trained here."""
+
+    def model(self) -> "torch.nn.Module":
+        """A new copy of the trained network, in evaluation mode."""
+        return self.source().model(self.dense())
+
+    def trajectory(self) -> "Trajectory":
+        """The dense training.
+
+        Raises
+        ------
+        InvalidInput   the weights come from a file
+        """
+        self.source().require_trained_here()
+        return self.dense()
 
 
 def cross_entropy(outputs: "torch.Tensor", targets: "torch.Tensor") -> "torch.Tensor":

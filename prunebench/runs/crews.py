@@ -105,7 +105,7 @@ class DaskCrew:
         if time.monotonic() - self._looked > LOOK_SECONDS:
             try:
                 self._living = tuple(sorted(self._client.nthreads()))
-            except Exception as error:
+            except Exception as error:  # distributed raises many kinds where the scheduler is gone
                 raise WorkersGone(f"the dask scheduler is gone ({type(error).__name__})") from error
             if not self._living:
                 self._wait_for_one()

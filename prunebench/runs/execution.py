@@ -107,7 +107,9 @@ def _pruned(
     run.save_tensors("mask.safetensors", spans)
     timings["evaluate"] = perf_counter() - clock
     retrained = []
-    if prepared.request.retrain is not None and not driven["unsolved"]:
+    if prepared.request.retrain is not None and driven["unsolved"]:
+        setting.say("what is kept is not trained, since blocks were not solved")
+    elif prepared.request.retrain is not None:
         clock = perf_counter()
         protocol = parse(prepared.request.retrain)
         retrained = [

@@ -38,7 +38,6 @@ def retrain(
     trust: bool = False,
     progress: Progress | None = None,
     problem: NetworkProblem | None = None,
-    network: "PrunableNetwork | None" = None,
 ) -> dict[str, Any]:
     """Train the network of a finished run by a protocol and add what it reaches to the run's result.
 
@@ -48,7 +47,7 @@ def retrain(
     ----------
     path : the run directory;  protocol : what is done
     trust : the directory is the user's own: options that name code are followed
-    problem, network : the objects, where they are loaded already
+    problem : the object, of a network that a Python program made
 
     Returns
     -------
@@ -78,7 +77,7 @@ def retrain(
         problem = made
     require_trainable(problem, protocol, bool(result.get("costs")))
     require_data(problem)
-    network = prunable_network(problem) if network is None else network
+    network = prunable_network(problem)
     with terminable():
         run.hold(say)
         try:

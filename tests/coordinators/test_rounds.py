@@ -274,6 +274,20 @@ def test_layers_keep_what_their_rule_says():
     assert (erk[0] / 600) / (erk[1] / 200) == pytest.approx((50 / 600) / (30 / 200), rel=0.05)
 
 
+def test_layers_keep_no_more_than_is_left_of_them():
+    from prunebench.coordinators.rounds.amounts import layer_counts
+
+    layers = [a_layer(0, 600, (20, 30)), a_layer(600, 800, (10, 20)), a_layer(800, 830, (3, 10))]
+    for kind in ("layer", "erk"):
+        options = RoundsOptions(counts=kind)
+        left = np.array([600, 200, 30])
+        for keep in range(829, 3, -7):
+            counts = layer_counts(options, layers, keep, left)
+            assert counts.sum() == keep
+            assert (counts <= left).all()
+            left = counts
+
+
 def test_no_layer_keeps_fewer_than_its_floor():
     from prunebench.coordinators.rounds.amounts import with_least
 

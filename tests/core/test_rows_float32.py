@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from prunebench import solve
-from prunebench.coordinators.layer_wise.pace import Pace
 from prunebench.core import row_products
 from prunebench.core.arrays import fixed, immutable
 from prunebench.core.block import BlockProblem
@@ -135,13 +134,3 @@ def test_large_matrices_are_proved_semidefinite_block_by_block_and_only_they():
     matrix = samples.T @ samples / 200
     assert proved_semidefinite(matrix + 1e-6 * np.eye(600))
     assert not proved_semidefinite(matrix - 1e-6 * np.eye(600))
-
-
-def test_the_time_that_is_left_is_that_of_the_operations_that_are_left():
-    pace = Pace([(0, 0), (0, 1), (1, 2)], [(8, 8), (16, 8), (8, 16)])
-    assert pace.left(0) is None
-    pace.inputs = 100
-    pace.note(0, 4.0 * 100 * 64, 10.0 * 8 * 64 + 4.0 * 512)
-    rest = 10.0 * 16 * 64 + 10.0 * 8 * 256 + 4.0 * 4096
-    assert pace.left(1) == pytest.approx(rest + 100 * (2.0 * (64 + 128) + 4.0 * 256))
-    assert pace.left(3) == 0.0

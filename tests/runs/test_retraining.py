@@ -156,6 +156,14 @@ def test_the_best_epoch_is_returned_and_patience_ends():
     assert np.count_nonzero(network.weights()) == mask.sum()
 
 
+def test_patience_begins_after_the_cut():
+    text = "epochs=8,batch_size=32,start=dense,penalty=0.5,held_out=60,patience=1,learning_rate=0.1,schedule=constant"
+    network, mask, training = run_through(make_problem("normed"), text)
+    assert len(training.epochs) >= 5
+    assert training.best >= 5
+    assert not network.weights()[~mask].any()
+
+
 def test_steps_count_as_epochs_do():
     problem = make_problem("normed")
     size = len(problem.calibration())
@@ -279,7 +287,8 @@ def test_texts_say_protocols():
         ("momentum=0.9", "Adam has no option momentum"),
         ("learning_rate=0", "choose a positive number"),
         ("optimizer=LBFGS", "choose one of SGD"),
-        ("epochs", "K=V"),
+        ("epochs", "training protocol 'epochs': 'epochs' is not of the form K=V"),
+        ("epochs=1,epochs=2", "training protocol 'epochs=1,epochs=2': epochs is given twice"),
     ],
 )
 def test_protocols_that_cannot_be_are_refused(text, words):
@@ -361,6 +370,18 @@ def test_a_stopped_training_goes_on_in_its_run(tmp_path, monkeypatch):
     assert len(calls) == 4
     assert {**result["retrained"][0], "seconds": 0} == {**whole["retrained"][0], "seconds": 0}
     assert not (tmp_path / "run" / "state" / "retraining.npz").exists()
+
+
+def test_an_own_network_is_trained_in_its_program(tmp_path):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    inputs = torch.randn(64, 6)
+    problem = prunebench.own_network(model, (inputs, inputs[:, :3].argmax(1)), loss="cross_entropy")
+    prunebench.prune(problem, density=0.5, solver="magnitude", out=tmp_path / "run", progress=False)
+    with pytest.raises(InvalidInput, match="made in a Python program"):
+        retrain(tmp_path / "run", parse("epochs=1,batch_size=16"))
+    result = retrain(tmp_path / "run", parse("epochs=1,batch_size=16"), problem=problem)
+    assert len(result["retrained"]) == 1
 
 
 def test_the_call_returns_both_networks():

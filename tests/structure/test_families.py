@@ -89,7 +89,7 @@ class Windowed(nn.Module):
 
 def has_boxes():
     """Whether torchvision's compiled operators are there."""
-    import torchvision  # noqa: F401
+    import torchvision  # noqa: F401  # registers its operators
 
     return hasattr(torch.ops.torchvision, "roi_align")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from prunebench.coordinators import schedules
 from prunebench.coordinators.rounds.options import RoundsOptions
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.masks import keep_count
 
 SEARCH_STEPS = 200
@@ -63,24 +63,26 @@ def kept_by_pq(weights: FloatArray, options: RoundsOptions, last: int) -> int:
     return max(last, size - max(1, gone))
 
 
-def layer_counts(options: RoundsOptions, layers: Sequence[Any], keep: int) -> IndexArray:
+def layer_counts(
+    options: RoundsOptions, layers: Sequence[Any], keep: int, most: IndexArray | None = None
+) -> IndexArray:
     """How many weights every layer keeps, `keep` together, for counts=layer and erk. int64 (layers,)
 
-    layers : with start, stop and shape
+    layers : with start, stop and shape;  most : int64 (layers,), how many a layer can keep; None: all of its weights
     """
     sizes = np.array([layer.stop - layer.start for layer in layers], dtype=np.float64)
     if options.counts == "erk":
         # Erdős–Rényi kernel (Evci et al.: Rigging the Lottery, 2020): a density ∝ the sum of dimensions over their
         # product
         rates = np.array([sum(layer.shape) / np.prod(layer.shape) for layer in layers])
-        return _rounded(sizes, _scaled(sizes, rates, keep), keep)
+        return _rounded(sizes * _scaled(sizes, rates, keep), sizes if most is None else most, keep)
     powers = np.ones(sizes.size)
     powers[-1] = options.last_layer
     low, high = 0.0, 1.0
     for _ in range(SEARCH_STEPS):
         middle = 0.5 * (low + high)
         low, high = (middle, high) if float(sizes @ middle**powers) < keep else (low, middle)
-    return _rounded(sizes, high**powers, keep)
+    return _rounded(sizes * high**powers, sizes if most is None else most, keep)
 
 
 def _scaled(sizes: FloatArray, rates: FloatArray, keep: int) -> FloatArray:
@@ -95,14 +97,15 @@ def _scaled(sizes: FloatArray, rates: FloatArray, keep: int) -> FloatArray:
         dense |= over
 
 
-def _rounded(sizes: FloatArray, densities: FloatArray, keep: int) -> IndexArray:
-    """Whole counts near sizes·densities that are `keep` together, by largest remainder. int64 (layers,)"""
-    wanted = np.minimum(sizes, sizes * densities)
-    counts = np.floor(wanted).astype(np.int64)
-    order = np.argsort(-(wanted - counts), kind="stable")
-    for which in [*order, *order]:
-        if counts.sum() < keep and counts[which] < sizes[which]:
-            counts[which] += 1
+def _rounded(wanted: FloatArray, most: RealArray | IndexArray, keep: int) -> IndexArray:
+    """Whole counts near those wanted, at most `most` each and `keep` together: by largest remainder. int64 (layers,)"""
+    capped = np.minimum(wanted, most)
+    counts = np.floor(capped).astype(np.int64)
+    order = np.argsort(-(capped - counts), kind="stable")
+    while counts.sum() < keep and (counts < most).any():
+        for which in order:
+            if counts.sum() < keep and counts[which] < most[which]:
+                counts[which] += 1
     return counts
 
 

@@ -71,7 +71,8 @@ class RoundsOptions:
     zero; it falls along a cosine over the rounds."""
 
     regrow_by: Literal["gradient", "quadratic", "random"] = "gradient"
-    """What grows: the largest gradients of the loss; the largest falls of its quadratic model, g²/(2h); or any."""
+    """What grows: the largest gradients of the loss; the largest falls of its quadratic model, g²/(2h),
+    with the mean of all h added to h; or any."""
 
     samples: int = 1000
     """Calibration samples whose gradients make the quadratic form of a round, and choose what grows."""

@@ -34,8 +34,8 @@ def scores(
 ) -> FloatArray:
     """What growing a weight is worth, at the network's present weights. float64 (p,)
 
-    by : "gradient", |g| of the mean loss; "quadratic", g²/(2h), the fall of its quadratic model along that weight;
-        or "random"
+    by : "gradient", |g| of the mean loss; "quadratic", g²/(2h), the fall of its quadratic model along that weight,
+        with the mean of all h added to h; or "random"
     """
     if by == "random":
         return rng.random(network.total)

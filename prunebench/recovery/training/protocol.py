@@ -16,7 +16,7 @@ import numpy as np
 
 from prunebench.core import options as option_tools
 from prunebench.core.errors import InvalidInput
-from prunebench.core.recovery import parts_of
+from prunebench.core.recovery import pairs_of
 
 Optimizer = Literal["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta"]
 """Classes of torch.optim."""
@@ -184,7 +184,7 @@ def parse(text: str) -> Protocol:
     UnknownName    no option of that name
     InvalidInput   a text without K=V, or a value that does not fit
     """
-    made: Protocol = option_tools.build(Protocol, parts_of(f"{Protocol.name}:{text}")[1])
+    made: Protocol = option_tools.build(Protocol, pairs_of(text, f"{Protocol.name} {text!r}"))
     return made
 
 

@@ -4,7 +4,6 @@ Small matrices leave a processor idle; a hundred of them in one product do not. 
 sum of theirs, and every optimizer of `Protocol` works entry by entry, so that each copy moves as it would alone.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -187,12 +186,3 @@ class Stack:
                 inputs, targets = self._samples.batch(positions[start : start + step])
                 total += self._of_samples(self._outputs(inputs), targets).double().sum(dim=1)
         return np.asarray(total.numpy() / positions.size)
-
-
-def measures(problem: NetworkProblem, network: PrunableNetwork, states: Sequence[Any]) -> list[dict[str, float]]:
-    """What each of these states is judged on the validation samples; the last one is left in the network."""
-    out = []
-    for state in states:
-        network.load_state(state)
-        out.append(dict(problem.evaluate(network.model)))
-    return out

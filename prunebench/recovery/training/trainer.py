@@ -1,6 +1,5 @@
 """The loop that follows a protocol: epochs of a torch optimizer under a mask, with a state that resumes to the bit."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -94,10 +93,10 @@ class Trainer:
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        patience = self._protocol.patience
-        return len(self.epochs) >= self.course.total_epochs or bool(
-            patience and len(self.epochs) - self.best >= patience
-        )
+        patience, done = self._protocol.patience, len(self.epochs)
+        # epochs before the cut are no candidates, so that patience begins after it
+        since = max(self.best, self._cut_at // self.course.per_epoch if self._protocol.penalty else 0)
+        return done >= self.course.total_epochs or bool(patience and done - since >= patience)
 
     def epoch(self) -> Epoch:
         """Go once through the samples, or to the last step.
@@ -263,7 +262,7 @@ class Trainer:
         return total / positions.size
 
     def _note(self, judged: float | None) -> None:
-        """Hold the values if no epoch judged better, and none that judges has weights off the mask."""
+        """Hold the present values if they are judged the best; those from before the cut are no candidates."""
         if judged is None:
             self.best = len(self.epochs)
             return
@@ -271,7 +270,7 @@ class Trainer:
         within = bool(self._protocol.penalty) and len(self.epochs) * self.course.per_epoch <= self._cut_at
         if not within and (self._best is None or known is None or judged < known):
             self.best = len(self.epochs)
-            self._best = copy.deepcopy(self._network.state())
+            self._best = self._network.state()
 
 
 def optimizer(parameters: Sequence[torch.Tensor], protocol: Protocol) -> torch.optim.Optimizer:
