@@ -257,12 +257,13 @@ def _unchecked(
         if support.bound >= needed:
             return f"a bound that the proof misses by a rounding: it proves {support.bound:.17g}"
         return f"HiGHS' word: {what} was not derived again" if support.trusted >= needed else ""
-    nodes, masks = certificate.get("nodes"), details.get("masks_in_all")
+    nodes, masks, enumerated = certificate.get("nodes"), details.get("masks_in_all"), details.get("enumerated")
     highs = str(certificate.get("formulation", "")).startswith("highs")
     # probing settles blocks without a node, and HiGHS' presolve excludes parts without one
     if isinstance(nodes, int) and nodes >= (0 if highs else 1) and _is_number(certificate.get("bound")):
         by = "by probing and HiGHS " if highs else ""
-        return f"a search of {nodes} nodes {by}that is not re-derived: {what} is not checked here"
+        also = f"and an evaluation of {enumerated} masks that are" if isinstance(enumerated, int) else "that is"
+        return f"a search of {nodes} nodes {by}{also} not re-derived: {what} is not checked here"
     if isinstance(masks, int) and masks == details.get("masks"):
         return f"an enumeration of {masks} masks that is not repeated: {what} is not checked here"
     return ""

@@ -47,7 +47,7 @@ class Swap(Solver):
     Proves no bound; the answer is 1-swap optimal if `details["locally_optimal"]` says so. Starts are
     the incumbent, magnitude and the best other score, then alternately a perturbation of the best mask
     so far and a random mask. In mode refit, up to p = 256, walks among local optima from the best start and random
-    masks, until sixteen end at the best value or a fixed amount of work is done, at most some .6 s. A step costs
+    masks, until sixteen end at the best value or a fixed amount of work is done, about a second at most. A step costs
     O(k(p−k)) up to p = 1024; above, working sets on the factor are used, and nothing of size p² is formed from
     p = 2048 on. Within a budget a move drops a weight, adds one
     that fits, or exchanges two, and later starts are perturbations; p up to 8,192, in mode refit 1,024.

@@ -1,4 +1,8 @@
-"""Compile the solvers' kernels ahead, for the kinds of block that they take."""
+"""Compile the solvers' kernels ahead, for the kinds of block that they take.
+
+What a kind of block hardly ever needs is left out and compiled when it is: the evaluation of all masks, by which
+`branch-and-bound` solves blocks with few kept weights.
+"""
 
 import argparse
 import os

@@ -234,7 +234,7 @@ def _without_methods(cls: type) -> ast.Module | None:
 
     All sources of all solvers take inspect half a second.
     """
-    lines = linecache.getlines(getattr(sys.modules[cls.__module__], "__file__", None) or "")
+    lines = linecache.getlines(getattr(sys.modules.get(cls.__module__), "__file__", None) or "")
     starts = [at for at, line in enumerate(lines) if re.match(rf"class {cls.__qualname__}\b", line)]
     if len(starts) != 1:
         return None

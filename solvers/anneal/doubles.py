@@ -10,6 +10,7 @@ of dense.py, exchanging i and k for j and l changes E by
 import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.stop import StopCheck, never
 from prunebench.kernels.compiled import compiled
 
 CANDIDATES = 64
@@ -19,15 +20,25 @@ LEAST_GAIN = 1e-13
 """A double swap must lower the energy by this share of the largest field: less is rounding."""
 
 
-def descended(couplings: FloatArray, linear: FloatArray, mask: BoolArray) -> tuple[BoolArray, float]:
+def descended(
+    couplings: FloatArray, linear: FloatArray, mask: BoolArray, stop: StopCheck = never
+) -> tuple[BoolArray, float]:
     """The mask after double swaps, the best one of all candidates at a time, until none lowers the energy.
 
     couplings : J, float64 (p, p), symmetric, zero diagonal;  linear : float64 (p,)
+    stop : says between swaps why to end earlier, or None
     Returns the mask, bool (p,), and its energy.
     """
-    mask = mask.copy()
+    held, lowest = mask, np.inf
     while True:
         fields = linear + couplings @ mask
+        energy = 0.5 * float(mask @ (linear + fields))
+        # rounding can make a swap look as if it lowered the energy, and a cycle of such swaps would not end
+        if not energy < lowest:
+            return held, lowest
+        held, lowest = mask, energy
+        if stop(0.0):
+            return held, lowest
         kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
         leaving = kept[np.argsort(-fields[kept], kind="stable")[:CANDIDATES]]
         entering = pruned[np.argsort(fields[pruned], kind="stable")[:CANDIDATES]]
@@ -38,7 +49,8 @@ def descended(couplings: FloatArray, linear: FloatArray, mask: BoolArray) -> tup
             np.empty(entering.size), chosen,
         )  # fmt: skip
         if not change < -LEAST_GAIN * float(np.abs(fields).max()):
-            return mask, 0.5 * float(mask @ (linear + fields))
+            return held, lowest
+        mask = mask.copy()
         mask[leaving[chosen[:2]]] = False
         mask[entering[chosen[2:]]] = True
 

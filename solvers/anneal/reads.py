@@ -105,11 +105,11 @@ class DenseReads:
         masks = _masks(np.array(found), size)
         return masks, self.energies(masks)
 
-    def pairs_exchanged(self, mask: BoolArray) -> tuple[BoolArray, float]:
-        """The mask after a descent by double swaps, and its energy."""
+    def pairs_exchanged(self, mask: BoolArray, stop: StopCheck) -> tuple[BoolArray, float]:
+        """The mask after a descent by double swaps, which `stop` may end between two of them, and its energy."""
         from prunebench.solvers.anneal.doubles import descended
 
-        return descended(self.couplings, self.linear, mask)
+        return descended(self.couplings, self.linear, mask, stop)
 
 
 @dataclass
@@ -255,4 +255,4 @@ def warm(on_factor: bool, grouped: bool) -> None:
         source = DenseReads(np.zeros((3, 3)), linear, 1, layout=layout)
         source.measure(seeds[0]).run(seeds, schedule, never)
         if not grouped:
-            source.pairs_exchanged(np.array([True, False, False]))
+            source.pairs_exchanged(np.array([True, False, False]), never)

@@ -20,7 +20,7 @@ from prunebench.core.cost import Cost
 from prunebench.core.errors import Refusal, RefusalKind
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
-from prunebench.core.stop import StopKind, never
+from prunebench.core.stop import StopCheck, StopKind, never
 
 if TYPE_CHECKING:
     from prunebench.solvers.anneal.budget import BudgetReads
@@ -189,7 +189,7 @@ class _Search:
             if count == 0:
                 return Stop(StopKind.EVALUATIONS, f"evaluation limit of {best.budget.evaluations:g}")
             self._add(*in_threads(source, _seeds(rng, count), temperatures, check, options.threads, start))
-            self._exchange_pairs(source)
+            self._exchange_pairs(source, check)
             turn += 1
             self.evaluations += float(count * temperatures.size * block.p)
             if stop := check(0.0):
@@ -248,7 +248,7 @@ class _Search:
             ranked = sorted(self._pool.items(), key=lambda item: item[1][0])
             self._pool = dict(ranked[: ALTERNATIVES + 1])
 
-    def _exchange_pairs(self, source: "DenseReads | FactorReads | BudgetReads") -> None:
+    def _exchange_pairs(self, source: "DenseReads | FactorReads | BudgetReads", stop: StopCheck) -> None:
         """Descend by double swaps from the best mask of the pool from which none has begun."""
         from prunebench.solvers.anneal.reads import DenseReads
 
@@ -258,7 +258,7 @@ class _Search:
         if not fresh:
             return
         _, mask = min(fresh, key=lambda pair: pair[0])
-        found, energy = source.pairs_exchanged(mask)
+        found, energy = source.pairs_exchanged(mask, stop)
         self._exchanged |= {mask.tobytes(), found.tobytes()}
         self._hold(found, energy + self._constant)
 

@@ -1,6 +1,9 @@
 """Blocks with so few kept weights that all masks can be evaluated: bounds are weak there, and a gain costs little."""
 
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,15 +14,46 @@ from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram
 from prunebench.kernels.relaxations.split import certified_split
 
 FEWEST_KEPT = 3
-"""Two are a pair alone, which the tree finds in no time."""
-MOST_MASKS = 2e10
-"""Most masks to be evaluated: forty seconds."""
-NODES_A_MASK = 8e-5
-"""Nodes of the tree that take as long as evaluating a mask: 25 µs against 2 ns."""
+"""The loops choose the last two weights together, after one or more others."""
+MOST_KEPT = 12
+"""With more kept weights the loops over what is left of the program are too short to be fast."""
+ROW_WORK = 6
+"""Work of beginning a row of the program that a chosen weight leaves, in units of the work of one of its entries."""
+MOST_WORK = 1.5e10
+"""Most work for evaluating all masks, in units of one entry, 2.7 ns: forty seconds."""
+NODE_WORK = 0.55
+"""Work of a node of the tree in the same units, times p²: 25 µs at p = 128."""
+WORK_OF_A_CALL = 1e8
+"""Most work of one compiled call, a quarter of a second: how long Ctrl-C and limits may wait."""
 DOUBT_SHARE = 0.3
 """Share of the tolerance of "optimal" that rounding may use."""
 MOST_DOUBT = 1e-3
 """Most that rounding may change of the curvature, as a share of its lowest eigenvalue; else nothing is enumerated."""
+
+
+class Found(NamedTuple):
+    """What an enumeration found: the largest gain, its mask (p,) if that gain is new, and why it ended early, or None.
+
+    If it ended early, the gain is the largest of the masks evaluated so far.
+    """
+
+    gain: float
+    mask: BoolArray | None
+    stopped: Stop | None
+
+
+def work(p: int, keep: int) -> int:
+    """Work of evaluating all masks, in entries of what is left of the program after each choice of a weight.
+
+    A set of j weights is extended once by each choice of two later ones, C(p, j + 2) entries in C(p, j + 1) rows, for
+    j = 1 … keep − 2. Within a third of what was measured for 3 to 12 kept of 22 to 1,000 weights.
+    """
+    return sum(comb(p, j) + ROW_WORK * comb(p, j - 1) for j in range(3, keep + 1))
+
+
+def affordable(p: int, keep: int) -> bool:
+    """Whether all masks may be evaluated."""
+    return FEWEST_KEPT <= keep <= min(MOST_KEPT, p // 2) and work(p, keep) <= MOST_WORK
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,21 +80,25 @@ class Few:
             return None
         return Few(program, matrix, doubt)
 
-    def best(self, gain: float, stop: StopCheck) -> tuple[float, BoolArray | None] | Stop:
-        """The largest gain of all masks, and the mask if that is above `gain`; or why this ended early."""
+    def best(self, gain: float, stop: StopCheck) -> Found:
+        """The largest of `gain` and the gains of all masks."""
         from prunebench.kernels.trees.few import best_from, levels_of
 
         p, keep = self.matrix.shape[0], self.program.keep
         levels = levels_of(self.matrix, self.program.slope / self.program.reach, keep)
-        for first in range(p - keep + 1):
-            gain = best_from(levels, first, gain)
+        fixed = 1
+        while fixed < keep - 2 and work(p - fixed, keep - fixed) > WORK_OF_A_CALL:
+            fixed += 1
+        stopped = None
+        for first in combinations(range(p - keep + fixed), fixed):
+            gain = best_from(levels, np.array(first), gain)
             if stopped := stop(0.0):
-                return stopped
+                break
         if levels.found[0] < 0:
-            return gain, None
+            return Found(gain, None, stopped)
         mask = np.zeros(p, dtype=np.bool_)
         mask[levels.found] = True
-        return gain, mask
+        return Found(gain, mask, stopped)
 
 
 def doubt_of(program: RefitProgram, matrix: FloatArray) -> float | None:

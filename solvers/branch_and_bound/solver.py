@@ -27,7 +27,7 @@ from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind, never
 from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
-from prunebench.solvers.branch_and_bound.few import FEWEST_KEPT, MOST_MASKS, NODES_A_MASK, Few
+from prunebench.solvers.branch_and_bound.few import NODE_WORK, Few, affordable, work
 
 if TYPE_CHECKING:
     from prunebench.kernels.trees.dives import RefitTree, SelectTree
@@ -38,12 +38,10 @@ WORK_OF_A_DIVE = 4e7
 """Multiply-adds of one compiled dive, some hundredths of a second: how long Ctrl-C and limits may wait."""
 KICKS_A_WEIGHT = 2
 """Kicks per weight in the iterated descent for the first incumbent."""
-REFIT_KICKS_A_WEIGHT = 4
-"""The same in mode refit, where single descents can end far above the optimum: a quarter of a second at p = 128."""
+SEARCH_SHARE = 0.3
+"""Work of the search for the first incumbent in mode refit, as a share of what solver swap does: .3 s at most."""
 FEW_MASKS = 1_000_000
-"""Up to this many masks nothing is kicked: any search is over at once."""
-MOST_KICKED = 3
-"""Most weights that a kick in mode refit exchanges, one at least."""
+"""Up to this many masks a descent is enough: the tree is over at once."""
 ENUMERATE = Stop.finished("the tree took as long as evaluating all masks does")
 """Ends the search of the tree in favour of evaluating all masks."""
 PENALTY = 5.0
@@ -78,13 +76,6 @@ class BranchAndBound(Solver):
 
     proof: bool = False
     """Record what the bound can be derived from again without a search, up to 1 GiB."""
-
-    def warm_up(self, block: BlockProblem) -> None:
-        """Compile or load the evaluation of all masks where it may be used; the miniature runs through the rest."""
-        if _can_enumerate(block) and not self.proof:
-            small = QuadraticForm(hessian=np.eye(4), ridge=0.1, centre=np.ones(4))
-            program = RefitProgram.of(BlockProblem(small, np.ones(4), FEWEST_KEPT, "refit"), 1.0)
-            Few(program, np.eye(4), 0.0).best(np.inf, never)
 
     def refuses(self, block: BlockProblem) -> str | Refusal:
         """More weights than its dense relaxations can hold, a quota or budget in mode refit, or too few threads."""
@@ -139,7 +130,7 @@ def _refused_budget(block: BlockProblem, proof: bool) -> str | Refusal:
 def _can_enumerate(block: BlockProblem) -> bool:
     """Whether a block's masks are few enough to be evaluated one and all."""
     counted = block.mode == "refit" and block.budget is None and block.keeping.one_count
-    return counted and block.keep >= FEWEST_KEPT and block.mask_count <= MOST_MASKS
+    return counted and affordable(block.p, block.keep)
 
 
 class _Run:
@@ -187,7 +178,8 @@ class _Run:
         )  # fmt: skip
 
     def _descend(self) -> None:
-        """Find the incumbent by swaps, in mode select also by kicks, and the bound that needs no relaxation."""
+        """Find the incumbent, by a descent and then by kicks or, in mode refit, a search; bound without relaxation."""
+        from prunebench.kernels.local_search.descent import search
         from prunebench.kernels.trees.dives import kicked_mask
 
         block, best = self.block, self.best
@@ -196,21 +188,9 @@ class _Run:
             program = SelectProgram.of(block, best.objective)
             best.offer(kicked_mask(program, best.mask, KICKS_A_WEIGHT * block.p), "kicks")
         if block.mode == "refit" and block.mask_count > FEW_MASKS:
-            self._kick(REFIT_KICKS_A_WEIGHT * block.p)
+            for end in search(block, best.mask, best, self.rng, share=SEARCH_SHARE):
+                best.offer(end.mask, "search")
         best.bound(block.form.lower_bound())
-
-    def _kick(self, kicks: int) -> None:
-        """Descents from the best mask with a few weights exchanged at random."""
-        best, rng = self.best, self.rng
-        for _ in range(kicks):
-            if best.stop():
-                return
-            mask = best.mask.copy()
-            kept, pruned = np.flatnonzero(mask), np.flatnonzero(~mask)
-            count = min(int(rng.integers(1, MOST_KICKED + 1)), kept.size, pruned.size)
-            mask[rng.choice(kept, count, replace=False)] = False
-            mask[rng.choice(pruned, count, replace=False)] = True
-            best.offer(self.descent.run(mask, best).mask, "kicks")
 
     def _select_tree(self) -> "SelectTree":
         """The tree with the best shift; with a quota, its program includes the groups' penalties."""
@@ -274,9 +254,10 @@ class _Run:
             self.nodes = nodes
 
         few = self._few(tree.program) if isinstance(tree.program, RefitProgram) else None
+        most = work(block.p, block.keep) / (NODE_WORK * block.p**2) if few else np.inf
 
         def stop(nodes: float) -> Stop | None:
-            return best.stop(nodes) or (ENUMERATE if few and nodes > NODES_A_MASK * block.mask_count else None)
+            return best.stop(nodes) or (ENUMERATE if nodes > most else None)
 
         limit = int(max(20, min(WORK_OF_A_DIVE / block.p**2, best.budget.evaluations)))
         settled = lambda mask: program.inner(mask_bound(block, mask))  # noqa: E731  # passed on as a value
@@ -287,7 +268,10 @@ class _Run:
             self.splits = search.splits
         self.nodes = search.nodes
         best.bound(program.outer(search.bound))
-        return self._enumerate(few) if few and search.stopped is ENUMERATE else search.stopped
+        if few is None or search.stopped is not ENUMERATE:
+            return search.stopped
+        # the last dive may have finished the tree
+        return None if is_proved(best.objective, best.lower_bound) else self._enumerate(few)
 
     def _few(self, program: RefitProgram) -> Few | None:
         """The program, if all its masks may be evaluated; a proof file has no records of that."""
@@ -299,14 +283,20 @@ class _Run:
     def _enumerate(self, few: Few) -> Stop | None:
         """Evaluate all masks, as the tree has taken as long as that would. -> why it ended early, or None"""
         block, best, program = self.block, self.best, few.program
+        with best.building():
+            _compile()
         known = -program.inner(best.objective)
         found = few.best(known, best.stop)
-        if isinstance(found, Stop):
-            return found
-        gain, mask = found
-        if mask is not None:
-            best.offer(mask, "enumeration")
-        self.nodes += block.mask_count
+        if found.mask is not None:
+            best.offer(found.mask, "enumeration")
+        if found.stopped:
+            return found.stopped
         best.details["enumerated"] = block.mask_count
-        best.bound(program.outer(-max(gain, known) - few.doubt))
+        best.bound(program.outer(-max(found.gain, known) - few.doubt))
         return None
+
+
+def _compile() -> None:
+    """Compile or load the evaluation of all masks, on a program of four weights: few solves need it."""
+    small = QuadraticForm(hessian=np.eye(4), ridge=0.1, centre=np.ones(4))
+    Few(RefitProgram.of(BlockProblem(small, np.ones(4), 3, "refit"), 1.0), np.eye(4), 0.0).best(np.inf, never)

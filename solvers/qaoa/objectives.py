@@ -26,7 +26,7 @@ SHARE = 0.25
 
 TAIL = 0.02
 """The first and least share in the loops of `tails`. A state in which the best mask has this probability has the lowest
-mean of its tail that there is; 1000 samples miss that mask once in 10^8."""
+mean of its tail that there is; 1000 samples miss that mask less than once in 10^8."""
 
 TAIL_STATES = 256.0
 """The last of these shares is that of so many states of a uniform distribution, so that the best mask comes out so many

@@ -1,12 +1,14 @@
 """Options and budgets of wrong kinds are refused with one line, by every solver, from Python and as text."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from prunebench import SOLVERS, Budget, solve
 from prunebench.cli import main
 from prunebench.core.errors import InvalidInput
-from prunebench.core.options import options_of
+from prunebench.core.options import Option, options_of
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.registry import missing_packages
 from prunebench.core.solver import solvers_of
@@ -129,3 +131,9 @@ def test_cutting_a_block_refuses_wrong_numbers_with_exit_code_two(arguments, tmp
     words = [word for pair in given.items() for word in pair]
     assert main(["block", "planted", *words, "-o", str(tmp_path / "b.npz")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_the_options_of_a_class_whose_module_is_gone_are_listed_without_their_texts():
+    made = dataclasses.make_dataclass("Made", [("sweeps", int, 3)], frozen=True)
+    made.__module__ = "no.longer.there"
+    assert options_of(made) == [Option("sweeps", "whole number", "3", "")]

@@ -7,6 +7,7 @@ import pytest
 
 from prunebench import BlockProblem, Budget, QuadraticForm, solve
 from prunebench.core.incumbent import Incumbent
+from prunebench.core.stop import Stop
 from prunebench.kernels.local_search.descent import swap_descent
 from prunebench.solvers.anneal.doubles import descended
 
@@ -42,6 +43,15 @@ def test_a_descent_ends_where_no_double_swap_lowers_the_energy(keep):
     assert value == pytest.approx(energy(couplings, linear, mask))
     assert value <= energy(couplings, linear, start) + 1e-12
     assert all(energy(couplings, linear, other) >= value - 1e-9 for other in neighbours(mask))
+
+
+def test_a_stop_ends_a_descent_by_double_swaps():
+    rng = np.random.default_rng(0)
+    couplings = np.triu(rng.normal(size=(9, 9)), 1)
+    couplings, linear, start = couplings + couplings.T, rng.normal(size=9), np.arange(9) < 4
+    mask, value = descended(couplings, linear, start, lambda _: Stop.finished("now"))
+    assert mask.tolist() == start.tolist()
+    assert value == pytest.approx(energy(couplings, linear, start))
 
 
 def test_double_swaps_go_on_where_single_ones_end():

@@ -83,12 +83,17 @@ def searchable(block: BlockProblem) -> bool:
 
 
 def search(
-    block: BlockProblem, mask: BoolArray, best: Incumbent, rng: np.random.Generator, spent: float = 0.0
+    block: BlockProblem,
+    mask: BoolArray,
+    best: Incumbent,
+    rng: np.random.Generator,
+    spent: float = 0.0,
+    share: float = 1.0,
 ) -> Iterator[DescentResult]:
-    """Iterated descents on a block that is `searchable`: local optima, each the lowest of one walk.
+    """Iterated descents on a block in mode refit with a count or quota: local optima, each the lowest of one walk.
 
-    The first walk begins at `mask`. Some .9 s at p = 64 to 256 where local optima abound, else less. `best`
-    and `spent` are as of `SwapDescent.run`; the masks are not offered. For example
+    The first walk begins at `mask`. Some .9 s at p = 64 to 256 where local optima abound, else less; at most a `share`
+    of that. `best` and `spent` are as of `SwapDescent.run`; the masks are not offered. For example
 
         for end in search(block, best.mask, best, rng):
             best.offer(end.mask, "search")
@@ -103,15 +108,16 @@ def search(
 
     first = mask if order is None else mask[order]
     left = best.budget.evaluations - spent
-    for end in refit_search.walks(descent, first, drawn, rng, best.stop_after(spent), left):
+    for end in refit_search.walks(descent, first, drawn, rng, best.stop_after(spent), left, share):
+        spent += end.evaluations
+        # a walk can end within a descent
+        moves, tried, optimal, stop = descent.run(end.mask, best.stop_after(spent), best.budget.evaluations - spent)
+        spent += tried
         out = end.mask
         if order is not None:
             out = np.empty_like(end.mask)
             out[order] = end.mask
-        # a walk's ends are where a descent found no better swap, unless the budget cut it short
-        optimal = best.stop(spent + end.evaluations) is None
-        yield DescentResult(out, end.moves, optimal, end.evaluations, Stop.finished("the walk found nothing better"))
-        spent += end.evaluations
+        yield DescentResult(out, end.moves + moves, optimal, end.evaluations + tried, stop)
 
 
 def swap_descent(block: BlockProblem, mask: BoolArray, best: Incumbent) -> DescentResult:

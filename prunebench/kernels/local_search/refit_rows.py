@@ -48,7 +48,7 @@ class Limits(NamedTuple):
     """What ends a call, and how it kicks.
 
     moves : most exchanges, those of kicks included;  evaluations : no scan begins after this many swaps examined
-    kick : most random exchanges of a kick; 0: one descent, without kicks
+    kick : random exchanges of a kick; 0: one descent, without kicks
     worse : share of the excess over `floor` by which a local optimum may be worse than the last and still replace it
     floor : 2 (f - f(0)) of the best weights without any constraint;  best : end when f falls below this
     """
@@ -224,7 +224,7 @@ def walk(
     while moves < limits.moves and evaluations < limits.evaluations:
         if kicking:
             _write(held.table, held.kept, table, kept)
-            for _ in range(min(2, limits.kick) + _drawn(draws, max(1, limits.kick - 1))):
+            for _ in range(limits.kick):
                 row = _drawn(draws, count)
                 first, last = ranges[0, kept[row]], ranges[1, kept[row]]
                 entering = first + _drawn(draws, last - first)

@@ -1,6 +1,6 @@
 """Iterated swap descent on a small block in mode refit: many short walks among local optima, from many starts.
 
-A walk repeats a kick of two or three random exchanges and a descent; a local optimum replaces the last if it is not
+A walk repeats a kick of two random exchanges and a descent; a local optimum replaces the last if it is not
 much worse (Lourenço, Martin, Stützle: Iterated local search, 2003, with a threshold for acceptance). A walk ends when
 it has found nothing better for a while, which grows from walk to walk, and the next begins at a random mask. Where
 several walks end equally low, the search ends early: easy blocks take a fraction of the time, and only those with many
@@ -19,11 +19,11 @@ from prunebench.kernels.local_search import refit_rows
 from prunebench.kernels.local_search.refit_kernel import RefitDescent
 
 KICK = 2
-"""Most random exchanges of a kick; the least are two, since descents undo one. Three missed more optima."""
+"""Random exchanges of a kick. A descent can undo one; after three it found fewer of the optima."""
 WORSE = 0.02
 """A local optimum may be worse than the last by this share of what the last is above the unconstrained minimum. With
-.05 and kicks of two to three, five of 72 searches of blocks of 64 and 128 weights ended above the best known by more
-than .1 %, with these two."""
+.05 and kicks of two or three exchanges, five of 72 searches of blocks of 64 and 128 weights ended more than .1 % above
+the best known; with .02 and two exchanges, two."""
 WORK = 7e8
 """Most exchanges, times the k·p operations of one: some .9 s on one core."""
 MOST_MOVES = 390_000
@@ -37,7 +37,9 @@ is elsewhere: on one block of 64 weights ten of the first twelve ended a fifth a
 SAME = 1e-10
 """Relative difference of two values of f − f(0) up to which they count as equal."""
 MOVES_AT_ONCE = 512
-"""Exchanges between two computations of the state anew, which cost about a tenth of them."""
+"""Exchanges between two computations of the state anew."""
+FRESH_MOVES = 50
+"""The cost of such a computation, in exchanges: what a walk that it ends is charged."""
 
 
 class WalkEnd(NamedTuple):
@@ -49,12 +51,13 @@ class WalkEnd(NamedTuple):
 
 
 class _Walk:
-    """One walk: `value` and `kept` are its lowest local optimum, 2 (f − f(0)) and the support."""
+    """One walk: `value` and `kept` are its lowest local optimum, 2 (f − f(0)), inf without one, and the support."""
 
     def __init__(self, descent: RefitDescent, seed: int, floor: float) -> None:
         self._descent, self._floor = descent, floor
         self._draws = refit_rows.seeded(seed)
         self.moves, self.evaluations, self.idle = 0, 0.0, 0
+        self.value = np.inf
 
     def start(self, mask: BoolArray, stop: StopCheck, left: float) -> None:
         """Descend from a mask, which gives the first local optimum; `stop` is given the swaps examined."""
@@ -88,6 +91,7 @@ def walks(
     rng: np.random.Generator,
     stop: StopCheck,
     max_evaluations: float,
+    share: float = 1.0,
 ) -> Iterator[WalkEnd]:
     """Walks until AGREEING of them end at the lowest value, the work is done, or `stop` says why to stop.
 
@@ -98,10 +102,11 @@ def walks(
     draw : a random feasible mask for each further walk
     stop : given the swaps examined, why to stop now, or None
     max_evaluations : no scan begins after this many swaps examined
+    share : of the work that is done at most
     """
     size, count = first.size, int(first.sum())
     patience = max(PATIENCE * size, LEAST_PATIENCE)
-    left = min(MOST_MOVES, int(WORK / (size * count)))
+    left = int(share * min(MOST_MOVES, WORK / (size * count)))
     floor = _floor(descent)
     lowest, agreeing, evaluations, number = np.inf, 0, 0.0, 0
     while left > 0 and agreeing < AGREEING and not stop(evaluations) and evaluations < max_evaluations:
@@ -120,9 +125,11 @@ def walks(
                 most = min(MOVES_AT_ONCE, left - walk.moves, number * patience - walk.idle)
                 walk.go_on(most, max_evaluations - evaluations - walk.evaluations)
         except LinAlgError:
-            # singular in floating point: this walk can go no further
-            return
+            # singular in floating point: this walk goes no further, the next begins elsewhere
+            walk.moves += FRESH_MOVES
         left, evaluations = left - max(walk.moves, 1), evaluations + walk.evaluations
+        if not np.isfinite(walk.value):
+            continue
         if walk.value < lowest - SAME * abs(lowest) or not np.isfinite(lowest):
             lowest, agreeing = walk.value, 1
         elif walk.value <= lowest + SAME * abs(lowest):

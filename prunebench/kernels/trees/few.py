@@ -2,7 +2,7 @@
 
 With the weights S kept, f falls below f(0) by the gain ½ h_S'(H_SS)⁻¹h_S. Eliminating the chosen weights one by one
 (Cholesky) leaves the matrix M and slope c of the others, and a pair {a, b} adds ½ c'M⁻¹c of its two entries. A gain
-costs some ten operations, half a billion gains a second, where a bound of branch and bound costs twenty thousand.
+costs some ten operations and, with three to six kept weights, 3 to 5 ns; a bound of branch and bound, twenty thousand.
 Furnival, Wilson: Regressions by leaps and bounds, Technometrics 16, 1974, without the bounds.
 """
 
@@ -41,17 +41,21 @@ def levels_of(hessian: FloatArray, slope: FloatArray, keep: int) -> Levels:
 
 
 @compiled(fast=True)
-def best_from(levels: Levels, first: int, best: float) -> float:
-    """The largest of `best` and the gains of all sets that begin with `first`; `found` receives a better one."""
+def best_from(levels: Levels, first: IndexArray, best: float) -> float:
+    """The largest of `best` and the gains of all sets that begin with `first`; `found` receives a better one.
+
+    first : int64 (f,), ascending positions, one to keep − 2 of them
+    """
     matrices, slopes, columns, gains, chosen = levels[:5]
-    keep, p = chosen.size, matrices.shape[1]
+    keep, p, fixed = chosen.size, matrices.shape[1], first.size
+    for at in range(fixed):
+        chosen[at] = first[at]
     level = 0
-    chosen[0] = first
     while True:
         i = chosen[level]
         if i > p - keep + level:
             # no room for the rest
-            if level <= 1:
+            if level <= fixed:
                 return best
             level -= 1
             chosen[level] += 1
@@ -70,10 +74,11 @@ def best_from(levels: Levels, first: int, best: float) -> float:
                     rest[a, b] = matrix[a, b] - column[a] * column[b]
             level += 1
             gains[level] = gain
-            chosen[level] = i + 1
+            if level >= fixed:
+                chosen[level] = i + 1
             continue
         best = best_pair(levels, level, gain, best)
-        if level == 0:
+        if level < fixed:
             return best
         chosen[level] += 1
 
