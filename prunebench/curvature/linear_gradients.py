@@ -158,7 +158,8 @@ def fill_by_passes(work: GradientWork, positions: IndexArray, chunk: int, out: t
         linear_passes.send(work.model, modules, work.loss, (inputs, targets), add)
         for name in spans.keys() - bounds.keys():
             block[:, spans[name].start : spans[name].stop] = 0.0  # used, but the loss does not depend on it
-        yield Written(len(inputs), len(bounds) == len(spans) and max(bounds.values()) < SAFE)
+        # NaN is not less than anything, and max would pass over it
+        yield Written(len(inputs), len(bounds) == len(spans) and all(bound < SAFE for bound in bounds.values()))
 
 
 def sample_products(module: torch.nn.Module, given: torch.Tensor, slopes: torch.Tensor) -> torch.Tensor:

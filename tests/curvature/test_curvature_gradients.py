@@ -260,6 +260,24 @@ def test_a_gradient_that_is_not_finite_names_the_layer_and_the_sample(network, s
         sample_gradients(network, cross_entropy, samples, np.arange(4, 8), batch_size=batch_size)
 
 
+class RootOfSquares(torch.nn.Module):
+    """|x|, whose slope at zero is NaN by plain autograd."""
+
+    def forward(self, given):
+        return torch.sqrt(given * given)
+
+
+def test_a_gradient_that_is_nan_in_one_layer_alone_is_found():
+    model = torch.nn.Sequential(
+        torch.nn.Linear(60, 60, bias=False), RootOfSquares(), torch.nn.Linear(60, 2, bias=False)
+    )
+    inputs = torch.randn((12, 60), generator=torch.Generator().manual_seed(0))
+    inputs[9] = 0.0
+    samples = TensorSamples(inputs, torch.zeros(12, dtype=torch.int64))
+    with pytest.raises(InvalidInput, match=r"layer '0\.weight' is NaN or infinite at sample 9"):
+        sample_gradients(PrunableNetwork(model, ("0.weight", "2.weight")), cross_entropy, samples, np.arange(12))
+
+
 def test_more_memory_than_allowed_is_refused_before_anything_is_computed(network, samples):
     def never(*_):
         raise AssertionError("progress was reported")
