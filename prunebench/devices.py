@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core.arrays import Factor, FloatArray
+from prunebench.core.arrays import Factor, RealArray
 from prunebench.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class TorchMatrix:
     InvalidInput   torch does not know the device or it is not there
     """
 
-    def __init__(self, factor: Factor, scale: FloatArray | None, device: str) -> None:
+    def __init__(self, factor: Factor, scale: RealArray | None, device: str) -> None:
         import torch
 
         place = torch_device(device)

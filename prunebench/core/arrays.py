@@ -12,7 +12,7 @@ from prunebench.core.errors import InvalidInput
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 RealArray = npt.NDArray[np.floating[Any]]
-"""Weights in the network's own precision, float32 or float64."""
+"""float32 or float64: weights in the network's own precision, and what is computed in either."""
 
 IndexArray = npt.NDArray[np.int64]
 Factor = npt.NDArray[np.float32] | npt.NDArray[np.float64]

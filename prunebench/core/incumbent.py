@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, FloatArray, fixed, frozen
+from prunebench.core.arrays import BoolArray, FloatArray, RealArray, fixed, frozen
 from prunebench.core.block import BlockProblem
 from prunebench.core.group_proof import GroupProof
 from prunebench.core.optimality import is_proved
@@ -35,7 +35,7 @@ class Incumbent:
         self.source = ""
         """Which part of the solver proposed the best mask."""
         self._mask: BoolArray | None = None
-        self.weights: FloatArray = np.empty(0)
+        self.weights: RealArray = np.empty(0)
         """The weights of `mask`; empty until a mask is offered."""
         self.objectives: dict[str, float] = {}
         """The objective of the last mask from each source."""
@@ -85,7 +85,7 @@ class Incumbent:
         self.offer(self.block.incumbent, START)
 
     def offer(
-        self, mask: BoolArray, source: str, weights: FloatArray | None = None, objective: float | None = None
+        self, mask: BoolArray, source: str, weights: RealArray | None = None, objective: float | None = None
     ) -> bool:
         """Take a mask if it is better than the best so far, and return whether it was. Ties keep the earlier mask.
 
@@ -93,7 +93,7 @@ class Incumbent:
         ----------
         mask : bool (p,)          feasible
         source : str              which part of the solver proposes it
-        weights : float64 (p,)    of the mask; the block's own (refitted in mode refit) by default
+        weights : float (p,)      of the mask; the block's own (refitted in mode refit) by default
         objective : float         if the block has already evaluated mask and weights
         """
         if objective is None:

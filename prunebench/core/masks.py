@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, IndexArray, RealArray
 from prunebench.core.errors import InvalidInput
 
 PAIRED = 8
 """Up to this many scores a row are ranked by comparing all pairs: for 4 of them many times faster than sorting rows."""
 
 
-def top_mask(scores: FloatArray, keep: int) -> BoolArray:
+def top_mask(scores: RealArray, keep: int) -> BoolArray:
     """True at the `keep` highest scores; among equal scores the lower position wins. (p,) -> (p,)
 
     O(p): a partition finds the threshold; only ties at the threshold are decided by position.

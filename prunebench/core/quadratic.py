@@ -496,6 +496,9 @@ def checked_hessian(hessian: npt.ArrayLike, *, narrow: bool = False) -> tuple[An
     array = numeric("hessian", hessian)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] == 0:
         raise InvalidInput(f"hessian has shape {array.shape}; expected (p, p) with p at least 1")
+    if array.dtype.kind != "f":
+        # differences of small integers would wrap around
+        array = array.astype(np.float64)
     scale = require_finite("hessian", array)
     rounding = 1e-5 if array.dtype == np.float32 else 1e-10
     kind = np.float32 if narrow and array.dtype == np.float32 else np.float64

@@ -5,8 +5,8 @@ G = X'X/n serves all rows (Frantar, Alistarh: SparseGPT, ICML 2023, §3.1; Meng 
 2024, eq. 1). Methods that decide over all rows at once, such as SparseGPT's column blocks or a layer-wide
 support, get the layer as one block problem of rows·columns weights without any p×p matrix.
 
-A layer in float32 stays in float32: its weights, its Hessian and what is computed of them; objectives are summed in
-float64 (`row_products`).
+A layer in float32 stays in float32: its weights, its Hessian and the weights of a refit. Objectives, slopes and
+products are computed in float64 (`row_products`).
 """
 
 import copy
@@ -42,6 +42,8 @@ ROUNDINGS = 8.0
 """Terms allowed for the subtractions and products around a sum, in `RowsForm.rounding_of`."""
 CACHED = ("_known", "_convexity")
 """Results that a form remembers, and that are not sent with it."""
+VECTORS = ("ridge", "linear", "centre")
+"""What has an entry a weight, or one number for all."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, init=False)
@@ -112,8 +114,17 @@ class RowsForm(QuadraticForm):
             object.__setattr__(self, name, value)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields without cached results."""
-        return {name: value for name, value in self.__dict__.items() if name not in CACHED} | {"derived": {}}
+        """The fields without cached results; a number that stands for all weights is sent once."""
+        state = {name: value for name, value in self.__dict__.items() if name not in CACHED}
+        single = {name: state[name][:1].copy() for name in VECTORS if _is_single(state[name])}
+        return state | single | {"derived": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """The reverse of `__getstate__`."""
+        self.__dict__.update(state)
+        for name in VECTORS:
+            if state[name].size == 1:
+                object.__setattr__(self, name, np.broadcast_to(state[name], (self.p,)))
 
     @property
     def p(self) -> int:
@@ -162,7 +173,10 @@ class RowsForm(QuadraticForm):
         return out
 
     def as_vector(self, name: str, value: npt.ArrayLike) -> FloatArray:
-        """`value` in the form's own precision, finite throughout; not copied where it cannot change. (p,)"""
+        """`value`, finite throughout, in the form's own precision, or in float64 where that would round it. (p,)
+
+        Not copied where it cannot change.
+        """
         return _vector(name, value, self.p, self.shared.dtype)
 
     def value(self, weights: npt.ArrayLike) -> float:
@@ -188,9 +202,8 @@ class RowsForm(QuadraticForm):
     def _value(self, weights: FloatArray) -> float:
         total, given, centre = self.constant, self.table(weights), self.table(self.centre)
         with np.errstate(over="ignore", invalid="ignore"):
-            for top in range(0, self.rows, row_products.ROWS):
-                rows = slice(top, top + row_products.ROWS)
-                move = given[rows] - centre[rows]
+            for rows in row_products.row_chunks(self.rows, self.columns):
+                move = row_products.as_wide(given[rows]) - centre[rows]
                 if not move.any():
                     continue
                 total += 0.5 * row_products.along(move, self.shared)
@@ -208,24 +221,22 @@ class RowsForm(QuadraticForm):
         return total
 
     def rounding_of(self, weights: npt.ArrayLike) -> float:
-        """An error bound of `value(weights)`: sums along rows, |H_ij| <= s_i s_j. Cost O(p)."""
-        unit = 0.5 * float(np.finfo(self.shared.dtype).eps)
-        terms = self.columns + ROUNDINGS
+        """An error bound of `value(weights)`: sums along rows and over them, |H_ij| <= s_i s_j. Cost O(p)."""
+        terms = self.columns + self.p + ROUNDINGS
         given, centre = self.table(self.as_vector("weights", weights)), self.table(self.centre)
-        sizes, total = self.held.sizes, abs(self.constant) * UNIT
-        for top in range(0, self.rows, row_products.ROWS):
-            rows = slice(top, top + row_products.ROWS)
-            move = np.abs(given[rows] - centre[rows])
+        sizes, total = self.held.sizes, 0.0
+        for rows in row_products.row_chunks(self.rows, self.columns):
+            move = np.abs(row_products.as_wide(given[rows]) - centre[rows])
             reach = move @ sizes
             total += 0.5 * float(reach @ reach) + row_products.dot(np.abs(self.table(self.linear)[rows]), move)
             total += 0.5 * row_products.dot(self.table(self.ridge)[rows] * move, move)
-        return 2.0 * 1.01 * (terms * unit + self.p * UNIT) * total
+        # the sum begins at the constant, and rounds with it at each of up to three additions a row
+        return 2.0 * 1.01 * terms * UNIT * total + 4.0 * self.rows * UNIT * abs(self.constant)
 
     def product(self, direction: npt.ArrayLike) -> FloatArray:
-        """H times `direction`, including the ridge, in the form's own precision. (p,) -> (p,). Cost 2·rows·columns²."""
+        """H times `direction`, including the ridge. float (p,) -> float64 (p,). Cost 2·rows·columns²."""
         step = self.as_vector("direction", direction)
-        ridge = self.ridge[0].astype(step.dtype) if _is_single(self.ridge) else self.ridge
-        return np.asarray((self.table(step) @ self.shared).reshape(-1) + ridge * step, dtype=step.dtype)
+        return row_products.times(self.table(step), self.shared).reshape(-1) + self.ridge * step
 
     def gram(self, indices: npt.ArrayLike) -> FloatArray:
         """H restricted to `indices`, including the ridge; zero between rows. int (b,) -> float64 (b, b)."""
@@ -317,12 +328,19 @@ class RowsForm(QuadraticForm):
         return np.asarray(step.reshape(-1))
 
     def with_terms(self, *, ridge: npt.ArrayLike | None = None, linear: npt.ArrayLike | None = None) -> "RowsForm":
-        """As QuadraticForm: the same curvature and centre with another ridge or linear term."""
+        """As QuadraticForm: the same curvature and centre with another ridge or linear term.
+
+        A linear term that float32 would round makes the form one in float64, which shares nothing.
+        """
+        ridge = self.ridge if ridge is None else _ridge(ridge, self.p)
+        slope = self.linear if linear is None else self.as_vector("linear", linear)
+        if slope.dtype != self.dtype:
+            return RowsForm(
+                shared=self.held, rows=self.rows, ridge=ridge, linear=slope, centre=self.centre, constant=self.constant
+            )
         out = copy.copy(self)
-        if ridge is not None:
-            object.__setattr__(out, "ridge", _ridge(ridge, self.p))
-        if linear is not None:
-            object.__setattr__(out, "linear", self.as_vector("linear", linear))
+        for name, value in (("ridge", ridge), ("linear", slope), ("derived", self.derived)):
+            object.__setattr__(out, name, value)
         return out
 
     @property
@@ -386,7 +404,10 @@ def _ridge(ridge: npt.ArrayLike, size: int) -> FloatArray:
 
 
 def _vector(name: str, value: npt.ArrayLike | None, size: int, kind: npt.DTypeLike) -> FloatArray:
-    """`value` in a precision, read-only and finite; zeros without memory for each where there is none. (p,)"""
+    """`value` in a precision, or in float64 where that would round it, read-only and finite. (p,)
+
+    Zeros without memory for each where there is none.
+    """
     if value is None:
         return np.broadcast_to(np.zeros((), dtype=kind), (size,))
     array = numeric(name, value)
@@ -395,7 +416,8 @@ def _vector(name: str, value: npt.ArrayLike | None, size: int, kind: npt.DTypeLi
     require_finite(name, array)
     if array.dtype == kind and (immutable(array) or _is_single(array)):
         return np.asarray(array)
-    held = array.astype(kind, copy=True)
-    if held.dtype != array.dtype:
-        require_finite(name, held)
+    with np.errstate(over="ignore"):
+        held = array.astype(kind, copy=True)
+    if held.dtype != array.dtype and not (held == array).all():
+        held = array.astype(np.float64, copy=True)
     return np.asarray(fixed(held))

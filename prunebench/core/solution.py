@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core.arrays import BoolArray, FloatArray, frozen
+from prunebench.core.arrays import BoolArray, FloatArray, RealArray, frozen
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.group_proof import GroupProof
@@ -100,7 +100,7 @@ def kind_of(status: Status) -> StopKind:
     return {Status.TIME_LIMIT: StopKind.TIME, Status.INTERRUPTED: StopKind.INTERRUPTED}.get(status, StopKind.FINISHED)
 
 
-def without_rounding(block: BlockProblem, lower_bound: float, objective: float, weights: FloatArray) -> float:
+def without_rounding(block: BlockProblem, lower_bound: float, objective: float, weights: RealArray) -> float:
     """The bound, lowered to the objective if it exceeds it by no more than rounding."""
     bound = float(lower_bound)
     return objective if objective < bound <= objective + block.rounding_of(weights) else bound

@@ -18,10 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray
+from prunebench.core.arrays import BoolArray, RealArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.stop import StopCheck
-from prunebench.kernels.linear_algebra.matrix import Real
 from prunebench.solvers.admm.spectrum import Spectrum
 
 RELAXATION = 1.6
@@ -72,8 +71,8 @@ def search(
     """
     dtype = spectrum.vectors.dtype.type
     scale = np.ones(1) if spectrum.scale is None else spectrum.scale
-    centre: Real = (block.form.centre * scale).astype(dtype)
-    linear: Real = (block.form.linear / scale).astype(dtype)
+    centre: RealArray = (block.form.centre * scale).astype(dtype)
+    linear: RealArray = (block.form.linear / scale).astype(dtype)
     rho = penalty * max(spectrum.ridge, TRACE_SHARE * spectrum.mean_diagonal)
     support, moved, lowered = start, False, 0
     split = _masked((block.dense_weights * scale).astype(dtype), support)
@@ -102,7 +101,7 @@ def search(
     return support, max_steps, False
 
 
-def _masked(values: Real, mask: BoolArray) -> Real:
+def _masked(values: RealArray, mask: BoolArray) -> RealArray:
     """`values` where the mask is True, else zero, in their own precision."""
     return np.where(mask, values, values.dtype.type(0))
 

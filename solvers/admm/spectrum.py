@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from prunebench.core.arrays import RealArray
 from prunebench.core.quadratic import QuadraticForm
-from prunebench.kernels.linear_algebra.matrix import FactorMatrix, Matrix, Real
+from prunebench.kernels.linear_algebra.matrix import FactorMatrix, Matrix
 
 RIDGE_FLOOR = 1e-9
 """Least ridge used to scale a weight's units, relative to the mean of the curvature's diagonal."""
@@ -25,14 +26,14 @@ class Spectrum:
     mean_diagonal : trace/p without the ridge
     """
 
-    values: Real
-    vectors: Real
+    values: RealArray
+    vectors: RealArray
     matrix: Matrix | None
-    scale: Real | None
+    scale: RealArray | None
     ridge: float
     mean_diagonal: float
 
-    def solve(self, right: Real, shift: float) -> Real:
+    def solve(self, right: RealArray, shift: float) -> RealArray:
         """(curvature + shift·I)⁻¹ right, in these units. (p,) -> (p,)"""
         if self.matrix is None:
             return np.asarray(self.vectors @ ((self.vectors.T @ right) / (self.values + shift)))
@@ -61,7 +62,9 @@ def spectrum(form: QuadraticForm, device: str = "cpu") -> Spectrum:
     return Spectrum(values, vectors, matrix, scale, mean_ridge, mean_diagonal)
 
 
-def _decompose(form: QuadraticForm, scale: Real | None, device: str) -> tuple[Real, Real, Matrix | None, float]:
+def _decompose(
+    form: QuadraticForm, scale: RealArray | None, device: str
+) -> tuple[RealArray, RealArray, Matrix | None, float]:
     matrix: Matrix | None = None
     if form.factor is not None:
         matrix = _matrix(form, scale, device)
@@ -77,7 +80,7 @@ def _decompose(form: QuadraticForm, scale: Real | None, device: str) -> tuple[Re
     return np.maximum(values, 0.0) * gram.dtype.type(unit), vectors, matrix, mean_diagonal
 
 
-def _matrix(form: QuadraticForm, scale: Real | None, device: str) -> Matrix:
+def _matrix(form: QuadraticForm, scale: RealArray | None, device: str) -> Matrix:
     assert form.factor is not None
     inverse = None if scale is None else 1.0 / scale
     if device == "cpu":

@@ -9,20 +9,14 @@ with one eigendecomposition of H for all rows and all penalties ρ. With a quota
 within its groups.
 """
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import scipy.linalg
 
 from prunebench.core import row_products
-from prunebench.core.arrays import BoolArray, FloatArray
+from prunebench.core.arrays import BoolArray, FloatArray, RealArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.stop import StopCheck
 from prunebench.kernels.linear_algebra.layer_view import LayerView, row_groups
-
-Real = npt.NDArray[Any]
-"""float32 or float64."""
 
 STEPS_PER_PENALTY = 3
 """Steps between two updates of the penalty, as published."""
@@ -44,11 +38,11 @@ class Search:
         self._matrix, self._slope = view.scaled_matrix(), view.scaled_slope
         self._values, self._vectors = scipy.linalg.eigh(self._matrix, driver="evd", check_finite=False)
         self._values = np.maximum(self._values, 0.0)
-        self._inverse: tuple[float, Real] | None = None
+        self._inverse: tuple[float, RealArray] | None = None
         """(H + shift)⁻¹ of the last shift, where there are so many rows that making it pays."""
         self._minimiser = self._solve(-self._slope, 0.0)
 
-    def run(self, penalty: float, most: int, stop: StopCheck) -> tuple[BoolArray, Real, int]:
+    def run(self, penalty: float, most: int, stop: StopCheck) -> tuple[BoolArray, RealArray, int]:
         """A support, from the initial penalty ρ = `penalty`. -> bool (p,), its weights in scaled units (r, c), steps
 
         stop : given the steps so far, why to stop now, or None
@@ -68,7 +62,7 @@ class Search:
             weights = self._solve(weights, rho)
             pulled = weights + multipliers / rho
             before, support = support, self._top(pulled)
-            # V + ρ (U − D) is ρ times what is pulled off the support, and nothing on it
+            # multipliers + rho·(weights − split) is rho·pulled off the support, and zero on it
             multipliers = np.where(support, 0.0, rho * pulled).astype(weights.dtype)
             split = np.where(support, pulled, 0.0).astype(weights.dtype)
             if step % STEPS_PER_PENALTY < STEPS_PER_PENALTY - 1:
@@ -85,7 +79,7 @@ class Search:
                 rho *= GROWTH[0] if share > LARGE else GROWTH[1] if share > MODERATE else GROWTH[2]
         return support.reshape(-1), split, most
 
-    def refitted(self, support: BoolArray, start: Real) -> FloatArray | None:
+    def refitted(self, support: BoolArray, start: RealArray) -> FloatArray | None:
         """The best weights on a support, all rows at once from `start`, (r, c) in scaled units; (p,) in the layer's.
 
         None where conjugate gradients do not converge.
@@ -95,7 +89,7 @@ class Search:
         found, done = row_products.solve_on_supports(self._matrix, no_ridge, mask, -self._slope * mask, start)
         return np.asarray((found * self._view.scale).reshape(-1)) if done.all() else None
 
-    def _solve(self, right: Real, shift: float) -> Real:
+    def _solve(self, right: RealArray, shift: float) -> RealArray:
         """(H + shift)⁻¹ applied to every row. (r, c) -> (r, c)"""
         least = np.finfo(self._values.dtype).eps * self._values[-1]
         values = np.maximum(self._values + self._values.dtype.type(shift), least)
@@ -106,7 +100,7 @@ class Search:
             self._inverse = shift, (self._vectors / values) @ self._vectors.T
         return np.asarray(right @ self._inverse[1])
 
-    def _top(self, values: Real) -> BoolArray:
+    def _top(self, values: RealArray) -> BoolArray:
         return self._block.top_mask(np.abs(values).reshape(-1)).reshape(values.shape)
 
 

@@ -18,6 +18,8 @@ from prunebench.kernels.linear_algebra.layer_view import LayerView, refusal
 SWAP_WORK = 2e7
 """rows·c³, the operations of the rows' tableaus, up to which swaps follow by default: they are then a small part of
 the search. A layer of 512 rows of 512 weights has 7e10."""
+ONE_ROW = 1024
+"""Most weights of a block of one row in which swaps follow by default: its tableau takes about a second."""
 
 
 @register
@@ -44,7 +46,8 @@ class Alps(Solver):
     """Most steps of a search."""
 
     swaps: bool | None = None
-    """Whether swaps within the rows follow; none: in layers so small that they cost little (rows·c³ up to 2e7)."""
+    """Whether swaps within the rows follow; none: in layers so small that they cost little (rows·c³ up to 2e7), and in
+    blocks of one row of up to 1,024 weights."""
 
     def refuses(self, block: BlockProblem) -> str:
         """Invalid options, or rows that share no Hessian."""
@@ -71,7 +74,8 @@ class Alps(Solver):
                 return stop
         best.details["steps"] = steps
         rows, columns = view.shape
-        swap = self.swaps if self.swaps is not None else rows * float(columns) ** 3 <= SWAP_WORK
+        small = rows * float(columns) ** 3 <= SWAP_WORK or (rows == 1 and columns <= ONE_ROW)
+        swap = small if self.swaps is None else self.swaps
         if swap:
             mask, made = layer.swap_rows(block, view, best.mask, best.stop_after(best.evaluations))
             best.details["swaps"] = made

@@ -12,6 +12,7 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.keeping import Count, Quota
+from prunebench.core.row_products import as_wide
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 
@@ -92,5 +93,5 @@ class Iht(Solver):
             # the first round starts from the dense weights and may narrowly fail to improve
             if not better and number:
                 break
-            weights = best.weights
+            weights = as_wide(best.weights)
         return Stop.finished("no step improves")

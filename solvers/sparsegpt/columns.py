@@ -10,12 +10,10 @@ layer, each in one matrix product. A block lies transposed in memory, so that a 
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from prunebench.core.arrays import BoolArray, IndexArray
+from prunebench.core.arrays import BoolArray, IndexArray, RealArray
 from prunebench.core.keeping import Counted
 from prunebench.core.masks import top_mask, top_of_each
 from prunebench.kernels.linear_algebra.layer_view import Kind, LayerView
@@ -25,11 +23,8 @@ INNER = 16
 OUTER = 512
 """Columns whose updates of the rest of the layer are made in one product; a block of them stays in the cache."""
 
-Real = npt.NDArray[Any]
-"""float32 or float64."""
 
-
-def prune(view: LayerView, kind: Kind, keeping: Counted, width: int) -> tuple[Real, BoolArray]:
+def prune(view: LayerView, kind: Kind, keeping: Counted, width: int) -> tuple[RealArray, BoolArray]:
     """The pruned weights and the mask, both (r, c).
 
     Parameters
@@ -87,9 +82,9 @@ class _Segment:
     root : (s, s), of the inverse Hessian;  live : bool (s,), inputs that are not identically zero
     """
 
-    weights: Real
+    weights: RealArray
     mask: BoolArray
-    root: Real
+    root: RealArray
     live: BoolArray
 
     def __post_init__(self) -> None:
@@ -130,7 +125,7 @@ class _Segment:
             self.weights[last:] -= self.root[first:last, last:].T @ self.errors[first:last]
         self.weights[first:last] *= self.mask[first:last]
 
-    def _scores(self, first: int, last: int) -> Real:
+    def _scores(self, first: int, last: int) -> RealArray:
         """w²/U_jj² of some columns, (s, r); below all others where the input is zero throughout."""
         scores = np.square(self.weights[first:last] * self._inverse[first:last, None])
         scores[~self.live[first:last]] = -1.0

@@ -210,6 +210,8 @@ def test_arrays_are_read_only_and_inputs_are_left_alone():
         ({"factor": [[1.0, 2.0]], "ridge": np.inf}, "ridge holds inf"),
         ({"factor": [1.0, 2.0]}, "factor has shape \\(2,\\); expected \\(n, p\\)"),
         ({"hessian": [[1.0, 2.0], [0.0, 1.0]]}, "hessian is not symmetric"),
+        # whose difference wraps around to zero, or to its own negative
+        ({"hessian": np.array([[127, 100], [-100, 127]], dtype=np.int8)}, "differ from their mirror by up to 200"),
         ({"hessian": [[1.0, 2.0]]}, "hessian has shape \\(1, 2\\)"),
         ({"factor": [[1.0, 2.0]], "linear": [1.0]}, "linear has shape \\(1,\\); expected \\(2,\\)"),
         ({"factor": [[1.0, 2.0]], "centre": [1.0, np.inf]}, "centre holds inf"),

@@ -1,5 +1,7 @@
 """Whole layers in float32: the same answers to rounding, held once, evaluated once."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from prunebench.core.definite import proved_semidefinite
 from prunebench.core.keeping import Quota
 from prunebench.core.masks import top_of_each
 from prunebench.core.rows import RowsForm
+from prunebench.core.rows_qubo import RowsQubo
+from prunebench.kernels.linear_algebra.layer_view import LayerView
 from prunebench.kernels.linear_algebra.triangular import inverse_root
 from prunebench.solvers.sparsegpt import columns as sparsegpt
 
@@ -32,15 +36,18 @@ def pair(seed=0, **terms):
 
 def test_a_layer_in_float32_has_the_values_of_float64_within_its_own_bound(monkeypatch):
     monkeypatch.setattr(row_products, "BLOCK", 7)
-    monkeypatch.setattr(row_products, "ROWS", 3)
+    monkeypatch.setattr(row_products, "WIDENED", 3 * COLUMNS)
     slope = np.random.default_rng(5).normal(size=ROWS * COLUMNS)
     for terms in ({}, {"linear": slope.astype(np.float32)}):
         narrow, wide, rng = pair(1, **terms)
         given = rng.normal(size=narrow.p).astype(np.float32)
         exact = wide.value(given)
         assert abs(narrow.value(given) - exact) <= narrow.rounding_of(given)
-        assert narrow.value(given) == pytest.approx(exact, rel=1e-5)
-        assert wide.rounding_of(given) < 1e-6 * narrow.rounding_of(given)
+        assert narrow.value(given) == pytest.approx(exact, rel=1e-13)
+        assert narrow.rounding_of(given) < 1e-11 * exact
+        np.testing.assert_allclose(narrow.gradient(given), wide.gradient(given), rtol=1e-12, atol=1e-12)
+        squares = [RowsQubo.of(form, form.centre) for form in (narrow, wide)]
+        np.testing.assert_allclose(squares[0].linear, squares[1].linear, rtol=1e-12, atol=1e-12)
         mask = rng.random(narrow.p) < 0.5
         np.testing.assert_allclose(narrow.refit(mask), wide.refit(mask), atol=1e-3)
         assert narrow.refit(mask).dtype == np.float32
@@ -51,6 +58,63 @@ def test_one_vector_in_float64_makes_the_layer_float64():
     form = RowsForm(shared=gram, rows=2, ridge=0.1, centre=weights)
     assert form.shared.dtype == form.centre.dtype == np.float64
     assert (form.centre == weights).all()
+
+
+def test_a_constant_that_swallows_the_rest_is_within_the_rounding_that_is_claimed():
+    narrow, wide, rng = pair(1, constant=1e9)
+    given = rng.normal(size=narrow.p).astype(np.float32)
+    exact = wide.with_terms().value(given) - 1e9
+    bare, _, _ = pair(1)
+    assert abs(exact - bare.value(given)) <= narrow.rounding_of(given)
+    assert narrow.rounding_of(given) < 1e-5
+
+
+def test_weights_in_float64_are_never_rounded_to_float32():
+    narrow, wide, rng = pair(4)
+    given = np.asarray(narrow.centre, dtype=np.float64) * (1.0 + 1e-9)
+    assert narrow.value(given) == pytest.approx(wide.value(given), rel=1e-12, abs=0.0)
+    block = BlockProblem(narrow, given, narrow.p, "select")
+    np.testing.assert_array_equal(block.dense_weights, given)
+    assert block.evaluate(given) == narrow.value(given) > narrow.value(narrow.centre)
+    slope = rng.normal(size=narrow.p)
+    changed = narrow.with_terms(linear=slope)
+    np.testing.assert_array_equal(changed.linear, slope)
+    assert changed.dtype == changed.shared.dtype == np.float64
+    assert narrow.with_terms(linear=slope.astype(np.float32)).dtype == np.float32
+
+
+def test_other_terms_share_what_is_derived_and_single_numbers_travel_once():
+    narrow, _, _ = pair()
+    assert narrow.with_terms(ridge=0.5).derived is narrow.derived
+    sent = pickle.loads(pickle.dumps(narrow))
+    assert sent.ridge.strides == sent.linear.strides == (0,)
+    np.testing.assert_array_equal(sent.ridge, narrow.ridge)
+    assert sent.value(np.zeros(sent.p)) == narrow.value(np.zeros(narrow.p))
+    assert len(pickle.dumps(narrow)) < 4 * (narrow.p + COLUMNS**2) + 2000
+
+
+def test_rows_whose_solution_misses_are_not_called_solved(monkeypatch):
+    narrow, wide, rng = pair(6)
+    mask = rng.random((ROWS, COLUMNS)) < 0.5
+    right = rng.normal(size=mask.shape).astype(np.float32) * mask
+    _, done = row_products.solve_on_supports(narrow.shared, narrow.row_ridge, mask, right)
+    assert done.all()
+    _, done = row_products.solve_on_supports(narrow.shared, narrow.row_ridge, mask, right, steps=1)
+    assert not done.any()
+    monkeypatch.setattr("prunebench.core.rows.DIRECT_SIZE", 0)
+    monkeypatch.setattr(row_products, "SETTLED", {"float32": 0.0, "float64": 0.0})
+    # each row by Cholesky then
+    np.testing.assert_allclose(narrow.refit(mask.reshape(-1)), wide.refit(mask.reshape(-1)), atol=1e-5)
+
+
+def test_a_hessian_that_float32_cannot_decompose_is_decomposed_as_it_is_and_not_rounded():
+    scales = np.array([1.0, 3.0, 7.0, 11.0], dtype=np.float32) / 3
+    gram = fixed(np.outer(scales, scales).astype(np.float32))
+    form = RowsForm(shared=gram, rows=1, ridge=1e-9, centre=np.ones(4, dtype=np.float32))
+    view = LayerView.of(BlockProblem(form, form.centre, 2, "select"))
+    exact = gram.astype(np.float64) + 1e-9 * np.eye(4)
+    scale = view.scale.astype(np.float64)
+    np.testing.assert_allclose(view.scaled_matrix(wide=True), exact * scale[:, None] * scale, rtol=1e-15)
 
 
 def test_arrays_that_cannot_change_are_held_once_and_a_value_is_computed_once(monkeypatch):

@@ -5,15 +5,15 @@ A plain quadratic form is a layer with one row. All arrays are in the form's own
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray, RealArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.keeping import Counted
 from prunebench.core.quadratic import QuadraticForm
+from prunebench.core.row_products import as_wide
 from prunebench.core.rows import RowsForm
 from prunebench.kernels.linear_algebra.triangular import inverse_root
 
@@ -21,8 +21,6 @@ LARGEST = 16384
 """Most weights in a row, as its Hessian is decomposed."""
 
 Kind = Literal["layer", "rows", "groups"]
-Real = npt.NDArray[Any]
-"""float32 or float64."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +34,7 @@ class LayerView:
     """
 
     form: QuadraticForm
-    curvature: Real
+    curvature: RealArray
     ridge: FloatArray
     live: BoolArray
 
@@ -57,35 +55,36 @@ class LayerView:
         return self.form.p // columns, columns
 
     @cached_property
-    def slope(self) -> Real:
+    def slope(self) -> RealArray:
         """q, the gradient at w = 0. (r, c)"""
         centre = self.form.centre.reshape(self.shape)
         product = centre @ self.curvature + self.ridge.astype(centre.dtype) * centre
         return np.asarray(self.form.linear.reshape(self.shape) - product)
 
     @cached_property
-    def scale(self) -> Real:
+    def scale(self) -> RealArray:
         """s with w = s·u, u being the weights for which H has a unit diagonal. (c,)"""
         return np.asarray(1.0 / np.sqrt(self.curvature.diagonal() + self.ridge), dtype=self.curvature.dtype)
 
     @cached_property
-    def scaled_slope(self) -> Real:
+    def scaled_slope(self) -> RealArray:
         """q in the scale in which H has a unit diagonal. (r, c)"""
         return np.asarray(self.slope * self.scale)
 
-    def scaled_matrix(self) -> Real:
-        """H with unit diagonal; a new array. (c, c)"""
-        matrix = self.curvature * self.scale[:, None]
-        matrix *= self.scale
-        ridge = self.ridge * self.scale * self.scale
+    def scaled_matrix(self, *, wide: bool = False) -> RealArray:
+        """H with unit diagonal, in float64 where `wide`; a new array. (c, c)"""
+        scale = self.scale.astype(np.float64) if wide else self.scale
+        matrix = self.curvature * scale[:, None]
+        matrix *= scale
+        ridge = self.ridge * scale * scale
         matrix[np.diag_indices_from(matrix)] += ridge.astype(matrix.dtype)
         return np.asarray(matrix)
 
     def scaled_wide(self) -> tuple[FloatArray, FloatArray]:
         """H with unit diagonal and q in its scale, in float64, for compiled loops. (c, c), (r, c)"""
-        return np.asarray(self.scaled_matrix(), dtype=np.float64), np.asarray(self.scaled_slope, dtype=np.float64)
+        return as_wide(self.scaled_matrix(wide=True)), as_wide(self.scaled_slope)
 
-    def root(self) -> Real:
+    def root(self) -> RealArray:
         """U with H⁻¹ = U'U, upper triangular; of a layer kept for all that have the same Hessian. (c, c)
 
         Raises
@@ -99,13 +98,13 @@ class LayerView:
             root = inverse_root(self.scaled_matrix())
         except np.linalg.LinAlgError:
             # float32 may not suffice
-            root = inverse_root(self.scaled_matrix().astype(np.float64)).astype(self.curvature.dtype)
+            root = inverse_root(self.scaled_matrix(wide=True)).astype(self.curvature.dtype)
         root *= self.scale
         if isinstance(self.form, RowsForm) and (self.ridge == self.ridge[0]).all():
             known[key] = root
         return root
 
-    def minimiser(self) -> Real:
+    def minimiser(self) -> RealArray:
         """The weights that minimise f without pruning; a new array. (r, c)"""
         centre = np.array(self.form.centre.reshape(self.shape))
         if isinstance(self.form, RowsForm) and not self.form.has_slope:

@@ -7,12 +7,8 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
-from prunebench.core.arrays import Factor, FloatArray, is_mapped
-
-Real = npt.NDArray[Any]
-"""float32 or float64, as the factor."""
+from prunebench.core.arrays import Factor, RealArray, is_mapped
 
 CHUNK_BYTES = 64 * 2**20
 """Bytes of columns held at a time when the factor is streamed."""
@@ -24,15 +20,15 @@ class Matrix(Protocol):
     shape: tuple[int, int]
     dtype: np.dtype[Any]
 
-    def gram(self) -> Real:
+    def gram(self) -> RealArray:
         """A A'. (n, n)"""
         ...
 
-    def times(self, right: Real) -> Real:
+    def times(self, right: RealArray) -> RealArray:
         """A right. (p,) -> (n,)"""
         ...
 
-    def transposed_times(self, left: Real) -> Real:
+    def transposed_times(self, left: RealArray) -> RealArray:
         """A' left. (n,) -> (p,)"""
         ...
 
@@ -44,28 +40,28 @@ class FactorMatrix:
     scale : (p,), multiplies each column; None for 1
     """
 
-    def __init__(self, factor: Factor, scale: FloatArray | None = None) -> None:
+    def __init__(self, factor: Factor, scale: RealArray | None = None) -> None:
         self._factor = factor
         self.shape: tuple[int, int] = (factor.shape[0], factor.shape[1])
         self.dtype: np.dtype[Any] = factor.dtype
-        self._scale: Real | None = None if scale is None else scale.astype(factor.dtype)
+        self._scale: RealArray | None = None if scale is None else scale.astype(factor.dtype)
 
-    def gram(self) -> Real:
+    def gram(self) -> RealArray:
         """A A', summed over column chunks. (n, n)"""
         out = np.zeros((self.shape[0],) * 2, dtype=self.dtype)
         for part in column_chunks(self._factor):
-            columns: Real = self._factor[:, part]
+            columns: RealArray = self._factor[:, part]
             if self._scale is not None:
                 columns = columns * self._scale[part]
             out += columns @ columns.T
         return out
 
-    def times(self, right: Real) -> Real:
+    def times(self, right: RealArray) -> RealArray:
         """A right. (p,) -> (n,)"""
         narrow = right.astype(self.dtype, copy=False)
         return np.asarray(self._factor @ (narrow if self._scale is None else narrow * self._scale))
 
-    def transposed_times(self, left: Real) -> Real:
+    def transposed_times(self, left: RealArray) -> RealArray:
         """A' left. (n,) -> (p,)"""
         out = left.astype(self.dtype, copy=False) @ self._factor
         return np.asarray(out if self._scale is None else out * self._scale)

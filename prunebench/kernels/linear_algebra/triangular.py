@@ -3,19 +3,15 @@
 LAPACK's routines, as numpy and scipy bring them, reach a fifth of the speed of a product on many machines.
 """
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
-Real = npt.NDArray[Any]
-"""float32 or float64."""
+from prunebench.core.arrays import RealArray
 
 SMALL = 128
 """Size up to which LAPACK decomposes; beyond it the matrix is halved."""
 
 
-def inverse_root(matrix: Real) -> Real:
+def inverse_root(matrix: RealArray) -> RealArray:
     """U with M⁻¹ = U'U, upper triangular, in the matrix's precision. (c, c) -> (c, c). 4/3·c³ operations
 
     matrix : overwritten
@@ -29,7 +25,7 @@ def inverse_root(matrix: Real) -> Real:
     return out
 
 
-def _halve(matrix: Real, out: Real) -> None:
+def _halve(matrix: RealArray, out: RealArray) -> None:
     """M = RR' with R upper triangular, from its last columns to its first; R⁻¹ into `out`.
 
     With M = [[A, B], [B', C]], C = R₂R₂' and U₂ = R₂⁻¹: X = B U₂', A − XX' = R₁R₁', U = [[U₁, −U₁XU₂], [0, U₂]].
