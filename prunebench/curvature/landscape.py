@@ -72,7 +72,7 @@ class NetworkLandscape:
         self.loss_of: Loss = problem.loss
         self.linear = linear_modules(network)
         self.device = next(network.model.parameters()).device
-        self._activations: tuple[int, Activations] | None = None
+        self._activations: dict[torch.Size, Activations] = {}
         self._losses: SharedLosses | None = None
         self.recompute = bool(getattr(problem, "checkpointing", False))
         self.weights: RealArray = self.dense_weights
@@ -288,10 +288,10 @@ class NetworkLandscape:
         return max(1, min(usual, PASS_BYTES // max(1, self._kept(inputs).kept(self.recompute))))
 
     def _kept(self, inputs: torch.Tensor) -> Activations:
-        """What a pass of the longest sample so far keeps; `inputs` is one more."""
-        if self._activations is None or inputs.numel() > self._activations[0]:
-            self._activations = inputs.numel(), activations(self.network.model, inputs)
-        return self._activations[1]
+        """What a pass of a sample keeps. inputs : its, as a batch of one"""
+        if inputs.shape not in self._activations:
+            self._activations[inputs.shape] = activations(self.network.model, inputs)
+        return self._activations[inputs.shape]
 
     def require_room(self, batches: Sequence[IndexArray], rows: Sequence[int], columns: int, weights: int) -> None:
         """Raise InvalidInput, with bytes and remedy, unless there is memory for a pass.

@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from prunebench.core.arrays import IndexArray
@@ -94,7 +95,8 @@ def dumped(value: Any, pickler: type[pickle.Pickler], known: Mapping[str, Any]) 
         def reducer_override(self, item: Any) -> Any:
             if type(item) is torch.Tensor and item.dtype in PLAIN and item.device.type == "cpu":
                 # torch's own way writes the whole memory of which a tensor may be a small part
-                return torch.from_numpy, (np.ascontiguousarray(item.detach().numpy()),)
+                order = sorted(range(item.ndim), key=item.stride, reverse=True)
+                return _tensor, (item.detach().permute(order).contiguous().numpy(), order)
             usual = getattr(super(), "reducer_override", None)
             return NotImplemented if usual is None else usual(item)
 
@@ -111,6 +113,14 @@ def loaded(given: bytes, known: Mapping[str, Any]) -> Any:
             return known[name]
 
     return Named(BytesIO(given)).load()
+
+
+def _tensor(array: npt.NDArray[Any], order: Sequence[int]) -> torch.Tensor:
+    """A tensor whose axes lie in memory as they did: products of others would be rounded otherwise.
+
+    order : its axes as those of the array, which lie one within the other
+    """
+    return torch.from_numpy(array).permute([order.index(axis) for axis in range(len(order))])
 
 
 def _same(item: Any, held: Any) -> bool:

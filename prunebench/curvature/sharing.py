@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from prunebench.core.crew import Crew, MemberGone
-from prunebench.core.errors import WorkersGone
+from prunebench.core.errors import InvalidInput, WorkersGone
 from prunebench.curvature.gradient_work import Loss
 from prunebench.curvature.sent import dumped
 from prunebench.curvature.share_worker import LOSS, Answer, Call, CannotLoad, Made, NotHeld, answer, ready
@@ -151,6 +151,7 @@ class Sharing:
 
         Raises
         ------
+        InvalidInput  samples that cannot be sent
         WorkersGone   no member is left, or one job's died MOST_DEATHS times
         Exception     what a job raised
         """
@@ -210,7 +211,7 @@ class Sharing:
         """Whether members hold the network; if they cannot, it is told, and nothing is shared out any more."""
         if self._setup is not None:
             return True
-        clock = perf_counter()
+        clock, before = perf_counter(), (self.now.send_seconds, self.now.wait_seconds)
         try:
             self._synced = Synced(self._model)
             # a copy: hooks that are there now are this process's own
@@ -223,6 +224,7 @@ class Sharing:
         except CannotLoad as error:
             return self._cannot(str(error))
         self.now.setup_seconds += perf_counter() - clock
+        self.now.send_seconds, self.now.wait_seconds = before
         return True
 
     def _cannot(self, words: str) -> bool:
@@ -258,7 +260,13 @@ class Sharing:
             work=job.work,
             given=job.given(),
         )
-        sent = dumped(call, pickle.Pickler, {})
+        try:
+            sent = dumped(call, pickle.Pickler, {})
+        except Exception as error:  # pickling meets any code of the user's
+            raise InvalidInput(
+                f"workers cannot be sent these samples ({type(error).__name__}: {error}); let their batches be "
+                "tensors, or leave the executor out"
+            ) from error
         try:
             waiting[member] = self._crew.send(member, answer, sent)
         except MemberGone:

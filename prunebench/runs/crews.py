@@ -9,7 +9,7 @@ import pickle
 import time
 import uuid
 from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
@@ -151,7 +151,7 @@ class DaskCrew:
 
         try:
             return future.result()
-        except (KilledWorker, FutureCancelledError, asyncio.CancelledError):
+        except (KilledWorker, FutureCancelledError, CancelledError, asyncio.CancelledError):
             self._looked = float("-inf")
             return None
 

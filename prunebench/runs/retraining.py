@@ -65,27 +65,27 @@ def retrain(
     request = run.request
     if not trust:
         require_trust({**request, "executor": None}, path, f"prunebench retrain {path} --trust")
-    result = run.result() or {}
-    number, known = _number(result, protocol)
-    if known is not None:
-        say(f"{path} has this training already")
-        return {**result, "run": str(path)}
-    if problem is None:
-        made = make_problem(request["problem"], request.get("problem_options", {}))
-        if not isinstance(made, NetworkProblem):
-            raise InvalidInput(f"{path} pruned no network, so there is nothing to train")
-        problem = made
-    require_trainable(problem, protocol, bool(result.get("costs")))
-    require_data(problem)
-    network = prunable_network(problem)
     with terminable():
+        # what is there is read under the lock: another process may be training by the same protocol
         run.hold(say)
         try:
+            result = run.result() or {}
+            number, known = _number(result, protocol)
+            if known is not None:
+                say(f"{path} has this training already")
+                return {**result, "run": str(path)}
+            if problem is None:
+                made = make_problem(request["problem"], request.get("problem_options", {}))
+                if not isinstance(made, NetworkProblem):
+                    raise InvalidInput(f"{path} pruned no network, so there is nothing to train")
+                problem = made
+            require_trainable(problem, protocol, bool(result.get("costs")))
+            require_data(problem)
+            network = prunable_network(problem)
             mask = load_start(path, network).mask
             with threads.for_network(threads.few(network.model, problem.validation())):
                 entry = trained(problem, network, mask, protocol, run=run, number=number, say=say, progress=progress)
-            held = {**result, "retrained": [*result.get("retrained", []), entry]}
-            run.conclude(held)
+            run.conclude({**result, "retrained": [*result.get("retrained", []), entry]})
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted; the epochs that were written are kept. Go on with: prunebench retrain {path} and the "

@@ -324,7 +324,7 @@ def asked(**changes):
     )
 
 
-def test_a_run_is_trained_beside_its_result(tmp_path, capsys):
+def test_a_run_is_trained_beside_its_result(tmp_path, capsys, monkeypatch):
     plain = prune(asked(retrain=None), out=tmp_path / "plain")
     result = prune(asked(), out=tmp_path / "run")
     (entry,) = result["retrained"]
@@ -340,6 +340,12 @@ def test_a_run_is_trained_beside_its_result(tmp_path, capsys):
     second = retrain(tmp_path / "plain", parse("epochs=1,batch_size=32,distil=0.5"))
     assert [held["file"] for held in second["retrained"]] == ["retrained-1.safetensors", "retrained-2.safetensors"]
     assert retrain(tmp_path / "plain", parse("epochs=1,batch_size=32,distil=0.5")) == second
+    read = RunDirectory.result
+    locked = []
+    monkeypatch.setattr(RunDirectory, "result", lambda run: locked.append(run._lock is not None) or read(run))
+    retrain(tmp_path / "plain", parse("epochs=1,batch_size=32,distil=0.5"))
+    assert locked[-1]
+    monkeypatch.undo()
     assert main(["report", str(tmp_path / "plain"), "-o", str(tmp_path / "page.html"), "--quiet"]) == 0
     assert "after retraining" in (tmp_path / "page.html").read_text()
     assert main(["retrain", str(tmp_path / "plain"), "--epochs", "1", "--batch-size", "32", "--quiet"]) == 0

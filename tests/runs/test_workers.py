@@ -4,19 +4,20 @@ import dataclasses
 import json
 import os
 import signal
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
 import torch
 
 from prunebench import make_problem
-from prunebench.core.crew import MemberGone
-from prunebench.core.errors import WorkersGone
-from prunebench.curvature import gradients, layer_walk, sharing
+from prunebench.core.errors import InvalidInput, WorkersGone
+from prunebench.curvature import gradients, landscape, layer_walk, sharing
 from prunebench.curvature.drawn_labels import DrawnLabels
 from prunebench.curvature.gradients import sample_gradients
 from prunebench.curvature.landscape import NetworkLandscape
 from prunebench.curvature.layer_walk import LayerWalk
+from prunebench.curvature.sent import dumped, loaded
 from prunebench.curvature.sharing import Job, Sharing, spans
 from prunebench.curvature.sync import Synced, apply
 from prunebench.networks.chosen import prunable_network
@@ -27,7 +28,7 @@ from prunebench.networks.vision_transformer import Sizes, VisionTransformer
 from prunebench.report import tables
 from prunebench.report.gather import gather
 from prunebench.runs import preparation
-from prunebench.runs.crews import LocalCrew
+from prunebench.runs.crews import DaskCrew, LocalCrew
 from prunebench.runs.executors import Inline, make_workers
 from prunebench.runs.prune import PruneRequest, prune
 
@@ -209,19 +210,63 @@ def die(_held, _network):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_share_that_always_kills_its_worker_ends_the_run(digits, said, monkeypatch):
+def test_a_share_that_always_kills_its_worker_ends_the_run(digits, said, crew):
     _, _, shared = digits
-
-    class Dying:
-        pickler, size, members = LocalCrew.pickler, 1, ("one",)
-
-        def send(self, member, work, given):
-            raise MemberGone
-
-    shared.sharing._crew = Dying()
+    victims = set(crew.members)
     with pytest.raises(WorkersGone, match="died 3 times over the same share"):
         list(shared.sharing.results(shared, [Job(0, die, tuple)]))
     assert len(said) == 3
+    assert victims - set(crew.members)
+
+
+def test_a_dask_worker_whose_work_is_cancelled_is_gone():
+    pytest.importorskip("distributed")
+    cancelled = Future()
+    cancelled.cancel()
+    assert DaskCrew(None)._answer(cancelled) is None
+
+
+def sent_and_read(tensor):
+    return loaded(dumped(tensor, LocalCrew.pickler, {}), {})
+
+
+def test_tensors_arrive_as_they_lay_in_memory():
+    image = torch.randn(2, 3, 4, 5)
+    for tensor in (
+        torch.tensor(3.0), torch.empty(0, 4), image, image.to(memory_format=torch.channels_last), image[:, 1:, ::2],
+        image.permute(3, 0, 2, 1), torch.arange(6)[:, None], torch.ones(1, 1).expand(3, 4),
+    ):  # fmt: skip
+        arrived = sent_and_read(tensor)
+        assert arrived.shape == tensor.shape
+        assert torch.equal(arrived, tensor)
+    assert sent_and_read(image.to(memory_format=torch.channels_last)).is_contiguous(memory_format=torch.channels_last)
+    assert sent_and_read(image.permute(3, 0, 2, 1)).stride() == image.permute(3, 0, 2, 1).stride()
+
+
+def test_samples_that_cannot_be_sent_are_refused_in_words(digits):
+    _, _, shared = digits
+
+    def unsendable():
+        return (lambda: None,)
+
+    with pytest.raises(InvalidInput, match="workers cannot be sent these samples"):
+        list(shared.sharing.results(shared, [Job(0, die, unsendable)]))
+
+
+def test_waiting_for_workers_to_start_is_no_waiting_for_answers(digits):
+    _, _, shared = digits
+    assert shared.sharing._have_network(shared)
+    spent = shared.sharing.spent()
+    assert spent["setup_seconds"] > 0.0
+    assert spent["wait_seconds"] == spent["send_seconds"] == 0.0
+
+
+def test_how_many_samples_go_together_does_not_depend_on_what_was_asked_before(monkeypatch):
+    monkeypatch.setattr(landscape, "PASS_BYTES", 2**14)
+    made = NetworkLandscape(make_problem("digits-mlp"), prunable_network(make_problem("digits-mlp")))
+    first = made.at_once(np.arange(500))
+    made._kept(torch.randn(8, 64))
+    assert made.at_once(np.arange(500)) == first < 500
 
 
 def test_small_work_starts_no_worker(monkeypatch, said):
