@@ -48,7 +48,7 @@ class Route:
 
 @dataclass(frozen=True, eq=False)
 class Products:
-    """Sums over input vectors: X'X by part and, where the dense network is run, X'Y and (X − Y)'(X − Y) as well.
+    """Sums over input vectors: X'X by part and, where the dense network is run, X'(X − Y) and (X − Y)'(X − Y).
 
     totals : float64 (parts, 1 or 3, c, c);  counts : int64 (parts,), input vectors
     unpaired : int64 (parts,), those for which the dense network's vector is not known: Y is X there
@@ -297,14 +297,13 @@ def _shapes(rows: Mapping[int, torch.Tensor]) -> dict[int, torch.Size]:
 
 
 def _add(total: torch.Tensor, rows: torch.Tensor, dense: torch.Tensor | None) -> None:
-    """Add a chunk's inputs to their Gram matrix, and where the dense network is run to `cross` and `drift`."""
+    """Add a chunk's inputs to their Gram matrix, and where the dense network is run to `apart` and `drift`."""
     for start in range(0, len(rows), SUMMED):
         part = rows[start : start + SUMMED]
         total[0] += product(part, part)
         if dense is not None:
-            other = dense[start : start + SUMMED]
-            away = part - other
-            total[1] += product(part, other)
+            away = part - dense[start : start + SUMMED]
+            total[1] += product(part, away)
             total[2] += product(away, away)
 
 

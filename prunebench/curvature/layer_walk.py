@@ -42,13 +42,13 @@ class InputGrams:
     """What the inputs X of a group of layers, and those Y of the same layers in the dense network, say.
 
     gram : float64 (c, c)     X'X/n
-    cross : float64 (c, c)    X'Y/n; the Gram itself where the dense network is not run
+    apart : float64 (c, c)    X'(X − Y)/n; None where the dense network is not run
     drift : float64 (c, c)    (X − Y)'(X − Y)/n; zero where the dense network is not run
     count : input vectors seen, n;  unpaired : those for which the dense network's is not known, and Y is X
     """
 
     gram: FloatArray
-    cross: FloatArray
+    apart: FloatArray | None
     drift: FloatArray
     count: int
     unpaired: int = 0
@@ -161,8 +161,8 @@ class LayerWalk:
         found = []
         for total, count, unpaired in zip(held, np.where(silent, 0, counts), products.unpaired, strict=True):
             gram = 0.5 * (total[0] + total[0].T)
-            cross, drift = (gram, np.broadcast_to(0.0, gram.shape)) if len(total) == 1 else total[1:]
-            found.append(InputGrams(gram, cross, drift, int(count), int(unpaired)))
+            apart, drift = (None, np.broadcast_to(0.0, gram.shape)) if len(total) == 1 else total[1:]
+            found.append(InputGrams(gram, apart, drift, int(count), int(unpaired)))
         return tuple(found)
 
     def _shared(self, samples: int) -> SharedPasses | None:

@@ -240,7 +240,7 @@ def test_the_dense_networks_inputs_are_had_beside():
     now = torch.relu(network.model.first(inputs)).unfold(2, 2, 1).permute(0, 2, 1, 3).detach()
     for group, held in enumerate(found):
         mine, other = (part[:, :, 2 * group : 2 * group + 2].reshape(-1, 4).numpy() for part in (now, dense))
-        np.testing.assert_allclose(held.cross, mine.T @ other / len(mine), rtol=1e-9)
+        np.testing.assert_allclose(held.apart, mine.T @ (mine - other) / len(mine), rtol=1e-9, atol=1e-15)
         np.testing.assert_allclose(held.drift, (mine - other).T @ (mine - other) / len(mine), rtol=1e-9)
 
 

@@ -144,7 +144,7 @@ def test_products_of_layers_inputs_are_the_same_bits_though_a_worker_dies(crew, 
         for number, group in enumerate(walk.groups):
             if dies and shared and number == 5:
                 kill_one(crew, 1)
-            held += [(item.gram, item.cross, item.drift, item.count) for item in walk.part_inputs(number, weights)]
+            held += [(item.gram, item.apart, item.drift, item.count) for item in walk.part_inputs(number, weights)]
             for layer in group:
                 span = network.layers[layer]
                 weights[span.start : span.stop] *= rng.random(span.size) < 0.5

@@ -97,7 +97,7 @@ _Asked = tuple[str, str, QuadraticForm, slice, Counted]
 class _Inputs:
     """What the inputs of a group of layers say, in the layers' precision.
 
-    hessian : X'X/n;  apart : (X'X − X'Y)/n, None where the dense network is not run;  drift : (X − Y)'(X − Y)/n
+    hessian : X'X/n;  apart : X'(X − Y)/n, None where the dense network is not run;  drift : (X − Y)'(X − Y)/n
     """
 
     hessian: SharedHessian
@@ -106,9 +106,8 @@ class _Inputs:
 
     @staticmethod
     def of(held: "InputGrams", kind: Any) -> "_Inputs":
-        """From sums in float64. The difference is taken before it is rounded."""
-        same = held.cross is held.gram
-        apart = None if same else np.asarray(held.gram - held.cross).astype(kind)
+        """From sums in float64."""
+        apart = None if held.apart is None else held.apart.astype(kind, copy=False)
         return _Inputs(SharedHessian.of(fixed(held.gram.astype(kind))), apart, held.drift.astype(kind, copy=False))
 
 
