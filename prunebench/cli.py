@@ -31,7 +31,8 @@ COMMANDS = {
     "prune": "prune a whole network",
     "retrain": "train what a finished run kept, by a protocol",
     "compare": "let solvers compete for the same blocks",
-    "report": "one self-contained page with every figure of runs and comparisons",
+    "study": "ask what a mask's objective is worth: is the mask of lowest loss the best after training, and why",
+    "report": "one self-contained page with every figure of runs, comparisons and studies",
     "resume": "continue an interrupted run",
     "evaluate": "accuracy or perplexity, and loss, of a network, dense or pruned",
 }

@@ -139,11 +139,10 @@ def save_all(material: "gather.Material", folder: Path | str, ending: str = "svg
     except OSError as error:
         raise InvalidInput(f"{path} cannot be made: {error.strerror}; choose another --figures") from error
     looks = Looks(material.solvers)
-    out = []
-    for drawn in contents.draw(material):
-        for figure in drawn.figures:
-            out.append(save(_panels([figure], looks, None), path / f"{figure.id}.{ending}"))
-    return out
+    return [
+        save(_panels([figure], looks, None), path / f"{figure.id}.{ending}")
+        for figure in contents.every_figure(material)
+    ]
 
 
 def _draw(source: Source, part: str, make: Any, ax: "Axes | None") -> "Drawing":

@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page about runs and comparisons, and their figures for print."""
+"""Write one self-contained HTML page about runs, comparisons and studies, and their figures for print."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,11 @@ FORMATS = ("svg", "pdf", "png")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The directories, and where to write."""
     parser.add_argument(
-        "directories", type=Path, nargs="+", metavar="DIR", help="a run directory, a comparison, or a folder of such"
+        "directories",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="a run directory, a comparison, a study, or a folder of such",
     )
     parser.add_argument("-o", "--out", type=Path, metavar="FILE.html", help="default: report.html in the first DIR")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="also write every figure into this folder")
@@ -31,7 +35,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     shared.require_folder(out)
     for path, reason in material.unreadable:
         say(f"{path} could not be read: {reason}")
-    sources = [*(held.source for held in material.comparisons), *(held.source for held in material.runs)]
+    sources = [held.source for part in (material.comparisons, material.runs, material.studies) for held in part]
     troubled = [source for source in sources if source.trouble]
     for source in troubled:
         say(f"{source.path}: {source.trouble}")
@@ -44,6 +48,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "report": str(write(material, out)),
         "comparisons": len(material.comparisons),
         "runs": len(material.runs),
+        "studies": len(material.studies),
         "troubles": [{"directory": str(source.path), "reason": source.trouble} for source in troubled],
         "unreadable": [{"directory": str(path), "reason": reason} for path, reason in material.unreadable],
         "figures": [str(file) for file in figures],
@@ -56,6 +61,7 @@ def text(result: dict[str, Any]) -> str:
         f"report       {result['report']}",
         f"comparisons  {result['comparisons']}",
         f"runs         {result['runs']}",
+        f"studies      {result['studies']}",
     ]
     if result["figures"]:
         lines.append(f"figures      {len(result['figures'])} in {Path(result['figures'][0]).parent}")

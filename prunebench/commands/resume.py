@@ -31,7 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Continue and return the result."""
-    if RunDirectory.open(arguments.directory).request.get("kind") == "compare":
+    kind = RunDirectory.open(arguments.directory).request.get("kind")
+    if kind == "study":
+        raise InvalidInput(f"{arguments.directory} is a study, which is whole or not there; ask for it again")
+    if kind == "compare":
         if arguments.executor is not None:
             raise InvalidInput(f"{arguments.directory} is a comparison; leave --executor out")
         return compare.finished(

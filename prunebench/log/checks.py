@@ -206,6 +206,45 @@ RESULT: Mapping[str, Kind] = {
 RESULT_NEEDS = ("problem", "coordinator", "solver", "mode", "density", "kept", "total", "seconds", "timings", "steps")
 """Keys that a finished run has."""
 
+
+def is_grid(value: Any) -> bool:
+    """A table of a study: every row has a value for each column, which has a name and a kind."""
+    if not (is_object(value) and lists_of(lists_of(is_text))(value.get("columns"))):
+        return False
+    columns, rows = value["columns"], value.get("rows")
+    named = all(is_text(value.get(name)) for name in ("key", "title", "caption"))
+    return named and lists_of(lambda row: isinstance(row, (list, tuple)) and len(row) == len(columns))(rows)
+
+
+def is_curve(value: Any) -> bool:
+    """A curve of a study: a name, a kind, and as many x as y."""
+    if not (is_object(value) and is_text(value.get("name")) and value.get("kind") in ("line", "points", "rule")):
+        return False
+    numbers = lists_of(optional(is_number))
+    return numbers(value.get("x")) and numbers(value.get("y")) and len(value["x"]) == len(value["y"])
+
+
+def is_plot(value: Any) -> bool:
+    """A plot of a study: two axes, each with a title and a scale, and curves."""
+    if not (is_object(value) and lists_of(is_curve)(value.get("curves"))):
+        return False
+    named = all(is_text(value.get(name)) for name in ("key", "title", "caption"))
+    return named and all(lists_of(is_text)(value.get(axis)) and len(value[axis]) == 2 for axis in ("x", "y"))
+
+
+STUDY: Mapping[str, Kind] = {
+    "study": is_text,
+    "problem": is_text,
+    "question": is_text,
+    "reference": is_text,
+    "seconds": is_number,
+    "values": is_object,
+    "grids": lists_of(is_grid),
+    "plots": lists_of(is_plot),
+    "notes": lists_of(is_text),
+}
+"""What a study found, all of which it must have."""
+
 COMPARISON: Mapping[str, Kind] = {
     "problem": is_text,
     "solvers": lists_of(is_choice),

@@ -331,7 +331,7 @@ class RunDirectory:
                 f"{file} is not what this run wrote: its seal does not fit its contents and run.json, so it is "
                 f"damaged, changed, or of another run; remove it, then {resume_line(self.path)}"
             )
-        if self.request.get("kind") != "compare":
+        if self.request.get("kind") not in ("compare", "study"):
             needs = checks.RESULT_NEEDS if held.get("outcome") != "failed" else ("error", "steps")
             checks.require(held, checks.RESULT, needs, file)
         return held

@@ -1,7 +1,7 @@
 """All figures of a report, in the order in which it shows them."""
 
-from prunebench.report import anytime, model, runs, sizes
-from prunebench.report.figure import Drawn
+from prunebench.report import anytime, model, runs, sizes, studies
+from prunebench.report.figure import Drawn, Figure
 from prunebench.report.gather import Material
 
 
@@ -21,3 +21,19 @@ def draw(material: Material) -> tuple[Drawn, ...]:
         sizes.time_to_solution(material.comparisons),
         sizes.feasibility(material.comparisons),
     )
+
+
+def only_studies(material: Material) -> bool:
+    """Whether there is neither a run nor a comparison, so that nothing needs to be said of what they lack."""
+    return bool(material.studies) and not material.comparisons and not material.runs
+
+
+def of_studies(material: Material) -> list[tuple[Figure, ...]]:
+    """The figures of every study."""
+    return [studies.figures(study, f"study-{number}-") for number, study in enumerate(material.studies)]
+
+
+def every_figure(material: Material) -> list[Figure]:
+    """All figures that the material fills."""
+    drawn = () if only_studies(material) else draw(material)
+    return [figure for kind in drawn for figure in kind.figures] + [f for held in of_studies(material) for f in held]

@@ -100,19 +100,30 @@ class Run:
         return f"{name} ({given})" if given else name
 
 
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A study: what it found, as `prunebench.studies.findings.Findings` writes it."""
+
+    source: Source
+    result: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Material:
     """All that a report is about. `unreadable` holds (path, reason)."""
 
     comparisons: tuple[Comparison, ...] = ()
     runs: tuple[Run, ...] = ()
+    studies: tuple[Study, ...] = ()
     unreadable: tuple[tuple[Path, str], ...] = ()
     directories: tuple[Path, ...] = ()
 
     @property
     def solvers(self) -> tuple[str, ...]:
-        """The labels of all solvers, sorted."""
+        """The labels of all solvers, and of all curves of studies, sorted: what has a look of its own."""
         names: set[str] = {run.solver for run in self.runs}
+        for study in self.studies:
+            names |= {curve["name"] for plot in study.result["plots"] for curve in plot["curves"]}
         for comparison in self.comparisons:
             names |= set(comparison.frame["solver"])
         return tuple(sorted(names))
@@ -138,6 +149,7 @@ def gather(directories: Sequence[Path | str]) -> Material:
             found.setdefault(folder.resolve(), folder)
     comparisons: list[Comparison] = []
     runs: list[Run] = []
+    studies: list[Study] = []
     unreadable: list[tuple[Path, str]] = []
     for folder in found.values():
         try:
@@ -148,9 +160,11 @@ def gather(directories: Sequence[Path | str]) -> Material:
             continue
         if isinstance(read, Comparison):
             comparisons.append(read)
+        elif isinstance(read, Study):
+            studies.append(read)
         else:
             runs.append(read)
-    if not comparisons and not runs:
+    if not comparisons and not runs and not studies:
         names = ", ".join(str(path) for path in given)
         why = "; ".join(f"{path}: {reason}" for path, reason in unreadable)
         raise InvalidInput(
@@ -160,7 +174,7 @@ def gather(directories: Sequence[Path | str]) -> Material:
                 or "no run directory is in there; 'prunebench prune … --out DIR' or 'prunebench compare …' makes one"
             )
         )
-    return Material(tuple(comparisons), tuple(runs), tuple(unreadable), tuple(given))
+    return Material(tuple(comparisons), tuple(runs), tuple(studies), tuple(unreadable), tuple(given))
 
 
 def of_frame(frame: "pandas.DataFrame") -> Material:
@@ -189,7 +203,7 @@ def _run_directories(path: Path, depth: int) -> Iterable[Path]:
                 yield from _run_directories(child, depth - 1)
 
 
-def _load(folder: Path) -> Comparison | Run:
+def _load(folder: Path) -> Comparison | Run | Study:
     from prunebench.comparison import table
     from prunebench.comparison.request import CompareRequest
 
@@ -200,6 +214,12 @@ def _load(folder: Path) -> Comparison | Run:
         frame = table.read(folder)
         _check_columns(frame, str(folder))
         return Comparison(source, frame)
+    if run.request.get("kind") == "study":
+        found = run.result(sealed=False)
+        if found is None:
+            raise InvalidInput("the study did not come to its end; ask for it again")
+        checks.require(found, checks.STUDY, tuple(checks.STUDY), folder / "result.json")
+        return Study(source, found)
     checks.require(run.request, checks.REQUEST, (*checks.REQUEST_NEEDS, *ASKED), folder / "run.json")
     events = tuple(run.events())
     for number, event in enumerate(events, 1):

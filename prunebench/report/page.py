@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from prunebench.core.errors import InvalidInput
-from prunebench.report import tables
-from prunebench.report.contents import draw
+from prunebench.report import studies, tables
+from prunebench.report.contents import draw, of_studies, only_studies
 from prunebench.report.figure import Absent, Drawn, Figure
 from prunebench.report.gather import Material, Source
 from prunebench.report.glossary import GLOSSARY, anchor
@@ -104,6 +104,9 @@ def _read(material: Material) -> str:
         parts.append(f"{_counted(len(comparisons), 'comparison')} of solvers ({solves:,} rows)")
     if runs:
         parts.append(f"{_counted(len(runs), 'pruning run')}")
+    if material.studies:
+        held = len(material.studies)
+        parts.append(f"{held} {'study' if held == 1 else 'studies'}")
     text = (
         f'<p class="subtle">About {" and ".join(parts)}. Click a name below a figure to hide or show it; hover over a '
     )
@@ -125,6 +128,34 @@ def _read(material: Material) -> str:
 
 def _sections(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
     """(anchor, heading, HTML) of every section."""
+    out = _of_studies(material, looks)
+    if not only_studies(material):
+        out += _of_runs(material, looks)
+    sources = [held.source for part in (material.comparisons, material.runs, material.studies) for held in part]
+    out.append(("reproduce", "How to reproduce", _reproduce(sources)))
+    entries = "".join(
+        f'<dt id="{anchor(term)}">{escape(term)}</dt><dd>{escape(text)}</dd>' for term, text in GLOSSARY.items()
+    )
+    if not only_studies(material):
+        out.append(("glossary", "Glossary", f"<dl>{entries}</dl>"))
+    return out
+
+
+def _of_studies(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
+    """A section for each study: its question, what is to be known of its numbers, its plots and tables."""
+    out = []
+    for number, (study, figures) in enumerate(zip(material.studies, of_studies(material), strict=True)):
+        result = study.result
+        text = f"<p>{escape(result['question'])} {escape(result['reference'])}</p>"
+        text += "".join(f'<p class="absent">{escape(note)}</p>' for note in result["notes"])
+        text += "".join(_table(table) for table in studies.tables(result, f"study-{number}-"))
+        text += f'<div class="figures many">{"".join(_figure(figure, looks, True) for figure in figures)}</div>'
+        out.append((f"study-{number}", studies.heading(study), text))
+    return out
+
+
+def _of_runs(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
+    """The sections about runs and comparisons."""
     out = []
     grouped: dict[str, list[Drawn]] = {}
     for drawn in draw(material):
@@ -151,12 +182,6 @@ def _sections(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
     shared = tables.workers(material.runs)
     if shared:
         out.append(("workers", shared.title, _table(shared, heading=False)))
-    sources = [*(c.source for c in material.comparisons), *(r.source for r in material.runs)]
-    out.append(("reproduce", "How to reproduce", _reproduce(sources)))
-    entries = "".join(
-        f'<dt id="{anchor(term)}">{escape(term)}</dt><dd>{escape(text)}</dd>' for term, text in GLOSSARY.items()
-    )
-    out.append(("glossary", "Glossary", f"<dl>{entries}</dl>"))
     return out
 
 

@@ -40,6 +40,8 @@ def _words(request: Request) -> list[str]:
     compared = request.get("kind") == "compare"
     if str(request.get("problem")).startswith(OWN):
         raise _NoCommand("its network was made in a Python program")
+    if request.get("kind") == "study":
+        return _study(request)
     fields = COMPARE_FIELDS if compared else PRUNE_FIELDS
     if not request.get("problem"):
         raise _NoCommand("blocks were given as objects")
@@ -53,6 +55,19 @@ def _words(request: Request) -> list[str]:
             raise _NoCommand(f"it asks for {name}, which this version does not know")
         words += fields[name](value)
     return words
+
+
+def _study(request: Request) -> list[str]:
+    """A study's: all its options, with lists as separate words, as its command takes them."""
+    words = ["prunebench", "study", str(request["study"]), str(request["problem"])]
+    words += _options("")(request.get("problem_options"))
+    for name, value in request["options"].items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, (list, tuple)):
+            words += [flag, *map(_text, value)] if value else []
+        elif value != "":
+            words.append(f"{flag}={_text(value)}")
+    return words + _flag("--executor")(request.get("executor")) + ([] if request.get("cache") else ["--no-cache"])
 
 
 def _takes_curvature(coordinator: str) -> bool:

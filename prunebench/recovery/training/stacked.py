@@ -132,7 +132,7 @@ class Stack:
 
     def _losses(self, inputs: Any, targets: Any) -> torch.Tensor:
         """The loss of every copy on a batch. (M,)"""
-        outputs = self._outputs(inputs)
+        outputs = self.outputs(inputs)
         losses = self._of_samples(outputs, targets).mean(dim=1)
         alpha = self._protocol.distil
         if not alpha:
@@ -150,7 +150,7 @@ class Stack:
         losses: torch.Tensor = self._problem.loss(outputs.flatten(0, 1), repeated)
         return losses.reshape(count, -1)
 
-    def _outputs(self, inputs: Any) -> torch.Tensor:
+    def outputs(self, inputs: Any) -> torch.Tensor:
         """What every copy gives. (M, s, …)"""
 
         def one(held: dict[str, torch.Tensor]) -> Any:
@@ -184,5 +184,5 @@ class Stack:
         with torch.no_grad():
             for start in range(0, positions.size, step):
                 inputs, targets = self._samples.batch(positions[start : start + step])
-                total += self._of_samples(self._outputs(inputs), targets).double().sum(dim=1)
+                total += self._of_samples(self.outputs(inputs), targets).double().sum(dim=1)
         return np.asarray(total.numpy() / positions.size)
