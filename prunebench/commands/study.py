@@ -1,7 +1,4 @@
-"""Ask what a mask's objective is worth: studies of many masks of one network, each with one answer.
-
-oracle: is the mask of lowest loss the best after training?
-"""
+"""Ask what a mask's objective is worth: studies of many masks of one network, each with one answer."""
 
 import argparse
 import dataclasses
@@ -34,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for title, names in _groups().items():
         group = parser.add_argument_group(title)
         for name in names:
-            group.add_argument(f"--{name.replace('_', '-')}", nargs="+", metavar="X", help=_help(name))
+            several = any(_has(kind, name) and _is_list(kind, name) for kind in STUDIES.values())
+            flag = f"--{name.replace('_', '-')}"
+            group.add_argument(flag, nargs="+" if several else 1, metavar="X", help=_help(name))
 
 
 def _groups() -> dict[str, list[str]]:
@@ -48,6 +47,10 @@ def _groups() -> dict[str, list[str]]:
 
 def _has(kind: type[Study], name: str) -> bool:
     return name in {item.name for item in dataclasses.fields(kind)}
+
+
+def _is_list(kind: type[Study], name: str) -> bool:
+    return str(option_tools.kinds_of(kind)[name]).startswith("tuple")
 
 
 def _help(name: str) -> str:
@@ -92,7 +95,7 @@ def _value(kind: type[Study], name: str, parts: list[str]) -> Any:
     """The words after an option as one value: texts may have commas of their own, numbers are parsed as a list."""
     if option_tools.kinds_of(kind)[name] == tuple[str, ...]:
         return tuple(parts)
-    if len(parts) > 1 and not str(option_tools.kinds_of(kind)[name]).startswith("tuple"):
+    if len(parts) > 1 and not _is_list(kind, name):
         raise InvalidInput(f"study {kind.name}: --{name.replace('_', '-')} takes one value, not {' '.join(parts)}")
     return ",".join(parts)
 

@@ -1,6 +1,6 @@
 """All figures of a report, in the order in which it shows them."""
 
-from prunebench.report import anytime, model, runs, sizes, studies
+from prunebench.report import anytime, model, rounds, runs, sizes, studies
 from prunebench.report.figure import Drawn, Figure
 from prunebench.report.gather import Material
 
@@ -17,6 +17,7 @@ def draw(material: Material) -> tuple[Drawn, ...]:
         model.steps(material.runs),
         model.answers(material.comparisons),
         runs.density_per_layer(material.runs),
+        rounds.pq_index(material.runs),
         sizes.success_probability(material.comparisons),
         sizes.time_to_solution(material.comparisons),
         sizes.feasibility(material.comparisons),

@@ -2,8 +2,14 @@
 
 from collections.abc import Mapping
 
+from prunebench.studies.allocation import Allocation
+from prunebench.studies.connectivity import Connectivity
 from prunebench.studies.oracle import Oracle
+from prunebench.studies.plasticity import Plasticity
+from prunebench.studies.robustness import Robustness
 from prunebench.studies.study import Study
 
-STUDIES: Mapping[str, type[Study]] = {kind.name: kind for kind in (Oracle,)}
+STUDIES: Mapping[str, type[Study]] = {
+    kind.name: kind for kind in (Oracle, Allocation, Robustness, Connectivity, Plasticity)
+}
 """All studies by name, in the order in which they are listed."""

@@ -59,6 +59,21 @@ def require_solvers(texts: Sequence[str]) -> tuple[SolverChoice, ...]:
     return choices
 
 
+def require_some(study: str, solvers: Sequence[str], runs: Sequence[str]) -> None:
+    """Refuse a study that compares no mask, unknown solvers, and runs of the same folder name.
+
+    Raises
+    ------
+    InvalidInput   with the remedy
+    """
+    choices = require_solvers(solvers)
+    if not choices and not runs:
+        raise InvalidInput(f"study {study} has no mask to look at; name solvers, or runs")
+    names = [Path(text).name for text in runs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise InvalidInput(f"study {study}: two runs are called {', '.join(sorted(twice))}; rename one")
+
+
 def solved(
     setting: Setting, choices: Sequence[SolverChoice], form: QuadraticForm, dense: FloatArray, keep: int, *,
     seconds: float, seed: int, quota: Quota | None = None, start: BoolArray | None = None, words: str = "",

@@ -80,3 +80,8 @@ class Findings:
 def values_of(array: FloatArray | Sequence[float]) -> tuple[float, ...]:
     """Numbers of an array, as a plot takes them."""
     return tuple(float(value) for value in np.asarray(array).ravel())
+
+
+def epochs_in_words(epochs: int) -> str:
+    """A length of training for people."""
+    return f"{epochs} epoch{'' if epochs == 1 else 's'}"

@@ -19,7 +19,7 @@ from prunebench.core.problem import NetworkProblem, ProblemLike
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.scores import score
 from prunebench.studies import candidates, enumeration, oracle_tables
-from prunebench.studies.findings import Findings
+from prunebench.studies.findings import Findings, epochs_in_words
 from prunebench.studies.oracle_tables import MODEL, PRUNED, REFITTED, Population, Seed
 from prunebench.studies.study import Setting, Study, require_density, require_from, require_labels
 
@@ -224,7 +224,7 @@ class Oracle(Study):
         from prunebench.recovery.training.many import reached
 
         def seed_of(epochs: int, seed: int) -> Seed:
-            words = f"masks, {epochs} epochs, order {seed - self.seed + 1}"
+            words = f"masks, {epochs_in_words(epochs)}, order {seed - self.seed + 1}"
             told = partial(setting.told, words)
             training = self.training(epochs, seed)
             found = reached(setting.problem, setting.network, chosen.masks, training, told=told)

@@ -9,7 +9,7 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.studies.correlation import Tau, rank, tau, thirds
-from prunebench.studies.findings import Curve, Findings, Grid, Plot, values_of
+from prunebench.studies.findings import Curve, Findings, Grid, Plot, epochs_in_words, values_of
 
 MODEL, PRUNED, REFITTED = "model", "true pruned loss", "true loss after refit"
 """What is known of a mask before training: the quadratic model's objective, the network's own loss on calibration
@@ -107,7 +107,7 @@ def _links(chosen: Population, trained: Trained, rng: np.random.Generator) -> li
         shorter = [length for length in trained if 0 < length < epochs]
         for length in shorter[-1:]:
             # the shorter training has another order than the longer one, as a finalist's would
-            predictors[f"after {length} epochs"] = _targets(trained[length][0])
+            predictors[f"after {epochs_in_words(length)}"] = _targets(trained[length][0])
             if len(seeds) > 1:
                 wanted = _targets(means(seeds[1:]))
         for name, values in predictors.items():
@@ -239,7 +239,7 @@ def _family_table(chosen: Population, trained: Trained) -> Grid:
         for part in [families == name]
     ]  # fmt: skip
     columns: list[Any] = [("masks", "text"), ("how many", "count"), *((name, "number") for name in chosen.known)]
-    columns += [(f"accuracy, {epochs} epochs", "percent") for epochs in trained]
+    columns += [(f"accuracy, {epochs_in_words(epochs)}", "percent") for epochs in trained]
     caption = "Means over masks that were made alike."
     return Grid("families", "The masks by how they were made", caption, tuple(columns), tuple(rows))
 
@@ -278,7 +278,7 @@ def _cloud(chosen: Population, trained: Trained, epochs: int) -> Plot:
             Curve(name, "points", values_of(chosen.known[PRUNED][part]), values_of(held.loss[part]), text=text)
         )
     return Plot(
-        f"after-{epochs}", f"Before and after {epochs} epochs",
+        f"after-{epochs}", f"Before and after {epochs_in_words(epochs)}",
         "Every mask's true pruned loss on calibration samples against its validation loss after training, the mean "
         "over orders of the samples.",
         ("true pruned loss", "log"), ("validation loss after training", "log"), tuple(curves),
@@ -288,8 +288,8 @@ def _cloud(chosen: Population, trained: Trained, epochs: int) -> Plot:
 def _ties(trained: Trained) -> list[str]:
     """A word where all masks come to the same accuracy, so that nothing can be ordered by it."""
     return [
-        f"after {epochs} epochs all masks have the same accuracy, as where each predicts one class: no order, and τ is "
-        "not defined; keep more weights"
+        f"after {epochs_in_words(epochs)} all masks have the same accuracy, as where each predicts one class: no order, "
+        "and τ is not defined; keep more weights"
         for epochs, seeds in trained.items()
         if np.ptp(means(seeds).accuracy) == 0.0
     ]

@@ -109,7 +109,7 @@ def test_links_are_apart_and_below_the_ceiling(enumerated):
     result, _ = enumerated
     rows = {(row["epochs"], row["known"]): row["validation loss"][0] for row in grid(result, "links")}
     known = {"model", "true pruned loss", "another order of samples"}
-    assert {name for _, name in rows} == known | {"after 1 epochs"}
+    assert {name for _, name in rows} == known | {"after 1 epoch"}
     for epochs in (1, 2):
         assert rows[epochs, "another order of samples"] >= rows[epochs, "true pruned loss"]
 
@@ -188,7 +188,6 @@ def test_a_damaged_study_is_named(enumerated, tmp_path):
     [
         (["--masks", "9"], "9 masks say nothing"),
         (["--density", "0"], "choose a number above 0"),
-        (["--density", "0.1", "0.2"], "takes one value"),
         (["--epochs", "1", "1"], "twice"),
         (["--epochs", "0"], "epochs is"),
         (["--enumerate", "filters:1/2"], "write neurons"),
