@@ -196,8 +196,8 @@ def _findings(
     parts = Grid(
         "worth", "What comes from where",
         f"What a mask gains, in points of accuracy after {epochs_in_words(epochs)}, if a part of it is exchanged; "
-        "negative: that part was worth so much. The choice: shuffled inside layers, or made by magnitude; the counts: magnitude's, or "
-        "the same density in every layer.",
+        "negative: that part was worth so much. The choice: shuffled inside layers, or made by magnitude; the counts: "
+        "magnitude's, or the same density in every layer.",
         (("method", "text"), ("accuracy", "percent"), ("shuffled", "number"), ("choice of magnitude", "number"),
          ("counts of magnitude", "number"), ("uniform counts", "number"), ("both at random", "number")),
         worth,

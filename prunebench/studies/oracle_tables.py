@@ -288,8 +288,8 @@ def _cloud(chosen: Population, trained: Trained, epochs: int) -> Plot:
 def _ties(trained: Trained) -> list[str]:
     """A word where all masks come to the same accuracy, so that nothing can be ordered by it."""
     return [
-        f"after {epochs_in_words(epochs)} all masks have the same accuracy, as where each predicts one class: no order, "
-        "and τ is not defined; keep more weights"
+        f"after {epochs_in_words(epochs)} all masks have the same accuracy, as where each predicts one class: no "
+        "order, and τ is not defined; keep more weights"
         for epochs, seeds in trained.items()
         if np.ptp(means(seeds).accuracy) == 0.0
     ]

@@ -162,9 +162,9 @@ def _findings(rows: list[Row], dense: list[tuple[float, float, float]], epochs: 
         table.append((row.part, row.density, row.way, row.before, row.pruned, row.after, row.plasticity, gained))
     masks = Grid(
         "masks", "What pruning and a short training gain",
-        f"Accuracy on validation samples before pruning, right after it, and after {epochs_in_words(epochs)}; plasticity is "
-        "the last less the first, in points. Regeneration exchanges the smallest kept weights for those of the largest "
-        "gradients before the training: what it adds to plasticity.",
+        f"Accuracy on validation samples before pruning, right after it, and after {epochs_in_words(epochs)}; "
+        "plasticity is the last less the first, in points. Regeneration exchanges the smallest kept weights for those "
+        "of the largest gradients before the training: what it adds to plasticity.",
         (("dense training done", "percent"), ("density", "number"), ("by", "text"), ("before", "percent"),
          ("pruned", "percent"), ("after", "percent"), ("plasticity", "number"), ("regeneration adds", "number")),
         tuple(table),
