@@ -81,14 +81,16 @@ def rows(chosen: argparse.Namespace) -> Iterator[Row]:
 
 def ours(solver: str, quota: str, seed: int, samples: int) -> tuple[float, float]:
     """Perplexity, and CPU seconds from when the walk is made to the last layer."""
-    times: list[float] = []
+    began: list[float] = []
+    ended: list[float] = []
 
     def note(line: str) -> None:
+        # what the coordinator says once the walk is made
         if "different inputs" in line:
-            times.append(time.process_time())
+            began.append(time.process_time())
 
     def step(made: Step) -> None:
-        times.append(time.process_time())
+        ended.append(time.process_time())
 
     options = {"samples": samples} | ({} if quota == "row" else {"quota": quota})
     request = PruneRequest(
@@ -97,7 +99,8 @@ def ours(solver: str, quota: str, seed: int, samples: int) -> tuple[float, float
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         result = prune(request, out=Path(folder) / "run", say=note, progress=step)
-    return float(result["perplexity"]), times[-1] - times[0]
+    (start,) = began
+    return float(result["perplexity"]), ended[-1] - start
 
 
 def published(solver: str, quota: str, seed: int, samples: int, folder: Path | None) -> tuple[float, float]:

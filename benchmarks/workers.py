@@ -21,6 +21,7 @@ import torch
 
 from prunebench import threads
 from prunebench.curvature import sharing
+from prunebench.curvature.layer_passes import product
 from prunebench.networks.network import evaluation_mode
 from prunebench.runs.crews import DaskCrew
 from prunebench.runs.prune import PruneRequest, prune
@@ -30,11 +31,18 @@ from runner import Benchmark, Note, Row, cpu_seconds
 ECHO_BYTES = 2**25
 """Sent to a worker and back, to see how many bytes a second pass."""
 
-GRAM_ROWS, GRAM_COLUMNS = 2048, 1024
-"""Of a product X'X in float64, to see how many multiply-adds a second it makes."""
+GRAM_ROWS, GRAM_COLUMNS = 1024, 1024
+"""Of a product X'Y as the walk makes it, in float32, to see how many multiply-adds a second it makes."""
 
-BLOCK_RUNS = 5
-"""How often a decoder layer is run in a layer-wise walk: once for each of its four different inputs, and once on."""
+MODELS = 2
+"""Networks that are run in a layer-wise walk, each decoder layer once: the pruned one, and the dense one beside it."""
+
+PRODUCTS = 2.0
+"""Products that a walk makes of each token, in multiply-adds an entry of a Gram matrix: X'(X − Y) has one, X'X and
+(X − Y)'(X − Y) half of one each, as one triangle is enough."""
+
+MATRICES = 3
+"""Gram matrices of the same size that come back, in float64: X'X, X'(X − Y), (X − Y)'(X − Y)."""
 
 GIB = 2**30
 """Bytes that tables count in."""
@@ -122,7 +130,7 @@ def _runs(problem: Any, asked: tuple[str, str, dict[str, int]], folder: Path, cl
 
 
 def _constants(problem: Any, client: Any) -> dict[str, float]:
-    """Bytes a second to a worker and back, and multiply-adds a second of passes and of products in float64."""
+    """Bytes a second to a worker and back, and multiply-adds a second of passes and of products."""
     crew = DaskCrew(client)
     member = crew.members[0]
     payload = bytes(ECHO_BYTES)
@@ -136,12 +144,13 @@ def _constants(problem: Any, client: Any) -> dict[str, float]:
     inputs, _ = samples.batch(np.arange(8))
     with evaluation_mode(model), torch.no_grad():
         passes = min(cpu_seconds(lambda: model(inputs))[1] for _ in range(3))
-    held = torch.randn(GRAM_ROWS, GRAM_COLUMNS, dtype=torch.float64)
-    product = min(cpu_seconds(lambda: held.T @ held)[1] for _ in range(3))
+    first, second = torch.randn(2, GRAM_ROWS, GRAM_COLUMNS)
+    total = torch.zeros(GRAM_COLUMNS, GRAM_COLUMNS, dtype=torch.float64)
+    spent = min(cpu_seconds(lambda: total.add_(product(first, second)))[1] for _ in range(3))
     return {
         "bytes/s to a worker or back": 2 * ECHO_BYTES / min(seconds),
         "multiply-adds/s of passes": len(inputs) * operations / passes,
-        "multiply-adds/s of X'X": GRAM_ROWS * GRAM_COLUMNS**2 / product,
+        "multiply-adds/s of X'Y": GRAM_ROWS * GRAM_COLUMNS**2 / spent,
     }
 
 
@@ -175,10 +184,10 @@ class Size:
 def _estimate(name: str, size: Size, constants: dict[str, float]) -> Iterator[Row | Note]:
     speed, passes, products = constants.values()
     computed = {
-        "passes": BLOCK_RUNS * size.tokens * size.weights / passes,
-        "products": size.tokens * size.grams / products,
+        "passes": MODELS * size.tokens * size.weights / passes,
+        "products": PRODUCTS * size.tokens * size.grams / products,
     }
-    sent = {"network": 4.0 * size.weights, "changes": 4.0 * size.weights, "results": 8.0 * size.grams}
+    sent = {"network": 4.0 * size.weights, "changes": 4.0 * size.weights, "results": 8.0 * MATRICES * size.grams}
     for what, seconds in computed.items():
         yield Row(name, {"what": what, "GiB": 0.0, "seconds": seconds / size.workers})
     for what, count in sent.items():

@@ -105,6 +105,11 @@ def multiply_adds(model: Any, samples: Any) -> int:
     return int(counter.get_total_flops()) // 2
 
 
+def of_blas() -> int:
+    """How many threads BLAS has here and now."""
+    return _blas_threads(_controller())
+
+
 def _blas_threads(controller: Any) -> int:
     return max((held["num_threads"] for held in controller.info() if held["user_api"] == "blas"), default=1)
 

@@ -33,7 +33,10 @@ def frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def fixed(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """The array, from now on read-only with all of its memory; a read-only copy where that is not all its own."""
+    """The array, from now on read-only with all of its memory; a read-only copy where that is not all its own.
+
+    Views made before stay writable, so nobody else may hold any: give what was made for this.
+    """
     held = owner(array)
     if not (held.flags.owndata and held.size == array.size and held.dtype == array.dtype and array.flags.c_contiguous):
         held = array = array.copy()
@@ -52,7 +55,10 @@ def owner(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def immutable(array: npt.NDArray[Any]) -> bool:
-    """Whether nobody can change the array: it is all of the memory of a read-only array that owns it, in C order."""
+    """Whether the array is meant to stay as it is: all of the memory of a read-only array that owns it, in C order.
+
+    Who made a writable view before, or sets the flag back, can change it all the same.
+    """
     held = owner(array)
     return (
         not (array.flags.writeable or held.flags.writeable)

@@ -18,6 +18,8 @@ class Crew(Protocol):
 
     pickler: type[pickle.Pickler]
     """Makes the bytes that a member can read."""
+    bytes_a_second: float
+    """Of answers that come back from members, about."""
 
     @property
     def members(self) -> tuple[str, ...]:

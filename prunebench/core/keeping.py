@@ -24,6 +24,8 @@ from prunebench.core.masks import keep_count, keep_per_layer, top_mask, top_of_e
 Groups = Sequence[tuple[npt.ArrayLike, int]]
 """((indices, count), …): each group's weights and how many of them are kept."""
 
+PIECE = 1 << 18
+"""Groups of a large quota that are looked at together: 2 MiB of counts."""
 HELD = 1 << 20
 """Up to this many weights (8 MiB) the group of each is kept once it has been made; of more it is made each time."""
 
@@ -242,7 +244,7 @@ class Quota:
         length, kept = whole_number("length", length, 1), _whole("counts", counts)
         if kept.size == 0:
             raise InvalidInput("the quota is empty; give a count for every group")
-        _require_counts(kept, np.full(kept.size, length))
+        _require_counts(kept, np.broadcast_to(np.int64(length), kept.shape))
         out = object.__new__(Quota)
         out._hold(kept, length * kept.size, length, None)
         return out
@@ -312,7 +314,12 @@ class Quota:
             raise InvalidInput(f"{n}:{m} is no pattern; N of every M are kept, with 0 <= N <= M")
         if p < 1 or p % m:
             raise InvalidInput(f"{n}:{m} needs a multiple of {m} weights but there are {p}; choose {p // m * m or m}")
-        return Quota.runs(m, np.full(p // m, n, dtype=np.int64))
+        if p <= HELD:
+            return Quota.runs(m, np.full(p // m, n, dtype=np.int64))
+        # one number for all groups
+        out = object.__new__(Quota)
+        out._hold(np.broadcast_to(np.int64(n), (p // m,)), p, m, None)
+        return out
 
     @staticmethod
     def layers(layer: npt.ArrayLike, density: float) -> "Quota":
@@ -351,7 +358,9 @@ class Quota:
     def sizes(self) -> IndexArray:
         """How many weights each group has. int64 (g,)"""
         if self.run:
-            return np.full(self.counts.size, self.run)
+            # small quotas go into compiled loops, which take plain arrays
+            small = self.p <= HELD
+            return np.full(self.counts.size, self.run) if small else np.broadcast_to(self.run, self.counts.shape)
         return np.bincount(self.group, minlength=self.counts.size).astype(np.int64)
 
     @cached_property
@@ -455,15 +464,25 @@ class Quota:
 
     def violation(self, mask: BoolArray) -> str:
         """How a mask breaks the quota, naming the first group at fault; "" if it is feasible."""
-        kept = self.kept_of(mask)
-        wrong = np.flatnonzero(kept != self.counts)
-        if wrong.size == 0:
+        wrong = self._wrong(mask)
+        if wrong is None:
             return ""
-        first = int(wrong[0])
+        first, kept = wrong
         return (
-            f"keeps {kept[first]} weights of group {first} (the one of weight {self.members(first)[0]}); "
+            f"keeps {kept} weights of group {first} (the one of weight {self.members(first)[0]}); "
             f"its quota is exactly {self.counts[first]} of {self.sizes[first]}"
         )
+
+    def _wrong(self, mask: BoolArray) -> tuple[int, int] | None:
+        """The first group at fault, and how many weights a mask keeps in it; of runs some at a time, without arrays."""
+        step = PIECE if self.run else self.counts.size
+        for start in range(0, self.counts.size, step):
+            part = slice(start, start + step)
+            kept = self.kept_of(mask[start * self.run : (start + step) * self.run] if self.run else mask)
+            wrong = np.flatnonzero(kept != self.counts[part])
+            if wrong.size:
+                return start + int(wrong[0]), int(kept[wrong[0]])
+        return None
 
     def with_counts(self, counts: IndexArray) -> "Quota":
         """The same groups with other counts. int64 (g,)"""

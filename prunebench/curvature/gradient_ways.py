@@ -86,6 +86,11 @@ def rows_by(
     return _per_sample(work, positions, chunk, out)
 
 
+def tell_refused(reason: str) -> None:
+    """Warn that some samples could not be vectorised where those that were looked at could."""
+    _tell({VECTORISED: reason}, {VECTORISED}, ONE_BY_ONE)
+
+
 def _looked_at(
     network: PrunableNetwork,
     loss: Loss,
@@ -224,10 +229,11 @@ def _per_sample(work: GradientWork, positions: IndexArray, chunk: int, out: torc
             # Once the way is found, these samples, or so few of them, come by where those looked at did not.
             if start == 0 and all(held.way != VECTORISED for held in work.network.ways.values()):
                 raise
-            _tell({VECTORISED: str(error).splitlines()[0]}, {VECTORISED}, ONE_BY_ONE)
             # this chunk alone, so that it makes no difference who computes those that follow
-            stop = start + len(inputs)
-            yield from _one_by_one(work, positions[start:stop], 1, out[start:stop])
+            stop, reason = start + len(inputs), str(error).splitlines()[0]
+            yield from (
+                step._replace(refused=reason) for step in _one_by_one(work, positions[start:stop], 1, out[start:stop])
+            )
             continue
         for layer in work.network.layers:
             # Popped, so that a layer's gradients are freed as soon as they are written.

@@ -20,7 +20,14 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples
 from prunebench.curvature import linear_gradients
 from prunebench.curvature.finite import first_broken
-from prunebench.curvature.gradient_ways import ONE_BY_ONE, VECTORISED, expected_way, rows_by, way_of
+from prunebench.curvature.gradient_ways import (
+    ONE_BY_ONE,
+    VECTORISED,
+    expected_way,
+    rows_by,
+    tell_refused,
+    way_of,
+)
 from prunebench.curvature.gradient_work import GradientWork, Loss
 from prunebench.curvature.shared_rows import PASSES, shared_rows
 from prunebench.networks.network import PrunableNetwork, evaluation_mode
@@ -118,13 +125,15 @@ def sample_gradients(
             steps = shared_rows(network.sharing, way, work, chosen, batch_size, memory.chunk, held)
         else:
             steps = rows_by(way.way, work, chosen, batch_size, memory.chunk, held)
-        done = 0
-        for count, finite in steps:
-            if not finite:
-                _require_finite(held[done : done + count], work, chosen[done * batch_size :], batch_size)
-            done += count
+        done, refused = 0, ""
+        for written in steps:
+            if not written.finite:
+                _require_finite(held[done : done + written.rows], work, chosen[done * batch_size :], batch_size)
+            done, refused = done + written.rows, refused or written.refused
             if progress is not None:
                 progress(done, rows)
+        if refused:
+            tell_refused(refused)
     return out
 
 

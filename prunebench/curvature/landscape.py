@@ -276,7 +276,8 @@ class NetworkLandscape:
         sharing = self.network.sharing
         if sharing is None:
             return None
-        result = 4.0 * self.network.total * min(len(batches), 2 * sharing.width)
+        # a step asks for the gradient of the layers that its blocks are drawn from, often one
+        result = 4.0 * max(layer.size for layer in self.layers) * min(len(batches), 2 * sharing.width)
         if not sharing.pays(self.network, VIEW_PASSES * scope.samples, result):
             return None
         return SharedViewPasses(sharing, self, batches, counts, scope)

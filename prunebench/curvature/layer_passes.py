@@ -85,6 +85,8 @@ class LayerPasses:
         first: int = 0,
         dense_model: torch.nn.Module | None = None,
     ) -> None:
+        self._runs: dict[tuple[int, int], PausedRun] = {}
+        """Runs of the block at hand, by model and chunk, that stand before a group's layers."""
         self.network, self.route = network, route
         self._samples, self._chunks, self._first = samples, chunks, first
         self._dense_model = dense_model
@@ -95,8 +97,6 @@ class LayerPasses:
         self._at = 0
         self._single = self._run_once()
         """Blocks that are run once for all their groups."""
-        self._runs: dict[tuple[int, int], PausedRun] = {}
-        """Runs of the block at hand, by model and chunk, that stand before a group's layers."""
         self._last = -1
         """The group that was asked for last."""
 
@@ -131,7 +131,7 @@ class LayerPasses:
         return summed.nodes
 
     def _rows(self, group: int) -> Iterator[list[dict[int, torch.Tensor]]]:
-        """For every chunk the group's inputs by part, and those of the dense network, float64 (n, c)."""
+        """For every chunk the group's inputs by part, and those of the dense network, (n, c), as `as_product`."""
         block = self.route.block_of[group]
         if group <= self._last:
             self._give_up()

@@ -37,10 +37,14 @@ SAFE = 1e37
 
 
 class Written(NamedTuple):
-    """How many rows were written, and whether they are known to be finite, so that nobody need read them again."""
+    """How many rows were written, and whether they are known to be finite, so that nobody need read them again.
+
+    refused : why they could not be vectorised where others could; "" where they could
+    """
 
     rows: int
     finite: bool = False
+    refused: str = ""
 
 
 def applies(network: PrunableNetwork) -> bool:

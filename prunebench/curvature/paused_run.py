@@ -5,6 +5,7 @@ thread of its own, since a forward pass cannot be left and entered again otherwi
 at any time.
 """
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -69,7 +70,8 @@ class PausedRun:
     def close(self) -> None:
         """Give the pass up."""
         self._closing = True
-        if not self._ended:
+        # an interpreter that ends has ended its other threads, and would wait for this one for ever
+        if not self._ended and not sys.is_finalizing():
             self._resume()
 
     def _resume(self) -> None:

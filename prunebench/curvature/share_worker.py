@@ -41,7 +41,8 @@ class Call:
     """What a worker is sent.
 
     run : whose network it is about;  setup : the model and the loss, where it does not hold them, as bytes
-    changes : of the model since, as bytes;  threads : of torch and BLAS;  names : the prunable parameters
+    changes : of the model since, as bytes;  names : the prunable parameters
+    threads, blas_threads : of torch, and of BLAS, as the caller has them
     made : what it is to hold before it works;  work : called with what it holds and `given`
     """
 
@@ -49,6 +50,7 @@ class Call:
     setup: bytes | None
     changes: Sequence[bytes]
     threads: int
+    blas_threads: int
     names: tuple[str, ...]
     made: Sequence[Made]
     work: "Callable[..., Any]"
@@ -106,7 +108,7 @@ def answer(given: bytes) -> bytes:
 
 
 def _answered(call: Call) -> Any:
-    with threadpool_limits(limits=call.threads):
+    with threadpool_limits(limits=call.blas_threads, user_api="blas"):
         before = torch.get_num_threads()
         torch.set_num_threads(call.threads)
         try:

@@ -15,13 +15,14 @@ from prunebench.curvature.layer_sources import Source
 from prunebench.curvature.layer_tables import Table
 from prunebench.curvature.sent import Piece, SentSamples, pieces_of
 from prunebench.curvature.share_worker import Held
-from prunebench.curvature.sharing import Job, Need, Sharing, spans
+from prunebench.curvature.sharing import Job, Need, Sharing, spans, without_hooks
 from prunebench.curvature.sync import Change, apply, differences
 from prunebench.curvature.tree_sum import Node, TreeSum
 from prunebench.networks.network import PrunableNetwork
 
-PASSES = 3.0
-"""Forward passes that a sample is worth: one, and its products in float64, which take about two."""
+PASSES = 2.0
+"""Forward passes that a sample is worth in each network that is run: one, and its products, about as many operations as
+another."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ def _walk(
     samples = SentSamples(pieces)
     dense = None
     if away is not None:
-        dense = copy.deepcopy(network.model)
+        dense = copy.deepcopy(without_hooks(network.model))  # other shares' runs may stand in the middle of a pass
         apply(dense, away)
     known = Route(tuple(_source(network, item) for item in sources), *route)
     return LayerPasses(network, samples, samples.positions, known, first=first, dense_model=dense)

@@ -55,11 +55,11 @@ def shared_rows(
     # in turn, so that rows come in about the order in which they are written
     jobs = [job(number % sharing.width, part) for number, part in enumerate(parts)]
     done = 0
-    for found, finite in sharing.results(work.network, jobs):
+    for found, finite, refused in sharing.results(work.network, jobs):
         held = torch.from_numpy(found)
         out[done : done + len(held)].copy_(held)
         done += len(held)
-        yield Written(len(held), finite)
+        yield Written(len(held), finite, refused)
 
 
 def _rows(
@@ -70,15 +70,15 @@ def _rows(
     way: Checked,
     batch_size: int,
     chunk: int,
-) -> tuple[npt.NDArray[np.float32], bool]:
-    """The rows of some pieces, on a worker, float32 (n, p), and whether they are known to be finite."""
+) -> tuple[npt.NDArray[np.float32], bool, str]:
+    """The rows of some pieces, on a worker, float32 (n, p), and of them what `Written` says."""
     samples = SentSamples(pieces)
     network.ways = {None: way}
     positions = np.concatenate(samples.positions)
     out = np.empty((positions.size // batch_size, network.total), dtype=np.float32)
     with evaluation_mode(network.model), torch.random.fork_rng(devices=[]):
         work = GradientWork(network, given_loss(held, loss), samples, torch.device("cpu"))
-        finite = True
+        finite, refused = True, ""
         for step in rows_by(way.way, work, positions, batch_size, chunk, torch.from_numpy(out)):
-            finite = finite and step.finite
-    return out, finite
+            finite, refused = finite and step.finite, refused or step.refused
+    return out, finite, refused

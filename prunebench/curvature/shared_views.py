@@ -146,7 +146,8 @@ def _samples(_held: Held, _network: PrunableNetwork, pieces: Sequence[Piece]) ->
 def _losses(held: Held, network: PrunableNetwork, slot: str, loss: bytes) -> list[float]:
     """The sums of the losses of a share's batches, on a worker."""
     samples: SentSamples = held.slots[slot][1]
-    return [batch_loss(network, given_loss(held, loss), samples.batch(positions)) for positions in samples.positions]
+    loss_of = given_loss(held, loss)
+    return [batch_loss(network, loss_of, samples.batch(positions)) for positions in samples.positions]
 
 
 def batch_loss(network: PrunableNetwork, loss: Loss, batch: tuple[Any, Any]) -> float:

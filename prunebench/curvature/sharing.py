@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from prunebench import threads
 from prunebench.core.crew import Crew, MemberGone
 from prunebench.core.errors import InvalidInput, WorkersGone
 from prunebench.curvature.gradient_work import Loss
@@ -36,9 +37,6 @@ START_SECONDS = 4.0
 
 OPERATIONS_A_SECOND = 2e10
 """Of one core in float32, about: products of matrices as networks have them."""
-
-BYTES_A_SECOND = 5e8
-"""Of results that come back from workers and are put in their place, about; measured on one machine."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +101,7 @@ class Sharing:
         self._crew, self._model, self._loss, self._say, self._operations = crew, model, loss, say, operations
         self._run = uuid.uuid4().hex
         self._setup: bytes | None = None
+        """The network as members read it; b"" where it has to be written anew, None before the first is started."""
         self._synced: Synced | None = None
         self._version = 0
         self._changes: deque[tuple[int, bytes]] = deque()
@@ -126,10 +125,10 @@ class Sharing:
         return self._numbers
 
     def pays(self, network: PrunableNetwork, passes: float, result_bytes: float) -> bool:
-        """Whether workers would be done sooner, and have the network, which they are sent once that is worth it.
+        """Whether workers would be done sooner than this process, and hold the network.
 
-        They are started when what they would have saved so far is as much as starting them takes, so that at most
-        twice the least time is taken, whatever comes.
+        They are started, and sent the network, when what they would have saved so far is as much as that takes. So no
+        run takes more than twice the time of the better choice, whatever comes.
 
         Parameters
         ----------
@@ -137,8 +136,9 @@ class Sharing:
         """
         if self._off:
             return False
-        alone = 2.0 * self._operations * passes / OPERATIONS_A_SECOND
-        saved = alone * (1.0 - 1.0 / self.width) - result_bytes / BYTES_A_SECOND
+        # a worker has as many threads as this process
+        alone = 2.0 * self._operations * passes / (OPERATIONS_A_SECOND * torch.get_num_threads())
+        saved = alone * (1.0 - 1.0 / self.width) - result_bytes / self._crew.bytes_a_second
         if saved <= 0.0:
             return False
         self._would_save += saved
@@ -193,6 +193,7 @@ class Sharing:
             while given in held:
                 yield held.pop(given)
                 given += 1
+        self._drop_sent()
 
     def spent(self) -> dict[str, Any]:
         """What was spent since this was last asked."""
@@ -215,7 +216,7 @@ class Sharing:
         try:
             self._synced = Synced(self._model)
             # a copy: hooks that are there now are this process's own
-            self._setup = dumped((_without_hooks(self._model), self._loss), self._crew.pickler, {})
+            self._setup = dumped((without_hooks(self._model), self._loss), self._crew.pickler, {})
         except Exception as error:  # pickling meets any code of the user's
             return self._cannot(f"{type(error).__name__}: {error}")
         try:
@@ -245,6 +246,14 @@ class Sharing:
             self._setup = b""
         self.now.send_seconds += perf_counter() - clock
 
+    def _drop_sent(self) -> None:
+        """Hold no bytes of the network that all members have; it is written anew for one that comes later."""
+        if self._setup is not None:
+            self._setup = b""
+        known = min(self._known.values(), default=self._version)
+        while self._changes and self._changes[0][0] <= known:
+            self._changes.popleft()
+
     def _send(self, member: str, network: PrunableNetwork, job: Job, waiting: dict[str, "Future[bytes]"]) -> bool:
         """Send a job to a member; whether it lives."""
         clock = perf_counter()
@@ -255,6 +264,7 @@ class Sharing:
             setup=setup,
             changes=changes,
             threads=torch.get_num_threads(),
+            blas_threads=threads.of_blas(),
             names=network.names,
             made=[Made(need.slot, need.number, need.make, need.given()) for need in missing],
             work=job.work,
@@ -285,10 +295,10 @@ class Sharing:
     def _missing(self, member: str) -> tuple[bytes | None, list[bytes]]:
         """What a member is sent of the network: all of it, or what changed since it was last sent something."""
         known = self._known.get(member)
-        if known is not None and (known == self._version or self._changes[0][0] <= known + 1):
+        if known is not None and (known == self._version or (self._changes and self._changes[0][0] <= known + 1)):
             return None, [held for version, held in self._changes if version > known]
         if not self._setup:
-            self._setup = dumped((_without_hooks(self._model), self._loss), self._crew.pickler, {})
+            self._setup = dumped((without_hooks(self._model), self._loss), self._crew.pickler, {})
         return self._setup, []
 
     def _owner(self, share: int, doing: dict[str, int]) -> str:
@@ -331,7 +341,7 @@ def _count(deaths: list[int], number: int) -> None:
         raise WorkersGone(f"workers died {MOST_DEATHS} times over the same share of the samples")
 
 
-def _without_hooks(model: torch.nn.Module) -> torch.nn.Module:
+def without_hooks(model: torch.nn.Module) -> torch.nn.Module:
     """The model with the same tensors, and no hooks in it."""
     memo = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     made = copy.deepcopy(model, memo)

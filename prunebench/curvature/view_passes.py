@@ -130,7 +130,11 @@ class ViewPasses:
         return self._known.issuperset(layers)
 
     def gather(self, indices: IndexArray, gradients_of: Sequence[str]) -> Gathered:
-        """The columns of `indices`, int64 (b,), the loss, and the mean gradient of some layers, in their order.
+        """This share's rows of the columns of `indices`, int64 (b,), and its parts of the sums over all samples.
+
+        gradients_of : layers whose mean gradient is wanted, one after the other in this order
+
+        By one pass of each batch, or none where what was kept is enough (`knows`).
 
         Raises
         ------

@@ -64,7 +64,7 @@ class Trajectory:
 
     make : a new model, its parameters not initialised
     name : the problem's name, for files in the cache
-    samples : gives the training samples; called only when there is something to train
+    samples : gives the training samples; called when there is something to train, and by `at`, which counts them
     recipe : how it is trained
     identity : everything else that the weights depend on, JSON-able (options, widths)
     """
@@ -177,21 +177,19 @@ def _train(model: torch.nn.Module, samples: Samples, recipe: Recipe, last: int |
     generator = torch.Generator().manual_seed(recipe.seed)
     initialise(model, generator)
     total = len(samples)
-    steps = steps_of(recipe, total)
-    left = steps if last is None else last
+    steps, an_epoch = steps_of(recipe, total), math.ceil(total / recipe.batch_size)
+    order = np.zeros(0, dtype=np.int64)
     adam = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, T_max=max(steps, 1))
     model.train()
-    for _ in range(recipe.epochs):
-        order = torch.randperm(total, generator=generator).numpy().astype(np.int64)
-        for start in range(0, total, recipe.batch_size):
-            if not left:
-                break
-            left -= 1
-            inputs, targets = samples.batch(order[start : start + recipe.batch_size])
-            adam.zero_grad(set_to_none=True)
-            cross_entropy(model(inputs), targets).mean().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-            adam.step()
-            schedule.step()
+    for step in range(steps if last is None else last):
+        start = step % an_epoch * recipe.batch_size
+        if start == 0:
+            order = torch.randperm(total, generator=generator).numpy().astype(np.int64)
+        inputs, targets = samples.batch(order[start : start + recipe.batch_size])
+        adam.zero_grad(set_to_none=True)
+        cross_entropy(model(inputs), targets).mean().backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+        adam.step()
+        schedule.step()
     model.zero_grad(set_to_none=True)
     model.eval()

@@ -24,10 +24,18 @@ LARGE = 2**20
 """Bytes from which what is sent goes to the worker itself, and not through the scheduler's graph of tasks."""
 
 
+LOCAL_BYTES = 5e8
+"""Bytes a second that come back from a process of this machine and are put in their place, about, as measured."""
+
+DASK_BYTES = 4e7
+"""The same from a worker of a dask cluster through its scheduler on loopback: `benchmarks/workers.py`."""
+
+
 class LocalCrew:
     """Processes of this machine, each alone in a pool of its own; one that dies is replaced under a new name."""
 
     pickler: type[pickle.Pickler] = pickle.Pickler
+    bytes_a_second: float = LOCAL_BYTES
 
     def __init__(self, count: int) -> None:
         self._count, self._made = count, 0
@@ -84,6 +92,8 @@ class LocalCrew:
 
 class DaskCrew:
     """The workers of a dask cluster, by their addresses."""
+
+    bytes_a_second: float = DASK_BYTES
 
     def __init__(self, client: Any) -> None:
         import cloudpickle

@@ -17,7 +17,8 @@ SCOPES = ("network", "layer")
 class PruneRequest:
     """All that a pruning run is asked for; JSON-able, so that a run directory can be resumed from it.
 
-    mode None means the solver's own: `preferred_mode` where it names one, else refit if it handles it.
+    mode None means the coordinator's usual one (`default_mode`: refit for layer-wise, select for icbs); where it has
+    none, the solver's: `preferred_mode` where it names one, else refit if it handles it.
     scope "network" solves the whole network as one block, "layer" one block a layer.
     `curvature` holds options of `prunebench.curvature.fisher.FisherOptions` by name, for coordinators that take
     "curvature", `coordinator_options` those of the coordinator (its `options_class`).

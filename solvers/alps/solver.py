@@ -19,7 +19,7 @@ SWAP_WORK = 2e7
 """rows·c³, the operations of the rows' tableaus, up to which swaps follow by default: they are then a small part of
 the search. A layer of 512 rows of 512 weights has 7e10."""
 ONE_ROW = 1024
-"""Most weights of a block of one row in which swaps follow by default: its tableau takes about a second."""
+"""Most weights of a block of one row in which swaps follow by default: of 1,024 they took .1 s, the search .3."""
 
 
 @register

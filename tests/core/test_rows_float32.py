@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prunebench import solve
-from prunebench.core import row_products
+from prunebench.core import keeping, row_products
 from prunebench.core.arrays import fixed, immutable
 from prunebench.core.block import BlockProblem
 from prunebench.core.definite import proved_semidefinite
@@ -180,6 +180,22 @@ def test_a_quota_of_runs_is_the_quota_of_its_groups():
     np.testing.assert_array_equal(runs.kept_of(mask), counts)
     np.testing.assert_array_equal(runs.group, np.repeat(np.arange(5), 6))
     np.testing.assert_array_equal(runs.members(2), np.arange(12, 18))
+
+
+def test_a_large_pattern_holds_one_count_and_names_the_first_group_that_breaks_it(monkeypatch):
+    small = Quota.n_m(4000, 2, 4)
+    monkeypatch.setattr(keeping, "HELD", 1000)
+    monkeypatch.setattr(keeping, "PIECE", 70)
+    large = Quota.n_m(4000, 2, 4)
+    assert large.counts.strides == large.sizes.strides == (0,)
+    assert (large.keep, large.run, large.settled) == (small.keep, small.run, small.settled)
+    scores = np.random.default_rng(0).random(4000)
+    mask = large.top_mask(scores)
+    np.testing.assert_array_equal(mask, small.top_mask(scores))
+    assert large.feasible(mask)
+    mask[4 * 300 : 4 * 300 + 4] = True
+    assert large.violation(mask) == small.violation(mask)
+    assert "keeps 4 weights of group 300 (the one of weight 1200)" in large.violation(mask)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prunebench.core.errors import InvalidInput
-from prunebench.curvature import linear_gradients
+from prunebench.curvature import gradient_ways, linear_gradients
 from prunebench.curvature.gradients import available_memory, gradient_memory, sample_gradients
 from prunebench.networks.classification import cross_entropy
 from prunebench.networks.network import PrunableNetwork
@@ -253,6 +253,31 @@ def test_a_network_that_cannot_be_vectorised_gives_the_same_rows_and_says_so(sam
     np.testing.assert_allclose(rows, plain_loop(network, samples, np.arange(6)[:, None]), rtol=1e-4, atol=1e-6)
 
 
+def test_samples_that_cannot_be_vectorised_where_others_could_are_told_once(samples, monkeypatch):
+    class Tiring(torch.nn.Module):
+        """Vectorises so often and no more."""
+
+        def __init__(self):
+            super().__init__()
+            self.inner, self.left = convolutional(), 2
+
+        def forward(self, x):
+            if torch._C._functorch.is_functorch_wrapped_tensor(x):
+                self.left -= 1
+                if self.left < 0:
+                    raise RuntimeError("enough")
+            return self.inner(x)
+
+    monkeypatch.setattr("prunebench.curvature.gradients.CHUNK_SAMPLES", 2)
+    monkeypatch.setattr(gradient_ways, "_suggested", lambda *_: iter([gradient_ways.VECTORISED]))
+    network = PrunableNetwork(Tiring(), ("inner.0.weight", "inner.5.weight"))
+    with pytest.warns(RuntimeWarning, match="enough") as told:
+        rows = sample_gradients(network, cross_entropy, samples, np.arange(8))
+    assert len(told) == 1
+    assert network.model.left < -1
+    np.testing.assert_allclose(rows, plain_loop(network, samples, np.arange(8)[:, None]), rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2])
 def test_a_gradient_that_is_not_finite_names_the_layer_and_the_sample(network, samples, batch_size):
     samples.inputs[5] = float("inf")
@@ -322,7 +347,7 @@ def test_the_estimate_counts_the_result_exactly(network, samples):
 def test_peak_memory_is_within_half_of_what_the_estimate_said(vectorised):
     script = """
         import numpy as np, torch
-        from prunebench.curvature import linear_gradients
+        from prunebench.curvature import gradient_ways, linear_gradients
         from prunebench.networks.classification import cross_entropy
         from prunebench.curvature.gradients import gradient_memory, sample_gradients
         from prunebench.networks.network import PrunableNetwork

@@ -1,5 +1,7 @@
 """A pass that stops before chosen layers and goes on once they are pruned."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -84,3 +86,23 @@ def test_a_block_is_run_once_for_all_its_layers(dense):
             weights[part.start : part.stop : 2] = 0.0
     # the first pass finds what enters the chain and stops before its last block
     assert [block.runs - runs for block, runs in zip(held, before, strict=True)] == [2, 2, 1]
+
+
+def test_an_interpreter_ends_although_a_run_stands_still():
+    script = """
+import torch
+from prunebench.curvature.paused_run import PausedRun
+
+class Holder:
+    def __init__(self):
+        layer = torch.nn.Linear(3, 3)
+        self.run = PausedRun(lambda: layer(torch.ones(1, 3)), {layer: 0})
+        self.run.until(0)
+
+    def __del__(self):
+        self.run.close()
+
+held = Holder()
+torch.held = held  # lives until modules are torn down
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
