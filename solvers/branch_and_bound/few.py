@@ -21,8 +21,8 @@ ROW_WORK = 6
 """Work of beginning a row of the program that a chosen weight leaves, in units of the work of one of its entries."""
 MOST_WORK = 1.5e10
 """Most work for evaluating all masks, in units of one entry, 2.7 ns: forty seconds."""
-NODE_WORK = 0.55
-"""Work of a node of the tree in the same units, times p²: 25 µs at p = 128."""
+NODE_WORK = 2.0
+"""Work of a node of the tree in the same units, times p²: 90 µs at p = 128, where 30 to 270 were measured."""
 WORK_OF_A_CALL = 1e8
 """Most work of one compiled call, a quarter of a second: how long Ctrl-C and limits may wait."""
 DOUBT_SHARE = 0.3

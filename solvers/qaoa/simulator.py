@@ -105,7 +105,7 @@ class Simulator:
             if self.grover:
                 slopes[reps + layer] = loops.apply_uniform(both, -betas[layer])
             else:
-                slopes[reps + layer] = loops.undo_pairs(both, self.space.first, self.space.second, betas[layer])
+                slopes[reps + layer] = loops.undo_pairs(both, *self.space.pairs, betas[layer])
             slopes[layer] = loops.phase_slope(both, self.energies)
             if shifts is not None:
                 begin = 2 * reps + layer * self.space.p
@@ -136,7 +136,7 @@ class Simulator:
             if self.grover:
                 loops.apply_uniform(state, beta)
             else:
-                loops.apply_pairs(state, self.space.first, self.space.second, beta)
+                loops.apply_pairs(state, *self.space.pairs, beta)
         return state
 
 

@@ -43,13 +43,25 @@ def test_the_feasible_states_are_all_masks_with_keep_ones_in_rising_order(p, kee
 
 
 @pytest.mark.parametrize("mixer", ["complete", "ring"])
-def test_each_pair_table_exchanges_the_bits_of_its_pair(mixer):
-    pairs = mixer_pairs(7, mixer)
-    space = subspace.feasible_space(7, 3, pairs)
-    for (one, two), first, second in zip(pairs, space.first, space.second, strict=True):
-        assert len(first) == math.comb(5, 2)
-        assert ((space.states[first] ^ space.states[second]) == (1 << one) | (1 << two)).all()
-        assert ((space.states[first] >> one) & 1).all()
+@pytest.mark.parametrize(("p", "keep"), [(2, 1), (7, 3), (9, 8), (12, 2)])
+def test_the_runs_of_pairs_exchange_the_bits_of_each_pair_in_order(mixer, p, keep):
+    pairs = mixer_pairs(p, mixer)
+    space = subspace.feasible_space(p, keep, pairs)
+    met = []
+    for one, two, begin, end in space.pairs.runs:
+        first = space.states[one + space.pairs.first[begin:end]]
+        second = space.states[two + space.pairs.second[begin:end]]
+        met += [(given, taken) for given, taken in zip(first & ~second, second & ~first, strict=True)]
+    each = math.comb(p - 2, keep - 1)
+    assert met == [(1 << one, 1 << two) for one, two in pairs for _ in range(each)]
+
+
+@pytest.mark.parametrize(("p", "keep"), [(10, 5), (16, 8), (40, 2), (16, 2), (12, 11)])
+def test_the_memory_of_a_simulation_is_not_underestimated(p, keep):
+    pairs = mixer_pairs(p, "complete")
+    space = subspace.feasible_space(p, keep, pairs)
+    tables = sum(table.nbytes for table in space.pairs)
+    assert tables <= subspace.memory_needed(p, keep, len(pairs)) - subspace.memory_needed(p, keep, 0)
 
 
 @pytest.mark.parametrize("p", [1, 2, 3, 6, 7, 12])

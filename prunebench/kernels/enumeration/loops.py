@@ -53,28 +53,6 @@ def enumerate_states(p: int, keep: int, count: int) -> Whole:
     return states
 
 
-@njit(cache=True)
-def pair_tables(states: Whole, pairs: Whole, count: int) -> tuple[Table, Table]:
-    """For each pair (i, j): rows with bit i set and j clear, and the rows with both exchanged. -> two int32 (E, count)
-
-    Both lists ascend by the remaining bits, so their t-th entries are partners.
-    """
-    size = pairs.shape[0] * count
-    first = np.empty(size + 1, dtype=np.int32)
-    second = np.empty(size + 1, dtype=np.int32)
-    for e in range(pairs.shape[0]):
-        one, two = pairs[e, 0], pairs[e, 1]
-        a, b = e * count, e * count
-        for row in range(states.size):
-            # without branches: a row that does not count is overwritten by the next, at the end by the next pair's
-            left, right = (states[row] >> one) & 1, (states[row] >> two) & 1
-            first[a] = row
-            second[b] = row
-            a += left & (right ^ 1)
-            b += right & (left ^ 1)
-    return first[:size].reshape((pairs.shape[0], count)), second[:size].reshape((pairs.shape[0], count))
-
-
 @njit(cache=True, fastmath=True)
 def phase_factors(energies: Real, gamma: float) -> Real:
     """exp(−i·gamma·energies): real and imaginary part. -> float64 (N, 2)"""
@@ -134,12 +112,13 @@ def turn(state: Real, factors: Real, sign: float) -> None:
 
 
 @packed
-def apply_pairs(state: Real, first: Table, second: Table, beta: float) -> None:
-    """state ← Π_e exp(−i·beta·X_e)·state, where X_e exchanges the rows of pair table e; factors in table order."""
+def apply_pairs(state: Real, runs: Table, first: Table, second: Table, beta: float) -> None:
+    """state ← Π_e exp(−i·beta·X_e)·state, where X_e exchanges the rows of the runs of factor e, which are in order."""
     c, s = np.cos(beta), np.sin(-beta)
-    for e in range(first.shape[0]):
-        for t in range(first.shape[1]):
-            a, b = first[e, t], second[e, t]
+    for r in range(runs.shape[0]):
+        one, two = runs[r, 0], runs[r, 1]
+        for t in range(runs[r, 2], runs[r, 3]):
+            a, b = one + first[t], two + second[t]
             ar, ai, br, bi = state[a, 0], state[a, 1], state[b, 0], state[b, 1]
             state[a, 0] = c * ar - s * bi
             state[a, 1] = c * ai + s * br
@@ -148,14 +127,15 @@ def apply_pairs(state: Real, first: Table, second: Table, beta: float) -> None:
 
 
 @packed
-def undo_pairs(both: Real, first: Table, second: Table, beta: float) -> float:
+def undo_pairs(both: Real, runs: Table, first: Table, second: Table, beta: float) -> float:
     """Undo `apply_pairs` on the state and its adjoint; returns 2 Σ_e Im⟨adjoint|X_e|state⟩, gathered on the way."""
     c, s = np.cos(beta), np.sin(beta)
     # four independent sums, since in one each addition would wait for the one before
     one = two = three = four = 0.0
-    for e in range(first.shape[0] - 1, -1, -1):
-        for t in range(first.shape[1]):
-            a, b = first[e, t], second[e, t]
+    for r in range(runs.shape[0] - 1, -1, -1):
+        left, right = runs[r, 0], runs[r, 1]
+        for t in range(runs[r, 2], runs[r, 3]):
+            a, b = left + first[t], right + second[t]
             ar, ai, ur, ui = both[a, 0], both[a, 1], both[a, 2], both[a, 3]
             br, bi, vr, vi = both[b, 0], both[b, 1], both[b, 2], both[b, 3]
             one += ur * bi
