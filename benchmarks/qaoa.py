@@ -210,7 +210,7 @@ def larger(p: int, keep: int) -> Row:
     angles = starts.ramp(p, "complete", LAYERS)
     _, step = cpu_seconds(lambda: simulator.gradient(angles), 2, warm=True)
     details, seconds, processor = measured(problem, partial(subspace_run, options={}))
-    return Row(f"larger blocks, complete mixer, {LAYERS} layers, at most {STEPS} gradient steps", {
+    return Row(f"larger blocks, complete mixer, {LAYERS} layers, gradient steps by default", {
         "p": p, "keep": keep, "masks": space.size, "gradient CPU s": step, "solve s": seconds, "CPU s": processor,
         "ratio": details["approximation_ratio"], "uniform": details["approximation_ratio_uniform"],
         "P %": 100 * details["probability_optimum"], "x uniform": details["enhancement"],

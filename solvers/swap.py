@@ -1,6 +1,6 @@
 """Local search by swaps: exchange one kept and one pruned weight while that improves, from several starts.
 
-A small block in mode refit gets an iterated search instead: walks among local optima, each step a kick and a descent.
+A small block in mode refit gets a tabu search instead: walks that go on past local optima, from several starts.
 
 The search of Combinatorial Brain Surgeon (Yu, Serra, Ramalingam, Zhe: The Combinatorial Brain
 Surgeon, ICML 2022; CBS-S, and CBS-U for mode refit). Unlike its published code, which restricts partners
@@ -46,8 +46,8 @@ class Swap(Solver):
 
     Proves no bound; the answer is 1-swap optimal if `details["locally_optimal"]` says so. Starts are
     the incumbent, magnitude and the best other score, then alternately a perturbation of the best mask
-    so far and a random mask. In mode refit, up to p = 256, walks among local optima from the best start and random
-    masks, until sixteen end at the best value or a fixed amount of work is done, about a second at most. A step costs
+    so far and a random mask. In mode refit, up to p = 256, tabu walks from the best start and random masks, until
+    sixteen end at the best value or a fixed amount of work is done, about a second at most. A step costs
     O(k(p−k)) up to p = 1024; above, working sets on the factor are used, and nothing of size p² is formed from
     p = 2048 on. Within a budget a move drops a weight, adds one
     that fits, or exchanges two, and later starts are perturbations; p up to 8,192, in mode refit 1,024.
@@ -89,7 +89,7 @@ class Swap(Solver):
 
 
 def _search(ends: "_Ends", rng: np.random.Generator) -> Stop:
-    """Walk among local optima until the walks agree, or the work or the budget ends."""
+    """Walk from mask to mask until the walks agree, or the work or the budget ends."""
     best = ends.best
     start = _ranked_starts(best, 1)[0]
     for end in search(best.block, start, best, rng):

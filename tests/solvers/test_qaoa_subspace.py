@@ -20,6 +20,7 @@ from prunebench.solvers.qaoa.optimizers import minimise
 from prunebench.solvers.qaoa.reduce import Part, eliminate
 from prunebench.solvers.qaoa.samples import state_statistics, uniform_masks
 from prunebench.solvers.qaoa.simulator import Simulator, gaussian_ranks, spread
+from prunebench.solvers.qaoa.subspace import _steps as default_steps
 from prunebench.testing import instances
 
 MIXERS = ("complete", "ring", "grover")
@@ -377,3 +378,7 @@ def test_the_mean_of_a_share_is_lowest_once_the_best_state_has_that_share():
     assert value == pytest.approx(0.2)
     assert slope[0] < 0.0
     assert not slope[1:].any()
+
+
+def test_blocks_with_many_masks_get_fewer_steps_by_default():
+    assert [default_steps(masks) for masks in (10, 50_000, 100_000, 184_756, 10**7)] == [20, 20, 10, 5, 5]

@@ -29,7 +29,7 @@ DENSE_REFIT_SIZE = 1024
 TABLEAU_SIZE = 2048
 """Up to this p a descent on the dense curvature (16p² bytes) completes what working sets began."""
 SEARCH_SIZE = 256
-"""Up to this p a block in mode refit is small enough for an iterated search by default."""
+"""Up to this p a block in mode refit is small enough for a tabu search by default."""
 _Run = Callable[[BoolArray, Incumbent, float], tuple[int, float, bool, Stop]]
 
 
@@ -90,7 +90,7 @@ def search(
     spent: float = 0.0,
     share: float = 1.0,
 ) -> Iterator[DescentResult]:
-    """Iterated descents on a block in mode refit with a count or quota: local optima, each the lowest of one walk.
+    """Tabu search on a block in mode refit with a count or quota: the lowest local optimum of each walk.
 
     The first walk begins at `mask`. Some .9 s at p = 64 to 256 where local optima abound, else less; at most a `share`
     of that. `best` and `spent` are as of `SwapDescent.run`; the masks are not offered. For example
@@ -110,7 +110,7 @@ def search(
     left = best.budget.evaluations - spent
     for end in refit_search.walks(descent, first, drawn, rng, best.stop_after(spent), left, share):
         spent += end.evaluations
-        # a walk can end within a descent
+        # a walk's lowest point need not be a local optimum, as some swaps are tabu there
         moves, tried, optimal, stop = descent.run(end.mask, best.stop_after(spent), best.budget.evaluations - spent)
         spent += tried
         out = end.mask

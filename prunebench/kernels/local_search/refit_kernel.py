@@ -29,7 +29,7 @@ class RefitDescent:
         self.matrix = refit_rows.bordered(matrix, slope)
         self.ranges = refit_rows.ranges_of(slope.size, offsets)
         self.spaces = np.empty((refit_rows.SPACES, slope.size + 1))
-        self._draws = refit_rows.seeded(0)
+        self._draws, self._banned = refit_rows.seeded(0), np.zeros(slope.size, np.int64)
 
     def run(self, mask: BoolArray, stop: StopCheck, max_evaluations: float) -> tuple[int, float, bool, Stop]:
         """Improve `mask` in place; as `descend`."""
@@ -45,7 +45,7 @@ class RefitDescent:
             while not (stopped := stop(evaluations)):
                 limits = refit_rows.Limits(min(at_once, interval - since), max_evaluations - evaluations)
                 made, tried, optimal = refit_rows.walk(
-                    self.matrix, state, state, self.ranges, self.spaces, limits, self._draws
+                    self.matrix, state, state.kept, self.ranges, self.spaces, limits, self._draws, self._banned, 0
                 )
                 evaluations += tried
                 since += int(made)

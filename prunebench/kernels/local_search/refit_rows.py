@@ -24,6 +24,9 @@ NEVER = 1e60
 """Stands for the curvature of a column that must not enter: no proposal with it can win."""
 RELATIVE_ROUNDING = 1e-13
 """A move must lower f by this share of the difference between f(0) and f at the refit."""
+ROAM = 2.0
+"""A tabu search takes any swap that changes f by less than this share of the difference between f(0) and f: every one,
+as no support is above f(0)."""
 SPACES = 5
 """Vectors of p + 1 numbers that a search overwrites."""
 
@@ -45,19 +48,18 @@ class State(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What ends a call, and how it kicks.
+    """What ends a call, and how a tabu search chooses.
 
-    moves : most exchanges, those of kicks included;  evaluations : no scan begins after this many swaps examined
-    kick : random exchanges of a kick; 0: one descent, without kicks
-    worse : share of the excess over `floor` by which a local optimum may be worse than the last and still replace it
-    floor : 2 (f - f(0)) of the best weights without any constraint;  best : end when f falls below this
+    moves : most exchanges;  evaluations : no scan begins after this many swaps examined
+    stay, away : a weight that entered may not leave, and one that left not return, for about so many moves; both 0: one
+                 descent
+    best : a tabu search ends when f falls below this
     """
 
     moves: int
     evaluations: float
-    kick: int = 0
-    worse: float = 0.0
-    floor: float = -np.inf
+    stay: int = 0
+    away: int = 0
     best: float = -np.inf
 
 
@@ -106,23 +108,27 @@ def _better(
 
 @compiled(inner=True)
 def _best_swap(
-    table: FloatArray, kept: IndexArray, ranges: IndexArray, spaces: FloatArray, bound: float
-) -> tuple[int, int]:
+    table: FloatArray, kept: IndexArray, ranges: IndexArray, spaces: FloatArray, bound: float, banned: IndexArray,
+    move: int,
+) -> tuple[int, int]:  # fmt: skip
     """The row and the entering weight of the swap with the lowest f, if its change is below `bound`; else -1, -1.
 
-    ranges (2, p) : of the weights that may replace each one
+    ranges (2, p) : of the weights that may replace each one;  banned (p,) : no swap with one that is banned until later
+    than this move
     """
     count, size = kept.size, table.shape[1] - 1
     gradients, diagonal = table[count], table[count + 1]
     schur, gradient, squared = spaces[2], spaces[3], spaces[4]
     for j in range(size):
         # neutral values for a kept weight let the loop over a row run without a branch
-        free = diagonal[j] > 0.0
+        free = diagonal[j] > 0.0 and banned[j] <= move
         schur[j] = diagonal[j] if free else NEVER
         gradient[j] = gradients[j] if free else 0.0
         squared[j] = gradient[j] * gradient[j]
     best, entering = -1, -1
     for row in range(count):
+        if banned[kept[row]] > move:
+            continue
         weight, inverse = -table[row, size], -diagonal[kept[row]]
         first, last = ranges[0, kept[row]], ranges[1, kept[row]]
         if _better(
@@ -191,28 +197,19 @@ def _drawn(draws: npt.NDArray[np.uint64], below: int) -> int:
     return np.int64((state >> np.uint64(11)) % np.uint64(below))  # type: ignore[return-value]  # an int once compiled
 
 
-@compiled(inner=True)
-def _write(table: FloatArray, kept: IndexArray, to_table: FloatArray, to_kept: IndexArray) -> None:
-    """Copy one state to another."""
-    for r in range(table.shape[0]):
-        for a in range(table.shape[1]):
-            to_table[r, a] = table[r, a]
-    for r in range(kept.size):
-        to_kept[r] = kept[r]
-
-
 @compiled()
 def walk(
-    matrix: FloatArray, state: State, held: State, ranges: IndexArray, spaces: FloatArray, limits: Limits,
-    draws: npt.NDArray[np.uint64],
+    matrix: FloatArray, state: State, lowest: IndexArray, ranges: IndexArray, spaces: FloatArray, limits: Limits,
+    draws: npt.NDArray[np.uint64], banned: IndexArray, made: int,
 ) -> tuple[int, float, bool]:  # fmt: skip
-    """Swaps of steepest descent; with kicks, random exchanges from `held` and a descent, again and again.
+    """The best swap again and again: a descent while it lowers f, or a tabu search, which also takes what raises f.
 
-    A local optimum that is not much worse replaces `held`. -> exchanges made, swaps examined, whether the last
-    descent ended where no swap improves
+    -> exchanges made, swaps examined, whether the descent ended where no swap improves, or the search below `best`
 
-    matrix : as from `bordered`;  state, held : changed in place;  ranges (2, p) : what may replace each weight;
-    spaces (SPACES, p + 1) : overwritten;  draws (1,) : the state of the random numbers, not zero
+    matrix : as from `bordered`;  state : changed in place;  ranges (2, p) : what may replace each weight;
+    spaces (SPACES, p + 1) : overwritten;  lowest (k,) : receives the support where a search ends below `best`
+    draws (1,) : the state of the random numbers, not zero;  banned (p,) : the move until which each weight stays as it
+    is, changed in place;  made : moves of the search so far
     """
     table, kept = state.table, state.kept
     count, size = kept.size, table.shape[1] - 1
@@ -220,37 +217,27 @@ def walk(
     for r in range(count):
         for j in range(ranges[0, kept[r]], ranges[1, kept[r]]):
             pairs += table[count + 1, j] > 0.0
-    moves, evaluations, kicking = 0, 0.0, limits.kick > 0
+    moves, evaluations, roaming = 0, 0.0, limits.away > 0
+    best, found = limits.best, False
     while moves < limits.moves and evaluations < limits.evaluations:
-        if kicking:
-            _write(held.table, held.kept, table, kept)
-            for _ in range(limits.kick):
-                row = _drawn(draws, count)
-                first, last = ranges[0, kept[row]], ranges[1, kept[row]]
-                entering = first + _drawn(draws, last - first)
-                for _ in range(first, last):
-                    if table[count + 1, entering] > 0.0:
-                        break
-                    entering = entering + 1 if entering + 1 < last else first
-                if table[count + 1, entering] > 0.0:
-                    exchange(matrix, table, kept, row, entering, spaces)
-                moves += 1
-        optimal = False
-        while not optimal and moves < limits.moves and evaluations < limits.evaluations:
-            row, entering = _best_swap(table, kept, ranges, spaces, -RELATIVE_ROUNDING * abs(table[count, size]))
-            evaluations += pairs
-            optimal = row < 0
-            if not optimal:
-                exchange(matrix, table, kept, row, entering, spaces)
-                moves += 1
-        if not kicking:
-            return moves, evaluations, optimal
-        value, before = table[count, size], held.table[count, size]
-        if optimal and value < before + limits.worse * max(before - limits.floor, 0.0):
-            _write(table, kept, held.table, held.kept)
-            if value < limits.best:
-                return moves, evaluations, True
-    return moves, evaluations, False
+        value = abs(table[count, size])
+        bound = ROAM * value if roaming else -RELATIVE_ROUNDING * value
+        row, entering = _best_swap(table, kept, ranges, spaces, bound, banned, made + moves)
+        evaluations += pairs
+        moves += 1
+        if row < 0 and not roaming:
+            return moves - 1, evaluations, True
+        if row >= 0:
+            leaving = kept[row]
+            exchange(matrix, table, kept, row, entering, spaces)
+            if roaming:
+                banned[entering] = made + moves + limits.stay + _drawn(draws, limits.stay + 1)
+                banned[leaving] = made + moves + limits.away + _drawn(draws, limits.away + 1)
+                if table[count, size] < best:
+                    best, found = table[count, size], True
+                    for r in range(count):
+                        lowest[r] = kept[r]
+    return moves, evaluations, found
 
 
 def seeded(seed: int) -> npt.NDArray[np.uint64]:

@@ -1,10 +1,10 @@
-"""Iterated swap descent on a small block in mode refit: many short walks among local optima, from many starts.
+"""Tabu search on a small block in mode refit: many walks from many starts.
 
-A walk repeats a kick of two random exchanges and a descent; a local optimum replaces the last if it is not
-much worse (Lourenço, Martin, Stützle: Iterated local search, 2003, with a threshold for acceptance). A walk ends when
-it has found nothing better for a while, which grows from walk to walk, and the next begins at a random mask. Where
-several walks end equally low, the search ends early: easy blocks take a fraction of the time, and only those with many
-deep local optima (few samples, few kept weights) all of the work.
+A walk takes the best swap again and again, also where that raises f, and weights that were just exchanged stay as they
+are for some moves, so that it leaves every local optimum by another way than it came (Glover: Tabu search, part I, ORSA
+Journal on Computing 1, 1989). A walk ends when it has found nothing better for a while, which grows from walk to walk,
+and the next begins at a random mask. Where several walks end equally low, the search ends early: easy blocks take a
+fraction of the time, and only those with many deep local optima (few samples, few kept weights) all of the work.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,12 +18,8 @@ from prunebench.core.stop import StopCheck
 from prunebench.kernels.local_search import refit_rows
 from prunebench.kernels.local_search.refit_kernel import RefitDescent
 
-KICK = 2
-"""Random exchanges of a kick. A descent can undo one; after three it found fewer of the optima."""
-WORSE = 0.02
-"""A local optimum may be worse than the last by this share of what the last is above the unconstrained minimum. With
-.05 and kicks of two or three exchanges, five of 72 searches of blocks of 64 and 128 weights ended more than .1 % above
-the best known; with .02 and two exchanges, two."""
+STAY, AWAY = 1, 4
+"""A weight that entered may not leave for 1 or 2 moves, one that left not return for 4 to 8."""
 WORK = 7e8
 """Most exchanges, times the k·p operations of one: some .9 s on one core."""
 MOST_MOVES = 390_000
@@ -36,14 +32,14 @@ AGREEING = 16
 is elsewhere: on one block of 64 weights ten of the first twelve ended a fifth above it."""
 SAME = 1e-10
 """Relative difference of two values of f − f(0) up to which they count as equal."""
-MOVES_AT_ONCE = 512
+MOVES_AT_ONCE = 256
 """Exchanges between two computations of the state anew."""
 FRESH_MOVES = 50
 """The cost of such a computation, in exchanges: what a walk that it ends is charged."""
 
 
 class WalkEnd(NamedTuple):
-    """The lowest local optimum of one walk: mask (p,), exchanges made and swaps examined in the walk."""
+    """The lowest point of one walk: mask (p,), exchanges made and swaps examined in the walk."""
 
     mask: BoolArray
     moves: int
@@ -51,37 +47,37 @@ class WalkEnd(NamedTuple):
 
 
 class _Walk:
-    """One walk: `value` and `kept` are its lowest local optimum, 2 (f − f(0)), inf without one, and the support."""
+    """One walk: `value` and `kept` are its lowest point, 2 (f − f(0)), inf without one, and the support."""
 
-    def __init__(self, descent: RefitDescent, seed: int, floor: float) -> None:
-        self._descent, self._floor = descent, floor
+    def __init__(self, descent: RefitDescent, seed: int) -> None:
+        self._descent = descent
         self._draws = refit_rows.seeded(seed)
+        self._banned = np.zeros(descent.ranges.shape[1], np.int64)
         self.moves, self.evaluations, self.idle = 0, 0.0, 0
         self.value = np.inf
 
     def start(self, mask: BoolArray, stop: StopCheck, left: float) -> None:
-        """Descend from a mask, which gives the first local optimum; `stop` is given the swaps examined."""
+        """Descend from a mask; `stop` is given the swaps examined."""
         out = mask.copy()
         moves, tried, _, _ = self._descent.run(out, stop, left)
         self.moves, self.evaluations = self.moves + moves, self.evaluations + tried
-        self.kept = np.flatnonzero(out)
-        self._held = refit_rows.fresh(self._descent.matrix, self.kept)
-        self.value = self._held.value
+        self._state = refit_rows.fresh(self._descent.matrix, np.flatnonzero(out))
+        self.value, self.kept = self._state.value, self._state.kept.copy()
 
     def go_on(self, most: int, left: float) -> None:
-        """At most `most` exchanges and a descent; `idle` counts those since the lowest local optimum."""
-        descent = self._descent
-        state = refit_rows.State(np.empty_like(self._held.table), self._held.kept.copy())
-        limits = refit_rows.Limits(
-            most, left, min(KICK, self.kept.size), WORSE, self._floor, self.value - SAME * abs(self.value)
-        )
-        made, tried, _ = refit_rows.walk(
-            descent.matrix, state, self._held, descent.ranges, descent.spaces, limits, self._draws
-        )
+        """At most `most` exchanges; `idle` counts those since the lowest point, as far as it was found before."""
+        descent, lowest = self._descent, self.kept.copy()
+        limits = refit_rows.Limits(most, left, STAY, AWAY, self.value - SAME * abs(self.value))
+        made, tried, found = refit_rows.walk(
+            descent.matrix, self._state, lowest, descent.ranges, descent.spaces, limits, self._draws, self._banned,
+            self.moves,
+        )  # fmt: skip
         self.moves, self.evaluations, self.idle = self.moves + made, self.evaluations + tried, self.idle + made
-        self._held = refit_rows.fresh(descent.matrix, np.sort(self._held.kept))
-        if self._held.value < self.value - SAME * abs(self.value):
-            self.value, self.kept, self.idle = self._held.value, self._held.kept.copy(), 0
+        if found:
+            value = refit_rows.fresh(descent.matrix, np.sort(lowest)).value
+            if value < self.value - SAME * abs(self.value):
+                self.value, self.kept, self.idle = value, np.sort(lowest), 0
+        self._state = refit_rows.fresh(descent.matrix, np.sort(self._state.kept))
 
 
 def walks(
@@ -107,11 +103,10 @@ def walks(
     size, count = first.size, int(first.sum())
     patience = max(PATIENCE * size, LEAST_PATIENCE)
     left = int(share * min(MOST_MOVES, WORK / (size * count)))
-    floor = _floor(descent)
     lowest, agreeing, evaluations, number = np.inf, 0, 0.0, 0
     while left > 0 and agreeing < AGREEING and not stop(evaluations) and evaluations < max_evaluations:
         number += 1
-        walk = _Walk(descent, int(rng.integers(2**62)), floor)
+        walk = _Walk(descent, int(rng.integers(2**62)))
         try:
             spent = evaluations
             walk.start(
@@ -135,14 +130,6 @@ def walks(
         elif walk.value <= lowest + SAME * abs(lowest):
             agreeing += 1
         yield WalkEnd(_mask(size, walk.kept), walk.moves, walk.evaluations)
-
-
-def _floor(descent: RefitDescent) -> float:
-    """2 (f − f(0)) of the best weights without any constraint; −inf if H is singular in floating point."""
-    try:
-        return refit_rows.fresh(descent.matrix, np.arange(descent.matrix.shape[0] - 1)).value
-    except LinAlgError:
-        return -np.inf
 
 
 def _mask(size: int, kept: IndexArray) -> BoolArray:
