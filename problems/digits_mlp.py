@@ -61,11 +61,17 @@ class DigitsMlp(Classification):
 
     def trajectory(self) -> "Trajectory":
         """The dense training."""
-        from prunebench.networks.training import Recipe, Trajectory, dense_network
+        from prunebench.networks.training import Recipe, Trajectory, dense_network, narrowed
 
-        make = partial(dense_network, (INPUTS, *self.hidden, CLASSES), self._layers())
+        sizes, layers = (INPUTS, *self.hidden, CLASSES), self._layers()
+        make = partial(dense_network, sizes, layers)
         recipe = Recipe(epochs=self.epochs, batch_size=64, learning_rate=5e-3, weight_decay=1e-3, seed=self.seed)
-        return Trajectory(make, self.name, self.calibration, recipe, {"hidden": list(self.hidden)})
+        identity = {"hidden": list(self.hidden)}
+
+        def narrower(part: float) -> Any:
+            return dense_network(narrowed(sizes, part), layers)
+
+        return Trajectory(make, self.name, self.calibration, recipe, identity, narrower)
 
     def prunable(self) -> tuple[str, ...]:
         """The weight matrices, from the inputs to the outputs."""

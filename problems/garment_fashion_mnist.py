@@ -14,6 +14,8 @@ from prunebench.networks.classification import Part, TrainableClassification
 from prunebench.networks.pretrained import Source
 
 if TYPE_CHECKING:
+    import torch
+
     from prunebench.networks.training import Trajectory
 
 SIZES = (784, 512, 512, 10)
@@ -48,10 +50,13 @@ class GarmentFashionMnist(TrainableClassification):
 
     def dense(self) -> "Trajectory":
         """How the network is made and trained."""
-        from prunebench.networks.training import Recipe, dense_network
+        from prunebench.networks.training import Recipe, dense_network, narrowed
+
+        def narrower(part: float) -> "torch.nn.Module":
+            return dense_network(narrowed(SIZES, part), LAYERS)
 
         recipe = Recipe(epochs=6, batch_size=128, learning_rate=1e-3)
-        return self.source().trajectory(partial(dense_network, SIZES, LAYERS), self.calibration, recipe)
+        return self.source().trajectory(partial(dense_network, SIZES, LAYERS), self.calibration, recipe, narrower)
 
     def source(self) -> Source:
         """Where the weights come from."""

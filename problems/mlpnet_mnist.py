@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import Samples, joined, register
 from prunebench.data.mnist import MNIST, image_samples, missing_files
 from prunebench.networks.classification import Part, TrainableClassification
-from prunebench.networks.pretrained import Source
+from prunebench.networks.pretrained import CHECKPOINT, TRAIN, Source
 
 if TYPE_CHECKING:
+    import torch
+
     from prunebench.networks.training import Trajectory
 
-SIZES = (784, 40, 20, 10)
-"""Widths from the pixels to the classes."""
-LAYERS = ("fc1", "fc2", "fc3")
-"""The linear layers, by the names that the published checkpoint has."""
+PIXELS, CLASSES = 784, 10
+"""Pixels of an image, 28×28, and digits."""
+HIDDEN = (40, 20)
+"""Widths of the published network's hidden layers."""
 MEAN, STD = 0.1307, 0.3081
 """Mean and standard deviation of MNIST's pixels in [0, 1], by which the published training normalised them."""
 CHECKPOINT_FILE = "checkpoints/mlpnet_mnist_784-40-20-10_nobias.safetensors"
@@ -34,13 +37,30 @@ class MlpnetMnist(TrainableClassification):
     name = "mlpnet-mnist"
     summary = "MLPNet 784-40-20-10 on MNIST, 32,360 weights, published accuracy 93.97 %"
 
+    hidden: tuple[int, ...] = HIDDEN
+    """Widths of the hidden layers; others than the published 40,20 with weights=train, such as 300,100 for those of
+    LeNet-300-100."""
+
+    def __post_init__(self) -> None:
+        widths = tuple(self.hidden)
+        if not all(isinstance(width, int) and width >= 1 for width in widths):
+            raise InvalidInput(
+                f"{self.name}: hidden is {self.hidden!r}; give whole numbers from 1, for example 300,100"
+            )
+        if widths != HIDDEN and self.weights == CHECKPOINT:
+            raise InvalidInput(
+                f"{self.name}: the published checkpoint has hidden layers of 40 and 20, not of {widths}; "
+                f"train the network here (--option weights={TRAIN}), or leave hidden out"
+            )
+        object.__setattr__(self, "hidden", widths)
+
     def missing(self) -> str:
         """Which images or weights are not there and what to do; "" if all are. Fetches nothing."""
         return joined(missing_files(MNIST), self.source().missing())
 
     def prunable(self) -> tuple[str, ...]:
-        """The three weight matrices."""
-        return tuple(f"{layer}.weight" for layer in LAYERS)
+        """The weight matrices, from the pixels to the classes."""
+        return tuple(f"{layer}.weight" for layer in self._layers())
 
     def samples(self, part: Part) -> Samples:
         """The 60,000 training images, or the 10,000 test images."""
@@ -48,12 +68,26 @@ class MlpnetMnist(TrainableClassification):
 
     def dense(self) -> "Trajectory":
         """How the network is made and trained."""
-        from prunebench.networks.training import Recipe, dense_network
+        from prunebench.networks.training import Recipe, dense_network, narrowed
+
+        sizes, layers = self._sizes(), self._layers()
+
+        def narrower(part: float) -> "torch.nn.Module":
+            return dense_network(narrowed(sizes, part), layers, bias=False)
 
         recipe = Recipe(epochs=10, batch_size=128, learning_rate=3e-3)
-        return self.source().trajectory(partial(dense_network, SIZES, LAYERS, bias=False), self.calibration, recipe)
+        make = partial(dense_network, sizes, layers, bias=False)
+        return self.source().trajectory(make, self.calibration, recipe, narrower)
 
     def source(self) -> Source:
         """Where the weights come from."""
-        shapes = {f"{layer}.weight": (SIZES[i + 1], SIZES[i]) for i, layer in enumerate(LAYERS)}
+        sizes = self._sizes()
+        shapes = {f"{layer}.weight": (sizes[i + 1], sizes[i]) for i, layer in enumerate(self._layers())}
         return Source(self.name, self.weights, CHECKPOINT_FILE, shapes)
+
+    def _sizes(self) -> tuple[int, ...]:
+        return (PIXELS, *self.hidden, CLASSES)
+
+    def _layers(self) -> tuple[str, ...]:
+        """The linear layers, by the names that the published checkpoint has."""
+        return tuple(f"fc{position + 1}" for position in range(len(self.hidden) + 1))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.core import options as option_tools
+from prunebench.core.controls import CONTROLS
 from prunebench.core.errors import InvalidInput, RunFailed, unknown_name
 from prunebench.core.problem import problem_options
 
@@ -168,3 +169,11 @@ def _number(kind: Callable[[str], Any], text: str, expected: str) -> Any:
         return kind(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not {expected}") from None
+
+
+def add_controls(parser: argparse.ArgumentParser, how: str) -> None:
+    """The controls of a mask. how : by what they are trained"""
+    meanings = "; ".join(f"{name}: {meaning}" for name, meaning in CONTROLS.items())
+    parser.add_argument(
+        "--control", action="append", default=[], metavar="NAME", help=f"repeatable: train {how} as well {meanings}"
+    )

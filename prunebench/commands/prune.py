@@ -16,6 +16,7 @@ from prunebench.core.registry import COORDINATORS, SOLVERS
 from prunebench.log.run_directory import require_free, resume_line, trainings
 from prunebench.progress import shown
 from prunebench.recipes import AUTO, EFFORTS, NORMAL, choose, resolved
+from prunebench.runs.controls import words as control_words
 from prunebench.runs.execution import loss_words
 from prunebench.runs.prune import prune
 from prunebench.runs.request import SCOPES, PruneRequest
@@ -79,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train what was kept once pruning is over, and tell what that reaches beside the pruned network: K=V,K=V "
         "as in 'prunebench retrain --help', such as epochs=2,distil=0.9; nothing for the usual protocol",
     )
+    shared.add_controls(parser, "by --retrain's protocol, or the coordinator's own last one,")
     parser.add_argument("--start", type=Path, metavar="RUN", help="begin from a finished run of the same density")
     parser.add_argument(
         "--executor",
@@ -246,6 +248,7 @@ def _plain(arguments: argparse.Namespace) -> dict[str, Any]:
         "validate_every": arguments.validate_every,
         "recover": arguments.recover,
         "retrain": arguments.retrain,
+        "controls": arguments.control or None,
         "seconds": arguments.time_limit,
         "seed": arguments.seed,
         "start": None if arguments.start is None else str(arguments.start),
@@ -321,6 +324,7 @@ def text(result: dict[str, Any]) -> str:
         )
     lines.append(f"loss         {_number(result['loss'])} (dense {_number(result['dense_loss'])})")
     lines += [f"retrained    {words(entry, measure_of)}" for entry in trainings(result)]
+    lines += [f"control      {control_words(entry, measure_of(entry))}" for entry in result.get("controls", [])]
     if result.get("objective") is not None:
         lines.append(f"objective    {result['objective']:.8g}")
     lines += [

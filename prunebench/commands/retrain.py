@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from prunebench.commands import arguments as shared
 from prunebench.commands import prune
 from prunebench.core import options as option_tools
 from prunebench.progress import shown
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="the directory is yours or of somebody you trust: follow options that name code",
     )
+    shared.add_controls(parser, "by the same protocol")
     group = parser.add_argument_group("the protocol (the same K=V serve 'prunebench prune --retrain')")
     for option in option_tools.options_of(Protocol):
         meaning = f"{option.doc.replace('%', '%%')} Default: {option.default}."
@@ -31,7 +33,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     protocol: Protocol = option_tools.build(Protocol, given)
     with shown(not arguments.quiet, lines=True) as (say, step):
-        return retrain(arguments.directory, protocol, say=say, progress=step, trust=arguments.trust)
+        return retrain(
+            arguments.directory,
+            protocol,
+            say=say,
+            progress=step,
+            trust=arguments.trust,
+            controls=arguments.control,
+        )
 
 
 def text(result: dict[str, Any]) -> str:

@@ -249,6 +249,15 @@ class Coordinator(ABC):
         """
         return Division.of(total, setting.seed)
 
+    @classmethod
+    def last_training(cls, _options: Any) -> str | None:
+        """The protocol by which what is kept was trained last, as `prunebench.recovery.training.protocol.parse` takes
+        it; None where nothing is trained.
+
+        _options : the coordinator's, of `options_class`
+        """
+        return None
+
     def network_facts(self) -> dict[str, Any]:
         """Entries of run.json on the network beside what is not pruned: "gradients" and "unreached", JSON-able.
 

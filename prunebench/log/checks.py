@@ -129,6 +129,19 @@ def is_training(value: Any) -> bool:
     )
 
 
+def is_control(value: Any) -> bool:
+    """What a control of a run's network came to: its name, protocol and epochs."""
+    return (
+        isinstance(value, Mapping)
+        and is_text(value.get("control"))
+        and is_text(value.get("protocol"))
+        and is_text(value.get("trained_as"))
+        and is_object(value.get("options"))
+        and lists_of(is_object)(value.get("epochs"))
+        and is_whole(value.get("kept"))
+    )
+
+
 REQUEST: Mapping[str, Kind] = {
     "problem": is_text,
     "density": lambda value: is_number(value) and 0.0 < value <= 1.0,
@@ -146,6 +159,7 @@ REQUEST: Mapping[str, Kind] = {
     "validate_every": is_whole,
     "recover": optional(lists_of(is_text)),
     "retrain": optional(is_text),
+    "controls": optional(lists_of(is_text)),
     "seed": is_whole,
     "start": optional(is_text),
     "recipe": optional(is_text),
@@ -201,6 +215,7 @@ RESULT: Mapping[str, Kind] = {
     "options": is_object,
     "files": objects_of(is_text),
     "retrained": lists_of(is_training),
+    "controls": lists_of(is_control),
 }
 """A pruning run's result."""
 RESULT_NEEDS = ("problem", "coordinator", "solver", "mode", "density", "kept", "total", "seconds", "timings", "steps")

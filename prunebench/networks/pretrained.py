@@ -121,13 +121,17 @@ class Source:
         return model.eval()
 
     def trajectory(
-        self, make: "Callable[[], torch.nn.Module]", samples: "Callable[[], Samples]", recipe: "Recipe"
-    ) -> "Trajectory":
-        """How the network is trained here. make : a new model, not initialised;  samples : the training samples"""
+        self, make: "Callable[[], torch.nn.Module]", samples: "Callable[[], Samples]", recipe: "Recipe",
+        narrower: "Callable[[float], torch.nn.Module] | None" = None,
+    ) -> "Trajectory":  # fmt: skip
+        """How the network is trained here. make : a new model, not initialised;  samples : the training samples
+
+        narrower : the same with a part of its hidden layers' widths, where such a network is known
+        """
         from prunebench.networks.training import Trajectory
 
         identity = {"tensors": {name: list(shape) for name, shape in self.tensors.items()}}
-        return Trajectory(make, self.problem, samples, recipe, identity)
+        return Trajectory(make, self.problem, samples, recipe, identity, narrower)
 
     def require_trained_here(self) -> None:
         """Refuse what needs the dense training where the weights come from a file.

@@ -58,6 +58,14 @@ def dense_network(sizes: Sequence[int], names: Sequence[str], *, bias: bool = Tr
     return torch.nn.Sequential(modules)
 
 
+def narrowed(sizes: Sequence[int], part: float) -> tuple[int, ...]:
+    """Widths of a dense network whose hidden layers have this part of theirs, one unit at least.
+
+    sizes : from the inputs to the outputs, which stay
+    """
+    return (sizes[0], *(max(1, round(part * width)) for width in sizes[1:-1]), sizes[-1])
+
+
 @dataclass(frozen=True)
 class Trajectory:
     """The dense training of a network: whatever step of it is asked for.
@@ -67,6 +75,7 @@ class Trajectory:
     samples : gives the training samples; called when there is something to train, and by `at`, which counts them
     recipe : how it is trained
     identity : everything else that the weights depend on, JSON-able (options, widths)
+    narrower : the same whose hidden layers have a part, 0 to 1, of their widths; None where no such network is known
     """
 
     make: Callable[[], torch.nn.Module]
@@ -74,6 +83,7 @@ class Trajectory:
     samples: Callable[[], Samples]
     recipe: Recipe
     identity: Mapping[str, Any]
+    narrower: Callable[[float], torch.nn.Module] | None = None
 
     def end(self) -> torch.nn.Module:
         """The trained network, from the cache where it is there."""
@@ -95,9 +105,12 @@ class Trajectory:
             )
         return trained(self.make(), self.name, self.samples, self.recipe, self.identity, step)
 
-    def fresh(self, seed: int) -> torch.nn.Module:
-        """The network as it would be initialised with another seed."""
-        model = self.make()
+    def fresh(self, seed: int, part: float = 1.0) -> torch.nn.Module:
+        """The network as it would be initialised with another seed.
+
+        part : of the hidden layers' widths; other than 1 only where `narrower` is known
+        """
+        model = self.make() if self.narrower is None or part == 1.0 else self.narrower(part)
         initialise(model, torch.Generator().manual_seed(seed))
         return model.eval()
 

@@ -164,7 +164,11 @@ def _of_runs(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
     for name, held in grouped.items():
         out.append((_key(name), name, "".join(_drawn(drawn, looks) for drawn in held)))
     smaller = tables.smaller(material.runs)
-    results = [*tables.summaries(material.comparisons), *tables.pruning(material.runs), *([smaller] if smaller else [])]
+    controls = tables.controls(material.runs)
+    results = [
+        *tables.summaries(material.comparisons), *tables.pruning(material.runs),
+        *(table for table in (controls, smaller) if table is not None),
+    ]  # fmt: skip
     text = "".join(_table(table) for table in results)
     for table in tables.every_answer(material.comparisons):
         text += f"<details><summary>{escape(table.title)}</summary>{_table(table, heading=False)}</details>"

@@ -141,6 +141,7 @@ PRUNE_FIELDS: Mapping[str, Callable[[Any], list[str]]] = {
     "coordinator_options": _options("coordinator."),
     "recover": lambda value: [f"--recover={text}" for text in ([] if value is None else value or ["none"])],
     "retrain": _flag("--retrain"),
+    "controls": lambda value: [f"--control={name}" for name in value or ()],
     "start": _flag("--start"),
     "executor": _flag("--executor"),
     "block_seconds": _flag("--block-time-limit"),

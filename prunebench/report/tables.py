@@ -1,10 +1,11 @@
 """The tables of a report: summaries, every answer, the runs, what was skipped."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prunebench.core.controls import CONTROLS
 from prunebench.log.run_directory import trainings
 from prunebench.report.gather import Comparison, Run
 from prunebench.report.runs import finish_seconds
@@ -178,10 +179,39 @@ def _retrained(result: Mapping[str, Any]) -> Cell:
     """What every training of the run's network reached, with its protocol; accuracy, perplexity or loss."""
     shown = []
     for entry in trainings(result):
-        name = next((name for name in ("accuracy", "perplexity") if entry.get(name) is not None), "loss")
-        show = percent if name == "accuracy" else number
+        name, show = _measured(entry)
         shown.append(f"{show(entry.get(name)).text} ({entry['protocol'] or 'usual protocol'})")
     return Cell("; ".join(shown)) if shown else number(None)
+
+
+def controls(runs: Sequence[Run]) -> Table | None:
+    """What controls of kept masks reach under the same training; None where no run has any."""
+    rows = []
+    for run in runs:
+        for entry in (run.result or {}).get("controls", []):
+            name, show = _measured(entry)
+            rows.append(
+                (
+                    Cell(run.problem), Cell(run.coordinator), Cell(run.solver), number(run.density),
+                    Cell(entry["control"]), Cell(CONTROLS.get(entry["control"], "")), Cell(name), show(entry.get(name)),
+                    count(entry["kept"]), Cell(entry["protocol"] or "usual protocol"), Cell(str(run.source.path)),
+                )
+            )  # fmt: skip
+    if not rows:
+        return None
+    return Table(
+        "controls", "Controls", "Other values, other masks and another network, trained by the same protocol as what "
+        "each run kept; judged on the validation samples.",
+        ("problem", "coordinator", "solver", "density", "control", "what it is", "measure", "value", "weights",
+         "protocol", "directory"),
+        tuple(rows), ("value", "weights"),
+    )  # fmt: skip
+
+
+def _measured(entry: Mapping[str, Any]) -> tuple[str, Callable[[Any], Cell]]:
+    """The measure that tells most of a trained network, and how it is shown."""
+    name = next((name for name in ("accuracy", "perplexity") if entry.get(name) is not None), "loss")
+    return name, percent if name == "accuracy" else number
 
 
 def smaller(runs: Sequence[Run]) -> Table | None:

@@ -8,14 +8,14 @@ from typing import Any
 
 from prunebench import threads
 from prunebench.coordinators.recovered import begin
-from prunebench.core.arrays import RealArray
+from prunebench.core.arrays import BoolArray, RealArray
 from prunebench.core.coordinator import Setting
 from prunebench.core.errors import CannotWrite, Interrupted, InvalidInput, PrunebenchError, RunFailed
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, selection
 from prunebench.log.run_directory import RunDirectory, resume_line
 from prunebench.recovery.training.protocol import parse
-from prunebench.runs import network_facts
-from prunebench.runs.preparation import Prepared
+from prunebench.runs import controls, network_facts
+from prunebench.runs.preparation import Prepared, control_protocol
 from prunebench.runs.retraining import trained
 from prunebench.runs.runner import drive
 from prunebench.runs.shared import shared_out, workers_of
@@ -106,7 +106,7 @@ def _pruned(
     spans = {layer.name: mask[layer.start : layer.stop].reshape(layer.shape) for layer in network.layers}
     run.save_tensors("mask.safetensors", spans)
     timings["evaluate"] = perf_counter() - clock
-    retrained = []
+    retrained, pruned = [], network.state() if prepared.request.controls else None
     if prepared.request.retrain is not None and driven["unsolved"]:
         setting.say("what is kept is not trained, since blocks were not solved")
     elif prepared.request.retrain is not None:
@@ -119,6 +119,7 @@ def _pruned(
             )
         ]  # fmt: skip
         timings["retrain"] = perf_counter() - clock
+    compared = _controls(prepared, problem, network, mask, pruned, run) if not driven["unsolved"] else []
     return {
         "outcome": _outcome(driven),
         "kept": int(mask.sum()),
@@ -129,8 +130,25 @@ def _pruned(
         **driven,
         **workers_of(run.events(), prepared.how.shared is not None, setting.say),
         **({"retrained": retrained} if retrained else {}),
+        **({"controls": compared} if compared else {}),
         "timings": timings,
     }
+
+
+def _controls(
+    prepared: Prepared, problem: NetworkProblem, network: Any, mask: BoolArray, pruned: Any, run: RunDirectory
+) -> list[dict[str, Any]]:
+    """Train the controls that are asked for. pruned : the network's state before it was trained, None without any"""
+    request = prepared.request
+    if not request.controls:
+        return []
+    network.load_state(pruned)
+    protocol = control_protocol(request, prepared.kind, prepared.setting.options)
+    assert protocol is not None
+    return controls.trained_controls(
+        problem, network, mask, request.controls, protocol,
+        seed=request.seed, run=run, say=prepared.setting.say, progress=prepared.how.progress,
+    )  # fmt: skip
 
 
 def _loaded(setting: Setting) -> Setting:

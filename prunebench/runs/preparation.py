@@ -26,7 +26,9 @@ from prunebench.core.solution import Budget
 from prunebench.core.solution_file import plain
 from prunebench.core.solver import SolverLike, facts, make_solver, require_form
 from prunebench.log import checks
+from prunebench.recovery.training.protocol import Protocol
 from prunebench.recovery.training.protocol import parse as parse_protocol
+from prunebench.runs.controls import require_possible
 from prunebench.runs.counts import lowered
 from prunebench.runs.executors import make_workers
 from prunebench.runs.request import SCOPES, PruneRequest
@@ -88,6 +90,9 @@ def prepare(
     _require_taken(request, kind, problem)
     if request.retrain is not None:
         require_trainable(problem, parse_protocol(request.retrain), kind.of_groups)
+    if request.controls:
+        protocol = control_protocol(request, kind, _options(kind, request.coordinator_options))
+        require_possible(problem, request.controls, protocol, kind.of_groups)
     fixed = {"curvature": request.curvature, "coordinator_options": request.coordinator_options}
     request = lowered(request, problem, fixed, say, own_recovery=True)
     mode = request.mode or kind.default_mode or preferred_mode(solver)
@@ -109,6 +114,12 @@ def prepare(
     return Prepared(
         request, kind, setting, replace(_drive(request, kind, trust), progress=progress), _described(setting, kind)
     )
+
+
+def control_protocol(request: PruneRequest, kind: type[Coordinator], options: Any) -> Protocol | None:
+    """By which protocol controls are trained: as what is kept is; None where nothing is trained."""
+    text = request.retrain if request.retrain is not None else kind.last_training(options)
+    return None if text is None else parse_protocol(text)
 
 
 def preferred_mode(solver: SolverLike) -> Mode:

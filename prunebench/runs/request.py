@@ -51,6 +51,10 @@ class PruneRequest:
     (`prunebench.recovery.training.protocol.parse`; "" is the usual one), and note beside the pruned network what that
     reaches. None: do not."""
 
+    controls: Sequence[str] | None = None
+    """Train controls of what was kept as well, by `retrain` or else by the coordinator's own last training: names of
+    `prunebench.core.controls.CONTROLS`."""
+
     seed: int = 0
     start: str | None = None
     """A finished run of the same problem and density to begin from, for coordinators that take "start"."""

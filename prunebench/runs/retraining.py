@@ -1,6 +1,6 @@
 """Train what a run kept, by a protocol, beside its result: the network as it was pruned stays."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +16,7 @@ from prunebench.core.trust import require_trust
 from prunebench.log.run_directory import RETRAINED, RunDirectory, trainings
 from prunebench.quiet import quiet
 from prunebench.recovery.training.protocol import Protocol, as_text
+from prunebench.runs.controls import require_possible, trained_controls
 from prunebench.runs.runner import TRAINING, Progress, Say, Step
 from prunebench.runs.start import finished, load_start
 from prunebench.signals import terminable
@@ -38,6 +39,7 @@ def retrain(
     trust: bool = False,
     progress: Progress | None = None,
     problem: NetworkProblem | None = None,
+    controls: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Train the network of a finished run by a protocol and add what it reaches to the run's result.
 
@@ -48,10 +50,12 @@ def retrain(
     path : the run directory;  protocol : what is done
     trust : the directory is the user's own: options that name code are followed
     problem : the object, of a network that a Python program made
+    controls : names of `prunebench.core.controls.CONTROLS` that are trained by the same protocol
 
     Returns
     -------
-    dict   the run's result, with "retrained": one entry for each training; and "run", the directory
+    dict   the run's result, with "retrained": one entry for each training, "controls": one for each control and
+           protocol, and "run", the directory
 
     Raises
     ------
@@ -71,7 +75,8 @@ def retrain(
         try:
             result = run.result() or {}
             number, known = _number(result, protocol)
-            if known is not None:
+            wanted = [name for name in controls if not _has_control(result, name, protocol)]
+            if known is not None and not wanted:
                 say(f"{path} has this training already")
                 return {**result, "run": str(path)}
             if problem is None:
@@ -80,12 +85,26 @@ def retrain(
                     raise InvalidInput(f"{path} pruned no network, so there is nothing to train")
                 problem = made
             require_trainable(problem, protocol, bool(result.get("costs")))
+            if controls:
+                require_possible(problem, controls, protocol, bool(result.get("costs")))
             require_data(problem)
             network = prunable_network(problem)
             mask = load_start(path, network).mask
+            pruned = network.state()
             with threads.for_network(threads.few(network.model, problem.validation())):
-                entry = trained(problem, network, mask, protocol, run=run, number=number, say=say, progress=progress)
-            run.conclude({**result, "retrained": [*result.get("retrained", []), entry]})
+                if known is None:
+                    entry = trained(
+                        problem, network, mask, protocol, run=run, number=number, say=say, progress=progress
+                    )
+                    result = {**result, "retrained": [*result.get("retrained", []), entry]}
+                    run.conclude(result)
+                if wanted:
+                    network.load_state(pruned)
+                    entries = trained_controls(
+                        problem, network, mask, wanted, protocol,
+                        seed=int(request.get("seed", 0)), run=run, say=say, progress=progress,
+                    )  # fmt: skip
+                    run.conclude({**result, "controls": [*result.get("controls", []), *entries]})
         except KeyboardInterrupt:
             raise Interrupted(
                 f"interrupted; the epochs that were written are kept. Go on with: prunebench retrain {path} and the "
@@ -179,6 +198,12 @@ def _number(result: Mapping[str, Any], protocol: Protocol) -> tuple[int, dict[st
     held = trainings(result)
     same = next((entry for entry in held if entry["options"] == asdict(protocol)), None)
     return len(held) + 1, same
+
+
+def _has_control(result: Mapping[str, Any], name: str, protocol: Protocol) -> bool:
+    """Whether a result has a control that was trained by a protocol."""
+    held = result.get("controls", [])
+    return any(entry["control"] == name and entry["trained_as"] == as_text(protocol) for entry in held)
 
 
 def _restored(training: Any, run: RunDirectory, text: str, say: Say) -> float:

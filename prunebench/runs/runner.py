@@ -41,7 +41,7 @@ SEPARATOR = "  "
 """What stands between the parts of a step's words."""
 
 TRAINING = "training"
-"""The kind of work whose steps are epochs of a training of what was kept."""
+"""How the kinds of work are called whose steps are epochs: of a training of what was kept, or of a control."""
 
 Say = Callable[[str], None]
 
@@ -64,7 +64,7 @@ class Step:
     @property
     def line(self) -> str:
         """The step as a line of text."""
-        name = "epoch" if self.work == TRAINING else "step"
+        name = "epoch" if self.work.startswith(TRAINING) else "step"
         return f"{name} {self.done}{f'/{self.total}' if self.total else ''}  {self.words}"
 
 

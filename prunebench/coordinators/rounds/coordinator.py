@@ -34,7 +34,7 @@ from prunebench.core.masks import keep_count
 from prunebench.core.problem import NetworkProblem, spread
 from prunebench.core.solution import Solution
 from prunebench.curvature.fisher import network_form
-from prunebench.recovery.training.protocol import Protocol
+from prunebench.recovery.training.protocol import Protocol, as_text
 
 if TYPE_CHECKING:
     from prunebench.networks.network import PrunableNetwork
@@ -113,6 +113,11 @@ class Rounds(Coordinator):
         for protocol in setting.options.protocols:
             made._epochs(protocol, setting.density)
         return made
+
+    @classmethod
+    def last_training(cls, options: RoundsOptions) -> str | None:
+        """What is trained after the last round; None where that takes no step."""
+        return None if options.protocols[1].nothing else as_text(options.protocols[1])
 
     def network_facts(self) -> dict[str, Any]:
         """How gradients are computed, and which weights no calibration sample reaches."""

@@ -56,7 +56,7 @@ def place(problem: NetworkProblem, network: PrunableNetwork, begin: Begin) -> No
     elif begin.kind == "step":
         network.load_state(_trajectory(problem, "a step of the dense training").at(begin.number).state_dict())
     elif begin.kind == "fresh":
-        network.load_state(_fresh(problem, network, begin.number))
+        network.load_state(_fresh(problem, begin.number))
 
 
 def require_known(problem: NetworkProblem, protocol: Protocol) -> None:
@@ -95,23 +95,26 @@ def _trajectory(problem: NetworkProblem, what: str) -> Trajectory:
     return known
 
 
-def _fresh(problem: NetworkProblem, network: PrunableNetwork, seed: int) -> Mapping[str, torch.Tensor]:
+def _fresh(problem: NetworkProblem, seed: int) -> Mapping[str, torch.Tensor]:
     """A new initialisation: as the problem makes it, or as every module makes its own.
 
     Raises
     ------
     InvalidInput   a module with parameters does not say how it is initialised
     """
+    known = trajectory_of(problem)
+    # where weights come from a file, their kind of network is initialised as torch does
+    return (initialised(problem.model(), seed) if known is None else known.fresh(seed)).state_dict()
+
+
+def trajectory_of(problem: NetworkProblem) -> Trajectory | None:
+    """The dense training, None where it is not known."""
     made = getattr(problem, "trajectory", None)
-    if made is not None:
-        try:
-            known: Trajectory = made()
-        except InvalidInput:
-            # the weights come from a file; its kind of network is initialised as torch does
-            pass
-        else:
-            return known.fresh(seed).state_dict()
-    return initialised(problem.model(), seed).state_dict()
+    try:
+        known: Trajectory | None = None if made is None else made()
+    except InvalidInput:
+        return None
+    return known
 
 
 def initialised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
