@@ -42,6 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", type=float, default=1e-3, metavar="GAP", help="gap that counts as success (1e-3)")
     parser.add_argument("--executor", metavar="WHERE", help="inline, local:N or dask:ADDRESS (default: inline)")
     parser.add_argument("--no-true-loss", action="store_true", help="do not measure the network's own loss")
+    parser.add_argument(
+        "--retrain",
+        nargs="?",
+        const="",
+        metavar="PROTOCOL",
+        help="train the network under every answer's mask and tell what that reaches: K=V,K=V as in 'prunebench "
+        "retrain --help'; nothing for the usual protocol",
+    )
     parser.add_argument("--no-cache", action="store_true", help="solve anew what was solved in an earlier comparison")
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of the blocks (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
@@ -70,6 +78,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         target=arguments.target,
         executor=arguments.executor,
         true_loss=not arguments.no_true_loss,
+        retrain=arguments.retrain,
         cache=not arguments.no_cache,
         seed=arguments.seed,
     )
@@ -96,9 +105,10 @@ def finished(frame: "pandas.DataFrame") -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     """The summary as a table."""
+    trained = next((row["retrained_measure"] for row in result["summary"] if _has(row, "retrained")), "")
     lines = [
         f"{'p':>5} {'density':>7}  {'solver':<28} {'runs':>4} {'gap (95 % interval)':>30} {'proved':>6} {'success':>7} "
-        f"{'TTS99':>9} {'integral':>8} {'seconds':>8}"
+        f"{'TTS99':>9} {'integral':>8} {'seconds':>8}" + (f"  {trained} after retraining" if trained else "")
     ]
     for row in result["summary"]:
         head = f"{row['p']:>5} {row['density']:>7g}  {row['solver']:<28} {row['runs']:>4}"
@@ -111,6 +121,7 @@ def text(result: dict[str, Any]) -> str:
         lines.append(
             f"{head} {shown:>30} {int(row['optimal']):>6} {row['success']:>7.2f} "
             f"{_seconds(row['time_to_solution']):>9} {row['primal_integral']:>8.4f} {row['seconds']:>8.3f}"
+            + (f"  {row['retrained']:.4f}" if _has(row, "retrained") else "")
         )
     lines += [
         "",
@@ -126,6 +137,12 @@ def text(result: dict[str, Any]) -> str:
     if result["failed_solves"]:
         lines.append(f"FAILED  {result['failed_solves']} of {result['rows']} solves; their rows say why")
     return "\n".join(lines)
+
+
+def _has(row: dict[str, Any], name: str) -> bool:
+    """Whether a row of the summary has a value; rows without one have NaN where others have one."""
+    value = row.get(name)
+    return value is not None and value == value
 
 
 def _seconds(value: float) -> str:

@@ -155,6 +155,8 @@ class CompareRequest:
     select, mode, curvature : how blocks are cut, as in `prunebench.runs.cut.cut_block`
     time_limit : seconds of each solve;  target : the gap to best that counts as success
     true_loss : whether answers are written into the network and its loss is measured
+    retrain : train the network under every answer's mask by the protocol that this text says
+              (`prunebench.recovery.training.protocol.parse`; "" is the usual one) and measure it; None: do not
     cache : whether answers are taken from and kept in the user's cache
     seed : of the blocks; block b of a size is cut with seed + b
     """
@@ -173,6 +175,7 @@ class CompareRequest:
     target: float = 1e-3
     executor: str | None = None
     true_loss: bool = True
+    retrain: str | None = None
     cache: bool = True
     seed: int = 0
 

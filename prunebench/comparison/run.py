@@ -15,6 +15,7 @@ from prunebench.comparison.blocks import Entry, entries_of, given
 from prunebench.comparison.cache import AnswerCache
 from prunebench.comparison.fingerprint import code_version
 from prunebench.comparison.request import CompareRequest, SolverChoice, with_baselines
+from prunebench.comparison.retrained import Retrained
 from prunebench.comparison.true_loss import TrueLoss
 from prunebench.comparison.work import Outcome, attempt, failure, reason_of
 from prunebench.core.block import BlockProblem
@@ -28,7 +29,9 @@ from prunebench.core.solution_file import finite
 from prunebench.core.solver import SolverLike, facts
 from prunebench.core.trust import require_trust
 from prunebench.log.run_directory import RunDirectory, file_name, next_free, resume_line
+from prunebench.recovery.training.protocol import parse
 from prunebench.runs.executors import Job, Workers, make_workers
+from prunebench.runs.retraining import require_trainable
 from prunebench.signals import terminable
 from prunebench.solving import native_or_refit
 
@@ -78,7 +81,7 @@ def compare(
     out : the run directory; by default runs/compare-PROBLEM-NNN below the working directory
     say : called with one line of progress at a time
     wanted : the other fields of `prunebench.comparison.request.CompareRequest`: sizes, densities, blocks,
-             seeds, select, mode, curvature, time_limit, target, executor, true_loss, cache, seed
+             seeds, select, mode, curvature, time_limit, target, executor, true_loss, retrain, cache, seed
 
     Returns
     -------
@@ -165,6 +168,12 @@ def _check(request: CompareRequest) -> Workers:
             continue
     if request.problem:
         require_data(request.problem_made())
+    if request.retrain is not None:
+        if not request.problem:
+            raise InvalidInput(
+                "blocks that are given belong to no network, so nothing can be trained; leave retrain out"
+            )
+        require_trainable(request.problem_made(), parse(request.retrain), of_groups=False)
     return make_workers(request.executor)
 
 
@@ -204,7 +213,7 @@ def _execute(
     say(f"{len(cells)} solves on {len(entries)} blocks, {len(cells) - len(waiting)} of them done before")
     cache = AnswerCache.of_user(say) if request.cache else AnswerCache(None)
     failures = _Failures(say)
-    judge = _judge(request)
+    judge, retrained = _judge(request), _retrained(request)
     began = told = perf_counter()
     finished = 0
     try:
@@ -212,7 +221,7 @@ def _execute(
         while batch := list(islice(queue, max(1, workers.width))):
             for cell, outcome, cached in _solve(batch, request, workers, cache, say):
                 failures.note(cell.choice.label, outcome)
-                run.event(_row(request, cell, outcome, cached, judge))
+                run.event(_row(request, cell, outcome, cached, judge, retrained))
                 finished += 1
             if perf_counter() - told >= TOLD_SECONDS:
                 told = perf_counter()
@@ -315,12 +324,22 @@ def _judge(request: CompareRequest) -> Callable[[BlockProblem, np.ndarray], floa
     return TrueLoss(problem).change if isinstance(problem, NetworkProblem) else None
 
 
+def _retrained(request: CompareRequest) -> Retrained | None:
+    """Who trains the network under an answer's mask; None where that is not wanted."""
+    if request.retrain is None:
+        return None
+    problem = request.problem_made()
+    assert isinstance(problem, NetworkProblem)
+    return Retrained(problem, parse(request.retrain))
+
+
 def _row(
     request: CompareRequest,
     cell: Cell,
     outcome: Outcome,
     cached: bool,
     judge: Callable[[BlockProblem, np.ndarray], float] | None,
+    retrained: Retrained | None,
 ) -> dict[str, Any]:
     """One row, before the measures that need the other rows."""
     block, solution = cell.entry.block, outcome.solution
@@ -355,6 +374,7 @@ def _row(
         "feasible_before_repair": share,
         "model_change": solution.objective - cell.entry.facts["start_objective"],
         "true_change": None if judge is None else judge(block, solution.weights),
+        **({} if retrained is None else retrained.measures(block, solution.mask, solution.weights)),
         "mask": np.packbits(solution.mask).tobytes().hex(),
         "trace_seconds": solution.trace[:, 0],
         "trace_objective": solution.trace[:, 1],

@@ -27,7 +27,8 @@ COLUMNS = (
     "status", "stop_reason", "objective", "lower_bound", "best_bound", "best_objective", "worst_objective",
     "start_objective", "random_mean", "gap", "gap_to", "gap_to_best", "relative_gap", "approximation_ratio",
     "success", "time_to_target", "primal_integral", "seconds", "cpu_seconds", *PHASES, "feasible_before_repair",
-    "model_change", "true_change", "mask", "trace_seconds", "trace_objective", "trace_bound",
+    "model_change", "true_change", "retrained_loss", "retrained_accuracy", "retrained_perplexity", "mask",
+    "trace_seconds", "trace_objective", "trace_bound",
 )  # fmt: skip
 """The columns of a comparison, in order; `prunebench.measures.GLOSSARY` defines the measures."""
 
@@ -147,7 +148,8 @@ def summary(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     """One row a size, density and solver: means with 95 % intervals, success, time to solution.
 
     Columns: p, density, solver, runs, skipped, gap, gap_lower, gap_upper, gap_to, optimal (runs proved), success,
-    success_lower, success_upper, time_to_solution (median over blocks), primal_integral, seconds, reason.
+    success_lower, success_upper, time_to_solution (median over blocks), primal_integral, seconds, reason; and where
+    answers were trained, retrained (mean accuracy, perplexity or loss after it) and retrained_measure.
     """
     import pandas
 
@@ -171,9 +173,19 @@ def summary(frame: "pandas.DataFrame") -> "pandas.DataFrame":
                 "primal_integral": float(solved["primal_integral"].mean()),
                 "seconds": float(solved["seconds"].mean()),
             }
+            row |= _after_training(solved)
         row["reason"] = next((text for text in part["skipped"] if text), "")
         out.append(row)
     return pandas.DataFrame(out)
+
+
+def _after_training(solved: "pandas.DataFrame") -> dict[str, Any]:
+    """The mean of the measure that tells most after training; nothing where answers were not trained."""
+    for measure in ("accuracy", "perplexity", "loss"):
+        column = f"retrained_{measure}"
+        if column in solved and solved[column].notna().any():
+            return {"retrained": float(solved[column].mean()), "retrained_measure": measure}
+    return {}
 
 
 def json_text(value: Any) -> str:

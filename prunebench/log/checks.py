@@ -275,6 +275,7 @@ COMPARISON: Mapping[str, Kind] = {
     "target": is_number,
     "executor": optional(is_text),
     "true_loss": is_flag,
+    "retrain": optional(is_text),
     "cache": is_flag,
     "seed": is_whole,
 }

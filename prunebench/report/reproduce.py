@@ -168,6 +168,7 @@ COMPARE_FIELDS: Mapping[str, Callable[[Any], list[str]]] = {
     "target": _flag("--target"),
     "executor": _flag("--executor"),
     "true_loss": lambda value: [] if value else ["--no-true-loss"],
+    "retrain": _flag("--retrain"),
     "cache": lambda value: [] if value else ["--no-cache"],
     "seed": _flag("--seed"),
 }

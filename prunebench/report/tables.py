@@ -67,11 +67,13 @@ def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
     out = []
     for index, comparison in enumerate(comparisons):
         rows = []
-        for row in table.summary(comparison.frame).to_dict("records"):
+        summary = table.summary(comparison.frame)
+        trained = next(iter(summary["retrained_measure"].dropna()), "") if "retrained" in summary else ""
+        for row in summary.to_dict("records"):
             head = (count(row["p"]), number(row["density"]), Cell(row["solver"]), count(row["runs"]))
             if not row["runs"]:
                 dash = number(None)
-                rows.append((*head, *([dash] * 6), Cell(f"skipped: {row['reason']}")))
+                rows.append((*head, *([dash] * (7 if trained else 6)), Cell(f"skipped: {row['reason']}")))
                 continue
             gap = number(row["gap"], 3, "" if row["gap_to"] == "bound" else "*")
             spread = "" if math.isnan(row["gap_lower"]) else f" [{row['gap_lower']:.2g}, {row['gap_upper']:.2g}]"
@@ -84,6 +86,7 @@ def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
                 (
                     *head, Cell(gap.text + spread, gap.value), count(row["optimal"]), success,
                     number(row["time_to_solution"], 3), number(row["primal_integral"], 3), number(row["seconds"], 3),
+                    *([(percent if trained == "accuracy" else number)(row["retrained"])] if trained else []),
                     Cell(skipped),
                 )
             )  # fmt: skip
@@ -92,7 +95,7 @@ def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
                 f"summary-{index}", f"Solvers compared: {comparison.source.path.name}",
                 "Means over blocks and seeds with 95 % intervals. * gap to the best known, for want of a useful bound.",
                 ("p", "density", "solver", "runs", "gap", "proved", "success", "TTS 99 % (s)", "primal integral",
-                 "seconds", "remarks"),
+                 "seconds", *([f"{trained} after retraining"] if trained else []), "remarks"),
                 tuple(rows), ("gap", "success probability", "time to solution", "primal integral"),
             )
         )  # fmt: skip
