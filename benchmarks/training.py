@@ -1,4 +1,4 @@
-"""Training in the loop: rates of the usual protocol, masks trained at once, and tickets beside their controls.
+"""Training in the loop: rates, masks trained at once, tickets beside their controls, masks before and after training.
 
 OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/training.py tickets
 """
@@ -6,22 +6,20 @@ OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/training.py tickets
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from prunebench.coordinators.rounds.amounts import layer_counts
-from prunebench.coordinators.rounds.options import RoundsOptions
 from prunebench.core.arrays import BoolArray
 from prunebench.core.problem import NetworkProblem, make_problem
 from prunebench.networks.chosen import prunable_network
 from prunebench.networks.network import PrunableNetwork
-from prunebench.pruning import prune
 from prunebench.recovery.training.protocol import Protocol, parse
 from prunebench.recovery.training.stacked import Stack
 from prunebench.recovery.training.starts import trainer
 from runner import Benchmark, Note, Row, cpu_seconds
+from training_masks import gradual, masks
+from training_tickets import lenet, tickets
 
 RATES = (
     ("mlpnet-mnist", 0.1, "epochs=3"),
@@ -35,18 +33,13 @@ RATES = (
 MASKS, EPOCHS = 100, 3
 """Masks that are trained at once, and for how long; one by one a tenth of them is."""
 
-TICKET_DENSITIES = (0.18, 0.05)
-"""Where published tickets differ little, and much, from the same masks initialised anew."""
 
-RECIPES = ("lottery", "lottery-late", "learning-rate-rewinding", "gmp", "granet", "sap", "global-mp", "scratch-e")
-"""Recipes of `rounds` that are compared."""
-
-TRAINED_HERE = {"weights": "train"}
-"""MLPNet as it is trained here: its initialisation is known."""
+PARTS = ("rates", "stack", "tickets", "lenet", "masks", "gradual")
+"""The tables."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", nargs="?", default="all", choices=("all", "rates", "stack", "tickets"))
+    parser.add_argument("what", nargs="?", default="all", choices=("all", *PARTS))
     parser.add_argument("--seeds", type=int, default=3, help="seeds of tickets")
 
 
@@ -58,7 +51,13 @@ def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
     if chosen.what in ("all", "stack"):
         yield from stack()
     if chosen.what in ("all", "tickets"):
-        yield from tickets(chosen)
+        yield from tickets(1 if chosen.quick else chosen.seeds, chosen.quick)
+    if chosen.what in ("all", "lenet"):
+        yield from lenet(1 if chosen.quick else chosen.seeds)
+    if chosen.what in ("all", "masks"):
+        yield from masks(chosen.quick)
+    if chosen.what in ("all", "gradual"):
+        yield from gradual()
 
 
 def by_magnitude(network: PrunableNetwork, density: float) -> BoolArray:
@@ -136,57 +135,6 @@ def stack() -> Iterator[Row]:
         "masks": MASKS, "epochs": EPOCHS, "CPU s at once": seconds, "CPU s one by one": 10.0 * one_by_one,
         "ratio": 10.0 * one_by_one / seconds, "largest difference": apart,
     })  # fmt: skip
-
-
-def tickets(chosen: argparse.Namespace) -> Iterator[Row | Note]:
-    """Recipes of `rounds` on MLPNet as it is trained here, and the controls of the ticket of every seed."""
-    densities = TICKET_DENSITIES[:1] if chosen.quick else TICKET_DENSITIES
-    recipes = RECIPES[:1] if chosen.quick else RECIPES
-    for density in densities:
-        found: dict[str, list[float]] = {}
-        seconds: dict[str, list[float]] = {}
-        for seed in range(1 if chosen.quick else chosen.seeds):
-            for recipe in recipes:
-                pruned, cost = cpu_seconds(partial(
-                    prune, "mlpnet-mnist", density=density, recipe=recipe, problem_options=TRAINED_HERE, seed=seed,
-                    validate_every=0, progress=False,
-                ))  # fmt: skip
-                found.setdefault(recipe, []).append(100.0 * pruned.result["accuracy"])
-                seconds.setdefault(recipe, []).append(cost)
-                if recipe == "lottery":
-                    for name, value in controls(pruned, density, seed).items():
-                        found.setdefault(name, []).append(100.0 * value)
-        for name, values in found.items():
-            cost_of = float(np.mean(seconds[name])) if name in seconds else None
-            yield Row("tickets", {
-                "density": density, "what": name, "accuracy": float(np.mean(values)), "least": min(values),
-                "most": max(values), "seeds": len(values), "CPU s": cost_of,
-            })  # fmt: skip
-    yield Note("accuracy in per cent on MNIST's test images; the dense network's is in the log of every run")
-
-
-def controls(ticket: Any, density: float, seed: int) -> dict[str, float]:
-    """What the ticket's last training gives from other values, and of other masks of the same counts."""
-    problem = make_problem("mlpnet-mnist", TRAINED_HERE)
-    assert isinstance(problem, NetworkProblem)
-    network = prunable_network(problem)
-    mask = np.concatenate([ticket.masks[layer.name].numpy().reshape(-1) for layer in network.layers])
-    rng, last = np.random.default_rng(seed), parse("epochs=3,start=init")
-    shuffled = mask.copy()
-    for layer in network.layers:
-        shuffled[layer.start : layer.stop] = rng.permutation(mask[layer.start : layer.stop])
-    once = np.zeros_like(mask)
-    options = RoundsOptions(counts="layer", last_layer=0.47)
-    for layer, count in zip(network.layers, layer_counts(options, network.layers, int(mask.sum())), strict=True):
-        part = np.abs(network.weights()[layer.start : layer.stop])
-        once[layer.start + np.argsort(-part, kind="stable")[:count]] = True
-    fresh = replace(last, start=f"fresh:{seed + 100}")
-    return {
-        "ticket, initialised anew": reached(problem, mask, fresh)["accuracy"],
-        "ticket, shuffled in its layers": reached(problem, shuffled, last)["accuracy"],
-        "one-shot ticket": reached(problem, once, last)["accuracy"],
-        "ticket, dense values": reached(problem, mask, replace(last, start="dense"))["accuracy"],
-    }
 
 
 BENCHMARK = Benchmark(__file__, __doc__, rows, arguments, {"what": "stack"})

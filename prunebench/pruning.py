@@ -74,6 +74,7 @@ def prune(
     mode: Mode | None = None,
     recover: Sequence[str] | None = None,
     retrain: str | Protocol | None = None,
+    controls: Sequence[str] | None = None,
     out: Path | str | None = None,
     resume: bool = False,
     device: str | None = None,
@@ -100,6 +101,8 @@ def prune(
     coordinator, solver, mode, recover : over what the recipe says; naming one of the first three leaves "auto" out
     retrain : train what was kept once pruning is over: a protocol, as text ("epochs=2,distil=0.9") or object; "" for
         the usual one. `Pruned.retrained` then has what that reaches, and the pruned network stays as it is
+    controls : what the mask is compared with under the same training, in `Pruned.result["controls"]`: reinit, random,
+        shuffle, one-shot, small-dense (`prunebench.core.controls.CONTROLS`)
     out : a folder for the run directory; without it nothing is left on disk
     resume : go on with the run that is in `out`, if there is one
     device : where a torch model is pruned; by default where it is
@@ -118,7 +121,7 @@ def prune(
            "exclude": exclude, "forward": forward, "loss_is_mean": loss_is_mean}  # fmt: skip
     asked: dict[str, Any] = {"coordinator": coordinator, "solver": solver, "mode": mode, "recover": recover,
                              "retrain": as_text(retrain) if isinstance(retrain, Protocol) else retrain,
-                             "executor": executor, "seed": seed}  # fmt: skip
+                             "controls": _names_of(controls), "executor": executor, "seed": seed}  # fmt: skip
     _require_names(asked)
     density, grouped = _structured(
         structure, {"density": density, "flops": flops, "params": params, "latency": latency}
@@ -425,6 +428,18 @@ def _require_names(asked: Mapping[str, Any]) -> None:
             registry.get(value)
     if isinstance(asked["recover"], str):
         raise InvalidInput(f"recover is the text {asked['recover']!r}; give a list of recoveries, as ['settle']")
+
+
+def _names_of(controls: Sequence[str] | None) -> list[str] | None:
+    """The controls, None without any.
+
+    Raises
+    ------
+    InvalidInput   one text in place of a list
+    """
+    if isinstance(controls, str):
+        raise InvalidInput(f"controls is the text {controls!r}; give a list of names, as ['reinit']")
+    return list(controls) if controls else None
 
 
 def _folder(out: Path | str | None, resume: bool) -> Path | None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import prunebench
 from prunebench.core.controls import CONTROLS
 from prunebench.core.errors import Interrupted, InvalidInput, UnknownName
 from prunebench.core.problem import make_problem
@@ -132,6 +133,15 @@ def test_refused_before_any_work(tmp_path, changes, match):
     with pytest.raises(InvalidInput, match=match):
         prune(replace(ASKED, **{"controls": ("random",), **changes}), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_python_call_takes_controls():
+    with pytest.raises(InvalidInput, match="give a list of names"):
+        prunebench.prune("digits-mlp", density=0.2, retrain="epochs=1", controls="reinit")
+    made = prunebench.prune(
+        "digits-mlp", density=0.2, solver="magnitude", retrain="epochs=1", controls=["reinit"], progress=False
+    )
+    assert made.result["controls"][0]["control"] == "reinit"
 
 
 def test_unknown_controls_have_a_near_match(tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.coordinators.quotas import QuotaKind, require_honoured
-from prunebench.coordinators.rounds import amounts, regrowth
+from prunebench.coordinators.rounds import amounts, learned, regrowth
 from prunebench.coordinators.rounds.options import RoundsOptions
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem, Mode
@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 
 MOST_ROUNDS = 10_000
 """Rounds are fewer: a checkpoint that says more is damaged."""
+
+SCORE_BATCH = 128
+"""Samples of a step in which scores are learned, as many as of the usual protocol."""
 
 PQ_SHOWN = ((0.5, 1.0), (1.0, 2.0))
 """The p and q of the indices that are logged with every round, as in the paper's figures."""
@@ -105,6 +108,8 @@ class Rounds(Coordinator):
         """
         made = cls(setting)
         least = amounts.fewest(setting.options.least, made._network.layers)
+        if setting.options.scores == "learned":
+            setting.say(f"scores are learned, so solver {setting.solver.name} is not asked")
         if least > made._last:
             raise InvalidInput(
                 f"coordinator rounds: least={setting.options.least:g} keeps {least} weights and the density only "
@@ -145,6 +150,8 @@ class Rounds(Coordinator):
         """What is kept, or the whole network where weights may come back, as one block if a pruning is next."""
         if self._asked_from is not None or self._trainer is not None or self._pruned:
             return []
+        if self.options.scores == "learned":
+            return []
         self._network.assign(self.weights)
         self._asked_from = self._rng.bit_generator.state
         form = network_form(self._problem, self._network, self.options.fisher, self._rng)
@@ -168,13 +175,21 @@ class Rounds(Coordinator):
         """
         if solution is None:
             raise PrunebenchError(f"{task.block.name} was not solved; there is no answer to go on with")
-        indices, before, trained = self._candidates(), self.mask, self.weights
-        mask, weights = np.zeros_like(before), np.zeros_like(trained)
+        indices = self._candidates()
+        mask, weights = np.zeros_like(self.mask), np.zeros_like(self.weights)
         mask[indices], weights[indices] = solution.mask, solution.weights
-        details: dict[str, Any] = {"pq_index": self._pq_indices()}
+        return self._prune(mask, weights, solution.objective - task.block.form.constant, {})
+
+    def _prune(self, mask: BoolArray, weights: FloatArray, change: float | None, more: Mapping[str, Any]) -> Move:
+        """Take a round's answer over: raise layers to what they keep at least, exchange, and begin to train.
+
+        change : of the quadratic model, None where there is none;  more : for the log
+        """
+        before, trained = self.mask, self.weights
+        details: dict[str, Any] = {"pq_index": self._pq_indices(), **more}
         if self.options.least:
             allowed = np.zeros_like(before)
-            allowed[indices] = True
+            allowed[self._candidates()] = True
             worth = np.where(mask, np.abs(weights), np.abs(trained))
             floored = amounts.with_least(mask, worth, self._network.layers, self.options.least, allowed)
             details["raised"] = int((floored & ~mask).sum())
@@ -189,16 +204,17 @@ class Rounds(Coordinator):
         if empty := [name for name, kept in layers.items() if not kept]:
             self._setting.say(f"round {self._round}: nothing is left of {', '.join(empty)} (least=0.0005 keeps some)")
         self._begin_training()
-        change = solution.objective - task.block.form.constant
         return Move(True, change, int((mask != before).sum()), self._details("prune", layers=layers, **details))
 
     def advance(self) -> Move | None:
-        """Train one epoch if one is next.
+        """Train one epoch if one is next, or prune by scores that are learned.
 
         Raises
         ------
         PrunebenchError   the loss is no longer finite
         """
+        if self._trainer is None and self.options.scores == "learned" and not self._pruned:
+            return self._learned()
         if self._trainer is None:
             return None
         clock = perf_counter()
@@ -298,6 +314,30 @@ class Rounds(Coordinator):
         # rounding may give a layer one weight more than an earlier round left it
         present = np.bincount(owner, minlength=len(layers)).astype(np.int64)
         return Quota(owner, amounts.layer_counts(self.options, layers, keep, present))
+
+    def _learned(self) -> Move:
+        """Prune by scores that are learned."""
+        options, network = self.options, self._network
+        network.assign(self.weights)
+        indices, keep = self._candidates(), self._due()
+        quota = self._quota(indices, keep)
+        allowed = np.zeros_like(self.mask)
+        allowed[indices] = True
+        sizes = [layer.stop - layer.start for layer in network.layers]
+        choice = learned.Choice(
+            allowed, np.repeat(np.arange(len(sizes)), sizes), keep, None if quota is None else quota.counts
+        )
+        how = learned.ScoreSteps(
+            steps=options.score_steps, batch_size=SCORE_BATCH, rate=options.score_rate,
+            weight_rate=options.weight_rate, ridge=options.score_ridge, polarise=options.polarise,
+        )  # fmt: skip
+        rng = np.random.default_rng(np.random.SeedSequence(self._setting.seed, spawn_key=(11, self._round)))
+        mask, weights, losses = learned.learned(self._problem, network, choice, how, rng)
+        if self._setting.mode == "select":
+            weights = np.where(mask, self.weights, 0.0)
+        tenth = max(1, len(losses) // 10)
+        shown = {"first_loss": float(np.mean(losses[:tenth])), "last_loss": float(np.mean(losses[-tenth:]))}
+        return self._prune(mask, weights, None, {"scores": shown})
 
     def _regrown(self, mask: BoolArray, weights: FloatArray) -> tuple[BoolArray, int]:
         """The mask after the exchange, and how many weights grew."""

@@ -74,6 +74,25 @@ class RoundsOptions:
     """What grows: the largest gradients of the loss; the largest falls of its quadratic model, g²/(2h),
     with the mean of all h added to h; or any."""
 
+    scores: Literal["solver", "learned"] = "solver"
+    """Who says what a round keeps: the solver, of a quadratic form; or scores that are learned by gradients together
+    with the weights, the largest of which are kept. No solver is asked then."""
+
+    score_steps: int = 400
+    """scores=learned: steps of a round, a batch of 128 samples each."""
+
+    score_rate: float = 0.001
+    """scores=learned: by how much a step moves scores, which are 0 to 1, in root mean square."""
+
+    weight_rate: float = 0.05
+    """scores=learned: the learning rate of the weights meanwhile."""
+
+    score_ridge: float = 0.001
+    """scores=learned: γ, the ridge of the weights, by which the effect of a mask on its best weights is divided."""
+
+    polarise: float = 0.0
+    """scores=learned: factor of the penalty Σ s(1 − s), which drives scores to 0 or 1."""
+
     samples: int = 1000
     """Calibration samples whose gradients make the quadratic form of a round, and choose what grows."""
 
@@ -89,11 +108,18 @@ class RoundsOptions:
         if self.schedule not in schedules.SCHEDULES:
             raise unknown_name("schedule", self.schedule, schedules.SCHEDULES)
         for name, least, most in (("share", 0.0, 1.0), ("pq_most", 0.0, 1.0), ("last_layer", 0.0, math.inf),
-                                  ("pq_scale", 0.0, math.inf)):  # fmt: skip
+                                  ("pq_scale", 0.0, math.inf), ("score_rate", 0.0, math.inf),
+                                  ("weight_rate", 0.0, math.inf), ("score_ridge", 0.0, math.inf)):  # fmt: skip
             value = getattr(self, name)
             if not (np.isfinite(value) and least < value <= most) or (name == "share" and value == most):
                 raise InvalidInput(f"coordinator rounds: {name} is {value!r}; choose a number above {least:g}"
                                    + (f" and below {most:g}" if np.isfinite(most) else ""))  # fmt: skip
+        if self.score_steps < 1:
+            raise InvalidInput(f"coordinator rounds: score_steps is {self.score_steps!r}; choose a number from 1")
+        if not (np.isfinite(self.polarise) and self.polarise >= 0.0):
+            raise InvalidInput(f"coordinator rounds: polarise is {self.polarise!r}; choose a number from 0")
+        if self.polarise and self.scores != "learned":
+            raise InvalidInput("coordinator rounds: polarise is of scores=learned; choose that, or leave it out")
         for name in ("least", "regrow"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise InvalidInput(
