@@ -157,10 +157,13 @@ class LayerWalk:
                 "it less, or use more samples"
             )
         silent = ~held[:, 0].any(axis=(1, 2))
-        held[silent] = held[~silent].mean(axis=0)
+        if silent.any():
+            held[silent] = held[~silent].mean(axis=0)
         found = []
         for total, count, unpaired in zip(held, np.where(silent, 0, counts), products.unpaired, strict=True):
-            gram = 0.5 * (total[0] + total[0].T)
+            gram = total[0]
+            gram += gram.T
+            gram *= 0.5
             apart, drift = (None, np.broadcast_to(0.0, gram.shape)) if len(total) == 1 else total[1:]
             found.append(InputGrams(gram, apart, drift, int(count), int(unpaired)))
         return tuple(found)

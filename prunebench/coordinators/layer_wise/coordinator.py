@@ -388,14 +388,7 @@ class LayerWise(Coordinator):
         group, number = self._order[self._done]
         if self._held is None or self._held[0] != group:
             self._held = None
-            found = self._walk.part_inputs(group, self.weights)
-            self._held = group, [_Inputs.of(part, self.weights.dtype) for part in found]
-            self._pace.inputs = sum(part.count for part in found)
-            if unpaired := sum(part.unpaired for part in found):
-                self._say(
-                    f"{self._layers[number].name} is routed to otherwise than in the dense network: for {unpaired} of "
-                    f"{sum(part.count for part in found)} inputs its own outputs are the target"
-                )
+            self._held = group, self._gather(group, self._layers[number].name)
         self._gathered = perf_counter() - self._clock
         layer, rows = self._layers[number], self._walk.part_rows(number)
         self._under_way = self._places(number)
@@ -413,6 +406,17 @@ class LayerWise(Coordinator):
             Task(first + position, label, self._block(name, form, span, kept))
             for position, (label, name, form, span, kept) in enumerate(asked)
         ]
+
+    def _gather(self, group: int, name: str) -> list[_Inputs]:
+        """What the inputs of a group say, part by part, rounded to the layers' precision. name : of its first layer"""
+        found = self._walk.part_inputs(group, self.weights)
+        self._pace.inputs = sum(part.count for part in found)
+        if unpaired := sum(part.unpaired for part in found):
+            self._say(
+                f"{name} is routed to otherwise than in the dense network: for {unpaired} of {self._pace.inputs} "
+                "inputs its own outputs are the target"
+            )
+        return [_Inputs.of(part, self.weights.dtype) for part in found]
 
     def _parts_asked(self, layer: _Rows, counts: IndexArray) -> Iterator[_Asked]:
         """A layer's parts, the layer's count shared out among them."""
