@@ -2,7 +2,7 @@
 
 import mmap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -173,6 +173,8 @@ def times(factor: Factor, vector: FloatArray) -> FloatArray:
     """factor @ vector accumulated in float64, whatever the factor's dtype. (n, p), (p,) -> (n,)"""
     if factor.dtype == np.float64:
         return np.asarray(factor @ vector, dtype=np.float64)
+    if by_column(factor):
+        return transposed_times(factor.T, vector)
     out = np.zeros(factor.shape[0])
     if _is_worth_compiling(factor):
         from prunebench.core.wide import add_times
@@ -190,6 +192,8 @@ def transposed_times(factor: Factor, vector: FloatArray) -> FloatArray:
     """factor.T @ vector accumulated in float64, whatever the factor's dtype. (n, p), (n,) -> (p,)"""
     if factor.dtype == np.float64:
         return np.asarray(factor.T @ vector, dtype=np.float64)
+    if by_column(factor):
+        return times(factor.T, vector)
     out = np.zeros(factor.shape[1])
     if _is_worth_compiling(factor):
         from prunebench.core.wide import add_transposed_times
@@ -203,6 +207,21 @@ def transposed_times(factor: Factor, vector: FloatArray) -> FloatArray:
     return out
 
 
+def by_column(factor: Factor) -> bool:
+    """Whether the columns, not the rows, lie in order in memory: gradients of some networks come so."""
+    return factor.flags.f_contiguous and not factor.flags.c_contiguous
+
+
+def columns_of(factor: Factor, chosen: IndexArray) -> Factor:
+    """A copy of the chosen columns, stored by row or by column as the factor is. (n, p), int64 (k,) -> (n, k)
+
+    chosen : in [0, p), which is not checked
+    """
+    if by_column(factor):
+        return cast(Factor, factor.T.take(chosen, axis=0).T)
+    return cast(Factor, factor.take(chosen, axis=1))
+
+
 def _is_worth_compiling(factor: Factor) -> bool:
     return factor.dtype == np.float32 and factor.size >= COMPILED_ELEMENTS and factor.flags.c_contiguous
 
@@ -210,6 +229,18 @@ def _is_worth_compiling(factor: Factor) -> bool:
 def column_squares(factor: Factor) -> FloatArray:
     """The squared norm of every column, in float64. (n, p) -> (p,)"""
     out = np.zeros(factor.shape[1])
+    if _is_worth_compiling(factor):
+        from prunebench.core.wide import add_column_squares
+
+        for rows in row_chunks(factor):
+            add_column_squares(np.asarray(factor[rows]), out)
+        return out
+    if _is_worth_compiling(factor.T):
+        from prunebench.core.wide import row_squares
+
+        for columns in row_chunks(factor.T):
+            row_squares(np.asarray(factor.T[columns]), out[columns])
+        return out
     for rows in row_chunks(factor):
         wide = factor[rows].astype(np.float64, copy=False)
         out += np.einsum("ij,ij->j", wide, wide)

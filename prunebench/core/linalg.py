@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prunebench.core.arrays import Factor, FloatArray, times, transposed_times
+from prunebench.core.arrays import Factor, FloatArray, by_column, times, transposed_times
 from prunebench.core.errors import InvalidInput
 
 REFINEMENT_STEPS = 2
@@ -99,27 +99,50 @@ def _dual_preconditioner(columns: Factor, ridge: FloatArray) -> Callable[[FloatA
     """The inverse of I + K, with K formed in the factor's precision. (n,) -> (n,)"""
     dtype = columns.dtype
     uniform = bool((ridge == ridge[0]).all())
-    with np.errstate(over="ignore", invalid="ignore", under="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", under="ignore", divide="ignore"):
         scaled = columns if uniform else columns / np.sqrt(ridge).astype(dtype)
-        gram = scaled @ scaled.T
-        if uniform:
-            gram /= dtype.type(ridge[0])
-    if not np.isfinite(gram).all():
-        scaled = columns / np.sqrt(ridge)
-        gram = scaled @ scaled.T
-    lift = 1.0 + 8.0 * float(np.finfo(gram.dtype).eps) * float(gram.diagonal().max())
-    gram[np.diag_indices_from(gram)] += gram.dtype.type(lift)
-    return _inverse(gram)
+        upper = _upper_gram(scaled, float(1.0 / ridge[0]) if uniform else 1.0)
+    # no sum of products exceeds those of the diagonal
+    if not np.isfinite(upper.diagonal()).all():
+        upper = _upper_gram(columns / np.sqrt(ridge))
+    lift = 1.0 + 8.0 * float(np.finfo(upper.dtype).eps) * float(upper.diagonal().max())
+    upper[np.diag_indices_from(upper)] += upper.dtype.type(lift)
+
+    def again() -> npt.NDArray[Any]:
+        wide = _upper_gram(columns / np.sqrt(ridge))
+        wide[np.diag_indices_from(wide)] += 1.0
+        return wide
+
+    return _inverse(upper, again)
 
 
-def _inverse(system: npt.NDArray[Any]) -> Callable[[FloatArray], FloatArray]:
-    """The inverse of a positive definite matrix in its own precision, or in float64 if that fails. (n,) -> (n,)"""
+def _upper_gram(columns: npt.NDArray[Any], share: float = 1.0) -> npt.NDArray[Any]:
+    """share · A A' by BLAS in the precision of A: its upper triangle, stored by column. (n, k) -> (n, n)
+
+    numpy's product would fill in the other triangle and store it by row, which LAPACK would copy.
+    """
+    from scipy.linalg import blas
+
+    rank_update = blas.ssyrk if columns.dtype == np.float32 else blas.dsyrk
+    if by_column(columns):
+        return np.asarray(rank_update(share, columns))
+    return np.asarray(rank_update(share, columns.T, trans=1))
+
+
+def _inverse(
+    system: npt.NDArray[Any], again: Callable[[], npt.NDArray[Any]] | None = None
+) -> Callable[[FloatArray], FloatArray]:
+    """The inverse of a positive definite matrix in its own precision, or in float64 if that fails. (n,) -> (n,)
+
+    again : gives the matrix in float64 if this one may be overwritten; only the upper triangle is read
+    """
     import scipy.linalg
 
     try:
-        factored = scipy.linalg.cho_factor(system, check_finite=False)
+        factored = scipy.linalg.cho_factor(system, overwrite_a=again is not None, check_finite=False)
     except scipy.linalg.LinAlgError:
-        factored = scipy.linalg.cho_factor(system.astype(np.float64), check_finite=False)
+        wide = system.astype(np.float64) if again is None else again()
+        factored = scipy.linalg.cho_factor(wide, overwrite_a=True, check_finite=False)
     held = factored[0].dtype
 
     def precondition(dual: FloatArray) -> FloatArray:

@@ -20,6 +20,7 @@ from prunebench.core.arrays import (
     FloatArray,
     IndexArray,
     column_squares,
+    columns_of,
     fixed,
     frozen,
     immutable,
@@ -176,7 +177,7 @@ class QuadraticForm:
             out = self.hessian[np.ix_(chosen, chosen)]
         else:
             assert self.factor is not None
-            columns = self.factor[:, chosen].astype(np.float64, copy=False)
+            columns = columns_of(self.factor, chosen).astype(np.float64, copy=False)
             out = columns.T @ columns
         out[np.diag_indices(chosen.size)] += self.ridge[chosen]
         return np.asarray(out)
@@ -217,7 +218,8 @@ class QuadraticForm:
         chosen = self._checked_indices(indices)
         move = vector("weights", weights, self.p) - self.centre
         move[chosen] = 0.0
-        constant = self.constant + float(self.linear @ move) + 0.5 * self._curvature_along(move)
+        residual = None if self.factor is None else times(self.factor, move)
+        constant = self.constant + float(self.linear @ move) + 0.5 * self._curvature_along(move, residual)
         common: dict[str, Any] = {
             "ridge": self.ridge[chosen],
             "centre": self.centre[chosen],
@@ -229,8 +231,9 @@ class QuadraticForm:
             object.__setattr__(out, "formed_error", self.formed_error)
             return out
         assert self.factor is not None
-        columns = self.factor[:, chosen]
-        linear = self.linear[chosen] + transposed_times(columns, times(self.factor, move))
+        assert residual is not None
+        columns = columns_of(self.factor, chosen)
+        linear = self.linear[chosen] + transposed_times(columns, residual)
         return QuadraticForm(factor=columns, linear=linear, **common)
 
     def refit(self, mask: npt.ArrayLike, system: FloatArray | None = None) -> FloatArray:
@@ -239,7 +242,7 @@ class QuadraticForm:
         Cholesky on the support S when |S| <= n, else the push-through form with an n×n system
         (accurate for a float32 factor and a small ridge, where the textbook Woodbury form loses all
         digits). Cost n·|S|·min(n, |S|). If the float64 (n, n) matrix I + A_S diag(1/ridge) A_S' is given
-        as `system`, the cost for |S| > n is n·|S| + n³/3.
+        as `system`, of which the upper triangle is read, the cost for |S| > n is n·|S| + n³/3.
 
         Raises
         ------
@@ -267,7 +270,7 @@ class QuadraticForm:
                 step = streaming.step_on_support(self.factor, support, ridge, linear, residual)
                 weights[support] = self.centre[support] + step
                 return weights
-            columns: Factor = self.factor if support.size == self.p else self.factor.take(support, axis=1)
+            columns: Factor = self.factor if support.size == self.p else columns_of(self.factor, support)
             residual = self._residual_outside(support, outside, columns)
             if support.size <= columns.shape[0]:
                 wide = columns.astype(np.float64, copy=False)
@@ -447,13 +450,13 @@ class QuadraticForm:
         assert self.factor is not None
         return times(self.factor, self.centre)
 
-    def _curvature_along(self, move: FloatArray) -> float:
-        """move' H move, computed as a sum of squares for a stored factor."""
+    def _curvature_along(self, move: FloatArray, residual: FloatArray | None = None) -> float:
+        """move' H move, computed as a sum of squares for a stored factor; residual : A times `move`, if known."""
         ridge_part = float((self.ridge * move) @ move)
         if self.hessian is not None:
             return float(move @ (self.hessian @ move)) + ridge_part
         assert self.factor is not None
-        residual = times(self.factor, move)
+        residual = times(self.factor, move) if residual is None else residual
         return float(residual @ residual) + ridge_part
 
     def _checked_indices(self, indices: npt.ArrayLike) -> IndexArray:

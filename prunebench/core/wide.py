@@ -44,3 +44,28 @@ def add_transposed_times(matrix: Narrow, vector: FloatArray, out: FloatArray) ->
             first, a = matrix[row, start:stop], vector[row]
             for index in range(part.size):
                 part[index] += a * first[index]
+
+
+@njit(cache=True, nogil=True, fastmath=SUMS)
+def add_column_squares(matrix: Narrow, out: FloatArray) -> None:
+    """out += the squared norm of every column. (n, p), (p,)"""
+    rows, columns = matrix.shape
+    for start in range(0, columns, COLUMN_BLOCK):
+        stop = min(columns, start + COLUMN_BLOCK)
+        part = out[start:stop]
+        for row in range(rows):
+            held = matrix[row, start:stop]
+            for index in range(part.size):
+                wide = np.float64(held[index])
+                part[index] += wide * wide
+
+
+@njit(cache=True, nogil=True, fastmath=SUMS)
+def row_squares(matrix: Narrow, out: FloatArray) -> None:
+    """out = the squared norm of every row. (n, p), (n,)"""
+    for row in range(matrix.shape[0]):
+        total = 0.0
+        for column in range(matrix.shape[1]):
+            wide = np.float64(matrix[row, column])
+            total += wide * wide
+        out[row] = total

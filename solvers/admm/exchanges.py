@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, RealArray
+from prunebench.core.arrays import BoolArray, FloatArray, RealArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.stop import StopCheck
 from prunebench.solvers.admm.spectrum import Spectrum
@@ -57,6 +57,7 @@ def search(
     penalty: float,
     max_steps: int,
     stop: StopCheck,
+    residual: FloatArray | None = None,
 ) -> tuple[BoolArray, int, bool]:
     """A support from `start`. -> mask with `keep` ones, steps made, whether the support stopped changing.
 
@@ -68,11 +69,13 @@ def search(
     penalty : the initial ρ, in units of the ridge (see TRACE_SHARE)
     max_steps : most steps
     stop : given the steps so far, why to stop now, or None
+    residual : (n,)         f has ½‖residual + A (w − centre)‖² in place of ½‖A (w − centre)‖²
     """
     dtype = spectrum.vectors.dtype.type
     scale = np.ones(1) if spectrum.scale is None else spectrum.scale
     centre: RealArray = (block.form.centre * scale).astype(dtype)
     linear: RealArray = (block.form.linear / scale).astype(dtype)
+    rest = None if residual is None else residual.astype(dtype)
     rho = penalty * max(spectrum.ridge, TRACE_SHARE * spectrum.mean_diagonal)
     support, moved, lowered = start, False, 0
     split = _masked((block.dense_weights * scale).astype(dtype), support)
@@ -81,7 +84,7 @@ def search(
         if stop(step):
             return support, step, False
         right = dtype(rho) * (split - centre) - multipliers - linear
-        weights = centre + spectrum.solve(right, spectrum.ridge + rho)
+        weights = centre + spectrum.solve(right, spectrum.ridge + rho, rest)
         weights = dtype(RELAXATION) * weights + dtype(1.0 - RELAXATION) * split
         pulled = weights + multipliers / dtype(rho)
         before, support = support, block.top_mask(np.abs(pulled))

@@ -7,7 +7,7 @@ are those of Zhu et al.: A polynomial algorithm for best-subset selection, PNAS 
 exact refitted objective.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ SWAP_SIZE = 2048
 """Up to this p, swaps continue until none improves; above, there are `swaps` rounds of exact working sets."""
 SWAPS = 1
 """Default rounds of exact working sets on a large block that keeps few weights."""
+SPECTRUM = "spectrum/cpu"
+"""Where a form keeps the decomposition of all its weights."""
 FEW = 0.25
 """Density up to which a block counts as keeping few weights."""
 
@@ -31,7 +33,8 @@ class Admm(Solver):
 
     Proves no bound, but is never worse than the refitted start. Cost: n²p for the Gram matrix of the rows
     and 9n³ for its spectrum, once for all penalties and, for blocks that share their factor, all ridges;
-    4np a step; one refit per start. A form with a Hessian (layer-wise pruning) is decomposed itself,
+    4np a step; one refit per start. Of a large block that keeps few weights only the columns of candidates
+    are decomposed and read (`candidates.py`), which the exchanges after that need not stay within. A form with a Hessian (layer-wise pruning) is decomposed itself,
     O(p³).
     """
 
@@ -74,17 +77,29 @@ class Admm(Solver):
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """The best support found, refitted."""
         from prunebench.solvers.admm import exchanges
+        from prunebench.solvers.admm.candidates import narrowed
         from prunebench.solvers.admm.spectrum import spectrum
 
         clock = best.seconds
-        decomposed = spectrum(best.block.form, self.device)
+        narrow = None
+        # a decomposition of all weights that another solve has left costs nothing
+        if self.device == "cpu" and SPECTRUM not in best.block.form.derived:
+            narrow = narrowed(best.block, best.mask, best.weights)
+        block = best.block if narrow is None else narrow.block
+        decomposed = spectrum(block.form, self.device)
+        if narrow is not None:
+            # penalties are in units of all weights' curvature, and candidates have more of it
+            decomposed = replace(decomposed, mean_diagonal=float(best.block.form.curvature_diagonal().mean()))
         best.timings["spectrum"] = best.seconds - clock
         steps: list[int] = []
         for penalty in self.penalties:
             if stop := best.stop(best.evaluations):
                 return stop
             check = best.stop_after(best.evaluations)
-            mask, made, _ = exchanges.search(best.block, decomposed, best.mask, penalty, self.steps, check)
+            start = best.mask if narrow is None else best.mask[narrow.chosen]
+            rest = None if narrow is None else narrow.residual
+            mask, made, _ = exchanges.search(block, decomposed, start, penalty, self.steps, check, rest)
+            mask = mask if narrow is None else narrow.widened(mask, best.block.p)
             best.evaluations += made
             steps.append(made)
             best.offer(mask, f"admm {penalty:g}")

@@ -33,11 +33,17 @@ class Spectrum:
     ridge: float
     mean_diagonal: float
 
-    def solve(self, right: RealArray, shift: float) -> RealArray:
-        """(curvature + shift·I)⁻¹ right, in these units. (p,) -> (p,)"""
+    def solve(self, right: RealArray, shift: float, residual: RealArray | None = None) -> RealArray:
+        """(curvature + shift·I)⁻¹ (right − A' residual), in these units. (p,), (n,) -> (p,)
+
+        residual : only with a matrix; not formed as A' residual, which would cancel
+        """
         if self.matrix is None:
             return np.asarray(self.vectors @ ((self.vectors.T @ right) / (self.values + shift)))
-        image = self.vectors @ ((self.vectors.T @ self.matrix.times(right)) / (self.values + shift))
+        along = self.matrix.times(right)
+        if residual is not None:
+            along += right.dtype.type(shift) * residual
+        image = self.vectors @ ((self.vectors.T @ along) / (self.values + shift))
         return np.asarray((right - self.matrix.transposed_times(image)) / right.dtype.type(shift))
 
 

@@ -7,7 +7,7 @@ ICML 2023, algorithm 3) uses it between thresholding steps.
 import numpy as np
 from numba import njit
 
-from prunebench.core.arrays import BoolArray, Factor, FloatArray, times
+from prunebench.core.arrays import BoolArray, Factor, FloatArray, columns_of, times
 from prunebench.core.quadratic import QuadraticForm
 
 
@@ -18,8 +18,7 @@ def descend(form: QuadraticForm, weights: FloatArray, mask: BoolArray, sweeps: i
     """
     support = np.flatnonzero(mask)
     root: Factor = form.square_root()
-    chosen: Factor = root.take(support, axis=1)
-    columns: Factor = chosen.T.copy()
+    columns: Factor = np.ascontiguousarray(columns_of(root, support).T)
     out = np.where(mask, weights, 0.0)
     residual = times(root, out - form.centre)
     kept = out[support]

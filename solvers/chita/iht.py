@@ -1,8 +1,9 @@
-"""Iterative hard thresholding with an exact line search, coordinate descent and back-solve.
+"""Iterative hard thresholding with an exact line search and back-solve, then exchanges of weights.
 
 Benbaki, Chen, Meng, Hazimeh, Ponomareva, Zhao, Mazumder: Fast as CHITA: Neural Network Pruning with
 Combinatorial Optimization, ICML 2023 (algorithms 2 to 5); Foucart: Hard thresholding pursuit, SIAM J.
-Numer. Anal. 2011 (back-solves between the steps). In mode select, projected gradient on masks.
+Numer. Anal. 2011 (back-solves between the steps); Zhu et al.: A polynomial algorithm for best-subset
+selection, PNAS 2020 (splicing, the first of the exchanges). In mode select, projected gradient on masks.
 """
 
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ class Iht(Solver):
     """Gradient steps followed by a hard threshold, each by an exact search along its piecewise parabola.
 
     A round makes steps on an active set, coordinate descent on the support, and a back-solve. Each round
-    begins where the last one ended, and the search ends when a round does not improve. Monotone, and never
-    worse than the start (magnitude pruning) with its back-solve. Proves no bound. A step costs 2np, a round
-    one back-solve; nothing of size p² is formed.
+    begins where the last one ended, and the rounds end when one does not improve. In mode refit, exchanges of weights
+    follow, decided by the refitted objective: most of what it gains. Monotone, and never worse than the start
+    (magnitude pruning) with its back-solve. Proves no bound. A step costs 2np, a round one back-solve; above 2,048
+    weights nothing of size p² is formed.
     """
 
     name = "iht"
@@ -32,21 +34,31 @@ class Iht(Solver):
     takes = frozenset({Count, Quota})
     reference = "Benbaki et al.: Fast as CHITA, ICML 2023"
 
-    steps: int = 30
+    steps: int = 10
     """Most steps of a round."""
 
-    rounds: int = 10
-    """Most rounds; one is the published method."""
+    rounds: int = 1
+    """Most rounds."""
 
     active: float = 1.5
     """Size of the first active set in units of `keep`; the steps touch only its columns."""
 
-    sweeps: int = 1
+    sweeps: int = 0
     """Passes of coordinate descent after a round's steps; 0 for none."""
+
+    swaps: int = 1
+    """Rounds of exchanges among 512 weights at the end, in mode refit; 0 for none, as published."""
+
+    def warm_up(self, block: BlockProblem) -> None:
+        """Load and compile the exchanges for the block's size."""
+        if block.mode == "refit" and self.swaps:
+            from prunebench.kernels.local_search.descent import warm_up
+
+            warm_up(block)
 
     def refuses(self, block: BlockProblem) -> str:
         """Counts out of range."""
-        for option, least in (("steps", 1), ("rounds", 1), ("active", 1.0), ("sweeps", 0)):
+        for option, least in (("steps", 1), ("rounds", 1), ("active", 1.0), ("sweeps", 0), ("swaps", 0)):
             if not getattr(self, option) >= least:
                 return f"{option} is {getattr(self, option)}; choose {least} or more"
         if block.mode == "select" and block.form.is_indefinite:
@@ -77,7 +89,7 @@ class Iht(Solver):
         for number in range(self.rounds):
             start = whole.at(weights, best.mask)
             check = best.stop_after(best.evaluations)
-            point, made = thresholding.with_active_set(form, start, keep, self.steps, self.active, check)
+            point, made = thresholding.with_active_set(whole, start, keep, self.steps, self.active, check)
             best.evaluations += made
             taken.append(made)
             mask = point.mask
@@ -94,4 +106,9 @@ class Iht(Solver):
             if not better and number:
                 break
             weights = as_wide(best.weights)
-        return Stop.finished("no step improves")
+        if not self.swaps:
+            return Stop.finished("no step improves")
+        from prunebench.kernels.local_search.working_sets import finish
+
+        finish(best, self.swaps)
+        return best.stop(best.evaluations) or Stop.finished("finished the steps, then swapped")

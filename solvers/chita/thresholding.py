@@ -7,11 +7,12 @@ No Lipschitz constant is needed, a step is accepted only if f falls, and the k l
 partition. Computes in the factor's precision; reported objectives are the block's.
 """
 
+import contextlib
 from dataclasses import dataclass
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray, columns_of
 from prunebench.core.keeping import Counted
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.stop import Stop, StopCheck
@@ -39,8 +40,11 @@ class Point:
 class Descent:
     """IHT on the weights `chosen` of a form, all others at zero; `keep` is the constraint on their mask."""
 
-    def __init__(self, form: QuadraticForm, keep: Counted, chosen: IndexArray | None = None) -> None:
-        root = form.square_root()
+    def __init__(
+        self, form: QuadraticForm, keep: Counted, chosen: IndexArray | None = None, root: Factor | None = None
+    ) -> None:
+        self.form = form
+        self.root = root = _root(form) if root is None else root
         self._keep = keep
         if chosen is None:
             self._matrix = FactorMatrix(root)
@@ -49,10 +53,14 @@ class Descent:
         else:
             outside = np.array(form.centre)
             outside[chosen] = 0.0
-            self._matrix = FactorMatrix(_columns(root, chosen))
+            self._matrix = FactorMatrix(columns_of(root, chosen))
             self.centre, self._linear, self._ridge = form.centre[chosen], form.linear[chosen], form.ridge[chosen]
             self._image = FactorMatrix(root).times(form.centre).astype(np.float64)
             self._constant = float(0.5 * (form.ridge * outside) @ outside - form.linear @ outside)
+
+    def within(self, keep: Counted, chosen: IndexArray) -> "Descent":
+        """The same search on the weights `chosen` alone."""
+        return Descent(self.form, keep, chosen, self.root)
 
     @property
     def size(self) -> int:
@@ -158,13 +166,12 @@ def first_support(form: QuadraticForm, dense_weights: FloatArray, keep: Counted)
 
 
 def with_active_set(
-    form: QuadraticForm, start: Point, keep: Counted, steps: int, growth: float, stop: StopCheck
+    whole: Descent, start: Point, keep: Counted, steps: int, growth: float, stop: StopCheck
 ) -> tuple[Point, int]:
     """IHT with steps on an active set of about growth·keep weights, which grows while outside weights improve f.
 
     -> the point, over all weights, and the steps made
     """
-    whole = Descent(form, keep)
     made = 0
     point = start
     gradient = whole.gradient(point)
@@ -173,7 +180,7 @@ def with_active_set(
     active = wide.top_mask(np.abs(point.weights - scale * gradient)) | point.mask
     while made < steps and not stop(made):
         chosen = np.flatnonzero(active)
-        part = Descent(form, keep.within(chosen, point.mask), chosen)
+        part = whole.within(keep.within(chosen, point.mask), chosen)
         spent = made
 
         def inner_stop(count: float, spent: int = spent) -> Stop | None:
@@ -181,7 +188,7 @@ def with_active_set(
 
         inner, count = part.run(part.at(point.weights[chosen], point.mask[chosen]), steps - made, inner_stop)
         made += count
-        mask, weights = np.zeros(form.p, dtype=np.bool_), np.zeros(form.p)
+        mask, weights = np.zeros(whole.size, dtype=np.bool_), np.zeros(whole.size)
         mask[chosen], weights[chosen] = inner.mask, inner.weights
         point = whole.at(weights, mask)
         gradient = whole.gradient(point)
@@ -195,9 +202,12 @@ def with_active_set(
     return point, made
 
 
-def _columns(root: Factor, chosen: IndexArray) -> Factor:
-    out: Factor = root.take(chosen, axis=1)
-    return out
+def _root(form: QuadraticForm) -> Factor:
+    """A factor of the curvature without ridge: of a regular Hessian its Cholesky factor, quicker than a spectrum."""
+    if form.hessian is not None:
+        with contextlib.suppress(np.linalg.LinAlgError):
+            return np.linalg.cholesky(form.hessian).T
+    return form.square_root()
 
 
 def _step_scale(point: Point, gradient: FloatArray) -> float:

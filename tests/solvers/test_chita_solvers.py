@@ -5,11 +5,13 @@ import pytest
 
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput, SolverRefused, UnknownName
+from prunebench.core.keeping import Quota
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Status
 from prunebench.core.solver import make_solver
 from prunebench.kernels.relaxations.bounds import lower_bound
+from prunebench.solvers.admm.candidates import narrowed
 from prunebench.solving import solve
 from prunebench.testing.instances import BruteForce, instance
 
@@ -93,11 +95,58 @@ def test_a_rank_deficient_refit_without_a_ridge_is_refused_and_not_solved_to_zer
         BlockProblem(form, np.ones(9), 6, "refit")
 
 
-def test_admm_is_below_every_variant_of_chita_on_correlated_gradients():
+def test_admm_is_below_every_published_variant_of_chita_on_correlated_gradients():
     for seed in range(3):
         block = gradients_block(seed, n=60, p=3000, keep=150)
-        best = min(solve(block, name).objective for name in ("chita", "chita-bso", "iht"))
+        published = (("chita", {"swaps": 0}), ("chita-bso", {}), ("iht", {"swaps": 0, "rounds": 10}))
+        best = min(solve(block, name, options=options).objective for name, options in published)
         assert solve(block, "admm").objective < best
+
+
+@pytest.mark.parametrize("name", ["iht", "chita"])
+@pytest.mark.parametrize("size", [{"p": 120, "keep": 12}, {"p": 3000, "keep": 150}])
+def test_exchanges_go_below_the_support_that_thresholding_finds(name, size):
+    block = gradients_block(3, n=60, **size)
+    assert solve(block, name).objective < 0.99 * solve(block, name, options={"swaps": 0}).objective
+
+
+def test_a_factor_stored_by_column_gives_the_refit_of_one_stored_by_row():
+    block = gradients_block(2, n=70, p=900, keep=300)
+    by_column = QuadraticForm(
+        factor=np.asfortranarray(block.form.factor), ridge=block.form.ridge, centre=block.form.centre
+    )
+    for mask in (block.incumbent, block.top_mask(-np.abs(block.dense_weights))):
+        weights = by_column.refit(mask)
+        assert weights == pytest.approx(block.form.refit(mask), rel=1e-5, abs=1e-7)
+        assert block.form.value(weights) == pytest.approx(block.evaluate(mask), rel=1e-11)
+
+
+def test_admm_among_candidates_is_as_good_as_among_all_weights():
+    block = gradients_block(4, n=30, p=9000, keep=300)
+    narrow = solve(block, "admm", options={"swaps": 0})
+    # a device has no candidates
+    whole = solve(block, "admm", options={"swaps": 0, "device": "cpu:0"})
+    assert narrow.objective <= 1.005 * whole.objective
+
+
+def test_candidates_have_the_residual_of_the_weights_left_out():
+    block = gradients_block(5, n=30, p=9000, keep=300, dtype=np.float64)
+    narrow = narrowed(block, block.incumbent, block.weights_of(block.incumbent))
+    assert narrow is not None
+    mask = narrow.block.top_mask(np.abs(narrow.block.dense_weights))
+    whole = narrow.widened(mask, block.p)
+    weights = block.weights_of(whole)
+    move = weights[narrow.chosen] - narrow.block.form.centre
+    residual = narrow.residual + np.asarray(narrow.block.form.factor) @ move
+    assert residual == pytest.approx(np.asarray(block.form.factor) @ (weights - block.form.centre), abs=1e-9)
+
+
+def test_candidates_of_a_quota_keep_each_groups_count():
+    base = gradients_block(6, n=30, p=9000, keep=300)
+    block = BlockProblem(base.form, base.dense_weights, 300, "refit", quota=Quota.rows(3, 3000, 1 / 30))
+    narrow = narrowed(block, block.incumbent, block.weights_of(block.incumbent))
+    assert narrow is not None
+    assert block.keeping.feasible(narrow.widened(narrow.block.incumbent, block.p))
 
 
 def test_admm_is_within_two_per_cent_of_a_proven_bound_where_the_ridge_counts():
@@ -242,6 +291,8 @@ def test_a_budget_of_no_time_is_reported_as_such(name):
         ("admm", {"penalties": ()}, "at least one"),
         ("admm", {"steps": 0}, "at least 1 step"),
         ("iht", {"rounds": 0}, "rounds is 0"),
+        ("iht", {"swaps": -1}, "swaps is -1"),
+        ("chita", {"swaps": -1}, "swaps is -1"),
         ("obs", {"rounds": 0}, "rounds is 0"),
         ("chita", {"active": 0.5}, "1 or more"),
         ("woodfisher", {"block_size": -1}, "block_size is -1"),

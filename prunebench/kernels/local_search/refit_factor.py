@@ -15,8 +15,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
+from scipy.linalg import blas
 
-from prunebench.core.arrays import BoolArray, Factor, FloatArray, IndexArray, times, transposed_times
+from prunebench.core.arrays import (
+    BoolArray,
+    Factor,
+    FloatArray,
+    IndexArray,
+    by_column,
+    columns_of,
+    times,
+    transposed_times,
+)
 from prunebench.core.block import BlockProblem
 from prunebench.core.incumbent import Incumbent
 from prunebench.core.masks import top_mask
@@ -60,7 +70,7 @@ class DualRefit:
         self._form = form
         self._factor: Factor = form.factor
         self._energy: FloatArray | None = None
-        self._held: tuple[BoolArray, FloatArray] | None = None
+        self._held: tuple[BoolArray, FloatArray, FloatArray] | None = None
 
     def view(self, mask: BoolArray, fresh: bool) -> RefitView:
         """Weights, gradient, drop and gain on a support. O(np), and O(n²k) if `fresh`.
@@ -85,7 +95,7 @@ class DualRefit:
         """The form's matrix and slope at zero on `chosen`, minimised over the weights in `fixed`, all others zero."""
         form = self._form
         lower = _cholesky(self._system(fixed))
-        columns = self._factor[:, chosen].astype(np.float64, copy=False)
+        columns = columns_of(self._factor, chosen).astype(np.float64, copy=False)
         half = scipy.linalg.solve_triangular(lower, columns, lower=True, check_finite=False)
         matrix = half.T @ half
         matrix[np.diag_indices_from(matrix)] += form.ridge[chosen]
@@ -97,29 +107,45 @@ class DualRefit:
         return self._form.refit(mask, self._system(mask))
 
     def _right(self, mask: BoolArray) -> FloatArray:
-        form = self._form
-        return -times(self._factor, np.where(mask, form.linear / form.ridge, form.centre))
+        """The right-hand side of the dual system. (n,)"""
+        self._system(mask)
+        assert self._held is not None
+        return self._held[2]
 
     def _system(self, mask: BoolArray) -> FloatArray:
-        """I + A_S R⁻¹ A_S' in float64, updated by the columns that changed since the last call."""
-        held = self._held
+        """I + A_S R⁻¹ A_S' in float64, its upper triangle, updated by the columns that changed since the last call."""
+        held, form = self._held, self._form
         size = self._factor.shape[0]
         if held is None or int((held[0] != mask).sum()) * 2 > int(mask.sum()):
-            system = np.eye(size)
+            system = np.eye(size, order="F")
+            right = -times(self._factor, np.where(mask, form.linear / form.ridge, form.centre))
             self._add(system, np.flatnonzero(mask), 1.0)
         else:
-            system = held[1]
-            self._add(system, np.flatnonzero(mask & ~held[0]), 1.0)
-            self._add(system, np.flatnonzero(held[0] & ~mask), -1.0)
-        self._held = mask.copy(), system
+            system, right = held[1], held[2].copy()
+            right += self._add(system, np.flatnonzero(mask & ~held[0]), 1.0)
+            right += self._add(system, np.flatnonzero(held[0] & ~mask), -1.0)
+        self._held = mask.copy(), system, right
         return system
 
-    def _add(self, system: FloatArray, chosen: IndexArray, sign: float) -> None:
-        root = np.sqrt(self._form.ridge)
+    def _add(self, system: FloatArray, chosen: IndexArray, sign: float) -> FloatArray:
+        """Add (or take away) columns in place; returns what that adds to the right-hand side. (n,)"""
+        form, change = self._form, np.zeros(self._factor.shape[0])
         for start in range(0, chosen.size, COLUMN_CHUNK):
             part = chosen[start : start + COLUMN_CHUNK]
-            columns = self._factor[:, part] / root[part]
-            system += sign * (columns @ columns.T)
+            columns = columns_of(self._factor, part).astype(np.float64, copy=False)
+            ridge = form.ridge[part]
+            change += columns @ (sign * (form.centre[part] - form.linear[part] / ridge))
+            share, scaled = sign, columns
+            if (ridge == ridge[0]).all():
+                share /= ridge[0]
+            else:
+                scaled = columns / np.sqrt(ridge)
+            # of the matrix in place: BLAS takes columns in order, and fills one triangle
+            if by_column(scaled):
+                blas.dsyrk(share, scaled, beta=1.0, c=system, overwrite_c=True)
+            else:
+                blas.dsyrk(share, scaled.T, beta=1.0, c=system, trans=1, overwrite_c=True)
+        return change
 
     def _energies(self, lower: FloatArray, mask: BoolArray, weights: FloatArray, gradient: FloatArray) -> FloatArray:
         """a_j'M a_j in the factor's precision for likely exchanges, infinity for the rest. float64 (p,)
@@ -144,7 +170,7 @@ class DualRefit:
         out = np.full(mask.size, np.inf)
         for start in range(0, chosen.size, COLUMN_CHUNK):
             part = chosen[start : start + COLUMN_CHUNK]
-            image = narrow @ self._factor[:, part]
+            image = narrow @ columns_of(self._factor, part)
             out[part] = np.einsum("ij,ij->j", image, image)
         return out
 
@@ -314,4 +340,5 @@ def _solve(lower: FloatArray, right: FloatArray) -> FloatArray:
 
 
 def _cholesky(matrix: FloatArray) -> FloatArray:
-    return np.asarray(np.linalg.cholesky(matrix), dtype=np.float64)
+    """The lower factor of a matrix of which only the upper triangle is read."""
+    return np.asarray(scipy.linalg.cholesky(matrix, check_finite=False).T, dtype=np.float64)
