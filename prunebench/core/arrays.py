@@ -2,7 +2,7 @@
 
 import mmap
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -218,8 +218,8 @@ def columns_of(factor: Factor, chosen: IndexArray) -> Factor:
     chosen : in [0, p), which is not checked
     """
     if by_column(factor):
-        return cast(Factor, factor.T.take(chosen, axis=0).T)
-    return cast(Factor, factor.take(chosen, axis=1))
+        return factor.T.take(chosen, axis=0).T
+    return factor.take(chosen, axis=1)
 
 
 def _is_worth_compiling(factor: Factor) -> bool:

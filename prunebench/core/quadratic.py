@@ -218,8 +218,12 @@ class QuadraticForm:
         chosen = self._checked_indices(indices)
         move = vector("weights", weights, self.p) - self.centre
         move[chosen] = 0.0
-        residual = None if self.factor is None else times(self.factor, move)
-        constant = self.constant + float(self.linear @ move) + 0.5 * self._curvature_along(move, residual)
+        residual = np.empty(0) if self.factor is None else times(self.factor, move)
+        if self.factor is None:
+            along = self._curvature_along(move)
+        else:
+            along = float(residual @ residual) + float((self.ridge * move) @ move)
+        constant = self.constant + float(self.linear @ move) + 0.5 * along
         common: dict[str, Any] = {
             "ridge": self.ridge[chosen],
             "centre": self.centre[chosen],
@@ -231,7 +235,6 @@ class QuadraticForm:
             object.__setattr__(out, "formed_error", self.formed_error)
             return out
         assert self.factor is not None
-        assert residual is not None
         columns = columns_of(self.factor, chosen)
         linear = self.linear[chosen] + transposed_times(columns, residual)
         return QuadraticForm(factor=columns, linear=linear, **common)
@@ -450,13 +453,13 @@ class QuadraticForm:
         assert self.factor is not None
         return times(self.factor, self.centre)
 
-    def _curvature_along(self, move: FloatArray, residual: FloatArray | None = None) -> float:
-        """move' H move, computed as a sum of squares for a stored factor; residual : A times `move`, if known."""
+    def _curvature_along(self, move: FloatArray) -> float:
+        """move' H move, computed as a sum of squares for a stored factor."""
         ridge_part = float((self.ridge * move) @ move)
         if self.hessian is not None:
             return float(move @ (self.hessian @ move)) + ridge_part
         assert self.factor is not None
-        residual = times(self.factor, move) if residual is None else residual
+        residual = times(self.factor, move)
         return float(residual @ residual) + ridge_part
 
     def _checked_indices(self, indices: npt.ArrayLike) -> IndexArray:

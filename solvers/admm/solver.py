@@ -14,6 +14,7 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.keeping import Count, Quota
+from prunebench.core.row_products import as_wide
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 
 SWAP_SIZE = 2048
@@ -33,9 +34,9 @@ class Admm(Solver):
 
     Proves no bound, but is never worse than the refitted start. Cost: n²p for the Gram matrix of the rows
     and 9n³ for its spectrum, once for all penalties and, for blocks that share their factor, all ridges;
-    4np a step; one refit per start. Of a large block that keeps few weights only the columns of candidates
-    are decomposed and read (`candidates.py`), which the exchanges after that need not stay within. A form with a Hessian (layer-wise pruning) is decomposed itself,
-    O(p³).
+    4np a step; one refit per start. Of a large block that keeps few weights, only candidates' columns are
+    decomposed and read; the swaps may take any. A form with a Hessian (layer-wise pruning) is decomposed
+    itself, O(p³).
     """
 
     name = "admm"
@@ -84,7 +85,7 @@ class Admm(Solver):
         narrow = None
         # a decomposition of all weights that another solve has left costs nothing
         if self.device == "cpu" and SPECTRUM not in best.block.form.derived:
-            narrow = narrowed(best.block, best.mask, best.weights)
+            narrow = narrowed(best.block, best.mask, as_wide(best.weights))
         block = best.block if narrow is None else narrow.block
         decomposed = spectrum(block.form, self.device)
         if narrow is not None:

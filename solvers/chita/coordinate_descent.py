@@ -18,7 +18,8 @@ def descend(form: QuadraticForm, weights: FloatArray, mask: BoolArray, sweeps: i
     """
     support = np.flatnonzero(mask)
     root: Factor = form.square_root()
-    columns: Factor = np.ascontiguousarray(columns_of(root, support).T)
+    chosen = columns_of(root, support)
+    columns: Factor = chosen.T.copy()
     out = np.where(mask, weights, 0.0)
     residual = times(root, out - form.centre)
     kept = out[support]

@@ -74,7 +74,7 @@ HASTY = {
     "chita": {"steps": 2, "back_solve": False},
     "dimod": {"reads": 1, "keywords": ("num_sweeps=1",), "polish": False},
     "greedy": {"direction": "forward"},
-    "iht": {"steps": 2, "rounds": 1, "sweeps": 0},
+    "iht": {"steps": 2, "swaps": 0},
     "magnitude": {"score": "random"},
     "mfac": {"rounds": 2, "update": "published"},
     "neal": {"reads": 1, "sweeps": 1, "polish": False},
