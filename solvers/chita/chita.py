@@ -68,7 +68,8 @@ class Chita(Solver):
         form, mask = block.form, block.incumbent
         if block.start_mask is None:
             mask = thresholding.first_support(form, block.dense_weights, block.keeping)
-        whole = thresholding.Descent(form, block.keeping)
+        gain = thresholding.COARSE_GAIN if self.swaps and self.back_solve else thresholding.RELATIVE_GAIN
+        whole = thresholding.Descent(form, block.keeping, least_gain=gain)
         start = whole.at(np.where(mask, block.dense_weights, 0.0), mask)
         point, made = thresholding.with_active_set(whole, start, block.keeping, self.steps, self.active, best.stop)
         best.offer(point.mask, "iht", None if self.back_solve else point.weights)

@@ -82,7 +82,8 @@ class Iht(Solver):
         from prunebench.solvers.chita import thresholding
 
         form, keep = best.block.form, best.block.keeping
-        whole = thresholding.Descent(form, keep)
+        gain = thresholding.COARSE_GAIN if self.swaps else thresholding.RELATIVE_GAIN
+        whole = thresholding.Descent(form, keep, least_gain=gain)
         weights: FloatArray = np.where(best.mask, best.block.dense_weights, 0.0)
         taken: list[int] = []
         best.details["steps"] = taken

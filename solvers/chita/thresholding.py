@@ -22,6 +22,8 @@ PIECES = 8
 """Most pieces examined in one line search."""
 RELATIVE_GAIN = 1e-7
 """A step that lowers f by less than this share of it is the last."""
+COARSE_GAIN = 1e-3
+"""The same where exchanges follow, which find in a moment what many short steps would."""
 SHORTER = 0.25
 """If the gradient vanishes on the support, successive trials shorten the step by this factor."""
 
@@ -41,9 +43,14 @@ class Descent:
     """IHT on the weights `chosen` of a form, all others at zero; `keep` is the constraint on their mask."""
 
     def __init__(
-        self, form: QuadraticForm, keep: Counted, chosen: IndexArray | None = None, root: Factor | None = None
+        self,
+        form: QuadraticForm,
+        keep: Counted,
+        chosen: IndexArray | None = None,
+        root: Factor | None = None,
+        least_gain: float = RELATIVE_GAIN,
     ) -> None:
-        self.form = form
+        self.form, self.least_gain = form, least_gain
         self.root = root = _root(form) if root is None else root
         self._keep = keep
         if chosen is None:
@@ -60,7 +67,7 @@ class Descent:
 
     def within(self, keep: Counted, chosen: IndexArray) -> "Descent":
         """The same search on the weights `chosen` alone."""
-        return Descent(self.form, keep, chosen, self.root)
+        return Descent(self.form, keep, chosen, self.root, self.least_gain)
 
     @property
     def size(self) -> int:
@@ -134,7 +141,7 @@ class Descent:
             if following is None:
                 break
             gain, point = point.value - following.value, following
-            if gain <= RELATIVE_GAIN * abs(following.value):
+            if gain <= self.least_gain * abs(following.value):
                 break
         return point, made
 

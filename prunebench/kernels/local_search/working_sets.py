@@ -10,7 +10,7 @@ from prunebench.kernels.local_search.refit_factor import SOURCE, RefitFactorSear
 
 ROUND_EVALUATIONS = 256.0 * 256.0
 """Swaps examined in one scan of a working set."""
-WALK_EVALUATIONS = 3e4
+WALK_EVALUATIONS = 6e4
 """Swaps that `finish` examines on a block small enough for walks, a millisecond or two: a larger number gains little on
 blocks of 64 and 128 weights, and those who want the last per mille have solver swap."""
 
@@ -30,7 +30,7 @@ def improve(best: Incumbent, rounds: int) -> tuple[BoolArray, FloatArray]:
 
 
 def finish(best: Incumbent, rounds: int) -> None:
-    """Offer what exchanges make of the best mask: walks among local optima, a descent, or `rounds` working sets.
+    """Offer what exchanges make of the best mask: walks, a descent, or `rounds` working sets.
 
     By the block's size: up to 256 weights walks that examine WALK_EVALUATIONS swaps, drawn from a seed of their own;
     up to 2,048 swaps until none improves; above, `improve`.
