@@ -1,4 +1,4 @@
-"""`iht`, `chita` and the back-solve beside the released CHITA: objective and CPU seconds, both sides in one run.
+"""`iht`, `chita`, `admm` and the back-solve beside the released CHITA: objective and CPU seconds, both sides in one run.
 
     OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/chita_release.py --release FOLDER
 
@@ -35,7 +35,7 @@ from prunebench.runs.cut import cut_block
 from refit_search import KINDS, SAMPLES, SHARES, SIZES, block_of
 from runner import Benchmark, Row
 
-SOLVERS = ("iht", "chita")
+SOLVERS = ("iht", "chita", "admm")
 DENSITIES = (0.5, 0.2, 0.05)
 STEPS = 20
 """Steps of the release, in and between active sets: --num_iterations of its own scripts."""

@@ -8,6 +8,7 @@ exact refitted objective.
 """
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,7 +16,11 @@ from prunebench.core.arrays import FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.row_products import as_wide
+from prunebench.core.solution import Budget
 from prunebench.core.solver import Incumbent, Solver, Stop, register
+
+if TYPE_CHECKING:
+    from prunebench.solvers.admm.candidates import Narrow
 
 SWAP_SIZE = 2048
 """Up to this p, swaps continue until none improves; above, there are `swaps` rounds of exact working sets."""
@@ -35,7 +40,7 @@ class Admm(Solver):
     Proves no bound, but is never worse than the refitted start. Cost: n²p for the Gram matrix of the rows
     and 9n³ for its spectrum, once for all penalties and, for blocks that share their factor, all ridges;
     4np a step; one refit per start. Of a large block that keeps few weights, only candidates' columns are
-    decomposed and read; the swaps may take any. A form with a Hessian (layer-wise pruning) is decomposed
+    decomposed, read and swapped. A form with a Hessian (layer-wise pruning) is decomposed
     itself, O(p³).
     """
 
@@ -107,12 +112,12 @@ class Admm(Solver):
         best.details["steps"] = steps
         best.timings["admm"] = best.seconds - clock - best.timings["spectrum"]
         clock = best.seconds
-        self._swap(best)
+        self._swap(best, narrow)
         best.timings["swaps"] = best.seconds - clock
         searched = f"support searched from {len(self.penalties)} penalties, then swapped"
         return best.stop(best.evaluations) or Stop.finished(searched)
 
-    def _swap(self, best: Incumbent) -> None:
+    def _swap(self, best: Incumbent, narrow: "Narrow | None") -> None:
         # with many kept weights, refits cost most and swaps gain least
         few = best.block.density <= FEW or best.block.p <= SWAP_SIZE
         rounds = self.swaps if self.swaps is not None else SWAPS if few else 0
@@ -126,6 +131,10 @@ class Admm(Solver):
         else:
             from prunebench.kernels.local_search.working_sets import improve
 
-            mask, weights = improve(best, rounds)
+            if narrow is None:
+                mask, weights = improve(best, rounds)
+            else:
+                inside = Incumbent(narrow.exact(best.mask), Budget(seconds=best.remaining))
+                mask = narrow.widened(improve(inside, rounds)[0], best.block.p)
         if not np.array_equal(mask, best.mask):
             best.offer(mask, "swaps", weights)

@@ -141,6 +141,18 @@ def test_candidates_have_the_residual_of_the_weights_left_out():
     assert residual == pytest.approx(np.asarray(block.form.factor) @ (weights - block.form.centre), abs=1e-9)
 
 
+def test_the_exact_block_of_candidates_has_the_objective_of_the_whole_one():
+    block = gradients_block(7, n=30, p=9000, keep=300, dtype=np.float64)
+    narrow = narrowed(block, block.incumbent, block.weights_of(block.incumbent))
+    assert narrow is not None
+    exact = narrow.exact(block.incumbent)
+    masks = [exact.incumbent, exact.top_mask(-np.abs(exact.dense_weights))]
+    inside = [exact.evaluate(mask) for mask in masks]
+    whole = [block.evaluate(narrow.widened(mask, block.p)) for mask in masks]
+    # but for a constant
+    assert inside[1] - inside[0] == pytest.approx(whole[1] - whole[0], rel=1e-8)
+
+
 def test_candidates_of_a_quota_keep_each_groups_count():
     base = gradients_block(6, n=30, p=9000, keep=300)
     block = BlockProblem(base.form, base.dense_weights, 300, "refit", quota=Quota.rows(3, 3000, 1 / 30))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import scipy.linalg
-from scipy.linalg import blas
+from scipy.linalg import blas, lapack
 
 from prunebench.core.arrays import (
     BoolArray,
@@ -155,8 +155,8 @@ class DualRefit:
         of ‖a_j‖², set so that Σ a_j'M a_j/ρ_j over the kept weights has its known value n − tr M.
         """
         ridge = self._form.ridge
-        half = scipy.linalg.solve_triangular(lower, np.eye(lower.shape[0]), lower=True, check_finite=False)
-        narrow: npt.NDArray[Any] = half.astype(self._factor.dtype)
+        half = _inverted(lower)
+        narrow: npt.NDArray[Any] = np.asfortranarray(half, dtype=self._factor.dtype)
         squares = self._form.curvature_diagonal()
         carried = len(half) - float(np.einsum("ij,ij->", half, half))
         share = carried / max(float((squares / ridge)[mask].sum()), np.finfo(np.float64).tiny)
@@ -170,7 +170,7 @@ class DualRefit:
         out = np.full(mask.size, np.inf)
         for start in range(0, chosen.size, COLUMN_CHUNK):
             part = chosen[start : start + COLUMN_CHUNK]
-            image = narrow @ columns_of(self._factor, part)
+            image = _triangular_times(narrow, columns_of(self._factor, part))
             out[part] = np.einsum("ij,ij->j", image, image)
         return out
 
@@ -337,6 +337,19 @@ class _Clock:
 
 def _solve(lower: FloatArray, right: FloatArray) -> FloatArray:
     return np.asarray(scipy.linalg.cho_solve((lower, True), right, check_finite=False))
+
+
+def _inverted(lower: FloatArray) -> FloatArray:
+    """The inverse of a lower factor as `_cholesky` gives it."""
+    return np.asarray(lapack.dtrtri(lower.T)[0].T, dtype=np.float64)
+
+
+def _triangular_times(lower: npt.NDArray[Any], columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A lower triangular matrix, stored by column, times `columns`, which are overwritten: half of a full product."""
+    product = blas.strmm if columns.dtype == np.float32 else blas.dtrmm
+    if by_column(columns):
+        return np.asarray(product(1.0, lower, columns, lower=1, overwrite_b=1))
+    return np.asarray(product(1.0, lower, columns.T, side=1, lower=1, trans_a=1, overwrite_b=1).T)
 
 
 def _cholesky(matrix: FloatArray) -> FloatArray:
