@@ -1,4 +1,4 @@
-"""`iht`, `chita`, `admm` and the back-solve beside the released CHITA: objective and CPU seconds, both sides in one run.
+"""`iht`, `chita`, `admm` and the back-solve beside the released CHITA: objective and CPU seconds in one run.
 
     OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/chita_release.py --release FOLDER
 
