@@ -1,16 +1,17 @@
-"""Heuristics of mode refit on 24 small blocks: the gap to the best known answer, and CPU seconds.
+"""Heuristics of mode refit on 24 blocks: the gap to the best known answer, and CPU seconds.
 
 Kinds: independent columns, columns correlated with their neighbours (.9), columns with a common part, sums of rank-one
 layer gradients, inputs whose spectrum falls as a power, and random weights of an MLP on scikit-learn's digits; p = 64
 and 128, a fifth or a twentieth kept, 32 to 512 samples. "best known" is the best of all answers of the run: of the
-solvers, of --efforts further seeds of swap, and of branch-and-bound within --limit seconds, "proved" whether
-that proved it. Gaps are relative to the best known objective. Run with one BLAS thread:
+solvers ("descents": swap with ten restarts), of --efforts further seeds of swap, and of branch-and-bound within
+--limit seconds, "proved" whether that proved it. Gaps are relative to the best known objective. With one BLAS thread:
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/refit_search.py
+    OPENBLAS_NUM_THREADS=1 python benchmarks/refit_search.py --sizes 512 1024 --efforts 0 --limit 0
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,7 +25,10 @@ KINDS = ("independent", "neighbours", "common", "layered", "spectrum", "digits-m
 SIZES = (64, 128)
 SHARES = (5, 20)
 SAMPLES = (32, 128, 512)
-SOLVERS = ("swap", "admm", "obs")
+SOLVERS: dict[str, tuple[str, dict[str, int]]] = {
+    "swap": ("swap", {}), "descents": ("swap", {"restarts": 10}), "admm": ("admm", {}), "obs": ("obs", {}),
+}  # fmt: skip
+"""Solver and options by column."""
 WITHIN = 1e-3
 """Gap up to which a block counts as solved."""
 
@@ -57,11 +61,11 @@ def block_of(kind: str, n: int, p: int, keep: int, seed: int) -> BlockProblem:
     return cut_block(kind, size=p, keep=keep, mode="refit", curvature={"samples": n}, seed=seed)
 
 
-def blocks(seed: int) -> Iterator[tuple[str, int, BlockProblem]]:
+def blocks(seed: int, sizes: Sequence[int] = SIZES) -> Iterator[tuple[str, int, BlockProblem]]:
     """Kind, samples and block; the number of samples goes round, so that every kind has each of them."""
     number = 0
     for kind in KINDS:
-        for p in SIZES:
+        for p in sizes:
             for share in SHARES:
                 n = SAMPLES[number % len(SAMPLES)]
                 number += 1
@@ -71,6 +75,7 @@ def blocks(seed: int) -> Iterator[tuple[str, int, BlockProblem]]:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the blocks")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="weights of the blocks")
     parser.add_argument("--efforts", type=int, default=10, help="further seeds of swap for the best known answer")
     parser.add_argument("--limit", type=float, default=20.0, help="seconds of branch-and-bound a block; 0: none")
     parser.add_argument("--blocks", type=int, default=24, help="the first so many")
@@ -78,14 +83,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def rows(chosen: argparse.Namespace) -> Iterator[Row]:
     small = block_of("independent", 8, 16, 4, 0)
-    for name in SOLVERS:
-        solve(small, name)
+    for name, options in SOLVERS.values():
+        solve(small, name, options=options)
     gaps: dict[str, list[float]] = {name: [] for name in SOLVERS}
     times: dict[str, list[float]] = {name: [] for name in SOLVERS}
-    for number, (kind, n, block) in enumerate(blocks(chosen.seed)):
+    for number, (kind, n, block) in enumerate(blocks(chosen.seed, chosen.sizes)):
         if number >= chosen.blocks:
             break
-        found = {name: cpu_seconds(partial(solve, block, name), 1) for name in SOLVERS}
+        found = {
+            column: cpu_seconds(partial(solve, block, name, options=options), 1)
+            for column, (name, options) in SOLVERS.items()
+        }
         best = min(answer.objective for answer, _ in found.values())
         for seed in range(1, chosen.efforts + 1):
             best = min(best, solve(block, "swap", seed=seed).objective)

@@ -46,8 +46,9 @@ class Swap(Solver):
 
     Proves no bound; the answer is 1-swap optimal if `details["locally_optimal"]` says so. Starts are
     the incumbent, magnitude and the best other score, then alternately a perturbation of the best mask
-    so far and a random mask. In mode refit, up to p = 256, tabu walks from the best start and random masks, until
-    sixteen end at the best value or a fixed amount of work is done, about a second at most. A step costs
+    so far and a random mask. In mode refit, up to p = 1024, tabu walks from the best start and random masks, until
+    sixteen end at the best value or a fixed amount of work is done: about a second at most, two where hundreds of
+    weights are kept. A step costs
     O(k(p−k)) up to p = 1024; above, working sets on the factor are used, and nothing of size p² is formed from
     p = 2048 on. Within a budget a move drops a weight, adds one
     that fits, or exchanges two, and later starts are perturbations; p up to 8,192, in mode refit 1,024.
@@ -59,7 +60,8 @@ class Swap(Solver):
     reference = "Yu, Serra, Ramalingam, Zhe: The Combinatorial Brain Surgeon, ICML 2022"
 
     restarts: int | None = None
-    """Descents, at least one; none: 10 up to p = 256 (in mode refit a search), 3 up to p = 1024, 1 beyond."""
+    """Descents, at least one; none: in mode refit a search up to p = 1024, else 10 up to p = 256, 3 up to p = 1024, 1
+    beyond."""
 
     def warm_up(self, block: BlockProblem) -> None:
         """Load and compile the descent for the block's size."""

@@ -38,8 +38,8 @@ WORK_OF_A_DIVE = 4e7
 """Multiply-adds of one compiled dive, some hundredths of a second: how long Ctrl-C and limits may wait."""
 KICKS_A_WEIGHT = 2
 """Kicks per weight in the iterated descent for the first incumbent."""
-SEARCH_SHARE = 0.3
-"""Work of the search for the first incumbent in mode refit, as a share of what solver swap does: .3 s at most."""
+SEARCH_SHARE = 0.03
+"""Work of the search for the first incumbent in mode refit, as a share of what solver swap does: 30 ms at most."""
 FEW_MASKS = 1_000_000
 """Up to this many masks a descent is enough: the tree is over at once."""
 ENUMERATE = Stop.finished("the tree took as long as evaluating all masks does")

@@ -100,3 +100,12 @@ def test_a_budget_that_ends_inside_a_walks_first_descent_ends_the_search():
     block = few_rows(0)
     for limit in (1.0, 106.0, 400.0):
         assert solve(block, "swap", budget=Budget(evaluations=limit)).mask.sum() == 7
+
+
+def test_blocks_of_hundreds_of_weights_are_searched_by_default_and_far_below_single_descents():
+    rng = np.random.default_rng(0)
+    factor, weights = rng.normal(size=(60, 300)), rng.standard_t(4, size=300)
+    block = BlockProblem(QuadraticForm(factor=factor, ridge=1e-2, centre=weights), weights, 40, "refit")
+    budget = Budget(evaluations=2e7)
+    searched = solve(block, "swap", budget=budget, seed=0).objective
+    assert searched < 0.9 * solve(block, "swap", options={"restarts": 3}, budget=budget, seed=0).objective

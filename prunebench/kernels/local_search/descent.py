@@ -28,7 +28,7 @@ DENSE_REFIT_SIZE = 1024
 """Up to this p the descent is on the dense curvature, O(kp) a move; above, working sets on the factor come first."""
 TABLEAU_SIZE = 2048
 """Up to this p a descent on the dense curvature (16p² bytes) completes what working sets began."""
-SEARCH_SIZE = 256
+SEARCH_SIZE = 1024
 """Up to this p a block in mode refit is small enough for a tabu search by default."""
 _Run = Callable[[BoolArray, Incumbent, float], tuple[int, float, bool, Stop]]
 
@@ -92,7 +92,7 @@ def search(
 ) -> Iterator[DescentResult]:
     """Tabu search on a block in mode refit with a count or quota: the lowest local optimum of each walk.
 
-    The first walk begins at `mask`. Some .9 s at p = 64 to 256 where local optima abound, else less; at most a `share`
+    The first walk begins at `mask`. Some .9 s at p = 64 to 1024 where local optima abound, else less; at most a `share`
     of that. `best` and `spent` are as of `SwapDescent.run`; the masks are not offered. For example
 
         for end in search(block, best.mask, best, rng):

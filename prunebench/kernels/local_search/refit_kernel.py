@@ -37,7 +37,7 @@ class RefitDescent:
         if count in (0, size):
             return 0, 0.0, True, Stop.finished("there is nothing to swap")
         moves, evaluations, since = 0, 0.0, 0
-        at_once = max(LEAST_MOVES, MOVES_TIMES_WORK // (size * count))
+        at_once = moves_at_once(size, count)
         interval = max(LEAST_MOVES, round(MOVES_A_WEIGHT * size))
         try:
             state = refit_rows.fresh(self.matrix, np.flatnonzero(mask))
@@ -86,6 +86,11 @@ def descend(
     The state is recomputed at intervals; an interval that does not lower f is undone.
     """
     return RefitDescent(matrix, slope, offsets).run(mask, stop, max_evaluations)
+
+
+def moves_at_once(size: int, count: int) -> int:
+    """Moves of compiled code between two looks at the clock, with `count` of `size` weights kept."""
+    return max(LEAST_MOVES, MOVES_TIMES_WORK // (size * count))
 
 
 def swap_changes(state: refit_rows.State) -> FloatArray:

@@ -15,7 +15,7 @@ from scipy.linalg import LinAlgError
 
 from prunebench.core.arrays import BoolArray, IndexArray
 from prunebench.core.stop import StopCheck
-from prunebench.kernels.local_search import refit_rows
+from prunebench.kernels.local_search import refit_kernel, refit_rows
 from prunebench.kernels.local_search.refit_kernel import RefitDescent
 
 STAY, AWAY = 1, 4
@@ -33,7 +33,7 @@ is elsewhere: on one block of 64 weights ten of the first twelve ended a fifth a
 SAME = 1e-10
 """Relative difference of two values of f − f(0) up to which they count as equal."""
 MOVES_AT_ONCE = 256
-"""Exchanges between two computations of the state anew."""
+"""Most exchanges between two computations of the state anew."""
 FRESH_MOVES = 50
 """The cost of such a computation, in exchanges: what a walk that it ends is charged."""
 
@@ -103,6 +103,7 @@ def walks(
     size, count = first.size, int(first.sum())
     patience = max(PATIENCE * size, LEAST_PATIENCE)
     left = int(share * min(MOST_MOVES, WORK / (size * count)))
+    at_once = min(MOVES_AT_ONCE, refit_kernel.moves_at_once(size, count))
     lowest, agreeing, evaluations, number = np.inf, 0, 0.0, 0
     while left > 0 and agreeing < AGREEING and not stop(evaluations) and evaluations < max_evaluations:
         number += 1
@@ -117,7 +118,7 @@ def walks(
             while walk.idle < number * patience and walk.moves < left:
                 if stop(evaluations + walk.evaluations) or evaluations + walk.evaluations >= max_evaluations:
                     break
-                most = min(MOVES_AT_ONCE, left - walk.moves, number * patience - walk.idle)
+                most = min(at_once, left - walk.moves, number * patience - walk.idle)
                 walk.go_on(most, max_evaluations - evaluations - walk.evaluations)
         except LinAlgError:
             # singular in floating point: this walk goes no further, the next begins elsewhere
