@@ -10,9 +10,9 @@ from prunebench.kernels.local_search.refit_factor import SOURCE, RefitFactorSear
 
 ROUND_EVALUATIONS = 256.0 * 256.0
 """Swaps examined in one scan of a working set."""
-WALK_EVALUATIONS = 6e4
-"""Swaps that `finish` examines on a block small enough for walks, a millisecond or two: a larger number gains little on
-blocks of 64 and 128 weights, and those who want the last per mille have solver swap."""
+WALK_EVALUATIONS, WALK_SCANS = 6e4, 64
+"""Swaps that `finish` examines on a block small enough for walks: at least so many, and so many scans of all swaps.
+That takes milliseconds; those who want the last per mille have solver swap."""
 
 
 def improve(best: Incumbent, rounds: int) -> tuple[BoolArray, FloatArray]:
@@ -32,12 +32,13 @@ def improve(best: Incumbent, rounds: int) -> tuple[BoolArray, FloatArray]:
 def finish(best: Incumbent, rounds: int) -> None:
     """Offer what exchanges make of the best mask: walks, a descent, or `rounds` working sets.
 
-    By the block's size: up to 256 weights walks that examine WALK_EVALUATIONS swaps, drawn from a seed of their own;
+    By the block's size: up to 256 weights short walks, drawn from a seed of their own;
     up to 2,048 swaps until none improves; above, `improve`.
     """
     block = best.block
     if searchable(block):
-        limited = Incumbent(block, Budget(seconds=best.remaining, evaluations=WALK_EVALUATIONS))
+        enough = max(WALK_EVALUATIONS, float(WALK_SCANS * block.keep * (block.p - block.keep)))
+        limited = Incumbent(block, Budget(seconds=best.remaining, evaluations=enough))
         for end in search(block, best.mask, limited, np.random.default_rng(0)):
             best.offer(end.mask, SOURCE)
     elif block.p <= TABLEAU_SIZE:
