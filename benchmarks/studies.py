@@ -80,14 +80,14 @@ def oracle(quick: bool) -> Iterator[Row | Note]:
     for name, (question, options) in list(cases.items())[: 1 if quick else None]:
         found = done(question, "digits-mlp", options)
         for row in table(found, "model"):
-            yield Row("model against true pruned loss", {"masks": name, **row, "CPU s": found["cpu"]})
+            yield Row("model against true pruned loss", {"case": name, **row, "CPU s": found["cpu"]})
         for row in table(found, "links"):
             yield Row("before against after", {
-                "masks": name, "epochs": row["epochs"], "known": row["known"], "τ": row["validation loss"],
+                "case": name, "epochs": row["epochs"], "known": row["known"], "τ": row["validation loss"],
                 **{f"τ {third}": value for third, value in _thirds(found, row).items()},
             })  # fmt: skip
         for row in table(found, "chosen"):
-            yield Row("chosen masks", {"masks": name, **row})
+            yield Row("chosen masks", {"case": name, **row})
 
 
 def _thirds(found: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float | None]:
