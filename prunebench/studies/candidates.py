@@ -86,25 +86,27 @@ def solved(
     ----------
     form, dense, keep, quota, start : of the block;  seconds, seed : of every solver;  words : put after their names
     """
+    jobs: dict[str, Job] = {}
     outcomes: dict[str, Outcome] = {}
-    notes: list[str] = []
+    keys: dict[str, str] = {}
     for choice in choices:
         solver = choice.make()
         mode = facts(solver).preferred_mode or ("select" if "select" in solver.modes else "refit")
         block = BlockProblem(form, dense, keep, mode, problem=setting.problem.name, quota=quota)
         if start is not None:
             block = block.with_start(start)
-        key = setting.cache.key(block, solver, seed, seconds)
-        known = setting.cache.get(key, block)
-        if known is None:
-            job = Job(block, solver, Budget(seconds=seconds), seed)
-            ((found, reason),) = setting.workers.answers([job], setting.say, attempt)
-            known = found or failure(reason)
-            setting.cache.put(key, block, known)
-        outcomes[choice.label] = known
-    out = []
-    for label, outcome in outcomes.items():
-        out += _candidates(label, words, outcome, notes, seconds)
+        jobs[choice.label] = Job(block, solver, Budget(seconds=seconds), seed)
+        keys[choice.label] = setting.cache.key(block, solver, seed, seconds)
+        known = setting.cache.get(keys[choice.label], block)
+        if known is not None:
+            outcomes[choice.label] = known
+    waiting = [label for label in jobs if label not in outcomes]
+    answers = setting.workers.answers([jobs[label] for label in waiting], setting.say, attempt) if waiting else []
+    for label, (found, reason) in zip(waiting, answers, strict=True):
+        outcomes[label] = found or failure(reason)
+        setting.cache.put(keys[label], jobs[label].block, outcomes[label])
+    notes: list[str] = []
+    out = [one for label in jobs for one in _candidates(label, words, outcomes[label], notes, seconds)]
     return out, notes
 
 

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -187,7 +186,6 @@ class Request:
     problem_options: dict[str, Any] = field(default_factory=dict)
     executor: str | None = None
     cache: bool = True
-    out: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
         """As JSON-able values."""

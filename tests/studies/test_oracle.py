@@ -12,6 +12,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.curvature.fisher import FisherOptions, network_form
 from prunebench.networks.chosen import prunable_network
+from prunebench.recovery.training import many
 from prunebench.recovery.training.halving import rungs_of, successive_halving
 from prunebench.recovery.training.protocol import Protocol
 from prunebench.recovery.training.starts import trainer
@@ -241,6 +242,23 @@ def test_halving_ranks_as_training_does(dense):
     assert list(found.order[4:]) == list(np.argsort(pruned, kind="stable")[4:])
     one = found.rungs[1]
     assert found.order[0] == one.positions[np.argmin(one.losses)]
+
+
+def test_masks_that_cannot_be_stacked_are_trained_alone_to_the_same(dense, monkeypatch):
+    problem, network = dense
+    size = np.abs(network.weights())
+    masks = np.array([size > np.quantile(size, part) for part in (0.5, 0.8)])
+    values = 1.1 * network.weights() * masks
+    protocol, told = Protocol(epochs=2), []
+    at_once = many.reached(problem, network, masks, protocol, weights=values)
+    monkeypatch.setattr(many, "why_not", lambda _network, _protocol: "it is not plain")
+    alone = many.reached(
+        problem, network, masks, protocol, weights=values, told=lambda done, total: told.append((done, total))
+    )
+    assert told == [(1, 2), (2, 2)]
+    np.testing.assert_allclose(alone.training.loss, at_once.training.loss, rtol=1e-5)
+    np.testing.assert_allclose(alone.validation.accuracy, at_once.validation.accuracy, atol=1e-9)
+    np.testing.assert_array_equal(np.abs(network.weights()), size)
 
 
 @pytest.mark.parametrize(
