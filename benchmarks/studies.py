@@ -22,8 +22,8 @@ from runner import Benchmark, Note, Row, cpu_seconds
 PROTOCOL = "learning_rate=0.002,batch_size=64"
 """Of the oracle studies: as slow as that of the measurements that they are to confirm."""
 
-MLPNET = "samples=10000"
-"""Of MLPNet: so many of its 60,000 images, drawn once, are trained on."""
+MLPNET = "samples=10000,learning_rate=0.002"
+"""Of MLPNet: so many of its 60,000 images, drawn once, are trained on, at the rate of those measurements too."""
 
 PARTS = ("oracle", "finalists", "allocation", "robustness", "connectivity", "plasticity")
 """Parts of this benchmark, in the order in which they run."""
