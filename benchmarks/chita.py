@@ -37,7 +37,7 @@ DENSITIES = (0.5, 0.2, 0.05)
 SOLVERS: dict[str, tuple[str, dict[str, Any]]] = {
     "chita-bso": ("chita-bso", {}),
     "released iht": ("chita", {"back_solve": False}),
-    "chita": ("chita", {}),
+    "chita": ("chita", {"swaps": 0}),
     "iht": ("iht", {}),
     "woodfisher": ("woodfisher", {}),
     "obs": ("obs", {}),

@@ -42,7 +42,7 @@ ONE_SHOT: dict[str, tuple[str, dict[str, Any], Mode]] = {
     "magnitude": ("magnitude", {}, "select"),
     "woodfisher": ("woodfisher", {"update": "published"}, "refit"),
     "cbs": ("cbs", {}, "refit"),
-    "chita": ("chita", {}, "refit"),
+    "chita": ("chita", {"swaps": 0}, "refit"),
     "admm": ("admm", {"swaps": 0}, "refit"),
 }
 RECALLED = {"magnitude": 32.25, "woodfisher": 38.26, "cbs": 55.45, "chita": 46.25, "multi-stage": 90.73}
