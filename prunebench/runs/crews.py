@@ -27,7 +27,7 @@ LARGE = 2**20
 LOCAL_BYTES = 5e8
 """Bytes a second that come back from a process of this machine and are put in their place, about, as measured."""
 
-DASK_BYTES = 4e7
+DASK_BYTES = 3e8
 """The same from a worker of a dask cluster through its scheduler on loopback: `benchmarks/workers.py`."""
 
 
