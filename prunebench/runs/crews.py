@@ -28,7 +28,8 @@ LOCAL_BYTES = 5e8
 """Bytes a second that come back from a process of this machine and are put in their place, about, as measured."""
 
 DASK_BYTES = 3e8
-"""The same from a worker of a dask cluster through its scheduler on loopback: `benchmarks/workers.py`."""
+"""The same from a worker of a dask cluster through its scheduler on loopback, with cores to spare; half as many where
+others want them: `benchmarks/workers.py`."""
 
 
 class LocalCrew:
