@@ -185,7 +185,7 @@ def back_solved(name: str, rows: Any, form: QuadraticForm, keep: int, release: R
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--release", type=Path, required=True, metavar="FOLDER", help="holds the released code")
+    parser.add_argument("--release", type=Path, metavar="FOLDER", help="holds the released code")
     parser.add_argument("--tables", nargs="+", choices=["small", "large", "back-solve"],
                         default=["small", "large", "back-solve"])  # fmt: skip
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), help="of the small blocks")
@@ -200,6 +200,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def tables(chosen: argparse.Namespace) -> Iterator[Row]:
+    if chosen.release is None:
+        raise SystemExit("--release is missing; give a folder that holds a checkout of mazumder-lab/CHITA")
     release = Release(chosen.release)
     held: list[Row] = []
     if "small" in chosen.tables:
