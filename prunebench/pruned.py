@@ -260,9 +260,6 @@ def from_run(path: Path, notes: Sequence[str] = ()) -> Pruned:
         raise InvalidInput(f"{path} is not a finished run")
     for name in (MASK_FILE, WEIGHTS_FILE):
         run.require_own(name)
-    done = trainings(result)
-    if done:
-        run.require_own(done[-1]["file"])
     options = run.request.get("problem_options", {})
     found = RunDirectory.described(path).get("network")
     return Pruned(
@@ -271,8 +268,22 @@ def from_run(path: Path, notes: Sequence[str] = ()) -> Pruned:
         result=result,
         fingerprint=str(options.get("fingerprint", "")),
         notes=(*notes, *(network_facts.lines(found) if found else ())),
-        trained=read_state(path / done[-1]["file"]) if done else None,
+        trained=last_training(run, result),
     )
+
+
+def last_training(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:
+    """All tensors after the last training of a finished run, None where there was none.
+
+    Raises
+    ------
+    InvalidInput   the file is not what the run wrote
+    """
+    done = trainings(result)
+    if not done:
+        return None
+    run.require_own(done[-1]["file"])
+    return read_state(run.path / done[-1]["file"])
 
 
 def _place(model: torch.nn.Module, name: str) -> tuple[torch.nn.Module, str]:

@@ -14,7 +14,7 @@ from prunebench.log import checks
 from prunebench.log.run_directory import RunDirectory
 from prunebench.networks.checkpoints import read_state
 from prunebench.pruned import FILE as PRUNED_FILE
-from prunebench.pruned import FORMAT, Pruned
+from prunebench.pruned import FORMAT, TRAINED_FILE, Pruned, last_training
 from prunebench.runs.start import MASK_FILE, WEIGHTS_FILE
 from prunebench.runs.structured import PROGRAM_FILE, STRUCTURE_FILE, TAKES
 
@@ -36,6 +36,9 @@ class Smaller(Pruned):
     def model(self) -> torch.nn.Module:
         """The smaller network as a module: its graph, which takes batches of any size."""
         held: torch.nn.Module = self.exported.module(check_guards=False)
+        # the graph's values are those before any training
+        here = held.state_dict()
+        held.load_state_dict({name: tensor for name, tensor in self.state.items() if name in here}, strict=False)
         return held
 
     @property
@@ -94,7 +97,8 @@ class Smaller(Pruned):
             raise InvalidInput(f"{path} holds no smaller network: {STRUCTURE_FILE} is missing or of another format")
         return Smaller(
             read_state(path / MASK_FILE), read_state(path / WEIGHTS_FILE), held["result"], held["fingerprint"],
-            tuple(held["notes"]), structure=checks.read_object(path / STRUCTURE_FILE), exported=_read_program(path),
+            tuple(held["notes"]), read_state(path / TRAINED_FILE) if (path / TRAINED_FILE).is_file() else None,
+            structure=checks.read_object(path / STRUCTURE_FILE), exported=_read_program(path),
         )  # fmt: skip
 
     def __repr__(self) -> str:
@@ -134,6 +138,7 @@ def smaller_from_run(path: Path, notes: tuple[str, ...] = ()) -> Smaller:
         result=result,
         fingerprint=str(run.request.get("problem_options", {}).get("fingerprint", "")),
         notes=(*notes, *refused, *kept_shape),
+        trained=last_training(run, result),
         structure=structure,
         exported=_read_program(path),
     )

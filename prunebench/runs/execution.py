@@ -6,6 +6,8 @@ from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
+import numpy as np
+
 from prunebench import threads
 from prunebench.coordinators.recovered import begin
 from prunebench.core.arrays import BoolArray, RealArray
@@ -16,7 +18,7 @@ from prunebench.log.run_directory import RunDirectory, resume_line
 from prunebench.recovery.training.protocol import parse
 from prunebench.runs import controls, network_facts
 from prunebench.runs.preparation import Prepared, control_protocol
-from prunebench.runs.retraining import trained
+from prunebench.runs.retraining import part_of, smaller_network, trained
 from prunebench.runs.runner import drive
 from prunebench.runs.shared import shared_out, workers_of
 from prunebench.runs.structured import on_groups
@@ -67,8 +69,35 @@ def _on_network(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
         with shared_out(prepared, setting) as shared:
             prepared = replace(prepared, how=replace(prepared.how, shared=shared), setting=setting)
             if prepared.kind.of_groups:
-                return on_groups(prepared, setting, dense, run, clock)
+                return _smaller_trained(prepared, setting, on_groups(prepared, setting, dense, run, clock), run)
             return _pruned(prepared, problem, run, dense, {"load": perf_counter() - clock})
+
+
+def _smaller_trained(prepared: Prepared, setting: Setting, result: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
+    """The result of structured pruning with the training of the smaller network, where one is asked for."""
+    text = prepared.request.retrain
+    if text is None:
+        return result
+    problem = setting.problem
+    assert isinstance(problem, NetworkProblem)
+    if result["unsolved"]:
+        setting.say("what is kept is not trained, since blocks were not solved")
+        return result
+    from prunebench.networks.chosen import prunable_network
+
+    clock = perf_counter()
+    try:
+        network = smaller_network(problem, prunable_network(problem), run.path)
+    except InvalidInput as reason:
+        # only now is it known whether the module takes smaller tensors; what was pruned stands
+        setting.say(f"not trained: {reason}")
+        return result
+    entry = trained(
+        problem, network, np.ones(network.total, dtype=np.bool_), parse(text), run=run, number=1, say=setting.say,
+        progress=prepared.how.progress, part=part_of(result),
+    )  # fmt: skip
+    timings = {**result["timings"], "retrain": perf_counter() - clock}
+    return {**result, "retrained": [entry], "timings": timings}
 
 
 def _pruned(

@@ -13,12 +13,13 @@ from prunebench.core.arrays import BoolArray
 from prunebench.core.errors import Interrupted, InvalidInput
 from prunebench.core.problem import NetworkProblem, make_problem, require_data
 from prunebench.core.trust import require_trust
+from prunebench.log import checks
 from prunebench.log.run_directory import RETRAINED, RunDirectory, trainings
 from prunebench.quiet import quiet
 from prunebench.recovery.training.protocol import Protocol, as_text
 from prunebench.runs.controls import require_possible, trained_controls
 from prunebench.runs.runner import TRAINING, Progress, Say, Step
-from prunebench.runs.start import finished, load_start
+from prunebench.runs.start import WEIGHTS_FILE, finished, load_start
 from prunebench.signals import terminable
 
 if TYPE_CHECKING:
@@ -88,14 +89,19 @@ def retrain(
             if controls:
                 require_possible(problem, controls, protocol, bool(result.get("costs")))
             require_data(problem)
-            network = prunable_network(problem)
-            mask = load_start(path, network).mask
+            network, part = prunable_network(problem), None
+            if result.get("costs"):
+                network, part = smaller_network(problem, network, path), part_of(result)
+                mask = np.ones(network.total, dtype=np.bool_)
+            else:
+                mask = load_start(path, network).mask
             pruned = network.state()
             with threads.for_network(threads.few(network.model, problem.validation())):
                 if known is None:
                     entry = trained(
-                        problem, network, mask, protocol, run=run, number=number, say=say, progress=progress
-                    )
+                        problem, network, mask, protocol,
+                        run=run, number=number, say=say, progress=progress, part=part,
+                    )  # fmt: skip
                     result = {**result, "retrained": [*result.get("retrained", []), entry]}
                     run.conclude(result)
                 if wanted:
@@ -122,24 +128,23 @@ def require_trainable(problem: Any, protocol: Protocol, of_groups: bool) -> None
     ------
     InvalidInput   with the remedy
     """
-    from prunebench.recovery.training.starts import require_known
+    from prunebench.recovery.training.starts import require_known, require_smaller
 
     if not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {problem.name!r} is no network, so there is nothing to train; leave retrain out")
     if of_groups:
-        raise InvalidInput(
-            "smaller networks of structured pruning are trained by recovery distil (--recover distil), not by retrain"
-        )
+        require_smaller(protocol)
     require_known(problem, protocol)
 
 
 def trained(
     problem: NetworkProblem, network: "PrunableNetwork", mask: BoolArray, protocol: Protocol, *,
-    run: RunDirectory, number: int, say: Say, progress: Progress | None,
+    run: RunDirectory, number: int, say: Say, progress: Progress | None, part: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train a network that has a run's pruned values, in place, and write its state into the run's directory.
 
-    number : of this training, from 1
+    number : of this training, from 1;  part : of the dense network's multiplications, where it is not the mask's
+        density: in a smaller network, all of whose weights are kept
 
     Returns
     -------
@@ -154,7 +159,7 @@ def trained(
     from prunebench.recovery.training.starts import trainer
 
     clock, text = perf_counter(), as_text(protocol)
-    training = trainer(problem, network, mask, protocol)
+    training = trainer(problem, network, mask, protocol if part is None else protocol.at(part))
     before = _restored(training, run, text, say)
     saved = perf_counter()
     while not training.done:
@@ -183,6 +188,42 @@ def trained(
         "seconds": before + perf_counter() - clock,
         "file": name,
     }
+
+
+def smaller_network(problem: NetworkProblem, dense: "PrunableNetwork", path: Path) -> "PrunableNetwork":
+    """The smaller network of a finished run of structured pruning, as the module that its user wrote.
+
+    dense : the problem's network
+
+    Raises
+    ------
+    InvalidInput   the module's code holds sizes of its own, so that only a graph has the smaller shapes
+    """
+    from prunebench.networks.checkpoints import read_state
+    from prunebench.runs.structured import STRUCTURE_FILE, TAKES
+    from prunebench.structure.module import resized
+
+    facts = checks.read_object(path / STRUCTURE_FILE)
+    if facts["module"] != TAKES:
+        raise InvalidInput(
+            f"the smaller network of {path} is a graph, which is not trained: the module keeps its shape "
+            f"({facts['module']}). Train while pruning: --recover distil"
+        )
+    return smaller_of(dense, resized(problem.model(), read_state(path / WEIGHTS_FILE)))
+
+
+def smaller_of(dense: "PrunableNetwork", module: Any) -> "PrunableNetwork":
+    """A module of smaller shapes, with the matrices of a dense network that are still there."""
+    from prunebench.networks.network import PrunableNetwork
+
+    left = dict(module.named_parameters())
+    return PrunableNetwork(module, [name for name in dense.names if name in left and left[name].numel()])
+
+
+def part_of(result: Mapping[str, Any]) -> float:
+    """The part of the dense network's multiply-accumulates that a smaller network makes."""
+    macs = result["costs"]["macs"]
+    return float(macs["pruned"] / macs["dense"])
 
 
 def words(entry: Mapping[str, Any], measure: Callable[[Mapping[str, Any]], str]) -> str:

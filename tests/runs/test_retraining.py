@@ -408,7 +408,7 @@ def test_what_cannot_be_trained_is_refused_before_any_work(tmp_path):
         with pytest.raises(InvalidInput, match=words):
             prune(asked(problem=problem, retrain="start=init"), out=tmp_path / "run")
     with pytest.raises(InvalidInput, match="recovery distil"):
-        prune(asked(coordinator="structured", solver="swap"), out=tmp_path / "run")
+        prune(asked(coordinator="structured", solver="swap", retrain="start=dense"), out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

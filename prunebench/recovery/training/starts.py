@@ -1,6 +1,5 @@
 """The values that a training starts from: those of the pruned network, of the dense one, of a step of its training."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from prunebench.core.arrays import BoolArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem
 from prunebench.networks.network import PrunableNetwork
-from prunebench.networks.training import Trajectory
+from prunebench.networks.training import Trajectory, initialise
 from prunebench.recovery.batch_norm import batch_norms
 from prunebench.recovery.training.course import Course, DenseSchedule
 from prunebench.recovery.training.protocol import Begin, Protocol
@@ -56,7 +55,21 @@ def place(problem: NetworkProblem, network: PrunableNetwork, begin: Begin) -> No
     elif begin.kind == "step":
         network.load_state(_trajectory(problem, "a step of the dense training").at(begin.number).state_dict())
     elif begin.kind == "fresh":
-        network.load_state(_fresh(problem, begin.number))
+        _initialise(problem, network.model, begin.number)
+
+
+def require_smaller(protocol: Protocol) -> None:
+    """Refuse a protocol that starts from values which a smaller network does not have, before any work.
+
+    Raises
+    ------
+    InvalidInput   with the remedy
+    """
+    if protocol.begin.kind in ("dense", "step"):
+        raise InvalidInput(
+            f"start={protocol.start} gives values to all groups, and a smaller network has no longer all; choose "
+            "start=pruned or fresh:SEED"
+        )
 
 
 def require_known(problem: NetworkProblem, protocol: Protocol) -> None:
@@ -95,8 +108,8 @@ def _trajectory(problem: NetworkProblem, what: str) -> Trajectory:
     return known
 
 
-def _fresh(problem: NetworkProblem, seed: int) -> Mapping[str, torch.Tensor]:
-    """A new initialisation: as the problem makes it, or as every module makes its own.
+def _initialise(problem: NetworkProblem, model: torch.nn.Module, seed: int) -> None:
+    """Initialise a model anew, in place: as the problem does it, or as every module does by itself.
 
     Raises
     ------
@@ -104,7 +117,10 @@ def _fresh(problem: NetworkProblem, seed: int) -> Mapping[str, torch.Tensor]:
     """
     known = trajectory_of(problem)
     # where weights come from a file, their kind of network is initialised as torch does
-    return (initialised(problem.model(), seed) if known is None else known.fresh(seed)).state_dict()
+    if known is None:
+        initialised(model, seed)
+    else:
+        initialise(model, torch.Generator().manual_seed(seed))
 
 
 def trajectory_of(problem: NetworkProblem) -> Trajectory | None:
