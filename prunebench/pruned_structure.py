@@ -36,9 +36,11 @@ class Smaller(Pruned):
     def model(self) -> torch.nn.Module:
         """The smaller network as a module: its graph, which takes batches of any size."""
         held: torch.nn.Module = self.exported.module(check_guards=False)
-        # the graph's values are those before any training
+        # The graph's values are those before any training. It shares them with every module made of it, so that they
+        # are replaced and not overwritten.
         here = held.state_dict()
-        held.load_state_dict({name: tensor for name, tensor in self.state.items() if name in here}, strict=False)
+        own = {name: tensor.clone() for name, tensor in self.state.items() if name in here}
+        held.load_state_dict(own, strict=False, assign=True)
         return held
 
     @property
