@@ -13,6 +13,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.keeping import Quota
 from prunebench.core.masks import top_mask
+from prunebench.core.problem import NetworkProblem
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Status
 from prunebench.core.solver import facts
@@ -151,6 +152,13 @@ def require_run(text: str, problem: str) -> None:
     asked = RunDirectory.open(Path(text)).request.get("problem")
     if asked != problem:
         raise InvalidInput(f"{text} is a run of {asked!r}, and the study is of {problem!r}; leave it out")
+
+
+def require_runs(problem: NetworkProblem, paths: Sequence[str]) -> NetworkProblem:
+    """Refuse run directories of other problems. -> the problem"""
+    for path in paths:
+        require_run(path, problem.name)
+    return problem
 
 
 def noisy(

@@ -70,10 +70,7 @@ class Robustness(Study):
 
     def require(self, problem: ProblemLike) -> NetworkProblem:
         """Refuse runs of other networks too."""
-        made = super().require(problem)
-        for text in self.runs:
-            candidates.require_run(text, made.name)
-        return made
+        return candidates.require_runs(super().require(problem), self.runs)
 
     def run(self, setting: Setting) -> Findings:
         """Corrupt, prune, judge, train, and judge again."""

@@ -454,5 +454,7 @@ def test_what_cannot_be_stacked_is_said():
     network, mask = masked(digits)
     with pytest.raises(InvalidInput, match="held_out look at each network by itself"):
         Stack(digits, network, mask[None], Protocol(held_out=5))
+    with pytest.raises(InvalidInput, match="per_density look at each"):
+        Stack(digits, network, mask[None], Protocol(per_density=True))
     with pytest.raises(InvalidInput, match="bool \\(masks, 592\\) is expected"):
         Stack(digits, network, mask, Protocol())

@@ -33,7 +33,7 @@ def why_not(network: PrunableNetwork, protocol: Protocol) -> str:
     kinds = {type(module).__name__ for module in network.model.modules() if not isinstance(module, PLAIN)}
     if kinds:
         return f"its {', '.join(sorted(kinds))} is no part of a plain dense network"
-    fields = [name for name in ("held_out", "penalty") if getattr(protocol, name)]
+    fields = [name for name in ("held_out", "penalty", "per_density") if getattr(protocol, name)]
     if fields:
         return f"{' and '.join(fields)} look at each network by itself"
     return ""
