@@ -112,6 +112,16 @@ class DenseReads:
         return descended(self.couplings, self.linear, mask, stop)
 
 
+    def kicked(self, mask: BoolArray, kicks: int, seed: np.uint64) -> tuple[BoolArray, float]:
+        """The mask after an iterated descent: a few random swaps, then the best single ones; and its energy."""
+        from prunebench.kernels.trees.points import kicked
+
+        chosen = mask.astype(np.float64)
+        kicked(self.couplings, self.linear, chosen, kicks, seed)
+        found = chosen > 0.5
+        return found, float(self.energies(found[None])[0])
+
+
 @dataclass
 class FactorReads:
     """E(m) = linear'm + Σ_{i<j} cᵢ'cⱼ mᵢmⱼ over masks with `keep` ones, without the couplings.
@@ -245,8 +255,11 @@ def factored(block: BlockProblem, couplings: str) -> bool:
 
 
 @lru_cache(maxsize=4)
-def warm(on_factor: bool, grouped: bool) -> None:
-    """Compile the kernels of such reads, or load them from numba's cache, on a problem of three weights."""
+def warm(on_factor: bool, grouped: bool, kicks: bool) -> None:
+    """Compile the kernels of such reads, or load them from numba's cache, on a problem of three weights.
+
+    kicks : whether the search may kick, as `Anneal` does on large blocks
+    """
     layout = Layout.of(Quota(np.array([0, 0, 1]), np.array([1, 0]))) if grouped else None
     seeds, schedule, linear = np.ones(1, dtype=np.uint64), np.ones(1), np.ones(3)
     if on_factor:
@@ -256,3 +269,5 @@ def warm(on_factor: bool, grouped: bool) -> None:
         source.measure(seeds[0]).run(seeds, schedule, never)
         if not grouped:
             source.pairs_exchanged(np.array([True, False, False]), never)
+            if kicks:
+                source.kicked(np.array([True, False, False]), 1, seeds[0])

@@ -38,6 +38,14 @@ KICK_RANGE = (0.15, 5.0)
 """Initial temperature of a kick, log-uniform in units of `hot`: high enough to leave the basin."""
 KICK_SHARES = (0.1, 0.3)
 """Sweeps of a kick, as a share of a read's: many short kicks find more than a few long ones."""
+KICKED_SIZE = 64
+"""Blocks of more weights are also searched by iterated descent once batches bring nothing; smaller ones are settled
+by reads and double swaps."""
+KICKS_A_BATCH = 1.6
+"""Kicks between two batches, times p over the batch's sweeps: as long as the batch, at 6 ns for each pair of weights
+and kick and 10 ns a proposal."""
+SWAPS_A_KICK = 1.0
+"""Swaps that a kick examines, as a share of p²: four descents' passes over keep·(p − keep) pairs, at most p²/4."""
 FROZEN_SHARE = 0.05
 """Share of a read's sweeps at zero temperature, so that reads end in a local optimum even if `cold` is too hot."""
 PROPOSALS_PER_MASK = 100
@@ -63,7 +71,7 @@ class Anneal(Solver):
     """Many short swap anneals, one batch in four from random masks, the others from the best mask so far.
 
     If several batches bring nothing, every second one starts hotter and is shorter, and on couplings good masks are
-    improved by double swaps. Proves no bound.
+    improved by double swaps and, of more than 64 weights, by an iterated descent. Proves no bound.
     A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost O(n) and
     nothing of size p² is formed. Where the block has a budget, weights are also added and dropped, on couplings.
     The budget counts proposals as evaluations. A search ends by itself
@@ -190,6 +198,7 @@ class _Search:
                 return Stop(StopKind.EVALUATIONS, f"evaluation limit of {best.budget.evaluations:g}")
             self._add(*in_threads(source, _seeds(rng, count), temperatures, check, options.threads, start))
             self._exchange_pairs(source, check)
+            self._kick(source, sweeps, rng)
             turn += 1
             self.evaluations += float(count * temperatures.size * block.p)
             if stop := check(0.0):
@@ -262,6 +271,25 @@ class _Search:
         self._exchanged |= {mask.tobytes(), found.tobytes()}
         self._hold(found, energy + self._constant)
 
+    def _kick(self, source: "DenseReads | FactorReads | BudgetReads", sweeps: int, rng: np.random.Generator) -> None:
+        """Iterated descent from the best mask, about as long as a batch of reads."""
+        from prunebench.solvers.anneal.reads import DenseReads
+
+        p, options = self.block.p, self.options
+        if self._stalled < STALLED or p <= KICKED_SIZE or options.reads is not None:
+            return
+        if not isinstance(source, DenseReads) or source.layout is not None:
+            return
+        seed = _seeds(rng, 1)[0]
+        kicks = max(1, round(KICKS_A_BATCH * BATCH * sweeps / p))
+        kicks = int(min(kicks, (self.best.budget.evaluations - self.evaluations) // (SWAPS_A_KICK * p * p)))
+        if kicks < 1:
+            return
+        _, mask = min(self._pool.values(), key=lambda pair: pair[0])
+        found, energy = source.kicked(mask, kicks, seed)
+        self.evaluations += SWAPS_A_KICK * kicks * p * p
+        self._hold(found, energy + self._constant)
+
     def _read_limit(self) -> tuple[float, str]:
         """After how many reads the search ends by itself, inf if only a limit ends it; and the text of that stop."""
         options, budget, block = self.options, self.best.budget, self.block
@@ -323,6 +351,6 @@ def _compile(block: BlockProblem, couplings: str) -> float:
     from prunebench.solvers.anneal import reads
 
     if block.budget is None:
-        reads.warm(reads.factored(block, couplings), _grouped(block))
+        reads.warm(reads.factored(block, couplings), _grouped(block), block.p > KICKED_SIZE)
         polish.warm(block.form.factor is not None and block.p > descent.DENSE_SELECT_SIZE)
     return perf_counter() - started

@@ -323,10 +323,14 @@ class RefitTree:
         return self._root_bound
 
 
+KICK_STATE = np.uint64(88172645463325252)
+"""Where the random pairs of kicks begin: any number, always the same, so that a block's first incumbent is."""
+
+
 def kicked_mask(program: SelectProgram, mask: BoolArray, kicks: int) -> BoolArray:
     """A mask at least as good as `mask` by iterated descent, without a quota. A kick costs about p² operations."""
     chosen = (~mask).astype(np.float64)
-    points.kicked(program.quadratic, program.linear, chosen, kicks)
+    points.kicked(program.quadratic, program.linear, chosen, kicks, KICK_STATE)
     return np.asarray(chosen < 0.5)
 
 

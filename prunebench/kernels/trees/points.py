@@ -51,16 +51,15 @@ def descend(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, grad: Fl
 
 
 @compiled(allocates=True)
-def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: int) -> float:
+def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: int, state: np.uint64) -> float:
     """Iterated descent in place: swap a few random pairs, descend, continue from the better point. Returns its value.
 
-    A fixed linear congruential sequence (Knuth, MMIX) gives the random pairs, so the result is reproducible.
+    state : where the linear congruential sequence (Knuth, MMIX) begins that gives the random pairs
     """
     p = linear.size
     grad = np.empty(p)
     best = descend(matrix, linear, chosen, grad, 4 * p)
     trial = np.empty(p)
-    state = np.uint64(88172645463325252)
     ones = np.empty(p, np.int64)
     zeros = np.empty(p, np.int64)
     for _ in range(kicks):
