@@ -339,7 +339,7 @@ def _row(
     outcome: Outcome,
     cached: bool,
     judge: Callable[[BlockProblem, np.ndarray], float] | None,
-    retrained: Retrained | None,
+    retrained: Retrained | None = None,
 ) -> dict[str, Any]:
     """One row, before the measures that need the other rows."""
     block, solution = cell.entry.block, outcome.solution

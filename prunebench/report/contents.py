@@ -7,7 +7,7 @@ from prunebench.report.gather import Material
 
 def draw(material: Material) -> tuple[Drawn, ...]:
     """Every kind of figure, each either drawn or with the reason why there is none."""
-    return (
+    drawn = (
         anytime.quality_against_time(material.comparisons),
         runs.quality_against_time(material.runs),
         runs.loss_against_time(material.runs),
@@ -22,6 +22,7 @@ def draw(material: Material) -> tuple[Drawn, ...]:
         sizes.time_to_solution(material.comparisons),
         sizes.feasibility(material.comparisons),
     )
+    return tuple(kind for kind in drawn if kind is not None)
 
 
 def only_studies(material: Material) -> bool:

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 
 from prunebench.core.arrays import FloatArray
-from prunebench.report.figure import Absent, Drawn, Figure, Series, linear_axis, log_axis
+from prunebench.report.figure import Drawn, Figure, Series, linear_axis, log_axis
 from prunebench.report.gather import Run
 from prunebench.report.runs import by_problem, labels
 
 PQ = "Sparsity of what is kept"
 """Title of the figure of PQ indices."""
 
-COMMAND = "prunebench prune digits-mlp --density 0.05 --recipe lottery --out DIR"
-"""A command that makes what the figure needs, for the note where there is nothing to draw."""
 
+def pq_index(runs: tuple[Run, ...]) -> Drawn | None:
+    """The PQ indices of the weights before every pruning against the density that they had, by p and q.
 
-def pq_index(runs: tuple[Run, ...]) -> Drawn:
-    """The PQ indices of the weights before every pruning against the density that they had, by p and q."""
+    None where no run has rounds: other runs lack nothing then.
+    """
     figures: list[Figure] = []
     for problem, same in by_problem(runs):
         curves = {run: _curves(run) for run in same}
@@ -41,9 +41,7 @@ def pq_index(runs: tuple[Run, ...]) -> Drawn:
                 log_axis("density before the pruning", [one.x for one in series], percent=True),
                 linear_axis("PQ index", [one.y for one in series]), series, ("density",),
             ))  # fmt: skip
-    if figures:
-        return Drawn(tuple(figures))
-    return Drawn(absent=Absent(PQ, "PQ index of the kept weights", "there is no run of rounds", COMMAND))
+    return Drawn(tuple(figures)) if figures else None
 
 
 def _curves(run: Run) -> dict[str, tuple[FloatArray, FloatArray]]:

@@ -111,7 +111,6 @@ class DenseReads:
 
         return descended(self.couplings, self.linear, mask, stop)
 
-
     def kicked(self, mask: BoolArray, kicks: int, seed: np.uint64) -> tuple[BoolArray, float]:
         """The mask after an iterated descent: a few random swaps, then the best single ones; and its energy."""
         from prunebench.kernels.trees.points import kicked

@@ -260,4 +260,4 @@ def test_the_pq_index_is_drawn_against_the_density_before_each_pruning(tmp_path,
     kept = [event["kept"] / 592 for event in run.events if event["kind"] == "prune"]
     np.testing.assert_allclose(series.x, [1.0, *kept[:-1]])
     assert ((series.y > 0.0) & (series.y < 1.0)).all()
-    assert pq_index(()).absent is not None
+    assert pq_index(()) is None
