@@ -126,7 +126,7 @@ class Source:
     ) -> "Trajectory":  # fmt: skip
         """How the network is trained here. make : a new model, not initialised;  samples : the training samples
 
-        narrower : the same with a part of its hidden layers' widths, where such a network is known
+        narrower : the same with narrower hidden layers, as `Trajectory` has it
         """
         from prunebench.networks.training import Trajectory
 

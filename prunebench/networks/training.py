@@ -59,11 +59,14 @@ def dense_network(sizes: Sequence[int], names: Sequence[str], *, bias: bool = Tr
 
 
 def narrowed(sizes: Sequence[int], part: float) -> tuple[int, ...]:
-    """Widths of a dense network whose hidden layers have this part of theirs, one unit at least.
+    """Widths of a dense network whose hidden layers have at most this part of the widest one's, one unit at least.
+
+    Wide layers are narrowed first: where all were narrowed alike, the narrowest would let nothing through.
 
     sizes : from the inputs to the outputs, which stay
     """
-    return (sizes[0], *(max(1, round(part * width)) for width in sizes[1:-1]), sizes[-1])
+    most = max(1, round(part * max(sizes[1:-1], default=1)))
+    return (sizes[0], *(min(most, width) for width in sizes[1:-1]), sizes[-1])
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class Trajectory:
     samples : gives the training samples; called when there is something to train, and by `at`, which counts them
     recipe : how it is trained
     identity : everything else that the weights depend on, JSON-able (options, widths)
-    narrower : the same whose hidden layers have a part, 0 to 1, of their widths; None where no such network is known
+    narrower : the same whose hidden layers have at most a part, 0 to 1, of the widest one's width; None where no such
+        network is known
     """
 
     make: Callable[[], torch.nn.Module]
@@ -108,7 +112,7 @@ class Trajectory:
     def fresh(self, seed: int, part: float = 1.0) -> torch.nn.Module:
         """The network as it would be initialised with another seed.
 
-        part : of the hidden layers' widths; other than 1 only where `narrower` is known
+        part : of the widest hidden layer, which none exceeds; other than 1 only where `narrower` is known
         """
         model = self.make() if self.narrower is None or part == 1.0 else self.narrower(part)
         initialise(model, torch.Generator().manual_seed(seed))
