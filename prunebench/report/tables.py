@@ -207,7 +207,7 @@ def controls(runs: Sequence[Run]) -> Table | None:
         "each run kept; judged on the validation samples.",
         ("problem", "coordinator", "solver", "density", "control", "what it is", "measure", "value", "weights",
          "protocol", "directory"),
-        tuple(rows), ("value", "weights"),
+        tuple(rows), ("accuracy", "density"),
     )  # fmt: skip
 
 

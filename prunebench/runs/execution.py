@@ -148,7 +148,10 @@ def _pruned(
             )
         ]  # fmt: skip
         timings["retrain"] = perf_counter() - clock
+    clock = perf_counter()
     compared = _controls(prepared, problem, network, mask, pruned, run) if not driven["unsolved"] else []
+    if compared:
+        timings["controls"] = perf_counter() - clock
     return {
         "outcome": _outcome(driven),
         "kept": int(mask.sum()),

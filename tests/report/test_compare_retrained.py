@@ -1,5 +1,7 @@
 """A comparison with training: every answer's mask is trained by one protocol, shown in every table."""
 
+import re
+
 import pytest
 
 import prunebench
@@ -49,3 +51,15 @@ def test_what_cannot_be_trained_is_refused_before_any_work(tmp_path):
     with pytest.raises(InvalidInput, match="start=step:5 cannot be had"):
         prunebench.compare("mlpnet-mnist", ["obd"], retrain="start=step:5", out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_controls_have_a_table_whose_terms_are_defined(tmp_path):
+    words = ["prune", "digits-mlp", "--density", "0.2", "--solver", "magnitude", "--option", "epochs=2",
+             "--retrain", "epochs=1", "--control", "reinit", "--out", str(tmp_path / "run")]  # fmt: skip
+    assert main(words) == 0
+    assert main(["report", str(tmp_path / "run"), "-o", str(tmp_path / "page.html")]) == 0
+    page = re.sub(r"<script.*?</script>", "", (tmp_path / "page.html").read_text(), flags=re.DOTALL)
+    table_of_controls = page[page.index(">Controls<") :]
+    assert "the same mask, its weights initialised anew" in table_of_controls
+    anchors = set(re.findall(r'id="([^"]+)"', page))
+    assert set(re.findall(r'href="#([^"]+)"', page)) <= anchors
