@@ -13,7 +13,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem
 from prunebench.log.run_directory import RunDirectory
 from prunebench.recovery.training.protocol import Protocol, as_text
-from prunebench.runs.runner import TRAINING, Progress, Say, Step
+from prunebench.runs.runner import TRAINING, Progress, Step
 
 if TYPE_CHECKING:
     from prunebench.networks.network import PrunableNetwork
@@ -22,10 +22,12 @@ STATE = "controls.npz"
 """In the state folder: the controls that are done of a run that still trains others."""
 
 
-def require_possible(problem: Any, names: Sequence[str], protocol: Protocol | None, of_groups: bool) -> None:
+def require_possible(
+    problem: Any, names: Sequence[str], protocol: Protocol | None, *, density: float, of_groups: bool
+) -> None:
     """Refuse controls that cannot be, before any work.
 
-    protocol : by which they are trained; None where nothing is trained
+    protocol : by which they are trained; None where nothing is trained;  density : the part of the weights that is kept
 
     Raises
     ------
@@ -46,12 +48,12 @@ def require_possible(problem: Any, names: Sequence[str], protocol: Protocol | No
         )
     from prunebench.recovery.training import controls
 
-    controls.require_known(problem, protocol, names)
+    controls.require_known(problem, protocol, names, density)
 
 
 def trained_controls(
     problem: NetworkProblem, network: "PrunableNetwork", mask: BoolArray, names: Sequence[str], protocol: Protocol, *,
-    seed: int, run: RunDirectory, say: Say, progress: Progress | None,
+    seed: int, run: RunDirectory, progress: Progress,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train controls one after another; those that an interrupted run has done already are not done again.
 
@@ -64,7 +66,6 @@ def trained_controls(
 
     Raises
     ------
-    InvalidInput      a control cannot be made of this mask
     PrunebenchError   a loss is no longer finite
     """
     held, text = run.load_state(name=STATE), as_text(protocol)
@@ -74,7 +75,7 @@ def trained_controls(
     for name in names:
         if not any(entry["control"] == name for entry in done):
             network.load_state(pruned)
-            done.append(_trained(name, problem, network, mask, protocol, seed, say, progress))
+            done.append(_trained(name, problem, network, mask, protocol, seed, progress))
             run.save_state({}, {"entries": done}, STATE)
     network.load_state(pruned)
     (run.path / "state" / STATE).unlink(missing_ok=True)
@@ -83,7 +84,7 @@ def trained_controls(
 
 def _trained(
     name: str, problem: NetworkProblem, network: "PrunableNetwork", mask: BoolArray, protocol: Protocol, seed: int,
-    say: Say, progress: Progress | None,
+    progress: Progress,
 ) -> dict[str, Any]:  # fmt: skip
     from prunebench.recovery.training import controls
     from prunebench.recovery.training.starts import dense_schedule
@@ -96,8 +97,7 @@ def _trained(
     while not training.done:
         epoch = training.epoch()
         words = f"control {name}: training loss {epoch.loss:.5g}"
-        step = Step(len(training.epochs), training.course.total_epochs, words, work=f"{TRAINING} {name}")
-        (say(step.line) if progress is None else progress(step))
+        progress(Step(len(training.epochs), training.course.total_epochs, words, work=f"{TRAINING} {name}"))
     training.finish()
     return {
         "control": name,

@@ -19,7 +19,7 @@ from prunebench.recovery.training.protocol import parse
 from prunebench.runs import controls, network_facts
 from prunebench.runs.preparation import Prepared, control_protocol
 from prunebench.runs.retraining import part_of, smaller_network, trained
-from prunebench.runs.runner import drive
+from prunebench.runs.runner import drive, shown_by
 from prunebench.runs.shared import shared_out, workers_of
 from prunebench.runs.structured import on_groups
 
@@ -93,7 +93,7 @@ def _smaller_trained(prepared: Prepared, setting: Setting, result: dict[str, Any
         setting.say(f"not trained: {reason}")
         return result
     entry = trained(
-        problem, network, np.ones(network.total, dtype=np.bool_), parse(text), run=run, number=1, say=setting.say,
+        problem, network, np.ones(network.total, dtype=np.bool_), parse(text), run=run, say=setting.say,
         progress=prepared.how.progress, part=part_of(result),
     )  # fmt: skip
     timings = {**result["timings"], "retrain": perf_counter() - clock}
@@ -144,7 +144,7 @@ def _pruned(
         retrained = [
             trained(
                 problem, network, mask, protocol,
-                run=run, number=1, say=setting.say, progress=prepared.how.progress,
+                run=run, say=setting.say, progress=prepared.how.progress,
             )
         ]  # fmt: skip
         timings["retrain"] = perf_counter() - clock
@@ -179,7 +179,7 @@ def _controls(
     assert protocol is not None
     return controls.trained_controls(
         problem, network, mask, request.controls, protocol,
-        seed=request.seed, run=run, say=prepared.setting.say, progress=prepared.how.progress,
+        seed=request.seed, run=run, progress=shown_by(prepared.setting.say, prepared.how.progress),
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from prunebench.log.run_directory import RETRAINED, RunDirectory, trainings
 from prunebench.quiet import quiet
 from prunebench.recovery.training.protocol import Protocol, as_text
 from prunebench.runs.controls import require_possible, trained_controls
-from prunebench.runs.runner import TRAINING, Progress, Say, Step
+from prunebench.runs.runner import TRAINING, Progress, Say, Step, shown_by
 from prunebench.runs.start import WEIGHTS_FILE, finished, load_start
 from prunebench.signals import terminable
 
@@ -75,7 +75,7 @@ def retrain(
         run.hold(say)
         try:
             result = run.result() or {}
-            number, known = _number(result, protocol)
+            known = next((entry for entry in trainings(result) if entry["options"] == asdict(protocol)), None)
             wanted = [name for name in controls if not _has_control(result, name, protocol)]
             if known is not None and not wanted:
                 say(f"{path} has this training already")
@@ -87,7 +87,8 @@ def retrain(
                 problem = made
             require_trainable(problem, protocol, bool(result.get("costs")))
             if controls:
-                require_possible(problem, controls, protocol, bool(result.get("costs")))
+                density = int(result["kept"]) / int(result["total"])
+                require_possible(problem, controls, protocol, density=density, of_groups=bool(result.get("costs")))
             require_data(problem)
             network, part = prunable_network(problem), None
             if result.get("costs"):
@@ -100,7 +101,7 @@ def retrain(
                 if known is None:
                     entry = trained(
                         problem, network, mask, protocol,
-                        run=run, number=number, say=say, progress=progress, part=part,
+                        run=run, say=say, progress=progress, part=part,
                     )  # fmt: skip
                     result = {**result, "retrained": [*result.get("retrained", []), entry]}
                     run.conclude(result)
@@ -108,7 +109,7 @@ def retrain(
                     network.load_state(pruned)
                     entries = trained_controls(
                         problem, network, mask, wanted, protocol,
-                        seed=int(request.get("seed", 0)), run=run, say=say, progress=progress,
+                        seed=int(request.get("seed", 0)), run=run, progress=shown_by(say, progress),
                     )  # fmt: skip
                     run.conclude({**result, "controls": [*result.get("controls", []), *entries]})
         except KeyboardInterrupt:
@@ -139,12 +140,12 @@ def require_trainable(problem: Any, protocol: Protocol, of_groups: bool) -> None
 
 def trained(
     problem: NetworkProblem, network: "PrunableNetwork", mask: BoolArray, protocol: Protocol, *,
-    run: RunDirectory, number: int, say: Say, progress: Progress | None, part: float | None = None,
+    run: RunDirectory, say: Say, progress: Progress | None, part: float | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train a network that has a run's pruned values, in place, and write its state into the run's directory.
 
-    number : of this training, from 1;  part : of the dense network's multiplications, where it is not the mask's
-        density: in a smaller network, all of whose weights are kept
+    part : of the dense network's multiplications, where it is not the mask's density: in a smaller network, all of
+        whose weights are kept
 
     Returns
     -------
@@ -167,13 +168,13 @@ def trained(
         done = len(training.epochs)
         judged = "" if epoch.judged is None else f"  judged {epoch.judged:.5g}"
         step = Step(done, training.course.total_epochs, f"training loss {epoch.loss:.5g}{judged}", work=TRAINING)
-        (say(step.line) if progress is None else progress(step))
+        shown_by(say, progress)(step)
         if perf_counter() - saved > SAVE_SECONDS and not training.done:
             arrays, info = training.state()
             run.save_state(arrays, {**info, "protocol": text, "seconds": before + perf_counter() - clock}, STATE)
             saved = perf_counter()
     training.finish()
-    name = RETRAINED.format(number=number)
+    name = RETRAINED.format(number=len(trainings(run.result() or {})) + 1)
     with run.writes(name):
         network.save(run.path / name)
     measures = dict(problem.evaluate(network.model))
@@ -232,13 +233,6 @@ def words(entry: Mapping[str, Any], measure: Callable[[Mapping[str, Any]], str])
     kept = f", the best of them {entry['best']}" if entry["best"] != done else ""
     protocol = entry["protocol"] or "the usual protocol"
     return f"{measure(entry)} after {done} epoch{'s' if done != 1 else ''}{kept} ({protocol})"
-
-
-def _number(result: Mapping[str, Any], protocol: Protocol) -> tuple[int, dict[str, Any] | None]:
-    """The number of the next training, and the entry of one by the same protocol, None where there is none."""
-    held = trainings(result)
-    same = next((entry for entry in held if entry["options"] == asdict(protocol)), None)
-    return len(held) + 1, same
 
 
 def _has_control(result: Mapping[str, Any], name: str, protocol: Protocol) -> bool:

@@ -70,6 +70,13 @@ class Step:
 
 Progress = Callable[[Step], None]
 """Takes each step once it is logged."""
+
+
+def shown_by(say: Say, progress: Progress | None) -> Progress:
+    """Who takes steps: `progress`, or where there is none `say`, as lines."""
+    return (lambda step: say(step.line)) if progress is None else progress
+
+
 Validate = Callable[[RealArray], Mapping[str, float]]
 
 
@@ -359,7 +366,4 @@ class _Log:
         if "validation" in event:
             words += [f"{name} {value:.4f}" for name, value in event["validation"].items()]
         step = Step(self.steps, total or None, SEPARATOR.join(words), coordinator.seconds_left)
-        if progress is not None:
-            progress(step)
-        else:
-            self.say(step.line)
+        shown_by(self.say, progress)(step)

@@ -15,7 +15,7 @@ import numpy as np
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.keeping import Quota
-from prunebench.core.masks import keep_count, keep_per_layer
+from prunebench.core.masks import keep_count, keep_per_layer, top_mask
 from prunebench.core.problem import NetworkProblem, ProblemLike
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.studies import candidates
@@ -107,30 +107,28 @@ class Allocation(Study):
         """All masks, by whose counts and whose choice they have; and why some are missing."""
         layers, keep, rng = setting.network.layers, keep_count(self.density, dense.size), self.rng("masks")
         choices, size = candidates.require_solvers(self.solvers), np.abs(dense)
-        solved = partial(
-            candidates.solved, setting, form=form, dense=dense, keep=keep, seconds=self.time_limit, seed=self.seed
-        )
-        methods, notes = solved(choices)
+        asked = candidates.Asked(form, dense, keep, seconds=self.time_limit, seed=self.seed)
+        methods, notes = candidates.solved(setting, choices, asked)
         methods += candidates.of_runs(setting, self.runs, keep)
-        heaviest = np.zeros(dense.size, dtype=np.bool_)
-        heaviest[np.argsort(-size, kind="stable")[:keep]] = True
+        group = np.repeat(np.arange(len(layers)), [layer.size for layer in layers])
+        heaviest = top_mask(size, keep)
         own, even = counts_of(heaviest, layers), keep_per_layer(self.density, [layer.size for layer in layers])
         alone = Row(MAGNITUDE, MAGNITUDE, heaviest)
         rows = [
             alone, Row(MAGNITUDE, SHUFFLED, _shuffled(heaviest, layers, rng)),
-            Row(UNIFORM, MAGNITUDE, top_of_layers(size, layers, even)),
-            Row(UNIFORM, SHUFFLED, top_of_layers(rng.random(size.size), layers, even)),
+            Row(UNIFORM, MAGNITUDE, Quota(group, even).top_mask(size)),
+            Row(UNIFORM, SHUFFLED, Quota(group, even).top_mask(rng.random(size.size))),
         ]  # fmt: skip
-        group = np.repeat(np.arange(len(layers)), [layer.size for layer in layers])
         for method in methods:
             counts = counts_of(method.mask, layers)
             rows += [
                 Row(method.name, method.name, method.mask),
-                Row(method.name, MAGNITUDE, top_of_layers(size, layers, counts)),
+                Row(method.name, MAGNITUDE, Quota(group, counts).top_mask(size)),
                 Row(method.name, SHUFFLED, _shuffled(method.mask, layers, rng)),
             ]
         for counts_name, counts in ((MAGNITUDE, own), (UNIFORM, even)):
-            found, why = solved(choices, quota=Quota(group, counts), words=f" with {counts_name} counts")
+            words = f" with {counts_name} counts"
+            found, why = candidates.solved(setting, choices, asked, quota=Quota(group, counts), words=words)
             notes += why
             rows += [Row(counts_name, one.family, one.mask) for one in found]
         return rows, notes
@@ -139,15 +137,6 @@ class Allocation(Study):
 def counts_of(mask: BoolArray, layers: Sequence[Any]) -> IndexArray:
     """How many weights a mask keeps of each layer. int64 (layers,)"""
     return np.array([int(mask[layer.start : layer.stop].sum()) for layer in layers])
-
-
-def top_of_layers(scores: FloatArray, layers: Sequence[Any], counts: IndexArray) -> BoolArray:
-    """The mask of the highest scores of every layer, as many as its count. bool (p,)"""
-    out = np.zeros(scores.size, dtype=np.bool_)
-    for layer, count in zip(layers, counts.tolist(), strict=True):
-        order = np.argsort(-scores[layer.start : layer.stop], kind="stable")
-        out[layer.start + order[:count]] = True
-    return out
 
 
 def _shuffled(mask: BoolArray, layers: Sequence[Any], rng: np.random.Generator) -> BoolArray:

@@ -75,9 +75,20 @@ def require_some(study: str, solvers: Sequence[str], runs: Sequence[str]) -> Non
         raise InvalidInput(f"study {study}: two runs are called {', '.join(sorted(twice))}; rename one")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What every solver is asked: the model, the dense weights (p,) and how many to keep; seconds and seed of each."""
+
+    form: QuadraticForm
+    dense: FloatArray
+    keep: int
+    seconds: float
+    seed: int
+
+
 def solved(
-    setting: Setting, choices: Sequence[SolverChoice], form: QuadraticForm, dense: FloatArray, keep: int, *,
-    seconds: float, seed: int, quota: Quota | None = None, start: BoolArray | None = None, words: str = "",
+    setting: Setting, choices: Sequence[SolverChoice], asked: Asked, *,
+    quota: Quota | None = None, start: BoolArray | None = None, words: str = "",
 ) -> tuple[list[Candidate], list[str]]:  # fmt: skip
     """What solvers keep of a whole network; and why some gave nothing.
 
@@ -85,7 +96,7 @@ def solved(
 
     Parameters
     ----------
-    form, dense, keep, quota, start : of the block;  seconds, seed : of every solver;  words : put after their names
+    asked, quota, start : of the block and of every solver;  words : put after solvers' names
     """
     jobs: dict[str, Job] = {}
     outcomes: dict[str, Outcome] = {}
@@ -93,11 +104,11 @@ def solved(
     for choice in choices:
         solver = choice.make()
         mode = facts(solver).preferred_mode or ("select" if "select" in solver.modes else "refit")
-        block = BlockProblem(form, dense, keep, mode, problem=setting.problem.name, quota=quota)
+        block = BlockProblem(asked.form, asked.dense, asked.keep, mode, problem=setting.problem.name, quota=quota)
         if start is not None:
             block = block.with_start(start)
-        jobs[choice.label] = Job(block, solver, Budget(seconds=seconds), seed)
-        keys[choice.label] = setting.cache.key(block, solver, seed, seconds)
+        jobs[choice.label] = Job(block, solver, Budget(seconds=asked.seconds), asked.seed)
+        keys[choice.label] = setting.cache.key(block, solver, asked.seed, asked.seconds)
         known = setting.cache.get(keys[choice.label], block)
         if known is not None:
             outcomes[choice.label] = known
@@ -107,7 +118,7 @@ def solved(
         outcomes[label] = found or failure(reason)
         setting.cache.put(keys[label], jobs[label].block, outcomes[label])
     notes: list[str] = []
-    out = [one for label in jobs for one in _candidates(label, words, outcomes[label], notes, seconds)]
+    out = [one for label in jobs for one in _candidates(label, words, outcomes[label], notes, asked.seconds)]
     return out, notes
 
 

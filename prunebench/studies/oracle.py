@@ -5,7 +5,7 @@ training makes of it, and the model and what training makes of it. Beside them s
 trainings of the same masks that differ in the order of the samples: no predictor can be expected above it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -16,7 +16,6 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.masks import keep_count, top_mask
 from prunebench.core.problem import NetworkProblem, ProblemLike
-from prunebench.core.quadratic import QuadraticForm
 from prunebench.scores import score
 from prunebench.studies import candidates, enumeration, oracle_tables
 from prunebench.studies.findings import Findings, epochs_in_words
@@ -103,15 +102,8 @@ class Oracle(Study):
         network = setting.network
         dense, form = network.weights(), self.form(setting)
         keep, rng = keep_count(self.density, dense.size), self.rng("masks")
-        found, notes = candidates.solved(
-            setting,
-            candidates.require_solvers(self.solvers),
-            form,
-            dense,
-            keep,
-            seconds=self.time_limit,
-            seed=self.seed,
-        )
+        asked = candidates.Asked(form, dense, keep, seconds=self.time_limit, seed=self.seed)
+        found, notes = candidates.solved(setting, candidates.require_solvers(self.solvers), asked)
         held: dict[bytes, candidates.Candidate] = {}
         named: dict[str, bytes] = {}
         number = 0
@@ -122,7 +114,7 @@ class Oracle(Study):
                 held.setdefault(key, candidate)
                 if candidate.name == candidate.family:
                     named[candidate.name] = key
-            found, more = self._another(setting, form, dense, keep, number, rng)
+            found, more = self._another(setting, asked, number, rng)
             notes += more
             number += 1
             setting.told("masks", min(len(held), self.masks), self.masks)
@@ -143,17 +135,16 @@ class Oracle(Study):
         )  # fmt: skip
 
     def _another(
-        self, setting: Setting, form: QuadraticForm, dense: FloatArray, keep: int, number: int, rng: np.random.Generator
+        self, setting: Setting, asked: candidates.Asked, number: int, rng: np.random.Generator
     ) -> tuple[list[candidates.Candidate], list[str]]:
         """The next masks of the population, by their number; and why there are none."""
+        form, dense, keep = asked.form, asked.dense, asked.keep
         turn, place = divmod(number, DESCENTS)
         if place == DESCENTS - 1:
             start = top_mask(np.abs(dense) * np.exp(candidates.START_NOISE * rng.standard_normal(dense.size)), keep)
             swap = candidates.require_solvers(["swap"])
             words = f" from noisy start {turn + 1}"
-            found, notes = candidates.solved(
-                setting, swap, form, dense, keep, seconds=self.time_limit, seed=turn, start=start, words=words
-            )
+            found, notes = candidates.solved(setting, swap, replace(asked, seed=turn), start=start, words=words)
             return [candidates.Candidate(c.name, "swap, noisy start", c.mask, c.weights) for c in found], notes
         drawn = turn * (DESCENTS - 1) + place
         if drawn < 2:

@@ -87,10 +87,8 @@ class Robustness(Study):
         }
         dense, form = network.weights(), self.form(setting)
         keep = keep_count(self.density, dense.size)
-        chosen, notes = candidates.solved(
-            setting, candidates.require_solvers(self.solvers), form, dense, keep, seconds=self.time_limit,
-            seed=self.seed,
-        )  # fmt: skip
+        asked = candidates.Asked(form, dense, keep, seconds=self.time_limit, seed=self.seed)
+        chosen, notes = candidates.solved(setting, candidates.require_solvers(self.solvers), asked)
         chosen += candidates.of_runs(setting, self.runs, keep)
         judged = partial(self._row, setting, corrupted, classes)
         base = network.state()

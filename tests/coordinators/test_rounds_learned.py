@@ -8,6 +8,7 @@ import pytest
 from prunebench import prune as prune_network
 from prunebench.coordinators.rounds.learned import Choice
 from prunebench.core.errors import Interrupted, InvalidInput
+from prunebench.core.keeping import Quota
 from prunebench.runs import runner
 from prunebench.runs.prune import PruneRequest, prune, resume
 
@@ -26,8 +27,9 @@ def test_choices_keep_what_is_due_and_only_what_is_allowed():
     allowed = np.array([True, True, True, False, True, True])
     owner = np.array([0, 0, 0, 1, 1, 1])
     scores = np.array([0.1, 0.2, 0.3, 9.0, 0.0, 0.05])
-    assert Choice(allowed, owner, 3, None).mask(scores).tolist() == [True, True, True, False, False, False]
-    assert Choice(allowed, owner, 3, np.array([1, 2])).mask(scores).tolist() == [False, False, True, False, True, True]
+    assert Choice(allowed, 3, None).mask(scores).tolist() == [True, True, True, False, False, False]
+    quota = Quota(owner, np.array([1, 2]))
+    assert Choice(allowed, 3, quota).mask(scores).tolist() == [False, False, True, False, True, True]
 
 
 def test_learned_masks_and_weights_are_better_than_those_of_magnitude(tmp_path):

@@ -14,7 +14,7 @@ from prunebench.report.gather import gather
 from prunebench.report.rounds import pq_index
 from prunebench.runs.executors import Inline
 from prunebench.studies import STUDIES, corruptions, features
-from prunebench.studies.allocation import Allocation, counts_of, top_of_layers
+from prunebench.studies.allocation import Allocation
 from prunebench.studies.connectivity import Connectivity, Line, walked
 from prunebench.studies.plasticity import Plasticity
 from prunebench.studies.robustness import Robustness
@@ -59,15 +59,6 @@ def test_masks_of_an_allocation_have_the_counts_they_say(tmp_path):
     assert admm["accuracy"] == pytest.approx(at["admm", "admm"])
     assert admm["shuffled"] == pytest.approx(100 * (at["admm", "shuffled"] - at["admm", "admm"]))
     assert admm["counts of magnitude"] == pytest.approx(100 * (at["magnitude", "admm"] - at["admm", "admm"]))
-
-
-def test_the_best_of_every_layer_are_its_best(setting):
-    layers = setting.network.layers
-    scores = np.random.default_rng(0).random(setting.network.total)
-    mask = top_of_layers(scores, layers, np.array([7, 3]))
-    assert counts_of(mask, layers).tolist() == [7, 3]
-    first = slice(layers[0].start, layers[0].stop)
-    assert scores[first][mask[first]].min() > scores[first][~mask[first]].max()
 
 
 # --- robustness --------------------------------------------------------------------------------------------

@@ -323,10 +323,10 @@ class Rounds(Coordinator):
         quota = self._quota(indices, keep)
         allowed = np.zeros_like(self.mask)
         allowed[indices] = True
-        sizes = [layer.stop - layer.start for layer in network.layers]
-        choice = learned.Choice(
-            allowed, np.repeat(np.arange(len(sizes)), sizes), keep, None if quota is None else quota.counts
-        )
+        if quota is not None:
+            sizes = [layer.stop - layer.start for layer in network.layers]
+            quota = Quota(np.repeat(np.arange(len(sizes)), sizes), quota.counts)
+        choice = learned.Choice(allowed, keep, quota)
         how = learned.ScoreSteps(
             steps=options.score_steps, batch_size=SCORE_BATCH, rate=options.score_rate,
             weight_rate=options.weight_rate, ridge=options.score_ridge, polarise=options.polarise,

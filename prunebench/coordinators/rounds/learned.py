@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
+from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.errors import PrunebenchError
+from prunebench.core.keeping import Quota
+from prunebench.core.masks import top_mask
 from prunebench.core.problem import NetworkProblem
 
 if TYPE_CHECKING:
@@ -45,26 +47,17 @@ class ScoreSteps:
 class Choice:
     """Which weights can be kept, and how many of which.
 
-    allowed : bool (p,);  owner : the layer of every weight, int64 (p,)
-    keep : how many in all;  counts : how many in every layer, int64 (layers,), None where that is open
+    allowed : bool (p,);  keep : how many in all;  quota : how many in every layer, None where that is open
     """
 
     allowed: BoolArray
-    owner: IndexArray
     keep: int
-    counts: IndexArray | None
+    quota: Quota | None
 
     def mask(self, scores: FloatArray) -> BoolArray:
         """The mask of the largest scores; of equal ones the first. bool (p,)"""
         worth = np.where(self.allowed, scores, -np.inf)
-        out = np.zeros(worth.size, dtype=np.bool_)
-        if self.counts is None:
-            out[np.argsort(-worth, kind="stable")[: self.keep]] = True
-            return out
-        for layer, count in enumerate(self.counts):
-            positions = np.flatnonzero(self.owner == layer)
-            out[positions[np.argsort(-worth[positions], kind="stable")[:count]]] = True
-        return out
+        return top_mask(worth, self.keep) if self.quota is None else self.quota.top_mask(worth)
 
 
 def learned(

@@ -76,7 +76,8 @@ class RoundsOptions:
 
     scores: Literal["solver", "learned"] = "solver"
     """Who says what a round keeps: the solver, of a quadratic form; or scores that are learned by gradients together
-    with the weights, the largest of which are kept. No solver is asked then."""
+    with the weights, the largest of which are kept. No solver is asked then; in mode select the weights that were
+    learned are dropped, and only the mask is taken."""
 
     score_steps: int = 400
     """scores=learned: steps of a round, a batch of 128 samples each."""

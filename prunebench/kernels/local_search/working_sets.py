@@ -32,8 +32,8 @@ def improve(best: Incumbent, rounds: int) -> tuple[BoolArray, FloatArray]:
 def finish(best: Incumbent, rounds: int) -> None:
     """Offer what exchanges make of the best mask: walks, a descent, or `rounds` working sets.
 
-    By the block's size: up to 256 weights short walks, drawn from a seed of their own;
-    up to 2,048 swaps until none improves; above, `improve`.
+    Short walks, drawn from a seed of their own, where the block is `searchable`; else up to 2,048 weights swaps until
+    none improves, and above `improve`.
     """
     block = best.block
     if searchable(block):

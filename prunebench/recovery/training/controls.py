@@ -1,6 +1,6 @@
 """Controls of a trained mask: other values, other masks, another network, trained by the same protocol."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,16 +10,18 @@ import torch
 from prunebench.core.arrays import BoolArray
 from prunebench.core.controls import CONTROLS, require_controls
 from prunebench.core.errors import InvalidInput
+from prunebench.core.keeping import Quota
+from prunebench.core.masks import keep_count
 from prunebench.core.problem import NetworkProblem
 from prunebench.networks.chosen import prunable_network
 from prunebench.networks.network import PrunableNetwork
 from prunebench.networks.training import Trajectory
 from prunebench.recovery.training.protocol import Protocol
-from prunebench.recovery.training.starts import place, trajectory_of
+from prunebench.recovery.training.starts import place, require_initialisable, trajectory_of
 from prunebench.recovery.training.trainer import Trainer
 
-HALVINGS = 60
-"""Halvings of an interval of parts of widths: to the last bit of a float64."""
+HALVINGS = 20
+"""Halvings of an interval of parts of widths: a millionth of the widest layer, less than a unit."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,10 @@ class Control:
     protocol: Protocol
 
 
-def require_known(problem: NetworkProblem, protocol: Protocol, names: Sequence[str]) -> None:
+def require_known(problem: NetworkProblem, protocol: Protocol, names: Sequence[str], density: float) -> None:
     """Refuse controls that cannot be made for a problem, before any work.
+
+    density : the part of the prunable weights that is kept
 
     Raises
     ------
@@ -47,6 +51,14 @@ def require_known(problem: NetworkProblem, protocol: Protocol, names: Sequence[s
                 "networks trained here (digits-mlp, and mlpnet-mnist and garment-fashion-mnist with --option "
                 "weights=train); leave it out"
             )
+        most = keep_count(density, prunable_network(problem, known.make()).total)
+        if (least := _weights(problem, known, 0.0)) > most:
+            raise InvalidInput(
+                f"control small-dense: {most} weights are kept, and a dense network with one unit in each hidden layer "
+                f"has {least}; leave it out"
+            )
+    if "reinit" in names:
+        require_initialisable(problem)
     if protocol.nothing:
         raise InvalidInput("controls are trained, and the protocol takes no step; give epochs or steps")
 
@@ -65,10 +77,6 @@ def made(
     network : the problem's, whose values are overwritten
     mask : bool (p,), what is kept;  protocol : by which it is trained, at its density
     seed : of what is drawn
-
-    Raises
-    ------
-    InvalidInput   the narrowest dense network has more weights than are kept
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(10, list(CONTROLS).index(name))))
     length = protocol.at(float(mask.mean()))
@@ -77,7 +85,7 @@ def made(
         place(problem, network, fresh.begin)
         return Control(network, mask, fresh)
     if name == "small-dense":
-        small = prunable_network(problem, _narrower(problem, network, int(mask.sum()), fresh.begin.number))
+        small = prunable_network(problem, _narrower(problem, int(mask.sum()), fresh.begin.number))
         return Control(small, np.ones(small.total, dtype=np.bool_), fresh)
     if name == "shuffle":
         place(problem, network, length.begin)
@@ -87,10 +95,8 @@ def made(
         return Control(network, mask[order], length)
     there = length if length.begin.kind != "pruned" else replace(length, start="dense")
     place(problem, network, there.begin)
-    if name == "random":
-        return Control(network, _chosen(network, mask, lambda part: rng.random(part.size)), there)
-    dense = prunable_network(problem).weights()
-    return Control(network, _chosen(network, mask, lambda part: np.abs(dense[part])), there)
+    worth = rng.random(mask.size) if name == "random" else np.abs(prunable_network(problem).weights())
+    return Control(network, _layer_counts(network, mask).top_mask(worth), there)
 
 
 def training_of(control: Control, problem: NetworkProblem, teacher: torch.nn.Module | None, dense: Any) -> Trainer:
@@ -98,41 +104,25 @@ def training_of(control: Control, problem: NetworkProblem, teacher: torch.nn.Mod
     return Trainer(problem, control.network, control.mask, control.protocol, teacher=teacher, dense=dense)
 
 
-def _chosen(network: PrunableNetwork, mask: BoolArray, worth: Callable[[Any], Any]) -> BoolArray:
-    """The mask of what is worth most in every layer, as many weights as another mask keeps there. bool (p,)
-
-    worth : positions int64 (b,) -> float64 (b,)
-    """
-    out = np.zeros_like(mask)
-    for layer in network.layers:
-        positions = np.arange(layer.start, layer.stop)
-        count = int(mask[layer.start : layer.stop].sum())
-        out[positions[np.argsort(-worth(positions), kind="stable")[:count]]] = True
-    return out
+def _layer_counts(network: PrunableNetwork, mask: BoolArray) -> Quota:
+    """What a mask (p,) keeps of every layer."""
+    sizes = [layer.stop - layer.start for layer in network.layers]
+    owner = np.repeat(np.arange(len(sizes)), sizes)
+    return Quota(owner, np.bincount(owner[mask], minlength=len(sizes)))
 
 
-def _narrower(problem: NetworkProblem, network: PrunableNetwork, most: int, seed: int) -> torch.nn.Module:
+def _narrower(problem: NetworkProblem, most: int, seed: int) -> torch.nn.Module:
     """The widest network of narrower hidden layers with at most `most` prunable weights, initialised."""
     known = trajectory_of(problem)
     assert known is not None
-    names = [layer.name for layer in network.layers]
-
-    def weights(part: float) -> int:
-        return _count(known, part, names)
-
     low, high = 0.0, 1.0
-    if weights(low) > most:
-        raise InvalidInput(
-            f"control small-dense: {most} weights are kept, and a dense network with one unit in each hidden layer has "
-            f"{weights(low)}; leave it out"
-        )
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if weights(middle) <= most else (low, middle)
+        low, high = (middle, high) if _weights(problem, known, middle) <= most else (low, middle)
     return known.fresh(seed, low)
 
 
-def _count(known: Trajectory, part: float, names: Sequence[str]) -> int:
+def _weights(problem: NetworkProblem, known: Trajectory, part: float) -> int:
+    """Prunable weights of the network whose hidden layers have at most this part of the widest one's width."""
     assert known.narrower is not None
-    model = known.narrower(part)
-    return sum(model.get_parameter(name).numel() for name in names)
+    return prunable_network(problem, known.narrower(part)).total

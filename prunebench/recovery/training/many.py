@@ -68,7 +68,7 @@ def reached(
     Parameters
     ----------
     problem, network : the samples and the loss; the network whose values are masked, left as it is
-    masks : bool (M, p);  protocol : of every training; a length per density is not looked at
+    masks : bool (M, p);  protocol : of every training
     weights : values to start from where the protocol starts from pruned ones, float (M, p); None: those that the
         network has
     told : called as masks are done

@@ -73,14 +73,28 @@ def require_smaller(protocol: Protocol) -> None:
 
 
 def require_known(problem: NetworkProblem, protocol: Protocol) -> None:
-    """Refuse a protocol that needs the dense training where it is not known, before any work.
+    """Refuse a protocol that needs the dense training where it is not known, or a new initialisation where nobody knows
+    how to make one, before any work.
 
     Raises
     ------
     InvalidInput   with the remedy
     """
+    if protocol.begin.kind == "fresh":
+        require_initialisable(problem)
     if protocol.begin.kind == "step" or protocol.schedule == "rewound":
         _trajectory(problem, f"start={protocol.start}" if protocol.begin.kind == "step" else "schedule=rewound")
+
+
+def require_initialisable(problem: NetworkProblem) -> None:
+    """Refuse a network that nobody knows how to initialise anew.
+
+    Raises
+    ------
+    InvalidInput   a module with parameters does not say how it is initialised
+    """
+    if trajectory_of(problem) is None:
+        _require_reset(problem.model())
 
 
 def dense_schedule(problem: NetworkProblem) -> DenseSchedule:
@@ -140,6 +154,17 @@ def initialised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
     ------
     InvalidInput   a module with parameters has none
     """
+    _require_reset(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in model.modules():
+            reset: Any = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
+    return model.eval()
+
+
+def _require_reset(model: torch.nn.Module) -> None:
     without = [
         name or type(module).__name__
         for name, module in model.named_modules()
@@ -150,10 +175,3 @@ def initialised(model: torch.nn.Module, seed: int) -> torch.nn.Module:
             f"start=fresh cannot initialise {', '.join(without[:5])}{' and others' if len(without) > 5 else ''}: no "
             "reset_parameters there; give these modules one, or choose another start"
         )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        for module in model.modules():
-            reset: Any = getattr(module, "reset_parameters", None)
-            if reset is not None:
-                reset()
-    return model.eval()
