@@ -9,6 +9,7 @@ from prunebench.coordinators.quotas import QuotaKind
 from prunebench.core.block import MODES, BlockProblem
 from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
+from prunebench.meanings.bits.slices import checked_bits, sliced
 from prunebench.runs.cut import cut_block
 
 
@@ -53,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also the coupling graph: communities, and whether an annealer holds it",
     )
     parser.add_argument("--mode", choices=MODES, default="select", help="default: select")
+    parser.add_argument(
+        "--bits",
+        metavar="0,B,…",
+        help="choose slices of quantised weights in place of weights: how many bits a weight may have, as 0,4,8; needs "
+        "--budget in place of --density",
+    )
+    parser.add_argument("--budget", type=shared.finite, metavar="BITS", help="with --bits: bits a weight, on average")
     shared.add_curvature(parser)
     parser.add_argument("--seed", type=shared.seed, default=0, help="which weights and samples (default: 0)")
     shared.add_options(parser, "the problem")
@@ -69,6 +77,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     halved = arguments.structure is not None and arguments.density is None
     if halved:
         arguments.density = HALF
+    if arguments.bits is not None or arguments.budget is not None:
+        arguments.density = _sliced_density(arguments)
     if arguments.density is None and QuotaKind.parse(arguments.quota).density is None:
         raise InvalidInput("--density is missing: give the part that is kept, or a --quota N:M")
     block = _groups(arguments) if arguments.structure is not None else _weights(arguments)
@@ -78,6 +88,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "problem": block.problem,
         "file": str(arguments.output),
         "p": block.p,
+        "items": block.word,
         "keep": block.keep,
         "budgets": [] if block.budget is None else budget_rows(block.budget),
         "quota_groups": None if block.quota is None else int(block.quota.counts.size),
@@ -103,8 +114,44 @@ def budget_rows(budget: Cost) -> list[dict[str, Any]]:
     return [{"name": name, "limit": float(limit), "of": float(whole)} for name, limit, whole in rows]
 
 
+ALL = 1.0
+"""The density of a block that is sliced afterwards: the budget of bits says what is kept."""
+
+
+def _sliced_density(arguments: argparse.Namespace) -> float:
+    """The density that a block of slices is cut with.
+
+    Raises
+    ------
+    InvalidInput   --bits and --budget do not stand together, or beside what says otherwise how much is kept
+    """
+    if arguments.bits is None or arguments.budget is None:
+        missing = "--budget" if arguments.budget is None else "--bits"
+        raise InvalidInput(f"{missing} is missing: say both, as in --bits 0,4,8 --budget 2.0")
+    beside = [name for name in ("density", "quota", "structure") if getattr(arguments, name) is not None]
+    if beside:
+        raise InvalidInput(f"--{beside[0]} says how much is kept, and so does --budget; leave one of them out")
+    if arguments.mode != "select":
+        raise InvalidInput("slices have fixed values, and --mode refit moves them; leave --mode out")
+    checked_bits(_bits(arguments.bits))
+    return ALL
+
+
+def _bits(text: str) -> tuple[int, ...]:
+    """The numbers of a list with commas.
+
+    Raises
+    ------
+    InvalidInput   one is no whole number
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidInput(f"--bits {text} is no list of whole numbers; write it as 0,4,8") from None
+
+
 def _weights(arguments: argparse.Namespace) -> BlockProblem:
-    """A block of weights.
+    """A block of weights, or of their slices.
 
     Raises
     ------
@@ -114,7 +161,7 @@ def _weights(arguments: argparse.Namespace) -> BlockProblem:
         raise InvalidInput("--by is of groups: give --structure, or leave it out")
     if arguments.size is None:
         raise InvalidInput("--size is missing: give how many weights the block has, or --structure for groups")
-    return cut_block(
+    block = cut_block(
         arguments.problem,
         size=arguments.size,
         density=arguments.density,
@@ -125,6 +172,7 @@ def _weights(arguments: argparse.Namespace) -> BlockProblem:
         options=shared.pairs(arguments.option),
         quota=arguments.quota,
     )
+    return block if arguments.bits is None else sliced(block, _bits(arguments.bits), arguments.budget)
 
 
 def _groups(arguments: argparse.Namespace) -> BlockProblem:
@@ -158,7 +206,7 @@ def text(result: dict[str, Any]) -> str:
         told = (f"{held['name']} up to {held['limit']:.12g} of {held['of']:.12g}" for held in result["budgets"])
         kept = f"budget {', '.join(told)}"
     lines = [
-        f"wrote {result['file']}: {result['p']} weights of {result['problem']}, {kept}, "
+        f"wrote {result['file']}: {result['p']} {result['items']} of {result['problem']}, {kept}, "
         f"mode {result['mode']}, {result['held']} with {result['rows']} rows",
         f"magnitude pruning costs {result['incumbent_objective']:.6g}, a random mask {result['random_mean']:.6g}",
         f"hash {result['block_hash']}",

@@ -8,8 +8,10 @@ from prunebench.commands import arguments as shared
 from prunebench.comparison import table
 from prunebench.comparison.request import BASELINES, SolverChoice
 from prunebench.comparison.run import compare
-from prunebench.core.block import MODES
+from prunebench.core.block import MODES, BlockProblem
 from prunebench.core.errors import InvalidInput
+from prunebench.core.group_block import GroupBlock, load_block
+from prunebench.core.items import WEIGHTS
 from prunebench.core.problem import make_problem
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The problem, the solvers, and the grid of blocks."""
-    parser.add_argument("problem", metavar="PROBLEM", help=shared.PROBLEM_HELP)
+    parser.add_argument("problem", metavar="PROBLEM", help=f"{shared.PROBLEM_HELP}; or a block file, FILE.npz")
     parser.add_argument(
         "--solver",
         action="append",
@@ -58,11 +60,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare, write the table and the report, return the summary."""
     options = shared.pairs(arguments.option)
-    make_problem(arguments.problem, options)
+    given = _block(arguments, options)
+    if given is None:
+        make_problem(arguments.problem, options)
     if not arguments.solver:
         raise InvalidInput("name at least one solver: --solver anneal --solver branch-and-bound")
     frame = compare(
-        arguments.problem,
+        arguments.problem if given is None else [given],
         [SolverChoice.parse(text) for text in arguments.solver],
         problem_options=options,
         out=arguments.out,
@@ -72,7 +76,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         blocks=arguments.blocks,
         seeds=arguments.seeds,
         select=arguments.select,
-        mode=arguments.mode,
+        mode=arguments.mode if given is None else given.mode,
         curvature=shared.curvature(arguments),
         time_limit=arguments.time_limit,
         target=arguments.target,
@@ -83,6 +87,23 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         seed=arguments.seed,
     )
     return finished(frame)
+
+
+def _block(arguments: argparse.Namespace, options: dict[str, str]) -> BlockProblem | None:
+    """The block of a block file; None where a problem is named.
+
+    Raises
+    ------
+    InvalidInput   the file is none of a block of single items, or options are of a problem
+    """
+    if not arguments.problem.endswith(".npz"):
+        return None
+    if options:
+        raise InvalidInput(f"--option {next(iter(options))} is of a problem, and {arguments.problem} is a block file")
+    block = load_block(arguments.problem)
+    if isinstance(block, GroupBlock):
+        raise InvalidInput(f"{arguments.problem} is a group block; solve it with 'prunebench solve'")
+    return block
 
 
 def finished(frame: "pandas.DataFrame") -> dict[str, Any]:
@@ -99,6 +120,7 @@ def finished(frame: "pandas.DataFrame") -> dict[str, Any]:
         "rows": len(frame),
         "cached": int(frame["cached"].sum()),
         "failed_solves": frame.attrs["failed"],
+        "items": table.words(frame),
         "summary": rows,
     }
 
@@ -126,6 +148,7 @@ def text(result: dict[str, Any]) -> str:
     lines += [
         "",
         "gap: to the best bound proved by any solver (* to the best objective); 0 optimal, 1 a random mask.",
+        *([] if result["items"] == WEIGHTS else [f"p counts {result['items']}; the density is the part that is kept."]),
         *(
             [f"FAILED  {result['failed_solves']} of {result['rows']} solves; their rows say why"]
             if result["failed_solves"]

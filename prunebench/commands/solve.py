@@ -18,6 +18,7 @@ from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Budget, Solution
 from prunebench.core.solver import make_solver, solvers_of
 from prunebench.kernels.relaxations.bounds import Bound, lower_bound
+from prunebench.meanings.bits.slices import SLICES, stored
 from prunebench.solving import native_or_refit, solve
 
 
@@ -66,6 +67,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         if bound is not None:
             solution = _with_bound(solution, bound)
         row = solution_file.as_json(block, solution, solver=name, options=option_tools.as_json(solver), seed=seed)
+        row |= _stored(block, solution)
         rows.append(row)
         if best is None or solution.objective < best[0].objective:
             best = solution, row
@@ -76,6 +78,28 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     if arguments.proof and best is not None:
         _write_proof(arguments.proof, best[0], say)
     return rows
+
+
+def _stored(block: BlockProblem | GroupBlock, solution: Solution) -> dict[str, Any]:
+    """What slices make of the weights, for a block of slices; else nothing."""
+    if not isinstance(block, BlockProblem) or block.word != SLICES:
+        return {}
+    held = stored(block, solution.mask)
+    return {
+        "stored": {
+            "values": held.values.tolist(), "levels": held.levels.tolist(), "steps": held.steps.tolist(),
+            "bits": held.bits.tolist(), "places": None if held.places is None else held.places.tolist(),
+        }
+    }  # fmt: skip
+
+
+def _stored_lines(row: dict[str, Any]) -> list[str]:
+    """How many bits the weights of a block of slices have."""
+    if "stored" not in row:
+        return []
+    bits = row["stored"]["bits"]
+    counts = ", ".join(f"{bits.count(held)} with {held}" for held in sorted(set(bits)))
+    return [f"bits         {sum(bits)} for {len(bits)} weights, {sum(bits) / len(bits):.4g} each: {counts}"]
 
 
 def _loaded(arguments: argparse.Namespace) -> BlockProblem | GroupBlock:
@@ -150,7 +174,8 @@ def _paragraph(row: dict[str, Any]) -> str:
             f"objective    {row['objective']:.12g}",
             f"lower bound  {bound}",
             f"gap          {gap}",
-            f"kept         {row['kept']} of {row['total']}",
+            f"kept         {row['kept']} of {row['total']} {row['items']}",
+            *_stored_lines(row),
             *(
                 f"budget       {held['name']}: {held['spent']:.12g} of {held['limit']:.12g}"
                 for held in row.get("budgets", ())

@@ -44,6 +44,7 @@ class Entry:
         return {
             "density": self.density,
             "p": self.block.p,
+            "items": self.block.word,
             "n": rows,
             "keep": self.block.keep,
             "budgets": budget_text(self.block),

@@ -10,6 +10,7 @@ import numpy as np
 
 from prunebench import measures
 from prunebench.core.errors import InvalidInput
+from prunebench.core.items import WEIGHTS
 from prunebench.core.solution_file import plain
 from prunebench.log import checks
 
@@ -22,10 +23,10 @@ PHASES = ("build", "queue", "solve", "decode", "refit", "polish")
 """Seconds by phase, as far as a solver tells them apart."""
 
 COLUMNS = (
-    "problem", "select", "density", "p", "n", "keep", "budgets", "mode", "block_seed", "block_index", "block_hash",
-    "solver", "solver_name", "options", "stochastic", "seed", "time_limit", "version", "skipped", "failed", "cached",
-    "status", "stop_reason", "objective", "lower_bound", "best_bound", "best_objective", "worst_objective",
-    "start_objective", "random_mean", "gap", "gap_to", "gap_to_best", "relative_gap", "approximation_ratio",
+    "problem", "select", "density", "p", "items", "n", "keep", "budgets", "mode", "block_seed", "block_index",
+    "block_hash", "solver", "solver_name", "options", "stochastic", "seed", "time_limit", "version", "skipped",
+    "failed", "cached", "status", "stop_reason", "objective", "lower_bound", "best_bound", "best_objective",
+    "worst_objective", "start_objective", "random_mean", "gap", "gap_to", "gap_to_best", "relative_gap", "approximation_ratio",
     "success", "time_to_target", "primal_integral", "seconds", "cpu_seconds", *PHASES, "feasible_before_repair",
     "model_change", "true_change", "retrained_loss", "retrained_accuracy", "retrained_perplexity", "mask",
     "trace_seconds", "trace_objective", "trace_bound",
@@ -35,8 +36,8 @@ COLUMNS = (
 LISTS = ("trace_seconds", "trace_objective", "trace_bound")
 """Columns that hold a list of numbers."""
 TEXTS = (
-    "problem", "select", "budgets", "mode", "block_hash", "solver", "solver_name", "options", "version", "skipped",
-    "status", "stop_reason", "gap_to", "mask",
+    "problem", "select", "items", "budgets", "mode", "block_hash", "solver", "solver_name", "options", "version",
+    "skipped", "status", "stop_reason", "gap_to", "mask",
 )  # fmt: skip
 """Columns that hold text."""
 
@@ -135,6 +136,9 @@ def read(directory: Path | str) -> "pandas.DataFrame":
         except Exception as error:
             raise InvalidInput(f"{file} cannot be read ({error}); remove it and run 'prunebench resume'") from error
         run.require_own(FILE)
+        if "items" not in frame:
+            # tables of earlier versions are of weights
+            frame["items"] = WEIGHTS
     else:
         request = CompareRequest.from_json(run.request, str(path))
         frame = finished(rows_of(run), request.time_limit, request.target)
@@ -142,6 +146,12 @@ def read(directory: Path | str) -> "pandas.DataFrame":
     frame.attrs["skipped"] = int((frame["skipped"] != "").sum())
     frame.attrs["failed"] = int(_failed(frame).sum())
     return frame
+
+
+def words(frame: "pandas.DataFrame") -> str:
+    """What the blocks of a table choose among, in the plural; several kinds with "or" between them."""
+    found = sorted({str(word) for word in frame["items"] if word})
+    return " or ".join(found) or WEIGHTS
 
 
 def summary(frame: "pandas.DataFrame") -> "pandas.DataFrame":

@@ -15,6 +15,7 @@ from prunebench.core.arrays import LARGEST, BoolArray, FloatArray, frozen, numer
 from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
 from prunebench.core.gap import gap
+from prunebench.core.items import WEIGHTS, Items
 from prunebench.core.keeping import Count, Counted, Keeping, Quota
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.qubo import Qubo
@@ -50,6 +51,7 @@ class BlockProblem:
                                     how many weights each group of a partition keeps, `keep` in total;
                                     stored as a Quota, or as None if there is only one group
     budget : Cost, optional         what the kept weights may cost; there is then no count and no quota
+    items : Items, optional         what the "weights" are where they are something else, such as slices of bits
 
     Raises
     ------
@@ -69,6 +71,7 @@ class BlockProblem:
     problem: str = ""
     quota: Quota | None = None
     budget: Cost | None = None
+    items: Items | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.form, QuadraticForm):
@@ -85,7 +88,7 @@ class BlockProblem:
         set_field(self, "keep", int(keep))
         if not 0 <= self.keep <= size:
             raise InvalidInput(
-                f"{self.name}: keep is {self.keep} but the block has {size} weights; "
+                f"{self.name}: keep is {self.keep} but the block has {size} {self.word}; "
                 f"choose 0 to {size}, or a density up to 1"
             )
         if self.mode not in MODES:
@@ -103,6 +106,8 @@ class BlockProblem:
             if names.shape != (size,):
                 raise InvalidInput(f"{self.name}: layer has shape {names.shape}; expected ({size},)")
             set_field(self, "layer", frozen(names))
+        if self.items is not None:
+            self.items.require_size(size)
         self._require_range()
         if self.mode == "refit" and self.keep > 0:
             self._require_unique_refit()
@@ -116,6 +121,11 @@ class BlockProblem:
     def name(self) -> str:
         """The block's name in messages."""
         return f"block {self.problem!r}" if self.problem else "the block"
+
+    @property
+    def word(self) -> str:
+        """What the block chooses among, in the plural."""
+        return WEIGHTS if self.items is None else self.items.word
 
     @property
     def density(self) -> float:
@@ -282,6 +292,7 @@ class BlockProblem:
             **{key: value for key, value in optional.items() if value is not None},
             **({} if self.quota is None else {"quota_group": self.quota.group, "quota_counts": self.quota.counts}),
             "problem": np.str_(self.problem),
+            **({} if self.items is None else self.items.contents()),
         }
 
     def save(self, path: Path | str) -> None:
@@ -319,6 +330,7 @@ class BlockProblem:
                 problem=str(contents.get("problem", "")),
                 quota=Quota(contents["quota_group"], contents["quota_counts"]) if "quota_group" in contents else None,
                 budget=budget,
+                items=Items.of(contents),
             )
         except InvalidInput as error:
             raise InvalidInput(f"{source}: {error}") from error

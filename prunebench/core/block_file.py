@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.errors import InvalidInput
+from prunebench.core.items import PREFIX
 from prunebench.core.npz import Archive, Member, opened
 
 FORMAT = "prunebench.block/1"
@@ -24,13 +25,13 @@ BUDGET = ("budget_costs", "budget_limits", "budget_slack")
 """Arrays of a budget in place of `keep`; the last is optional."""
 OPTIONAL = (
     "factor", "hessian", "start_mask", "indices", "layer", "problem", "quota_group", "quota_counts", "rows",
-    *BUDGET, "budget_names",
+    *BUDGET, "budget_names", "items",
 )  # fmt: skip
-"""Arrays that a block file may have."""
+"""Arrays that a block file may have, beside those of its items (`core.items`), whose names begin with `item_`."""
 PROBLEM_KEYS = ("factor", "hessian", *REQUIRED, "start_mask", "quota_group", "quota_counts", "rows", *BUDGET)
 """Keys that define the problem as a solver sees it; the others are provenance."""
 
-TEXT = {"format": 64, "mode": 64, "problem": 4096}
+TEXT = {"format": 64, "mode": 64, "problem": 4096, "items": 64}
 """Text entries and their largest number of characters: a message shows each on one line."""
 NAME_CHARACTERS = 1024
 """Most characters of a layer's name."""
@@ -85,7 +86,8 @@ def read(path: Path) -> dict[str, Any]:
         found = archive.text(archive.header("format"), TEXT["format"]) if "format" in archive else None
         if found != FORMAT:
             raise InvalidInput(f"{path}: format is {found!r}; expected {FORMAT!r}")
-        members = {key: archive.header(key) for key in (*REQUIRED, *OPTIONAL) if key in archive}
+        known = (*REQUIRED, *OPTIONAL, *archive.beginning(PREFIX))
+        members = {key: archive.header(key) for key in known if key in archive}
         _require_keys(path, members)
         for key, member in members.items():
             _require_kind(path, key, member)
@@ -117,10 +119,17 @@ def _require_keys(path: Path, members: Mapping[str, Member]) -> None:
         raise InvalidInput(f"{path}: 'rows' needs the 'hessian' (c, c) that the rows share, not a 'factor'")
     if ("quota_group" in members) != ("quota_counts" in members):
         raise InvalidInput(f"{path}: a quota needs both 'quota_group' (p,) and 'quota_counts' (groups,)")
+    columns = [key for key in members if key.startswith(PREFIX)]
+    if columns and "items" not in members:
+        raise InvalidInput(f"{path}: {columns[0]!r} needs 'items', the word for what the block chooses among")
 
 
 def _require_kind(path: Path, key: str, member: Member) -> None:
     if key in TEXT:
+        return
+    if key.startswith(PREFIX):
+        if member.dtype.kind not in "biuf":
+            raise InvalidInput(f"{path}: {key} has dtype {member.dtype}; expected numbers, one an item")
         return
     kinds, rule = KINDS.get(key, ("f", "float64 or float32; write it with array.astype(numpy.float64)"))
     good = member.dtype.kind in kinds
@@ -152,7 +161,8 @@ def _require_shapes(path: Path, members: Mapping[str, Member], rows: int | None)
         shape = members["factor"].shape
         if len(shape) != 2 or shape[0] < 1 or shape[1] != p:
             raise InvalidInput(f"{path}: factor has shape {shape}; expected (n, {p}) with n at least 1")
-    for key in ("linear", "centre", "start_mask", "indices", "layer", "quota_group"):
+    columns = [key for key in members if key.startswith(PREFIX)]
+    for key in ("linear", "centre", "start_mask", "indices", "layer", "quota_group", *columns):
         if key in members:
             _require_shape(path, members[key], (p,))
     if members["ridge"].shape != ():

@@ -72,6 +72,11 @@ class GroupBlock:
         return f"group block {told!r}" if told else "the group block"
 
     @property
+    def word(self) -> str:
+        """What the block chooses among, in the plural."""
+        return "groups"
+
+    @property
     def quota(self) -> None:
         """There is none: one count for all groups."""
         return

@@ -101,6 +101,10 @@ class Archive:
     def __contains__(self, key: str) -> bool:
         return key in self._held
 
+    def beginning(self, prefix: str) -> tuple[str, ...]:
+        """The keys that begin with a prefix."""
+        return tuple(key for key in self._held if key.startswith(prefix))
+
     def header(self, key: str) -> Member:
         """The header of the array with that key, checked against the size of its member.
 

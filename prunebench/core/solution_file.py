@@ -36,6 +36,7 @@ def as_json(
         "relative_gap": finite(relative),
         "kept": int(solution.mask.sum()),
         "total": block.p,
+        "items": block.word,
         **({} if block.budget is None else {"budgets": spending(block.budget, solution.mask)}),
         "seconds": float(solution.timings.get("total", solution.timings.get("solve", math.nan))),
         "seed": seed,
@@ -103,7 +104,7 @@ def checked(contents: Any, source: object) -> dict[str, Any]:
     for key in ("kept", "total"):
         if not isinstance(contents.get(key, 0), int) or isinstance(contents.get(key), bool):
             raise InvalidInput(f"{source}: {key} is {_short(contents[key])}; expected a whole number")
-    for key in ("block_hash", "mode", "status", "solver"):
+    for key in ("block_hash", "mode", "status", "solver", "items"):
         if not isinstance(contents.get(key, ""), str):
             raise InvalidInput(f"{source}: {key} is {_short(contents[key])}; expected text")
     if contents["mode"] not in MODES:

@@ -29,6 +29,8 @@ PROFILE = "Performance profile"
 
 def groups(comparison: Comparison, by: tuple[str, ...]) -> "Iterator[tuple[str, pandas.DataFrame]]":
     """The solved rows in groups of equal columns, each with words for what they have in common."""
+    from prunebench.comparison import table
+
     frame = comparison.frame[comparison.frame["skipped"] == ""]
     if frame.empty:
         return
@@ -38,7 +40,7 @@ def groups(comparison: Comparison, by: tuple[str, ...]) -> "Iterator[tuple[str, 
         if held.get("select"):
             words.append(f"{held['select']} blocks")
         if "p" in held:
-            words.append(f"{held['p']} weights")
+            words.append(f"{held['p']} {table.words(part)}")
         if "density" in held:
             words.append(f"density {held['density']:g}")
         if "mode" in held:

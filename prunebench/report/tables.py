@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prunebench.core.controls import CONTROLS
+from prunebench.core.items import WEIGHTS
 from prunebench.log.run_directory import trainings
 from prunebench.report.gather import Comparison, Run
 from prunebench.report.runs import finish_seconds
@@ -93,13 +94,22 @@ def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
         out.append(
             Table(
                 f"summary-{index}", f"Solvers compared: {comparison.source.path.name}",
-                "Means over blocks and seeds with 95 % intervals. * gap to the best known, for want of a useful bound.",
+                "Means over blocks and seeds with 95 % intervals. * gap to the best known, for want of a useful bound."
+                + _of(comparison),
                 ("p", "density", "solver", "runs", "gap", "proved", "success", "TTS 99 % (s)", "primal integral",
                  "seconds", *([f"{trained} after retraining"] if trained else []), "remarks"),
                 tuple(rows), ("gap", "success probability", "time to solution", "primal integral"),
             )
         )  # fmt: skip
     return out
+
+
+def _of(comparison: Comparison) -> str:
+    """What p and density count, where that is something else than weights."""
+    from prunebench.comparison import table
+
+    word = table.words(comparison.frame)
+    return "" if word == WEIGHTS else f" p counts {word}, and the density is the part of them that is kept."
 
 
 def every_answer(comparisons: Sequence[Comparison]) -> list[Table]:
@@ -122,7 +132,7 @@ def every_answer(comparisons: Sequence[Comparison]) -> list[Table]:
             Table(
                 f"answers-{index}", f"Every answer: {comparison.source.path.name}",
                 "One row for each block, solver and seed. Rows with the same block have the identical problem. "
-                "Objectives are recomputed by the block, not taken from the solver."
+                "Objectives are recomputed by the block, not taken from the solver." + _of(comparison)
                 + (cut if len(solved) > MOST_ROWS else ""),
                 ("p", "density", "block", "solver", "seed", "objective", "lower bound", "gap", "relative gap",
                  "approximation ratio", "seconds", "status", "why it stopped", "from"),
