@@ -2,8 +2,12 @@
 
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from prunebench.core.block import Mode
+from prunebench.log.run_directory import RunDirectory
 from prunebench.pruning import prune
 from runner import Note, Row, cpu_seconds
 
@@ -46,15 +50,22 @@ def masks(quick: bool) -> Iterator[Row | Note]:
 
 def gradual() -> Iterator[Row | Note]:
     """ResNet20 pruned gradually by magnitude and by the solver for whole networks, with equal epochs."""
-    for solver in ("magnitude", "chita-bso"):
-        pruned, cost = cpu_seconds(partial(
-            prune, "resnet20-cifar10", density=GRADUAL[1], coordinator="rounds", solver=solver,
-            mode="select" if solver == "magnitude" else "refit", rounds=ROUNDS, schedule="geometric",
-            start_density=GRADUAL[0], train="epochs=1", samples=64 if solver == "magnitude" else 500, progress=False,
-            out=None,
-        ))  # fmt: skip
-        yield Row("gradual", {"solver": solver, "density": GRADUAL[1], "accuracy": 100.0 * pruned.result["accuracy"],
-                              "CPU s": cost})  # fmt: skip
+    kinds: tuple[tuple[str, Mode, int], ...] = (("magnitude", "select", 64), ("chita-bso", "refit", 500))
+    for solver, mode, samples in kinds:
+        with TemporaryDirectory() as folder:
+            place = Path(folder) / "run"
+            _, cost = cpu_seconds(partial(
+                prune, "resnet20-cifar10", density=GRADUAL[1], coordinator="rounds", solver=solver, mode=mode,
+                rounds=ROUNDS, schedule="geometric", start_density=GRADUAL[0], train="epochs=1", samples=samples,
+                progress=False, out=place,
+            ))  # fmt: skip
+            steps = RunDirectory.open(place).events()
+        for pruned, trained in zip(steps[::2], steps[1::2], strict=True):
+            yield Row("gradual", {
+                "solver": solver, "density": pruned["density"], "pruned": 100.0 * pruned["validation"]["accuracy"],
+                "after an epoch": 100.0 * trained["validation"]["accuracy"],
+                "CPU s of all rounds": cost if trained is steps[-1] else None,
+            })  # fmt: skip
     yield Note(
         f"ResNet20, {ROUNDS} prunings from {GRADUAL[0]:g} to {GRADUAL[1]:g}, an epoch of 8,068 images after each"
     )
