@@ -18,6 +18,7 @@ from prunebench.solving import solve
 if TYPE_CHECKING:
     from prunebench.comparison.run import compare
     from prunebench.dimod_sampler import PruneSampler
+    from prunebench.forms.foreign.reading import import_block
     from prunebench.kernels.relaxations.bounds import lower_bound
     from prunebench.networks.own import own_network
     from prunebench.pruned import Pruned
@@ -45,6 +46,7 @@ __all__ = [
     "StopKind",
     "compare",
     "cut_block",
+    "import_block",
     "lower_bound",
     "make_problem",
     "make_solver",
@@ -61,6 +63,7 @@ LAZY = {
     "Pruned": "prunebench.pruned",
     "compare": "prunebench.comparison.run",
     "cut_block": "prunebench.runs.cut",
+    "import_block": "prunebench.forms.foreign.reading",
     "lower_bound": "prunebench.kernels.relaxations.bounds",
     "own_network": "prunebench.networks.own",
     "prune": "prunebench.pruning",

@@ -3,9 +3,11 @@
 import argparse
 import importlib
 import json
+import keyword
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NoReturn
 
 from prunebench import __version__
@@ -25,6 +27,7 @@ COMMANDS = {
     "block": "cut one block problem out of a network into a file",
     "solve": "solve a block problem file",
     "verify": "re-evaluate a solution's objective and bound independently of its solver",
+    "import": "make a block of a problem that was written elsewhere",
     "export": "hand a block to another ecosystem",
     "export-model": "write a pruned network as a Hugging Face folder, or a smaller one as pt2, onnx or safetensors",
     "time": "how fast a smaller network runs beside the dense one",
@@ -97,7 +100,7 @@ def _run(given: list[str]) -> int:
         top.error(f"the first argument must be a command, not {name}")
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
-    command = importlib.import_module(f"prunebench.commands.{name.replace('-', '_')}")
+    command = command_module(name)
     parser = _Parser(prog=f"prunebench {name}", description=command.__doc__)
     command.add_arguments(parser)
     _add_common(parser)
@@ -115,6 +118,12 @@ def _run(given: list[str]) -> int:
     if failure is not None and (words := failure(result)):
         raise PrunebenchError(words)
     return _exit_code(result)
+
+
+def command_module(name: str) -> ModuleType:
+    """The module of a command; one whose name is a word of Python ends in an underscore."""
+    word = name.replace("-", "_")
+    return importlib.import_module(f"prunebench.commands.{word}{'_' if keyword.iskeyword(word) else ''}")
 
 
 def _exit_code(result: Any) -> int:

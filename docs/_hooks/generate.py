@@ -4,7 +4,6 @@ A page says `<!-- generated: NAME -->` where the text of `GENERATED[NAME]` belon
 """
 
 import argparse
-import importlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -60,7 +59,7 @@ def commands() -> str:
     """Every command with its arguments, from the parsers that the program uses."""
     parts = []
     for name, what in cli.COMMANDS.items():
-        module = importlib.import_module(f"prunebench.commands.{name.replace('-', '_')}")
+        module = cli.command_module(name)
         parser = argparse.ArgumentParser(prog=f"prunebench {name}", add_help=False)
         module.add_arguments(parser)
         parts.append(f"## prunebench {name}\n\n{_sentence(what)}\n\n{_arguments(parser)}")

@@ -26,6 +26,14 @@ def positive_int(text: str) -> int:
     return int(number)
 
 
+def whole(text: str) -> int:
+    """A whole number of at least 0."""
+    number = _number(int, text, "a whole number")
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative; expected a whole number of at least 0")
+    return int(number)
+
+
 def seed(text: str) -> int:
     """A whole number of at least 0."""
     number = _number(int, text, "a whole number")

@@ -46,6 +46,7 @@ class BlockProblem:
     start_mask : bool (p,), optional    the incumbent; a solver never returns anything worse
     indices : int64 (p,), optional  the block's positions among the network's prunable weights
     layer : str (p,), optional      the layer of each weight
+    names : str (p,), optional      the variables' names in the file that the block was imported from
     problem : str                   name of the problem the block was cut from, for messages
     quota : Quota or ((indices, count), …), optional
                                     how many weights each group of a partition keeps, `keep` in total;
@@ -72,6 +73,7 @@ class BlockProblem:
     quota: Quota | None = None
     budget: Cost | None = None
     items: Items | None = None
+    names: npt.NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.form, QuadraticForm):
@@ -101,11 +103,12 @@ class BlockProblem:
             set_field(self, "start_mask", frozen(self._checked_mask(self.start_mask, "start_mask").copy()))
         if self.indices is not None:
             set_field(self, "indices", frozen(self._checked_positions(self.indices)))
-        if self.layer is not None:
-            names = np.asarray(self.layer, dtype=np.str_)
-            if names.shape != (size,):
-                raise InvalidInput(f"{self.name}: layer has shape {names.shape}; expected ({size},)")
-            set_field(self, "layer", frozen(names))
+        for what in ("layer", "names"):
+            if (given := getattr(self, what)) is not None:
+                words = np.asarray(given, dtype=np.str_)
+                if words.shape != (size,):
+                    raise InvalidInput(f"{self.name}: {what} has shape {words.shape}; expected ({size},)")
+                set_field(self, what, frozen(words))
         if self.items is not None:
             self.items.require_size(size)
         self._require_range()
@@ -278,7 +281,8 @@ class BlockProblem:
         curvature: dict[str, Any] = {"factor": form.factor} if form.factor is not None else {"hessian": form.hessian}
         if isinstance(form, RowsForm):
             curvature = {"hessian": form.shared, "rows": np.int64(form.rows)}
-        optional = {"start_mask": self.start_mask, "indices": self.indices, "layer": self.layer}
+        words = {"layer": self.layer, "names": self.names}
+        optional = {"start_mask": self.start_mask, "indices": self.indices, **words}
         return {
             **curvature,
             "ridge": form.ridge,
@@ -327,6 +331,7 @@ class BlockProblem:
                 start_mask=contents.get("start_mask"),
                 indices=contents.get("indices"),
                 layer=contents.get("layer"),
+                names=contents.get("names"),
                 problem=str(contents.get("problem", "")),
                 quota=Quota(contents["quota_group"], contents["quota_counts"]) if "quota_group" in contents else None,
                 budget=budget,

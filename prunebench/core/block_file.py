@@ -24,8 +24,8 @@ REQUIRED = ("ridge", "linear", "centre", "constant", "dense_weights", "keep", "m
 BUDGET = ("budget_costs", "budget_limits", "budget_slack")
 """Arrays of a budget in place of `keep`; the last is optional."""
 OPTIONAL = (
-    "factor", "hessian", "start_mask", "indices", "layer", "problem", "quota_group", "quota_counts", "rows",
-    *BUDGET, "budget_names", "items",
+    "factor", "hessian", "start_mask", "indices", "layer", "names", "problem", "quota_group", "quota_counts",
+    "rows", *BUDGET, "budget_names", "items",
 )  # fmt: skip
 """Arrays that a block file may have, beside those of its items (`core.items`), whose names begin with `item_`."""
 PROBLEM_KEYS = ("factor", "hessian", *REQUIRED, "start_mask", "quota_group", "quota_counts", "rows", *BUDGET)
@@ -34,7 +34,7 @@ PROBLEM_KEYS = ("factor", "hessian", *REQUIRED, "start_mask", "quota_group", "qu
 TEXT = {"format": 64, "mode": 64, "problem": 4096, "items": 64}
 """Text entries and their largest number of characters: a message shows each on one line."""
 NAME_CHARACTERS = 1024
-"""Most characters of a layer's name."""
+"""Most characters of a layer's or a variable's name."""
 SINGLE = ("constant", "keep", "rows")
 """Scalar numbers."""
 KINDS = {
@@ -43,6 +43,7 @@ KINDS = {
     "start_mask": ("b", "bool; write it with mask.astype(bool)"),
     "indices": ("iu", "whole numbers; write them with indices.astype(numpy.int64)"),
     "layer": ("U", "text, one name a weight"),
+    "names": ("U", "text, one name a weight"),
     "budget_names": ("U", "text, one name a budget"),
     "quota_group": ("iu", "whole numbers; write them with group.astype(numpy.int64)"),
     "quota_counts": ("iu", "whole numbers; write them with counts.astype(numpy.int64)"),
@@ -97,7 +98,7 @@ def read(path: Path) -> dict[str, Any]:
         for key in sorted(members, key=lambda key: members[key].size):
             member = members[key]
             contents[key] = archive.text(member, TEXT[key]) if key in TEXT else archive.array(member)
-        for key in ("layer", "budget_names"):
+        for key in ("layer", "names", "budget_names"):
             names = np.unique(contents.get(key, np.empty(0, dtype=np.str_)))
             if wrong := [name for name in names if not name.isprintable()]:
                 raise InvalidInput(f"{path}: {key} holds the name {str(wrong[0])!r}; expected characters that print")
@@ -162,7 +163,7 @@ def _require_shapes(path: Path, members: Mapping[str, Member], rows: int | None)
         if len(shape) != 2 or shape[0] < 1 or shape[1] != p:
             raise InvalidInput(f"{path}: factor has shape {shape}; expected (n, {p}) with n at least 1")
     columns = [key for key in members if key.startswith(PREFIX)]
-    for key in ("linear", "centre", "start_mask", "indices", "layer", "quota_group", *columns):
+    for key in ("linear", "centre", "start_mask", "indices", "layer", "names", "quota_group", *columns):
         if key in members:
             _require_shape(path, members[key], (p,))
     if members["ridge"].shape != ():

@@ -208,10 +208,9 @@ def test_every_option_of_a_line_that_is_not_run_exists():
 
 def _long_options(command):
     import argparse
-    import importlib
 
     parser = argparse.ArgumentParser()
-    importlib.import_module(f"prunebench.commands.{command.replace('-', '_')}").add_arguments(parser)
+    cli.command_module(command).add_arguments(parser)
     return set(re.findall(r"--[\w-]+", parser.format_help())) | {"--json", "--quiet", "--data", "--debug"}
 
 

@@ -1,0 +1,1 @@
+"""Problems and answers that were written elsewhere, read into blocks and masks."""
