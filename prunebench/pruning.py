@@ -32,6 +32,7 @@ from prunebench.core.problem import (
 )
 from prunebench.core.registry import COORDINATORS, SOLVERS
 from prunebench.core.solution_file import plain
+from prunebench.core.subset import of_subset
 from prunebench.log.run_directory import RunDirectory, require_free, resume_line
 from prunebench.progress import shown
 from prunebench.pruned import Pruned, from_run
@@ -110,7 +111,7 @@ def prune(
     seed : of everything random
     progress : a bar and what is found out, on standard error; False: nothing
     options : options of solver, coordinator, curvature or problem by name (samples=500, steps=90), and the other
-        fields of `prunebench.runs.request.PruneRequest` (scope, seconds, block_seconds, validate_every, start)
+        fields of `prunebench.runs.request.PruneRequest` (scope, seconds, block_seconds, validate_every, start, subset)
 
     Raises
     ------
@@ -360,6 +361,10 @@ def _request(
     """
     problem, network = what
     given |= {name: options[name] for name in _FIELDS if options.get(name) is not None}
+    if "subset" in given:
+        given["subset"] = str(given["subset"])
+        # what a recipe counts samples by
+        problem = of_subset(problem, given["subset"])
     grouped = {} if quota is None else {"quota": quota}
     choice = choose(
         problem,
@@ -414,7 +419,7 @@ def _tables(
     return tables
 
 
-_FIELDS = ("scope", "seconds", "block_seconds", "validate_every", "start")
+_FIELDS = ("scope", "seconds", "block_seconds", "validate_every", "start", "subset")
 """Fields of a request that are given among the options."""
 
 

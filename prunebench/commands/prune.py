@@ -13,6 +13,7 @@ from prunebench.core.coordinator import Coordinator, require_current
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import class_of, make_problem, problem_options
 from prunebench.core.registry import COORDINATORS, SOLVERS
+from prunebench.core.subset import of_subset
 from prunebench.log.run_directory import require_free, resume_line, trainings
 from prunebench.progress import shown
 from prunebench.recipes import AUTO, EFFORTS, NORMAL, choose, resolved
@@ -82,6 +83,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     shared.add_controls(parser, "by --retrain's protocol, or the coordinator's own last one,")
     parser.add_argument("--start", type=Path, metavar="RUN", help="begin from a finished run of the same density")
+    parser.add_argument(
+        "--subset",
+        type=Path,
+        metavar="FILE.npz",
+        help="a file of 'prunebench samples': calibrate on its samples alone (--retrain says its own, subset=FILE)",
+    )
     parser.add_argument(
         "--executor",
         metavar="WHERE",
@@ -172,6 +179,9 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> tuple[PruneReque
     pairs = shared.pairs(arguments.option)
     density = _density(_part(arguments), _quota(arguments, pairs))
     problem = make_problem(arguments.problem, _of_problem(pairs, kind_of_problem))
+    if arguments.subset is not None:
+        # what a recipe counts samples by
+        problem = of_subset(problem, arguments.subset)
     if quota := _quota(arguments, pairs):
         given["coordinator_options"] = {"quota": quota}
     choice = choose(problem, density, recipe=arguments.recipe or AUTO, effort=arguments.effort, given=given)
@@ -252,6 +262,7 @@ def _plain(arguments: argparse.Namespace) -> dict[str, Any]:
         "seconds": arguments.time_limit,
         "seed": arguments.seed,
         "start": None if arguments.start is None else str(arguments.start),
+        "subset": None if arguments.subset is None else str(arguments.subset),
     }
 
 

@@ -162,6 +162,8 @@ REQUEST: Mapping[str, Kind] = {
     "controls": optional(lists_of(is_text)),
     "seed": is_whole,
     "start": optional(is_text),
+    "subset": optional(is_text),
+    "subset_hash": optional(is_text),
     "recipe": optional(is_text),
     "effort": optional(is_text),
 }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from prunebench.core.arrays import BoolArray, RealArray
 from prunebench.core.coordinator import Setting
 from prunebench.core.errors import CannotWrite, Interrupted, InvalidInput, PrunebenchError, RunFailed
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, selection
+from prunebench.core.subset import whole
 from prunebench.log.run_directory import RunDirectory, resume_line
 from prunebench.recovery.training.protocol import parse
 from prunebench.runs import controls, network_facts
@@ -87,6 +88,7 @@ def _smaller_trained(prepared: Prepared, setting: Setting, result: dict[str, Any
 
     clock = perf_counter()
     try:
+        problem = whole_network(problem)
         network = smaller_network(problem, prunable_network(problem), run.path)
     except InvalidInput as reason:
         # only now is it known whether the module takes smaller tensors; what was pruned stands
@@ -143,7 +145,7 @@ def _pruned(
         protocol = parse(prepared.request.retrain)
         retrained = [
             trained(
-                problem, network, mask, protocol,
+                whole_network(problem), network, mask, protocol,
                 run=run, say=setting.say, progress=prepared.how.progress,
             )
         ]  # fmt: skip
@@ -177,10 +179,17 @@ def _controls(
     network.load_state(pruned)
     protocol = control_protocol(request, prepared.kind, prepared.setting.options)
     assert protocol is not None
+    if request.retrain is not None:
+        problem = whole_network(problem)
     return controls.trained_controls(
         problem, network, mask, request.controls, protocol,
         seed=request.seed, run=run, progress=shown_by(prepared.setting.say, prepared.how.progress),
     )  # fmt: skip
+
+
+def whole_network(problem: NetworkProblem) -> NetworkProblem:
+    """The problem with all its samples: on which of them is trained is said by the training's protocol."""
+    return cast(NetworkProblem, whole(problem))
 
 
 def _loaded(setting: Setting) -> Setting:

@@ -25,6 +25,7 @@ from prunebench.core.registry import COORDINATORS
 from prunebench.core.solution import Budget
 from prunebench.core.solution_file import plain
 from prunebench.core.solver import SolverLike, facts, make_solver, require_form
+from prunebench.core.subset import OfSubset, of_subset, whole
 from prunebench.log import checks
 from prunebench.recovery.training.protocol import Protocol
 from prunebench.recovery.training.protocol import parse as parse_protocol
@@ -82,6 +83,9 @@ def prepare(
             raise unknown_name(what, value, known)
     keep_count(request.density, 10**12)
     problem = make_problem(request.problem, request.problem_options) if problem is None else problem
+    if request.subset is not None:
+        require_data(problem)
+        problem = of_subset(problem, request.subset, request.subset_hash)
     solver = make_solver(request.solver, request.solver_options)
     if not kind.of_groups:
         # of groups, which solvers fit depends on options: its own `require` sees to it
@@ -224,7 +228,7 @@ def _drive(request: PruneRequest, kind: type[Coordinator], trust: bool) -> Drive
 
 
 def _described(setting: Setting, kind: type[Coordinator]) -> dict[str, Any]:
-    solver, problem = option_tools.as_json(setting.solver), options_as_json(setting.problem)
+    solver, problem = option_tools.as_json(setting.solver), options_as_json(whole(setting.problem))
     out = {
         "problem": setting.name,
         "coordinator": kind.name,
@@ -238,6 +242,8 @@ def _described(setting: Setting, kind: type[Coordinator]) -> dict[str, Any]:
         out["scope"] = setting.scope
     if setting.options is not None:
         out["coordinator_options"] = option_tools.as_json(setting.options)
+    if isinstance(setting.problem, OfSubset):
+        out["subset"] = {"samples": setting.problem.subset.positions.size, "hash": setting.problem.subset.hash}
     if setting.recovery:
         out["recover"] = [recovery.as_text(step) for step in setting.recovery]
     return out

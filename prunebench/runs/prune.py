@@ -6,6 +6,7 @@ from typing import Any
 
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import ProblemLike, options_as_json
+from prunebench.core.subset import OfSubset, whole
 from prunebench.core.trust import require_trust
 from prunebench.log.run_directory import RunDirectory, file_name, next_free, resume_line
 from prunebench.quiet import quiet
@@ -70,7 +71,12 @@ def prune(
 
 def identified(prepared: Prepared) -> PruneRequest:
     """The request as a run directory holds it: of a user's own network with what tells it from others."""
-    problem = prepared.setting.problem
+    held = prepared.setting.problem
+    if isinstance(held, OfSubset):
+        prepared = dataclasses.replace(
+            prepared, request=dataclasses.replace(prepared.request, subset_hash=held.subset.hash)
+        )
+    problem = whole(held)
     if getattr(problem, "fingerprint", None) is None:
         return prepared.request
     return dataclasses.replace(prepared.request, problem_options=options_as_json(problem))

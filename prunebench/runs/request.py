@@ -59,6 +59,13 @@ class PruneRequest:
     start: str | None = None
     """A finished run of the same problem and density to begin from, for coordinators that take "start"."""
 
+    subset: str | None = None
+    """A file of 'prunebench samples': its samples are the run's only calibration samples. None: all of the problem.
+    What `retrain` trains on is said by its own protocol."""
+
+    subset_hash: str | None = None
+    """Of the samples in that file, so that a run goes on with the same; for the record alone."""
+
     recipe: str | None = None
     """The recipe that the other fields come from, "auto:NAME" where the rules chose it; for the record alone."""
 

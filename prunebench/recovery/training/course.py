@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from prunebench.core.arrays import IndexArray
+from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
+from prunebench.core.subset import load_subset
 from prunebench.recovery.training.protocol import Protocol
 
 CYCLE_RISE = 1.0 / 3.0
@@ -26,19 +27,28 @@ class DenseSchedule:
 
 @dataclass(frozen=True)
 class Division:
-    """Positions of calibration samples: those trained on, and those that judge after every epoch. int64 (s,), (h,)"""
+    """Positions of calibration samples: those trained on, and those that judge after every epoch. int64 (s,), (h,)
+
+    weights : how much each that is trained on counts, float64 (s,) with mean 1 over the subset; None where all count
+    alike
+    """
 
     trained: IndexArray
     judging: IndexArray
+    weights: FloatArray | None = None
 
     @staticmethod
-    def of(total: int, protocol: Protocol) -> "Division":
-        """Draw both out of `total` samples by the protocol's seed.
+    def of(problem: str, total: int, protocol: Protocol) -> "Division":
+        """Draw both out of `total` samples of a problem, or out of the protocol's subset of them, by its seed.
 
         Raises
         ------
-        InvalidInput   there are too few
+        InvalidInput   there are too few, or the subset is no file of this problem's samples
         """
+        subset = load_subset(protocol.subset) if protocol.subset else None
+        if subset is not None:
+            subset.require_fits(problem, total)
+            total = subset.positions.size
         free = total - protocol.held_out
         count = free if protocol.samples is None else protocol.samples
         if count > free or free < 1:
@@ -52,7 +62,15 @@ class Division:
         rng = np.random.default_rng(np.random.SeedSequence(protocol.seed, spawn_key=(7,)))
         order = rng.permutation(total).astype(np.int64)
         held = protocol.held_out
-        return Division(np.sort(order[held : held + count]), np.sort(order[:held]))
+        trained, judging = np.sort(order[held : held + count]), np.sort(order[:held])
+        if subset is None:
+            return Division(trained, judging)
+        weights = None if subset.weights is None else subset.weights[trained]
+        return Division(subset.positions[trained], subset.positions[judging], weights)
+
+    def counting(self, positions: IndexArray) -> FloatArray | None:
+        """How much samples that are trained on count, float64 (b,); None where all count alike. int64 (b,)"""
+        return None if self.weights is None else self.weights[np.searchsorted(self.trained, positions)]
 
 
 class Course:
@@ -60,7 +78,7 @@ class Course:
 
     Parameters
     ----------
-    protocol : what is done;  total : calibration samples
+    protocol : what is done;  problem : its name;  total : its calibration samples
     dense : how the dense network was trained, for schedule=rewound; None where that is not known
     averages : whether the network averages over batches, so that one of a single sample is left out
 
@@ -70,7 +88,13 @@ class Course:
     """
 
     def __init__(
-        self, protocol: Protocol, total: int, *, dense: DenseSchedule | None = None, averages: bool = False
+        self,
+        protocol: Protocol,
+        problem: str,
+        total: int,
+        *,
+        dense: DenseSchedule | None = None,
+        averages: bool = False,
     ) -> None:
         if protocol.schedule == "rewound" and dense is None:
             raise InvalidInput(
@@ -79,7 +103,7 @@ class Course:
             )
         if averages and protocol.batch_size < 2:
             raise InvalidInput("batch norms cannot be trained on batches of one sample; choose batch_size=2 or more")
-        self.division = Division.of(total, protocol)
+        self.division = Division.of(problem, total, protocol)
         self._protocol, self._dense = protocol, dense
         size, batch = self.division.trained.size, protocol.batch_size
         self.per_epoch = -(-size // batch) - int(averages and size % batch == 1)

@@ -105,6 +105,9 @@ class Protocol:
     samples: int | None = None
     """Calibration samples to train on, drawn once; none: all that do not judge."""
 
+    subset: str = ""
+    """A file of 'prunebench samples': train on its calibration samples alone, each counting as the file says."""
+
     held_out: int = 0
     """Calibration samples that judge after every epoch; the best epoch's values are then returned."""
 

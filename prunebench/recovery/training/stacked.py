@@ -19,7 +19,7 @@ from prunebench.recovery.outputs import divergences
 from prunebench.recovery.training.course import Course
 from prunebench.recovery.training.protocol import Protocol
 from prunebench.recovery.training.starts import place
-from prunebench.recovery.training.trainer import JUDGED_BATCH, optimizer
+from prunebench.recovery.training.trainer import JUDGED_BATCH, optimizer, weighted
 
 PLAIN = (
     torch.nn.Linear, torch.nn.ReLU, torch.nn.GELU, torch.nn.Tanh, torch.nn.Sigmoid, torch.nn.LeakyReLU,
@@ -68,7 +68,7 @@ class Stack:
         place(problem, network, protocol.begin)
         self._problem, self._model, self._protocol, self._masks = problem, network.model, protocol, masks
         self._network, self._samples = network, problem.calibration()
-        self.course = Course(protocol, len(self._samples))
+        self.course = Course(protocol, problem.name, len(self._samples))
         self._teacher = (problem.model() if teacher is None else teacher) if protocol.distil else None
         values = network.weights() if weights is None or protocol.begin.kind != "pruned" else np.asarray(weights)
         values = np.where(masks, values, 0.0)
@@ -114,7 +114,7 @@ class Stack:
                 inputs, targets = self._samples.batch(positions)
                 inputs = changed(inputs, self._protocol.augment, images)
                 self._optimizer.zero_grad(set_to_none=True)
-                losses = self._losses(inputs, targets)
+                losses = self._losses(inputs, targets, self.course.division.counting(positions))
                 if not bool(torch.isfinite(losses).all()):
                     rate = self._protocol.learning_rate
                     raise PrunebenchError(
@@ -130,10 +130,10 @@ class Stack:
         self._done += 1
         return np.asarray((total / len(batches)).numpy())
 
-    def _losses(self, inputs: Any, targets: Any) -> torch.Tensor:
-        """The loss of every copy on a batch. (M,)"""
+    def _losses(self, inputs: Any, targets: Any, counting: FloatArray | None) -> torch.Tensor:
+        """The loss of every copy on a batch. counting : how much each sample does, (s,). -> (M,)"""
         outputs = self.outputs(inputs)
-        losses = self._of_samples(outputs, targets).mean(dim=1)
+        losses = weighted(self._of_samples(outputs, targets), counting)
         alpha = self._protocol.distil
         if not alpha:
             return losses
@@ -141,7 +141,7 @@ class Stack:
         with torch.no_grad(), evaluation_mode(self._teacher):
             aimed = self._teacher(inputs)
         apart = divergences(outputs, aimed.expand_as(outputs), self._protocol.temperature)
-        return (1.0 - alpha) * losses + alpha * apart.flatten(1).mean(dim=1)
+        return (1.0 - alpha) * losses + alpha * weighted(apart.flatten(1), counting)
 
     def _of_samples(self, outputs: torch.Tensor, targets: Any) -> torch.Tensor:
         """The loss of every copy and sample: all copies' outputs are one batch to the problem. (M, s)"""

@@ -40,7 +40,7 @@ def course_of(problem: NetworkProblem, network: PrunableNetwork, protocol: Proto
     """
     dense = dense_schedule(problem) if protocol.schedule == "rewound" else None
     averages = bool(batch_norms(network.model)) and protocol.batch_norm == "train"
-    return Course(protocol, len(problem.calibration()), dense=dense, averages=averages)
+    return Course(protocol, problem.name, len(problem.calibration()), dense=dense, averages=averages)
 
 
 def place(problem: NetworkProblem, network: PrunableNetwork, begin: Begin) -> None:

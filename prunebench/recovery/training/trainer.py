@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from prunebench.core.arrays import BoolArray, IndexArray
+from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.coordinator import checked_array
 from prunebench.core.errors import InvalidInput, PrunebenchError
 from prunebench.core.problem import NetworkProblem
@@ -16,7 +16,7 @@ from prunebench.networks.network import PrunableNetwork, evaluation_mode
 from prunebench.networks.samples import at_once
 from prunebench.recovery.batch_norm import batch_norms, reestimate_batch_norm
 from prunebench.recovery.distillation import changed
-from prunebench.recovery.outputs import divergence
+from prunebench.recovery.outputs import divergences
 from prunebench.recovery.tensors import array_of
 from prunebench.recovery.training.course import Course, DenseSchedule
 from prunebench.recovery.training.protocol import Protocol
@@ -73,7 +73,7 @@ class Trainer:
         self._device = self._parameters[0].device
         self._norms = batch_norms(self._model)
         averages = bool(self._norms) and protocol.batch_norm == "train"
-        self.course = Course(protocol, len(self._samples), dense=dense, averages=averages)
+        self.course = Course(protocol, problem.name, len(self._samples), dense=dense, averages=averages)
         self._masks = [
             (self._model.get_parameter(layer.name), _kept(mask, layer, self._device)) for layer in network.layers
         ]
@@ -189,10 +189,11 @@ class Trainer:
         inputs = changed(inputs, protocol.augment, images).to(self._device)
         self._optimizer.zero_grad(set_to_none=True)
         outputs = self._model(inputs)
-        loss = self._problem.loss(outputs, targets.to(self._device)).mean()
+        counting = self.course.division.counting(positions)
+        loss = weighted(self._problem.loss(outputs, targets.to(self._device)), counting)
         if protocol.distil:
-            apart = divergence(outputs, self._taught(positions, inputs), protocol.temperature)
-            loss = (1.0 - protocol.distil) * loss + protocol.distil * apart
+            apart = divergences(outputs, self._taught(positions, inputs), protocol.temperature)
+            loss = (1.0 - protocol.distil) * loss + protocol.distil * weighted(apart.flatten(), counting)
         if pulled:
             off = torch.stack([held[~kept].abs().sum() for held, kept in self._masks])
             loss = loss + protocol.penalty * off.sum()
@@ -200,7 +201,7 @@ class Trainer:
             raise PrunebenchError(
                 f"the loss stopped being finite in training; use a learning_rate below {protocol.learning_rate:g}"
             )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         if not pulled:
             # what the optimizer remembers of pruned weights then stays zero too, and they do not move
             for held, kept in self._masks:
@@ -271,6 +272,17 @@ class Trainer:
         if not within and (self._best is None or known is None or judged < known):
             self.best = len(self.epochs)
             self._best = self._network.state()
+
+
+def weighted(losses: torch.Tensor, counting: FloatArray | None) -> torch.Tensor:
+    """The mean over samples, the last axis, each counting as told. losses (…, s), counting (s,) or None -> (…)
+
+    Losses of several positions a sample, such as tokens, follow each other; all of a sample count alike.
+    """
+    if counting is None:
+        return losses.mean(dim=-1)
+    each = torch.from_numpy(counting).to(losses.device, losses.dtype)
+    return (losses * each.repeat_interleave(losses.shape[-1] // each.numel())).mean(dim=-1)
 
 
 def optimizer(parameters: Sequence[torch.Tensor], protocol: Protocol) -> torch.optim.Optimizer:
