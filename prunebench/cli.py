@@ -25,6 +25,7 @@ COMMANDS = {
     "warm": "compile the solvers' kernels ahead",
     "problems": "list the problems, their options, and whether their data are there",
     "block": "cut one block problem out of a network into a file",
+    "samples": "choose calibration samples as a block problem, for --subset",
     "solve": "solve a block problem file",
     "verify": "re-evaluate a solution's objective and bound independently of its solver",
     "import": "make a block of a problem that was written elsewhere",

@@ -73,8 +73,8 @@ def subset_of(block: BlockProblem, mask: BoolArray | None = None) -> SampleSubse
     InvalidInput   a block of something else, or without a choice; in mode refit, samples that would count less than
                    nothing
     """
-    if block.items != SAMPLES or block.indices is None:
-        raise InvalidInput(f"{block.name} is of {block.items}; a subset is a file of 'prunebench samples'")
+    if block.word != SAMPLES or block.indices is None:
+        raise InvalidInput(f"{block.name} is of {block.word}; a subset is a file of 'prunebench samples'")
     chosen = block.start_mask if mask is None else mask
     if chosen is None or not chosen.any():
         raise InvalidInput(f"{block.name} says no samples that were chosen; make the file with 'prunebench samples'")
