@@ -4,12 +4,15 @@ Bynum et al.: Pyomo, Optimization Modeling in Python, 3rd ed., Springer 2021.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field, replace
 from io import StringIO
 from typing import Any, Literal
 
 import numpy as np
 
+from prunebench.core import solver_log
 from prunebench.core.block import BlockProblem
 from prunebench.core.cost import Cost
 from prunebench.core.errors import MissingPackage, SolverFailed
@@ -63,6 +66,7 @@ class Pyomo(Solver):
     requires = ("pyomo",)
     install = "pip install pyomo"
     max_size = MAX_SIZE
+    logs = True
     reference = "Bynum et al. 2021"
 
     solver: str = field(default="highs", metadata={RUNS_CODE: is_path})
@@ -129,8 +133,8 @@ class Pyomo(Solver):
             options[limit] = max(best.remaining, 1e-3)
         told = StringIO()
         try:
-            with LoggingIntercept(told, "pyomo"):
-                outcome = self._asked(solver, model, options)
+            with LoggingIntercept(told, "pyomo"), _passed_on(solver_log.listener()) as heard:
+                outcome = self._asked(solver, model, options, heard)
                 condition = str(outcome.solver.termination_condition)
                 solved = len(outcome.solution) > 0 or condition == "optimal"
                 if solved:
@@ -153,14 +157,42 @@ class Pyomo(Solver):
         return stop
 
     @staticmethod
-    def _asked(solver: Any, model: Any, options: dict[str, float]) -> Any:
+    def _asked(solver: Any, model: Any, options: dict[str, float], tee: bool) -> Any:
         """Results of one run. Pyomo's older persistent interfaces need the model set before solving."""
         from pyomo.solvers.plugins.solvers.persistent_solver import PersistentSolver
 
         if isinstance(solver, PersistentSolver):
             solver.set_instance(model)
-            return solver.solve(load_solutions=False, options=options)
-        return solver.solve(model, load_solutions=False, options=options)
+            return solver.solve(load_solutions=False, options=options, tee=tee)
+        return solver.solve(model, load_solutions=False, options=options, tee=tee)
+
+
+@contextmanager
+def _passed_on(listen: solver_log.Listener | None) -> Iterator[bool]:
+    """Inside, what a solver prints goes to `listen`, line by line; yields whether anybody listens."""
+    if listen is None:
+        yield False
+        return
+    from pyomo.common.tee import TeeStream, redirect_fd
+
+    # standard output alone, of Python and of the libraries: who listens may write on standard error
+    with TeeStream(_Lines(listen)) as tee, redirect_stdout(tee.STDOUT), redirect_fd(1, tee.STDOUT.fileno()):
+        yield True
+
+
+class _Lines(StringIO):
+    """A stream that hands on every whole line."""
+
+    def __init__(self, listen: solver_log.Listener) -> None:
+        super().__init__()
+        self._listen, self._begun = listen, ""
+
+    def write(self, text: str) -> int:
+        """Hand on what ends in this text."""
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._listen(line)
+        return len(text)
 
 
 def _words(said: object, told: StringIO) -> str:

@@ -1,6 +1,7 @@
 """Solve a block problem file with one solver and print what was found."""
 
 import argparse
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from prunebench.commands import arguments as shared
-from prunebench.core import compilation, solution_file
+from prunebench.core import compilation, solution_file, solver_log
 from prunebench.core import options as option_tools
 from prunebench.core.block import MODES, BlockProblem
 from prunebench.core.errors import InvalidInput, PrunebenchError
@@ -16,7 +17,7 @@ from prunebench.core.group_block import GroupBlock, load_block
 from prunebench.core.proof import MOST_BYTES
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Budget, Solution
-from prunebench.core.solver import make_solver, solvers_of
+from prunebench.core.solver import SolverLike, facts, make_solver, solvers_of
 from prunebench.kernels.relaxations.bounds import Bound, lower_bound
 from prunebench.meanings.bits.slices import SLICES, stored
 from prunebench.solving import native_or_refit, solve
@@ -35,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bound-time-limit", type=shared.seconds, default=60.0, metavar="SEC", help="default: 60")
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of the first repeat (default: 0)")
     parser.add_argument("--repeat", type=shared.positive_int, default=1, metavar="N", help="solve with N seeds in turn")
+    parser.add_argument(
+        "--start", type=Path, metavar="FILE",
+        help="begin from this mask, and return nothing worse: a list of 0 and 1, a solution file of prunebench or of "
+        "another solver, a dimod SampleSet; of several the best",
+    )  # fmt: skip
+    parser.add_argument(
+        "--solver-log", action="store_true", help="what the program behind the solver says of itself, on standard error"
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.json", help="write the best repeat's solution here")
     parser.add_argument(
         "--proof", type=Path, metavar="FILE.npz",
@@ -54,6 +63,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
         options = _with_proof(name, options, type(block.form))
     solver = make_solver(name, options)
     native_or_refit(solver, block)
+    listen = _listener(solver) if arguments.solver_log else None
     limit = float("inf") if arguments.time_limit is None else arguments.time_limit
     evaluations = float("inf") if arguments.evaluations is None else arguments.evaluations
     budget = Budget(seconds=limit, evaluations=evaluations, gap=arguments.gap)
@@ -62,7 +72,7 @@ def run(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     best: tuple[Solution, dict[str, Any]] | None = None
     for seed in range(arguments.seed, arguments.seed + arguments.repeat):
-        with compilation.said(say):
+        with compilation.said(say), solver_log.heard(listen):
             solution = solve(block, solver, budget=budget, seed=seed)
         if bound is not None:
             solution = _with_bound(solution, bound)
@@ -105,7 +115,28 @@ def _stored_lines(row: dict[str, Any]) -> list[str]:
 def _loaded(arguments: argparse.Namespace) -> BlockProblem | GroupBlock:
     """The block of the file, in the mode asked for."""
     block = load_block(arguments.file)
-    return block.in_mode(arguments.mode) if arguments.mode else block
+    block = block.in_mode(arguments.mode) if arguments.mode else block
+    if arguments.start is None:
+        return block
+    from prunebench.forms.foreign.answers import best_of, read_answers
+
+    return block.with_start(best_of(read_answers(arguments.start, block), block, arguments.start))
+
+
+def _listener(solver: SolverLike) -> solver_log.Listener:
+    """Print lines of a solver's log on standard error.
+
+    Raises
+    ------
+    InvalidInput   the solver has none
+    """
+    if not facts(solver).logs:
+        able = [name for name in SOLVERS.names() if facts(SOLVERS.get(name)).logs]
+        raise InvalidInput(
+            f"solver {solver.name!r} has no log of its own: no other program is behind it; leave out --solver-log, or "
+            f"choose one of {', '.join(able)}"
+        )
+    return lambda line: print(line, file=sys.stderr, flush=True)
 
 
 def _with_proof(solver: str, options: dict[str, Any], form: type) -> dict[str, Any]:

@@ -78,6 +78,9 @@ class Solver:
     miniature_size: ClassVar[int] = 8
     """Weights of that block; more if eight do not reach all of its code."""
 
+    logs: ClassVar[bool] = False
+    """Whether the program behind it has a log, which it passes on to who listens (`core.solver_log`)."""
+
     def refuses(self, block: BlockProblem) -> str | Refusal:
         """Why this block is not accepted, with the remedy; "" if it is."""
         return ""
@@ -166,6 +169,7 @@ class Facts(NamedTuple):
     reference: str
     miniature: bool
     miniature_size: int
+    logs: bool
 
     @property
     def quotas(self) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from prunebench.core import solver_log
 from prunebench.core.block import BlockProblem
 from prunebench.core.cost import Cost
 from prunebench.core.errors import PrunebenchError
@@ -44,11 +45,13 @@ def warm_up(solver: SolverLike, block: BlockProblem) -> float:
     started = perf_counter()
     known = facts(solver)
     try:
-        if known.miniature:
-            small = miniature(block, known.miniature_size)
-            solver.solve(small, Budget(evaluations=EVALUATIONS), np.random.default_rng(0))
-        if hasattr(solver, "warm_up"):
-            solver.warm_up(block)
+        # what is said of a miniature is not about the user's block
+        with solver_log.heard(None):
+            if known.miniature:
+                small = miniature(block, known.miniature_size)
+                solver.solve(small, Budget(evaluations=EVALUATIONS), np.random.default_rng(0))
+            if hasattr(solver, "warm_up"):
+                solver.warm_up(block)
     except PrunebenchError:
         # the real solve will raise the same error, then about the user's own block
         pass

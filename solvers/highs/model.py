@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from prunebench.core import solver_log
 from prunebench.core.arrays import FloatArray
 from prunebench.core.stop import Stop, StopCheck, StopKind, never
 
@@ -96,6 +97,9 @@ class Model:
             ("mip_abs_gap", 1e-9),
             ("mip_min_logging_interval", 0.5),
         ))  # fmt: skip
+        self._log = solver_log.listener()
+        if self._log is not None:
+            self.set_options((("output_flag", True), ("log_to_console", False)))
         lp = highspy.HighsLp()
         lp.num_col_, lp.num_row_ = cost.size, 0
         lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, lower, upper
@@ -169,6 +173,10 @@ class Model:
             self.highs.changeColsIntegrality(self.binary, chosen, np.full(self.binary, int(kind), dtype=np.uint8))
             self._integral = wanted
 
+    def _pass_on(self, event: Any) -> None:
+        assert self._log is not None
+        self._log(str(event.message).rstrip("\n"))
+
     def _run(self, seconds: float, stop: StopCheck, watch: Callable[[float], None]) -> Outcome:
         highs = self.highs
         points: list[FloatArray] = []
@@ -190,6 +198,7 @@ class Model:
             (highs.cbSimplexInterrupt, check),
             (highs.cbMipLogging, log),
             (highs.cbMipImprovingSolution, improving),
+            *(((highs.cbLogging, self._pass_on),) if self._log is not None else ()),
         )
         for callback, function in pairs:
             callback += function

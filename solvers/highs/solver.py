@@ -86,6 +86,7 @@ class HiGHS(Solver):
     install = "pip install highspy numba"
     max_size = MAX_SIZE
     miniature_size = 24
+    logs = True
     reference = "Huangfu, Hall 2018; Adams, Sherali 1986; Günlük, Linderoth 2010"
 
     formulation: Literal[

@@ -139,7 +139,7 @@ def block_of(model: ForeignModel, keep: int | None = None) -> Imported:
     units, sign = model.units, -1.0 if model.flipped else 1.0
     block = BlockProblem(
         form=form, dense_weights=np.ones(len(names)), mode="select", problem=_printable(model.source),
-        names=np.array([_printable(name) for name in names]), **kept,
+        names=np.array([_printable(name) for name in names]), items=Items("variables"), **kept,
     )  # fmt: skip
     return Imported(block, sign * units.scale, units.constant, fixed, tuple(notes))
 
