@@ -161,10 +161,11 @@ class Pyomo(Solver):
         """Results of one run. Pyomo's older persistent interfaces need the model set before solving."""
         from pyomo.solvers.plugins.solvers.persistent_solver import PersistentSolver
 
+        printed = {"tee": True} if tee else {}
         if isinstance(solver, PersistentSolver):
             solver.set_instance(model)
-            return solver.solve(load_solutions=False, options=options, tee=tee)
-        return solver.solve(model, load_solutions=False, options=options, tee=tee)
+            return solver.solve(load_solutions=False, options=options, **printed)
+        return solver.solve(model, load_solutions=False, options=options, **printed)
 
 
 @contextmanager

@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME[:OPTION=VALUE,…]",
-        help=f"repeatable; a list stands in brackets, OPTION=[1,2]; {', '.join(BASELINES)} are always added",
+        help="repeatable; NAME may be your own solver or dimod sampler, as module:Object or FILE.py:Object; a list "
+        f"stands in brackets, OPTION=[1,2]; {', '.join(BASELINES)} are always added",
     )
     parser.add_argument("--size", type=shared.positive_int, nargs="+", default=[64], metavar="P", help="default: 64")
     parser.add_argument("--density", type=shared.density, nargs="+", default=[0.5], metavar="D", help="default: 0.5")

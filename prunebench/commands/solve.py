@@ -26,7 +26,11 @@ from prunebench.solving import native_or_refit, solve
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The block file, the solver, its options, budgets and seeds."""
     parser.add_argument("file", type=Path, metavar="FILE.npz", help="a block or group block file")
-    parser.add_argument("--solver", help="a registered solver (default: swap, for a group block group-swap)")
+    parser.add_argument(
+        "--solver", metavar="NAME",
+        help="a registered solver, or your own, or a dimod sampler, as module:Object or FILE.py:Object (default: swap, "
+        "for a group block group-swap)",
+    )  # fmt: skip
     shared.add_options(parser, "the solver")
     parser.add_argument("--mode", choices=MODES, help="solve the block in this mode instead of its own")
     parser.add_argument("--time-limit", type=shared.seconds, metavar="SEC", help="stop after this many seconds")

@@ -10,14 +10,18 @@ from typing import Any
 from prunebench.core import options as option_tools
 from prunebench.core.block import MODES, Mode
 from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.core.import_path import IMPORT_PATH
 from prunebench.core.masks import keep_count
 from prunebench.core.problem import ProblemLike, make_problem
 from prunebench.core.registry import SOLVERS
-from prunebench.core.solver import SolverLike, make_solver
+from prunebench.core.solver import SolverLike, is_sampler, is_solver, make_solver
 from prunebench.log import checks
 
 _COMMAS_OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
 """Where options of a solver are parted: "anneal[reads=4,sweeps=100],swap" is two solvers."""
+
+_OWN = re.compile(rf"(?P<path>{IMPORT_PATH.pattern})(:(?P<rest>.*))?")
+"""An import path, and options behind it."""
 
 BASELINES = ("random", "greedy", "swap")
 """Random sampling, greedy elimination and multi-start swap descent: rows of every comparison."""
@@ -63,11 +67,16 @@ class SolverChoice:
     def parse(text: str) -> "SolverChoice":
         """NAME or NAME:KEY=VALUE,KEY=VALUE; a value that is a list stands in brackets, KEY=[1,2].
 
+        NAME may be module:Object or FILE.py:Object.
+
         Raises
         ------
         InvalidInput   a part without '=', or an option given twice
         """
+        own = _OWN.fullmatch(text)
         name, _, rest = text.partition(":")
+        if own is not None and name not in SOLVERS.names():
+            name, rest = own["path"], own["rest"] or ""
         options: dict[str, Any] = {}
         for part in filter(None, _COMMAS_OUTSIDE_BRACKETS.split(rest)):
             key, equals, value = part.partition("=")
@@ -82,22 +91,23 @@ class SolverChoice:
     def of(solver: "str | SolverChoice | SolverLike | Any") -> "SolverChoice":
         """A choice from a text, a choice, a solver object or class, or a dimod sampler, its class or factory.
 
-        A solver object is named by its class and the options that are not the default.
+        A solver object is named by its class and the options that are not the default. Where its class is not
+        registered, no file can hold it: the comparison cannot be resumed.
 
         Raises
         ------
-        InvalidInput   neither, or an object of a class that is not registered
+        InvalidInput   neither
         """
         if isinstance(solver, SolverChoice):
             return solver._checked()
         if isinstance(solver, str):
             return SolverChoice.parse(solver)
-        name = getattr(solver, "name", None) if isinstance(solver, type) else None
-        if isinstance(name, str) and name in SOLVERS.names():
-            return SolverChoice(name)
-        if isinstance(getattr(type(solver), "name", None), str) and hasattr(solver, "solve"):
+        if isinstance(solver, type) and is_solver(solver):
+            cls: type[Any] = solver
+            return SolverChoice(cls.name) if _is_registered(cls) else SolverChoice._of_object(cls())
+        if is_solver(solver):
             return SolverChoice._of_object(solver)
-        if any(hasattr(solver, method) for method in ("sample", "sample_cqm")):
+        if is_sampler(solver):
             return SolverChoice._of_object(make_solver("dimod", {"sampler": solver}))
         raise InvalidInput(
             f"{solver!r} is no solver; give a name such as 'anneal:sweeps=50', a solver object of prunebench, or a "
@@ -107,11 +117,13 @@ class SolverChoice:
     @staticmethod
     def _of_object(solver: SolverLike) -> "SolverChoice":
         cls: type[Any] = type(solver)
-        if cls.name not in SOLVERS.names():
-            raise InvalidInput(
-                f"solver {cls.name!r} is not registered, so a comparison could not be resumed; "
-                "put @prunebench.register_solver on its class"
-            )
+        if not _is_registered(cls):
+            # a name that another class has would be taken for that one
+            name = _described(solver) if solver.name in SOLVERS.names() else solver.name
+            given = {
+                key: value for key, value in option_tools.as_json(solver).items() if value != _default(cls).get(key)
+            }
+            return SolverChoice(name, given, is_object=True, given=solver)
         default = cls()
         held = {option_tools.option_name(item): item.name for item in dataclasses.fields(cls) if item.init}
         values = {option: getattr(solver, field) for option, field in held.items()}
@@ -128,6 +140,19 @@ class SolverChoice:
         if self.given is not None or self.is_object or all(map(portable, self.options.values())):
             return self
         return SolverChoice._of_object(make_solver(self.name, self.options))
+
+
+def _is_registered(cls: type[Any]) -> bool:
+    """Whether the registry holds this very class under its name."""
+    return cls.name in SOLVERS.names() and SOLVERS.get(cls.name) is cls
+
+
+def _default(cls: type[Any]) -> dict[str, Any]:
+    """The options of an object of the class as they are if none is given; none where it cannot be made so."""
+    try:
+        return option_tools.as_json(cls())
+    except TypeError:
+        return {}
 
 
 def portable(value: Any) -> bool:

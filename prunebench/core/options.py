@@ -125,7 +125,9 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def as_json(instance: Any) -> dict[str, Any]:
-    """The options of an instance as JSON-able values."""
+    """The options of an instance as JSON-able values; none of one that is no dataclass."""
+    if not dataclasses.is_dataclass(instance):
+        return {}
     return {
         option_name(item): _plain(getattr(instance, item.name)) for item in dataclasses.fields(instance) if item.init
     }

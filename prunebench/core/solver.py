@@ -1,7 +1,7 @@
 """The solver contract: what a solver is, its facts, making one by name, and checking its answers."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from typing import Any, ClassVar, NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -9,7 +9,8 @@ import numpy as np
 from prunebench.core import options as option_tools
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.cost import Cost
-from prunebench.core.errors import Refusal, RefusalKind, SolverFault, SolverRefused
+from prunebench.core.errors import InvalidInput, Refusal, RefusalKind, SolverFault, SolverRefused
+from prunebench.core.import_path import imported, is_import_path
 from prunebench.core.incumbent import START, Incumbent
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
@@ -196,20 +197,62 @@ def facts(solver: "SolverLike | type[Any]") -> Facts:
 
 
 def make_solver(solver: "str | SolverLike", options: Mapping[str, Any] | None = None) -> SolverLike:
-    """A solver by registered name and options, or the given object itself.
+    """A solver by registered name and options, by module:Object or FILE.py:Object, or the given object itself.
+
+    The named object is a solver or its class, a dimod sampler or its class, or a function that makes one.
 
     Raises
     ------
     UnknownName      no solver or option of that name, with the nearest match
+    InvalidInput     what is named cannot be imported, or is no solver
     MissingPackage   the solver's own library is not installed
     """
     if not isinstance(solver, str):
         return replace(solver, **options) if options else solver  # type: ignore[type-var]  # solvers are dataclasses
+    if is_import_path(solver):
+        return _imported(solver, options or {})
     cls = SOLVERS.get(solver)
     known = facts(cls)
     require_packages(f"solver {solver!r}", known.requires, known.install)
     made: SolverLike = option_tools.build(cls, options or {})
     return made
+
+
+def _imported(path: str, options: Mapping[str, Any]) -> SolverLike:
+    """The solver that an import path names. A sampler is run by solver `dimod`, whose options it then has."""
+    held = imported(path)
+    if not is_solver(held) and not is_sampler(held) and callable(held):
+        try:
+            held = held()
+        except Exception as error:  # code of others may raise anything
+            raise InvalidInput(f"solver {path!r}: {type(error).__name__}: {error}") from error
+    if is_sampler(held) and not is_solver(held):
+        return make_solver("dimod", {"sampler": path, **options})
+    if not is_solver(held):
+        raise InvalidInput(
+            f"solver {path!r} is {held!r}, which has no name, modes and solve; name a solver, a dimod sampler, a class "
+            "of one, or a function that makes one"
+        )
+    if not options and not isinstance(held, type):
+        made: SolverLike = held
+    elif is_dataclass(held):
+        cls = held if isinstance(held, type) else type(held)
+        made = option_tools.build(cls, {**({} if held is cls else option_tools.as_json(held)), **options})
+    elif options:
+        raise InvalidInput(f"solver {path!r} is no dataclass and has no options; leave out {next(iter(options))!r}")
+    else:
+        made = held()
+    return made
+
+
+def is_solver(held: Any) -> bool:
+    """Whether an object, or a class, has what a solver needs."""
+    return isinstance(getattr(held, "name", None), str) and all(hasattr(held, word) for word in ("modes", "solve"))
+
+
+def is_sampler(held: Any) -> bool:
+    """Whether an object, or a class, is a dimod sampler."""
+    return any(callable(getattr(held, word, None)) for word in ("sample", "sample_cqm"))
 
 
 def refused(name: str, block: BlockProblem, refusal: str | Refusal) -> SolverRefused:

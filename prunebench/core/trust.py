@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prunebench.core.errors import InvalidInput
+from prunebench.core.import_path import is_import_path
 from prunebench.core.options import option_name
 from prunebench.core.problem import is_program
 from prunebench.core.recovery import parts_of
@@ -17,14 +18,6 @@ from prunebench.core.registry import COORDINATORS, PROBLEMS, RECOVERIES, SOLVERS
 
 RUNS_CODE = "runs_code"
 """Metadata key of a field: a function that tells whether a value of the option names code."""
-
-IMPORT_PATH = re.compile(r"[A-Za-z_]\w*(\.\w+)*:[A-Za-z_]\w*")
-"""A text of the form module.path:name."""
-
-
-def is_import_path(value: Any) -> bool:
-    """Whether a value is a text like "package.module:Class"."""
-    return isinstance(value, str) and IMPORT_PATH.fullmatch(value) is not None
 
 
 def is_path(value: Any) -> bool:
@@ -51,6 +44,8 @@ def named_code(request: Mapping[str, Any]) -> list[str]:
         named = [choice for choice in choices if not choice.get("is_object")]
         pairs += [(SOLVERS, choice.get("name"), choice.get("options")) for choice in named]
     pairs += [(RECOVERIES, *parts_of(text)) for text in request.get("recover") or () if isinstance(text, str)]
+    # a solver by its import path is imported where it is made
+    found += [f"solver={name}" for registry, name, _ in pairs if registry is SOLVERS and is_import_path(name)]
     for registry, name, options in pairs:
         if isinstance(name, str) and isinstance(options, Mapping) and name in registry.names():
             cls = registry.get(name)

@@ -8,7 +8,6 @@ penalty takes it, a single linear term does not. Budgets are inequalities, which
 one linear term prices them all, each as a share of its limit, and samples beyond a budget are repaired.
 """
 
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
+from prunebench.core.import_path import imported, is_import_path
 from prunebench.core.keeping import Counted, Keeping
 from prunebench.core.stop import StopCheck, never
 from prunebench.forms.program import Units, budget_rows, require_select
@@ -369,20 +369,16 @@ def to_bqm(block: BlockProblem, encoding: str = "adaptive", seed: int = 0) -> An
 
 
 def sampler_of(given: Any) -> Any:
-    """A sampler out of an object, a class, a factory, or an import path "package.module:Class".
+    """A sampler out of an object, a class, a factory, or a text "package.module:Class" or "FILE.py:Class".
 
     Raises
     ------
     InvalidInput   the path cannot be imported, the factory raises, or what it gives is no sampler
     """
     if isinstance(given, str):
-        module, _, attribute = given.partition(":")
-        if not attribute:
+        if not is_import_path(given):
             raise InvalidInput(f"sampler {given!r} is not an import path 'package.module:Class'")
-        try:
-            given = getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
-            raise InvalidInput(f"sampler {given!r} cannot be imported: {error}") from error
+        given = imported(given)
     is_sampler = not isinstance(given, type) and (hasattr(given, "sample") or hasattr(given, "sample_cqm"))
     try:
         made = given if is_sampler or not callable(given) else given()

@@ -375,20 +375,22 @@ def run_check(
     passed = False
     for seed in seeds:
         case = Case(solver, family, seed, mode)
+        where = f"{solver.name} fails {name} on {family}, seed {seed}, mode {mode}"
         try:
             CHECKS[name](case)
             passed = True
         except InvalidInput as error:
             # a hostile block may turn out too ill-conditioned on the way, which the error says
             if family not in HOSTILE and not isinstance(error, SolverRefused):
-                raise
+                raise AssertionError(f"{where}: it raises {type(error).__name__}: {error}") from error
             refusal = error
         except SolverFailed as error:
             # an external program gave up, which is told and no answer: nothing to judge
             refusal = error
         except AssertionError as error:
-            where = f"{solver.name} fails {name} on {family}, seed {seed}, mode {mode}"
             raise AssertionError(f"{where}: {error}") from error
+        except Exception as error:  # a solver that is tried may raise anything
+            raise AssertionError(f"{where}: it raises {type(error).__name__}: {error}") from error
     return None if passed else refusal
 
 
