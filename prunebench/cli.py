@@ -26,6 +26,8 @@ COMMANDS = {
     "problems": "list the problems, their options, and whether their data are there",
     "block": "cut one block problem out of a network into a file",
     "samples": "choose calibration samples as a block problem, for --subset",
+    "site": "write what one site's samples say of the weights, for a block of several sites",
+    "merge": "merge what several sites wrote into one block problem",
     "solve": "solve a block problem file",
     "verify": "re-evaluate a solution's objective and bound independently of its solver",
     "import": "make a block of a problem that was written elsewhere",

@@ -2,7 +2,7 @@
 
 With features φ of samples, f(m) = ½‖(1/k) Σ m_i φ_i − (1/n) Σ φ_i‖²: a quadratic form with factor Φᵀ (d, n), centre 1/n
 and weights 1/k, of which `keep` = k are kept. A quota keeps the classes' shares. In mode refit the kept samples get
-weights of their own, drawn to 1/n by the ridge: GradMatch's problem (Killamsetty et al., ICML 2021) without its bound
+weights of their own, drawn to 1/k by a ridge: GradMatch's problem (Killamsetty et al., ICML 2021) without its bound
 at 0.
 """
 
@@ -207,13 +207,24 @@ def block_of_features(
         if within:
             factor = _within(rows, labels, sizes.size)
     added = ridge * float(column_squares(factor).mean()) if mode == "refit" else 0.0
+    linear, constant = _drawn(added, keep, total)
     items = Items(SAMPLES, {} if labels is None else {"label": labels})
     block = BlockProblem(
-        QuadraticForm(factor=factor, ridge=added, centre=np.full(total, 1.0 / total)),
+        QuadraticForm(
+            factor=factor, ridge=added, centre=np.full(total, 1.0 / total), linear=np.full(total, linear),
+            constant=constant,
+        ),
         np.full(total, 1.0 / keep), keep, mode,
         indices=np.arange(total), problem=problem, quota=quota, items=items,
     )  # fmt: skip
     return block.with_start(block.top_mask(np.random.default_rng(seed).random(total)))
+
+
+def _drawn(ridge: float, keep: int, total: int) -> tuple[float, float]:
+    """Linear term and constant by which a form's ridge, about 1/n, is ridge/2 Σ (w − 1/k)² over the kept samples."""
+    apart = 1.0 / keep - 1.0 / total
+    of_pruned = 0.5 * ridge / total**2 + ridge * apart / total
+    return -ridge * apart, 0.5 * keep * ridge * apart**2 - (total - keep) * of_pruned
 
 
 def require_classes(labels: IndexArray, keep: int) -> IndexArray:
