@@ -32,7 +32,7 @@ COMMANDS = {
     "verify": "re-evaluate a solution's objective and bound independently of its solver",
     "import": "make a block of a problem that was written elsewhere",
     "export": "hand a block to another ecosystem",
-    "export-model": "write a pruned network as a Hugging Face folder, or a smaller one as pt2, onnx or safetensors",
+    "export-model": "write a pruned network as a Hugging Face folder or packed, or a smaller one as a file",
     "time": "how fast a smaller network runs beside the dense one",
     "prune": "prune a whole network",
     "retrain": "train what a finished run kept, by a protocol",

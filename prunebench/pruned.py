@@ -17,7 +17,7 @@ from prunebench.log.run_directory import RunDirectory, trainings
 from prunebench.networks.checkpoints import read_state, write_state
 from prunebench.networks.own_copy import fingerprint, is_normed, plain_copy, uncompiled
 from prunebench.runs import network_facts
-from prunebench.runs.start import MASK_FILE, WEIGHTS_FILE
+from prunebench.runs.start import LEVELS_FILE, MASK_FILE, WEIGHTS_FILE
 from prunebench.runs.structured import STRUCTURE_FILE
 
 FORMAT = "prunebench.pruned/1"
@@ -46,6 +46,7 @@ class Pruned:
     fingerprint : of the dense network, "" for a registered problem
     notes : what was found out and told on the way
     trained : all tensors after the last training of what was kept, None where there was none
+    levels : of weights on levels, each parameter's NAME.levels and NAME.scales as in levels.safetensors; else None
     """
 
     masks: Mapping[str, torch.Tensor]
@@ -54,6 +55,7 @@ class Pruned:
     fingerprint: str = ""
     notes: tuple[str, ...] = ()
     trained: Mapping[str, torch.Tensor] | None = None
+    levels: Mapping[str, torch.Tensor] | None = None
 
     @property
     def retrained(self) -> "Pruned | None":
@@ -62,7 +64,8 @@ class Pruned:
         if self.trained is None or not done:
             return None
         reached = {name: done[-1][name] for name in self.measures if name in done[-1]}
-        return replace(self, state=self.trained, result={**self.result, **reached, "retrained": []}, trained=None)
+        result = {**self.result, **reached, "retrained": []}
+        return replace(self, state=self.trained, result=result, trained=None, levels=None)
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -138,8 +141,9 @@ class Pruned:
         path.mkdir(parents=True, exist_ok=True)
         write_state(path / MASK_FILE, self.masks)
         write_state(path / WEIGHTS_FILE, self.state)
-        if self.trained is not None:
-            write_state(path / TRAINED_FILE, self.trained)
+        for name, tensors in ((TRAINED_FILE, self.trained), (LEVELS_FILE, self.levels)):
+            if tensors is not None:
+                write_state(path / name, tensors)
         held = {
             "format": FORMAT, "fingerprint": self.fingerprint, "layers": list(self.masks), "notes": self.notes,
             "result": self.result,
@@ -172,7 +176,7 @@ class Pruned:
         checks.require(held, needs, tuple(needs), path / FILE)
         pruned = Pruned(
             read_state(path / MASK_FILE), read_state(path / WEIGHTS_FILE), held["result"], held["fingerprint"],
-            tuple(held["notes"]), read_state(path / TRAINED_FILE) if (path / TRAINED_FILE).is_file() else None,
+            tuple(held["notes"]), *(_read_if_there(path / name) for name in (TRAINED_FILE, LEVELS_FILE)),
         )  # fmt: skip
         return pruned.in_order(held["layers"])
 
@@ -258,7 +262,7 @@ def from_run(path: Path, notes: Sequence[str] = ()) -> Pruned:
     result = run.result()
     if result is None or not run.finished:
         raise InvalidInput(f"{path} is not a finished run")
-    for name in (MASK_FILE, WEIGHTS_FILE):
+    for name in (MASK_FILE, WEIGHTS_FILE, LEVELS_FILE):
         run.require_own(name)
     options = run.request.get("problem_options", {})
     found = RunDirectory.described(path).get("network")
@@ -269,7 +273,13 @@ def from_run(path: Path, notes: Sequence[str] = ()) -> Pruned:
         fingerprint=str(options.get("fingerprint", "")),
         notes=(*notes, *(network_facts.lines(found) if found else ())),
         trained=last_training(run, result),
+        levels=_read_if_there(path / LEVELS_FILE),
     )
+
+
+def _read_if_there(file: Path) -> dict[str, torch.Tensor] | None:
+    """The tensors of a file; None without one."""
+    return read_state(file) if file.is_file() else None
 
 
 def last_training(run: RunDirectory, result: Mapping[str, Any]) -> dict[str, torch.Tensor] | None:

@@ -38,7 +38,7 @@ from prunebench.progress import shown
 from prunebench.pruned import Pruned, from_run
 from prunebench.pruned_structure import smaller_from_run
 from prunebench.quiet import quiet
-from prunebench.recipes import AUTO, NORMAL, choose, loaded, resolved
+from prunebench.recipes import AUTO, NORMAL, choose, default_recipe, loaded, resolved
 from prunebench.recovery.training.protocol import Protocol, as_text
 from prunebench.runs import prune as runs
 from prunebench.runs.preparation import prepare
@@ -110,8 +110,9 @@ def prune(
     executor : where blocks are solved: inline, local:N or dask:ADDRESS
     seed : of everything random
     progress : a bar and what is found out, on standard error; False: nothing
-    options : options of solver, coordinator, curvature or problem by name (samples=500, steps=90), and the other
-        fields of `prunebench.runs.request.PruneRequest` (scope, seconds, block_seconds, validate_every, start, subset)
+    options : options of solver, coordinator, curvature or problem by name (samples=500, steps=90, or bits=4 with
+        group_size=128 for weights on levels, by recipe "layers" unless another is named), and the other fields of
+        `prunebench.runs.request.PruneRequest` (scope, seconds, block_seconds, validate_every, start, subset)
 
     Raises
     ------
@@ -369,7 +370,9 @@ def _request(
     choice = choose(
         problem,
         density,
-        recipe=way[0],
+        recipe=default_recipe(given, {**options, **options.get("coordinator_options", {})})
+        if way[0] == AUTO
+        else way[0],
         effort=way[1],
         given={**given, "coordinator_options": grouped} if quota else given,
         network=network,

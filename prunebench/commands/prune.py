@@ -16,7 +16,7 @@ from prunebench.core.registry import COORDINATORS, SOLVERS
 from prunebench.core.subset import of_subset
 from prunebench.log.run_directory import require_free, resume_line, trainings
 from prunebench.progress import shown
-from prunebench.recipes import AUTO, EFFORTS, NORMAL, choose, resolved
+from prunebench.recipes import EFFORTS, NORMAL, choose, default_recipe, resolved
 from prunebench.runs.controls import words as control_words
 from prunebench.runs.execution import loss_words
 from prunebench.runs.prune import prune
@@ -184,7 +184,8 @@ def _request(arguments: argparse.Namespace, say: shared.Say) -> tuple[PruneReque
         problem = of_subset(problem, arguments.subset)
     if quota := _quota(arguments, pairs):
         given["coordinator_options"] = {"quota": quota}
-    choice = choose(problem, density, recipe=arguments.recipe or AUTO, effort=arguments.effort, given=given)
+    recipe = arguments.recipe or default_recipe(given, {"bits": arguments.bits, **pairs})
+    choice = choose(problem, density, recipe=recipe, effort=arguments.effort, given=given)
     given.pop("coordinator_options", None)
     base = {} if choice.recipe is None else choice.recipe.request_fields
     kind = COORDINATORS.get(given.get("coordinator", base.get("coordinator", PruneRequest.coordinator)))
@@ -334,6 +335,7 @@ def text(result: dict[str, Any]) -> str:
             f"{held['asked']:g}; {held['runtime']}, batch {held['batch']}, one thread)"
         )
     lines.append(f"loss         {_number(result['loss'])} (dense {_number(result['dense_loss'])})")
+    lines += _rounding(result["bits"]) if "bits" in result else []
     lines += [f"retrained    {words(entry, measure_of)}" for entry in trainings(result)]
     lines += [f"control      {control_words(entry, measure_of(entry))}" for entry in result.get("controls", [])]
     if result.get("objective") is not None:
@@ -346,6 +348,17 @@ def text(result: dict[str, Any]) -> str:
         lines.append(f"unsolved     {result['unsolved']} blocks: this is not what was asked for")
         lines += [f"             {count} x {reason}" for reason, count in result["failures"].items()]
     return "\n".join(lines)
+
+
+def _rounding(held: Mapping[str, Any]) -> list[str]:
+    """What levels take, and what the network was before weights were rounded to them."""
+    size = held["bytes"]
+    scales = "a scale a row" if held["group_size"] is None else f"a scale each {held['group_size']} weights"
+    return [
+        f"bits         {held['bits']}, {scales}; {measure_of(held['unrounded'])} before rounding",
+        f"bytes        dense {size['dense']:,}, sparse {size['sparse']:,}, packed {size['packed']:,} (of kept weights "
+        f"alone {size['packed_sparse']:,})",
+    ]
 
 
 def measure_of(held: Mapping[str, Any]) -> str:

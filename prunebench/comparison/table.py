@@ -26,10 +26,10 @@ COLUMNS = (
     "problem", "select", "density", "p", "items", "n", "keep", "budgets", "mode", "block_seed", "block_index",
     "block_hash", "solver", "solver_name", "options", "stochastic", "seed", "time_limit", "version", "skipped",
     "failed", "cached", "status", "stop_reason", "objective", "lower_bound", "best_bound", "best_objective",
-    "worst_objective", "start_objective", "random_mean", "gap", "gap_to", "gap_to_best", "relative_gap", "approximation_ratio",
-    "success", "time_to_target", "primal_integral", "seconds", "cpu_seconds", *PHASES, "feasible_before_repair",
-    "model_change", "true_change", "retrained_loss", "retrained_accuracy", "retrained_perplexity", "mask",
-    "trace_seconds", "trace_objective", "trace_bound",
+    "worst_objective", "start_objective", "random_mean", "gap", "gap_to", "gap_to_best", "relative_gap",
+    "approximation_ratio", "success", "time_to_target", "primal_integral", "seconds", "cpu_seconds", *PHASES,
+    "feasible_before_repair", "model_change", "true_change", "retrained_loss", "retrained_accuracy",
+    "retrained_perplexity", "mask", "trace_seconds", "trace_objective", "trace_bound",
 )  # fmt: skip
 """The columns of a comparison, in order; `prunebench.measures.GLOSSARY` defines the measures."""
 

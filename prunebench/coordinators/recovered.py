@@ -11,6 +11,7 @@ import numpy.typing as npt
 from prunebench.core.arrays import BoolArray, FloatArray, RealArray
 from prunebench.core.coordinator import Coordinator, Move, Setting, Task, checked_number, checked_state
 from prunebench.core.errors import InvalidInput, PrunebenchError
+from prunebench.core.levels import Levels
 from prunebench.core.masks import keep_count
 from prunebench.core.problem import NetworkProblem
 from prunebench.core.recovery import Recovery, Stand, reserved
@@ -99,6 +100,10 @@ class Recovered(Coordinator):
                 self._final = np.array(self._inner.best()[1], dtype=np.float64)
                 self._plan()
         return self._round() if self._queue else None
+
+    def levels(self) -> Levels | None:
+        """Those of the inner coordinator: where it has any, no recovery that moves weights is taken."""
+        return self._inner.levels()
 
     def network_facts(self) -> dict[str, Any]:
         """Those of the inner coordinator, and which layers are not refitted."""

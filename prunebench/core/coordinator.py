@@ -13,6 +13,7 @@ from prunebench.core import options as option_tools
 from prunebench.core.arrays import BoolArray, FloatArray, RealArray
 from prunebench.core.block import BlockProblem, Mode
 from prunebench.core.errors import InvalidInput
+from prunebench.core.levels import Levels
 from prunebench.core.problem import ProblemLike
 from prunebench.core.recovery import Division, Recovery
 from prunebench.core.registry import register_coordinator
@@ -258,6 +259,18 @@ class Coordinator(ABC):
         """
         return None
 
+    @classmethod
+    def unmovable(cls, _options: Any) -> str:
+        """Why recovery and training may not move the weights it ends with, such as "bits=4"; "" where they may.
+
+        _options : the coordinator's, of `options_class`
+        """
+        return ""
+
+    def levels(self) -> Levels | None:
+        """The levels and scales that the weights of `best` are made of; None where they are plain floats."""
+        return None
+
     def network_facts(self) -> dict[str, Any]:
         """Entries of run.json on the network beside what is not pruned: "gradients" and "unreached", JSON-able.
 
@@ -358,14 +371,24 @@ def count_of(options: type | None, name: str, asked: Mapping[str, Any]) -> int |
         return None
 
 
+OF_GRAMS = ("bits", "group_size")
+"""Options of coordinators that have the Gram matrix of each layer's inputs."""
+
+
 def require_current(kind: type[Coordinator], names: Iterable[str]) -> None:
-    """Refuse options that are named as in an earlier version.
+    """Refuse options that are named as in an earlier version, and those that need what this kind does not have.
 
     Raises
     ------
-    InvalidInput   the message names their replacement
+    InvalidInput   the message names their replacement, or the coordinator that has them
     """
+    known = {option.name for option in option_tools.options_of(kind.options_class)} if kind.options_class else set()
     for name in names:
+        if name in OF_GRAMS and name not in known:
+            raise InvalidInput(
+                f"coordinator {kind.name}: {name} rounds weights by the Gram matrix of each layer's inputs, which this "
+                "coordinator does not gather; use coordinator layer-wise"
+            )
         if name in kind.replaced_options:
             raise InvalidInput(
                 f"coordinator {kind.name}: option {name} is now said by recovery: {kind.replaced_options[name]} "

@@ -129,6 +129,17 @@ def is_training(value: Any) -> bool:
     )
 
 
+def is_rounding(value: Any) -> bool:
+    """What a run says of its levels: their bits, bytes in several ways of storing, and measures before rounding."""
+    return (
+        isinstance(value, Mapping)
+        and is_whole(value.get("bits"))
+        and optional(is_whole)(value.get("group_size"))
+        and objects_of(is_whole)(value.get("bytes"))
+        and objects_of(optional(is_number))(value.get("unrounded"))
+    )
+
+
 def is_control(value: Any) -> bool:
     """What a control of a run's network came to: its name, protocol and epochs."""
     return (
@@ -205,6 +216,7 @@ RESULT: Mapping[str, Kind] = {
     "kept": is_whole,
     "total": lambda value: is_whole(value) and value > 0,
     "kept_per_layer": objects_of(is_whole),
+    "bits": is_rounding,
     "timings": objects_of(is_number),
     "workers": objects_of(is_number),
     "steps": is_whole,

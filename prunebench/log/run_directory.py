@@ -36,7 +36,7 @@ RETRAINED = "retrained-{number}.safetensors"
 
 SEALED = (
     "events.jsonl", "mask.safetensors", "weights.safetensors", "results.parquet", "structure.json", "model.pt2",
-    "latency.json",
+    "latency.json", "levels.safetensors",
 )  # fmt: skip
 """Files whose digests stand in result.json, beside those of networks that were trained."""
 

@@ -5,7 +5,7 @@ of a run out of a recipe and what is given beside it.
 """
 
 from prunebench.recipes.recipe import EFFORTS, NORMAL, Recipe, find, names, parsed
-from prunebench.recipes.resolve import AUTO, BY_HAND, Choice, choose, request_of, resolved
+from prunebench.recipes.resolve import AUTO, BY_HAND, Choice, choose, default_recipe, request_of, resolved
 from prunebench.recipes.rules import RULES
 from prunebench.recipes.traits import Traits, loaded, traits_of
 
@@ -19,6 +19,7 @@ __all__ = [
     "Recipe",
     "Traits",
     "choose",
+    "default_recipe",
     "find",
     "loaded",
     "names",

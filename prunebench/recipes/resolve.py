@@ -87,6 +87,20 @@ def choose(
     return Choice(AUTO, dataclasses.replace(find(name).at(effort), name=name), why, effort, network)
 
 
+ROUNDED = "layers"
+"""The recipe where levels of so many bits are asked for and nothing else is named: rounding needs Gram matrices, and
+weights that no step moves afterwards."""
+
+
+def default_recipe(given: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+    """The recipe where none is named.
+
+    given : fields of `PruneRequest` that are given;  options : of whoever has them, by name
+    """
+    rounds = any(options.get(name) is not None for name in ("bits", "coordinator.bits"))
+    return ROUNDED if rounds and given.get("coordinator") is None else AUTO
+
+
 def _by_hand(given: Mapping[str, Any]) -> bool:
     return any(given.get(name) not in (None, SCOPES[0] if name == "scope" else None) for name in BY_HAND)
 

@@ -163,11 +163,10 @@ def _of_runs(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
         grouped.setdefault(name, []).append(drawn)
     for name, held in grouped.items():
         out.append((_key(name), name, "".join(_drawn(drawn, looks) for drawn in held)))
-    smaller = tables.smaller(material.runs)
-    controls = tables.controls(material.runs)
+    further = (tables.controls(material.runs), tables.levels(material.runs), tables.smaller(material.runs))
     results = [
         *tables.summaries(material.comparisons), *tables.pruning(material.runs),
-        *(table for table in (controls, smaller) if table is not None),
+        *(table for table in further if table is not None),
     ]  # fmt: skip
     text = "".join(_table(table) for table in results)
     for table in tables.every_answer(material.comparisons):

@@ -262,6 +262,38 @@ def smaller(runs: Sequence[Run]) -> Table | None:
     )  # fmt: skip
 
 
+def levels(runs: Sequence[Run]) -> Table | None:
+    """What runs that round their weights to levels take, and reach; None where there is none."""
+    rows = []
+    for run in runs:
+        result = run.result or {}
+        held = result.get("bits")
+        if held is None:
+            continue
+        name, show = _measured(result)
+        size = held["bytes"]
+        rows.append(
+            (
+                Cell(run.problem), Cell(run.solver), number(run.density), count(held["bits"]),
+                Cell("row") if held["group_size"] is None else count(held["group_size"]),
+                *(count(size[way]) for way in ("dense", "sparse", "packed", "packed_sparse")),
+                Cell(name), show(result.get(f"dense_{name}")), show(held["unrounded"].get(name)),
+                show(result.get(name)), Cell(run.source.path.name),
+            )
+        )  # fmt: skip
+    if not rows:
+        return None
+    return Table(
+        "levels", "Weights on levels",
+        "Runs that round kept weights to levels of so many bits, with a scale a row or a group of weights. Bytes are "
+        "of the whole network: as floats; floats of kept weights and a bit a weight; packed levels of all weights; "
+        "levels of kept weights and a bit a weight. Before rounding: with each layer's weights as they were pruned.",
+        ("problem", "solver", "density", "bits", "weights a scale", "dense bytes", "sparse bytes", "packed bytes",
+         "packed bytes, kept alone", "measure", "dense", "before rounding", "rounded", "directory"),
+        tuple(rows), ("accuracy", "density"),
+    )  # fmt: skip
+
+
 def left_out(runs: Sequence[Run]) -> Table | None:
     """What runs did not prune and what their samples did not reach; None where there is nothing of either."""
     rows = tuple(

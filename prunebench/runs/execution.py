@@ -13,6 +13,7 @@ from prunebench.coordinators.recovered import begin
 from prunebench.core.arrays import BoolArray, RealArray
 from prunebench.core.coordinator import Setting
 from prunebench.core.errors import CannotWrite, Interrupted, InvalidInput, PrunebenchError, RunFailed
+from prunebench.core.levels import Levels
 from prunebench.core.problem import BlockSetProblem, NetworkProblem, selection
 from prunebench.core.subset import whole
 from prunebench.log.run_directory import RunDirectory, resume_line
@@ -20,8 +21,9 @@ from prunebench.recovery.training.protocol import parse
 from prunebench.runs import controls, network_facts
 from prunebench.runs.preparation import Prepared, control_protocol
 from prunebench.runs.retraining import part_of, smaller_network, trained
-from prunebench.runs.runner import drive, shown_by
+from prunebench.runs.runner import Validate, drive, shown_by
 from prunebench.runs.shared import shared_out, workers_of
+from prunebench.runs.start import LEVELS_FILE
 from prunebench.runs.structured import on_groups
 
 
@@ -131,7 +133,11 @@ def _pruned(
 
     clock = perf_counter()
     mask, weights = coordinator.best()
+    held = coordinator.levels()
+    rounding = {} if held is None else {"bits": _rounding(held, network, mask, validate)}
     judged = dict(validate(weights))
+    if held is not None:
+        _write_levels(held, network, run)
     with run.writes("weights.safetensors"):
         network.save(run.path / "weights.safetensors")
     spans = {layer.name: mask[layer.start : layer.stop].reshape(layer.shape) for layer in network.layers}
@@ -161,12 +167,39 @@ def _pruned(
         **judged,
         **{f"dense_{key}": value for key, value in dense.items()},
         "kept_per_layer": {name: int(part.sum()) for name, part in spans.items()},
+        **rounding,
         **driven,
         **workers_of(run.events(), prepared.how.shared is not None, setting.say),
         **({"retrained": retrained} if retrained else {}),
         **({"controls": compared} if compared else {}),
         "timings": timings,
     }
+
+
+def _rounding(held: Levels, network: Any, mask: BoolArray, validate: Validate) -> dict[str, Any]:
+    """What a result says of levels: bits, bytes in several ways of storing, and measures before rounding."""
+    item_size = max(parameter.element_size() for parameter in network.parameters)
+    tensors = network.model.state_dict().values()
+    whole = sum(tensor.numel() * tensor.element_size() for tensor in {t.data_ptr(): t for t in tensors}.values())
+    on_levels = sum(layer.levels.size for layer in held.layers)
+    return {
+        "bits": held.bits,
+        "group_size": held.group_size,
+        "bytes": held.bytes(int(mask.sum()), item_size, whole - on_levels * item_size),
+        "unrounded": dict(validate(held.unrounded)),
+    }
+
+
+def _write_levels(held: Levels, network: Any, run: RunDirectory) -> None:
+    """Write levels and scales, once the network is seen to hold nothing else.
+
+    Raises
+    ------
+    PrunebenchError   a weight of the network is not its level times its scale
+    """
+    if wrong := held.wrong(network.weights(network.precision)):
+        raise PrunebenchError(f"{wrong}; please report this")
+    run.save_tensors(LEVELS_FILE, held.tensors({layer.name: layer.start for layer in network.layers}))
 
 
 def _controls(

@@ -115,6 +115,7 @@ def prepare(
         say=say,
     )
     kind.require(setting)
+    _require_still(request, setting, kind)
     return Prepared(
         request, kind, setting, replace(_drive(request, kind, trust), progress=progress), _described(setting, kind)
     )
@@ -170,6 +171,30 @@ def _recovery(
             "values from stage to stage; use --mode refit, or leave it out"
         )
     return steps
+
+
+def _require_still(request: PruneRequest, setting: Setting, kind: type[Coordinator]) -> None:
+    """Refuse what would move weights after a coordinator that puts them on levels.
+
+    Raises
+    ------
+    InvalidInput   recovery that moves weights, a training or a control
+    """
+    why = kind.unmovable(setting.options)
+    if not why:
+        return
+    moving = [step.name for step in setting.recovery if step.moves]
+    if moving:
+        raise InvalidInput(
+            f"recovery {', '.join(moving)} moves weights off the levels of {why}; leave it out (--recover none), or "
+            "leave bits out"
+        )
+    if request.retrain is not None or request.controls:
+        what = "a training" if request.retrain is not None else "a control"
+        raise InvalidInput(
+            f"{what} moves weights off the levels of {why}; leave it out here, or train first and round a run of what "
+            "was trained"
+        )
 
 
 def _require_taken(request: PruneRequest, kind: type[Coordinator], problem: ProblemLike) -> None:

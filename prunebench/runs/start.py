@@ -17,6 +17,8 @@ MASK_FILE = "mask.safetensors"
 """Where a run directory has its masks, by parameter."""
 WEIGHTS_FILE = "weights.safetensors"
 """Where a run directory has the pruned network's state."""
+LEVELS_FILE = "levels.safetensors"
+"""Where a run that rounds its weights has their levels and scales, by parameter (`prunebench.core.levels`)."""
 
 
 def finished(path: Path) -> RunDirectory:

@@ -10,6 +10,9 @@ A layer is one block problem, whose form says that its rows share one Hessian (`
 over all rows at once (`whole_layers`) take it as it is; for others it is cut into one block per row. Both are
 ordinary block problems: hashed, verified, logged and sent to workers, so layers need no second solver
 contract.
+
+With `bits`, a pruned layer's kept weights are then put on a grid of levels by the same Gram matrix, before the inputs
+of the next layer are gathered (`prunebench.meanings.bits.rounding`).
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.coordinators.landscape import Layer
+from prunebench.coordinators.layer_wise.grid import Grid, uneven
 from prunebench.coordinators.layer_wise.options import LayerWiseOptions
 from prunebench.coordinators.layer_wise.pace import Pace
 from prunebench.coordinators.quotas import NetworkQuota, require_honoured
@@ -41,6 +45,7 @@ from prunebench.core.coordinator import (
 )
 from prunebench.core.errors import InvalidInput, PrunebenchError, SolverRefused
 from prunebench.core.keeping import Counted, Quota
+from prunebench.core.levels import Levels
 from prunebench.core.masks import top_mask
 from prunebench.core.problem import NetworkProblem, spread
 from prunebench.core.quadratic import QuadraticForm
@@ -151,7 +156,7 @@ class LayerWise(Coordinator):
     summary: ClassVar[str] = "Layer by layer from the Gram matrix of each layer's inputs; no backward pass."
     reference: ClassVar[str] = "Frantar, Alistarh: SparseGPT, ICML 2023; Sun et al.: Wanda, ICLR 2024"
     options_class: ClassVar[type] = LayerWiseOptions
-    flags: ClassVar[Mapping[str, str]] = {"target": "WHAT"}
+    flags: ClassVar[Mapping[str, str]] = {"target": "WHAT", "bits": "B", "group_size": "N"}
     default_mode: ClassVar[Mode | None] = "refit"
     needs_network: ClassVar[bool] = True
     shares_passes: ClassVar[bool] = True
@@ -180,6 +185,9 @@ class LayerWise(Coordinator):
             for columns, layer in zip(map(walk.columns, range(len(layers))), layers, strict=True)
         ]
         self._quota = NetworkQuota.of(options.quota_kind, self._layers, density)
+        self._grid: Grid | None = None
+        if options.bits is not None:
+            self._grid = Grid(options.bits, options.group_size, self._layers, self.weights)
         self._order = [(number, layer) for number, group in enumerate(walk.groups) for layer in group]
         tasks = [
             len(walk.part_rows(layer)) if whole_layers else self._layers[layer].shape[0] for _, layer in self._order
@@ -201,8 +209,22 @@ class LayerWise(Coordinator):
 
     @classmethod
     def require(cls, setting: Setting) -> None:
-        """Refuse a quota N:M that differs from the density."""
+        """Refuse a quota N:M that differs from the density, and levels in mode select."""
         setting.options.quota_kind.require_density(setting.density)
+        if setting.options.bits is not None and setting.mode == "select":
+            raise InvalidInput(
+                f"coordinator layer-wise: bits={setting.options.bits} moves kept weights to levels, and mode select "
+                "keeps their values; use --mode refit"
+            )
+
+    @classmethod
+    def unmovable(cls, options: LayerWiseOptions) -> str:
+        """With bits, weights that move leave their levels."""
+        return "" if options.bits is None else f"bits={options.bits}"
+
+    def levels(self) -> Levels | None:
+        """Those of the layers that are done, with bits."""
+        return None if self._grid is None else self._grid.levels()
 
     @classmethod
     def division(cls, setting: Setting, total: int) -> Division:
@@ -274,6 +296,11 @@ class LayerWise(Coordinator):
             problem=setting.name,
         )
         made._found, made._say = found, setting.say
+        if options.bits is not None:
+            require_wide(network)
+        if options.group_size is not None:
+            for line in uneven(made._layers, options.group_size):
+                setting.say(line)
         return made
 
     @classmethod
@@ -342,13 +369,16 @@ class LayerWise(Coordinator):
         return self._done == len(self._order)
 
     def check(self) -> None:
-        """Raise PrunebenchError if a finished layer violates the quota."""
+        """Raise PrunebenchError if a finished layer violates the quota, or its weights are on no level."""
         if broken := self._violation(self.mask, self._done):
             raise PrunebenchError(f"quota {self._quota.kind} is broken: {broken}; please report this")
+        if self._grid is not None and (wrong := self._grid.levels().wrong(self.weights)):
+            raise PrunebenchError(f"{wrong}; please report this")
 
     def state_dict(self) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         """Mask, weights and the number of finished layers."""
-        return {"mask": self.mask, "weights": self.weights}, {"done": self._done}
+        held = {} if self._grid is None else self._grid.state()
+        return {"mask": self.mask, "weights": self.weights, **held}, {"done": self._done}
 
     def load_state_dict(self, arrays: Mapping[str, npt.NDArray[Any]], info: Mapping[str, Any]) -> None:
         """Continue after the finished layers."""
@@ -367,6 +397,9 @@ class LayerWise(Coordinator):
                 weights[part] != np.where(mask[part], self.weights[part], 0.0)
             ).any():
                 raise InvalidInput(f"layer {layer.name!r} has kept weights other than the dense ones")
+        if self._grid is not None:
+            places = {place: self._places(place) for _, place in self._order[:done]}
+            self._grid.load(arrays, places, weights.astype(self.weights.dtype))
         self.mask, self.weights, self._done = mask.astype(np.bool_), weights.astype(self.weights.dtype), done
         self._held, self._waiting, self._asked, self._answers = None, [], [], {}
 
@@ -477,10 +510,17 @@ class LayerWise(Coordinator):
         ordered = [self._answers[position] for position in sorted(self._answers)]
         mask = np.concatenate([solution.mask for solution in ordered])
         weights = np.concatenate([solution.weights for solution in ordered])
+        rounding: dict[str, Any] = {}
+        if self._grid is not None:
+            clock = perf_counter()
+            weights, pruned, grid = self._grid.take(number, self._forms, mask, weights, places)
+            rounding = {"bits": self.options.bits, "rounding_change": grid - pruned}
+            rounding["rounding_seconds"] = perf_counter() - clock
         self.mask[places], self.weights[places] = mask, weights
         before = sum(form.constant for form in self._forms)
         # a row's form has no constant of its own
         after = sum(solution.objective for solution in ordered) + (0.0 if self._whole else before)
+        after += rounding.get("rounding_change", 0.0)
         size = sum(0.5 * row_products.along(form.table(form.centre), form.shared) for form in self._forms)
         self._done += 1
         self._answers, self._forms = {}, []
@@ -494,9 +534,27 @@ class LayerWise(Coordinator):
             "relative_error": after / size if size > 0.0 else 0.0,
             "blocks": len(ordered),
             "inputs_seconds": self._gathered,
-            "solve_seconds": seconds - self._gathered,
+            "solve_seconds": seconds - self._gathered - rounding.get("rounding_seconds", 0.0),
+            **rounding,
         }
         return Move(True, after - before, int((~mask).sum()), details)
+
+
+def require_wide(network: Any) -> None:
+    """Refuse layers whose numbers do not hold a level times its scale exactly.
+
+    network : a prunebench.networks.network.PrunableNetwork
+
+    Raises
+    ------
+    InvalidInput   a parameter of half precision
+    """
+    for layer, parameter in zip(network.layers, network.parameters, strict=True):
+        if parameter.element_size() < np.dtype(np.float32).itemsize:
+            raise InvalidInput(
+                f"layer {layer.name!r} holds {str(parameter.dtype).removeprefix('torch.')}, which rounds a level times "
+                "its scale once more; load the network in float32"
+            )
 
 
 def require_fit(solver: SolverLike, columns: Mapping[str, int], options: LayerWiseOptions) -> None:
