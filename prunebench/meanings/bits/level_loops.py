@@ -95,7 +95,17 @@ def _move(values: FloatArray, along: FloatArray, step: float, first: int, last: 
 
 
 @merged
-def _improve(target, kept, group, matrix, levels, scales, limits, size, space):  # type: ignore[no-untyped-def]
+def _improve(
+    target: FloatArray,
+    kept: BoolArray,
+    group: IndexArray,
+    matrix: FloatArray,
+    levels: IndexArray,
+    scales: FloatArray,
+    limits: IndexArray,
+    size: int,
+    space: FloatArray,
+) -> None:
     """Move the level by one that lowers f most, again and again, until none does. space : (3, c)"""
     slope, away = space[0], space[1]
     for j in range(size):
