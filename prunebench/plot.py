@@ -4,25 +4,27 @@ Each function takes what `prunebench.compare` returned, a run directory, or seve
 figure with one panel for each problem, density or block size that the data hold. `save` writes vector files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 import numpy as np
 
 from prunebench.core.errors import InvalidInput
-from prunebench.report import anytime, contents, gather, model, runs, sizes
+from prunebench.report import anytime, contents, gather, model, runs, sizes, verdict
+from prunebench.report.chart import MOST_BARS, shows_bands
 from prunebench.report.figure import Axis, Drawn, Figure, Series
-from prunebench.report.interactive import MOST_BARS, shows_bands
 from prunebench.report.style import Look, Looks
+from prunebench.report.style import colour as colour
 
 if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-Source = Union["pandas.DataFrame", "gather.Material", Path, str, Sequence["Path | str"]]
-"""A comparison's table, gathered material, a directory, or several."""
+Source = Union["pandas.DataFrame", "gather.Material", Path, str, Sequence["Path | str"], Mapping[str, "Path | str"]]
+"""A comparison's table, gathered material, a directory, or several; runs by the names that figures are to show."""
 
 MARKERS: dict[str, Any] = {
     "circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "triangle-down": "v", "plus": "P", "x": "X",
@@ -41,6 +43,11 @@ PANEL = (5.2, 3.6)
 
 MOST_COLUMNS = 2
 """Panels side by side; a page of a paper is two columns wide."""
+
+
+def ranking(source: Source, ax: "Axes | None" = None) -> "Drawing":
+    """Solvers on blocks, best first: bars of the mean gap to best at the time limit, with 95 % intervals."""
+    return _draw(source, "comparisons", verdict.ranking, ax)
 
 
 def quality_against_time(source: Source, ax: "Axes | None" = None) -> "Drawing":
@@ -165,6 +172,11 @@ def _material(source: Source) -> "gather.Material":
         return source
     if isinstance(source, pandas.DataFrame):
         return gather.of_frame(source)
+    if isinstance(source, Mapping):
+        held = {name: gather.gather([directory]) for name, directory in source.items()}
+        runs_ = tuple(replace(run, name=name) for name, material in held.items() for run in material.runs)
+        comparisons = tuple(one for material in held.values() for one in material.comparisons)
+        return gather.Material(comparisons, runs_, directories=tuple(Path(d) for d in source.values()))
     return gather.gather([source] if isinstance(source, (str, Path)) else list(source))
 
 
@@ -207,7 +219,9 @@ def _panel(ax: "Axes", figure: Figure, looks: Looks) -> dict[str, Any]:
     handles: dict[str, Any] = {}
     for series in figure.series:
         look = looks.of(series.key, series.variant)
-        if series.kind == "bar":
+        if series.kind == "bar" and figure.y.scale == "category":
+            handles[series.name] = _lying_bars(ax, series, look)
+        elif series.kind == "bar":
             handles[series.name] = _bars(ax, series, look, bars.index(series), len(bars))
         else:
             handles[series.name] = _curve(ax, series, look, shows_bands(figure))
@@ -250,6 +264,19 @@ def _bars(ax: "Axes", series: Series, look: Look, place: int, count: int) -> Any
     )  # fmt: skip
 
 
+def _lying_bars(ax: "Axes", series: Series, look: Look) -> Any:
+    """Bars along a horizontal axis, with their intervals and what is written beside them."""
+    handle = ax.barh(series.y, series.x, 0.62, color=look.colour, label=series.name)
+    ends = series.x
+    if series.lower is not None and series.upper is not None and np.isfinite(series.lower).all():
+        spread = np.maximum([series.x - series.lower, series.upper - series.x], 0.0)
+        ax.errorbar(series.x, series.y, xerr=spread, fmt="none", ecolor="#111111", elinewidth=1.0, capsize=2.5)
+        ends = series.upper
+    for end, y, words in zip(ends, series.y, series.labels, strict=False):
+        ax.annotate(words, (end, y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=8)
+    return handle
+
+
 def _shape(ax: "Axes", axis: Axis, which: str) -> None:
     """Title, scale, limits and ticks of one axis."""
     from matplotlib.ticker import NullFormatter, NullLocator
@@ -264,7 +291,7 @@ def _shape(ax: "Axes", axis: Axis, which: str) -> None:
     if axis.limits is not None:
         set_limits(*axis.limits)
     if axis.ticks:
-        long = axis.scale == "category" and sum(len(text) for _, text in axis.ticks) > 40
+        long = which == "x" and axis.scale == "category" and sum(len(text) for _, text in axis.ticks) > 40
         held.set_ticks([value for value, _ in axis.ticks], labels=[text for _, text in axis.ticks])
         held.set_minor_locator(NullLocator())
         held.set_minor_formatter(NullFormatter())

@@ -131,7 +131,8 @@ def text(result: dict[str, Any]) -> str:
     trained = next((row["retrained_measure"] for row in result["summary"] if _has(row, "retrained")), "")
     lines = [
         f"{'p':>5} {'density':>7}  {'solver':<28} {'runs':>4} {'gap (95 % interval)':>30} {'proved':>6} {'success':>7} "
-        f"{'TTS99':>9} {'integral':>8} {'seconds':>8}" + (f"  {trained} after retraining" if trained else "")
+        f"{'TTS99':>9} {'integral':>8} {'seconds':>8} {'CPU s':>8}"
+        + (f"  {trained} after retraining" if trained else "")
     ]
     for row in result["summary"]:
         head = f"{row['p']:>5} {row['density']:>7g}  {row['solver']:<28} {row['runs']:>4}"
@@ -143,18 +144,13 @@ def text(result: dict[str, Any]) -> str:
         shown = f"{row['gap']:.1e}{mark}{spread}"
         lines.append(
             f"{head} {shown:>30} {int(row['optimal']):>6} {row['success']:>7.2f} "
-            f"{_seconds(row['time_to_solution']):>9} {row['primal_integral']:>8.4f} {row['seconds']:>8.3f}"
-            + (f"  {row['retrained']:.4f}" if _has(row, "retrained") else "")
+            f"{_seconds(row['time_to_solution']):>9} {row['primal_integral']:>8.4f} {row['seconds']:>8.3f} "
+            f"{row['cpu_seconds']:>8.3f}" + (f"  {row['retrained']:.4f}" if _has(row, "retrained") else "")
         )
     lines += [
         "",
         "gap: to the best bound proved by any solver (* to the best objective); 0 optimal, 1 a random mask.",
         *([] if result["items"] == WEIGHTS else [f"p counts {result['items']}; the density is the part that is kept."]),
-        *(
-            [f"FAILED  {result['failed_solves']} of {result['rows']} solves; their rows say why"]
-            if result["failed_solves"]
-            else []
-        ),
         f"table   {result['table']} ({result['rows']} rows, {result['cached']} of them from the cache)",
         f"report  {result['report']}",
     ]

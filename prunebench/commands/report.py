@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--out", type=Path, metavar="FILE.html", help="default: report.html in the first DIR")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="also write every figure into this folder")
+    parser.add_argument("--tables", type=Path, metavar="DIR", help="also write every table here, as CSV and as LaTeX")
     parser.add_argument("--format", choices=FORMATS, default="svg", help="of the figures (default: svg)")
 
 
@@ -44,6 +45,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         from prunebench import plot
 
         figures = plot.save_all(material, arguments.figures, arguments.format)
+    written: list[Path] = []
+    if arguments.tables is not None:
+        from prunebench.report.exports import write_tables
+
+        written = write_tables(material, arguments.tables)
     return {
         "report": str(write(material, out)),
         "comparisons": len(material.comparisons),
@@ -52,6 +58,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "troubles": [{"directory": str(source.path), "reason": source.trouble} for source in troubled],
         "unreadable": [{"directory": str(path), "reason": reason} for path, reason in material.unreadable],
         "figures": [str(file) for file in figures],
+        "tables": [str(file) for file in written],
     }
 
 
@@ -65,6 +72,8 @@ def text(result: dict[str, Any]) -> str:
     ]
     if result["figures"]:
         lines.append(f"figures      {len(result['figures'])} in {Path(result['figures'][0]).parent}")
+    if result["tables"]:
+        lines.append(f"tables       {len(result['tables'])} files in {Path(result['tables'][0]).parent}")
     lines += [f"trouble      {held['directory']}: {held['reason']}" for held in result["troubles"]]
     lines += [f"unreadable   {held['directory']}: {held['reason']}" for held in result["unreadable"]]
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunebench import measures
+from prunebench.core.arrays import FloatArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.items import WEIGHTS
 from prunebench.core.solution_file import plain
@@ -157,9 +158,11 @@ def words(frame: "pandas.DataFrame") -> str:
 def summary(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     """One row a size, density and solver: means with 95 % intervals, success, time to solution.
 
-    Columns: p, density, solver, runs, skipped, gap, gap_lower, gap_upper, gap_to, optimal (runs proved), success,
-    success_lower, success_upper, time_to_solution (median over blocks), primal_integral, seconds, reason; and where
-    answers were trained, retrained (mean accuracy, perplexity or loss after it) and retrained_measure.
+    Columns: p, density, solver, runs, blocks, skipped, gap, gap_lower, gap_upper, gap_to, optimal (runs proved),
+    success, success_lower, success_upper, time_to_solution (median over blocks) with its _lower and _upper,
+    primal_integral, seconds, cpu_seconds, reason; and where answers were trained, retrained (mean accuracy,
+    perplexity or loss after it) and retrained_measure. Intervals are NaN where there are fewer than
+    `prunebench.measures.FEWEST_BLOCKS` blocks.
     """
     import pandas
 
@@ -168,20 +171,26 @@ def summary(frame: "pandas.DataFrame") -> "pandas.DataFrame":
         solved = part[part["skipped"] == ""]
         row = {"p": p, "density": density, "solver": solver, "runs": len(solved), "skipped": len(part) - len(solved)}
         if len(solved):
-            interval = measures.mean_interval(solved["gap"])
+            interval = measures.block_interval(solved["gap"], list(solved["block_hash"]))
             share = measures.share_interval(int(solved["success"].sum()), len(solved))
+            solution = measures.median_interval(times_to_solution(solved))
+            few = solved["block_hash"].nunique() < measures.FEWEST_BLOCKS
             row |= {
+                "blocks": solved["block_hash"].nunique(),
                 "gap": interval.value,
                 "gap_lower": interval.lower,
                 "gap_upper": interval.upper,
                 "gap_to": "bound" if (solved["gap_to"] == "bound").all() else "best",
                 "optimal": int((solved["status"] == "optimal").sum()),
                 "success": share.value,
-                "success_lower": share.lower,
-                "success_upper": share.upper,
-                "time_to_solution": _median_time_to_solution(solved),
+                "success_lower": math.nan if few else share.lower,
+                "success_upper": math.nan if few else share.upper,
+                "time_to_solution": solution.value,
+                "time_to_solution_lower": solution.lower,
+                "time_to_solution_upper": solution.upper,
                 "primal_integral": float(solved["primal_integral"].mean()),
                 "seconds": float(solved["seconds"].mean()),
+                "cpu_seconds": float(solved["cpu_seconds"].mean()),
             }
             row |= _after_training(solved)
         row["reason"] = next((text for text in part["skipped"] if text), "")
@@ -203,12 +212,13 @@ def json_text(value: Any) -> str:
     return json.dumps(plain(value), sort_keys=True)
 
 
-def _median_time_to_solution(solved: "pandas.DataFrame") -> float:
+def times_to_solution(solved: "pandas.DataFrame") -> FloatArray:
+    """The time to solution on each block, inf where no seed reached the target. -> float64 (blocks,)"""
     times = []
-    for _, part in solved.groupby("block_hash"):
+    for _, part in solved.groupby("block_hash", sort=False):
         seconds = np.minimum(part["seconds"], part["time_to_target"])
         times.append(measures.time_to_solution(float(seconds.mean()), float(part["success"].mean())))
-    return float(np.median(times))
+    return np.array(times, dtype=np.float64)
 
 
 def _measure(group: list[dict[str, Any]], time_limit: float, target: float) -> None:

@@ -65,18 +65,6 @@ def late(solver: str, rows: "pandas.DataFrame") -> str:
     return solver + ("†" if (rows["status"] == "time_limit").any() else "")
 
 
-def mean_band(values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Mean and 95 % interval of each column. float (runs, t) -> three of (t,); the band is NaN for one run."""
-    from scipy.stats import t
-
-    mean = values.mean(axis=0)
-    if values.shape[0] < 2:
-        return mean, np.full(mean.shape, np.nan), np.full(mean.shape, np.nan)
-    count = values.shape[0]
-    half = t.ppf(0.975, count - 1) * values.std(axis=0, ddof=1) / np.sqrt(count)
-    return mean, mean - half, mean + half
-
-
 def quality_against_time(comparisons: tuple[Comparison, ...]) -> Drawn:
     """The mean gap to best of the incumbent at each moment, a figure for each problem, size and density."""
     figures = []
@@ -95,8 +83,9 @@ def _anytime(name: str, words: str, part: "pandas.DataFrame") -> Figure:
     series = []
     for place, (solver, rows) in enumerate(by_solver(part)):
         curves = np.array([_gap_curve(row, grid) for row in rows.to_dict("records")])
-        mean, lower, upper = mean_band(curves)
-        runs, blocks = len(rows), rows["block_hash"].nunique()
+        means = measures.by_block(curves, list(rows["block_hash"]))
+        mean, (lower, upper) = means.mean(axis=0), measures.block_band(means)
+        runs, blocks = len(rows), means.shape[0]
         text = tuple(f"mean of {runs} runs on {blocks} blocks, gap {value:.3g}" for value in mean)
         series.append(
             Series(
@@ -109,8 +98,8 @@ def _anytime(name: str, words: str, part: "pandas.DataFrame") -> Figure:
     return Figure(
         name, QUALITY, "Quality against time", words,
         "How far the best answer found so far is from the best answer known (gap to best; 0 is the best known, 1 what "
-        "a random mask gives), averaged over blocks and seeds; the band is the 95 % interval. Lower and further left "
-        f"is better. Gaps below {power(GAP_FLOOR)} are drawn at {power(GAP_FLOOR)}.",
+        "a random mask gives), averaged over blocks and seeds; the band is the 95 % interval over blocks, from 3 "
+        f"blocks on. Lower and further left is better. Gaps below {power(GAP_FLOOR)} are drawn at {power(GAP_FLOOR)}.",
         log_axis("seconds of solving", [grid], seconds=True),
         log_axis("gap to best", [s.y for s in series], floor=GAP_FLOOR, least=GAP_FLOOR, most=1.0),
         tuple(series), ("anytime curve", "gap to best", "confidence interval"),

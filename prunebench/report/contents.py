@@ -1,6 +1,6 @@
 """All figures of a report, in the order in which it shows them."""
 
-from prunebench.report import anytime, model, rounds, runs, sizes, studies
+from prunebench.report import anytime, model, rounds, runs, sizes, studies, verdict
 from prunebench.report.figure import Drawn, Figure
 from prunebench.report.gather import Material
 
@@ -8,6 +8,7 @@ from prunebench.report.gather import Material
 def draw(material: Material) -> tuple[Drawn, ...]:
     """Every kind of figure, each either drawn or with the reason why there is none."""
     drawn = (
+        verdict.ranking(material.comparisons),
         anytime.quality_against_time(material.comparisons),
         runs.quality_against_time(material.runs),
         runs.loss_against_time(material.runs),

@@ -1,4 +1,4 @@
-"""A figure as data: what is drawn, free of any plotting library. Two renderers read it (plotly, matplotlib)."""
+"""A figure as data: what is drawn, free of any plotting library. The page's script and matplotlib both read it."""
 
 import math
 from collections.abc import Sequence
@@ -10,13 +10,19 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 
 Kind = Literal["line", "step", "points", "bar", "rule"]
-"""line, step and points are drawn at (x, y), bars at categories; a rule is a straight line without markers."""
+"""line, step and points are drawn at (x, y), bars along the axis that has no categories; a rule has no markers."""
 
 LEAST, MOST = 1e-150, 1e150
 """Ends of a logarithmic axis, whatever is to be shown: beyond, the ratio of two values is no float64."""
 
 NARROWEST = 1.05
 """A logarithmic axis about a single value spans this factor to both sides."""
+
+MOST_TICKS = 7
+"""Steps between the ticks of a linear axis, at most."""
+
+SPREAD = 8.0
+"""A linear axis hides most points where the largest value is further than this from the median one."""
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 """Digits and minus sign as superscripts, for exponents of axis labels."""
@@ -45,6 +51,7 @@ class Series:
     name : as the legend shows it;  key : what its colour, marker and dash belong to, the same in all figures
     x, y : float (m,);  lower, upper : float (m,) or None, a band about a line, error bars about points
     text : (m,) what hovering over a point tells beside its values, or ()
+    labels : (m,) what is written beside bars, or ()
     variant : tells series of the same key within one figure apart (0, 1, …)
     marked : indices of a line's points that carry a marker, None for all
     """
@@ -59,6 +66,7 @@ class Series:
     text: tuple[str, ...] = ()
     variant: int = 0
     marked: tuple[int, ...] | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,12 +178,51 @@ def linear_axis(title: str, values: Sequence[FloatArray], *, include: Sequence[f
     if low == high:
         low, high = low - 0.5 * (abs(low) or 1.0), high + 0.5 * (abs(high) or 1.0)
     margin = 0.05 * (high - low)
-    return Axis(title, "linear", (low - margin, high + margin))
+    low, high = low - margin, high + margin
+    return Axis(title, "linear", (low, high), tuple((value, f"{value:,.10g}") for value in _linear_values(low, high)))
+
+
+def signed_scale(values: Sequence[FloatArray]) -> float | None:
+    """Where a signed logarithmic scale is to turn linear, a power of ten; None where a linear scale shows all values.
+
+    A linear scale does where the largest value is no more than SPREAD times the median one.
+    """
+    held = np.abs(np.concatenate([np.asarray(part, dtype=np.float64).ravel() for part in values]))
+    held = held[np.isfinite(held) & (held > 0.0)]
+    if held.size == 0 or held.max() <= SPREAD * np.median(held):
+        return None
+    return float(10.0 ** math.floor(math.log10(np.quantile(held, 0.25))))
+
+
+def signed_log(values: FloatArray, unit: float) -> FloatArray:
+    """Values of both signs with small and large ones to be seen: about v/unit near 0, decades of it far away."""
+    out: FloatArray = np.sign(values) * np.log10(1.0 + np.abs(values) / unit)
+    return out
+
+
+def signed_axis(title: str, values: Sequence[FloatArray], unit: float) -> Axis:
+    """The axis of values under `signed_log`: ticks at 0 and at powers of ten of both signs. values : as measured"""
+    drawn = linear_axis(title, [signed_log(np.asarray(part), unit) for part in values], include=(0.0,))
+    low, high = drawn.limits or (0.0, 1.0)
+    decades = [unit * 10.0**exponent for exponent in range(math.ceil(max(-low, high)) + 1)]
+    stride = max(1, len(decades) // 4)
+    ticks = [(0.0, "0")]
+    for value in decades[::stride]:
+        at = float(signed_log(np.array(value), unit))
+        ticks += [(sign * at, f"{'−' if sign < 0 else ''}{power(value)}") for sign in (1, -1)]
+    return Axis(title, "linear", (low, high), tuple(sorted(t for t in ticks if low <= t[0] <= high)), exact=False)
 
 
 def category_axis(title: str, names: Sequence[str]) -> Axis:
     """An axis with one place for each name."""
     return Axis(title, "category", (-0.6, len(names) - 0.4), tuple((float(i), name) for i, name in enumerate(names)))
+
+
+def _linear_values(low: float, high: float) -> list[float]:
+    """About five round values in a range: multiples of 1, 2 or 5 times a power of ten."""
+    unit = 10.0 ** math.floor(math.log10((high - low) / MOST_TICKS))
+    step = next(factor * unit for factor in (1.0, 2.0, 5.0, 10.0) if (high - low) / (factor * unit) <= MOST_TICKS)
+    return [float(f"{i * step:.12g}") + 0.0 for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _round_values(low: float, high: float) -> list[float]:

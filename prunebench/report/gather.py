@@ -1,12 +1,13 @@
 """Read run directories and comparisons into plain records, and say of each that cannot be read why not."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from prunebench.core.arrays import FloatArray
 from prunebench.core.errors import InvalidInput
 from prunebench.log import checks
 from prunebench.log.run_directory import RunDirectory
@@ -71,6 +72,10 @@ class Run:
     """By layer (kept, size), from the mask; empty while there is none."""
     left_out: "tuple[LeftOut, ...]" = ()
     """Matrices that were not pruned and weights that no sample reached; empty for runs that did not write it down."""
+    pictures: "Mapping[str, FloatArray]" = field(default_factory=dict)
+    """By layer the share kept of each patch of its mask, float64 (h, w); empty while there is no mask."""
+    name: str = ""
+    """What figures are to call it, where that was said; else they call it by what was asked for."""
 
     @property
     def problem(self) -> str:
@@ -99,6 +104,28 @@ class Run:
         name = str(self.source.request["solver"])
         return f"{name} ({given})" if given else name
 
+    @property
+    def look(self) -> str:
+        """What its colour belongs to: the solver's bare name."""
+        return str(self.source.request["solver"])
+
+    @property
+    def mode(self) -> str:
+        """select or refit; "" where neither the result nor the request says it."""
+        return str((self.result or {}).get("mode") or self.source.request.get("mode") or "")
+
+    @property
+    def blocks(self) -> str:
+        """What its blocks are, in words: "blocks of 512, 3 a step"; "" where it has none or has not said it."""
+        options = (self.result or {}).get("coordinator_options") or self.source.request.get("coordinator_options") or {}
+        size = options.get("block_size")
+        if size is None:
+            size = max((held for event in self.events for held in event.get("block_sizes", ())), default=None)
+        if size is None:
+            return "a block a layer" if self.source.request.get("scope") == "layer" else ""
+        step = str(options.get("blocks_per_step", 1))
+        return f"blocks of {size}" + (f", {step} a step" if step != "1" else "")
+
 
 @dataclass(frozen=True, eq=False)
 class Study:
@@ -121,7 +148,7 @@ class Material:
     @property
     def solvers(self) -> tuple[str, ...]:
         """The labels of all solvers, and of all curves of studies, sorted: what has a look of its own."""
-        names: set[str] = {run.solver for run in self.runs}
+        names: set[str] = {run.look for run in self.runs}
         for study in self.studies:
             names |= {curve["name"] for plot in study.result["plots"] for curve in plot["curves"]}
         for comparison in self.comparisons:
@@ -232,7 +259,8 @@ def _load(folder: Path) -> Comparison | Run | Study:
         result = None
     if not events and result is None:
         raise InvalidInput(source.trouble or "nothing has happened in it yet: there is neither an event nor a result")
-    return Run(source, events, result, _layers(folder, result) if result is not None else {}, _left_out(folder))
+    layers, pictures = _layers(folder, result) if result is not None else ({}, {})
+    return Run(source, events, result, layers, _left_out(folder), pictures)
 
 
 def _source(run: RunDirectory) -> Source:
@@ -279,10 +307,13 @@ def _trouble(result: Mapping[str, Any]) -> str:
     return ""
 
 
-def _layers(folder: Path, result: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+def _layers(folder: Path, result: Mapping[str, Any]) -> "tuple[dict[str, tuple[int, int]], dict[str, FloatArray]]":
+    """By layer the kept and all weights, and the mask in patches; both empty where there is no mask."""
+    from prunebench.report.patches import patches
+
     file = folder / MASK_FILE
     if not file.is_file():
-        return {}
+        return {}, {}
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
@@ -295,7 +326,8 @@ def _layers(folder: Path, result: Mapping[str, Any]) -> dict[str, tuple[int, int
     # The network's own order, which result.json keeps and the tensor file does not.
     order = [name for name in result.get("kept_per_layer", {}) if name in masks]
     order += [name for name in masks if name not in order]
-    return {name: (int(masks[name].sum()), int(masks[name].size)) for name in order}
+    counts = {name: (int(masks[name].sum()), int(masks[name].size)) for name in order}
+    return counts, {name: patches(masks[name]) for name in order}
 
 
 def _check_columns(frame: "pandas.DataFrame", source: str) -> None:

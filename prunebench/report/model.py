@@ -1,13 +1,24 @@
 """The quadratic model against the network's own loss: predicted against true change."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from prunebench.core.arrays import FloatArray
 from prunebench.report.anytime import by_solver, groups
-from prunebench.report.figure import Absent, Drawn, Figure, Series, linear_axis
+from prunebench.report.figure import (
+    Absent,
+    Drawn,
+    Figure,
+    Series,
+    linear_axis,
+    power,
+    signed_axis,
+    signed_log,
+    signed_scale,
+)
 from prunebench.report.gather import Comparison, Run
 from prunebench.report.runs import PRUNE, by_density, labels
 from prunebench.report.style import REFERENCE
@@ -19,6 +30,8 @@ STEPS = "Predicted against true change, step by step"
 """Title of the figure of steps."""
 ANSWERS = "Predicted against true change of the answers"
 """Title of the figure of answers."""
+TITLES = ("change by the model", "true change")
+"""What its axes show."""
 
 
 def correlation(x: FloatArray, y: FloatArray) -> float:
@@ -100,7 +113,7 @@ def _step_series(runs: list[Run], which: str) -> list[Series]:
         y = np.array([float(event[key]) for event in events])
         name, variant = names[run]
         text = tuple(f"step {event['step']}, {'accepted' if event['accepted'] else 'rejected'}" for event in events)
-        out.append(Series(name, run.solver, "points", x, y, None, None, text, variant))
+        out.append(Series(name, run.look, "points", x, y, None, None, text, variant))
     return out
 
 
@@ -124,18 +137,32 @@ def _answers(name: str, words: str, part: "pandas.DataFrame") -> Figure:
     for solver, rows in by_solver(part):
         x, y = rows["model_change"].to_numpy(np.float64), rows["true_change"].to_numpy(np.float64)
         text = tuple(
-            f"p = {row['p']}, block {row['block_index']}, seed {row['seed']}" for row in rows.to_dict("records")
+            f"p = {row['p']}, block {row['block_index']}, seed {row['seed']}: model {row['model_change']:.3g}, "
+            f"true {row['true_change']:.3g}"
+            for row in rows.to_dict("records")
         )
         series.append(Series(solver, solver, "points", x, y, None, None, text))
     x, y = part["model_change"].to_numpy(np.float64), part["true_change"].to_numpy(np.float64)
+    words_of_all = each_correlation(series, "answers")
+    diagonal = _diagonal(x, y)
+    # one scale for both axes, so that the diagonal stays one
+    unit = signed_scale([x, y])
+    if unit is None:
+        axes = [linear_axis(title, [held], include=(0.0,)) for title, held in zip(TITLES, (x, y), strict=True)]
+        drawn = [*series, diagonal]
+    else:
+        axes = [signed_axis(title, [held], unit) for title, held in zip(TITLES, (x, y), strict=True)]
+        drawn = [replace(s, x=signed_log(s.x, unit), y=signed_log(s.y, unit)) for s in (*series, diagonal)]
     return Figure(
         name, ANSWERS, ANSWERS, words + _short(x, y),
         "Each point is one answer: how much better than magnitude pruning the quadratic model says it is, and how "
         "the network's own loss on validation samples changes. Left of 0 the model promises a gain; below 0 there is "
         "one. On the dotted diagonal the model is right; above it, it promised too much.",
-        linear_axis("change by the model", [x], include=(0.0,)), linear_axis("true change", [y], include=(0.0,)),
-        (*series, _diagonal(x, y)), ("model change", "true change", "correlation"),
-        each_correlation(series, "answers"),
+        axes[0], axes[1], tuple(drawn), ("model change", "true change", "correlation"),
+        words_of_all + (
+            "" if unit is None
+            else f" Beyond ±{power(unit)} both scales are logarithmic, so that small changes show too."
+        ),
     )  # fmt: skip
 
 

@@ -1,13 +1,17 @@
 "use strict";
 (() => {
   const root = document.documentElement;
+  const PRINTED = 720;   // a page of A4 or letter, inside its margins
+  const LAST = 1e308;    // as in report/tables.py: what is not known is sorted after everything else
 
-  // Text grows with the window, so that a projector shows it to the last row.
-  const scale = () => Math.min(1.5, Math.max(0.85, window.innerWidth / 1300));
+  const figures = new Map();
+  const off = (plot) => new Set(Array.from(
+    document.querySelectorAll(`.key[data-plot="${plot.id}"][aria-pressed="false"]`), (key) => key.dataset.index));
 
-  const sized = (layout) => {
-    const size = Math.round(14 * scale());
-    return { "font.size": size, "xaxis.title.font.size": size, "yaxis.title.font.size": size };
+  const draw = (plot, width) => {
+    const hidden = off(plot);
+    Chart.draw(plot, figures.get(plot.id), width || plot.clientWidth, hidden);
+    plot.classList.toggle("bare", hidden.has("band"));
   };
 
   const settle = () => {
@@ -16,35 +20,14 @@
     root.dataset.requests = performance.getEntriesByType("resource").length;
   };
 
-  const draw = async (plot) => {
-    const figure = JSON.parse(document.getElementById(plot.id + "-data").textContent);
-    const wide = window.matchMedia("(min-width: 700px) and (hover: hover)").matches;
-    const factor = scale();
-    for (const trace of figure.data) {
-      if (trace.line && trace.line.width) trace.line.width *= factor;
-      if (trace.marker && typeof trace.marker.size === "number") trace.marker.size *= factor;
-    }
-    const config = {
-      responsive: true, displaylogo: false, displayModeBar: wide ? "hover" : false, showTips: false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
-    };
-    await Plotly.newPlot(plot, figure.data, figure.layout, config);
-    await Plotly.relayout(plot, sized());
-    const drawn = plot.calcdata.map((points) => points[0].trace).filter((trace) => trace.visible === true);
-    const names = drawn.filter((trace) => !trace.meta.band).map((trace) => trace.meta.series);
-    plot.dataset.series = JSON.stringify(names);
-    plot.dataset.marks = plot.querySelectorAll(".scatterlayer .trace path, .barlayer .point path").length;
+  const drawAll = (width) => {
+    document.querySelectorAll(".plot").forEach((plot) => draw(plot, width));
+    settle();
   };
 
   const toggle = (button) => {
-    const plot = document.getElementById(button.dataset.plot);
     button.setAttribute("aria-pressed", String(button.getAttribute("aria-pressed") !== "true"));
-    const pressed = (index) => {
-      const key = document.querySelector(`.key[data-plot="${plot.id}"][data-index="${index}"]`);
-      return key === null || key.getAttribute("aria-pressed") === "true";
-    };
-    const visible = plot.data.map((trace) => pressed(trace.meta.index) && (!trace.meta.band || pressed("band")));
-    Plotly.restyle(plot, { visible });
+    draw(document.getElementById(button.dataset.plot));
   };
 
   const sort = (button) => {
@@ -70,34 +53,85 @@
     body.append(...rows);
   };
 
+  // The same texts as report/exports.py writes.
+  const plain = (cell) => {
+    if (cell.dataset.value === undefined || cell.textContent.includes("[")) return cell.textContent;
+    const value = Number(cell.dataset.value);
+    if (Math.abs(value) < LAST / 2) return cell.dataset.value;
+    return value === LAST ? "" : value > 0 ? "inf" : "-inf";
+  };
+  const heads = (table) => Array.from(table.tHead.rows[0].cells);
+  const bodyRows = (table) => Array.from(table.tBodies[0].rows, (row) => Array.from(row.cells));
+  const csv = (table) => {
+    const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
+    const rows = [heads(table).map((cell) => cell.textContent), ...bodyRows(table).map((row) => row.map(plain))];
+    return rows.map((row) => `${row.map(quoted).join(",")}\n`).join("");
+  };
+  const latex = (table) => {
+    const signs = JSON.parse(document.getElementById("latex-signs").textContent);
+    const escaped = (text) => Array.from(text, (sign) => signs[sign] ?? sign).join("");
+    const line = (cells) => `${cells.map((cell) => escaped(cell.textContent)).join(" & ")} \\\\\n`;
+    const aligned = heads(table).map((cell) => (cell.classList.contains("number") ? "r" : "l")).join("");
+    return `\\begin{tabular}{${aligned}}\n\\toprule\n${line(heads(table))}\\midrule\n`
+      + `${bodyRows(table).map(line).join("")}\\bottomrule\n\\end{tabular}\n`;
+  };
+  window.tableTexts = { csv, latex };
+
+  const copy = async (text) => {
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      // a page that is opened as a file may not use the clipboard in every browser
+      const area = document.createElement("textarea");
+      area.value = text;
+      document.body.append(area);
+      area.select();
+      document.execCommand("copy");
+      area.remove();
+    }
+  };
+
+  const take = async (button) => {
+    const table = document.getElementById(button.dataset.table);
+    if (button.dataset.take === "csv") {
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([csv(table)], { type: "text/csv" }));
+      link.download = `${table.id}.csv`;
+      link.click();
+      URL.revokeObjectURL(link.href);
+      return;
+    }
+    await copy(latex(table));
+    const words = button.textContent;
+    button.textContent = "Copied";
+    window.setTimeout(() => { button.textContent = words; }, 1500);
+  };
+
   document.addEventListener("click", (event) => {
     const key = event.target.closest(".key");
     if (key) toggle(key);
     const heading = event.target.closest("th button");
     if (heading) sort(heading);
+    const taken = event.target.closest("[data-take]");
+    if (taken) take(taken);
+    if (event.target.closest("#theme")) root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
   });
 
-  window.addEventListener("beforeprint", () => {
-    document.querySelectorAll("details").forEach((details) => { details.open = true; });
-    document.querySelectorAll(".plot").forEach((plot) => Plotly.Plots.resize(plot));
-  });
+  window.addEventListener("beforeprint", () => drawAll(PRINTED));
+  window.addEventListener("afterprint", () => drawAll());
 
   let waiting = 0;
   window.addEventListener("resize", () => {
     window.clearTimeout(waiting);
-    waiting = window.setTimeout(() => {
-      document.querySelectorAll(".plot").forEach((plot) => Plotly.relayout(plot, sized()));
-      settle();
-    }, 200);
+    waiting = window.setTimeout(() => drawAll(), 150);
   });
 
-  window.addEventListener("DOMContentLoaded", async () => {
-    let done = 0;
-    for (const plot of document.querySelectorAll(".plot")) {
-      await draw(plot);
-      done += 1;
-    }
-    root.dataset.drawn = done;
-    settle();
+  window.addEventListener("DOMContentLoaded", () => {
+    const plots = document.querySelectorAll(".plot");
+    plots.forEach((plot) => {
+      figures.set(plot.id, JSON.parse(document.getElementById(`${plot.id}-data`).textContent));
+    });
+    drawAll();
+    root.dataset.drawn = plots.length;
   });
 })();

@@ -1,24 +1,27 @@
-"""The page: one HTML file with its script, its style and all data in it, so that it needs no network."""
+"""The page: one HTML file with its scripts, its style and all data in it, so that it needs no network.
 
+`page.html.j2` is its form; this module says what stands in it.
+"""
+
+import json
 import os
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from prunebench.core.errors import InvalidInput
-from prunebench.report import studies, tables
+from prunebench.report import chart, exports, studies, tables, verdict
 from prunebench.report.contents import draw, of_studies, only_studies
-from prunebench.report.figure import Absent, Drawn, Figure
 from prunebench.report.gather import Material, Source
 from prunebench.report.glossary import GLOSSARY, anchor
-from prunebench.report.interactive import has_bands, plot_json, shows_bands
+from prunebench.report.masks import albums
 from prunebench.report.reproduce import command, why_not
 from prunebench.report.style import Looks
 from prunebench.report.swatch import swatch
-from prunebench.report.tables import Cell, Table
 
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 """What the page may load: nothing. A browser enforces it."""
 
 WATCH = """
@@ -29,12 +32,41 @@ WATCH = """
   window.addEventListener("error", (event) => note(event.message));
   window.addEventListener("unhandledrejection", (event) => note(event.reason));
   document.addEventListener("securitypolicyviolation", (event) => note("blocked: " + event.blockedURI));
+  root.dataset.theme = window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
 })();
 """
-"""Notes what goes wrong in the page, so that a test can read it."""
+"""Notes what goes wrong in the page, so that a test can read it, and takes the reader's choice of dark or light."""
 
-LONG = 40
-"""Texts longer than this may wrap in a table."""
+VERDICT = "Verdict"
+"""Heading of what a comparison's page opens with."""
+MASKS = "Masks"
+"""Heading of the pictures of masks."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A part of a section. kind : which form of page.html.j2 it has;  headed : whether a table's title stands above"""
+
+    kind: str
+    what: Any
+    headed: bool = True
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section of the page."""
+
+    title: str
+    items: tuple[Item, ...]
+    place: str = ""
+    """Its anchor, where the title is not the only one of its kind."""
+
+    @property
+    def key(self) -> str:
+        """Its anchor."""
+        return self.place or "-".join(
+            "".join(letter if letter.isalnum() else " " for letter in self.title.lower()).split()
+        )
 
 
 def write(material: Material, out: Path) -> Path:
@@ -59,233 +91,167 @@ def write(material: Material, out: Path) -> Path:
 
 def html(material: Material) -> str:
     """The whole page."""
-    from plotly.offline import get_plotlyjs
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+    from markupsafe import Markup
 
-    here = files("prunebench.report")
-    looks = Looks(material.solvers)
-    sections = _sections(material, looks)
-    title = "prunebench report: " + ", ".join(dict.fromkeys(path.resolve().name for path in material.directories))
-    contents = "".join(f'<li><a href="#{key}">{escape(name)}</a></li>' for key, name, _ in sections)
-    body = "".join(f'<section id="{key}"><h2>{escape(name)}</h2>{text}</section>' for key, name, text in sections)
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
-<style>{here.joinpath("page.css").read_text(encoding="utf-8")}</style>
-<script>{WATCH}</script>
-</head>
-<body>
-<header>
-<h1>{escape(title)}</h1>
-{_read(material)}
-<noscript><p>The figures need JavaScript. For figures without: <code>prunebench report DIR --figures DIR --format svg
-</code></p></noscript>
-<nav aria-label="Contents"><ul>{contents}</ul></nav>
-</header>
-<main>
-{body}
-</main>
-<script>{get_plotlyjs()}</script>
-<script>{here.joinpath("page.js").read_text(encoding="utf-8")}</script>
-</body>
-</html>
-"""
+    def own(name: str) -> str:
+        return files("prunebench.report").joinpath(name).read_text(encoding="utf-8")
+
+    form = Environment(loader=FunctionLoader(own), autoescape=True, undefined=StrictUndefined).get_template(
+        "page.html.j2"
+    )
+    return form.render(
+        title="prunebench report: " + ", ".join(dict.fromkeys(path.resolve().name for path in material.directories)),
+        policy=POLICY,
+        css=own("page.css"),
+        watch=WATCH,
+        scripts=own("chart.js") + own("page.js"),
+        about=_about(material),
+        troubles=_troubles(material),
+        sections=_sections(material),
+        looks=Looks(material.solvers),
+        signs=json.dumps(exports.LATEX_SIGNS),
+        anchor=anchor,
+        inert=lambda text: Markup(_inert(text)),
+        swatch=lambda *held: Markup(swatch(*held)),
+        plot_json=chart.plot_json,
+        has_bands=chart.has_bands,
+        shows_bands=chart.shows_bands,
+        numeric_columns=exports.numeric_columns,
+        digits=exports.digits,
+    )
 
 
-def _read(material: Material) -> str:
-    """What the page is about, and what could not be read."""
+def _about(material: Material) -> str:
+    """What the page is about, in words."""
     comparisons, runs = material.comparisons, material.runs
     solves = sum(len(comparison.frame) for comparison in comparisons)
     parts = []
     if comparisons:
         parts.append(f"{_counted(len(comparisons), 'comparison')} of solvers ({solves:,} rows)")
     if runs:
-        parts.append(f"{_counted(len(runs), 'pruning run')}")
+        parts.append(_counted(len(runs), "pruning run"))
     if material.studies:
         held = len(material.studies)
         parts.append(f"{held} {'study' if held == 1 else 'studies'}")
-    text = (
-        f'<p class="subtle">About {" and ".join(parts)}. Click a name below a figure to hide or show it; hover over a '
-    )
-    text += "point for its values.</p>"
-    going = [*(c.source for c in comparisons), *(r.source for r in runs)]
-    for source in going:
+    return " and ".join(parts)
+
+
+def _troubles(material: Material) -> list[dict[str, str]]:
+    """What could not be read or is not finished: text, and the command that continues it, or ""."""
+    out = []
+    for source in [held.source for part in (material.comparisons, material.runs) for held in part]:
         if source.finished and source.trouble:
-            text += f'<p class="absent">{escape(source.trouble)}</p>'
+            out.append({"text": source.trouble, "command": ""})
         elif not source.finished:
-            shown = escape(source.trouble) or "what is shown of it is from its events so far"
-            text += (
-                f'<p class="absent">{escape(str(source.path))} is not finished: {shown}. '
-                f"Continue it with <code>prunebench resume {escape(str(source.path))}</code>.</p>"
-            )
-    for path, reason in material.unreadable:
-        text += f'<p class="absent">{escape(str(path))} could not be read: {escape(reason)}</p>'
-    return text
+            shown = source.trouble or "what is shown of it is from its events so far"
+            text = f"{source.path} is not finished: {shown}."
+            out.append({"text": text, "command": f"prunebench resume {source.path}"})
+    return out + [
+        {"text": f"{path} could not be read: {reason}", "command": ""} for path, reason in material.unreadable
+    ]
 
 
-def _sections(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
-    """(anchor, heading, HTML) of every section."""
-    out = _of_studies(material, looks)
+def _sections(material: Material) -> list[Section]:
+    out = _verdicts(material) + _of_studies(material)
     if not only_studies(material):
-        out += _of_runs(material, looks)
+        out += _of_figures(material) + _of_tables(material)
     sources = [held.source for part in (material.comparisons, material.runs, material.studies) for held in part]
-    out.append(("reproduce", "How to reproduce", _reproduce(sources)))
-    entries = "".join(
-        f'<dt id="{anchor(term)}">{escape(term)}</dt><dd>{escape(text)}</dd>' for term, text in GLOSSARY.items()
-    )
+    out.append(Section("How to reproduce", tuple(_reproduce(sources))))
     if not only_studies(material):
-        out.append(("glossary", "Glossary", f"<dl>{entries}</dl>"))
+        out.append(Section("Glossary", (Item("glossary", GLOSSARY),)))
     return out
 
 
-def _of_studies(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
+def _verdicts(material: Material) -> list[Section]:
+    """What the page answers first: who is best, by how much, how sure; then the bars."""
+    items: list[Item] = []
+    for index, comparison in enumerate(material.comparisons):
+        held = verdict.verdicts(comparison)
+        if not held:
+            continue
+        longest = max(one.seconds for one in held)
+        if len(material.comparisons) > 1:
+            items.append(Item("heading", comparison.source.path.name))
+        items.append(Item("list", [verdict.sentence(one) for one in held if one.seconds == longest]))
+        items.append(Item("table", verdict.table(comparison, index, held)))
+    return [Section(VERDICT, tuple(items))] if items else []
+
+
+def _of_studies(material: Material) -> list[Section]:
     """A section for each study: its question, what is to be known of its numbers, its plots and tables."""
     out = []
     for number, (study, figures) in enumerate(zip(material.studies, of_studies(material), strict=True)):
         result = study.result
-        text = f"<p>{escape(result['question'])} {escape(result['reference'])}</p>"
-        text += "".join(f'<p class="absent">{escape(note)}</p>' for note in result["notes"])
-        text += "".join(_table(table) for table in studies.tables(result, f"study-{number}-"))
-        text += f'<div class="figures many">{"".join(_figure(figure, looks, True) for figure in figures)}</div>'
-        out.append((f"study-{number}", studies.heading(study), text))
+        items = [Item("text", f"{result['question']} {result['reference']}")]
+        items += [Item("note", note) for note in result["notes"]]
+        items += [Item("table", table) for table in studies.tables(result, f"study-{number}-")]
+        out.append(Section(studies.heading(study), (*items, Item("figures", figures)), f"study-{number}"))
     return out
 
 
-def _of_runs(material: Material, looks: Looks) -> list[tuple[str, str, str]]:
-    """The sections about runs and comparisons."""
-    out = []
-    grouped: dict[str, list[Drawn]] = {}
+def _of_figures(material: Material) -> list[Section]:
+    """The figures of runs and comparisons, and the pictures of masks."""
+    grouped: dict[str, list[Item]] = {}
     for drawn in draw(material):
         name = drawn.figures[0].section if drawn.figures else drawn.absent.section if drawn.absent else ""
-        grouped.setdefault(name, []).append(drawn)
-    for name, held in grouped.items():
-        out.append((_key(name), name, "".join(_drawn(drawn, looks) for drawn in held)))
+        grouped.setdefault(name, []).append(Item("drawn", drawn))
+    out = [Section(name, tuple(items)) for name, items in grouped.items()]
+    pictures = albums(material.runs)
+    if pictures:
+        text = "What was kept of each layer: black is kept, white is pruned. Rows are outputs, columns inputs."
+        out.append(Section(MASKS, (Item("text", text), *(Item("album", album) for album in pictures))))
+    return out
+
+
+def _of_tables(material: Material) -> list[Section]:
+    """The tables of runs and comparisons."""
     further = (tables.controls(material.runs), tables.levels(material.runs), tables.smaller(material.runs))
     results = [
         *tables.summaries(material.comparisons), *tables.pruning(material.runs),
         *(table for table in further if table is not None),
     ]  # fmt: skip
-    text = "".join(_table(table) for table in results)
-    for table in tables.every_answer(material.comparisons):
-        text += f"<details><summary>{escape(table.title)}</summary>{_table(table, heading=False)}</details>"
-    out.append(("results", "Table of results", text))
+    items = [Item("table", table) for table in results]
+    items += [Item("folded", table) for table in tables.every_answer(material.comparisons)]
+    out = [Section("Table of results", tuple(items))]
     left = tables.skipped(material.comparisons)
     nothing = (
         "Nothing was skipped: every solver took every block."
         if material.comparisons
         else "There is no comparison, so nothing could be skipped."
     )
-    out.append(("skipped", "What was skipped and why", _table(left, heading=False) if left else f"<p>{nothing}</p>"))
-    unpruned = tables.left_out(material.runs)
-    if unpruned:
-        out.append(("left-out", unpruned.title, _table(unpruned, heading=False)))
-    shared = tables.workers(material.runs)
-    if shared:
-        out.append(("workers", shared.title, _table(shared, heading=False)))
+    out.append(Section("What was skipped and why", (Item("table", left, False) if left else Item("text", nothing),)))
+    for table in (tables.left_out(material.runs), tables.workers(material.runs)):
+        if table is not None:
+            out.append(Section(table.title, (Item("table", table, False),)))
     return out
 
 
-def _drawn(drawn: Drawn, looks: Looks) -> str:
-    if drawn.absent is not None:
-        return _absent(drawn.absent)
-    many = " many" if len(drawn.figures) > 1 else ""
-    captions = list(dict.fromkeys((figure.caption, figure.terms) for figure in drawn.figures))
-    # What holds for all figures of a kind is said once, above them.
-    shared = len(captions) == 1
-    text = f"<p>{escape(captions[0][0])} {_terms(captions[0][1])}</p>" if shared else ""
-    text += f'<div class="figures{many}">' + "".join(_figure(f, looks, not shared) for f in drawn.figures) + "</div>"
-    return text + "".join(f'<p class="absent">{escape(note)}</p>' for note in drawn.notes)
-
-
-def _absent(absent: Absent) -> str:
-    return (
-        f'<p class="absent">{escape(absent.title)}: {escape(absent.reason)}. To fill it: '
-        f"<code>{escape(absent.command)}</code></p>"
-    )
-
-
-def _figure(figure: Figure, looks: Looks, captioned: bool) -> str:
-    keys = "".join(
-        f'<button type="button" class="key" aria-pressed="true" data-plot="{figure.id}" data-index="{index}">'
-        f"{swatch(series, looks.of(series.key, series.variant))}<span>{escape(series.name)}</span></button>"
-        for index, series in enumerate(figure.series)
-    )
-    if has_bands(figure):
-        pressed = "true" if shows_bands(figure) else "false"
-        keys += (
-            f'<button type="button" class="key band" aria-pressed="{pressed}" data-plot="{figure.id}" '
-            'data-index="band">95 % intervals</button>'
-        )
-    label = escape(f"{figure.title}, {figure.subtitle}")
-    caption = f"{escape(figure.caption)} {_terms(figure.terms)} " if captioned else ""
-    heading = escape(figure.subtitle)
-    if figure.title != figure.section:
-        heading = f'{escape(figure.title)} <span class="subtle">· {heading}</span>'
-    return f"""<figure>
-<h3>{heading}</h3>
-<div class="plot" id="{figure.id}" role="img" aria-label="{label}"></div>
-<script type="application/json" id="{figure.id}-data">{_inert(plot_json(figure, looks))}</script>
-<div class="legend" role="group" aria-label="Series of {label}">{keys}</div>
-<figcaption>{caption}{escape(figure.note)}</figcaption>
-</figure>
-"""
-
-
-def _terms(terms: Sequence[str]) -> str:
-    if not terms:
-        return ""
-    links = ", ".join(f'<a href="#{anchor(term)}">{escape(term)}</a>' for term in terms)
-    return f'<span class="terms">Defined below: {links}.</span>'
-
-
-def _table(table: Table, heading: bool = True) -> str:
-    title = f"<h3>{escape(table.title)}</h3>" if heading else ""
-    head = "".join(f'<th scope="col"><button type="button">{escape(name)}</button></th>' for name in table.columns)
-    body = "".join(f"<tr>{''.join(_cell(cell) for cell in row)}</tr>" for row in table.rows)
-    return (
-        f"{title}<p>{escape(table.caption)} {_terms(table.terms)}</p>"
-        f'<div class="scroll" tabindex="0"><table id="{table.id}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _cell(cell: Cell) -> str:
-    if cell.value is not None:
-        return f'<td class="number" data-value="{float(cell.value)!r}">{escape(cell.text)}</td>'
-    return f'<td class="long">{escape(cell.text)}</td>' if len(cell.text) > LONG else f"<td>{escape(cell.text)}</td>"
-
-
-def _reproduce(sources: Iterable[Source]) -> str:
-    text = "<p>The commands that ask for the same, with the versions, machine and seeds that each run wrote down. "
-    text += "Times differ from machine to machine, and so do answers that a time limit cut short.</p>"
-    held = list(sources)
-    for source in held:
-        asked = command(source.request) if "problem" in source.request else ""
-        words = " ".join(f"<span>{escape(word)}</span>" for word in asked.split(" "))
-        reason = why_not(source.request) if "problem" in source.request else "the table came without its run"
-        line = f"<pre>{words}</pre>" if asked else f"<p>No command does it: {escape(reason)}.</p>"
+def _reproduce(sources: list[Source]) -> Iterable[Item]:
+    yield Item(
+        "text", "The commands that ask for the same, with the versions, machine and seeds that each run wrote down. "
+        "Times differ from machine to machine, and so do answers that a time limit cut short."
+    )  # fmt: skip
+    for source in sources:
+        yield Item("heading", str(source.path))
+        known = "problem" in source.request
+        asked = command(source.request) if known else ""
+        reason = why_not(source.request) if known else "the table came without its run"
+        yield Item("command", asked) if asked else Item("text", f"No command does it: {reason}.")
         seeds = source.request.get("seeds")
         runs = f"; {_counted(int(seeds), 'run')} of each stochastic solver on each block" if seeds else ""
-        text += f"<h3>{escape(str(source.path))}</h3>{line}<p class='subtle'>seed {source.seed}{escape(runs)}</p>"
+        yield Item("subtle", f"seed {source.seed}{runs}")
     grouped: dict[str, list[str]] = {}
-    for source in held:
+    for source in sources:
         machine = ", ".join(f"{key} {value}" for key, value in {**source.versions, **source.machine}.items())
         grouped.setdefault(machine or "not written down", []).append(source.path.name)
     for machine, names in grouped.items():
-        which = f" ({escape(', '.join(names))})" if len(grouped) > 1 else ""
-        text += f"<p>Versions and machine{which}: {escape(machine)}</p>"
-    return text
+        which = f" ({', '.join(names)})" if len(grouped) > 1 else ""
+        yield Item("text", f"Versions and machine{which}: {machine}")
 
 
 def _counted(number: int, what: str) -> str:
     return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _key(name: str) -> str:
-    return "-".join("".join(letter if letter.isalnum() else " " for letter in name.lower()).split())
 
 
 def _inert(text: str) -> str:

@@ -29,7 +29,7 @@ def pq_index(runs: tuple[Run, ...]) -> Drawn | None:
         names = labels(known)
         for powers in dict.fromkeys(key for run in known for key in curves[run]):
             series = tuple(
-                Series(names[run][0], run.solver, "line", *curves[run][powers], variant=names[run][1])
+                Series(names[run][0], run.look, "line", *curves[run][powers], variant=names[run][1])
                 for run in known
                 if powers in curves[run]
             )

@@ -22,6 +22,8 @@ LAYERS = "Density of each layer"
 """Title of the figure of the layers' densities."""
 PRUNE = "prunebench prune digits-mlp --density 0.1 --coordinator icbs --block-size 128 --steps 20 --validate-every 1"
 """A command that makes what the figures need, for the note where there is nothing to draw."""
+IN_THE_NAME = ("mode", "scope", "block_size", "blocks_per_step")
+"""What every run's name holds by itself."""
 MOST_BARS = 48
 """With more layers × runs than this, layers are drawn as points."""
 
@@ -60,46 +62,57 @@ def quality_of(runs: Iterable[Run]) -> Quality:
 def labels(runs: Iterable[Run], ignore: tuple[str, ...] = ()) -> dict[Run, tuple[str, int]]:
     """For each run its name within a figure and its variant among the runs of the same solver.
 
-    A name is coordinator · solver, with what else was asked (but for `ignore`) where that does not tell two apart.
+    A name is coordinator · solver with its options · mode · blocks, and in brackets what else was asked (but for
+    `ignore`) and differs among the runs of one coordinator, so that no two runs look as if only the solver differed.
     """
     listed = list(runs)
-    names = {run: _name(run) for run in listed}
+    names = {run: run.name or _name(run) for run in listed}
+    unnamed = [run for run in listed if not run.name]
+    for coordinator in dict.fromkeys(run.coordinator for run in unnamed):
+        same = [run for run in unnamed if run.coordinator == coordinator]
+        for run, more in _distinctions(same, (*ignore, *IN_THE_NAME)).items():
+            names[run] += _bracketed(more, "" if run.source.finished else "unfinished")
     for name in {name for name in names.values() if list(names.values()).count(name) > 1}:
-        same = [run for run in listed if names[run] == name]
-        for run, more in _distinctions(same, ignore).items():
-            names[run] = f"{name} ({more})"
+        for run in [run for run in listed if names[run] == name]:
+            names[run] = f"{name} ({run.source.path.name})"
     variants: dict[str, list[str]] = {}
     for run in listed:
-        kinds = variants.setdefault(run.solver, [])
+        kinds = variants.setdefault(run.look, [])
         if names[run] not in kinds:
             kinds.append(names[run])
-    return {run: (names[run], variants[run.solver].index(names[run])) for run in listed}
+    return {run: (names[run], variants[run.look].index(names[run])) for run in listed}
 
 
 def _name(run: Run) -> str:
-    return f"{run.coordinator} · {run.solver}" + ("" if run.source.finished else " (unfinished)")
+    parts = [run.coordinator, run.solver, *([run.mode] if run.mode else []), *([run.blocks] if run.blocks else [])]
+    return " · ".join(parts)
+
+
+def _bracketed(*words: str) -> str:
+    held = ", ".join(word for word in words if word)
+    return f" ({held})" if held else ""
 
 
 def _distinctions(runs: list[Run], ignore: tuple[str, ...]) -> dict[Run, str]:
-    """What differs among the requests of runs that have one name; their folders where nothing does."""
-    asked = {run: _asked(run) for run in runs}
+    """What differs among the requests of runs of one coordinator; "" for each where nothing does."""
+    # What was not given has its default in the result; an unfinished run has no result yet.
+    resolved = all((run.result or {}).get("coordinator_options") for run in runs)
+    asked = {run: _asked(run, resolved) for run in runs}
     keys = sorted({key for held in asked.values() for key in held} - set(ignore))
     telling = [key for key in keys if len({str(held.get(key)) for held in asked.values()}) > 1]
-    texts = {run: ", ".join(f"{key} {asked[run].get(key, 'default')}" for key in telling) for run in runs}
-    if len(set(texts.values())) == len(runs):
-        return texts
-    return {run: run.source.path.name for run in runs}
+    return {run: ", ".join(f"{key} {asked[run].get(key, 'default')}" for key in telling) for run in runs}
 
 
-def _asked(run: Run) -> dict[str, Any]:
+def _asked(run: Run, resolved: bool = False) -> dict[str, Any]:
     request = run.source.request
     simple = {
         key: request.get(key)
-        for key in ("mode", "scope", "recover", "seconds", "block_seconds", "seed", "density")
+        for key in ("mode", "scope", "recover", "retrain", "seconds", "block_seconds", "seed", "density")
         if request.get(key) is not None
     }
     groups = ("coordinator_options", "curvature", "problem_options")
-    return simple | {key: value for name in groups for key, value in (request.get(name) or {}).items()}
+    given = {key: value for name in groups for key, value in (request.get(name) or {}).items()}
+    return simple | given | (dict((run.result or {}).get("coordinator_options") or {}) if resolved else {})
 
 
 def settings(run: Run) -> str:
@@ -149,7 +162,7 @@ def quality_against_time(runs: tuple[Run, ...]) -> Drawn:
                 continue
             name, variant = names[run]
             text = tuple(quality.words(value / quality.factor) for value in y)
-            series.append(Series(name, run.solver, "line" if x.size > 1 else "points", x, y, None, None, text, variant))
+            series.append(Series(name, run.look, "line" if x.size > 1 else "points", x, y, None, None, text, variant))
         dense = _dense(same, quality)
         if not series:
             continue
@@ -229,7 +242,7 @@ def loss_against_time(runs: tuple[Run, ...]) -> Drawn:
             stride = max(1, len(events) // 8)
             marked = tuple(range(place % stride, len(events), stride))
             name, variant = names[run]
-            series.append(Series(name, run.solver, "step", x, y, None, None, text, variant, marked))
+            series.append(Series(name, run.look, "step", x, y, None, None, text, variant, marked))
         values = [s.y for s in series]
         low, high = min(v.min() for v in values), max(v.max() for v in values)
         y_axis = log_axis("loss", values) if high > 20 * low > 0 else None
@@ -260,17 +273,20 @@ def accuracy_against_density(runs: tuple[Run, ...]) -> Drawn:
             ways.setdefault(settings(run), []).append(run)
         names = labels([members[0] for members in ways.values()], ("density", "seed"))
         series = [_density_curve(members, *names[members[0]], quality) for members in ways.values()]
+        series += [
+            path for members in ways.values() for run in members if (path := _path(run, *names[members[0]], quality))
+        ]
         x_axis = log_axis("density (part of the weights kept)", [s.x for s in series], percent=True)
         series += _rule("dense network", _dense(done, quality), x_axis)
         densities = {float(value) for s in series if s.kind != "rule" for value in s.x}
-        one = "" if len(densities) > 1 else "All runs have one density; prune at others to see curves."
+        one = "" if len(densities) > 1 else "All runs have one density; prune at others to see a curve."
         figures.append(
             Figure(
                 f"density-{len(figures)}", DENSITY, f"{quality.title.split(' (')[0].capitalize()} against density",
                 problem,
                 f"The final {quality.title.split(' (')[0]} on the validation samples against the density (sparsity is "
-                f"1 − density); of several seeds the mean with its 95 % interval. "
-                f"{'Higher' if quality.higher_is_better else 'Lower'} is better.",
+                f"1 − density); of several seeds the mean with its 95 % interval. A run in stages or rounds also "
+                f"shows what it reached on its way. {'Higher' if quality.higher_is_better else 'Lower'} is better.",
                 x_axis, linear_axis(quality.title, [s.y for s in series]), tuple(series),
                 ("accuracy", "density", "confidence interval"), one,
             )
@@ -297,7 +313,23 @@ def _density_curve(members: list[Run], name: str, variant: int, quality: Quality
     seeds = max(map(len, held.values())) > 1
     low = np.array([mean.lower for mean in means]) if seeds else None
     high = np.array([mean.upper for mean in means]) if seeds else None
-    return Series(name, members[0].solver, kind, x, y, low, high, text, variant)
+    return Series(name, members[0].look, kind, x, y, low, high, text, variant)
+
+
+def _path(run: Run, name: str, variant: int, quality: Quality) -> Series | None:
+    """What the network reached at the densities that a run in stages or rounds passed through; None for others."""
+    total = (run.result or {}).get("total")
+    points = {
+        int(event["kept"]): float(event["validation"][quality.key])
+        for event in run.events
+        if total and "kept" in event and (event.get("validation") or {}).get(quality.key) is not None
+    }
+    if len(points) < 2 or total is None:
+        return None
+    x = np.array(sorted(points)) / float(total)
+    y = quality.factor * np.array([points[kept] for kept in sorted(points)])
+    text = tuple(f"{quality.words(points[kept])} at density {kept / total:.4g}" for kept in sorted(points))
+    return Series(f"{name}, on its way", run.look, "line", x, y, text=text, variant=variant + 1)
 
 
 def _kept(run: Run) -> float:
@@ -331,7 +363,7 @@ def density_per_layer(runs: tuple[Run, ...]) -> Drawn:
             x = np.array([i for i, layer in enumerate(layers) if layer in shares[run]], dtype=np.float64)
             y = np.array([100 * shares[run][layer][0] for layer in layers if layer in shares[run]])
             text = tuple(shares[run][layer][1] for layer in layers if layer in shares[run])
-            series.append(Series(name, run.solver, "bar" if bars else "points", x, y, None, None, text, variant))
+            series.append(Series(name, run.look, "bar" if bars else "points", x, y, None, None, text, variant))
         x_axis = category_axis("layer", layers)
         series += _rule("whole network", 100 * density, x_axis)
         figures.append(

@@ -19,21 +19,25 @@ def swatch(series: Series, look: Look) -> str:
     """An <svg> element; hidden from screen readers, since the name follows it."""
     parts = []
     middle = HEIGHT / 2
+    paint = "currentColor"
     if series.kind == "bar":
-        parts.append(f'<rect x="10" y="2" width="24" height="14" fill="{look.colour}"/>')
+        parts.append(f'<rect x="10" y="2" width="24" height="14" fill="{paint}"/>')
         parts += [
-            f'<path d="{path}" stroke="white" stroke-width="1.5" fill="none"/>'
+            f'<path d="{path}" class="paper-line" stroke-width="1.5" fill="none"/>'
             for path in _hatching(look.hatch)
             if path
         ]
     elif series.kind != "points":
         dash = f' stroke-dasharray="{DASH_ARRAYS[look.dash]}"' if DASH_ARRAYS[look.dash] else ""
         ends = f'x1="1" y1="{middle}" x2="{WIDTH - 1}" y2="{middle}"'
-        parts.append(f'<line {ends} stroke="{look.colour}" stroke-width="2.5"{dash}/>')
+        parts.append(f'<line {ends} stroke="{paint}" stroke-width="2.5"{dash}/>')
     if series.kind not in ("bar", "rule"):
-        fill = look.colour if look.filled else "white"
-        parts.append(f'<path d="{_marker(look.marker)}" fill="{fill}" stroke="{look.colour}" stroke-width="1.5"/>')
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" aria-hidden="true">{"".join(parts)}</svg>'
+        fill = paint if look.filled else "var(--paper)"
+        place = f'transform="translate({WIDTH / 2} {middle})"'
+        parts.append(f'<path d="{outline(look.marker)}" {place} fill="{fill}" stroke="{paint}" stroke-width="1.5"/>')
+    colours = f"--light:{look.colour};--dark:{look.on_dark}"
+    box = f'viewBox="0 0 {WIDTH} {HEIGHT}"'
+    return f'<svg {box} class="s" style="{colours}" aria-hidden="true">{"".join(parts)}</svg>'
 
 
 def _hatching(hatch: str) -> tuple[str, ...]:
@@ -45,12 +49,11 @@ def _hatching(hatch: str) -> tuple[str, ...]:
     }.get(hatch, ("",))  # fmt: skip
 
 
-def _marker(name: str) -> str:
-    """The outline of a marker about the middle of the picture."""
+def outline(name: str) -> str:
+    """The outline of a marker about the origin, as the data of an SVG path."""
     r = RADIUS
     if name == "circle":
-        x, y = WIDTH / 2 - r, HEIGHT / 2
-        return f"M{x} {y}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z"
+        return f"M{-r} 0a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0Z"
     third = r * 0.4
     plus = [(-third, -r), (third, -r), (third, -third), (r, -third), (r, third), (third, third),
             (third, r), (-third, r), (-third, third), (-r, third), (-r, -third), (-third, -third)]  # fmt: skip
@@ -66,7 +69,7 @@ def _marker(name: str) -> str:
         "hexagon": [_polar(1.1 * r, (i + 0.5) * math.pi / 3) for i in range(6)],
         "hourglass": [(-r, -r), (r, -r), (-r, r), (r, r)],
     }
-    points = [f"{WIDTH / 2 + x:.2f} {HEIGHT / 2 + y:.2f}" for x, y in outlines[name]]
+    points = [f"{x:.2f} {y:.2f}" for x, y in outlines[name]]
     return "M" + "L".join(points) + "Z"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from prunebench.core.controls import CONTROLS
 from prunebench.core.items import WEIGHTS
 from prunebench.log.run_directory import trainings
+from prunebench.measures import Interval
 from prunebench.report.gather import Comparison, Run
 from prunebench.report.runs import finish_seconds
 
@@ -51,6 +52,14 @@ def number(value: Any, digits: int = 4, mark: str = "") -> Cell:
     return Cell(f"{held:.{digits}g}{mark}", held)
 
 
+def interval(held: Interval, digits: int = 3) -> Cell:
+    """A value with its interval in brackets, or alone where there is none, or where all blocks have the same."""
+    shown = number(held.value, digits)
+    if math.isnan(held.lower) or held.lower == held.upper:
+        return shown
+    return Cell(f"{shown.text} [{number(held.lower, 2).text}, {number(held.upper, 2).text}]", shown.value)
+
+
 def count(value: Any) -> Cell:
     """A whole number."""
     return Cell(f"{int(value):,}", float(value))
@@ -74,19 +83,20 @@ def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
             head = (count(row["p"]), number(row["density"]), Cell(row["solver"]), count(row["runs"]))
             if not row["runs"]:
                 dash = number(None)
-                rows.append((*head, *([dash] * (7 if trained else 6)), Cell(f"skipped: {row['reason']}")))
+                rows.append((*head, *([dash] * (8 if trained else 7)), Cell(f"skipped: {row['reason']}")))
                 continue
-            gap = number(row["gap"], 3, "" if row["gap_to"] == "bound" else "*")
-            spread = "" if math.isnan(row["gap_lower"]) else f" [{row['gap_lower']:.2g}, {row['gap_upper']:.2g}]"
-            success = Cell(
-                f"{100 * row['success']:.0f} % [{100 * row['success_lower']:.0f}, {100 * row['success_upper']:.0f}]",
-                row["success"],
-            )
+            gap = interval(Interval(row["gap"], row["gap_lower"], row["gap_upper"]))
+            gap = Cell(gap.text + ("" if row["gap_to"] == "bound" else "*"), gap.value)
+            spread = ""
+            if not math.isnan(row["success_lower"]):
+                spread = f" [{100 * row['success_lower']:.0f}, {100 * row['success_upper']:.0f}]"
+            success = Cell(f"{100 * row['success']:.0f} %{spread}", row["success"])
+            solution = (row[f"time_to_solution{end}"] for end in ("", "_lower", "_upper"))
             skipped = f"{int(row['skipped'])} skipped" if row["skipped"] else ""
             rows.append(
                 (
-                    *head, Cell(gap.text + spread, gap.value), count(row["optimal"]), success,
-                    number(row["time_to_solution"], 3), number(row["primal_integral"], 3), number(row["seconds"], 3),
+                    *head, gap, count(row["optimal"]), success, interval(Interval(*solution)),
+                    number(row["primal_integral"], 3), number(row["seconds"], 3), number(row["cpu_seconds"], 3),
                     *([(percent if trained == "accuracy" else number)(row["retrained"])] if trained else []),
                     Cell(skipped),
                 )
@@ -94,10 +104,11 @@ def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
         out.append(
             Table(
                 f"summary-{index}", f"Solvers compared: {comparison.source.path.name}",
-                "Means over blocks and seeds with 95 % intervals. * gap to the best known, for want of a useful bound."
-                + _of(comparison),
+                "Means over blocks and seeds with 95 % intervals, which fewer than 3 blocks do not give. * the gap is "
+                "to the best answer known, since no solver proved a bound that says more. Seconds are of the clock, "
+                "CPU seconds of all threads together." + _of(comparison),
                 ("p", "density", "solver", "runs", "gap", "proved", "success", "TTS 99 % (s)", "primal integral",
-                 "seconds", *([f"{trained} after retraining"] if trained else []), "remarks"),
+                 "seconds", "CPU s", *([f"{trained} after retraining"] if trained else []), "remarks"),
                 tuple(rows), ("gap", "success probability", "time to solution", "primal integral"),
             )
         )  # fmt: skip
@@ -122,7 +133,8 @@ def every_answer(comparisons: Sequence[Comparison]) -> list[Table]:
                 count(row["p"]), number(row["density"]), Cell(str(row["block_hash"])[:8]), Cell(row["solver"]),
                 count(row["seed"]), number(row["objective"], 7), number(row["lower_bound"], 7),
                 number(row["gap"], 3, "" if row["gap_to"] == "bound" else "*"), number(row["relative_gap"], 3),
-                number(row["approximation_ratio"], 5), number(row["seconds"], 3), Cell(row["status"]),
+                number(row["approximation_ratio"], 5), number(row["seconds"], 3), number(row["cpu_seconds"], 3),
+                Cell(row["status"]),
                 Cell(row["stop_reason"]), Cell("cache" if row["cached"] else ""),
             )
             for row in solved.head(MOST_ROWS).to_dict("records")
@@ -135,7 +147,7 @@ def every_answer(comparisons: Sequence[Comparison]) -> list[Table]:
                 "Objectives are recomputed by the block, not taken from the solver." + _of(comparison)
                 + (cut if len(solved) > MOST_ROWS else ""),
                 ("p", "density", "block", "solver", "seed", "objective", "lower bound", "gap", "relative gap",
-                 "approximation ratio", "seconds", "status", "why it stopped", "from"),
+                 "approximation ratio", "seconds", "CPU s", "status", "why it stopped", "from"),
                 rows, ("gap", "relative gap", "approximation ratio"),
             )
         )  # fmt: skip
@@ -163,8 +175,8 @@ def pruning(runs: Sequence[Run]) -> list[Table]:
         seconds = finish_seconds(run) if run.result is not None else float(run.events[-1]["time"])
         rows.append(
             (
-                Cell(run.problem), Cell(run.coordinator), Cell(run.solver), number(run.density),
-                number(None) if kept is None else count(kept),
+                Cell(run.problem), Cell(run.coordinator), Cell(run.solver), Cell(run.mode or "–"),
+                Cell(run.blocks or "–"), number(run.density), number(None) if kept is None else count(kept),
                 number(None) if accuracy is None else percent(accuracy),
                 number(None) if result.get("dense_accuracy") is None else percent(result["dense_accuracy"]),
                 number(loss), number(result.get("perplexity")), _retrained(result), number(seconds, 3),
@@ -173,10 +185,10 @@ def pruning(runs: Sequence[Run]) -> list[Table]:
             )
         )  # fmt: skip
     columns: tuple[str, ...] = (
-               "problem", "coordinator", "solver", "density", "kept", "accuracy", "dense accuracy", "loss",
-               "perplexity", "after retraining", "seconds", "seed", "status", "directory")  # fmt: skip
+               "problem", "coordinator", "solver", "mode", "blocks", "density", "kept", "accuracy", "dense accuracy",
+               "loss", "perplexity", "after retraining", "seconds", "seed", "status", "directory")  # fmt: skip
     # columns that say nothing of any run are left out
-    for place in (9, 8):
+    for place in (11, 10, 4, 3):
         if all(row[place].text == "–" for row in rows):
             columns = (*columns[:place], *columns[place + 1 :])
             rows = [(*row[:place], *row[place + 1 :]) for row in rows]

@@ -1,38 +1,29 @@
 """The report from real runs: the page in a real browser, the figures for print, the command line."""
 
-import html as html_tools
 import itertools
 import json
-import os
 import re
 import shutil
-import subprocess
 
 import pytest
 
 import prunebench
+from browser import Browser
 from prunebench import plot
 from prunebench.cli import main
 from prunebench.comparison.request import CompareRequest
 from prunebench.core.errors import Interrupted, InvalidInput
 from prunebench.log.run_directory import RunDirectory
-from prunebench.report import write_report
+from prunebench.report import exports, write_report
 from prunebench.report.contents import draw
 from prunebench.report.gather import gather
 from prunebench.report.reproduce import command
 from prunebench.runs.prune import PruneRequest, prune
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
-REQUIRE_BROWSER = "PRUNEBENCH_REQUIRE_BROWSER"
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--virtual-time-budget=30000",
-    "--allow-file-access-from-files",
-)  # fmt: skip
 FUNCTIONS = (
     "quality_against_time", "performance_profile", "time_to_solution", "gap_against_size", "success_probability",
     "feasibility", "model_against_true", "steps_against_true", "accuracy_against_time", "loss_against_time",
-    "accuracy_against_density", "density_per_layer",
+    "accuracy_against_density", "density_per_layer", "ranking",
 )  # fmt: skip
 
 
@@ -61,101 +52,156 @@ def page(folder):
 
 
 @pytest.fixture(scope="module")
-def browser():
-    found = next((path for path in map(shutil.which, BROWSERS) if path), None)
-    if found is None:
-        reason = f"no browser is installed (looked for {', '.join(BROWSERS)})"
-        if os.environ.get(REQUIRE_BROWSER) == "1":
-            pytest.fail(f"{REQUIRE_BROWSER} is 1 but {reason}", pytrace=False)
-        pytest.skip(reason)
-    return found
+def browser(tmp_path_factory):
+    opened = Browser(tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
 
 
-def look(browser, page, scratch, width):
-    """The page's document as the browser has it after drawing, in a frame of that width."""
-    frame = scratch / "frame.html"
-    frame.write_text(
-        f"""<!doctype html>
-<iframe id="frame" src="{page.as_uri()}" style="width:{width}px;height:900px;border:0"></iframe>
-<script>
-const timer = setInterval(() => {{
-  const inner = document.getElementById("frame").contentDocument.documentElement;
-  if (inner.dataset.requests === undefined) return;
-  clearInterval(timer);
-  const plots = Array.from(inner.querySelectorAll(".plot"));
-  const keys = Array.from(inner.querySelectorAll(".key"));
-  const inside = (item) => item.getBoundingClientRect().right <= inner.clientWidth + 1;
-  const seen = {{
-    ...inner.dataset,
+LOOK = """(() => {
+  const root = document.documentElement;
+  const all = (what, where) => Array.from((where || document).querySelectorAll(what));
+  const inside = (item) => item.getBoundingClientRect().right <= root.clientWidth + 1;
+  const seen = (item) => item.getClientRects().length > 0;
+  const touching = (texts) => {
+    const boxes = texts.map((text) => [text.textContent, text.getBoundingClientRect()]);
+    return boxes.flatMap(([one, a], i) => boxes.slice(i + 1)
+      .filter(([, b]) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+      .map(([two]) => `${one} / ${two}`));
+  };
+  // a text that leaves its own picture is cut or lies on something else
+  const leaving = (svg) => {
+    const frame = svg.getBoundingClientRect();
+    return all("text", svg).filter((text) => {
+      const box = text.getBoundingClientRect();
+      return box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1;
+    }).map((text) => text.textContent);
+  };
+  const plots = all(".plot");
+  const ink = (item) => getComputedStyle(item).color;
+  return {
+    ...root.dataset,
     series: Object.fromEntries(plots.map((plot) => [plot.id, JSON.parse(plot.dataset.series || "[]")])),
     heights: plots.map((plot) => plot.getBoundingClientRect().height),
     marks: Object.fromEntries(plots.map((plot) => [plot.id, Number(plot.dataset.marks)])),
-    outside: [...plots, ...keys].filter((item) => !inside(item)).length,
-    rows: Object.fromEntries(Array.from(inner.querySelectorAll("table")).map((t) => [t.id, t.tBodies[0].rows.length])),
-  }};
-  const first = plots[0], key = keys[0];
-  const name = () => first.data.filter((trace) => trace.visible === false).map((trace) => trace.meta.series);
-  seen.hiddenBefore = name();
-  key.click();
-  seen.hiddenAfter = name();
-  const heading = Array.from(inner.querySelectorAll("#runs th button")).find((b) => b.textContent === "density");
-  const column = () => Array.from(inner.querySelectorAll("#runs tbody tr")).map((tr) => tr.cells[3].textContent);
-  heading.click(); seen.rising = column();
-  heading.click(); seen.falling = column();
-  document.documentElement.dataset.seen = JSON.stringify(seen);
-}}, 50);
-</script>""",
-        encoding="utf-8",
-    )
-    profile = scratch / f"profile-{width}"
-    ran = subprocess.run(
-        [browser, *FLAGS, f"--user-data-dir={profile}", "--window-size=2000,1000", "--dump-dom", frame.as_uri()],
-        capture_output=True, text=True, timeout=180, check=True,
-    )  # fmt: skip
-    found = re.search(r'data-seen="([^"]*)"', ran.stdout)
-    assert found, f"the page was not drawn: {ran.stdout[:2000]}"
-    return json.loads(html_tools.unescape(found.group(1)))
+    outside: [...plots, ...all(".key")].filter((item) => seen(item) && !inside(item)).length,
+    rows: Object.fromEntries(all("table").map((table) => [table.id, table.tBodies[0].rows.length])),
+    overlaps: plots.flatMap((plot) => touching(all("text:not(.turned)", plot)).map((pair) => `${plot.id}: ${pair}`)),
+    left: plots.flatMap((plot) => leaving(plot.querySelector("svg")).map((text) => `${plot.id}: ${text}`)),
+    headings: touching(all("h1, h2, h3, .subtle, figcaption, .plot, .legend").filter(seen)),
+    masks: all(".mask img").filter((image) => image.naturalWidth > 0).length,
+    paper: getComputedStyle(document.body).backgroundColor,
+    swap: ink(all(".s").find((item) => item.getAttribute("style").includes("#0072B2"))),
+    buttons: all(".take button").filter(seen).length,
+  };
+})()"""
+"""What the page is like once it is drawn."""
+
+WAYS = [(360, False, False), (900, True, False), (1920, False, False), (720, False, True)]
+"""Three widths, one of them on a dark desktop, and the page as it is printed."""
 
 
-@pytest.mark.parametrize("width", [360, 1920])
-def test_a_browser_draws_every_series_without_errors_network_or_overflow(browser, folder, page, tmp_path, width):
-    seen = look(browser, page, tmp_path, width)
+@pytest.mark.parametrize(("width", "dark", "printed"), WAYS)
+def test_a_browser_draws_every_series_without_errors_overlaps_or_overflow(browser, folder, page, width, dark, printed):
+    browser.open(page.as_uri(), width, dark=dark, printed=printed)
+    seen = browser.run(LOOK)
     assert json.loads(seen["errors"]) == []
+    assert browser.errors == []
     assert seen["requests"] == "0"
     assert seen["width"] == str(width)
-    assert seen["overflow"] == "0"
+    assert seen["overflow"] == "0" or printed
     assert seen["outside"] == 0
     expected = {
         figure.id: [series.name for series in figure.series]
         for kind in draw(gather([folder]))
         for figure in kind.figures
     }
-    assert len(expected) == 16
+    assert len(expected) == 18
     assert seen["series"] == expected
     assert seen["drawn"] == str(len(expected))
-    assert min(seen["heights"]) >= 300
+    assert min(seen["heights"]) >= 150
     assert min(seen["marks"].values()) > 0
     assert seen["rows"]["answers-0"] > 20
-    assert seen["hiddenAfter"] != seen["hiddenBefore"]
-    assert seen["rising"] == sorted(seen["rising"])
-    assert seen["falling"] == sorted(seen["falling"], reverse=True)
+    assert seen["masks"] == 6
+    assert seen["overlaps"] == []
+    assert seen["left"] == []
+    assert seen["headings"] == []
+    assert seen["theme"] == ("dark" if dark else "light")
+    assert seen["paper"] == ("rgb(21, 23, 28)" if dark else "rgb(255, 255, 255)")
+    assert seen["swap"] == ("rgb(77, 168, 232)" if dark else "rgb(0, 114, 178)")
+    assert (seen["buttons"] == 0) == printed
 
 
-def test_the_browser_test_would_notice_a_script_error_and_a_request(browser, page, tmp_path):
+def test_what_can_be_clicked_does_what_it_says(browser, folder, page):
+    browser.open(page.as_uri(), 1200)
+    hidden = "document.querySelectorAll('#quality-0-0 g.off').length"
+    assert browser.run(hidden) == 0
+    browser.run("document.querySelector('.key[data-plot=\"quality-0-0\"]').click()")
+    assert browser.run(hidden) == 1
+    browser.run("document.getElementById('theme').click()")
+    assert browser.run("document.documentElement.dataset.theme") == "dark"
+    heading = "Array.from(document.querySelectorAll('#runs th button')).find((b) => b.textContent === 'density')"
+    place = browser.run(f"{heading}.closest('th').cellIndex")
+    column = f"Array.from(document.querySelectorAll('#runs tbody tr')).map((tr) => tr.cells[{place}].textContent)"
+    browser.run(f"{heading}.click()")
+    assert browser.run(column) == ["0.1", "0.1", "0.3"]
+    browser.run(f"{heading}.click()")
+    assert browser.run(column) == ["0.3", "0.1", "0.1"]
+    point = browser.run(
+        "(() => { const box = document.querySelector('#gap-0-0 .mark').getBoundingClientRect();"
+        "const event = new PointerEvent('pointermove', {clientX: box.x + 3, clientY: box.y + 3});"
+        "document.querySelector('#gap-0-0 svg').dispatchEvent(event);"
+        "return document.querySelector('#gap-0-0 .tip').textContent; })()"
+    )
+    assert point.startswith("random")
+    assert "p = 8, gap" in point
+    assert browser.errors == []
+
+
+def test_the_pages_tables_are_taken_as_the_command_writes_them(browser, folder, page):
+    browser.open(page.as_uri(), 1200)
+    for table in exports.every_table(gather([folder])):
+        taken = f"window.tableTexts.{{}}(document.getElementById({table.id!r}))"
+        assert browser.run(taken.format("csv")) == exports.csv_text(table)
+        assert browser.run(taken.format("latex")) == exports.latex_text(table)
+
+
+def test_it_is_printed_on_pages_that_do_not_tear_figures(browser, page):
+    browser.open(page.as_uri(), 1400)
+    printed = browser.pdf()
+    assert printed.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) >= 5
+    assert browser.errors == []
+    browser.open(page.as_uri(), 720, printed=True)
+    rule = "getComputedStyle(document.querySelector('figure')).breakInside"
+    assert browser.run(rule) == "avoid"
+    # a page of A4 between its margins
+    tallest = browser.run("Math.max(...Array.from(document.querySelectorAll('figure'), (f) => f.offsetHeight))")
+    assert tallest < 1016
+
+
+def test_the_browser_test_would_notice_a_script_error_a_request_and_an_overlap(browser, page, tmp_path):
     broken = tmp_path / "broken.html"
     text = page.read_text(encoding="utf-8")
     wrong = '<script>throw new Error("planted")</script><img src="http://localhost:9/x.png">'
     broken.write_text(text.replace("<main>", f"<main>{wrong}"), encoding="utf-8")
-    errors = " ".join(json.loads(look(browser, broken, tmp_path, 800)["errors"]))
+    browser.open(broken.as_uri(), 800)
+    errors = " ".join(json.loads(browser.run("document.documentElement.dataset.errors")))
     assert "planted" in errors
     assert "blocked: http://localhost:9" in errors
+    assert any("planted" in error for error in browser.errors)
+    browser.run(
+        "document.querySelectorAll('.plot text').forEach((t) => { t.setAttribute('x', 40); t.setAttribute('y', 40); })"
+    )
+    assert len(browser.run(LOOK)["overlaps"]) > 10
 
 
 def test_the_page_is_one_file_that_loads_nothing(page):
     text = page.read_text(encoding="utf-8")
     shell = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", shell)
-    assert not re.search(r"<(script|link|img|iframe)[^>]*\s(src|href)=", text)
+    assert not re.search(r"<(script|link|iframe)[^>]*\s(src|href)=", text)
+    assert not re.search(r'<img[^>]*\ssrc="(?!data:image/png)', text)
     assert text.count("default-src 'none'") == 1
     assert '<meta name="viewport" content="width=device-width' in text
     assert sorted(p.name for p in page.parent.iterdir()) == sorted(
@@ -167,10 +213,11 @@ def test_the_page_has_every_section_and_its_links_lead_somewhere(page):
     text = re.sub(r"<script.*?</script>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     headings = re.findall(r"<h2>(.*?)</h2>", text)
     assert headings == [
+        "Verdict", "Ranking",
         "Quality against time", "Accuracy against time", "Loss against time", "Accuracy against density",
         "Gap against block size", "Performance profile", "Predicted against true change, step by step",
         "Predicted against true change of the answers", "Density of each layer", "Success probability",
-        "Time to solution", "Feasibility before repair", "Table of results", "What was skipped and why",
+        "Time to solution", "Feasibility before repair", "Masks", "Table of results", "What was skipped and why",
         "What was not pruned, and what no sample reached", "How to reproduce", "Glossary",
     ]  # fmt: skip
     anchors = set(re.findall(r'id="([^"]+)"', text))
@@ -195,7 +242,7 @@ def test_names_from_the_data_cannot_become_markup(folder, tmp_path):
 def test_a_page_of_one_run_says_what_would_fill_the_other_figures(folder, tmp_path):
     text = write_report([folder / "prune-magnitude-0.1"], tmp_path / "r.html").read_text(encoding="utf-8")
     text = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
-    assert text.count("To fill it") == 9
+    assert text.count("To fill it") == 10
     assert "prunebench compare digits-mlp" in text
 
 
@@ -224,7 +271,7 @@ def test_runs_that_are_still_going_are_reported_from_their_events(folder, tmp_pa
     assert len(material.runs[0].events) == 3
     text = write_report([tmp_path], tmp_path / "r.html").read_text(encoding="utf-8")
     assert text.count("is not finished") == 2
-    assert "icbs · swap (unfinished)" in text
+    assert "icbs · swap · blocks of 64 (unfinished)" in text
 
 
 @pytest.mark.parametrize(
@@ -333,15 +380,21 @@ def test_a_wrong_file_for_a_figure_is_refused(folder, tmp_path):
 
 def test_the_command_writes_the_page_and_the_figures(folder, tmp_path, capsys):
     code = main(
-        ["report", str(folder), "-o", str(tmp_path / "r.html"), "--figures", str(tmp_path / "figures"), "--json"]
-    )
+        [
+            "report", str(folder), "-o", str(tmp_path / "r.html"), "--figures", str(tmp_path / "figures"),
+            "--tables", str(tmp_path / "tables"), "--json",
+        ]
+    )  # fmt: skip
     told = json.loads(capsys.readouterr().out)
     assert code == 0
     assert told["report"] == str(tmp_path / "r.html")
     assert (told["comparisons"], told["runs"], told["unreadable"]) == (1, 3, [])
-    assert (tmp_path / "r.html").stat().st_size > 1_000_000
+    assert 100_000 < (tmp_path / "r.html").stat().st_size < 2_000_000
+    names = {file.name for file in (tmp_path / "tables").iterdir()}
+    assert {"verdict-0.csv", "verdict-0.tex", "summary-0.csv", "answers-0.tex", "runs.csv", "skipped.csv"} <= names
+    assert sorted(told["tables"]) == sorted(str(file) for file in (tmp_path / "tables").iterdir())
     assert sorted(told["figures"]) == sorted(str(file) for file in (tmp_path / "figures").iterdir())
-    assert len(told["figures"]) == 16
+    assert len(told["figures"]) == 18
 
 
 @pytest.mark.parametrize(
