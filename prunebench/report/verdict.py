@@ -25,6 +25,8 @@ RANKED = "Ranking"
 """Title of the ranked bars."""
 SHARES = (0.01, 0.1, 1.0)
 """Time budgets that are judged, as parts of the time limit."""
+ROOM = 8.0
+"""The axis goes on for this factor beyond the longest bar, for the number beside it."""
 EQUAL = 1e-12
 """Mean gaps that differ by no more are the same: what rounding leaves of equal objectives."""
 
@@ -217,12 +219,13 @@ def _bars(name: str, verdict: Verdict, marked: Mapping[str, str]) -> Figure:
         notes.append(f"Not ranked, since blocks are missing: {_listed(verdict.partial)}.")
     if any("†" in held for held in marked.values()):
         notes.append("† some runs ended at the time limit.")
+    most = ROOM * max([1.0, *(float(v) for held in values for v in held if np.isfinite(v))])
     return Figure(
         name, RANKED, "Ranking", verdict.words,
         "The mean gap to best of the final answers (0 is the best answer known, 1 what a random mask gives), with its "
         f"95 % interval over blocks. Shorter is better. The scale is logarithmic, and gaps below {power(GAP_FLOOR)} "
         f"are drawn at {power(GAP_FLOOR)}.",
-        log_axis("gap to best", values, floor=GAP_FLOOR, least=GAP_FLOOR, most=1.0), category_axis("", names),
+        log_axis("gap to best", values, floor=GAP_FLOOR, least=GAP_FLOOR, most=most), category_axis("", names),
         tuple(series), ("gap to best", "confidence interval"), " ".join(notes),
     )  # fmt: skip
 
