@@ -22,8 +22,8 @@ def every_table(material: Material) -> list[Table]:
     comparisons, runs = material.comparisons, material.runs
     verdicts = [verdict.table(one, index, verdict.verdicts(one)) for index, one in enumerate(comparisons)]
     single = (
-        tables.controls(runs), tables.levels(runs), tables.smaller(runs), tables.skipped(comparisons), tables.left_out(runs),
-        tables.workers(runs),
+        tables.controls(runs), tables.levels(runs), tables.smaller(runs), tables.skipped(comparisons),
+        tables.left_out(runs), tables.workers(runs),
     )  # fmt: skip
     of_studies = [
         table

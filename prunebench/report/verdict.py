@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunebench import measures
+from prunebench.comparison.table import words as items_of
 from prunebench.core.arrays import FloatArray
 from prunebench.measures import FEWEST_BLOCKS, Interval
 from prunebench.report.anytime import COMPARE, GAP_FLOOR, by_solver, groups, late
@@ -45,12 +46,14 @@ class Standing:
 class Verdict:
     """The standings on one kind of block at one time budget, best first.
 
+    items : what is chosen among, "weights" for most blocks
     best : the first standing, and those that equal it or that the blocks cannot tell from it
     after : the first standing that is none of them, with its mean distance behind the best; None where all are
     partial : solvers that did not answer every block, and so are not ranked
     """
 
     words: str
+    items: str
     p: int
     density: float
     seconds: float
@@ -111,7 +114,7 @@ def _judged(words: str, part: "pandas.DataFrame", seconds: float) -> Verdict:
     best, after = _leaders(standings)
     first = part.iloc[0]
     return Verdict(
-        words, int(first["p"]), float(first["density"]), seconds, len(blocks), tuple(standings), best, after,
+        words, items_of(part), int(first["p"]), float(first["density"]), seconds, len(blocks), tuple(standings), best, after,
         tuple(partial),
     )  # fmt: skip
 
@@ -141,7 +144,7 @@ def _leaders(standings: list[Standing]) -> tuple[tuple[str, ...], tuple[Standing
 
 def sentence(verdict: Verdict) -> str:
     """The verdict in words."""
-    where = f"{verdict.p:,} weights, density {verdict.density:g}, {seconds_label(verdict.seconds)}: "
+    where = f"{verdict.p:,} {verdict.items}, density {verdict.density:g}, {seconds_label(verdict.seconds)}: "
     if not verdict.standings:
         return where + "no solver answered every block."
     gap = number(verdict.standings[0].gap.value, 2).text
@@ -176,7 +179,7 @@ def table(comparison: Comparison, index: int, held: list[Verdict]) -> Table:
         "The solver with the least mean gap to best when the time is over, with those that the blocks do not tell from "
         "it: the 95 % interval of their difference, block by block, holds 0. “Behind” is the mean difference between "
         "the next and the best. Each comparison of two solvers stands for itself; among many, one in twenty may err.",
-        ("weights", "density", "time", "best", "gap to best", "next", "behind by", "how sure", "blocks",
+        (items_of(comparison.frame), "density", "time", "best", "gap to best", "next", "behind by", "how sure", "blocks",
          "did not answer every block"),
         rows, ("gap to best", "confidence interval"),
     )  # fmt: skip
