@@ -1,12 +1,14 @@
 """The command line: a thin layer over the public API. Each command is one file in prunebench.commands."""
 
 import argparse
+import difflib
 import importlib
 import json
 import keyword
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -44,6 +46,9 @@ COMMANDS = {
 }
 """The commands in the order of the help, with what each does."""
 
+COMPLETION = "--completion"
+"""The option that prints a script for a shell."""
+
 DONE = 0
 """Exit code: the work is done."""
 FAILED = 1
@@ -55,8 +60,30 @@ NOT_DERIVED = 3
 
 
 class _Parser(argparse.ArgumentParser):
+    """Errors are InvalidInput and name the option that was probably meant. `of` holds the parsers of commands."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.of: dict[str, _Parser] = {}
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does; what was given is remembered for `error`."""
+        self._given = [str(word) for word in args or ()]
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
-        raise InvalidInput(f"{self.prog}: {message}; '{self.prog} --help' lists the arguments")
+        raise InvalidInput(f"{self.prog}: {message}; {self._near()}'{self.prog} --help' lists the arguments")
+
+    def _near(self) -> str:
+        """Which options were meant by those that do not exist, as a part of a sentence."""
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        hints = []
+        for word in getattr(self, "_given", ()):
+            option = word.partition("=")[0]
+            if option.startswith("--") and not any(name.startswith(option) for name in known):
+                near = difflib.get_close_matches(option, known, n=1)
+                hints += [f"{option}: did you mean {near[0]}? "] if near else []
+        return "".join(hints)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,23 +118,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
-    top = _Parser(prog="prunebench", description=__import__("prunebench").__doc__, add_help=False)
-    if not given or given[0] in ("-h", "--help", "help"):
-        print(_overview())
+    name = given[0] if given else "help"
+    if name in ("-h", "--help", "help"):
+        print(parser(()).format_help(), end="")
         return DONE
-    if given[0] == "--version":
+    if name == "--version":
         print(f"prunebench {__version__}")
         return DONE
-    name, rest = given[0], given[1:]
+    if name == COMPLETION:
+        print(_completion(given[1:]))
+        return DONE
     if name.startswith("-"):
-        top.error(f"the first argument must be a command, not {name}")
+        parser(()).error(f"the first argument must be a command, not {name}")
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
-    command = command_module(name)
-    parser = _Parser(prog=f"prunebench {name}", description=command.__doc__)
-    command.add_arguments(parser)
-    _add_common(parser)
-    parsed = parser.parse_args(rest)
+    command, top = command_module(name), parser((name,))
+    parsed, rest = top.parse_known_args(given)
+    if rest:
+        top.of[name].error(f"unrecognized arguments: {' '.join(rest)}")
     if parsed.data:
         os.environ[DATA_VARIABLE] = parsed.data
     with quiet():
@@ -121,6 +149,50 @@ def _run(given: list[str]) -> int:
     if failure is not None and (words := failure(result)):
         raise PrunebenchError(words)
     return _exit_code(result)
+
+
+def parser(loaded: Iterable[str] = tuple(COMMANDS)) -> _Parser:
+    """The parser of the whole program, `of` holding those of its commands.
+
+    loaded : the commands whose arguments it knows; finding out the arguments of others takes their imports
+    """
+    top = _Parser(
+        prog="prunebench", usage="prunebench COMMAND [ARGUMENTS]", description=__import__("prunebench").__doc__,
+        epilog=f"'prunebench COMMAND --help' tells a command's arguments; 'prunebench {COMPLETION} SHELL' prints what "
+        "completes them.", add_help=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=4 + max(map(len, COMMANDS)) + 2),
+    )  # fmt: skip
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command_name", prog="prunebench")
+    for name, what in COMMANDS.items():
+        known = name in loaded
+        module = command_module(name) if known else None
+        added = commands.add_parser(name, help=what, description=module.__doc__ if module else None, add_help=known)
+        top.of[name] = added
+        if module is not None:
+            module.add_arguments(added)
+            add_common(added)
+    return top
+
+
+def _completion(words: Sequence[str]) -> str:
+    """A script that completes commands, options, names and files, for a shell."""
+    import shtab
+
+    from prunebench.core.registry import COORDINATORS, PROBLEMS, SOLVERS
+
+    if len(words) != 1 or words[0] not in shtab.SUPPORTED_SHELLS:
+        raise InvalidInput(
+            f"{COMPLETION} takes one of {', '.join(shtab.SUPPORTED_SHELLS)}, as 'prunebench {COMPLETION} bash'"
+        )
+    whole = parser()
+    names = {"solver": SOLVERS.names(), "problem": PROBLEMS.names(), "coordinator": COORDINATORS.names()}
+    for command in whole.of.values():
+        for action in command._actions:
+            if action.type is Path:
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab reads it
+            elif action.dest in names and action.choices is None:
+                action.choices = names[action.dest]
+    return str(shtab.complete(whole, shell=words[0]))
 
 
 def command_module(name: str) -> ModuleType:
@@ -138,7 +210,8 @@ def _exit_code(result: Any) -> int:
     return {"not verified": FAILED, "consistent": NOT_DERIVED}.get(str(result.get("verdict")), DONE)
 
 
-def _add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """The arguments that all commands have."""
     common = parser.add_argument_group("common")
     common.add_argument("--json", action="store_true", help="print JSON on standard output and nothing else")
     common.add_argument("--quiet", action="store_true", help="no progress on standard error")
@@ -146,22 +219,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--data", metavar="DIR", help=f"where data sets are; default ${DATA_VARIABLE}, else the user cache"
     )
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {what}" for name, what in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: prunebench COMMAND [ARGUMENTS]",
-            "",
-            "Neural-network pruning as combinatorial optimization.",
-            "",
-            *lines,
-            "",
-            "'prunebench COMMAND --help' tells a command's arguments.",
-        ]
-    )
 
 
 def _jsonable(record: Any) -> Any:

@@ -69,7 +69,7 @@ def commands() -> str:
 def common_arguments() -> str:
     """The arguments of all commands."""
     parser = argparse.ArgumentParser(add_help=False)
-    cli._add_common(parser)
+    cli.add_common(parser)
     return _arguments(parser)
 
 

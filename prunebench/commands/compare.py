@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prunebench.commands import arguments as shared
+from prunebench.commands.tables import table as ruled_or_plain
 from prunebench.comparison import table
 from prunebench.comparison.request import BASELINES, SolverChoice
 from prunebench.comparison.run import compare
@@ -129,24 +130,25 @@ def finished(frame: "pandas.DataFrame") -> dict[str, Any]:
 def text(result: dict[str, Any]) -> str:
     """The summary as a table."""
     trained = next((row["retrained_measure"] for row in result["summary"] if _has(row, "retrained")), "")
-    lines = [
-        f"{'p':>5} {'density':>7}  {'solver':<28} {'runs':>4} {'gap (95 % interval)':>30} {'proved':>6} {'success':>7} "
-        f"{'TTS99':>9} {'integral':>8} {'seconds':>8} {'CPU s':>8}"
-        + (f"  {trained} after retraining" if trained else "")
-    ]
+    heads = [
+        ">p", ">density", "solver", ">runs", ">gap (95 % interval)", ">proved", ">success", ">TTS99", ">integral",
+        ">seconds", ">CPU s", *([f">{trained} after retraining"] if trained else []),
+    ]  # fmt: skip
+    rows, skipped = [], []
     for row in result["summary"]:
-        head = f"{row['p']:>5} {row['density']:>7g}  {row['solver']:<28} {row['runs']:>4}"
+        head = [str(row["p"]), f"{row['density']:g}", row["solver"]]
         if not row["runs"]:
-            lines.append(f"{head} skipped: {row['reason']}")
+            skipped.append(f"{row['solver']} (p={row['p']}, density {row['density']:g}) skipped: {row['reason']}")
             continue
         mark = "" if row["gap_to"] == "bound" else "*"
         spread = "" if row["gap_lower"] != row["gap_lower"] else f" [{row['gap_lower']:.1e}, {row['gap_upper']:.1e}]"
-        shown = f"{row['gap']:.1e}{mark}{spread}"
-        lines.append(
-            f"{head} {shown:>30} {int(row['optimal']):>6} {row['success']:>7.2f} "
-            f"{_seconds(row['time_to_solution']):>9} {row['primal_integral']:>8.4f} {row['seconds']:>8.3f} "
-            f"{row['cpu_seconds']:>8.3f}" + (f"  {row['retrained']:.4f}" if _has(row, "retrained") else "")
-        )
+        rows.append([
+            *head, str(row["runs"]), f"{row['gap']:.1e}{mark}{spread}", str(int(row["optimal"])),
+            f"{row['success']:.2f}", _seconds(row["time_to_solution"]), f"{row['primal_integral']:.4f}",
+            f"{row['seconds']:.3f}", f"{row['cpu_seconds']:.3f}",
+            *([f"{row['retrained']:.4f}" if _has(row, "retrained") else "-"] if trained else []),
+        ])  # fmt: skip
+    lines = [ruled_or_plain(heads, rows), *skipped]
     lines += [
         "",
         "gap: to the best bound proved by any solver (* to the best objective); 0 optimal, 1 a random mask.",

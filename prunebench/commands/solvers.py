@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterable
 from typing import Any
 
+from prunebench.commands.tables import table
 from prunebench.core import options as option_tools
 from prunebench.core.group_form import GroupForm
 from prunebench.core.registry import SOLVERS, missing_packages
@@ -27,16 +28,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def text(result: dict[str, Any]) -> str:
     """A table; with a name, that solver's options and their documentation."""
-    facts = f"{'exact':<6} {'bound':<6} {'stochastic':<11} {'quotas':<7} {'budgets':<8} {'largest p':<10}"
-    lines = [f"{'solver':<22} {'modes':<14} {facts} available"]
-    for row in result["solvers"]:
-        largest = f"{row['max_size']:,}" if row["max_size"] else "-"
-        available = "yes" if row["available"] else f"no: {row['install']}"
-        lines.append(
-            f"{row['name']:<22} {_modes(row):<14} {_yes(row['exact']):<6} {_yes(row['bound']):<6} "
-            f"{_yes(row['stochastic']):<11} {_yes(row['quotas']):<7} {_yes(row['budgets']):<8} {largest:<10} "
-            f"{available}"
+    heads = ("solver", "modes", "exact", "bound", "stochastic", "quotas", "budgets", ">largest p", "available")
+    rows = [
+        (
+            row["name"],
+            _modes(row),
+            *(_yes(row[fact]) for fact in ("exact", "bound", "stochastic", "quotas", "budgets")),
+            f"{row['max_size']:,}" if row["max_size"] else "-",
+            "yes" if row["available"] else f"no: {row['install']}",
         )
+        for row in result["solvers"]
+    ]
+    lines = [table(heads, rows)]
     for row in result["solvers"]:
         lines += ["", f"{row['name']}: {row['summary']}"]
         if row["reference"]:

@@ -249,9 +249,18 @@ def data_directory() -> Path:
 
 
 def cache_directory() -> Path:
-    """The user's cache folder for what prunebench trains or downloads."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base).expanduser() if base else Path.home() / ".cache") / "prunebench"
+    """The user's cache folder for what prunebench trains or downloads: where the system keeps such, or $XDG_CACHE_HOME.
+
+    A folder ~/.cache/prunebench that is there already, as earlier versions made it on every system, is used further.
+    """
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base).expanduser() / "prunebench"
+    earlier = Path.home() / ".cache" / "prunebench"
+    if earlier.is_dir():
+        return earlier
+    from platformdirs import user_cache_path
+
+    return Path(user_cache_path("prunebench", appauthor=False))
 
 
 def spread(total: int, count: int, rng: np.random.Generator) -> IndexArray:
