@@ -27,7 +27,8 @@ class Greedy(Solver):
     """Change one weight at a time until exactly `keep` are kept, the cheapest first.
 
     Within a budget: backward until it is met, the least loss per saving first, then what fits and lowers the loss
-    comes back; forward while something fits and lowers the loss, the most gain per cost first.
+    comes back; forward while something fits and lowers the loss, the most gain per cost first. What raises the loss
+    by being kept is pruned at the end.
 
     Solves mode select; in mode refit the mask is refitted. Proves nothing; deterministic. Each
     removal or addition costs p on a matrix and 2np on the factor. When the time is used up, the rest is
@@ -94,9 +95,12 @@ class Greedy(Solver):
             removing = removing and not budget.feasible(mask)
             at = _next(budget, mask, field, removing)
             if at < 0:
-                break
-            mask[at] = not removing
-            field = field - coupling.row(at) if removing else field + coupling.row(at)
+                # nothing fits and helps: what raises the loss by being kept is pruned
+                at = int(np.argmin(np.where(mask, -field, np.inf)))
+                if not (mask[at] and field[at] > 0.0):
+                    break
+            mask[at] = not mask[at]
+            field = field + coupling.row(at) if mask[at] else field - coupling.row(at)
         return mask, Stop.finished(f"kept {int(mask.sum())} weights within the budget, one change at a time")
 
 

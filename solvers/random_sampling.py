@@ -76,7 +76,12 @@ def _counted(block: BlockProblem, count: int, rng: np.random.Generator) -> BoolA
 
 
 def _filled(budget: Cost, count: int, rng: np.random.Generator) -> BoolArray:
-    """`count` masks that keep weights in a random order as long as they fit. bool (count, p)"""
+    """`count` masks that keep weights in a random order as long as they fit. bool (count, p)
+
+    Any mask, each as likely as the others, where no budget binds.
+    """
+    if not budget.binds:
+        return np.asarray(rng.random((count, budget.p)) < 0.5)
     masks = np.zeros((count, budget.p), dtype=np.bool_)
     spent = np.zeros((count, budget.limits.size))
     rows = np.arange(count)

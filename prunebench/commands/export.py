@@ -16,6 +16,7 @@ FORMATS = {
     "bqm": "prunebench.forms.dimod",
     "cqm": "prunebench.forms.dimod",
     "coo": "prunebench.forms.dimod",
+    "qs": "prunebench.forms.dimod",
     "lp": "prunebench.forms.text_files",
     "mps": "prunebench.forms.text_files",
     "nl": "prunebench.forms.pyomo",
@@ -24,7 +25,7 @@ FORMATS = {
 }
 """Which module writes a format; each has a table EXPORTS of format to function."""
 
-PENALISED, PROGRAMS = ("bqm", "coo"), ("lp", "mps", "nl", "qp")
+PENALISED, PROGRAMS = ("bqm", "coo", "qs"), ("lp", "mps", "nl", "qp")
 """The formats that have an encoding, and those that have a formulation."""
 
 QOBLIB = "qoblib"

@@ -126,8 +126,18 @@ class Cost:
         return np.asarray((self.costs <= self.allowed[:, None]).all(axis=0))
 
     @cached_property
+    def binds(self) -> bool:
+        """Whether some mask is infeasible: all weights together exceed a budget."""
+        return not self.feasible(np.ones(self.p, dtype=np.bool_))
+
+    @cached_property
     def random_share(self) -> float:
-        """The largest probability at which masks that keep weights independently meet every limit on average."""
+        """The largest probability at which masks that keep weights independently meet every limit on average.
+
+        One half where no budget binds: all masks are feasible, and this is what a random one keeps.
+        """
+        if not self.binds:
+            return 0.5
         totals = self.costs.sum(axis=1)
         priced = totals > 0.0
         return float(min(1.0, *(self.limits[priced] / totals[priced]), 1.0))

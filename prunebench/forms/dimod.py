@@ -413,10 +413,25 @@ def _write_coo(block: BlockProblem, path: Path, encoding: str = "safe") -> Units
     return units
 
 
+def _write_qs(block: BlockProblem, path: Path, encoding: str = "safe") -> Units:
+    # QOBLIB's list of a symmetric matrix, from 1 on: a product stands once and counts twice
+    model = to_bqm(block, encoding)
+    held = [(v + 1, v + 1, model.linear[v]) for v in model.variables]
+    held += [(min(u, v) + 1, max(u, v) + 1, 0.5 * bias) for u, v, bias in model.iter_quadratic()]
+    lines = [
+        "# variable i is weight i - 1, 1 where it is kept", f"# ObjectiveOffset {float(model.offset)!r}",
+        "# Vars Non-zeros", f"{block.p} {len(held)}", *(f"{i} {j} {float(value)!r}" for i, j, value in held),
+    ]  # fmt: skip
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    return Units()
+
+
 def _decimal(value: float) -> str:
     """All digits of a number, without an exponent."""
     return np.format_float_positional(float(value), trim="0")
 
 
-EXPORTS: dict[str, Callable[..., Units]] = {"bqm": _write_bqm, "cqm": _write_cqm, "coo": _write_coo}
-"""Writers by format, (block, path) and for bqm and coo the encoding. coo has no place for the constant."""
+EXPORTS: dict[str, Callable[..., Units]] = {
+    "bqm": _write_bqm, "cqm": _write_cqm, "coo": _write_coo, "qs": _write_qs,
+}  # fmt: skip
+"""Writers by format, (block, path) and, of all but cqm, the encoding. coo has no place for the constant."""

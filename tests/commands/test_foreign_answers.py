@@ -8,6 +8,7 @@ import numpy as np
 import pyscipopt
 import pytest
 
+import prunebench
 from helpers import call
 from prunebench import import_block
 from prunebench.testing.instances import BruteForce, instance
@@ -96,6 +97,17 @@ def test_files_that_solvers_write_themselves(capsys, tmp_path):
     for name in ("scip.sol", "highs.sol"):
         code, found = verified(capsys, tmp_path, tmp_path / name)
         assert (code, found["objective"]) == (0, pytest.approx(best, abs=1e-9)), found
+
+
+def test_the_solution_of_a_submission_to_qoblib_is_read_back(capsys, tmp_path):
+    block = instance("gaussian", 0, "select", p=6)
+    block.save(tmp_path / "b.npz")
+    prunebench.compare([block], ["exhaustive"], out=tmp_path / "c", seeds=1, time_limit=1)
+    named = ("--submitter", "N", "--affiliation", "A", "-o", tmp_path / "q")
+    assert call(capsys, "export", tmp_path / "c", "--format", "qoblib", *named)[0] == 0
+    (file,) = (tmp_path / "q" / "exhaustive").glob("*/*_solution.txt")
+    code, found = verified(capsys, tmp_path, file)
+    assert (code, found["objective"]) == (0, pytest.approx(BruteForce.of(block).objective, rel=1e-12))
 
 
 def test_masks_of_which_none_is_feasible_are_not_verified(capsys, tmp_path, block):

@@ -228,7 +228,7 @@ def test_what_is_exported_comes_back_with_the_same_value_on_every_mask(tmp_path,
     assert report["p"] == block.p
 
 
-@pytest.mark.parametrize("form", ["bqm", "coo"])
+@pytest.mark.parametrize("form", ["bqm", "coo", "qs"])
 def test_penalised_exports_come_back_with_the_count_said_again(tmp_path, form):
     block = dict(blocks())["count"]
     block.save(tmp_path / "b.npz")
