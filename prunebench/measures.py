@@ -23,7 +23,7 @@ CONFIDENCE = 0.99
 
 GLOSSARY: Mapping[str, str] = {
     "gap": "(objective − reference)/(random mean − reference): 0 is the reference, 1 is what a random mask gives. The "
-    "reference is the best lower bound that any solver proved; where none of use is known, the best objective that "
+    "reference is the best lower bound that any solver proved; where no useful one is known, the best objective that "
     "any solver found, and then the gap is marked with an asterisk.",
     "gap to best": "The same with the best objective known of the block as reference, whether proved or not. "
     "Curves over time, time to target and success are measured by it.",

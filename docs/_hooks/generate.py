@@ -4,8 +4,8 @@ A page says `<!-- generated: NAME -->` where the text of `GENERATED[NAME]` belon
 """
 
 import argparse
-import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,18 +24,24 @@ from prunebench.recovery.training.protocol import Protocol
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = re.compile(r"^<!-- generated: (?P<name>[\w-]+) -->$", re.MULTILINE)
 
-NOTEBOOKS: list[Path] = []
-"""Those of this build: links and files must be the same."""
+sys.path.insert(0, str(Path(__file__).parent))
+from tutorials import Tutorial, tutorial  # noqa: E402 (MkDocs loads this file by its path)
+
+TUTORIALS: list[Tutorial] = []
+"""The notebooks of this build as pages: links and files must be the same."""
 
 TYPES = ("list of numbers", table.LISTS), ("text", table.TEXTS), ("true or false", ("stochastic", "cached", "success"))
 """Columns of a comparison's table that are no numbers."""
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """The notebooks become part of the site, to be downloaded."""
-    NOTEBOOKS[:] = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-    for notebook in NOTEBOOKS:
+    """The notebooks become part of the site, as pages and to be downloaded."""
+    notebooks = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    TUTORIALS[:] = [tutorial(notebook) for notebook in notebooks]
+    for notebook, page in zip(notebooks, TUTORIALS, strict=True):
         files.append(File.generated(config, f"notebooks/{notebook.name}", abs_src_path=str(notebook)))
+        for file in page.files(config):
+            files.append(file)
     return files
 
 
@@ -156,7 +162,22 @@ def block_keys() -> str:
 
 def notebook_list() -> str:
     """The notebooks with their headings."""
-    return "\n".join(f"- [{_heading(file)}](notebooks/{file.name})" for file in NOTEBOOKS)
+    return "\n".join(f"- [{page.title}]({page.address})" for page in TUTORIALS)
+
+
+def gallery() -> str:
+    """Every figure of the notebooks, with the heading that it stands under, as a link to its place."""
+    parts = []
+    for page in TUTORIALS:
+        parts.append(f"## {page.title}")
+        figures = [
+            f"[![{picture.heading}]({picture.address}){{ loading=lazy }}<br>{picture.heading}]"
+            f"({page.address}#{picture.anchor})"
+            for picture, _ in page.pictures
+        ]
+        rows = "\n".join(f"- {figure}" for figure in figures)
+        parts.append(f'<div class="gallery" markdown>\n\n{rows}\n\n</div>')
+    return "\n\n".join(parts)
 
 
 GENERATED: dict[str, Callable[[], str]] = {
@@ -173,17 +194,12 @@ GENERATED: dict[str, Callable[[], str]] = {
     "qoblib-columns": qoblib_columns,
     "block-keys": block_keys,
     "notebooks": notebook_list,
+    "gallery": gallery,
 }
 
 
 def _solvers() -> list[dict[str, Any]]:
     return list(solvers.run(argparse.Namespace(name=None))["solvers"])
-
-
-def _heading(notebook: Path) -> str:
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    lines = (line for cell in cells if cell["cell_type"] == "markdown" for line in "".join(cell["source"]).splitlines())
-    return next((line.lstrip("# ") for line in lines if line.startswith("# ")), notebook.stem)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> str:

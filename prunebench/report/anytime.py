@@ -171,6 +171,6 @@ def _profile(name: str, words: str, part: "pandas.DataFrame", comparison: Compar
         linear_axis("instances solved (%)", [], include=(0.0, 100.0)),
         tuple(series), ("performance profile", "time to target", "gap to best"),
         f"{count} instances, target gap {target:g}."
-        + (f" {lost} of them were solved by nobody." if lost else "")
+        + (f" No solver solved {lost} of them." if lost else "")
         + (" † some runs ended at the time limit." if (part["status"] == "time_limit").any() else ""),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from prunebench.measures import GLOSSARY as MEASURES
 
 OF_RUNS: Mapping[str, str] = {
     "density": "The part of the prunable weights that is kept; sparsity is 1 − density.",
-    "accuracy": "The share of the problem's validation samples that the network classifies rightly; for language "
+    "accuracy": "The share of the problem's validation samples that the network classifies correctly; for language "
     "models perplexity, exp(mean loss of a token), takes its place.",
     "seconds of a run": "Wall-clock seconds of gradients, building blocks, solving and accepting. Loading the data and "
     "judging the network for the log are left out.",

@@ -79,9 +79,9 @@ def steps(runs: tuple[Run, ...]) -> Drawn:
                     f"steps-{which}-{len(figures)}", STEPS, STEPS,
                     f"{problem}, density {density:g}, {which} samples{_short(x, y)}",
                     "Each point is one step of iCBS: the change of the loss that the quadratic model predicted, and "
-                    "the network's own. Fit samples are those that the step's model was made from (only steps of which "
-                    "all was accepted), acceptance samples those set apart, which no model has seen (all that was "
-                    "proposed). On the dotted diagonal the model is right; above it, it promised too much.",
+                    "the network's own. Fit samples: those that the step's model was made from, for steps whose whole "
+                    "proposal was accepted. Acceptance samples: those set apart, which no model has seen, for every "
+                    "proposal. On the dotted diagonal the model is right; above it, it promised too much.",
                     linear_axis("predicted change of the loss", [x]), linear_axis("true change of the loss", [y]),
                     (*series, _diagonal(x, y)), ("predicted change", "true change of a step", "correlation"),
                     each_correlation(series, "runs"),

@@ -320,8 +320,8 @@ def left_out(runs: Sequence[Run]) -> Table | None:
         return None
     return Table(
         "left-out", "What was not pruned, and what no sample reached",
-        "Matrices that were left as they are, by kind of module, and pruned weights of whose worth the calibration "
-        "samples say nothing.",
+        "Matrices that were left as they are, by kind of module; and pruned weights that no calibration sample uses, "
+        "so that nothing was known of them.",
         ("problem", "what", "kind", "matrices", "weights", "names", "directory"), rows,
     )  # fmt: skip
 

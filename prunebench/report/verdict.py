@@ -114,8 +114,8 @@ def _judged(words: str, part: "pandas.DataFrame", seconds: float) -> Verdict:
     best, after = _leaders(standings)
     first = part.iloc[0]
     return Verdict(
-        words, items_of(part), int(first["p"]), float(first["density"]), seconds, len(blocks), tuple(standings), best, after,
-        tuple(partial),
+        words, items_of(part), int(first["p"]), float(first["density"]), seconds, len(blocks), tuple(standings), best,
+        after, tuple(partial),
     )  # fmt: skip
 
 
@@ -179,8 +179,8 @@ def table(comparison: Comparison, index: int, held: list[Verdict]) -> Table:
         "The solver with the least mean gap to best when the time is over, with those that the blocks do not tell from "
         "it: the 95 % interval of their difference, block by block, holds 0. “Behind” is the mean difference between "
         "the next and the best. Each comparison of two solvers stands for itself; among many, one in twenty may err.",
-        (items_of(comparison.frame), "density", "time", "best", "gap to best", "next", "behind by", "how sure", "blocks",
-         "did not answer every block"),
+        (items_of(comparison.frame), "density", "time", "best", "gap to best", "next", "behind by", "how sure",
+         "blocks", "did not answer every block"),
         rows, ("gap to best", "confidence interval"),
     )  # fmt: skip
 

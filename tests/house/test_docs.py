@@ -1,6 +1,7 @@
 """The documentation: it builds without a warning, needs no network, names what there is, and its examples run."""
 
 import importlib
+import json
 import os
 import re
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from browser import Browser
 from prunebench import PROBLEMS, SOLVERS, cli, measures
 from prunebench.comparison.table import COLUMNS
 from prunebench.core.registry import COORDINATORS
@@ -131,27 +133,64 @@ def test_every_measure_and_column_is_defined(site):
 
 
 def test_the_public_functions_are_in_the_api_reference(site):
-    page = (site / "api.html").read_text()
+    pages = "".join(page.read_text() for page in (site / "api").glob("*.html"))
     for name in ("prunebench.compare", "prunebench.solve", "prunebench.core.block.BlockProblem.evaluate",
                  "prunebench.core.gap.gap", "prunebench.measures.primal_integral",
-                 "prunebench.plot.quality_against_time",
+                 "prunebench.plot.quality_against_time", "prunebench.plot.colour",
                  "prunebench.testing.conformance.assert_conforms"):  # fmt: skip
-        assert f'id="{name}"' in page, name
+        assert f'id="{name}"' in pages, name
 
 
 def test_sections_of_docstrings_become_lists(site):
-    page = (site / "api.html").read_text()
-    assert "<strong>Raises</strong>" in page
-    assert "------" not in _Page(page).text
+    pages = [(page, page.read_text()) for page in (site / "api").glob("*.html")]
+    assert any("<strong>Raises</strong>" in text for _, text in pages)
+    for page, text in pages:
+        assert "------" not in _Page(text).text, page.name
 
 
-def test_every_notebook_is_linked_and_part_of_the_site(site):
-    page = (site / "quick-start.html").read_text()
+def test_every_notebook_is_a_page_and_can_be_downloaded(site):
     notebooks = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     assert notebooks
+    start, gallery = ((site / name).read_text() for name in ("quick-start.html", "gallery.html"))
     for notebook in notebooks:
-        assert f'href="notebooks/{notebook.name}"' in page
         assert (site / "notebooks" / notebook.name).read_bytes() == notebook.read_bytes()
+        assert f'href="tutorials/{notebook.stem}.html"' in start
+        page = (site / "tutorials" / f"{notebook.stem}.html").read_text()
+        assert f'href="../notebooks/{notebook.name}"' in page
+        # formulas are drawn, and every figure is on the page and in the gallery
+        assert "$" not in re.sub(r"<code.*?</code>|<script.*?</script>", "", page, flags=re.DOTALL)
+        figures = [
+            output
+            for cell in json.loads(notebook.read_text())["cells"]
+            for output in cell.get("outputs", [])
+            if "image/png" in output.get("data", {})
+        ]
+        for number in range(len(figures)):
+            picture = f"{notebook.stem}-{number}.png"
+            assert (site / "tutorials" / picture).read_bytes().startswith(b"\x89PNG")
+            assert f'src="{picture}"' in page
+            assert f'src="tutorials/{picture}"' in gallery
+
+
+def test_the_site_is_searched_and_its_diagrams_are_whole_where_it_is_opened_as_a_file(site, tmp_path):
+    browser = Browser(tmp_path / "profile")
+    try:
+        browser.open((site / "decisions" / "index.html").as_uri(), 1400)
+        field = "document.querySelector('input.md-search__input')"
+        browser.run(f"document.querySelector('[for=__search]').click(); {field}.focus(); {field}.value = 'bootstrap'")
+        found = browser.run(
+            "new Promise((resolve) => { const look = setInterval(() => {"
+            f"{field}.dispatchEvent(new KeyboardEvent('keyup', {{bubbles: true}}));"
+            "const links = document.querySelectorAll('.md-search-result__link');"
+            "if (links.length) { clearInterval(look); resolve(Array.from(links, (link) => link.href)); } }, 200); })"
+        )
+        assert any("measures.html" in link for link in found), found
+        assert browser.errors == []
+        browser.open((site / "architecture.html").as_uri(), 1400)
+        cut = "((code) => code.scrollWidth - code.clientWidth)(document.querySelector('.diagram code'))"
+        assert browser.run(cut) <= 0
+    finally:
+        browser.close()
 
 
 def test_every_benchmark_that_is_named_exists():
