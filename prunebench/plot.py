@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, Union
 import numpy as np
 
 from prunebench.core.errors import InvalidInput
-from prunebench.report import anytime, contents, gather, model, runs, sizes, verdict
+from prunebench.report import anytime, contents, gather, model, runs, sizes, style, verdict
 from prunebench.report.chart import MOST_BARS, shows_bands
 from prunebench.report.figure import Axis, Drawn, Figure, Series
 from prunebench.report.style import Look, Looks
-from prunebench.report.style import colour as colour
 
 if TYPE_CHECKING:
     import pandas
@@ -108,6 +107,16 @@ def accuracy_against_density(source: Source, ax: "Axes | None" = None) -> "Drawi
 def density_per_layer(source: Source, ax: "Axes | None" = None) -> "Drawing":
     """The share of each layer's weights that is kept."""
     return _draw(source, "runs", runs.density_per_layer, ax)
+
+
+def colour(solver: str) -> str:
+    """The colour that a built-in solver has in every figure and page, as "#RRGGBB". solver : with or without options
+
+    Raises
+    ------
+    UnknownName   no built-in solver has the name; the message names the nearest
+    """
+    return style.colour(solver)
 
 
 def save(drawing: "Drawing", file: Path | str) -> Path:
