@@ -59,6 +59,7 @@ def test_without_search_and_moves_it_is_the_published_order(monkeypatch):
     form, mask = _form(rows=1, columns=7, slope=True), _mask(1, 7, (5,))
     found = rounded(form, mask, 3)
     kept = np.flatnonzero(mask[0])
+    kept = kept[np.argsort(-form.shared.diagonal()[kept])]
     weights = form.refit(mask.reshape(-1))[kept]
     hessian = form.gram(kept)
     scale = float(rounded_scale(np.abs(weights).max() / 3))

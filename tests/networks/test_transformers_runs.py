@@ -37,6 +37,27 @@ def options(tiny_mistral, **more):
     return [part for key, value in given.items() for part in ("--option", f"{key}={value}")]
 
 
+def test_a_random_mistral_on_levels_is_packed_and_loaded_by_transformers(tiny_mistral, tmp_path, capsys):
+    pytest.importorskip("compressed_tensors")
+    from transformers import AutoModelForCausalLM
+
+    asked = ["--density", "0.5", "--bits", "4", "--group-size", "16", "--solver", "sparsegpt", "--samples", "8"]
+    result = pruned(capsys, tmp_path / "run", "causal-lm", *asked, "--quiet", "--json", *options(tiny_mistral))
+    code, _, err = command(
+        capsys, "export-model", str(tmp_path / "run"), "--format", "packed", "-o", str(tmp_path / "q")
+    )
+    assert code == 0, err
+    state = read_state(tmp_path / "run" / "weights.safetensors")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "q", dtype=torch.float32)
+    tokens = torch.arange(12).reshape(1, 12) % 40
+    with torch.no_grad():
+        logits = model(tokens).logits
+        dense = AutoModelForCausalLM.from_pretrained(tiny_mistral, dtype=torch.float32)
+        dense.load_state_dict(state, strict=False)
+        torch.testing.assert_close(logits, dense(tokens).logits)
+    assert result["bits"]["bytes"]["packed"] < result["bits"]["bytes"]["dense"]
+
+
 @pytest.mark.parametrize("more", [["--mode", "select"], ["--mode", "refit", "--option", "blocks_per_step=14"]])
 def test_a_random_mistral_is_pruned_saved_and_loaded_again(tiny_mistral, tmp_path, capsys, more):
     from transformers import AutoModelForCausalLM, AutoTokenizer

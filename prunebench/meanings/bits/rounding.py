@@ -69,7 +69,9 @@ def rounded(form: RowsForm, mask: BoolArray, bits: int, group_size: int | None =
     levels = np.zeros((rows, columns), dtype=np.int8)
     scales = np.ones((rows, group_count(columns, group_size)))
     member = np.arange(columns) // (group_size or columns)
-    for part, places in _parts(mask):
+    # weights of large curvature first, while many others can still make up for them (GPTQ's order by activations)
+    order = np.lexsort((-matrix.diagonal(), member))
+    for part, places in _parts(mask, order):
         counts = mask[part].sum(axis=1) if places is not None else np.full(len(part), columns)
         width = columns if places is None else places.shape[1]
         inside = np.arange(width) < counts[:, None]
@@ -85,7 +87,7 @@ def rounded(form: RowsForm, mask: BoolArray, bits: int, group_size: int | None =
         chosen = np.ones((len(part), scales.shape[1]))
         fit_rows(
             target, np.ascontiguousarray(kept), np.ascontiguousarray(group), matrices, np.array(TRIALS), limits, found,
-            chosen, np.empty((3, width)),
+            chosen, np.empty((4, width)),
         )  # fmt: skip
         scales[part] = chosen
         if places is None:
@@ -96,30 +98,32 @@ def rounded(form: RowsForm, mask: BoolArray, bits: int, group_size: int | None =
     return Rounded(levels, scales, levels * spread_scales(scales, columns, group_size))
 
 
-def _parts(mask: BoolArray) -> Iterator[tuple[IndexArray, IndexArray | None]]:
+def _parts(mask: BoolArray, order: IndexArray) -> Iterator[tuple[IndexArray, IndexArray | None]]:
     """Rows that are rounded together, and where each keeps its weights; None where those are too many for an inverse.
 
     Places beyond a row's count repeat its last one.
+
+    order : of the columns, in which places stand
     """
     counts = mask.sum(axis=1)
-    order = np.argsort(counts, kind="stable")
-    order = order[counts[order] > 0]
-    long = order[counts[order] > OWN_INVERSES]
+    rows = np.argsort(counts, kind="stable")
+    rows = rows[counts[rows] > 0]
+    long = rows[counts[rows] > OWN_INVERSES]
     if long.size:
         yield np.sort(long), None
-    order = order[counts[order] <= OWN_INVERSES]
+    rows = rows[counts[rows] <= OWN_INVERSES]
     start = 0
-    while start < order.size:
+    while start < rows.size:
         # rows of nearly the same count: at most an eighth is padding
-        most = int(counts[order[start]] * 1.125)
+        most = int(counts[rows[start]] * 1.125)
         stop = start + 1
-        while stop < order.size and counts[order[stop]] <= most and (stop + 1 - start) * most**2 <= CHUNK:
+        while stop < rows.size and counts[rows[stop]] <= most and (stop + 1 - start) * most**2 <= CHUNK:
             stop += 1
-        part = order[start:stop]
+        part = rows[start:stop]
         width = int(counts[part].max())
         places = np.zeros((part.size, width), dtype=np.int64)
         for number, row in enumerate(part):
-            held = np.flatnonzero(mask[row])
+            held = order[mask[row, order]]
             places[number, : held.size], places[number, held.size :] = held, held[-1]
         yield part, places
         start = stop
