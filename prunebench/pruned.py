@@ -219,8 +219,10 @@ class Pruned:
 
     def _way(self) -> str:
         result = self.result
+        held = result.get("bits")
+        levels = "" if held is None else f"{held['bits']} bits a weight, packed {held['bytes']['packed']:,} bytes, "
         return (
-            f"{result['problem']}: {result['coordinator']} with {result['solver']}, mode {result['mode']}, "
+            f"{result['problem']}: {result['coordinator']} with {result['solver']}, mode {result['mode']}, {levels}"
             f"{result['seconds']:.1f} s"
         )
 
