@@ -9,6 +9,8 @@ from prunebench.coordinators.quotas import QuotaKind
 from prunebench.core.block import MODES, BlockProblem
 from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
+from prunebench.core.problem import make_problem, require_data
+from prunebench.core.subset import of_subset
 from prunebench.meanings.bits.slices import checked_bits, sliced
 from prunebench.runs.cut import cut_block
 
@@ -62,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--budget", type=shared.finite, metavar="BITS", help="with --bits: bits a weight, on average")
     shared.add_curvature(parser)
+    parser.add_argument(
+        "--subset", type=Path, metavar="FILE.npz", help="a file of 'prunebench samples': gradients of its samples alone"
+    )
     parser.add_argument("--seed", type=shared.seed, default=0, help="which weights and samples (default: 0)")
     shared.add_options(parser, "the problem")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz", help="where to write the block")
@@ -161,15 +166,20 @@ def _weights(arguments: argparse.Namespace) -> BlockProblem:
         raise InvalidInput("--by is of groups: give --structure, or leave it out")
     if arguments.size is None:
         raise InvalidInput("--size is missing: give how many weights the block has, or --structure for groups")
+    options, problem = shared.pairs(arguments.option), arguments.problem
+    if arguments.subset is not None:
+        made = make_problem(problem, options)
+        require_data(made)
+        options, problem = {}, of_subset(made, arguments.subset)
     block = cut_block(
-        arguments.problem,
+        problem,
         size=arguments.size,
         density=arguments.density,
         select=arguments.select,
         mode=arguments.mode,
         curvature=shared.curvature(arguments),
         seed=arguments.seed,
-        options=shared.pairs(arguments.option),
+        options=options,
         quota=arguments.quota,
     )
     return block if arguments.bits is None else sliced(block, _bits(arguments.bits), arguments.budget)
@@ -186,6 +196,8 @@ def _groups(arguments: argparse.Namespace) -> BlockProblem:
 
     if arguments.size is not None or arguments.quota is not None or arguments.mode != "select":
         raise InvalidInput("--size, --quota and --mode are of weights; with --structure leave them out")
+    if arguments.subset is not None:
+        raise InvalidInput("--subset is for blocks of weights; with --structure leave it out")
     return cut_groups(
         arguments.problem,
         structure="" if arguments.structure == "usual" else arguments.structure,

@@ -338,6 +338,8 @@ def text(result: dict[str, Any]) -> str:
     lines += _rounding(result["bits"]) if "bits" in result else []
     lines += [f"retrained    {words(entry, measure_of)}" for entry in trainings(result)]
     lines += [f"control      {control_words(entry, measure_of(entry))}" for entry in result.get("controls", [])]
+    if held := result.get("subset"):
+        lines.append(f"samples      {held['samples']:,} that were chosen, and no others")
     if result.get("objective") is not None:
         lines.append(f"objective    {result['objective']:.8g}")
     lines += [

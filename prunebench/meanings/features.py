@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.core.arrays import IndexArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem, Samples
 from prunebench.curvature.gradients import sample_gradients
@@ -69,8 +69,6 @@ def fourier(
     rows: npt.NDArray[np.float32], dimensions: int, width: float, rng: np.random.Generator
 ) -> npt.NDArray[np.float32]:
     """Random Fourier features of a Gaussian kernel: their products are the kernel's values in expectation.
-
-    Coordinates are taken in units of their standard deviations together, so that none counts by its unit.
 
     rows : (n, d);  dimensions : even, or one fewer is made;  width : part of the median distance. -> float32 (n, D)
     """
@@ -191,10 +189,3 @@ def _averaged(values: torch.Tensor, counted: torch.Tensor | None, convolution: b
         return np.asarray(values.flatten(1, -2).mean(dim=1).numpy())
     held = counted.to(values.dtype).unsqueeze(2)
     return np.asarray(((values * held).sum(dim=1) / held.sum(dim=1).clamp(min=1.0)).numpy())
-
-
-def standardised(rows: npt.NDArray[np.float32]) -> FloatArray:
-    """Every coordinate with mean 0 and standard deviation 1; those that never change are 0. (n, d)"""
-    mean, spread = rows.mean(axis=0, dtype=np.float64), rows.std(axis=0, dtype=np.float64)
-    still = spread <= 1e-6 * (float(spread.max(initial=0.0)) or 1.0)
-    return np.asarray((rows - mean) / np.where(still, np.inf, spread))

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 import prunebench
 from helpers import call, refused
+from prunebench.commands.samples import SCORES as names_of_the_command
 from prunebench.core.errors import InvalidInput, UnknownName
 from prunebench.core.problem import make_problem
 from prunebench.core.subset import OfSubset, SampleSubset, load_subset, subset_of, whole
@@ -148,6 +149,16 @@ def test_the_command_chooses_and_pruning_sees_no_other_samples(capsys, tmp_path,
     block = prunebench.BlockProblem.load(file)
     block.with_start(block.top_mask(np.arange(DIGITS, dtype=np.float64))).save(file)
     assert "other samples than when this run began" in refused(capsys, "resume", unfinished(out), "--quiet")
+
+
+def test_a_block_of_weights_has_as_many_rows_as_there_are_chosen_samples(capsys, tmp_path):
+    printed(capsys, "samples", "digits-mlp", "--keep", "40", "--by", "random", "-o", tmp_path / "s.npz")
+    given = ("--size", "90", "--density", "0.5", "--subset", tmp_path / "s.npz", "-o", tmp_path / "b.npz")
+    assert printed(capsys, "block", "digits-mlp", *given)["rows"] == 40
+
+
+def test_the_command_names_the_scores_that_there_are():
+    assert set(names_of_the_command) == set(scoring.SCORES)
 
 
 def printed(capsys, *arguments):
