@@ -145,7 +145,7 @@ def prune(
 
 
 STRUCTURED = "structured"
-"""The coordinator that prunes whole groups."""
+"""The coordinator that prunes whole groups where none is named."""
 
 
 BUDGETS = {"flops": "macs", "params": "parameters", "latency": "latency"}
@@ -180,11 +180,14 @@ def _for_groups(coordinator: str | None) -> str:
     ------
     InvalidInput   another one is named
     """
-    if coordinator not in (None, STRUCTURED):
+    if coordinator is None:
+        return STRUCTURED
+    if not COORDINATORS.get(coordinator).of_groups:
+        others = " or ".join(name for name in COORDINATORS.names() if COORDINATORS.get(name).of_groups)
         raise InvalidInput(
-            f"structure, flops, params and latency are of coordinator {STRUCTURED}, and {coordinator} is given"
+            f"structure, flops, params and latency are of coordinator {others}, and {coordinator} is given"
         )
-    return STRUCTURED
+    return coordinator
 
 
 def _run(

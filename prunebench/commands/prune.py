@@ -28,7 +28,7 @@ CURVATURE = ("samples", "batch_size", "ridge", "gradient_scale", "store")
 """Arguments that say how a coordinator samples the curvature."""
 
 STRUCTURED = "structured"
-"""The coordinator that prunes whole groups."""
+"""The coordinator that prunes whole groups where none is named."""
 USUAL = "usual"
 """What --structure says for the kinds that are pruned where none are named."""
 
@@ -229,16 +229,18 @@ def _structured(arguments: argparse.Namespace) -> dict[str, Any]:
     if times and arguments.latency is None:
         raise InvalidInput(f"--{times[0].replace('_', '-')} is of a budget of time: add --latency PART")
     asked = [name for name in ("structure", *BUDGETS[1:]) if getattr(arguments, name) is not None]
-    if not asked and not arguments.uniform and arguments.coordinator != STRUCTURED:
+    named = None if arguments.coordinator is None else COORDINATORS.get(arguments.coordinator)
+    if not asked and not arguments.uniform and (named is None or not named.of_groups):
         return {}
     if len(budgets) > 1:
         raise InvalidInput(f"--{' and --'.join(budgets)} are both given; say one of them")
-    if arguments.coordinator not in (None, STRUCTURED):
+    if named is not None and not named.of_groups:
+        others = " or ".join(name for name in COORDINATORS.names() if COORDINATORS.get(name).of_groups)
         raise InvalidInput(
-            f"--{(asked or ['uniform'])[0]} is of coordinator {STRUCTURED}, and --coordinator {arguments.coordinator} "
+            f"--{(asked or ['uniform'])[0]} is of coordinator {others}, and --coordinator {arguments.coordinator} "
             "is given; leave one of them out"
         )
-    arguments.coordinator = STRUCTURED
+    arguments.coordinator = arguments.coordinator or STRUCTURED
     out: dict[str, Any] = {"budget": "parameters"} if arguments.params is not None else {}
     if arguments.latency is not None:
         out = {"budget": "latency"} | {name: str(getattr(arguments, name)) for name in times}
@@ -337,7 +339,8 @@ def text(result: dict[str, Any]) -> str:
     lines.append(f"loss         {_number(result['loss'])} (dense {_number(result['dense_loss'])})")
     lines += _rounding(result["bits"]) if "bits" in result else []
     lines += [f"retrained    {words(entry, measure_of)}" for entry in trainings(result)]
-    lines += [f"control      {control_words(entry, measure_of(entry))}" for entry in result.get("controls", [])]
+    groups = bool(result.get("costs"))
+    lines += [f"control      {control_words(entry, measure_of(entry), groups)}" for entry in result.get("controls", [])]
     if held := result.get("subset"):
         lines.append(f"samples      {held['samples']:,} that were chosen, and no others")
     if result.get("objective") is not None:

@@ -17,6 +17,15 @@ Frankle, Carbin: The Lottery Ticket Hypothesis, 2019 (reinit, random, one-shot);
 Methods, 2020 (shuffle); Zhu, Gupta: To Prune, or Not to Prune, 2017 (small-dense).
 """
 
+GROUPS: Mapping[str, str] = {
+    **CONTROLS,
+    "reinit": "the same groups, all their weights initialised anew",
+    "random": "random groups, as many of every family, from the values of their places",
+    "shuffle": "the smaller network's weights moved, with their values, to random places of their layers",
+    "one-shot": "the groups of the largest dense weights, as many of every family",
+}
+"""The same where whole groups were kept, and what is trained is a smaller network."""
+
 
 def require_controls(names: Sequence[str]) -> None:
     """Refuse a control that there is not, or one that is asked for twice.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunebench.core.controls import CONTROLS
+from prunebench.core.controls import CONTROLS, GROUPS
 from prunebench.core.items import WEIGHTS
 from prunebench.log.run_directory import trainings
 from prunebench.measures import Interval
@@ -213,12 +213,13 @@ def controls(runs: Sequence[Run]) -> Table | None:
     """What controls of kept masks reach under the same training; None where no run has any."""
     rows = []
     for run in runs:
+        known = GROUPS if run.of_groups else CONTROLS
         for entry in (run.result or {}).get("controls", []):
             name, show = _measured(entry)
             rows.append(
                 (
                     Cell(run.problem), Cell(run.coordinator), Cell(run.solver), number(run.density),
-                    Cell(entry["control"]), Cell(CONTROLS.get(entry["control"], "")), Cell(name), show(entry.get(name)),
+                    Cell(entry["control"]), Cell(known.get(entry["control"], "")), Cell(name), show(entry.get(name)),
                     count(entry["kept"]), Cell(entry["protocol"] or "usual protocol"), Cell(str(run.source.path)),
                 )
             )  # fmt: skip

@@ -1,6 +1,6 @@
 """Train the controls of what a run kept, by the protocol by which it was trained, and note what they reach."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from prunebench.core.arrays import BoolArray
-from prunebench.core.controls import CONTROLS, require_controls
+from prunebench.core.controls import CONTROLS, GROUPS, require_controls
 from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import NetworkProblem
 from prunebench.log.run_directory import RunDirectory
@@ -17,17 +17,21 @@ from prunebench.runs.runner import TRAINING, Progress, Step
 
 if TYPE_CHECKING:
     from prunebench.networks.network import PrunableNetwork
+    from prunebench.recovery.training.controls import Control
+    from prunebench.runs.smaller_training import SmallerTraining
+
+Make = Callable[[str], "Control"]
+"""Gives a control by its name, its values in place."""
 
 STATE = "controls.npz"
 """In the state folder: the controls that are done of a run that still trains others."""
 
 
-def require_possible(
-    problem: Any, names: Sequence[str], protocol: Protocol | None, *, density: float, of_groups: bool
-) -> None:
+def require_possible(problem: Any, names: Sequence[str], protocol: Protocol | None, *, density: float | None) -> None:
     """Refuse controls that cannot be, before any work.
 
-    protocol : by which they are trained; None where nothing is trained;  density : the part of the weights that is kept
+    protocol : by which they are trained; None where nothing is trained;  density : the part of the weights that is
+        kept; None where whole groups are kept
 
     Raises
     ------
@@ -36,11 +40,6 @@ def require_possible(
     require_controls(names)
     if not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {problem.name!r} is no network, so it has no controls; leave them out")
-    if of_groups:
-        raise InvalidInput(
-            "controls are of single weights, and this run keeps whole groups; leave controls out, or compare with "
-            "--uniform and random groups (--solver random)"
-        )
     if protocol is None:
         raise InvalidInput(
             "controls are trained as what was kept is, and nothing says how; give --retrain PROTOCOL, or a recipe that "
@@ -51,13 +50,42 @@ def require_possible(
     controls.require_known(problem, protocol, names, density)
 
 
+def of_weights(
+    problem: NetworkProblem, network: "PrunableNetwork", mask: BoolArray, protocol: Protocol, seed: int
+) -> Make:
+    """What makes controls of a mask of single weights.
+
+    network : has the pruned values, which every control begins from anew;  seed : of what controls draw
+    """
+    pruned = network.state()
+
+    def make(name: str) -> "Control":
+        from prunebench.recovery.training import controls
+
+        network.load_state(pruned)
+        return controls.made(name, problem, network, mask, protocol, seed)
+
+    return make
+
+
+def of_groups(smaller: "SmallerTraining", protocol: Protocol, seed: int) -> Make:
+    """What makes controls of a smaller network, which has its pruned values."""
+    pruned = smaller.network.state()
+
+    def make(name: str) -> "Control":
+        smaller.network.load_state(pruned)
+        return smaller.control(name, protocol, seed)
+
+    return make
+
+
 def trained_controls(
-    problem: NetworkProblem, network: "PrunableNetwork", mask: BoolArray, names: Sequence[str], protocol: Protocol, *,
-    seed: int, run: RunDirectory, progress: Progress,
+    problem: NetworkProblem, names: Sequence[str], protocol: Protocol, make: Make, *, run: RunDirectory,
+    progress: Progress,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Train controls one after another; those that an interrupted run has done already are not done again.
 
-    network : has the pruned values, which it has again at the end;  seed : of what controls draw
+    make : gives a control by its name, ready to be trained
 
     Returns
     -------
@@ -71,26 +99,20 @@ def trained_controls(
     held, text = run.load_state(name=STATE), as_text(protocol)
     entries: list[dict[str, Any]] = [] if held is None else list(held[1]["entries"])
     done = [entry for entry in entries if entry["trained_as"] == text]
-    pruned = network.state()
     for name in names:
         if not any(entry["control"] == name for entry in done):
-            network.load_state(pruned)
-            done.append(_trained(name, problem, network, mask, protocol, seed, progress))
+            done.append(_trained(name, problem, make, protocol, progress))
             run.save_state({}, {"entries": done}, STATE)
-    network.load_state(pruned)
     (run.path / "state" / STATE).unlink(missing_ok=True)
     return done
 
 
-def _trained(
-    name: str, problem: NetworkProblem, network: "PrunableNetwork", mask: BoolArray, protocol: Protocol, seed: int,
-    progress: Progress,
-) -> dict[str, Any]:  # fmt: skip
+def _trained(name: str, problem: NetworkProblem, make: Make, protocol: Protocol, progress: Progress) -> dict[str, Any]:
     from prunebench.recovery.training import controls
     from prunebench.recovery.training.starts import dense_schedule
 
     clock = perf_counter()
-    control = controls.made(name, problem, network, mask, protocol, seed)
+    control = make(name)
     teacher = problem.model() if protocol.distil else None
     dense = dense_schedule(problem) if protocol.schedule == "rewound" else None
     training = controls.training_of(control, problem, teacher, dense)
@@ -112,7 +134,12 @@ def _trained(
     }
 
 
-def words(entry: Mapping[str, Any], measure: str) -> str:
-    """A control in a line: what it reaches, and what it is. measure : in words"""
+def words(entry: Mapping[str, Any], measure: str, groups: bool = False) -> str:
+    """A control in a line: what it reaches, and what it is.
+
+    measure : in words;  groups : whether whole groups were kept
+    """
     kept = "" if entry["control"] != "small-dense" else f", {entry['kept']:,} weights"
-    return f"{measure} ({entry['control']}: {CONTROLS[entry['control']]}{kept})"
+    known = GROUPS if groups else CONTROLS
+    protocol = entry["trained_as"] or "the usual protocol"
+    return f"{measure} ({entry['control']}: {known[entry['control']]}{kept}; {protocol})"

@@ -20,9 +20,10 @@ from prunebench.log.run_directory import RunDirectory, resume_line
 from prunebench.recovery.training.protocol import parse
 from prunebench.runs import controls, network_facts
 from prunebench.runs.preparation import Prepared, control_protocol
-from prunebench.runs.retraining import part_of, smaller_network, trained
+from prunebench.runs.retraining import trained
 from prunebench.runs.runner import Validate, drive, shown_by
 from prunebench.runs.shared import shared_out, workers_of
+from prunebench.runs.smaller_training import SmallerTraining
 from prunebench.runs.start import LEVELS_FILE
 from prunebench.runs.structured import on_groups
 
@@ -77,31 +78,42 @@ def _on_network(prepared: Prepared, run: RunDirectory) -> dict[str, Any]:
 
 
 def _smaller_trained(prepared: Prepared, setting: Setting, result: dict[str, Any], run: RunDirectory) -> dict[str, Any]:
-    """The result of structured pruning with the training of the smaller network, where one is asked for."""
-    text = prepared.request.retrain
-    if text is None:
+    """The result of structured pruning with the trainings of the smaller network and its controls, where they are
+    asked for.
+    """
+    request, problem = prepared.request, setting.problem
+    if request.retrain is None and not request.controls:
         return result
-    problem = setting.problem
     assert isinstance(problem, NetworkProblem)
     if result["unsolved"]:
         setting.say("what is kept is not trained, since blocks were not solved")
         return result
-    from prunebench.networks.chosen import prunable_network
-
-    clock = perf_counter()
+    clock, timings = perf_counter(), dict(result["timings"])
     try:
-        problem = whole_network(problem)
-        network = smaller_network(problem, prunable_network(problem), run.path)
+        if request.retrain is not None:
+            problem = whole_network(problem)
+        smaller = SmallerTraining(problem, run.path, run.request, result)
     except InvalidInput as reason:
         # only now is it known whether the module takes smaller tensors; what was pruned stands
         setting.say(f"not trained: {reason}")
         return result
-    entry = trained(
-        problem, network, np.ones(network.total, dtype=np.bool_), parse(text), run=run, say=setting.say,
-        progress=prepared.how.progress, part=part_of(result),
-    )  # fmt: skip
-    timings = {**result["timings"], "retrain": perf_counter() - clock}
-    return {**result, "retrained": [entry], "timings": timings}
+    protocol = control_protocol(request, prepared.kind, setting.options)
+    assert protocol is not None
+    make = controls.of_groups(smaller, protocol, request.seed)
+    out = {**result, "timings": timings}
+    if request.retrain is not None:
+        out["retrained"] = [trained(
+            problem, smaller.network, np.ones(smaller.network.total, dtype=np.bool_), protocol, run=run,
+            say=setting.say, progress=prepared.how.progress, smaller=smaller,
+        )]  # fmt: skip
+        timings["retrain"] = perf_counter() - clock
+    if request.controls:
+        clock = perf_counter()
+        out["controls"] = controls.trained_controls(
+            problem, request.controls, protocol, make, run=run, progress=shown_by(setting.say, prepared.how.progress)
+        )
+        timings["controls"] = perf_counter() - clock
+    return out
 
 
 def _pruned(
@@ -214,10 +226,9 @@ def _controls(
     assert protocol is not None
     if request.retrain is not None:
         problem = whole_network(problem)
-    return controls.trained_controls(
-        problem, network, mask, request.controls, protocol,
-        seed=request.seed, run=run, progress=shown_by(prepared.setting.say, prepared.how.progress),
-    )  # fmt: skip
+    make = controls.of_weights(problem, network, mask, protocol, request.seed)
+    shown = shown_by(prepared.setting.say, prepared.how.progress)
+    return controls.trained_controls(problem, request.controls, protocol, make, run=run, progress=shown)
 
 
 def whole_network(problem: NetworkProblem) -> NetworkProblem:

@@ -96,7 +96,8 @@ def prepare(
         require_trainable(problem, parse_protocol(request.retrain), kind.of_groups)
     if request.controls:
         protocol = control_protocol(request, kind, _options(kind, request.coordinator_options))
-        require_possible(problem, request.controls, protocol, density=request.density, of_groups=kind.of_groups)
+        density = None if kind.of_groups else request.density
+        require_possible(problem, request.controls, protocol, density=density)
     fixed = {"curvature": request.curvature, "coordinator_options": request.coordinator_options}
     request = lowered(request, problem, fixed, say, own_recovery=True)
     mode = request.mode or kind.default_mode or preferred_mode(solver)

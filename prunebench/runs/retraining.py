@@ -13,13 +13,13 @@ from prunebench.core.arrays import BoolArray
 from prunebench.core.errors import Interrupted, InvalidInput
 from prunebench.core.problem import NetworkProblem, make_problem, require_data
 from prunebench.core.trust import require_trust
-from prunebench.log import checks
 from prunebench.log.run_directory import RETRAINED, RunDirectory, trainings
 from prunebench.quiet import quiet
 from prunebench.recovery.training.protocol import Protocol, as_text
-from prunebench.runs.controls import require_possible, trained_controls
+from prunebench.runs.controls import of_groups, of_weights, require_possible, trained_controls
 from prunebench.runs.runner import TRAINING, Progress, Say, Step, shown_by
-from prunebench.runs.start import WEIGHTS_FILE, finished, load_start
+from prunebench.runs.smaller_training import SmallerTraining
+from prunebench.runs.start import finished, load_start
 from prunebench.signals import terminable
 
 if TYPE_CHECKING:
@@ -87,30 +87,30 @@ def retrain(
                 problem = made
             require_trainable(problem, protocol, bool(result.get("costs")))
             if controls:
-                density = int(result["kept"]) / int(result["total"])
-                require_possible(problem, controls, protocol, density=density, of_groups=bool(result.get("costs")))
+                density = None if result.get("costs") else int(result["kept"]) / int(result["total"])
+                require_possible(problem, controls, protocol, density=density)
             require_data(problem)
-            network, part = prunable_network(problem), None
+            smaller, seed = None, int(request.get("seed", 0))
             if result.get("costs"):
-                network, part = smaller_network(problem, network, path), part_of(result)
-                mask = np.ones(network.total, dtype=np.bool_)
+                smaller = SmallerTraining(problem, path, request, result)
+                network, mask = smaller.network, np.ones(smaller.network.total, dtype=np.bool_)
+                make = of_groups(smaller, protocol, seed)
             else:
+                network = prunable_network(problem)
                 mask = load_start(path, network).mask
-            pruned = network.state()
+                make = of_weights(problem, network, mask, protocol, seed)
             with threads.for_network(threads.few(network.model, problem.validation())):
                 if known is None:
                     entry = trained(
                         problem, network, mask, protocol,
-                        run=run, say=say, progress=progress, part=part,
+                        run=run, say=say, progress=progress, smaller=smaller,
                     )  # fmt: skip
                     result = {**result, "retrained": [*result.get("retrained", []), entry]}
                     run.conclude(result)
                 if wanted:
-                    network.load_state(pruned)
                     entries = trained_controls(
-                        problem, network, mask, wanted, protocol,
-                        seed=int(request.get("seed", 0)), run=run, progress=shown_by(say, progress),
-                    )  # fmt: skip
+                        problem, wanted, protocol, make, run=run, progress=shown_by(say, progress)
+                    )
                     run.conclude({**result, "controls": [*result.get("controls", []), *entries]})
         except KeyboardInterrupt:
             raise Interrupted(
@@ -129,23 +129,22 @@ def require_trainable(problem: Any, protocol: Protocol, of_groups: bool) -> None
     ------
     InvalidInput   with the remedy
     """
-    from prunebench.recovery.training.starts import require_known, require_smaller
+    from prunebench.recovery.training.starts import require_known
 
     if not isinstance(problem, NetworkProblem):
         raise InvalidInput(f"problem {problem.name!r} is no network, so there is nothing to train; leave retrain out")
-    if of_groups:
-        require_smaller(protocol)
+    if of_groups and protocol.penalty:
+        raise InvalidInput("penalty pulls at weights that go, and of a smaller network none does; leave it out")
     require_known(problem, protocol)
 
 
 def trained(
     problem: NetworkProblem, network: "PrunableNetwork", mask: BoolArray, protocol: Protocol, *,
-    run: RunDirectory, say: Say, progress: Progress | None, part: float | None = None,
+    run: RunDirectory, say: Say, progress: Progress | None, smaller: SmallerTraining | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train a network that has a run's pruned values, in place, and write its state into the run's directory.
 
-    part : of the dense network's multiplications, where it is not the mask's density: in a smaller network, all of
-        whose weights are kept
+    smaller : whose network it is, where whole groups were pruned
 
     Returns
     -------
@@ -160,7 +159,10 @@ def trained(
     from prunebench.recovery.training.starts import trainer
 
     clock, text = perf_counter(), as_text(protocol)
-    training = trainer(problem, network, mask, protocol if part is None else protocol.at(part))
+    if smaller is None:
+        training = trainer(problem, network, mask, protocol)
+    else:
+        training = trainer(problem, network, mask, protocol.at(smaller.part), put=smaller.put)
     before = _restored(training, run, text, say)
     saved = perf_counter()
     while not training.done:
@@ -189,42 +191,6 @@ def trained(
         "seconds": before + perf_counter() - clock,
         "file": name,
     }
-
-
-def smaller_network(problem: NetworkProblem, dense: "PrunableNetwork", path: Path) -> "PrunableNetwork":
-    """The smaller network of a finished run of structured pruning, as the module that its user wrote.
-
-    dense : the problem's network
-
-    Raises
-    ------
-    InvalidInput   the module's code holds sizes of its own, so that only a graph has the smaller shapes
-    """
-    from prunebench.networks.checkpoints import read_state
-    from prunebench.runs.structured import STRUCTURE_FILE, TAKES
-    from prunebench.structure.module import resized
-
-    facts = checks.read_object(path / STRUCTURE_FILE)
-    if facts["module"] != TAKES:
-        raise InvalidInput(
-            f"the smaller network of {path} is a graph, which is not trained: the module keeps its shape "
-            f"({facts['module']}). Train while pruning: --recover distil"
-        )
-    return smaller_of(dense, resized(problem.model(), read_state(path / WEIGHTS_FILE)))
-
-
-def smaller_of(dense: "PrunableNetwork", module: Any) -> "PrunableNetwork":
-    """A module of smaller shapes, with the matrices of a dense network that are still there."""
-    from prunebench.networks.network import PrunableNetwork
-
-    left = dict(module.named_parameters())
-    return PrunableNetwork(module, [name for name in dense.names if name in left and left[name].numel()])
-
-
-def part_of(result: Mapping[str, Any]) -> float:
-    """The part of the dense network's multiply-accumulates that a smaller network makes."""
-    macs = result["costs"]["macs"]
-    return float(macs["pruned"] / macs["dense"])
 
 
 def words(entry: Mapping[str, Any], measure: Callable[[Mapping[str, Any]], str]) -> str:

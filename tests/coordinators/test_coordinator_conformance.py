@@ -29,6 +29,12 @@ SHORT = {
     "one-shot": {},
     "rounds": {"rounds": 2, "samples": 60, "train": "epochs=1,samples=100,batch_size=64", "regrow": 0.2},
     "structured": {"samples": 60},
+    "structured-rounds": {
+        "samples": 60,
+        "rounds": 2,
+        "start_density": 0.7,
+        "train": "epochs=1,samples=100,batch_size=64",
+    },
 }
 RECOVER = {"multi-stage": ("batch-norm", "settle:rounds=1,between=1,samples=100")}
 SOLVERS = {
@@ -36,6 +42,7 @@ SOLVERS = {
     "layer-wise": ("obs", "refit"),
     "multi-stage": ("admm", "refit"),
     "structured": ("obd", "refit"),
+    "structured-rounds": ("group-swap", "refit"),
 }
 
 

@@ -56,8 +56,9 @@ def test_saved_and_loaded_with_its_training(run, tmp_path):
         assert torch.equal(again.retrained.state[name], tensor)
 
 
-@pytest.mark.parametrize("start", ["dense", "init", "step:4"])
-def test_values_of_all_groups_are_refused_before_any_work(start, tmp_path):
-    with pytest.raises(InvalidInput, match="no longer all"):
-        prunebench.prune("digits-mlp", flops=0.5, retrain=f"start={start}", out=tmp_path / "run", progress=False)
+def test_a_penalty_is_refused_before_any_work(tmp_path):
+    with pytest.raises(InvalidInput, match="of a smaller network none does"):
+        prunebench.prune(
+            "digits-mlp", flops=0.5, retrain="start=dense,penalty=0.1", out=tmp_path / "run", progress=False
+        )
     assert not (tmp_path / "run").exists()

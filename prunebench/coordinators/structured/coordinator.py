@@ -140,10 +140,21 @@ class Structured(Coordinator):
         """
         from prunebench.structure.found import find
 
+        assert isinstance(setting.problem, NetworkProblem)
+        samples = setting.problem.calibration()
+        return cls.over(setting, find(setting.network.model, samples, setting.options.kinds, setting.say))
+
+    @classmethod
+    def over(cls, setting: Setting, found: Any) -> "Structured":
+        """Of groups that are found already: `prunebench.structure.found.Found`.
+
+        Raises
+        ------
+        InvalidInput   the budget cannot be met, or there are too few samples
+        """
         options: StructuredOptions = setting.options
         problem = setting.problem
         assert isinstance(problem, NetworkProblem)
-        found = find(setting.network.model, problem.calibration(), options.kinds, setting.say)
         coordinator = cls(setting, found)
         if options.calibration and not (options.draws and found.classifies(problem.calibration())):
             raise InvalidInput(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from prunebench.core.arrays import BoolArray
+from prunebench.core.arrays import BoolArray, IndexArray
 from prunebench.core.controls import CONTROLS, require_controls
 from prunebench.core.errors import InvalidInput
 from prunebench.core.keeping import Quota
@@ -33,10 +33,10 @@ class Control:
     protocol: Protocol
 
 
-def require_known(problem: NetworkProblem, protocol: Protocol, names: Sequence[str], density: float) -> None:
+def require_known(problem: NetworkProblem, protocol: Protocol, names: Sequence[str], density: float | None) -> None:
     """Refuse controls that cannot be made for a problem, before any work.
 
-    density : the part of the prunable weights that is kept
+    density : the part of the prunable weights that is kept; None where whole groups are, one of every family at least
 
     Raises
     ------
@@ -51,7 +51,8 @@ def require_known(problem: NetworkProblem, protocol: Protocol, names: Sequence[s
                 "networks trained here (digits-mlp, and mlpnet-mnist and garment-fashion-mnist with --option "
                 "weights=train); leave it out"
             )
-        most = keep_count(density, prunable_network(problem, known.make()).total)
+        total = prunable_network(problem, known.make()).total
+        most = total if density is None else keep_count(density, total)
         if (least := _weights(problem, known, 0.0)) > most:
             raise InvalidInput(
                 f"control small-dense: {most} weights are kept, and a dense network with one unit in each hidden layer "
@@ -78,9 +79,9 @@ def made(
     mask : bool (p,), what is kept;  protocol : by which it is trained, at its density
     seed : of what is drawn
     """
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(10, list(CONTROLS).index(name))))
+    rng = drawing(name, seed)
     length = protocol.at(float(mask.mean()))
-    fresh = replace(length, start=f"fresh:{int(rng.integers(2**31))}")
+    fresh = anew(length, rng)
     if name == "reinit":
         place(problem, network, fresh.begin)
         return Control(network, mask, fresh)
@@ -89,14 +90,36 @@ def made(
         return Control(small, np.ones(small.total, dtype=np.bool_), fresh)
     if name == "shuffle":
         place(problem, network, length.begin)
-        orders = [rng.permutation(layer.stop - layer.start) + layer.start for layer in network.layers]
-        order = np.concatenate(orders)
-        network.assign(network.weights()[order])
-        return Control(network, mask[order], length)
-    there = length if length.begin.kind != "pruned" else replace(length, start="dense")
+        return Control(network, mask[shuffle(network, rng)], length)
+    there = of_all(length)
     place(problem, network, there.begin)
     worth = rng.random(mask.size) if name == "random" else np.abs(prunable_network(problem).weights())
     return Control(network, _layer_counts(network, mask).top_mask(worth), there)
+
+
+def drawing(name: str, seed: int) -> np.random.Generator:
+    """The generator of what a control draws."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(10, list(CONTROLS).index(name))))
+
+
+def anew(protocol: Protocol, rng: np.random.Generator) -> Protocol:
+    """The protocol that starts from a new initialisation."""
+    return replace(protocol, start=f"fresh:{int(rng.integers(2**31))}")
+
+
+def of_all(protocol: Protocol) -> Protocol:
+    """The protocol that starts from values that all weights have, pruned ones too: the dense ones in place of those
+    that are left.
+    """
+    return protocol if protocol.begin.kind != "pruned" else replace(protocol, start="dense")
+
+
+def shuffle(network: PrunableNetwork, rng: np.random.Generator) -> IndexArray:
+    """Move the weights of every layer to random places of it. -> where each came from, int64 (p,)"""
+    orders = [rng.permutation(layer.stop - layer.start) + layer.start for layer in network.layers]
+    order = np.concatenate(orders)
+    network.assign(network.weights()[order])
+    return order
 
 
 def training_of(control: Control, problem: NetworkProblem, teacher: torch.nn.Module | None, dense: Any) -> Trainer:

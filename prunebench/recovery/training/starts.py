@@ -1,5 +1,6 @@
 """The values that a training starts from: those of the pruned network, of the dense one, of a step of its training."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,10 +16,14 @@ from prunebench.recovery.training.protocol import Begin, Protocol
 from prunebench.recovery.training.trainer import Trainer
 
 
-def trainer(problem: NetworkProblem, network: PrunableNetwork, mask: BoolArray, protocol: Protocol) -> Trainer:
+def trainer(
+    problem: NetworkProblem, network: PrunableNetwork, mask: BoolArray, protocol: Protocol, *,
+    put: Callable[[Begin], None] | None = None,
+) -> Trainer:  # fmt: skip
     """A training that is ready to begin, with the values in place that it starts from.
 
     network : has the pruned network's values, which stay where the protocol starts from them
+    put : puts the values into place that it starts from; None: those of the network with all its groups
 
     Raises
     ------
@@ -26,7 +31,10 @@ def trainer(problem: NetworkProblem, network: PrunableNetwork, mask: BoolArray, 
     """
     protocol = protocol.at(float(mask.mean()))
     dense = dense_schedule(problem) if protocol.schedule == "rewound" else None
-    place(problem, network, protocol.begin)
+    if put is None:
+        place(problem, network, protocol.begin)
+    else:
+        put(protocol.begin)
     teacher = problem.model() if protocol.distil else None
     return Trainer(problem, network, mask, protocol, teacher=teacher, dense=dense)
 
@@ -50,26 +58,23 @@ def place(problem: NetworkProblem, network: PrunableNetwork, begin: Begin) -> No
     ------
     InvalidInput   they are not known, or the network cannot be initialised anew
     """
-    if begin.kind == "dense":
-        network.load_state(problem.model().state_dict())
-    elif begin.kind == "step":
-        network.load_state(_trajectory(problem, "a step of the dense training").at(begin.number).state_dict())
-    elif begin.kind == "fresh":
-        _initialise(problem, network.model, begin.number)
+    if begin.kind == "fresh":
+        initialise_anew(problem, network.model, begin.number)
+    elif begin.kind != "pruned":
+        network.load_state(values_at(problem, begin).state_dict())
 
 
-def require_smaller(protocol: Protocol) -> None:
-    """Refuse a protocol that starts from values which a smaller network does not have, before any work.
+def values_at(problem: NetworkProblem, begin: Begin) -> torch.nn.Module:
+    """The network with its dense values, or those of a step of its training. begin : of kind dense or step
 
     Raises
     ------
-    InvalidInput   with the remedy
+    InvalidInput   the dense training is not known
     """
-    if protocol.begin.kind in ("dense", "step"):
-        raise InvalidInput(
-            f"start={protocol.start} gives values to all groups, and a smaller network has no longer all; choose "
-            "start=pruned or fresh:SEED"
-        )
+    if begin.kind == "dense":
+        made: torch.nn.Module = problem.model()
+        return made
+    return _trajectory(problem, "a step of the dense training").at(begin.number)
 
 
 def require_known(problem: NetworkProblem, protocol: Protocol) -> None:
@@ -122,7 +127,7 @@ def _trajectory(problem: NetworkProblem, what: str) -> Trajectory:
     return known
 
 
-def _initialise(problem: NetworkProblem, model: torch.nn.Module, seed: int) -> None:
+def initialise_anew(problem: NetworkProblem, model: torch.nn.Module, seed: int) -> None:
     """Initialise a model anew, in place: as the problem does it, or as every module does by itself.
 
     Raises
