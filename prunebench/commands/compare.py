@@ -2,12 +2,12 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from prunebench.commands import arguments as shared
 from prunebench.commands.tables import table as ruled_or_plain
 from prunebench.comparison import table
-from prunebench.comparison.request import BASELINES, SolverChoice
+from prunebench.comparison.request import BASELINES, SolverChoice, Which
 from prunebench.comparison.run import compare
 from prunebench.core.block import MODES, BlockProblem
 from prunebench.core.errors import InvalidInput
@@ -54,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="train the network under every answer's mask and tell what that reaches: K=V,K=V as in 'prunebench "
         "retrain --help'; nothing for the usual protocol",
     )
+    parser.add_argument(
+        "--finalists",
+        choices=get_args(Which),
+        default="all",
+        help="with --retrain: train all answers in full (default), or rank those of every block by successive halving "
+        "and train the last of them: a quarter of the masks each time four times as long",
+    )
     parser.add_argument("--no-cache", action="store_true", help="solve anew what was solved in an earlier comparison")
     parser.add_argument("--seed", type=shared.seed, default=0, help="the seed of the blocks (default: 0)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
@@ -85,6 +92,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         executor=arguments.executor,
         true_loss=not arguments.no_true_loss,
         retrain=arguments.retrain,
+        finalists=arguments.finalists,
         cache=not arguments.no_cache,
         seed=arguments.seed,
     )
@@ -130,9 +138,11 @@ def finished(frame: "pandas.DataFrame") -> dict[str, Any]:
 def text(result: dict[str, Any]) -> str:
     """The summary as a table."""
     trained = next((row["retrained_measure"] for row in result["summary"] if _has(row, "retrained")), "")
+    ranked = any(_has(row, "finals") for row in result["summary"])
     heads = [
         ">p", ">density", "solver", ">runs", ">gap (95 % interval)", ">proved", ">success", ">TTS99", ">integral",
         ">seconds", ">CPU s", *([f">{trained} after retraining"] if trained else []),
+        *([">trained in full"] if ranked else []),
     ]  # fmt: skip
     rows, skipped = [], []
     for row in result["summary"]:
@@ -147,6 +157,7 @@ def text(result: dict[str, Any]) -> str:
             f"{row['success']:.2f}", _seconds(row["time_to_solution"]), f"{row['primal_integral']:.4f}",
             f"{row['seconds']:.3f}", f"{row['cpu_seconds']:.3f}",
             *([f"{row['retrained']:.4f}" if _has(row, "retrained") else "-"] if trained else []),
+            *([f"{int(row['finals'])} of {row['runs']}"] if ranked else []),
         ])  # fmt: skip
     lines = [ruled_or_plain(heads, rows), *skipped]
     lines += [

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from prunebench.core import options as option_tools
 from prunebench.core.block import MODES, Mode
@@ -22,6 +22,9 @@ _COMMAS_OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
 
 _OWN = re.compile(rf"(?P<path>{IMPORT_PATH.pattern})(:(?P<rest>.*))?")
 """An import path, and options behind it."""
+
+Which = Literal["all", "halving"]
+"""Which answers are trained in full: all of them, or those that successive halving leaves."""
 
 BASELINES = ("random", "greedy", "swap")
 """Random sampling, greedy elimination and multi-start swap descent: rows of every comparison."""
@@ -182,6 +185,8 @@ class CompareRequest:
     true_loss : whether answers are written into the network and its loss is measured
     retrain : train the network under every answer's mask by the protocol that this text says
               (`prunebench.recovery.training.protocol.parse`; "" is the usual one) and measure it; None: do not
+    finalists : which answers are trained in full: "all", or with "halving" those that successive halving over the
+              protocol leaves (`prunebench.recovery.training.halving`)
     cache : whether answers are taken from and kept in the user's cache
     seed : of the blocks; block b of a size is cut with seed + b
     """
@@ -201,6 +206,7 @@ class CompareRequest:
     executor: str | None = None
     true_loss: bool = True
     retrain: str | None = None
+    finalists: Which = "all"
     cache: bool = True
     seed: int = 0
 
@@ -216,6 +222,10 @@ class CompareRequest:
             raise InvalidInput(f"time limit is {self.time_limit}; every solve needs a finite limit above 0 seconds")
         if not self.target >= 0.0:
             raise InvalidInput(f"target is {self.target}; expected a gap of at least 0")
+        if self.finalists not in get_args(Which):
+            raise unknown_name("finalists", self.finalists, get_args(Which))
+        if self.finalists != "all" and self.retrain is None:
+            raise InvalidInput(f"finalists={self.finalists} ranks answers by training: say how, by retrain=PROTOCOL")
         for size in self.sizes:
             for density in self.densities:
                 keep_count(density, size, f"a block of {size}")

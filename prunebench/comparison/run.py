@@ -1,34 +1,30 @@
 """Run a comparison: every solver on the same blocks, each cell once, resumable."""
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from prunebench.comparison import table
 from prunebench.comparison.blocks import Entry, entries_of, given
 from prunebench.comparison.cache import AnswerCache
-from prunebench.comparison.fingerprint import code_version
 from prunebench.comparison.request import CompareRequest, SolverChoice, with_baselines
 from prunebench.comparison.retrained import Retrained
 from prunebench.comparison.true_loss import TrueLoss
 from prunebench.comparison.work import Outcome, attempt, failure, reason_of
+from prunebench.comparison.writing import Judge, Writer, whole_blocks
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import Interrupted, InvalidInput, MissingPackage
 from prunebench.core.group_block import GroupBlock
-from prunebench.core.options import as_json
 from prunebench.core.problem import NetworkProblem, ProblemLike, options_as_json, require_data
 from prunebench.core.registry import PROBLEMS
 from prunebench.core.solution import Budget
-from prunebench.core.solution_file import finite
 from prunebench.core.solver import SolverLike, facts
 from prunebench.core.trust import require_trust
 from prunebench.log.run_directory import RunDirectory, file_name, next_free, resume_line
+from prunebench.recovery.training.halving import require_ranking
 from prunebench.recovery.training.protocol import parse
 from prunebench.runs.executors import Job, Workers, make_workers
 from prunebench.runs.retraining import require_trainable
@@ -173,7 +169,11 @@ def _check(request: CompareRequest) -> Workers:
             raise InvalidInput(
                 "blocks that are given belong to no network, so nothing can be trained; leave retrain out"
             )
-        require_trainable(request.problem_made(), parse(request.retrain), of_groups=False)
+        problem, protocol = request.problem_made(), parse(request.retrain)
+        require_trainable(problem, protocol, of_groups=False)
+        if request.finalists == "halving":
+            assert isinstance(problem, NetworkProblem)
+            require_ranking(problem, protocol)
     return make_workers(request.executor)
 
 
@@ -207,13 +207,18 @@ def _execute(
 ) -> "pandas.DataFrame":
     cells = list(_cells(request, entries))
     # A killed run may have left half a line, to which the next one would be appended.
-    run.truncate_events(len(run.events()))
+    run.truncate_events(
+        len(run.events())
+        if request.finalists == "all"
+        else whole_blocks(_rows(run, entries), [cell.entry for cell in cells])
+    )
     done = {(row["block_hash"], row["solver"], row["seed"]) for row in _rows(run, entries)}
     waiting = [cell for cell in cells if cell.key not in done]
     say(f"{len(cells)} solves on {len(entries)} blocks, {len(cells) - len(waiting)} of them done before")
     cache = AnswerCache.of_user(say) if request.cache else AnswerCache(None)
     failures = _Failures(say)
     judge, retrained = _judge(request), _retrained(request)
+    writer = Writer(request, run, judge, retrained, waiting)
     began = told = perf_counter()
     finished = 0
     try:
@@ -221,7 +226,7 @@ def _execute(
         while batch := list(islice(queue, max(1, workers.width))):
             for cell, outcome, cached in _solve(batch, request, workers, cache, say):
                 failures.note(cell.choice.label, outcome)
-                run.event(_row(request, cell, outcome, cached, judge, retrained))
+                writer.take(cell, outcome, cached)
                 finished += 1
             if perf_counter() - told >= TOLD_SECONDS:
                 told = perf_counter()
@@ -316,7 +321,7 @@ def _refusal(cell: Cell) -> str:
     return ""
 
 
-def _judge(request: CompareRequest) -> Callable[[BlockProblem, np.ndarray], float] | None:
+def _judge(request: CompareRequest) -> Judge | None:
     """How an answer's true change of loss is measured; None where there is no network or it is not wanted."""
     if not request.true_loss or not request.problem:
         return None
@@ -331,52 +336,3 @@ def _retrained(request: CompareRequest) -> Retrained | None:
     problem = request.problem_made()
     assert isinstance(problem, NetworkProblem)
     return Retrained(problem, parse(request.retrain))
-
-
-def _row(
-    request: CompareRequest,
-    cell: Cell,
-    outcome: Outcome,
-    cached: bool,
-    judge: Callable[[BlockProblem, np.ndarray], float] | None,
-    retrained: Retrained | None = None,
-) -> dict[str, Any]:
-    """One row, before the measures that need the other rows."""
-    block, solution = cell.entry.block, outcome.solution
-    row: dict[str, Any] = {
-        "problem": request.problem or block.problem,
-        "select": request.select if request.problem else "",
-        **cell.entry.facts,
-        "solver": cell.choice.label,
-        "solver_name": cell.choice.name,
-        "options": table.json_text(as_json(cell.solver) if cell.solver is not None else cell.choice.options),
-        "stochastic": cell.solver is not None and facts(cell.solver).stochastic,
-        "seed": cell.seed,
-        "time_limit": request.time_limit,
-        "version": code_version(type(cell.solver)) if cell.solver is not None else "",
-        "skipped": outcome.skipped,
-        "failed": outcome.failed,
-        "cached": cached,
-    }
-    if solution is None:
-        return row
-    timings: Mapping[str, float] = solution.timings
-    seconds = timings.get("total", math.nan)
-    share = solution.details.get("feasible_share")
-    return row | {
-        "status": str(solution.status),
-        "stop_reason": solution.stop_reason,
-        "objective": solution.objective,
-        "lower_bound": finite(solution.lower_bound),
-        "seconds": seconds,
-        "cpu_seconds": outcome.cpu_seconds,
-        **{phase: timings.get(phase, 0.0) for phase in table.PHASES},
-        "feasible_before_repair": share,
-        "model_change": solution.objective - cell.entry.facts["start_objective"],
-        "true_change": None if judge is None else judge(block, solution.weights),
-        **({} if retrained is None else retrained.measures(block, solution.mask, solution.weights)),
-        "mask": np.packbits(solution.mask).tobytes().hex(),
-        "trace_seconds": solution.trace[:, 0],
-        "trace_objective": solution.trace[:, 1],
-        "trace_bound": solution.trace[:, 2],
-    }

@@ -30,7 +30,8 @@ COLUMNS = (
     "worst_objective", "start_objective", "random_mean", "gap", "gap_to", "gap_to_best", "relative_gap",
     "approximation_ratio", "success", "time_to_target", "primal_integral", "seconds", "cpu_seconds", *PHASES,
     "feasible_before_repair", "model_change", "true_change", "retrained_loss", "retrained_accuracy",
-    "retrained_perplexity", "mask", "trace_seconds", "trace_objective", "trace_bound",
+    "retrained_perplexity", "retrained_epochs", "retrained_rank", "mask", "trace_seconds", "trace_objective",
+    "trace_bound",
 )  # fmt: skip
 """The columns of a comparison, in order; `prunebench.measures.GLOSSARY` defines the measures."""
 
@@ -161,8 +162,8 @@ def summary(frame: "pandas.DataFrame") -> "pandas.DataFrame":
     Columns: p, density, solver, runs, blocks, skipped, gap, gap_lower, gap_upper, gap_to, optimal (runs proved),
     success, success_lower, success_upper, time_to_solution (median over blocks) with its _lower and _upper,
     primal_integral, seconds, cpu_seconds, reason; and where answers were trained, retrained (mean accuracy,
-    perplexity or loss after it) and retrained_measure. Intervals are NaN where there are fewer than
-    `prunebench.measures.FEWEST_BLOCKS` blocks.
+    perplexity or loss after it) and retrained_measure, and finals, how many runs were trained in full where answers
+    were ranked by halving. Intervals are NaN where there are fewer than `prunebench.measures.FEWEST_BLOCKS` blocks.
     """
     import pandas
 
@@ -203,8 +204,14 @@ def _after_training(solved: "pandas.DataFrame") -> dict[str, Any]:
     for measure in ("accuracy", "perplexity", "loss"):
         column = f"retrained_{measure}"
         if column in solved and solved[column].notna().any():
-            return {"retrained": float(solved[column].mean()), "retrained_measure": measure}
-    return {}
+            out = {"retrained": float(solved[column].mean()), "retrained_measure": measure}
+            return out | ({"finals": int(solved[column].notna().sum())} if _ranked(solved) else {})
+    return {"finals": 0} if _ranked(solved) else {}
+
+
+def _ranked(solved: "pandas.DataFrame") -> bool:
+    """Whether answers were ranked by training, and only the last of them trained in full."""
+    return "retrained_rank" in solved and bool(solved["retrained_rank"].notna().any())
 
 
 def json_text(value: Any) -> str:

@@ -290,6 +290,7 @@ COMPARISON: Mapping[str, Kind] = {
     "executor": optional(is_text),
     "true_loss": is_flag,
     "retrain": optional(is_text),
+    "finalists": is_text,
     "cache": is_flag,
     "seed": is_whole,
 }

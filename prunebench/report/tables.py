@@ -67,7 +67,9 @@ def count(value: Any) -> Cell:
 
 def percent(value: Any) -> Cell:
     """A share as a percentage."""
-    return number(None) if value is None else Cell(f"{100 * float(value):.2f} %", float(value))
+    return (
+        number(None) if value is None or math.isnan(float(value)) else Cell(f"{100 * float(value):.2f} %", float(value))
+    )
 
 
 def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
@@ -79,11 +81,12 @@ def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
         rows = []
         summary = table.summary(comparison.frame)
         trained = next(iter(summary["retrained_measure"].dropna()), "") if "retrained" in summary else ""
+        ranked = "finals" in summary
         for row in summary.to_dict("records"):
             head = (count(row["p"]), number(row["density"]), Cell(row["solver"]), count(row["runs"]))
             if not row["runs"]:
                 dash = number(None)
-                rows.append((*head, *([dash] * (8 if trained else 7)), Cell(f"skipped: {row['reason']}")))
+                rows.append((*head, *([dash] * (7 + bool(trained) + ranked)), Cell(f"skipped: {row['reason']}")))
                 continue
             gap = interval(Interval(row["gap"], row["gap_lower"], row["gap_upper"]))
             gap = Cell(gap.text + ("" if row["gap_to"] == "bound" else "*"), gap.value)
@@ -98,6 +101,7 @@ def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
                     *head, gap, count(row["optimal"]), success, interval(Interval(*solution)),
                     number(row["primal_integral"], 3), number(row["seconds"], 3), number(row["cpu_seconds"], 3),
                     *([(percent if trained == "accuracy" else number)(row["retrained"])] if trained else []),
+                    *([count(row["finals"])] if ranked else []),
                     Cell(skipped),
                 )
             )  # fmt: skip
@@ -108,7 +112,8 @@ def summaries(comparisons: Sequence[Comparison]) -> list[Table]:
                 "to the best answer known, since no solver proved a bound that says more. Seconds are of the clock, "
                 "CPU seconds of all threads together." + _of(comparison),
                 ("p", "density", "solver", "runs", "gap", "proved", "success", "TTS 99 % (s)", "primal integral",
-                 "seconds", "CPU s", *([f"{trained} after retraining"] if trained else []), "remarks"),
+                 "seconds", "CPU s", *([f"{trained} after retraining"] if trained else []),
+                 *(["trained in full"] if ranked else []), "remarks"),
                 tuple(rows), ("gap", "success probability", "time to solution", "primal integral"),
             )
         )  # fmt: skip

@@ -96,8 +96,8 @@ def test_without_training_or_refit_rounds_cut_the_dense_network(images):
 def test_networks_with_batch_norms_are_trained_and_reported(images):
     pruned = prunebench.prune(
         Net().eval(), flops=0.4, data=images, loss="cross_entropy", validation=images,
-        coordinator="structured-rounds", rounds=2, train="epochs=3,batch_size=32", samples=64, controls=["reinit", "random", "shuffle", "one-shot"],
-        progress=False,
+        coordinator="structured-rounds", rounds=2, train="epochs=3,batch_size=32", samples=64,
+        controls=["reinit", "random", "shuffle", "one-shot"], progress=False,
     )  # fmt: skip
     assert len(pruned.result["controls"]) == 4
     sizes = {entry["kept"] for entry in pruned.result["controls"]}

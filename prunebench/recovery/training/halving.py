@@ -81,14 +81,13 @@ def successive_halving(
 
     Raises
     ------
-    InvalidInput   no mask, a protocol in steps or without epochs, or a shrink of 1 or less
+    InvalidInput   no mask, a protocol or a problem that does not fit (`require_ranking`), or a shrink of 1 or less
     """
     from prunebench.recovery.training.many import judge, looked_at, trained
 
     if masks.ndim != 2 or not masks.shape[0]:
         raise InvalidInput(f"masks are {masks.shape}; give bool (masks, {network.total})")
-    if protocol.steps is not None or protocol.nothing or protocol.per_density:
-        raise InvalidInput("halving lengthens training from rung to rung; give the protocol epochs, and no steps")
+    require_ranking(problem, protocol)
     if not shrink > 1.0:
         raise InvalidInput(f"shrink is {shrink!r}; choose a number above 1, such as 4")
     calibration = problem.calibration()
@@ -104,6 +103,23 @@ def successive_halving(
         left = left[np.argsort(losses, kind="stable")]
     order = np.concatenate([left, *(_left_behind(done, step) for step in range(len(done) - 1, 0, -1))])
     return Halving(order.astype(np.int64), tuple(done))
+
+
+def require_ranking(problem: NetworkProblem, protocol: Protocol) -> None:
+    """Refuse what successive halving cannot rank, before any work.
+
+    Raises
+    ------
+    InvalidInput   a protocol in steps or without epochs, or samples that have no class each
+    """
+    if protocol.steps is not None or protocol.nothing or protocol.per_density:
+        raise InvalidInput("halving lengthens training from rung to rung; give the protocol epochs, and no steps")
+    targets = problem.calibration().batch(np.zeros(1, dtype=np.int64))[1]
+    if getattr(targets, "ndim", 0) != 1 or targets.is_floating_point():
+        raise InvalidInput(
+            f"halving judges by the loss of classes, and samples of {problem.name!r} have no class each; train all "
+            "masks instead"
+        )
 
 
 def _left_behind(rungs: list[Rung], step: int) -> IndexArray:
