@@ -12,6 +12,7 @@ from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.progress import shown
 from prunebench.report.studies import tables
 from prunebench.studies import STUDIES
+from prunebench.studies.asked_by_runs import asked_by_runs, is_run
 from prunebench.studies.run import study
 from prunebench.studies.study import Study
 
@@ -23,7 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The study, the network, and the options of all studies, each with those that have it."""
     questions = "; ".join(f"{name}: {kind.summary}" for name, kind in STUDIES.items())
     parser.add_argument("study", metavar="STUDY", help=questions)
-    parser.add_argument("problem", metavar="PROBLEM", help=shared.PROBLEM_HELP)
+    having = ", ".join(name for name, kind in STUDIES.items() if _has(kind, "runs"))
+    parser.add_argument(
+        "problem",
+        metavar="PROBLEM|RUN",
+        nargs="+",
+        help=f"{shared.PROBLEM_HELP}; or directories of finished runs, of studies that look at runs ({having}), whose "
+        "network and density are taken",
+    )
     shared.add_options(parser, "the problem")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory; must not exist or be empty")
     parser.add_argument("--executor", metavar="WHERE", help="where solvers run: inline, local:N or dask:ADDRESS")
@@ -83,10 +91,24 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             raise InvalidInput(
                 f"study {arguments.study} has no option --{name.replace('_', '-')}, which is of {having}; leave it out"
             )
-    question: Study = option_tools.build(kind, {name: _value(kind, name, parts) for name, parts in given.items()})
+    options: dict[str, Any] = {name: _value(kind, name, parts) for name, parts in given.items()}
+    problem, problem_options = arguments.problem[0], shared.pairs(arguments.option)
+    if is_run(problem):
+        if problem_options or "runs" in options:
+            said = "--option" if problem_options else "--runs"
+            raise InvalidInput(f"{said} is given beside run directories, which say that themselves; leave it out")
+        of_runs = asked_by_runs(kind, arguments.problem)
+        problem, problem_options, options = (
+            of_runs.problem,
+            dict(of_runs.problem_options),
+            {**of_runs.options, **options},
+        )
+    elif len(arguments.problem) > 1:
+        raise InvalidInput(f"{problem} is no run directory, so nothing may stand beside it: {arguments.problem[1]}")
+    question: Study = option_tools.build(kind, options)
     with shown(not arguments.quiet, lines=True, verb=arguments.study) as (say, step):
         return study(
-            question, arguments.problem, shared.pairs(arguments.option), out=arguments.out,
+            question, problem, problem_options, out=arguments.out,
             executor=arguments.executor, cache=not arguments.no_cache, say=say, progress=step,
         )  # fmt: skip
 

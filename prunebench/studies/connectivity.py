@@ -4,8 +4,7 @@ Frankle et al.: Linear Mode Connectivity and the Lottery Ticket Hypothesis, ICML
 Three-regime Model of Network Pruning, ICML 2023, over temperature (epochs of dense training) and load (density).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -14,14 +13,13 @@ import numpy as np
 from prunebench.core.arrays import FloatArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.masks import keep_count, top_mask
+from prunebench.core.problem import NetworkProblem, ProblemLike
+from prunebench.studies import between_runs, candidates
 from prunebench.studies.findings import Curve, Findings, Grid, Plot, values_of
-from prunebench.studies.study import Setting, Study, require_density, require_from, require_labels
+from prunebench.studies.study import Setting, State, Study, require_density, require_from, require_labels
 
 if TYPE_CHECKING:
     import torch
-
-State = Mapping[str, "torch.Tensor"]
-"""A model's state."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +72,10 @@ class Connectivity(Study):
     points: int = 11
     """Points of the line between them, both ends counted."""
 
+    runs: tuple[str, ...] = ()
+    """Directories of two finished runs: the line between their networks, as they were trained last, in place of masks
+    that the study makes and trains."""
+
     def check(self) -> None:
         """Refuse densities and lengths that cannot be, and a line without a point between its ends."""
         require_density(self, *self.densities)
@@ -84,10 +86,24 @@ class Connectivity(Study):
         for name in ("densities", "dense_epochs"):
             if len(set(getattr(self, name))) < len(getattr(self, name)):
                 raise InvalidInput(f"study {self.name}: {name} has a value twice; leave it out once")
+        if not self.runs:
+            return
+        usual = {item.name: item.default for item in fields(self)}
+        for name in ("densities", "dense_epochs", "epochs", "protocol"):
+            if getattr(self, name) != usual[name]:
+                raise InvalidInput(f"study {self.name}: {name} is of masks that it trains; leave it out beside runs")
+
+    def require(self, problem: ProblemLike) -> NetworkProblem:
+        """Refuse runs of other networks too, and others than two."""
+        if self.runs:
+            between_runs.require_two(self.runs)
+        return candidates.require_runs(super().require(problem), self.runs)
 
     def run(self, setting: Setting) -> Findings:
         """For every dense network: prune at all densities, train twice, walk the line."""
         classes = require_labels(setting.problem, setting.network, self.name)
+        if self.runs:
+            return between_runs.between(setting, self.runs, classes, partial(self._way, setting))
         base = setting.network.state()
         cells = []
         for length in self.dense_epochs or (None,):
@@ -96,6 +112,11 @@ class Connectivity(Study):
             cells += self._cells(setting, length, classes)
             setting.network.load_state(base)
         return _findings(cells)
+
+    def _way(self, setting: Setting, one: State, other: State) -> tuple[FloatArray, FloatArray, float]:
+        """Parts of the way, errors there, and the barrier."""
+        line = walked(setting, one, other, self.points)
+        return line.parts, line.errors, line.barrier
 
     def _train_dense(self, setting: Setting, epochs: int) -> None:
         """Put a newly initialised network into place, trained for so many epochs."""

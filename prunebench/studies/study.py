@@ -1,7 +1,7 @@
 """What every study is: options that refuse what cannot be, and one method that gives findings. Loads no torch."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,11 +16,16 @@ from prunebench.recovery.training.protocol import Protocol, parse
 from prunebench.studies.findings import Findings
 
 if TYPE_CHECKING:
+    import torch
+
     from prunebench.comparison.cache import AnswerCache
     from prunebench.networks.network import PrunableNetwork
     from prunebench.runs.executors import Workers
 
 Say = Callable[[str], None]
+
+State = Mapping[str, "torch.Tensor"]
+"""A model's state."""
 
 Told = Callable[[str, int, int], None]
 """Takes in words which piece of work is going on, and how many parts of it are done, of how many."""

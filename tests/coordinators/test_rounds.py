@@ -326,6 +326,24 @@ def test_what_grows_is_what_is_worth_most(by, tmp_path):
     assert events(tmp_path / "b")[0]["grown"] > 0
 
 
+def test_growth_is_scored_before_the_round_prunes(tmp_path, monkeypatch):
+    from prunebench.coordinators.rounds import regrowth
+
+    seen, scores = [], regrowth.scores
+
+    def watched(problem, network, *more):
+        seen.append(int(np.count_nonzero(network.weights())))
+        return scores(problem, network, *more)
+
+    monkeypatch.setattr(regrowth, "scores", watched)
+    options = {"regrow": 0.5, "rounds": 2, "start_density": 0.6, "train": "epochs=0"}
+    prune(request(solver="magnitude", mode="select", coordinator_options=options), out=tmp_path / "run")
+    kept = [event["kept"] for event in events(tmp_path / "run") if event["kind"] == "prune"]
+    assert seen[0] > kept[0]
+    # what grew in the first round is still zero, since nothing was trained
+    assert kept[1] < seen[1] <= kept[0]
+
+
 def test_scores_of_growth_are_gradients():
     from prunebench.coordinators.rounds.regrowth import exchanged, part_of, scores
     from prunebench.core.problem import make_problem

@@ -8,11 +8,14 @@ from helpers import call, refused
 from prunebench import make_problem
 from prunebench.comparison.cache import AnswerCache
 from prunebench.core.errors import InvalidInput
+from prunebench.log.run_directory import RunDirectory
 from prunebench.networks.chosen import prunable_network
 from prunebench.networks.samples import TensorSamples
+from prunebench.pruned import Pruned
 from prunebench.report.gather import gather
 from prunebench.report.rounds import pq_index
 from prunebench.runs.executors import Inline
+from prunebench.runs.prune import PruneRequest, prune
 from prunebench.studies import STUDIES, corruptions, features
 from prunebench.studies.allocation import Allocation
 from prunebench.studies.connectivity import Connectivity, Line, walked
@@ -172,6 +175,69 @@ def test_load_and_temperature(tmp_path):
     assert table[2]["error"] < table[3]["error"]
     assert all(row["barrier, points"] >= 0.0 for row in table)
     assert {plot["key"] for plot in result["plots"]} == {"load", "lines-1", "lines-6"}
+
+
+# --- studies of runs ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two trainings of one mask, another network's run, and one of structured pruning."""
+    base = tmp_path_factory.mktemp("runs")
+    for name, more in (("one", {"retrain": "epochs=2"}), ("two", {"retrain": "epochs=2,seed=1"}),
+                       ("other", {"problem_options": {**SMALL, "epochs": 2}}),
+                       ("smaller", {"coordinator": "structured", "solver": "group-swap", "density": 0.5,
+                                    "coordinator_options": {"samples": 100}})):  # fmt: skip
+        asked = {"problem": "digits-mlp", "density": 0.2, "solver": "magnitude", "problem_options": SMALL, **more}
+        prune(PruneRequest(**asked), out=base / name)
+    return base
+
+
+def test_the_line_between_two_runs_is_that_of_their_trained_networks(runs, tmp_path, capsys):
+    one, two = str(runs / "one"), str(runs / "two")
+    code, out, _ = call(capsys, "study", "connectivity", one, two, "--points", "5", "--out", str(tmp_path / "out"))
+    assert code == 0
+    assert "Between them" in out
+    question = Connectivity(runs=(one, two), points=5)
+    found = study(question, "digits-mlp", SMALL, out=tmp_path / "again", cache=False)["values"]
+    problem = make_problem("digits-mlp", SMALL)
+    held = [Pruned.load(path).retrained.apply(problem.model()) for path in (one, two)]
+    assert found["accuracy"] == [pytest.approx(problem.evaluate(model)["accuracy"]) for model in held]
+    assert len(found["errors"]) == 5
+    assert found["kept_by_both"] == 1.0
+    assert 0.0 < found["distance"] < 1.0
+    itself = study(Connectivity(runs=(one, one)), "digits-mlp", SMALL, out=tmp_path / "self", cache=False)["values"]
+    assert (itself["barrier"], itself["distance"]) == (0.0, 0.0)
+    assert itself["cka"] == pytest.approx(1.0)
+
+
+def test_a_study_of_runs_takes_their_network_and_density(runs, tmp_path, capsys):
+    words = ["--epochs", "1", "--samples", "100", "--out", str(tmp_path / "out")]
+    assert call(capsys, "study", "allocation", str(runs / "one"), *words)[0] == 0
+    request = RunDirectory.open(tmp_path / "out").request
+    assert request["problem_options"] == {"hidden": [8], "epochs": 3}
+    assert (request["options"]["density"], request["options"]["solvers"]) == (0.2, [])
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (["connectivity", "one"], "between two runs, and 1"),
+        (["connectivity", "one", "other"], "name runs of one network"),
+        (["connectivity", "smaller", "smaller"], "of different shapes there is no line"),
+        (["connectivity", "one", "two", "--epochs", "3"], "leave it out beside runs"),
+        (["oracle", "one"], "not at runs; name a problem"),
+        (["robustness", "one", "--runs", "two"], "leave it out"),
+        (["robustness", "one", "--option", "hidden=8"], "leave it out"),
+    ],
+)
+def test_runs_that_a_study_cannot_take_are_refused(runs, capsys, words, match):
+    err = refused(capsys, "study", *[str(runs / word) if (runs / word).is_dir() else word for word in words])
+    assert match in err
+
+
+def test_several_problems_are_refused(capsys):
+    assert "is no run directory" in refused(capsys, "study", "connectivity", "digits-mlp", "mlpnet-mnist")
 
 
 # --- plasticity --------------------------------------------------------------------------------------------

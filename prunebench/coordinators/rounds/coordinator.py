@@ -340,10 +340,14 @@ class Rounds(Coordinator):
         return self._prune(mask, weights, None, {"scores": shown})
 
     def _regrown(self, mask: BoolArray, weights: FloatArray) -> tuple[BoolArray, int]:
-        """The mask after the exchange, and how many weights grew."""
+        """The mask after the exchange, and how many weights grew.
+
+        Growth is scored where training ended, before the round's pruning, as in GraNet's own program: right after it,
+        the gradients are those of what pruning broke.
+        """
         options, network = self.options, self._network
         rounds = len(self._plan) if self._plan is not None else self._round + 1
-        network.assign(weights)
+        network.assign(self.weights)
         rng = np.random.default_rng(np.random.SeedSequence(self._setting.seed, spawn_key=(9, self._round)))
         worth = regrowth.scores(self._problem, network, options.regrow_by, options.samples, rng)
         part = regrowth.part_of(options.regrow, self._round, rounds)
