@@ -28,6 +28,7 @@ RUNS: tuple[tuple[float, str, dict[str, Any], tuple[str, ...]], ...] = (
     (0.05, "lottery", {}, ("reinit", "random", "one-shot")),
     (0.05, "gmp", {}, ()),
     (0.05, "granet", {}, ()),
+    (0.05, "granet", {"regrow": 0.5}, ()),
     (0.05, "granet", {"regrow_by": "quadratic"}, ()),
     (0.05, "bip", {}, ()),
     (0.07, "sap", {}, ()),
