@@ -13,7 +13,7 @@ import numpy as np
 
 from prunebench.core.errors import InvalidInput
 from prunebench.report import anytime, contents, gather, model, runs, sizes, style, verdict
-from prunebench.report.chart import MOST_BARS, shows_bands
+from prunebench.report.chart import banded, shows_bands
 from prunebench.report.figure import Axis, Drawn, Figure, Series
 from prunebench.report.style import Look, Looks
 
@@ -243,7 +243,7 @@ def _panel(ax: "Axes", figure: Figure, looks: Looks) -> dict[str, Any]:
     return handles
 
 
-def _curve(ax: "Axes", series: Series, look: Look, banded: bool) -> Any:
+def _curve(ax: "Axes", series: Series, look: Look, shown: bool) -> Any:
     line = "none" if series.kind == "points" else DASHES[look.dash]
     marker = None if series.kind == "rule" else MARKERS[look.marker]
     style = "steps-post" if series.kind == "step" else "default"
@@ -254,8 +254,8 @@ def _curve(ax: "Axes", series: Series, look: Look, banded: bool) -> Any:
     )  # fmt: skip
     if series.lower is None or series.upper is None or not np.isfinite(series.lower).any():
         return handle
-    if series.x.size > MOST_BARS:
-        if banded:
+    if banded(series):
+        if shown:
             step: Literal["post"] | None = "post" if series.kind == "step" else None
             ax.fill_between(series.x, series.lower, series.upper, step=step, color=look.colour, alpha=0.15, linewidth=0)
     else:

@@ -7,7 +7,7 @@ import numpy as np
 
 from prunebench import measures
 from prunebench.core.arrays import FloatArray
-from prunebench.report.figure import Absent, Drawn, Figure, Series, linear_axis, log_axis, power
+from prunebench.report.figure import Absent, Drawn, Figure, Series, linear_axis, log_axis, power, thinned
 from prunebench.report.gather import Comparison
 
 if TYPE_CHECKING:
@@ -87,12 +87,11 @@ def _anytime(name: str, words: str, part: "pandas.DataFrame") -> Figure:
         mean, (lower, upper) = means.mean(axis=0), measures.block_band(means)
         runs, blocks = len(rows), means.shape[0]
         text = tuple(f"mean of {runs} runs on {blocks} blocks, gap {value:.3g}" for value in mean)
-        series.append(
-            Series(
-                late(solver, rows), solver, "step", grid, np.maximum(mean, GAP_FLOOR),
-                np.maximum(lower, GAP_FLOOR), np.maximum(upper, GAP_FLOOR), text, marked=_marks(grid.size, place),
-            )
+        curve = Series(
+            late(solver, rows), solver, "step", grid, np.maximum(mean, GAP_FLOOR), np.maximum(lower, GAP_FLOOR),
+            np.maximum(upper, GAP_FLOOR), text, marked=_marks(grid.size, place),
         )  # fmt: skip
+        series.append(thinned(curve))
     limit = float(part["time_limit"].max())
     stopped = int((part["status"] == "time_limit").sum())
     return Figure(
@@ -159,7 +158,8 @@ def _profile(name: str, words: str, part: "pandas.DataFrame", comparison: Compar
             f"{share:.0f} % within {factor:.3g}× of the fastest" for share, factor in zip(held, factors, strict=True)
         )
         marks = _marks(factors.size, place) if factors.size > 2 * MARKS else None
-        series.append(Series(late(solver, rows_of[solver]), solver, "step", factors, held, text=text, marked=marks))
+        curve = Series(late(solver, rows_of[solver]), solver, "step", factors, held, text=text, marked=marks)
+        series.append(thinned(curve) if marks else curve)
     count = next(iter(costs.values())).size
     lost = int(np.all([~np.isfinite(c) for c in costs.values()], axis=0).sum())
     return Figure(

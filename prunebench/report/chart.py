@@ -11,7 +11,7 @@ from prunebench.report.style import Looks
 from prunebench.report.swatch import outline
 
 MOST_BARS = 20
-"""Curves of more points than this have a band about them, others error bars."""
+"""Lines of more points than this have a band about them, others error bars; a step curve always has a band."""
 
 MOST_BANDS = 3
 """With more series than this, bands are hidden until they are asked for."""
@@ -63,7 +63,7 @@ def _series(series: Series, looks: Looks) -> dict[str, Any]:
     if series.marked is not None:
         held["marked"] = series.marked
     if series.lower is not None and series.upper is not None and np.isfinite(series.lower).any():
-        held |= {"lower": _numbers(series.lower), "upper": _numbers(series.upper), "band": _banded(series)}
+        held |= {"lower": _numbers(series.lower), "upper": _numbers(series.upper), "band": banded(series)}
     return held
 
 
@@ -72,13 +72,14 @@ def _numbers(values: FloatArray) -> list[float | None]:
     return [float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None for value in values]
 
 
-def _banded(series: Series) -> bool:
-    return series.x.size > MOST_BARS
+def banded(series: Series) -> bool:
+    """Whether its intervals are drawn as a band, and not as a bar at each point."""
+    return series.kind == "step" or series.x.size > MOST_BARS
 
 
 def has_bands(figure: Figure) -> bool:
     """Whether there are intervals that are drawn as bands."""
-    return any(s.lower is not None and _banded(s) and bool(np.isfinite(s.lower).any()) for s in figure.series)
+    return any(s.lower is not None and banded(s) and bool(np.isfinite(s.lower).any()) for s in figure.series)
 
 
 def shows_bands(figure: Figure) -> bool:

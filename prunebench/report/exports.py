@@ -7,7 +7,7 @@ from pathlib import Path
 from prunebench.core.errors import InvalidInput
 from prunebench.report import studies, tables, verdict
 from prunebench.report.gather import Material
-from prunebench.report.tables import LAST, Cell, Table
+from prunebench.report.tables import LAST, MOST_ROWS, Cell, Table
 
 LATEX_SIGNS = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
@@ -17,8 +17,8 @@ LATEX_SIGNS = {
 """Signs that LaTeX reads otherwise than they look, and what stands for them."""
 
 
-def every_table(material: Material) -> list[Table]:
-    """All tables of a report, in its order."""
+def every_table(material: Material, most: int | None = MOST_ROWS) -> list[Table]:
+    """All tables of a report, in its order. most : answers in the tables of answers; None for all"""
     comparisons, runs = material.comparisons, material.runs
     verdicts = [verdict.table(one, index, verdict.verdicts(one)) for index, one in enumerate(comparisons)]
     single = (
@@ -32,7 +32,7 @@ def every_table(material: Material) -> list[Table]:
     ]
     return [
         *of_studies, *verdicts, *tables.summaries(comparisons), *tables.pruning(runs),
-        *tables.every_answer(comparisons), *(table for table in single if table is not None),
+        *tables.every_answer(comparisons, most), *(table for table in single if table is not None),
     ]  # fmt: skip
 
 
@@ -89,7 +89,7 @@ def write_tables(material: Material, folder: Path) -> list[Path]:
     written = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for table in every_table(material):
+        for table in every_table(material, most=None):
             for ending, text in ((".csv", csv_text(table)), (".tex", latex_text(table))):
                 written.append(folder / f"{table.id}{ending}")
                 written[-1].write_text(text, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -107,6 +107,21 @@ class Drawn:
     figures: tuple[Figure, ...] = ()
     absent: Absent | None = None
     notes: tuple[str, ...] = field(default=())
+
+
+def thinned(curve: Series) -> Series:
+    """A step curve without the points at which nothing changes; both ends and marked points stay. It looks the same."""
+    drawn = np.array([held for held in (curve.y, curve.lower, curve.upper) if held is not None])
+    changed = (np.nan_to_num(np.diff(drawn, axis=1)) != 0.0).any(axis=0)
+    kept = np.flatnonzero(np.concatenate([[True], changed]))
+    marks = np.array(curve.marked or (), dtype=np.int64)
+    kept = np.union1d(kept, np.append(marks, curve.x.size - 1))
+    lower, upper = (held if held is None else held[kept] for held in (curve.lower, curve.upper))
+    return replace(
+        curve, x=curve.x[kept], y=curve.y[kept], lower=lower, upper=upper,
+        text=tuple(curve.text[place] for place in kept) if curve.text else (),
+        marked=None if curve.marked is None else tuple(int(place) for place in np.searchsorted(kept, marks)),
+    )  # fmt: skip
 
 
 def power(value: float) -> str:

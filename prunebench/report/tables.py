@@ -12,8 +12,8 @@ from prunebench.measures import Interval
 from prunebench.report.gather import Comparison, Run
 from prunebench.report.runs import finish_seconds
 
-MOST_ROWS = 2000
-"""Longer tables are cut here and say where the rest is."""
+MOST_ROWS = 1000
+"""Answers on one page, of all comparisons together; more would make it heavy. The rest is in files."""
 
 MEBIBYTE = 2**20
 """Bytes that tables count in."""
@@ -128,9 +128,10 @@ def _of(comparison: Comparison) -> str:
     return "" if word == WEIGHTS else f" p counts {word}, and the density is the part of them that is kept."
 
 
-def every_answer(comparisons: Sequence[Comparison]) -> list[Table]:
-    """One table a comparison: each answer with bound, gap, seconds and status."""
+def every_answer(comparisons: Sequence[Comparison], most: int | None = MOST_ROWS) -> list[Table]:
+    """One table a comparison: each answer with bound, gap, seconds and status. most : rows of all; None for no limit"""
     out = []
+    each = None if most is None else most // max(1, len(comparisons))
     for index, comparison in enumerate(comparisons):
         solved = comparison.frame[comparison.frame["skipped"] == ""]
         rows = tuple(
@@ -142,15 +143,16 @@ def every_answer(comparisons: Sequence[Comparison]) -> list[Table]:
                 Cell(row["status"]),
                 Cell(row["stop_reason"]), Cell("cache" if row["cached"] else ""),
             )
-            for row in solved.head(MOST_ROWS).to_dict("records")
+            for row in solved.iloc[:each].to_dict("records")
         )  # fmt: skip
-        cut = f" The first {MOST_ROWS:,} of {len(solved):,}; all are in the results.parquet of the comparison."
+        cut = ""
+        if each is not None and len(solved) > each:
+            cut = f" The first {each:,} of {len(solved):,}; all are written by 'prunebench report DIR --tables DIR'."
         out.append(
             Table(
                 f"answers-{index}", f"Every answer: {comparison.source.path.name}",
                 "One row for each block, solver and seed. Rows with the same block have the identical problem. "
-                "Objectives are recomputed by the block, not taken from the solver." + _of(comparison)
-                + (cut if len(solved) > MOST_ROWS else ""),
+                "Objectives are recomputed by the block, not taken from the solver." + _of(comparison) + cut,
                 ("p", "density", "block", "solver", "seed", "objective", "lower bound", "gap", "relative gap",
                  "approximation ratio", "seconds", "CPU s", "status", "why it stopped", "from"),
                 rows, ("gap", "relative gap", "approximation ratio"),

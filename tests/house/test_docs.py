@@ -212,6 +212,7 @@ def test_every_file_that_is_named_exists():
 def test_every_name_that_is_written_in_code_font_exists():
     named = re.compile(r"`(prunebench(?:\.\w+)+)`")
     names = {name for page in [*PAGES, ROOT / "README.md"] for name in named.findall(page.read_text())}
+    names = {name for name in names if not name.endswith(".json")}  # a file's name
     assert len(names) > 20
     for name in names:
         assert _exists(name.split(".")), name

@@ -381,6 +381,7 @@ def test_a_comparison_with_failures_says_so_and_exits_with_one(counting, tmp_pat
     out = capsys.readouterr().out
     assert code == 1
     assert "FAILED  1 of 4 solves" in out
+    assert out.count("FAILED") == 1
     assert "failed: RuntimeError: the device is on fire" in out
     assert main([*words, "--solver", "counting:behaviour=refuse", "--out", str(tmp_path / "b")]) == 0
 

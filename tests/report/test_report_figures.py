@@ -11,7 +11,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.report import anytime, exports, masks, model, runs, sizes, style, tables, verdict
 from prunebench.report.chart import plot_json
 from prunebench.report.contents import draw
-from prunebench.report.figure import log_axis
+from prunebench.report.figure import Series, log_axis, thinned
 from prunebench.report.gather import Comparison, Material, Run, Source, gather, of_frame
 from prunebench.report.glossary import GLOSSARY
 from prunebench.report.style import COLOURS, FAMILIAR, Looks
@@ -523,3 +523,25 @@ def test_a_picture_of_a_mask_has_a_dot_for_each_weight_or_patch():
     from matplotlib.image import imread
 
     assert imread(io.BytesIO(held)).tolist() == [[0.0, 1.0]]
+
+
+def test_a_thinned_curve_is_the_same_step_function():
+    x, y = np.arange(1.0, 8.0), np.array([3.0, 3.0, 2.0, 2.0, 2.0, 1.0, 1.0])
+    curve = Series("a", "a", "step", x, y, y - 1, y + 1, tuple("abcdefg"), marked=(3,))
+    thin = thinned(curve)
+    assert thin.x.tolist() == [1.0, 3.0, 4.0, 6.0, 7.0]
+    assert thin.marked == (2,)
+    assert thin.text == tuple("acdfg")
+    at = np.searchsorted(thin.x, x, side="right") - 1
+    assert np.array_equal(thin.y[at], y)
+    assert np.array_equal(thin.upper[at], y + 1)
+
+
+def test_a_page_holds_a_thousand_answers_and_files_hold_all():
+    held = (comparison([row("swap", f"{i}") for i in range(tables.MOST_ROWS + 5)]),)
+    (shown,) = tables.every_answer(held)
+    assert len(shown.rows) == tables.MOST_ROWS
+    assert "The first 1,000 of 1,005" in shown.caption
+    (whole,) = tables.every_answer(held, None)
+    assert len(whole.rows) == tables.MOST_ROWS + 5
+    assert "first" not in whole.caption
