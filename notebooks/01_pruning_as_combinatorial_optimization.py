@@ -31,7 +31,7 @@ from itertools import combinations
 import matplotlib.pyplot as plt
 import numpy as np
 
-from prunebench import BlockProblem, QuadraticForm, solve
+from prunebench import BlockProblem, QuadraticForm, plot, solve
 from prunebench.core.errors import InvalidInput
 from prunebench.runs.cut import cut_block
 
@@ -131,7 +131,7 @@ assert np.isclose(block.evaluate(np.array([0, 0, 1, 1, 1, 0], bool)), Q[[0, 1, 5
 # | `exhaustive` | all of $Q$, all masks | the best of all $\binom63 = 20$ |
 
 # %%
-METHODS = {"magnitude": "#D55E00", "obd": "#CC79A7", "greedy": "#E69F00", "exhaustive": "#009E73"}
+METHODS = {name: plot.colour(name) for name in ("magnitude", "obd", "greedy", "exhaustive")}
 answers = {name: solve(block, name) for name in METHODS}
 
 
@@ -212,16 +212,21 @@ for gone, value in every.items():
         more = tuple(sorted({*gone, i}))
         axes.plot((len(gone), len(more)), (value, every[more]), color="#DDDDDD", linewidth=0.6, zorder=1)
 axes.scatter([len(gone) for gone in every], list(every.values()), s=16, color="#888888", zorder=2)
-axes.plot(range(7), [every[gone] for gone in path], color="#E69F00", linewidth=2.2, zorder=3, label="greedy path")
+axes.plot(
+    range(7), [every[gone] for gone in path], color=METHODS["greedy"], linewidth=2.2, zorder=3, label="greedy path"
+)
 lowest = [every[gone] for gone in best]
-axes.plot(range(7), lowest, "o", color="#009E73", markersize=9, zorder=4, label="optimum of each keep count")
+axes.plot(
+    range(7), lowest, "o", color=METHODS["exhaustive"], markersize=9, zorder=4, label="optimum of each keep count"
+)
 for gone in best[1:6]:
     words = "{" + ",".join(str(i + 1) for i in gone) + "}"
-    axes.annotate(words, (len(gone), every[gone]), (0, -16), textcoords="offset points", ha="center", color="#00694D")
+    place, ink = (len(gone), every[gone]), METHODS["exhaustive"]
+    axes.annotate(words, place, (0, -16), textcoords="offset points", ha="center", color=ink)
 for count in (2, 3, 4):
     words = "{" + ",".join(str(i + 1) for i in path[count]) + "}"
     axes.annotate(
-        words, (count, every[path[count]]), (-6, 7), textcoords="offset points", ha="right", color="#9A6A00"
+        words, (count, every[path[count]]), (-6, 7), textcoords="offset points", ha="right", color=METHODS["greedy"]
     )  # fmt: skip
 axes.set(xlabel="weights kept", ylabel="loss $f$", xticks=range(7), xticklabels=range(6, -1, -1), ylim=(-0.25, None))
 axes.legend(frameon=False, loc="upper left")
@@ -334,7 +339,7 @@ for seed in range(size["real_blocks"]):
         gaps[name].append(real.gap(solve(real, name, seed=0).objective, optimum))
 
 figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
-colours = {**METHODS, "swap": "#0072B2"}
+colours = {**METHODS, "swap": plot.colour("swap")}
 spread = np.random.default_rng(0)
 for at, name in enumerate(names):
     found = sum(gap < 1e-9 for gap in gaps[name])
@@ -351,7 +356,7 @@ plt.show()
 
 mean = {name: np.mean(values) for name, values in gaps.items()}
 assert mean["magnitude"] > mean["greedy"] > mean["swap"]
-assert min(min(values) for values in gaps.values()) >= 0.0, "nobody beats the exhaustive optimum"
+assert min(min(values) for values in gaps.values()) >= 0.0, "no solver beats the exhaustive optimum"
 
 # %% [markdown]
 # ## And with more weights?

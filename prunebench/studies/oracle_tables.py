@@ -201,7 +201,7 @@ def _link_table(links: Sequence[Mapping[str, Any]]) -> Grid:
 
 
 def _best_table(chosen: Population, trained: Trained) -> Grid:
-    """What becomes of the masks that somebody would have chosen."""
+    """What becomes of the masks that a method would choose."""
     oracle = "oracle (lowest true pruned loss" + (" of all)" if chosen.best_of_all else ")")
     named = {oracle: int(np.argmin(chosen.known[PRUNED])), **chosen.named}
     for name, values in chosen.known.items():
@@ -218,7 +218,7 @@ def _best_table(chosen: Population, trained: Trained) -> Grid:
             above = float((held.accuracy > value).mean())
             rows.append((epochs, f"{name} of the {held.accuracy.size} masks", None, None, None, value, above))
     return Grid(
-        "chosen", "What becomes of the masks that somebody would choose",
+        "chosen", "What becomes of the masks that a method would choose",
         "Ranks, from 1, among the masks that were trained, of the mask of lowest true pruned loss (the oracle), of "
         "the best of every model, and of solvers' masks; accuracy on validation samples, and the part of all trained "
         "masks that is more accurate.",
