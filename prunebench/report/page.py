@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.core.errors import InvalidInput
-from prunebench.report import chart, exports, studies, tables, verdict
+from prunebench.report import chart, exports, run_verdict, studies, tables, verdict
 from prunebench.report.contents import draw, of_studies, only_studies
 from prunebench.report.gather import Material, Source
 from prunebench.report.glossary import GLOSSARY, anchor
@@ -175,6 +175,10 @@ def _verdicts(material: Material) -> list[Section]:
             items.append(Item("heading", comparison.source.path.name))
         items.append(Item("list", [verdict.sentence(one) for one in held if one.seconds == longest]))
         items.append(Item("table", verdict.table(comparison, index, held)))
+    of_runs = run_verdict.sentences(material.runs)
+    if of_runs:
+        items += [Item("heading", "Networks pruned")] if items else []
+        items.append(Item("list", of_runs))
     return [Section(VERDICT, tuple(items))] if items else []
 
 

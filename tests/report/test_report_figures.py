@@ -8,7 +8,7 @@ import pytest
 
 from prunebench.comparison.table import finished
 from prunebench.core.errors import InvalidInput
-from prunebench.report import anytime, exports, masks, model, runs, sizes, style, tables, verdict
+from prunebench.report import anytime, exports, masks, model, run_verdict, runs, sizes, style, tables, verdict
 from prunebench.report.chart import plot_json
 from prunebench.report.contents import draw
 from prunebench.report.figure import Series, log_axis, thinned
@@ -545,3 +545,15 @@ def test_a_page_holds_a_thousand_answers_and_files_hold_all():
     (whole,) = tables.every_answer(held, None)
     assert len(whole.rows) == tables.MOST_ROWS + 5
     assert "first" not in whole.caption
+
+
+def test_the_verdict_on_runs_names_the_best_way_at_each_density():
+    one = [icbs([], seed=seed, result=result(0.80 + 0.01 * seed)) for seed in range(3)]
+    two = [icbs([], solver="anneal", seed=seed, result=result(0.60 + 0.01 * seed)) for seed in range(3)]
+    (said,) = run_verdict.sentences([*one, *two])
+    assert said.startswith("digits-mlp, density 0.1: icbs · swap is best, accuracy 81.00 % (dense: 97.00 %); next is")
+    # Welch: 20 ± 2.776 · sqrt(1/3 + 1/3) points, 4 degrees of freedom
+    assert said.endswith("icbs · anneal, 20 [18, 22] points behind (told apart).")
+    (said,) = run_verdict.sentences([one[0], two[0]])
+    assert said.endswith("icbs · anneal, 20 points behind (one seed: too few to say how sure).")
+    assert run_verdict.sentences(one) == []
