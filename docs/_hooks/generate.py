@@ -34,11 +34,17 @@ TYPES = ("list of numbers", table.LISTS), ("text", table.TEXTS), ("true or false
 """Columns of a comparison's table that are no numbers."""
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The notebooks come into the navigation, after the quick start."""
+    TUTORIALS[:] = [tutorial(notebook) for notebook in _notebooks()]
+    held = next(part["Tutorials"] for part in config.nav or [] if "Tutorials" in part)
+    held[1:1] = [page.address for page in TUTORIALS]
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The notebooks become part of the site, as pages and to be downloaded."""
-    notebooks = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-    TUTORIALS[:] = [tutorial(notebook) for notebook in notebooks]
-    for notebook, page in zip(notebooks, TUTORIALS, strict=True):
+    for notebook, page in zip(_notebooks(), TUTORIALS, strict=True):
         files.append(File.generated(config, f"notebooks/{notebook.name}", abs_src_path=str(notebook)))
         for file in page.files(config):
             files.append(file)
@@ -196,6 +202,10 @@ GENERATED: dict[str, Callable[[], str]] = {
     "notebooks": notebook_list,
     "gallery": gallery,
 }
+
+
+def _notebooks() -> list[Path]:
+    return sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
 def _solvers() -> list[dict[str, Any]]:
