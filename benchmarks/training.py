@@ -46,13 +46,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "what", nargs="?", default="usual", choices=("usual", *PARTS, *BY_NAME), help=f"usual: {', '.join(PARTS)}"
     )
     parser.add_argument("--seeds", type=int, default=3, help="seeds of tickets and groups")
+    parser.add_argument("--recipe", help="of the table tickets, the rows of this recipe alone")
 
 
 def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
     quick, seeds = chosen.quick, 1 if chosen.quick else chosen.seeds
     made: dict[str, Callable[[], Iterator[Row | Note]]] = {
         "stack": stack,
-        "tickets": lambda: tickets(seeds, quick),
+        "tickets": lambda: tickets(seeds, quick, chosen.recipe),
         "lenet": lambda: lenet(min(seeds, LENET_SEEDS)),
         "groups": lambda: groups(seeds, quick),
         "gradual": gradual,

@@ -49,9 +49,11 @@ CONSTANT = "schedule=constant,learning_rate=0.0012,start=init"
 """Their protocol."""
 
 
-def tickets(seeds: int, quick: bool) -> Iterator[Row | Note]:
-    """Accuracy of recipes and controls, in per cent, over seeds."""
+def tickets(seeds: int, quick: bool, alone: str | None = None) -> Iterator[Row | Note]:
+    """Accuracy of recipes and controls, in per cent, over seeds. alone : a recipe, whose rows alone are made"""
     for density, recipe, options, wanted in RUNS[:1] if quick else RUNS:
+        if alone not in (None, recipe):
+            continue
         found: dict[str, list[float]] = {}
         least, rounds, seconds = [], [], []
         name = " ".join([recipe, *(f"{key}={value}" for key, value in options.items())])
