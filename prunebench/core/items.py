@@ -20,6 +20,7 @@ WEIGHTS = "weights"
 PREFIX = "item_"
 """What the names of columns begin with in a block file."""
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+"""A word for items, or the name of a column."""
 
 
 @dataclass(frozen=True, eq=False)
