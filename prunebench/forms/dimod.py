@@ -357,6 +357,8 @@ def to_bqm(block: BlockProblem, encoding: str = "adaptive", seed: int = 0) -> An
     from prunebench.forms.sampler_calls import tuned
 
     require_select(block, "a BQM", "use lp, mps or nl, or mode select")
+    if block.budget is not None and not block.budget.binds:
+        return encode(block).bqm()
     if block.budget is not None:
         raise InvalidInput(
             f"{block.name}: a BQM has no constraints, and a budget is an inequality; use cqm, lp, mps or nl"

@@ -81,6 +81,9 @@ def tuned(
     """
     if encoding not in ENCODINGS:
         raise unknown_name("encoding", encoding, ENCODINGS)
+    if isinstance(encoded.keeping, Cost) and not encoded.keeping.binds:
+        # any sample will do: there is nothing to price
+        return Tuned(encoded, 1.0)
     if encoding == "safe":
         return Tuned(encoded.with_penalty(max(safe_penalty(encoded), np.finfo(np.float64).tiny)))
     start = flip_penalty(encoded, mask)

@@ -8,7 +8,7 @@ import dimod
 import numpy as np
 import pytest
 
-from prunebench import BlockProblem, Quota, import_block
+from prunebench import BlockProblem, Quota, import_block, solve
 from prunebench.cli import main
 from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
@@ -237,6 +237,23 @@ def test_penalised_exports_come_back_with_the_count_said_again(tmp_path, form):
     penalised = encode(block).couplings.max() + np.abs(import_block(tmp_path / f"b.{form}").block.form.hessian).max()
     for mask in feasible(block):
         assert again.evaluate(mask) == pytest.approx(block.evaluate(mask), abs=1e-13 * penalised)
+
+
+@pytest.mark.parametrize("form", ["bqm", "coo", "qs", "lp", "mps", "cqm"])
+def test_a_problem_without_a_constraint_goes_out_and_comes_back(tmp_path, form):
+    first = import_block(written(tmp_path, "a.qs", QS)).block
+    first.save(tmp_path / "b.npz")
+    assert main(["export", str(tmp_path / "b.npz"), "--format", form, "-o", str(tmp_path / f"b.{form}")]) == 0
+    again = import_block(tmp_path / f"b.{form}").block
+    assert [again.evaluate(mask) for mask in masks(3)] == [first.evaluate(mask) for mask in masks(3)]
+
+
+@pytest.mark.parametrize("solver", ["greedy", "random", "anneal", "neal", "branch-and-bound"])
+def test_solvers_with_budgets_solve_what_has_no_constraint(tmp_path, solver):
+    found = import_block(written(tmp_path, "a.mc", CUT))
+    answer = solve(found.block, solver)
+    assert found.value(answer.objective) == max(values(found))
+    assert found.value(found.block.random_mean()) == pytest.approx(values(found).mean())
 
 
 REFUSED = {

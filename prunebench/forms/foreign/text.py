@@ -13,8 +13,8 @@ from prunebench.core.errors import InvalidInput
 
 MOST_BYTES = 1 << 30
 """Most bytes of text, once unpacked: 8192 variables with all their products take about that much as LP."""
-STEP_CHARACTERS = 1 << 20
-"""Longest line, in characters; writers wrap lines far earlier."""
+LONGEST_LINE = 1 << 26
+"""Most bytes of a line: some writers put a whole objective on one."""
 MOST_VARIABLES = 1_000_000
 """Most variables that a file may announce; a block has at most 8192, the others must be fixed."""
 SHOWN = 40
@@ -60,11 +60,11 @@ def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with opened(path) as stream:
             number = 0
-            while line := stream.readline(STEP_CHARACTERS):
+            while line := stream.readline(LONGEST_LINE):
                 number += 1
                 read += len(line)
-                if len(line) >= STEP_CHARACTERS:
-                    raise InvalidInput(f"{path}, line {number}: it is longer than {STEP_CHARACTERS:,} bytes")
+                if len(line) >= LONGEST_LINE:
+                    raise InvalidInput(f"{path}, line {number}: it is longer than {LONGEST_LINE:,} bytes")
                 if read > MOST_BYTES:
                     raise InvalidInput(f"{path}: it holds more than {MOST_BYTES:,} bytes of text, too much for a block")
                 if b"\0" in line:
