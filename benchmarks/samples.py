@@ -1,6 +1,7 @@
 """Which samples: students trained on k of n images, accuracy in %; and calibration sets of chosen samples for pruning.
 
-Every row of the tables of students has the classes' shares, but for MMD not within classes; `--subsets` subsets and `--students` initialisations each.
+Every row of the tables of students has the classes' shares, but for MMD not within classes; and `--subsets` subsets
+with `--students` initialisations each.
 """
 
 import argparse
