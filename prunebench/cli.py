@@ -40,6 +40,7 @@ COMMANDS = {
     "retrain": "train what a finished run kept, by a protocol",
     "compare": "let solvers compete for the same blocks",
     "study": "ask what a mask's objective is worth: is the mask of lowest loss the best after training, and why",
+    "suite": "block problems that anyone has: list, run one solver, check and rank files of results",
     "report": "one self-contained page with every figure of runs, comparisons and studies",
     "resume": "continue an interrupted run",
     "evaluate": "accuracy or perplexity, and loss, of a network, dense or pruned",

@@ -73,22 +73,31 @@ def export(directory: Path, out: Path, *, submitter: str, affiliation: str, refe
         "Date": when,
         "Reference": reference or f"prunebench {held['versions']['prunebench']}",
         "Success Threshold": request.target,
-        "Hardware Specifications": _hardware(held["machine"]),
+        "Hardware Specifications": hardware(held["machine"]),
     }
     folders = []
     solved = frame[frame["skipped"] == ""]
     for (label, digest), rows in solved.groupby(["solver", "block_hash"], sort=False):
-        block = blocks[str(digest)]
-        name = f"prune_{block.mode}_{block.p}_{block.keep}_{block.hash[:12]}"
-        folder = out / re.sub(r"[^A-Za-z0-9_.-]+", "_", str(label)).strip("_") / name
-        folder.mkdir(parents=True)
-        _write_summary(folder / f"{name}_summary.csv", {**common, "Problem": name, **_row(rows, block)})
-        best = rows.sort_values("objective").iloc[0]
-        (folder / f"{name}_solution.txt").write_text("\n".join(_bits(best["mask"], block.p)) + "\n", encoding="utf-8")
-        series = [_series(row["trace_seconds"], row["trace_objective"]) for _, row in rows.iterrows()]
-        (folder / f"{name}_objective_time_series.json").write_text(json.dumps(series) + "\n", encoding="utf-8")
-        folders.append(folder)
+        folders.append(write_folder(out, str(label), rows, blocks[str(digest)], common))
     return folders
+
+
+def write_folder(
+    out: Path, label: str, rows: "pandas.DataFrame", block: BlockProblem, common: Mapping[str, Any]
+) -> Path:
+    """Write what one solver found on one block; the folder.
+
+    rows : one a run, with the columns of a comparison's table;  common : columns of the summary that all share
+    """
+    name = f"prune_{block.mode}_{block.p}_{block.keep}_{block.hash[:12]}"
+    folder = out / re.sub(r"[^A-Za-z0-9_.-]+", "_", label).strip("_") / name
+    folder.mkdir(parents=True)
+    _write_summary(folder / f"{name}_summary.csv", {**common, "Problem": name, **_row(rows, block)})
+    best = rows.sort_values("objective").iloc[0]
+    (folder / f"{name}_solution.txt").write_text("\n".join(_bits(best["mask"], block.p)) + "\n", encoding="utf-8")
+    series = [_series(row["trace_seconds"], row["trace_objective"]) for _, row in rows.iterrows()]
+    (folder / f"{name}_objective_time_series.json").write_text(json.dumps(series) + "\n", encoding="utf-8")
+    return folder
 
 
 def _row(rows: "pandas.DataFrame", block: BlockProblem) -> dict[str, Any]:
@@ -157,7 +166,8 @@ def _bits(packed: str, p: int) -> list[str]:
     return [str(int(bit)) for bit in bits]
 
 
-def _hardware(machine: Mapping[str, Any]) -> str:
+def hardware(machine: Mapping[str, Any]) -> str:
+    """A machine in words."""
     return f"{machine['processor']}, {machine['cores']} cores, {machine['system']}"
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -50,9 +49,11 @@ class Incumbent:
         self.proof: Proof | GroupProof | None = None
         self.built = 0.0
         """Seconds spent in `building`."""
+        self.clock = self.budget.clock
+        """What the budget's seconds are read from: code that measures its own work for the budget uses it too."""
         self._progress = progress
         self._rows: list[tuple[float, float, float]] = []
-        self._start = perf_counter()
+        self._start = self.clock()
 
     @property
     def mask(self) -> BoolArray:
@@ -62,21 +63,29 @@ class Incumbent:
     @property
     def seconds(self) -> float:
         """Seconds since the solve began, without `building`."""
-        return perf_counter() - self._start
+        return self.clock() - self._start
 
     @property
     def remaining(self) -> float:
         """Seconds left; inf without a limit, never negative."""
         return max(0.0, self.budget.seconds - self.seconds)
 
+    @property
+    def wall_remaining(self) -> float:
+        """Wall-clock seconds left, for a program with a clock of its own; inf for a budget of processor seconds.
+
+        Such a program then has to be stopped by asking `stop`.
+        """
+        return float("inf") if self.budget.cpu else self.remaining
+
     @contextmanager
     def building(self) -> Iterator[None]:
         """Stops the clock while the block is turned into a model, matrix or circuit; nothing may be searched here."""
-        began = perf_counter()
+        began = self.clock()
         try:
             yield
         finally:
-            spent = perf_counter() - began
+            spent = self.clock() - began
             self.built += spent
             self._start += spent
 

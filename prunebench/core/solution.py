@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
@@ -111,6 +112,8 @@ class Budget:
     """When to stop. Using up a budget is a normal end, never an exception.
 
     seconds : wall-clock seconds of solving, without imports, compilation and building;
+    cpu : whether they are processor seconds of this process instead, of all its threads, so that other work on the
+          machine counts less. Programs that a solver starts, and devices, are not part of this process;
     evaluations : objective evaluations or moves tried, as the solver counts them;
     gap : stop once (objective − bound)/|objective| is proved to be at most this.
     """
@@ -118,6 +121,12 @@ class Budget:
     seconds: float = float("inf")
     evaluations: float = float("inf")
     gap: float = 0.0
+    cpu: bool = False
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What the seconds are read from."""
+        return process_time if self.cpu else perf_counter
 
     def __post_init__(self) -> None:
         for name in ("seconds", "evaluations", "gap"):

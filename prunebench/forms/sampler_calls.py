@@ -69,11 +69,13 @@ def tuned(
     mask: BoolArray,
     rng: np.random.Generator,
     left: Callable[[], float] = lambda: math.inf,
+    clock: Callable[[], float] = perf_counter,
 ) -> Tuned:
     """The encoding of that name, tuned by short anneals where it needs tuning.
 
     encoded : without penalty, in units of a random swap;  mask : a good feasible mask
     left : seconds left for tuning; the short anneals are sized to fit, after two that measure
+    clock : what these seconds are read from
 
     Raises
     ------
@@ -91,7 +93,7 @@ def tuned(
         # without slack variables a budget has no penalty: both other encodings price it
         encoding = "lagrange"
     first = encoded if encoding == "lagrange" else encoded.with_penalty(start)
-    short = _ShortAnneals(first, rng, left)
+    short = _ShortAnneals(first, rng, left, clock)
     if encoding == "lagrange":
         return Tuned(*search_multiplier(encoded, start, short.draw, short.stop))
     return Tuned(*search_penalty(encoded, start, short.draw, short.stop))
@@ -100,18 +102,20 @@ def tuned(
 class _ShortAnneals:
     """Samples for tuning: 20 anneals of 200 sweeps a round, fewer and shorter ones where the clock asks for it."""
 
-    def __init__(self, first: Encoded, rng: np.random.Generator, left: Callable[[], float]) -> None:
+    def __init__(
+        self, first: Encoded, rng: np.random.Generator, left: Callable[[], float], clock: Callable[[], float]
+    ) -> None:
         self._sampler = sampler_of("dwave.samplers:SimulatedAnnealingSampler")
-        self._rng, self._left = rng, left
+        self._rng, self._left, self._clock = rng, left, clock
         self._reads, self._sweeps, self._round = TUNE_READS, TUNE_SWEEPS, 0.0
         if left() < math.inf:
             self._fit(first, left())
 
     def draw(self, trial: Encoded) -> BoolArray:
         """The samples of one round."""
-        before, left = perf_counter(), self._left()
+        before, left = self._clock(), self._left()
         masks = self._run(trial, self._reads, self._sweeps)
-        spent = perf_counter() - before
+        spent = self._clock() - before
         self._round = max(0.5 * self._round, spent)
         if spent > left / (TUNE_ROUNDS - 1):
             self._reads = max(FEWEST_READS, self._reads // 2)
@@ -124,15 +128,15 @@ class _ShortAnneals:
 
     def _fit(self, trial: Encoded, seconds: float) -> None:
         # two runs tell the fixed cost of a call from that of a sweep; a limit that fits all must change no draw
-        began = perf_counter()
+        began = self._clock()
         self._run(trial, 1, 1, seed=0)
-        fixed = perf_counter() - began
+        fixed = self._clock() - began
         if fixed > seconds / TUNE_ROUNDS:
             self._round = math.inf
             return
         work = FEWEST_READS * FEWEST_SWEEPS // 4
         self._run(trial, 1, work, seed=0)
-        one = max(1e-9, perf_counter() - began - 2.0 * fixed) / work
+        one = max(1e-9, self._clock() - began - 2.0 * fixed) / work
         affordable = max(0.0, seconds / TUNE_ROUNDS - fixed) / one
         share = math.sqrt(min(1.0, affordable / (TUNE_READS * TUNE_SWEEPS)))
         self._reads = max(FEWEST_READS, int(TUNE_READS * share))

@@ -134,7 +134,7 @@ class Admm(Solver):
             if narrow is None:
                 mask, weights = improve(best, rounds)
             else:
-                inside = Incumbent(narrow.exact(best.mask), Budget(seconds=best.remaining))
+                inside = Incumbent(narrow.exact(best.mask), Budget(seconds=best.remaining, cpu=best.budget.cpu))
                 mask = narrow.widened(improve(inside, rounds)[0], best.block.p)
         if not np.array_equal(mask, best.mask):
             best.offer(mask, "swaps", weights)

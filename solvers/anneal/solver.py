@@ -312,9 +312,9 @@ class _Search:
             return sweeps
         one, fitting = math.inf, 0.0
         for _ in range(MEASURES):
-            before = perf_counter()
+            before = self.best.clock()
             source.run(np.ones(1, dtype=np.uint64), np.full(1, source.unit * self.options.hot), never)
-            one = min(one, max(perf_counter() - before, 1e-9))
+            one = min(one, max(self.best.clock() - before, 1e-9))
             fitting = max(0.0, seconds - self.best.seconds) / one
             if fitting >= sweeps:
                 return sweeps

@@ -173,7 +173,8 @@ class SamplerRun:
                 return Stop.finished(f"finished {self.pool.reads} reads")
             ours = {**solver.defaults(int(self._rng.integers(2**31)), effort), "num_reads": count, **limits}
             keywords = {**accepted(call[0], ours, solver.extra_keywords), **given}
-            patience = max(0.0, seconds - before) + GRACE_SECONDS if seconds < math.inf else solver.patience
+            timed_out = seconds < math.inf and not budget.cpu
+            patience = max(0.0, seconds - before) + GRACE_SECONDS if timed_out else solver.patience
             self._batch(call, keywords, patience, solver.simulated)
             if not timed or limits:
                 return Stop.finished(f"finished {self.pool.reads} reads")
@@ -213,9 +214,10 @@ class SamplerRun:
 
             end = self._best.seconds + TUNE_SHARE * (seconds - self._best.seconds)
             # a swap-local optimum gives the penalty's scale; its mask is discarded
-            brief = Incumbent(self._block, Budget(seconds=0.25 * max(0.0, end - self._best.seconds)))
+            brief_limit = Budget(seconds=0.25 * max(0.0, end - self._best.seconds), cpu=self._best.budget.cpu)
+            brief = Incumbent(self._block, brief_limit)
             good = swap_descent(self._block, self._block.incumbent, brief).mask
-            found = tuned(self._plain, encoding, good, self._rng, lambda: end - self._best.seconds)
+            found = tuned(self._plain, encoding, good, self._rng, lambda: end - self._best.seconds, self._best.clock)
             self.details |= {
                 "encoding": encoding if self._block.budget is None else "lagrange",
                 "penalty": found.penalty * self.pool.unit,

@@ -252,7 +252,7 @@ class _Run:
         while not self.stopped:
             self.rounds += 1
             start, stop = formulation.point_of(self._start()), best.stop_after(self.nodes)
-            outcome = model.solve(best.remaining, start, stop, watch)
+            outcome = model.solve(best.wall_remaining, start, stop, watch)
             self.nodes += outcome.nodes
             if outcome.infeasible and (self.left is not None or apart):
                 # probing may exclude the incumbent, and the model's columns need only hold better solutions
@@ -386,7 +386,7 @@ class _Run:
 
         self.front = Front(
             self.left, self.best.objective, offer, self._raise_bound, self.best.stop,
-            lambda: self.best.remaining, self.options.threads, self.trail,
+            lambda: self.best.wall_remaining, self.options.threads, self.trail,
         )  # fmt: skip
         self.front.run()
         self.stopped, self.tolerance = self.front.stopped, self.front.tolerance
@@ -432,7 +432,7 @@ class _Run:
             apart = np.inf
             while not self.stopped and best.objective == before:
                 self.rounds += 1
-                outcome = exclusion.model.solve(best.remaining, None, best.stop, watch)
+                outcome = exclusion.model.solve(best.wall_remaining, None, best.stop, watch)
                 self.nodes += outcome.nodes
                 if outcome.infeasible:
                     self._raise_bound(min(program.outer(exclusion.proven), apart))

@@ -145,7 +145,7 @@ class BudgetRun:
         while not (stop := best.stop(self.nodes)):
             self.rounds += 1
             start = formulation.point_of(best.mask) if best.mask.tobytes() not in apart else None
-            outcome = model.solve(best.remaining, start, best.stop_after(self.nodes), watch)
+            outcome = model.solve(best.wall_remaining, start, best.stop_after(self.nodes), watch)
             self.nodes += outcome.nodes
             if outcome.infeasible and apart:
                 best.bound(min(apart.values()))

@@ -21,7 +21,7 @@ def improve(best: Incumbent, rounds: int) -> tuple[BoolArray, FloatArray]:
     Splicing (many exchanges at once) comes first where it helps, as in solver swap.
     """
     block, out = best.block, best.mask.copy()
-    limit = Budget(seconds=best.remaining, evaluations=rounds * ROUND_EVALUATIONS)
+    limit = Budget(seconds=best.remaining, evaluations=rounds * ROUND_EVALUATIONS, cpu=best.budget.cpu)
     # with a quota a working set examines so few swaps that their number does not measure its cost
     most = float("inf") if block.keeping.one_count else rounds
     search = RefitFactorSearch(block)
@@ -38,7 +38,7 @@ def finish(best: Incumbent, rounds: int) -> None:
     block = best.block
     if searchable(block):
         enough = max(WALK_EVALUATIONS, float(WALK_SCANS * block.keep * (block.p - block.keep)))
-        limited = Incumbent(block, Budget(seconds=best.remaining, evaluations=enough))
+        limited = Incumbent(block, Budget(seconds=best.remaining, evaluations=enough, cpu=best.budget.cpu))
         for end in search(block, best.mask, limited, np.random.default_rng(0)):
             best.offer(end.mask, SOURCE)
     elif block.p <= TABLEAU_SIZE:
