@@ -3,13 +3,14 @@
     python benchmarks/suite.py --only select-wine-first-random-32-16-n64   one instance
     python benchmarks/suite.py --quick                                     the small ones, two seconds each
     python benchmarks/suite.py --write                                     all; the catalogue is brought up to date
-    python benchmarks/suite.py --make                                      train the networks, make every file anew
+    python benchmarks/suite.py --make                                      make the files that are missing
 
 Each instance is loaded and its hash compared. The exact solver gets --exact CPU seconds and writes a proof, from which
 `prunebench.verify` derives the bound again: that bound is told, not the search's. Where it leaves a gap, each heuristic
-gets --seconds and starts from the best mask so far. With --write the catalogue takes a better mask, a higher bound and a small proof; it
-never takes a worse one. With --make instances whose hash has changed lose all that was known of them. Making them anew
-on another machine gives other numbers, since training does; the files in the package are what defines the suite.
+gets --seconds and starts from the best mask so far. With --write the catalogue takes a better mask, a higher bound and
+a small proof; it never takes a worse one. With --make data files that are missing are made; instances whose hash has
+changed lose all that was known of them. On another machine a file that is removed comes back with other numbers, since
+training does; the files in the package are what defines the suite.
 """
 
 import argparse
@@ -63,24 +64,28 @@ BOUND_SECONDS = 60.0
 
 
 def make() -> Iterator[Row]:
-    """Train the networks, write the files, and a catalogue that knows masks and bounds of unchanged hashes only."""
-    known = {item["hash"]: item for item in _read()["instances"]} if CATALOGUE.is_file() else {}
+    """Write the files that are missing, and a catalogue that knows masks and bounds of unchanged hashes only."""
+    before = _read()["instances"] if CATALOGUE.is_file() else []
+    known, named = {item["hash"]: item for item in before}, {item["name"]: item for item in before}
     data = FOLDER / "data"
     held: dict[str, dict[str, Any]] = {}
     for name, made in suite_networks.DATA.items():
-        held[name] = made()
-        arrays = {key: value for key, value in held[name].items() if key not in ("ridge", "constant")}
-        np.savez_compressed(data / f"{name}.npz", **arrays)
+        file = data / f"{name}.npz"
+        if not file.is_file():
+            np.savez_compressed(file, **made())
+        with np.load(file) as arrays:
+            held[name] = dict(arrays)
     entries = []
     for spec in suite_instances.specs():
         recipe = dict(spec.recipe)
         source = held.get(recipe.get("data", ""), {})
-        own = spec.own(source)
-        if own:
-            np.savez_compressed(data / f"{spec.name}.npz", **own)
+        file = data / f"{spec.name}.npz"
+        if not file.is_file() and (own := spec.own(source)):
+            np.savez_compressed(file, **own)
         instances._arrays.cache_clear()
         if recipe["kind"] == "groups":
-            recipe |= {"ridge": float(source["ridge"]), "constant": float(source["constant"])}
+            numbers = source if "ridge" in source else named[spec.name]["recipe"]
+            recipe |= {"ridge": float(numbers["ridge"]), "constant": float(numbers["constant"])}
         else:
             plain = instances.made(spec.name, {**recipe, "ridge": 1.0}, spec.mode, spec.keep)
             assert isinstance(plain, BlockProblem)
@@ -219,7 +224,8 @@ def rows(arguments: argparse.Namespace) -> Iterator[Row | Note]:
     for item in chosen:
         began = time.process_time()
         changes: dict[str, Any] = {}
-        now, rests, found = item, "", {}
+        found: dict[str, float] = {}
+        now, rests = item, ""
         if arguments.exact > 0.0 and not now.proved:
             changes, rests = prove(now, arguments.exact)
             now = Instance(**{**vars(now), **changes})
@@ -249,7 +255,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="CPU seconds of a heuristic on an instance")
     parser.add_argument("--exact", type=float, default=30.0, help="CPU seconds of the exact search; 0: none")
     parser.add_argument("--write", action="store_true", help="bring the catalogue up to date")
-    parser.add_argument("--make", action="store_true", help="make every file anew, and prove nothing")
+    parser.add_argument("--make", action="store_true", help="make the files that are missing, and prove nothing")
 
 
 QUICK = {"largest": 32, "seconds": 0.5, "exact": 2.0}

@@ -106,6 +106,44 @@ def of_columns(
     return Spec(f"{mode}-{name}-{keep}", mode, keep, data.partition("-")[0], about, recipe, ridge, own)
 
 
+def of_samples(samples: int, keep: int) -> Spec:
+    """Which samples have the mean features of all."""
+
+    def own(_held: Arrays) -> Arrays:
+        return {
+            "chosen": np.arange(samples, dtype=np.uint16), "weights": np.full(samples, 1.0 / keep, dtype=np.float32),
+            "centre": np.full(samples, 1.0 / samples, dtype=np.float32),
+        }  # fmt: skip
+
+    about = f"{keep} of {samples} digits whose mean hidden features are those of all"
+    recipe = {"kind": "columns", "data": "digits-samples", "scale": 1.0, "samples": 32}
+    return Spec(f"select-digits-samples-{samples}-{keep}", "select", keep, "digits", about, recipe, 1e-6, own)
+
+
+def of_slices(data: str, count: int, keep: int) -> Spec:
+    """Weights as a base of 4 bits and a refinement of 4 more, each kept or not: pruning and bits in one choice."""
+
+    def own(held: Arrays) -> Arrays:
+        moved = np.flatnonzero(np.square(_gradients(held, 256)).sum(axis=0) > 0.0)
+        chosen = np.sort(np.random.default_rng([networks.SEED, count]).choice(moved, count, replace=False))
+        dense = held["weights"].ravel()[chosen].astype(np.float64)
+        step = 2.0 ** math.floor(math.log2(np.abs(dense).max() / 7.0))
+        base = np.rint(dense / step) * step
+        fine = np.rint((dense - base) / (step / 16.0)) * (step / 16.0)
+        # a slice of nothing would make masks alike
+        fine = np.where(fine == 0.0, step / 16.0, fine)
+        base = np.where(base == 0.0, step, base)
+        return {
+            "chosen": np.concatenate([chosen, chosen]).astype(np.uint16),
+            "weights": np.concatenate([base, fine]).astype(np.float32),
+            "centre": np.concatenate([dense, np.zeros(count)]).astype(np.float32),
+        }
+
+    about = f"{count} weights as bases of 4 bits and refinements of 4 more, {keep} of these slices kept"
+    recipe = {"kind": "outer", "data": data, "scale": 1.0 / 16.0}
+    return Spec(f"select-{data}-slices-{2 * count}-{keep}", "select", keep, "digits", about, recipe, 1e-6, own)
+
+
 def of_seed(family: str, n: int, p: int, keep: int, mode: str, seed: int = 1, ridge: float = 1e-2) -> Spec:
     """A drawn instance."""
     recipe = {"kind": "drawn", "family": family, "seed": seed, "n": n, "p": p}
@@ -167,15 +205,18 @@ def _select() -> Iterator[Spec]:
     yield of_layer(first, 128, 64, mode)
     yield of_layer(first, 128, 26, mode)
     yield of_layer(first, 128, 64, mode, draw="fisher")
+    yield of_slices(first, 64, 64)
     yield of_seed("uniform", 64, 128, 64, mode)
     yield of_layer(first, 256, 128, mode)
     yield of_layer(first, 256, 51, mode)
     yield of_layer(first, 256, 128, mode, gradient=True)
+    yield of_samples(256, 32)
     yield of_layer("digits-second", 256, 96, mode, seed=1, extra=quarters, note=", a quota of four unequal groups")
     yield of_columns("digits-convolution", "digits-convolution-256", 128, mode,
                      "weights of a convolution drawn at random, 64 sample gradients", p=256, samples=64)  # fmt: skip
     yield of_seed("partition", 16, 256, 128, mode)
     yield of_layer(first, 512, 256, mode)
+    yield of_slices(first, 256, 256)
     yield of_columns("digits-convolution", "digits-convolution-512", 102, mode,
                      "weights of a convolution drawn at random, 64 sample gradients", samples=64)  # fmt: skip
     yield of_seed("duplicates", 64, 512, 256, mode)
@@ -184,6 +225,7 @@ def _select() -> Iterator[Spec]:
     yield of_layer(first, 1024, 512, mode)
     yield of_layer(first, 1024, 204, mode)
     yield of_layer("digits-early", 1024, 512, mode, gradient=True)
+    yield of_samples(1024, 64)
     yield of_layer("fashion-first", 1024, 512, mode, draw="fisher")
     yield of_layer("fashion-first", 2048, 1024, mode)
     yield of_layer("digits-wide", 4096, 2048, mode, draw="all")

@@ -209,6 +209,13 @@ def fashion_row(number: int, row: int) -> Any:
     return fashion()[0][number].weight.detach().numpy()[row]
 
 
+def digits_samples() -> Arrays:
+    """The hidden features (32, 1024) of digits, a column a sample."""
+    model, inputs, _ = digits(32, 2700)
+    with torch.no_grad():
+        return _columns(model[:2](inputs[:1024]).numpy().T)
+
+
 def fashion_groups(number: int, samples: int = 4096) -> Arrays:
     """A layer over its inputs, each a group of its own: the neurons before it."""
     model, inputs, _ = fashion()
@@ -231,7 +238,8 @@ class Block(torch.nn.Module):
         """(batch, length, width) -> the same."""
         batch, length, width = x.shape
         parts = self.qkv(self.norms[0](x)).view(batch, length, 3, 4, width // 4).permute(2, 0, 3, 1, 4)
-        mixed = torch.nn.functional.scaled_dot_product_attention(*parts, is_causal=True)
+        query, key, value = parts
+        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
         return x + self.down(torch.nn.functional.gelu(self.up(self.norms[1](x))))
 
@@ -353,6 +361,7 @@ DATA: Mapping[str, Callable[[], Arrays]] = {
     "digits-convolution": convolution_gradients,
     "digits-patches": convolution_inputs,
     "digits-channels": convolution_groups,
+    "digits-samples": digits_samples,
     "wine-first": wine,
     "fashion-first": fashion_outer,
     "fashion-pixels": lambda: fashion_inputs(0),

@@ -172,6 +172,9 @@ def parser(loaded: Iterable[str] = tuple(COMMANDS)) -> _Parser:
         if module is not None:
             module.add_arguments(added)
             add_common(added)
+            for part in parts(added).values():
+                # left out there, an argument keeps what stands before the part's name
+                add_common(part, default=argparse.SUPPRESS)
     return top
 
 
@@ -211,15 +214,21 @@ def _exit_code(result: Any) -> int:
     return {"not verified": FAILED, "consistent": NOT_DERIVED}.get(str(result.get("verdict")), DONE)
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
+def parts(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The parsers of a command's own commands, by name; most commands have none."""
+    held = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return {name: part for action in held for name, part in action.choices.items()}
+
+
+def add_common(parser: argparse.ArgumentParser, **default: Any) -> None:
     """The arguments that all commands have."""
     common = parser.add_argument_group("common")
-    common.add_argument("--json", action="store_true", help="print JSON on standard output and nothing else")
-    common.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    common.add_argument("--json", action="store_true", help="print JSON on standard output and nothing else", **default)
+    common.add_argument("--quiet", action="store_true", help="no progress on standard error", **default)
     common.add_argument(
-        "--data", metavar="DIR", help=f"where data sets are; default ${DATA_VARIABLE}, else the user cache"
+        "--data", metavar="DIR", help=f"where data sets are; default ${DATA_VARIABLE}, else the user cache", **default
     )
-    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error", **default)
 
 
 def _jsonable(record: Any) -> Any:

@@ -20,6 +20,7 @@ from prunebench.comparison import qoblib, table
 from prunebench.core import block_file
 from prunebench.core.options import options_of
 from prunebench.recovery.training.protocol import Protocol
+from prunebench.suite import scoreboard
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = re.compile(r"^<!-- generated: (?P<name>[\w-]+) -->$", re.MULTILINE)
@@ -74,8 +75,18 @@ def commands() -> str:
         module = cli.command_module(name)
         parser = argparse.ArgumentParser(prog=f"prunebench {name}", add_help=False)
         module.add_arguments(parser)
-        parts.append(f"## prunebench {name}\n\n{_sentence(what)}\n\n{_arguments(parser)}")
+        parts.append(f"## prunebench {name}\n\n{_sentence(what)}\n\n{_command(name, parser)}")
     return "\n\n".join(parts)
+
+
+def _command(name: str, parser: argparse.ArgumentParser) -> str:
+    """A command's arguments, or those of each of its own commands."""
+    held = cli.parts(parser)
+    if not held:
+        return _arguments(parser)
+    return "\n\n".join(
+        f"### prunebench {name} {part}\n\n{inner.description}\n\n{_arguments(inner)}" for part, inner in held.items()
+    )
 
 
 def common_arguments() -> str:
@@ -186,6 +197,11 @@ def gallery() -> str:
     return "\n\n".join(parts)
 
 
+def suite_scoreboard() -> str:
+    """The tables of the committed results of the suite."""
+    return scoreboard.scoreboard_page(ROOT / "benchmarks" / "results" / "suite")
+
+
 GENERATED: dict[str, Callable[[], str]] = {
     "glossary": glossary,
     "commands": commands,
@@ -199,6 +215,8 @@ GENERATED: dict[str, Callable[[], str]] = {
     "comparison-columns": comparison_columns,
     "qoblib-columns": qoblib_columns,
     "block-keys": block_keys,
+    "suite-instances": scoreboard.instances_page,
+    "scoreboard": suite_scoreboard,
     "notebooks": notebook_list,
     "gallery": gallery,
 }
@@ -217,10 +235,11 @@ def _arguments(parser: argparse.ArgumentParser) -> str:
     plain: list[argparse.Action] = []
     titled: list[str] = []
     for group in parser._action_groups:
+        actions = [action for action in group._group_actions if action.dest != "help"]
         if group.title in ("positional arguments", "options", "common"):
-            plain += group._group_actions
-        elif group._group_actions:
-            rows = _table(("argument", "meaning"), map(_argument, group._group_actions))
+            plain += actions
+        elif actions:
+            rows = _table(("argument", "meaning"), map(_argument, actions))
             titled.append(f"*{_sentence(str(group.title))}*\n\n{rows}")
     first = [_table(("argument", "meaning"), map(_argument, plain))] if plain else []
     return "\n\n".join(first + titled) or "No arguments of its own."

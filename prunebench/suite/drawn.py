@@ -25,7 +25,7 @@ class Draws:
         """Multiples of 2^−BITS in [−1, 1), of that shape."""
         words = np.asarray(self._words.random_raw(int(np.prod(shape))), dtype=np.uint64)
         whole = (words >> np.uint64(63 - BITS)).astype(np.int64) - 2**BITS
-        return (whole / 2.0**BITS).reshape(shape)
+        return np.asarray(whole / 2.0**BITS, dtype=np.float64).reshape(shape)
 
     def order(self, count: int) -> IndexArray:
         """A random order of `count` positions."""

@@ -7,8 +7,8 @@ A recipe has a `kind` and
     ridge      a number, for all weights
     samples    how many rows of the file are used; all by default
 
-and the file of the instance's own, `data/NAME.npz`, may hold `chosen` (positions of its weights), `weights`, `linear`,
-`quota_group` and `quota_counts`, `budget_costs` and `budget_limits`. The kinds are
+and the file of the instance's own, `data/NAME.npz`, may hold `chosen` (positions of its weights), `weights`, `centre`,
+`linear`, `quota_group` and `quota_counts`, `budget_costs` and `budget_limits`. The kinds are
 
     outer      the file has `left` (n, a) and `right` (n, b): sample gradients of a linear layer are their outer
                products, left_i·right_j for weight (i, j) of a·b, times `unit`; its weights are `weights` (a, b)
@@ -72,7 +72,7 @@ def made(name: str, recipe: Mapping[str, Any], mode: str, keep: int) -> BlockPro
         factor=factor,
         ridge=float(recipe["ridge"]),
         linear=_wide(own["linear"]) if "linear" in own else None,
-        centre=weights,
+        centre=_wide(own["centre"]) if "centre" in own else weights,
     )
     budget = None
     if "budget_costs" in own:
@@ -109,7 +109,7 @@ def _factor(recipe: Mapping[str, Any], own: Arrays) -> tuple[FloatArray, FloatAr
         chosen = own["chosen"].astype(np.int64) if "chosen" in own else np.arange(weights.size)
         above, below = np.divmod(chosen, held["right"].shape[1])
         factor = _wide(held["left"][rows, above]) * _wide(held["right"][rows, below]) * float(held["unit"])
-        weights = weights.ravel()[chosen]
+        weights = weights if "weights" in own else weights.ravel()[chosen]
     elif recipe["kind"] == "columns":
         chosen = own["chosen"].astype(np.int64) if "chosen" in own else np.arange(held["columns"].shape[1])
         factor = _wide(held["columns"][rows, chosen]) * float(held["unit"])

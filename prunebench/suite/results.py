@@ -116,7 +116,7 @@ def trace_of(solution: Solution) -> FloatArray:
 
     Of several improvements within a factor of STEP in time the last is kept, so that a file is small.
     """
-    rows = np.asarray(solution.trace, dtype=np.float64)[:, :2]
+    rows: FloatArray = np.asarray(solution.trace, dtype=np.float64)[:, :2]
     better = np.concatenate([[True], np.diff(rows[:, 1]) < 0.0])
     better[-1] = True
     rows = rows[better]
@@ -124,7 +124,7 @@ def trace_of(solution: Solution) -> FloatArray:
     last = np.append(np.diff(steps) > 0.0, True)
     # the first answer counts from when it was there
     last[0] = True
-    return rows[last]
+    return np.asarray(rows[last])
 
 
 def write(file: Path, results: Results) -> None:

@@ -104,11 +104,12 @@ def _made(solver: "str | SolverLike | Any") -> tuple[SolverLike, str]:
         choice = SolverChoice.parse(solver)
         return choice.make(), choice.label
     cls = type(solver)
-    if isinstance(getattr(solver, "name", None), str) and hasattr(solver, "solve"):
-        if is_dataclass(solver) and solver.name in SOLVERS.names():
+    name = getattr(solver, "name", None)
+    if isinstance(name, str) and hasattr(solver, "solve"):
+        if is_dataclass(solver) and name in SOLVERS.names():
             choice = SolverChoice.of(solver)
             return choice.make(), choice.label
-        return solver, str(solver.name)
+        return solver, name
     if any(hasattr(solver, method) for method in ("sample", "sample_cqm")):
         return make_solver("dimod", {"sampler": solver}), f"dimod ({cls.__name__})"
     raise InvalidInput(f"{solver!r} is no solver; give a name such as 'anneal:sweeps=50', a solver object or a sampler")
@@ -116,7 +117,7 @@ def _made(solver: "str | SolverLike | Any") -> tuple[SolverLike, str]:
 
 def _head(solver: SolverLike, label: str, limit: Limit, seeds: int, told: tuple[str, str]) -> Results:
     held = catalogue()
-    options = as_json(solver) if is_dataclass(solver) else {}
+    options: dict[str, Any] = as_json(solver) if is_dataclass(solver) else {}
     return Results(
         suite={"version": held.version, "digest": held.digest},
         solver={"name": solver.name, "label": label, "options": options, "version": code_version(type(solver))},

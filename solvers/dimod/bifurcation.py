@@ -6,7 +6,7 @@ ballistic and discrete variants); package simulated-bifurcation (MIT).
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class Agents:
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # said of every read whose agents have not come to rest; their states count all the same
             warnings.filterwarnings("ignore", message="No agent has converged|Some agents have not converged")
-            torch.manual_seed(seed)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+            torch.manual_seed(seed)
             states, _ = simulated_bifurcation.minimize(
                 matrix, np.asarray(linear), float(offset), domain="binary", dtype=torch.float64, agents=num_reads,
                 max_steps=num_sweeps, best_only=False, mode=self._mode, heated=self._heated, verbose=False,
@@ -56,7 +56,7 @@ class Bifurcation(DimodSolver):
     """Simulated bifurcation: agents that follow classical mechanics past a bifurcation into one state a weight."""
 
     name = "simulated-bifurcation"
-    requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers", "simulated_bifurcation")
+    requires = ("dimod", "dwave.samplers", "simulated_bifurcation")
     install = "pip install 'prunebench[peers]'"
     reference = "Goto et al., Science Advances 2021"
 

@@ -4,7 +4,7 @@ OpenJij, https://github.com/OpenJij/OpenJij (Apache-2.0).
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -34,9 +34,17 @@ class Reads:
         if self._of is not bqm:
             self._model, self._of = _own_model(bqm), bqm
         seeds = np.random.default_rng(seed).integers(2**31, size=num_reads)
-        answers = [self._sampler.sample(self._model, num_reads=1, seed=int(one), **keywords) for one in seeds]
+        answers = [self._read(int(one), keywords) for one in seeds]
         join: Any = dimod.concatenate
         return join([_plain(answer, bqm) for answer in answers])
+
+    def _read(self, seed: int, keywords: dict[str, Any]) -> Any:
+        """One read. OpenJij seeds numpy's global generator by it, which is put back."""
+        state = np.random.get_state()  # noqa: NPY002  # it is that one which has to be kept
+        try:
+            return self._sampler.sample(self._model, num_reads=1, seed=seed, **keywords)
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
 
 
 def _own_model(bqm: Any) -> Any:
@@ -94,7 +102,7 @@ class OpenJijSqa(DimodSolver):
     """OpenJij's simulated quantum annealing: slices of a path integral under a falling transverse field."""
 
     name = "openjij-sqa"
-    requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers", "openjij")
+    requires = ("dimod", "dwave.samplers", "openjij")
     install = "pip install 'prunebench[peers]'"
     reference = "OpenJij, https://github.com/OpenJij/OpenJij"
 

@@ -38,7 +38,7 @@ class DimodSolver(Solver):
     modes = frozenset({"select"})
     stochastic = True
     takes = frozenset({Count, Quota, Cost})
-    requires = ("dimod", "dwave.samplers")
+    requires: ClassVar[tuple[str, ...]] = ("dimod", "dwave.samplers")
     install = "pip install dimod dwave-samplers"
     max_size = MAX_DENSE
     reference = "D-Wave Ocean: dimod and dwave-samplers, https://docs.dwavequantum.com"

@@ -32,6 +32,10 @@ LEFT_OUT = {
     "dwave": "needs an account and a device",
     "dwave-mock": "its embedding is a heuristic of minorminer, not ours",
     "pyomo": "drives another program, whose answers are not ours",
+    **dict.fromkeys(
+        ("cp-sat", "gurobi", "openjij", "openjij-sqa", "scip", "simulated-bifurcation"),
+        "another program, whose answers are not ours and which need not be installed",
+    ),
 }
 """Registered solvers without recorded answers, and why."""
 SELECT_ONLY = [

@@ -36,7 +36,7 @@ QUICK_OPTIONS: dict[str, dict[str, object]] = {
 }
 """Options that make a solver quick on tiny instances without changing what it is."""
 
-FEW_SEEDS = {"highs": 3, "pyomo": 3, "dwave-mock": 2}
+FEW_SEEDS = {"highs": 3, "pyomo": 3, "dwave-mock": 2, "cp-sat": 1, "gurobi": 1, "scip": 1, "simulated-bifurcation": 2}
 """Seeds of each family for solvers that take a second a block: a model is built, or a graph embedded."""
 
 
