@@ -19,7 +19,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from prunebench.core import solution_file
 from prunebench.core.errors import SolverFailed, SolverRefused
 from prunebench.core.group_block import GroupBlock
 from prunebench.suite import catalogue as catalogues
-from prunebench.suite import instances
+from prunebench.suite import instances, results
 from prunebench.suite.catalogue import Instance, mask_text
 from prunebench.verification import verify
 from runner import Benchmark, Note, Row
@@ -214,6 +214,9 @@ def rows(arguments: argparse.Namespace) -> Iterator[Row | Note]:
     if arguments.make:
         yield from make()
         return
+    if arguments.results_of:
+        yield from better(arguments.results_of)
+        return
     held = catalogues.from_json(_read(), "catalogue.json")
     chosen = [
         item for item in held.instances
@@ -243,6 +246,23 @@ def rows(arguments: argparse.Namespace) -> Iterator[Row | Note]:
         })  # fmt: skip
 
 
+def better(files: Iterable[Path]) -> Iterator[Row]:
+    """Take over masks of files of results that are better than the best known, evaluated here."""
+    for file in files:
+        held = results.read(file)
+        for row in held.rows:
+            item = catalogues.from_json(_read(), "catalogue.json").get(row.instance)
+            if row.objective is None or not row.objective < item.best or row.hash != item.hash:
+                continue
+            value = instances.load(item).evaluate(catalogues.mask_of(row.mask, item.p))
+            if value < item.best:
+                _take(item.name, {"best": float(value), "best_from": held.label, "mask": row.mask})
+                gain = (item.best - value) / (item.scale - item.best)
+                yield Row(
+                    "better masks", {"instance": item.name.ljust(44), "from": held.label, "best": value, "by": gain}
+                )
+
+
 def _gap(value: float, instance: Instance) -> float:
     """A heuristic's gap to the best value."""
     return (value - instance.best) / (instance.scale - instance.best)
@@ -255,6 +275,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="CPU seconds of a heuristic on an instance")
     parser.add_argument("--exact", type=float, default=30.0, help="CPU seconds of the exact search; 0: none")
     parser.add_argument("--write", action="store_true", help="bring the catalogue up to date")
+    parser.add_argument("--results-of", type=Path, nargs="*", default=(), metavar="FILE",
+                        help="take better masks from these files of results, and prove nothing")  # fmt: skip
     parser.add_argument("--make", action="store_true", help="make the files that are missing, and prove nothing")
 
 

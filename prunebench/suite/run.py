@@ -12,9 +12,8 @@ from prunebench.comparison.request import SolverChoice
 from prunebench.comparison.work import Outcome, attempt
 from prunebench.core.errors import Interrupted, InvalidInput
 from prunebench.core.options import as_json
-from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Budget
-from prunebench.core.solver import SolverLike, facts, make_solver
+from prunebench.core.solver import SolverLike, facts
 from prunebench.log.machine import machine, versions
 from prunebench.runs.executors import Job
 from prunebench.suite import instances, results
@@ -63,7 +62,7 @@ def run(
 
     Parameters
     ----------
-    solver : a name with options ("anneal:sweeps=50"), a solver object of your own, or a dimod sampler
+    solver : a name with options ("anneal:sweeps=50"), a solver object or class of your own, or a dimod sampler
     chosen : instances (`prunebench.suite.catalogue.chosen`)
     out : the file; one that is there is continued: rows that it has are not made again
     limit : of a solve; 5 wall-clock seconds by default
@@ -77,7 +76,8 @@ def run(
     Interrupted    Ctrl-C; the rows that are done are in the file
     """
     limit = limit or Limit()
-    made, label = _made(solver)
+    choice = SolverChoice.of(solver)
+    made, label = choice.make(), choice.label
     held = _begun(out, _head(made, label, limit, seeds, told))
     done = {row.key: row for row in held.rows}
     count = seeds if facts(made).stochastic else 1
@@ -96,23 +96,6 @@ def run(
     if not out.is_file():
         results.write(out, held)
     return held
-
-
-def _made(solver: "str | SolverLike | Any") -> tuple[SolverLike, str]:
-    """The solver object, and the label under which people see it."""
-    if isinstance(solver, str):
-        choice = SolverChoice.parse(solver)
-        return choice.make(), choice.label
-    cls = type(solver)
-    name = getattr(solver, "name", None)
-    if isinstance(name, str) and hasattr(solver, "solve"):
-        if is_dataclass(solver) and name in SOLVERS.names():
-            choice = SolverChoice.of(solver)
-            return choice.make(), choice.label
-        return solver, name
-    if any(hasattr(solver, method) for method in ("sample", "sample_cqm")):
-        return make_solver("dimod", {"sampler": solver}), f"dimod ({cls.__name__})"
-    raise InvalidInput(f"{solver!r} is no solver; give a name such as 'anneal:sweeps=50', a solver object or a sampler")
 
 
 def _head(solver: SolverLike, label: str, limit: Limit, seeds: int, told: tuple[str, str]) -> Results:

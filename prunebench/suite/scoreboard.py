@@ -51,6 +51,8 @@ def scoreboard_page(folder: Path) -> str:
     parts = [f"Limit: {held.limit:g} s ({held.clock}) a solve. {_machines(files)}", "\n".join(f"- {t}" for t in LEGEND)]
     for mode in MODES:
         chosen = held.part(mode)
+        if not chosen:
+            continue
         parts.append(f"### {TITLES[mode]}: {len(chosen)} instances\n\n{markdown(main_table(held, chosen))}")
         parts.append(f"Mean ranks by size (instances), after a tenth of the limit and at it:\n\n"
                      f"{markdown(size_table(held, mode))}")  # fmt: skip

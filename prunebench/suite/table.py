@@ -14,6 +14,7 @@ from prunebench import measures
 from prunebench.core.arrays import FloatArray
 from prunebench.core.errors import InvalidInput
 from prunebench.core.solution import Status
+from prunebench.measures import Interval
 from prunebench.suite.catalogue import SIZE_CLASSES, Catalogue, Instance
 from prunebench.suite.results import Results, Row
 from prunebench.suite.run import labels
@@ -27,22 +28,8 @@ SOLVED = 1e-6
 """Gap to the best known value below which an instance counts as solved: what rounding leaves."""
 TIE = 1e-9
 """Gaps that differ by less are one rank."""
-RESAMPLES = 2000
-"""Bootstrap samples behind an interval."""
-FEWEST = 3
-"""Fewest instances for which an interval is given."""
 VIRTUAL = "virtual best"
 """The name of the row that takes the best of all solvers on every instance."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over instances with its 95 % bootstrap interval; NaN bounds from fewer than FEWEST."""
-
-    value: float
-    lower: float
-    upper: float
-    count: int
 
 
 @dataclass(frozen=True)
@@ -50,7 +37,7 @@ class Score:
     """One solver on one instance, means over its seeds.
 
     gaps : at each of SHARES, capped at 1;  integral : the primal integral over the limit
-    proved : whether a run proved its answer optimal;  claimed : whether another program says so, unchecked
+    proved : whether a run proved its answer optimal;  overran : whether an answer came too late to count
     """
 
     gaps: FloatArray
@@ -84,7 +71,13 @@ class Board:
         return [self.scores.get((solver, item.name), ABSENT) for item in chosen]
 
     def part(self, mode: str, size: str = "") -> list[Instance]:
-        """The instances of a mode (select, refit, groups) and a class of sizes; "" for all sizes."""
+        """The instances of a mode (select, refit, groups) and a class of sizes; "" for all sizes.
+
+        None of a mode in which nobody answered.
+        """
+        answered = {name for _, name in self.scores}
+        if not any(mode_of(item) == mode and item.name in answered for item in self.instances):
+            return []
         return [item for item in self.instances if mode_of(item) == mode and size in ("", item.size_class)]
 
 
@@ -178,15 +171,8 @@ def ranks(held: Board, chosen: Sequence[Instance], share: int = -1) -> dict[str,
 
 
 def interval(values: Sequence[float] | FloatArray) -> Interval:
-    """The mean of values, one an instance, with its bootstrap interval (percentiles of resampled means, seed 0)."""
-    held = np.asarray(values, dtype=np.float64)
-    if not held.size:
-        return Interval(np.nan, np.nan, np.nan, 0)
-    if held.size < FEWEST:
-        return Interval(float(held.mean()), np.nan, np.nan, held.size)
-    drawn = np.random.default_rng(0).integers(held.size, size=(RESAMPLES, held.size))
-    low, high = np.quantile(held[drawn].mean(axis=1), (0.025, 0.975))
-    return Interval(float(held.mean()), float(low), float(high), held.size)
+    """The mean of values, one an instance, with its bootstrap interval."""
+    return measures.block_interval(values, range(len(values)))
 
 
 @dataclass(frozen=True)
@@ -253,7 +239,7 @@ def _virtual(held: Board, chosen: Sequence[Instance]) -> Line:
                 proved=any(score.proved for score in part),
             )
         )
-    none = Interval(np.nan, np.nan, np.nan, 0)
+    none = Interval(np.nan, np.nan, np.nan)
     return _line(VIRTUAL, best, none, none, 0)
 
 

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterator, Sequence
 
+from prunebench.measures import Interval
 from prunebench.suite.catalogue import Instance
-from prunebench.suite.table import SHARES, Board, Interval, Line, lines, ranks, sizes
+from prunebench.suite.table import SHARES, Board, Line, lines, ranks, sizes
 
 HEADS = ("solver", "rank", "rank early", "gap", "primal integral", "answers", "solved", "proved", "alone")
 """Columns of a table of solvers."""

@@ -14,7 +14,8 @@ import pytest
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 HELPERS = {
     "annealing_reference", "annealing_runs", "annealing_tables", "digits_blocks", "layer_releases",
-    "random_networks", "runner", "torch_pruning_rival", "training_groups", "training_masks",
+    "random_networks", "runner", "suite_instances", "suite_networks", "torch_pruning_rival", "training_groups",
+    "training_masks",
     "training_tickets", "vision_networks",
 }  # fmt: skip
 NAMES = sorted({file.stem for file in FOLDER.glob("*.py")} - HELPERS)
