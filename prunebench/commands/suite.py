@@ -39,8 +39,10 @@ def _add_list(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--solver", required=True, metavar="NAME[:OPTION=VALUE,…]",
-                        help="a registered solver, or your own, or a dimod sampler, as module:Object or FILE.py:Object")  # fmt: skip
+    parser.add_argument(
+        "--solver", required=True, metavar="NAME[:OPTION=VALUE,…]",
+        help="a registered solver, or your own, or a dimod sampler, as module:Object or FILE.py:Object",
+    )  # fmt: skip
     parser.add_argument("-o", "--output", type=Path, default=Path("suite.json"), metavar="FILE",
                         help="the file of results; one of the same run is continued (default: suite.json)")  # fmt: skip
     limits = parser.add_mutually_exclusive_group()

@@ -18,7 +18,7 @@ def instances_page(held: Catalogue | None = None) -> str:
     held = held or catalogue()
     parts = ["\n".join(f"- **{name}**: {what}" for name, what in held.origins.items())]
     for mode in MODES:
-        rows = [("instance", "p", "keep", "best known", "from", "left open", "proof", "about")]
+        rows: list[tuple[str, ...]] = [("instance", "p", "keep", "best known", "from", "left open", "proof", "about")]
         rows += [_instance(item) for item in held.instances if mode_of(item) == mode]
         parts.append(f"### {TITLES[mode]}\n\n{markdown(rows)}")
     proved = sum(item.proved for item in held.instances)
