@@ -251,7 +251,8 @@ def _long_options(command):
 
     parser = argparse.ArgumentParser()
     cli.command_module(command).add_arguments(parser)
-    return set(re.findall(r"--[\w-]+", parser.format_help())) | {"--json", "--quiet", "--data", "--debug"}
+    help_of_all = "".join(one.format_help() for one in (parser, *cli.parts(parser).values()))
+    return set(re.findall(r"--[\w-]+", help_of_all)) | {"--json", "--quiet", "--data", "--debug"}
 
 
 def test_most_pages_have_examples():
