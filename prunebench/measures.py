@@ -4,6 +4,7 @@
 float64.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -153,13 +154,16 @@ def resampled(blocks: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(BOOTSTRAP_SEED).integers(blocks, size=(RESAMPLES, blocks))
 
 
+@functools.lru_cache(maxsize=8)
 def block_weights(blocks: int) -> FloatArray:
     """What each block weighs in each draw; times the blocks' values these are the draws' means.
 
-    -> float64 (RESAMPLES, blocks), rows of sum 1
+    -> float64 (RESAMPLES, blocks), rows of sum 1; read-only
     """
     draws = resampled(blocks)
-    return np.array([np.bincount(draw, minlength=blocks) for draw in draws]) / blocks
+    weights = np.array([np.bincount(draw, minlength=blocks) for draw in draws]) / blocks
+    weights.flags.writeable = False
+    return weights
 
 
 def by_block(values: npt.ArrayLike, blocks: Sequence[object]) -> FloatArray:

@@ -16,6 +16,12 @@ if TYPE_CHECKING:
 GAP_FLOOR = 1e-6
 """Gaps below this, 0 among them, are drawn here on logarithmic axes, and the tick says so."""
 
+TRACED = ("trace_seconds", "trace_objective", "best_objective", "random_mean")
+"""Columns that the gap over time is made of."""
+
+MOMENTS = 120
+"""Points of a curve over time: a screen shows no more steps."""
+
 MARKS = 6
 """Markers on a curve, so that it can be told by shape."""
 
@@ -79,10 +85,10 @@ def quality_against_time(comparisons: tuple[Comparison, ...]) -> Drawn:
 def _anytime(name: str, words: str, part: "pandas.DataFrame") -> Figure:
     first = min((float(t[0]) for t in part["trace_seconds"] if len(t)), default=1e-4)
     floor = max(1e-6, min(1e-2, first / 2))
-    grid = measures.time_grid([list(t) for t in part["trace_seconds"]], floor=floor)
+    grid = measures.time_grid([list(t) for t in part["trace_seconds"]], points=MOMENTS, floor=floor)
     series = []
     for place, (solver, rows) in enumerate(by_solver(part)):
-        curves = np.array([_gap_curve(row, grid) for row in rows.to_dict("records")])
+        curves = np.array([_gap_curve(row, grid) for row in rows[list(TRACED)].to_dict("records")])
         means = measures.by_block(curves, list(rows["block_hash"]))
         mean, (lower, upper) = means.mean(axis=0), measures.block_band(means)
         runs, blocks = len(rows), means.shape[0]

@@ -66,7 +66,7 @@ const Chart = (() => {
       ? rows.length * Math.max(24, lines * size * 1.15 + 8) + below + 16
       : Math.round(Math.min(560, Math.max(300, 0.52 * width))) + (turned ? below - 40 : 0);
     // the first of turned names reaches to the left of its place
-    const start = turned ? Math.max(left, widthOf(names[0], size) * Math.cos(TURN) + 4 - span / names.length / 2) : left;
+    const start = turned ? Math.max(left, widthOf(names[0], size) * Math.cos(TURN) + size - span / names.length / 2) : left;
     return { width, height, size, named, rows, names, turned, lines,
       left: start, right: width - right, top: 10, bottom: height - below };
   };
@@ -224,7 +224,7 @@ const Chart = (() => {
       if (best === null) { leave(); return; }
       const [series, index, point] = best;
       const lines = [series.name];
-      if (series.text) lines.push(series.text[index]);
+      if (series.text) lines.push(series.before + series.text[index]);
       if (figure.x.exact) lines.push(`${figure.x.title}: ${short(series.x[index])}`);
       if (figure.y.exact) lines.push(`${figure.y.title}: ${short(series.y[index])}`);
       tip.textContent = lines.join("\n");

@@ -1,6 +1,7 @@
 """A figure as the page's own script (chart.js) draws it: plain JSON."""
 
 import json
+import os.path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ MOST_BARS = 20
 MOST_BANDS = 3
 """With more series than this, bands are hidden until they are asked for."""
 
-DIGITS = 6
+DIGITS = 5
 """Significant digits of what is drawn: more than a screen or a printer can show."""
 
 
@@ -57,7 +58,9 @@ def _series(series: Series, looks: Looks) -> dict[str, Any]:
         "marker": outline(look.marker),
     }
     if series.text:
-        held["text"] = series.text
+        # what all say is sent once
+        held["before"] = os.path.commonprefix(series.text)
+        held["text"] = [text.removeprefix(held["before"]) for text in series.text]
     if series.labels:
         held["labels"] = series.labels
     if series.marked is not None:

@@ -14,7 +14,7 @@ from prunebench import measures
 from prunebench.comparison.table import words as items_of
 from prunebench.core.arrays import FloatArray
 from prunebench.measures import FEWEST_BLOCKS, Interval
-from prunebench.report.anytime import COMPARE, GAP_FLOOR, by_solver, groups, late
+from prunebench.report.anytime import COMPARE, GAP_FLOOR, TRACED, by_solver, groups, late
 from prunebench.report.figure import Absent, Drawn, Figure, Series, category_axis, log_axis, power, seconds_label
 from prunebench.report.gather import Comparison
 from prunebench.report.tables import Cell, Table, count, interval, number
@@ -106,7 +106,7 @@ def _judged(words: str, part: "pandas.DataFrame", seconds: float) -> Verdict:
             continue
         # sorted by block, so that differences of two solvers are of the same blocks
         rows = rows.sort_values("block_hash", kind="stable")
-        at_end = [gap_at(row, seconds) for row in rows.to_dict("records")]
+        at_end = [gap_at(row, seconds) for row in rows[list(TRACED)].to_dict("records")]
         means = measures.by_block(at_end, list(rows["block_hash"]))
         gap = measures.block_interval(at_end, list(rows["block_hash"]))
         standings.append(Standing(solver, gap, means, len(rows)))
