@@ -8,7 +8,7 @@ from safetensors.numpy import save_file
 
 from prunebench import measures
 from prunebench.comparison import run as comparison_run
-from prunebench.comparison import table
+from prunebench.comparison import table, writing
 from prunebench.comparison.blocks import Entry, worst_objective
 from prunebench.comparison.request import CompareRequest, SolverChoice
 from prunebench.comparison.work import Outcome
@@ -239,7 +239,7 @@ def test_a_row_has_the_values_of_its_solve():
     entry = Entry(3, 8, 0.5, 17, block, worst_objective(block))
     request = CompareRequest(problem="digits-mlp", solvers=(SolverChoice("neal"),), select="obd", time_limit=2.5)
     cell = comparison_run.Cell(entry, SolverChoice("neal", {"sweeps": "9"}), make_solver("neal", {"sweeps": "9"}), 4)
-    row = comparison_run._row(
+    row = writing._row(
         request, cell, Outcome(solution, cpu_seconds=0.125), True, lambda _block, weights: weights.sum()
     )
     start = block.evaluate(block.incumbent)
