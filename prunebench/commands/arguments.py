@@ -154,7 +154,12 @@ def teller(arguments: argparse.Namespace) -> Callable[[str], None]:
     """Print progress to standard error, or nothing with --quiet."""
     if arguments.quiet:
         return lambda _line: None
-    return lambda line: print(line, file=sys.stderr, flush=True)
+    return tell
+
+
+def tell(line: str) -> None:
+    """Print a line on standard error."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def with_losses(run: Callable[[], dict[str, Any]]) -> dict[str, Any]:

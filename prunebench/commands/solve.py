@@ -1,7 +1,6 @@
 """Solve a block problem file with one solver and print what was found."""
 
 import argparse
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +127,7 @@ def _loaded(arguments: argparse.Namespace) -> BlockProblem | GroupBlock:
 
 
 def _listener(solver: SolverLike) -> solver_log.Listener:
-    """Print lines of a solver's log on standard error.
+    """What prints the lines of a solver's log on standard error.
 
     Raises
     ------
@@ -140,7 +139,7 @@ def _listener(solver: SolverLike) -> solver_log.Listener:
             f"solver {solver.name!r} has no log of its own: no other program is behind it; leave out --solver-log, or "
             f"choose one of {', '.join(able)}"
         )
-    return lambda line: print(line, file=sys.stderr, flush=True)
+    return shared.tell
 
 
 def _with_proof(solver: str, options: dict[str, Any], form: type) -> dict[str, Any]:
