@@ -12,6 +12,7 @@ from prunebench.core.errors import InvalidInput
 from prunebench.core.problem import class_of, make_problem
 from prunebench.core.registry import SOLVERS
 from prunebench.core.solution import Budget
+from prunebench.core.solver import make_solver
 from prunebench.meanings.samples import ENDS, SampleOptions, choose_samples
 
 SCORES = ("el2n", "error", "uncertainty", "error-uncertainty", "prototype", "forgetting", "random")
@@ -57,19 +58,18 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     names = [option.name for option in option_tools.options_of(SampleOptions)]
     given = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     options: SampleOptions = option_tools.build(SampleOptions, given)
-    solver = arguments.solver or "swap"
-    owners: dict[str, type] = {"solver": SOLVERS.get(solver), "problem": class_of(arguments.problem)}
+    name = arguments.solver or "swap"
+    owners: dict[str, type] = {"solver": SOLVERS.get(name), "problem": class_of(arguments.problem)}
     tables = shared.split_options(arguments.option, owners)
     chosen = choose_samples(
         make_problem(arguments.problem, tables["problem"]),
         arguments.keep,
-        solver=solver,
+        solver=make_solver(name, tables["solver"]),
         score=arguments.by,
         end=arguments.end or ENDS[0],
         options=options,
         seed=arguments.seed,
         budget=None if arguments.time_limit is None else Budget(seconds=arguments.time_limit),
-        solver_options=tables["solver"],
     )
     block = chosen.block
     block.save(arguments.output)

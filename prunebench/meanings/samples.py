@@ -6,7 +6,6 @@ weights of their own, drawn to 1/k by a ridge: GradMatch's problem (Killamsetty 
 at 0.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from prunebench.core.masks import keep_per_layer
 from prunebench.core.problem import NetworkProblem, ProblemLike, make_problem, require_data
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget
-from prunebench.core.solver import make_solver
+from prunebench.core.solver import SolverLike, make_solver
 from prunebench.core.subset import SAMPLES
 from prunebench.solving import solve
 
@@ -132,16 +131,15 @@ class Chosen:
 
 
 def choose_samples(
-    problem: "str | ProblemLike", keep: int, *, solver: str = "swap", score: str | None = None, end: End = "hard",
-    options: SampleOptions | None = None, seed: int = 0, budget: Budget | None = None,
-    solver_options: Mapping[str, Any] | None = None,
+    problem: "str | ProblemLike", keep: int, *, solver: "str | SolverLike" = "swap", score: str | None = None,
+    end: End = "hard", options: SampleOptions | None = None, seed: int = 0, budget: Budget | None = None,
 ) -> Chosen:  # fmt: skip
     """Choose `keep` of a problem's calibration samples.
 
     Parameters
     ----------
     problem : registered name, or a problem object
-    solver, budget, solver_options : who solves the block, until when, and how
+    solver, budget : who solves the block, by name or as an object, and until when
     score : in place of a solver, one of `prunebench.meanings.sample_scores.SCORES`: those of one end are kept
     end : hard keeps the highest scores, easy the lowest, middle those next to the median
     options : of the block;  seed : of everything random
@@ -157,7 +155,7 @@ def choose_samples(
     made = make_problem(problem)
     if not isinstance(made, NetworkProblem):
         raise InvalidInput(f"problem {made.name!r} is no network and has no samples to choose")
-    runnable = make_solver(solver, solver_options)
+    runnable = make_solver(solver)
     require_data(made)
     block = sample_block(made, keep, options, seed=seed)
     if score is not None:
@@ -165,7 +163,7 @@ def choose_samples(
         mask, how = block.top_mask(of_end(values, end)), score if score == "random" else f"{score}, {end}"
     else:
         answer = solve(block, runnable, budget=budget, seed=seed)
-        mask, how = answer.mask, f"{solver}: {answer.stop_reason}"
+        mask, how = answer.mask, f"{runnable.name}: {answer.stop_reason}"
     return Chosen(block.with_start(mask), block.evaluate(mask), block.random_mean(), how)
 
 

@@ -25,6 +25,7 @@ from prunebench.core.masks import keep_count
 from prunebench.core.problem import NetworkProblem, Samples, options_as_json, spread
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.rows import RowsForm
+from prunebench.core.subset import HANDED_ON
 from prunebench.meanings.site_file import Site
 
 if TYPE_CHECKING:
@@ -250,6 +251,9 @@ class _Wide:
 
     def __init__(self, samples: Samples) -> None:
         self._samples = samples
+        for name in HANDED_ON:
+            if hasattr(samples, name):
+                setattr(self, name, getattr(samples, name))
 
     def __len__(self) -> int:
         return len(self._samples)
