@@ -24,6 +24,7 @@ from prunebench.core.stop import StopCheck, StopKind, never
 
 if TYPE_CHECKING:
     from prunebench.solvers.anneal.budget import BudgetReads
+    from prunebench.solvers.anneal.draws import Draws
     from prunebench.solvers.anneal.reads import DenseReads, FactorReads
 
 READS = 32
@@ -46,6 +47,10 @@ KICKS_A_BATCH = 1.6
 and kick and 10 ns a proposal."""
 SWAPS_A_KICK = 1.0
 """Swaps that a kick examines, as a share of p²: four descents' passes over keep·(p − keep) pairs, at most p²/4."""
+DRAWS_A_KICK = 2
+"""Draws from the relaxation for each kick: a draw costs as much as a kick, and finds more where it finds anything."""
+DRAWN_FROM = 10
+"""Good masks from which draws begin, the best of the pool."""
 FROZEN_SHARE = 0.05
 """Share of a read's sweeps at zero temperature, so that reads end in a local optimum even if `cold` is too hot."""
 PROPOSALS_PER_MASK = 100
@@ -71,7 +76,8 @@ class Anneal(Solver):
     """Many short swap anneals, one batch in four from random masks, the others from the best mask so far.
 
     If several batches bring nothing, every second one starts hotter and is shorter, and on couplings good masks are
-    improved by double swaps and, of more than 64 weights, by an iterated descent. Proves no bound.
+    improved by double swaps. Of more than 64 weights they are also improved by an iterated descent, and descents begin
+    from masks drawn from the semidefinite relaxation, where the budget allows its O(p³). Proves no bound.
     A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost O(n) and
     nothing of size p² is formed. Where the block has a budget, weights are also added and dropped, on couplings.
     The budget counts proposals as evaluations. A search ends by itself
@@ -165,6 +171,7 @@ class _Search:
     _exchanged: set[bytes] = field(default_factory=set)
     """The masks from which double swaps have been tried."""
     _stalled: int = 0
+    _draws: "Draws | None" = None
 
     def __post_init__(self) -> None:
         self.block = self.best.block
@@ -197,10 +204,11 @@ class _Search:
             if count == 0:
                 return Stop(StopKind.EVALUATIONS, f"evaluation limit of {best.budget.evaluations:g}")
             self._add(*in_threads(source, _seeds(rng, count), temperatures, check, options.threads, start))
+            self.evaluations += float(count * temperatures.size * block.p)
             self._exchange_pairs(source, check)
             self._kick(source, sweeps, rng)
+            self._draw(source, sweeps, rng)
             turn += 1
-            self.evaluations += float(count * temperatures.size * block.p)
             if stop := check(0.0):
                 return stop
         if self.shortened:
@@ -275,20 +283,61 @@ class _Search:
         """Iterated descent from the best mask, about as long as a batch of reads."""
         from prunebench.solvers.anneal.reads import DenseReads
 
-        p, options = self.block.p, self.options
-        if self._stalled < STALLED or p <= KICKED_SIZE or options.reads is not None:
-            return
-        if not isinstance(source, DenseReads) or source.layout is not None:
+        if not isinstance(source, DenseReads) or not self._descends(source):
             return
         seed = _seeds(rng, 1)[0]
-        kicks = max(1, round(KICKS_A_BATCH * BATCH * sweeps / p))
-        kicks = int(min(kicks, (self.best.budget.evaluations - self.evaluations) // (SWAPS_A_KICK * p * p)))
+        kicks = self._affordable_descents(_kicks_a_batch(sweeps, self.block.p))
         if kicks < 1:
             return
         _, mask = min(self._pool.values(), key=lambda pair: pair[0])
         found, energy = source.kicked(mask, kicks, seed)
-        self.evaluations += SWAPS_A_KICK * kicks * p * p
+        self.evaluations += SWAPS_A_KICK * kicks * self.block.p**2
         self._hold(found, energy + self._constant)
+
+    def _draw(self, source: "DenseReads | FactorReads | BudgetReads", sweeps: int, rng: np.random.Generator) -> None:
+        """Descents from masks drawn from the relaxation, which is solved the first time."""
+        from prunebench.solvers.anneal.reads import DenseReads
+
+        if not isinstance(source, DenseReads) or not self._descends(source) or not self._relax():
+            return
+        count = self._affordable_descents(DRAWS_A_KICK * _kicks_a_batch(sweeps, self.block.p))
+        if self._draws is None or count < 1:
+            return
+        ranked = sorted(self._pool.values(), key=lambda pair: pair[0])[:DRAWN_FROM]
+        drawn = self._draws.masks(count, self.block.keep, np.array([mask for _, mask in ranked]), rng)
+        for start in drawn:
+            found, energy = source.kicked(start, 0, np.uint64(1))
+            self._hold(found, energy + self._constant)
+        self.evaluations += SWAPS_A_KICK * count * self.block.p**2
+        self.details["draws"] = self.details.get("draws", 0) + count
+
+    def _relax(self) -> bool:
+        """Whether there are moments to draw from; solves the relaxation if that fits the budget."""
+        if self._draws is not None:
+            return True
+        from prunebench.solvers.anneal import draws
+
+        budget = self.best.budget
+        until = draws.RELAXED_SHARE * budget.seconds
+        cost = draws.cost(self.block.p, until - self.best.seconds)
+        left = budget.evaluations - self.evaluations
+        if min(budget.seconds, budget.evaluations) == math.inf:
+            # the search then ends after few reads, and the relaxation may take as long as they do
+            left = float(READS * self.options.sweeps * self.block.p)
+        if cost > left:
+            return False
+        self._draws = draws.Draws.of(self.block, self.best.objective, partial(_after, self.best, until))
+        self.evaluations += cost
+        return True
+
+    def _descends(self, source: "DenseReads") -> bool:
+        """Whether descents are to follow the batches: these bring nothing, and the block is large and has one count."""
+        large = self.block.p > KICKED_SIZE and self.options.reads is None
+        return large and self._stalled >= STALLED and source.layout is None
+
+    def _affordable_descents(self, wanted: int) -> int:
+        cost = SWAPS_A_KICK * self.block.p**2
+        return int(min(wanted, (self.best.budget.evaluations - self.evaluations) // cost))
 
     def _read_limit(self) -> tuple[float, str]:
         """After how many reads the search ends by itself, inf if only a limit ends it; and the text of that stop."""
@@ -323,6 +372,11 @@ class _Search:
 
     def _affordable_reads(self, sweeps: int) -> float:
         return (self.best.budget.evaluations - self.evaluations) // (sweeps * self.block.p)
+
+
+def _kicks_a_batch(sweeps: int, p: int) -> int:
+    """Kicks that take as long as a batch of reads."""
+    return max(1, round(KICKS_A_BATCH * BATCH * sweeps / p))
 
 
 def _grouped(block: BlockProblem) -> bool:
