@@ -5,7 +5,10 @@ import json
 import random
 
 import dimod
+import gurobipy
+import highspy
 import numpy as np
+import pyscipopt
 import pytest
 
 from prunebench import BlockProblem, Quota, import_block, solve
@@ -14,6 +17,9 @@ from prunebench.core.cost import Cost
 from prunebench.core.errors import InvalidInput
 from prunebench.forms.dimod import encode
 from prunebench.forms.foreign.reading import READERS
+from prunebench.forms.program import program
+from prunebench.forms.pyomo import algebraic
+from prunebench.forms.text_files import write_mps
 from prunebench.testing.instances import instance
 
 LP = """\\ three of five, as Gurobi writes it
@@ -226,6 +232,37 @@ def test_what_is_exported_comes_back_with_the_same_value_on_every_mask(tmp_path,
     )
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert report["p"] == block.p
+
+
+@pytest.mark.parametrize("writer", ["gurobi", "highs", "pyomo", "scip"])
+def test_files_that_others_write_have_the_same_values(tmp_path, writer):
+    block = dict(blocks())["count"]
+    write_mps(program(block), tmp_path / "own.mps")
+    file = tmp_path / f"{writer}.{'mps' if writer == 'highs' else 'lp'}"
+    if writer == "gurobi":
+        with gurobipy.Env(params={"OutputFlag": 0}) as environment:
+            gurobipy.read(str(tmp_path / "own.mps"), environment).write(str(file))
+    elif writer == "highs":
+        model = highspy.Highs()
+        model.setOptionValue("output_flag", False)
+        model.readModel(str(tmp_path / "own.mps"))
+        model.writeModel(str(file))
+    elif writer == "pyomo":
+        algebraic(program(block)).write(str(file), io_options={"symbolic_solver_labels": True})
+    else:
+        model = pyscipopt.Model()
+        model.hideOutput()
+        model.readProblem(str(tmp_path / "own.mps"))
+        model.writeProblem(str(file), verbose=False)
+        # SCIP moves a quadratic objective into a row
+        with pytest.raises(InvalidInput, match="is quadratic"):
+            import_block(file)
+        return
+    own, other = import_block(tmp_path / "own.mps"), import_block(file)
+    places = [int(str(name)[1:]) for name in other.block.names]
+    for mask in feasible(block):
+        value = own.value(own.block.evaluate(mask))
+        assert other.value(other.block.evaluate(mask[places])) == pytest.approx(value, rel=1e-12, abs=1e-12)
 
 
 @pytest.mark.parametrize("form", ["bqm", "coo", "qs"])

@@ -239,9 +239,7 @@ def test_a_row_has_the_values_of_its_solve():
     entry = Entry(3, 8, 0.5, 17, block, worst_objective(block))
     request = CompareRequest(problem="digits-mlp", solvers=(SolverChoice("neal"),), select="obd", time_limit=2.5)
     cell = comparison_run.Cell(entry, SolverChoice("neal", {"sweeps": "9"}), make_solver("neal", {"sweeps": "9"}), 4)
-    row = writing._row(
-        request, cell, Outcome(solution, cpu_seconds=0.125), True, lambda _block, weights: weights.sum()
-    )
+    row = writing._row(request, cell, Outcome(solution, cpu_seconds=0.125), True, lambda _block, weights: weights.sum())
     start = block.evaluate(block.incumbent)
     expected = {
         "problem": "digits-mlp", "select": "obd", "density": 0.5, "p": 8, "keep": 4, "mode": "select",
