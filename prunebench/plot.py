@@ -236,7 +236,8 @@ def _panel(ax: "Axes", figure: Figure, looks: Looks) -> dict[str, Any]:
             handles[series.name] = _curve(ax, series, look, shows_bands(figure))
     _shape(ax, figure.x, "x")
     _shape(ax, figure.y, "y")
-    ax.set_title(_wrapped(figure.subtitle), fontsize=10)
+    # names on the left leave less room for what stands above
+    ax.set_title(_wrapped(figure.subtitle, 44 if figure.y.scale == "category" else 60), fontsize=10)
     ax.grid(True, color="#dddddd", linewidth=0.6)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
@@ -311,7 +312,7 @@ def _shape(ax: "Axes", axis: Axis, which: str) -> None:
         ax.locator_params(axis="x" if which == "x" else "y", nbins=6)
 
 
-def _wrapped(text: str) -> str:
+def _wrapped(text: str, letters: int) -> str:
     import textwrap
 
-    return "\n".join(textwrap.wrap(text, 60))
+    return "\n".join(textwrap.wrap(text, letters))

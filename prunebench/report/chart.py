@@ -59,7 +59,7 @@ def _series(series: Series, looks: Looks) -> dict[str, Any]:
     }
     if series.text:
         # what all say is sent once
-        held["before"] = os.path.commonprefix(series.text)
+        held["before"] = os.path.commonprefix(series.text)  # noqa: RUF071 (letters are meant)
         held["text"] = [text.removeprefix(held["before"]) for text in series.text]
     if series.labels:
         held["labels"] = series.labels

@@ -143,6 +143,9 @@ PRUNE_FIELDS: Mapping[str, Callable[[Any], list[str]]] = {
     "retrain": _flag("--retrain"),
     "controls": lambda value: [f"--control={name}" for name in value or ()],
     "start": _flag("--start"),
+    "subset": _flag("--subset"),
+    # the file's hash is computed anew from the file
+    "subset_hash": lambda _value: [],
     "executor": _flag("--executor"),
     "block_seconds": _flag("--block-time-limit"),
     "validate_every": _flag("--validate-every", unless=0),
@@ -169,6 +172,7 @@ COMPARE_FIELDS: Mapping[str, Callable[[Any], list[str]]] = {
     "executor": _flag("--executor"),
     "true_loss": lambda value: [] if value else ["--no-true-loss"],
     "retrain": _flag("--retrain"),
+    "finalists": _flag("--finalists", unless="all"),
     "cache": lambda value: [] if value else ["--no-cache"],
     "seed": _flag("--seed"),
 }

@@ -1,6 +1,6 @@
 """Pruning runs: accuracy against time and against density, the loss on the way, the density of each layer."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -364,7 +364,7 @@ def density_per_layer(runs: tuple[Run, ...]) -> Drawn:
             y = np.array([100 * shares[run][layer][0] for layer in layers if layer in shares[run]])
             text = tuple(shares[run][layer][1] for layer in layers if layer in shares[run])
             series.append(Series(name, run.look, "bar" if bars else "points", x, y, None, None, text, variant))
-        x_axis = category_axis("layer", layers)
+        x_axis = category_axis("layer", short_names(layers))
         series += _rule("whole network", 100 * density, x_axis)
         figures.append(
             Figure(
@@ -378,6 +378,17 @@ def density_per_layer(runs: tuple[Run, ...]) -> Drawn:
     if figures:
         return Drawn(tuple(figures), notes=tuple(notes))
     return Drawn(absent=Absent(LAYERS, "Density of each layer", "no run has a mask yet", PRUNE))
+
+
+def short_names(layers: Sequence[str]) -> list[str]:
+    """Layers' names without the parts that all have at their beginning and end: stack.fc1.weight is fc1."""
+    parts = [layer.split(".") for layer in layers]
+    fewest = min(map(len, parts))
+    if len(layers) < 2:
+        return list(layers)
+    tail = next((i for i in range(fewest - 1) if len({held[-1 - i] for held in parts}) > 1), fewest - 1)
+    head = next((i for i in range(fewest - 1 - tail) if len({held[i] for held in parts}) > 1), fewest - 1 - tail)
+    return [".".join(held[head : len(held) - tail]) for held in parts]
 
 
 def _layer_shares(run: Run, others: list[Run]) -> Mapping[str, tuple[float, str]]:

@@ -557,3 +557,21 @@ def test_the_verdict_on_runs_names_the_best_way_at_each_density():
     (said,) = run_verdict.sentences([one[0], two[0]])
     assert said.endswith("icbs · anneal, 20 points behind (one seed: too few to say how sure).")
     assert run_verdict.sentences(one) == []
+
+
+@pytest.mark.parametrize(
+    ("layers", "short"),
+    [
+        (["stack.fc1.weight", "stack.fc2.weight"], ["fc1", "fc2"]),
+        (["fc1", "fc2"], ["fc1", "fc2"]),
+        (["a.weight", "a.bias"], ["weight", "bias"]),
+        (
+            ["b.0.qkv.weight", "b.0.proj.weight", "b.1.qkv.weight", "head.weight"],
+            ["b.0.qkv", "b.0.proj", "b.1.qkv", "head"],
+        ),
+        (["only.one.weight"], ["only.one.weight"]),
+        (["x.weight", "x.y.weight"], ["x", "x.y"]),
+    ],
+)
+def test_layers_are_called_by_what_tells_them_apart(layers, short):
+    assert runs.short_names(layers) == short
