@@ -100,7 +100,10 @@ def test_it_is_between_the_best_levels_at_its_scale_and_rounding_the_refit():
         best = min(best, form.value(weights))
     refit = form.refit(mask.reshape(-1))
     reach = np.abs(refit).max()
-    plain = min(form.value(np.clip(np.rint(refit / step), -1, 1) * step) for step in reach * np.array(rounding.TRIALS))
+    plain = min(
+        form.value(np.clip(np.rint(refit / step), -1, 1) * step)
+        for step in rounded_scale(reach * np.array(rounding.TRIALS))
+    )
     assert best * (1 - 1e-12) <= form.value(found.values.reshape(-1)) <= plain
 
 

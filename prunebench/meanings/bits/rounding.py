@@ -19,9 +19,10 @@ from prunebench.core.levels import group_count, spread_scales
 from prunebench.core.rows import RowsForm
 from prunebench.meanings.bits.grids import largest_level
 
-TRIALS = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1)
+TRIALS = tuple(number / 100 for number in range(30, 121))
 """Scales that are tried, in parts of the one at which the largest weight has the largest level. A smaller one clips the
-largest weights, which compensation makes up for, and is finer for the others."""
+largest weights, which compensation makes up for, and is finer for the others. Steps of a hundredth: of a twentieth left
+4 % more error on digits-mlp."""
 OWN_INVERSES = 2048
 """Kept weights of a row up to which the inverse Hessian of those alone is computed, which every row pays: a second at
 this length. Of longer rows the refitted weights go to the nearest levels, and these are moved singly afterwards; one
