@@ -674,7 +674,7 @@ def test_the_command_line_prunes_to_a_pattern_and_names_the_options(tmp_path, ca
     result = json.loads(capsys.readouterr().out)
     assert result["mode"] == "refit"
     given = {"quota": "2:4", "samples": 50, "ridge": 0.01, "target": "dense", "held_out": None}
-    assert result["coordinator_options"] == given
+    assert result["coordinator_options"] == {**given, "bits": None, "group_size": None}
     with safe_open(tmp_path / "run" / "mask.safetensors", "numpy") as masks:
         for name in ("fc1.weight", "fc2.weight"):
             assert (masks.get_tensor(name).reshape(-1, 4).sum(axis=1) == 2).all()
