@@ -59,8 +59,8 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("select", "tabu"): {"keep_samples": 0},
 }
 """Options by kind of block and solver; in mode refit `swap` has a search that ends by itself."""
-BOUND_SECONDS = 60.0
-"""Wall seconds of a bound where nobody searches exactly."""
+VERIFY_SECONDS = 60.0
+"""Wall seconds for which `verify` looks for a bound where nothing else gives one."""
 
 
 def make() -> Iterator[Row]:
@@ -137,8 +137,11 @@ def improve(instance: Instance, seconds: float) -> tuple[dict[str, Any], dict[st
     return {"best": float(best), "best_from": by, "mask": mask_text(mask)}, found
 
 
-def prove(instance: Instance, seconds: float) -> tuple[dict[str, Any], str]:
-    """What changes in the entry after an exact search; what its bound rests on."""
+def prove(instance: Instance, seconds: float, relaxation: float) -> tuple[dict[str, Any], str]:
+    """What changes in the entry after an exact search; what its bound rests on.
+
+    seconds : of the search; 0: none, but a relaxation for so many wall-clock seconds
+    """
     kind = "groups" if instance.kind == "groups" else instance.mode
     plain = instances.load(instance)
     try:
@@ -148,7 +151,7 @@ def prove(instance: Instance, seconds: float) -> tuple[dict[str, Any], str]:
     except (SolverRefused, SolverFailed):
         if isinstance(plain, GroupBlock):
             return {}, ""
-        bound = lower_bound(plain, BOUND_SECONDS)
+        bound = lower_bound(plain, relaxation)
         answer = solve(plain, "magnitude")
         answer = _with(answer, bound.value, bound.details)
     change: dict[str, Any] = {}
@@ -156,7 +159,7 @@ def prove(instance: Instance, seconds: float) -> tuple[dict[str, Any], str]:
     if answer.objective < best:
         best, mask = answer.objective, answer.mask
         change |= {"best": float(best), "best_from": EXACT[kind], "mask": mask_text(mask)}
-    verdict = verify(plain, answer, proof=answer.proof, seconds=BOUND_SECONDS)
+    verdict = verify(plain, answer, proof=answer.proof, seconds=VERIFY_SECONDS)
     if verdict.faults:
         raise RuntimeError(f"{instance.name}: {'; '.join(verdict.faults)}")
     bound_now = min(verdict.derived_bound, best)
@@ -223,16 +226,17 @@ def rows(arguments: argparse.Namespace) -> Iterator[Row | Note]:
         if (not arguments.only or item.name in arguments.only)
         and item.p <= arguments.largest
         and not (arguments.open and item.proved)
+        and not (arguments.unbounded and item.bound is not None)
     ]  # fmt: skip
     for item in chosen:
         began = time.process_time()
         changes: dict[str, Any] = {}
         found: dict[str, float] = {}
         now, rests = item, ""
-        if arguments.exact > 0.0 and not now.proved:
-            changes, rests = prove(now, arguments.exact)
+        if arguments.exact + arguments.relaxation > 0.0 and not now.proved:
+            changes, rests = prove(now, arguments.exact, arguments.relaxation)
             now = Instance(**{**vars(now), **changes})
-        if not now.proved:
+        if arguments.seconds > 0.0 and not now.proved:
             more, found = improve(now, arguments.seconds)
             changes |= more
             now = Instance(**{**vars(now), **more})
@@ -274,6 +278,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--open", action="store_true", help="only those without a proof")
     parser.add_argument("--seconds", type=float, default=10.0, help="CPU seconds of a heuristic on an instance")
     parser.add_argument("--exact", type=float, default=30.0, help="CPU seconds of the exact search; 0: none")
+    parser.add_argument("--relaxation", type=float, default=60.0,
+                        help="wall-clock seconds of a bound where nobody searches exactly")  # fmt: skip
+    parser.add_argument("--unbounded", action="store_true", help="only those without any bound")
     parser.add_argument("--write", action="store_true", help="bring the catalogue up to date")
     parser.add_argument("--results-of", type=Path, nargs="*", default=(), metavar="FILE",
                         help="take better masks from these files of results, and prove nothing")  # fmt: skip

@@ -82,7 +82,7 @@ def _row(row: Row, item: Instance) -> tuple[list[str], float]:
         faults.append(f"its mask is worth {value:.12g}, below the proven bound {item.bound:.12g}")
     if row.lower_bound is not None and row.lower_bound > min(value, item.best) + slack:
         faults.append(f"its lower bound {row.lower_bound:.12g} is above a mask of {min(value, item.best):.12g}")
-    if row.status == Status.OPTIMAL and (row.lower_bound is None or not is_proved(value, row.lower_bound - slack)):
+    if row.status == Status.OPTIMAL and (row.lower_bound is None or not is_proved(value, row.lower_bound + rounding)):
         faults.append("it says optimal without a bound that proves it")
     return faults + list(_trace_faults(row, value - rounding)), value
 

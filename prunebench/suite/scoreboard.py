@@ -32,7 +32,7 @@ def instances_page(held: Catalogue | None = None) -> str:
 
 def _instance(item: Instance) -> tuple[str, ...]:
     left = "proved" if item.proved else "no bound" if item.gap is None else f"{item.gap:.1e}"
-    proof = "in the package" if item.proof else item.bound_from.removeprefix("the ")
+    proof = "in the package" if item.proof else item.bound_from.removeprefix("the ").replace(", found here", "")
     size = f"{item.keep}" if item.kind != "budget" else f"at most {item.keep}"
     return (
         f"`{item.name}`", str(item.p), size, f"{item.best:.6g}", f"`{item.best_from}`", left, proof, item.about,

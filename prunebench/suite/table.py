@@ -156,10 +156,14 @@ def _of_row(row: Row, item: Instance, best: float, limit: float) -> Score:
 def ranks(held: Board, chosen: Sequence[Instance], share: int = -1) -> dict[str, FloatArray]:
     """By solver, its rank on each of some instances, 1 the best; ties share the mean of their ranks. float64 (i,)
 
-    share : which of SHARES
+    share : which of SHARES. Ranked are the solvers that answer any instance of these modes, so that solvers of other
+    modes lengthen no list.
     """
-    gaps = np.array([[score.gaps[share] for score in held.of(solver, chosen)] for solver in held.solvers])
-    answered = np.array([[score.answered for score in held.of(solver, chosen)] for solver in held.solvers])
+    modes = {mode_of(item) for item in chosen}
+    rivals = [item for item in held.instances if mode_of(item) in modes]
+    solvers = [solver for solver in held.solvers if any(score.answered for score in held.of(solver, rivals))]
+    gaps = np.array([[score.gaps[share] for score in held.of(solver, chosen)] for solver in solvers])
+    answered = np.array([[score.answered for score in held.of(solver, chosen)] for solver in solvers])
     gaps = np.where(answered, gaps, 2.0)
     out = np.empty_like(gaps)
     for column in range(gaps.shape[1]):
@@ -167,7 +171,7 @@ def ranks(held: Board, chosen: Sequence[Instance], share: int = -1) -> dict[str,
         better = (values[None, :] < values[:, None] - TIE).sum(axis=1)
         equal = (np.abs(values[None, :] - values[:, None]) <= TIE).sum(axis=1)
         out[:, column] = better + 0.5 * (equal + 1)
-    return dict(zip(held.solvers, out, strict=True))
+    return dict(zip(solvers, out, strict=True))
 
 
 def interval(values: Sequence[float] | FloatArray) -> Interval:
@@ -199,13 +203,13 @@ class Line:
 def lines(held: Board, chosen: Sequence[Instance]) -> list[Line]:
     """The solvers that answered any of these instances, the best rank first, and the virtual best."""
     late, early = ranks(held, chosen), ranks(held, chosen, 0)
-    scores = {solver: held.of(solver, chosen) for solver in held.solvers}
+    scores = {solver: held.of(solver, chosen) for solver in late}
     ends = {solver: np.array([score.gaps[-1] for score in part]) for solver, part in scores.items()}
     out = []
     for solver, part in scores.items():
         if not any(score.answered for score in part):
             continue
-        others = [ends[other] for other in held.solvers if other != solver]
+        others = [ends[other] for other in late if other != solver]
         ahead = np.min(others, axis=0) - ends[solver] > TIE if others else np.ones(len(chosen), dtype=bool)
         out.append(_line(solver, part, interval(late[solver]), interval(early[solver]), int(ahead.sum())))
     out.sort(key=lambda line: (line.rank.value, line.integral.value))

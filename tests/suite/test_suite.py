@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from prunebench.suite.catalogue import mask_of, mask_text
 from prunebench.suite.run import Limit
 from prunebench.suite.run import run as run_suite
 
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("select-wine-first-random-16-8-n64", "select-drawn-uniform-20-10", "refit-digits-first-random-16-4")
 """The small subset that is run here."""
 SMALL = [item for item in catalogue.catalogue().instances if item.p <= 64]
@@ -207,6 +209,19 @@ def _row(item, gap, at=0.0, seconds=0.5, **more):
     return results.Row(
         instance=item.name, hash=item.hash, seed=0, objective=value, seconds=seconds, trace=((at, value),), **more
     )
+
+
+def test_a_proof_of_the_optimum_is_no_fault(tmp_path, chosen):
+    file, held = _file(tmp_path, chosen[:1], solver="exhaustive")
+    assert held["rows"][0]["status"] == "optimal"
+    assert not check.check_results(results.read(file), catalogue.catalogue()).faults
+
+
+def test_committed_results_are_what_their_masks_are_worth():
+    files = sorted((ROOT / "benchmarks" / "results" / "suite").glob("*.json"))
+    assert len(files) >= 10
+    for file in files:
+        assert not check.check_results(results.read(file), catalogue.catalogue()).faults, file.name
 
 
 def test_ranks_and_the_virtual_best(chosen):
