@@ -69,7 +69,7 @@ frame[["solver", "p", "seed", "block_hash", "objective", "gap", "gap_to", "statu
 assert (frame.groupby("block_index")["block_hash"].nunique() == 1).all(), "all solvers had the same blocks"
 assert {"random", "greedy", "swap"} <= set(frame["solver"]), "the baselines are always there"
 solved = frame[frame["skipped"] == ""]
-assert (solved["gap"] >= 0).all(), "nobody is better than a proven bound"
+assert (solved["gap"] >= 0).all(), "no answer is better than a proven bound"
 assert (solved.loc[solved["status"] == "optimal", "gap"] < 1e-6).all()
 
 # %% [markdown]
@@ -88,7 +88,7 @@ display(Markdown("\n".join(f"- **{term}**: {GLOSSARY[term]}" for term in terms))
 # ## The table
 #
 # One row for each block size and solver. Read `gap` first, then whether it is a gap to a proven `bound` or only to
-# the `best` that anybody found: the second is a statement about this company of solvers, not about the optimum.
+# the `best` that any solver here found: the second compares the solvers with each other, not with the optimum.
 # `time_to_solution` puts speed and reliability into one number. A solver that does not take a block is not missing,
 # it is *skipped*, with its reason.
 
@@ -106,12 +106,23 @@ assert gaps.loc["magnitude", largest] > gaps.loc["swap", largest], "couplings ma
 assert gaps.loc["random", largest] > gaps.loc["swap", largest], "and 10,000 random masks do not replace a search"
 
 # %% [markdown]
+# ## Who is best
+#
+# The final answers of each block size, best solver first. The bar is the mean gap to the best answer known, the
+# whisker its 95 % interval over blocks: blocks are drawn again and again with replacement, and the means of the draws
+# lie between its ends 95 times of 100. Fewer than three blocks say nothing of how blocks differ, and have none.
+# Where whiskers overlap, look at the page of the comparison: its verdict compares solvers block by block.
+
+# %%
+display(plot.ranking(frame))
+
+# %% [markdown]
 # ## Quality against time
 #
 # For each solver the mean gap of its best answer so far. **Lower and further left is better.** Where two curves
 # cross, the answer to "which solver?" depends on the time there is. A curve that ends early belongs to a solver that
 # stops by itself; one that runs to the right edge uses all the time it is given, even if its last improvement came
-# early. The band is the 95 % interval over blocks and seeds.
+# early. The band is the 95 % interval over blocks.
 
 # %%
 display(plot.quality_against_time(frame))
@@ -119,8 +130,8 @@ display(plot.quality_against_time(frame))
 # %% [markdown]
 # ## Gap against block size
 #
-# The final answers only. Small blocks do not tell solvers apart: with 16 weights nearly everybody finds the optimum.
-# What matters is **how the gap grows with the block**, and who can still prove anything.
+# The final answers only. Small blocks do not tell solvers apart: with 16 weights nearly every solver finds the
+# optimum. What matters is **how the gap grows with the block**, and which solver still proves a bound.
 
 # %%
 display(plot.gap_against_size(frame))
@@ -139,8 +150,9 @@ display(plot.performance_profile(frame))
 # %% [markdown]
 # ## Time to solution of the stochastic solvers
 #
-# How long must one repeat runs until one has succeeded with probability 99 %? Points at "never" did not succeed once.
-# These times are medians over few blocks: look at the intervals of the success probability before ranking anybody.
+# How long must one repeat runs until one has succeeded with probability 99 %? A point is the median over the blocks of
+# a size. A point at “never” means that in half of these blocks or more **no** seed reached the target; in the others
+# some may have. A whisker up to “never” says that a few other blocks would have moved the median there.
 
 # %%
 display(plot.time_to_solution(frame))
@@ -150,9 +162,10 @@ display(plot.time_to_solution(frame))
 #
 # The solvers minimise a quadratic model. Each answer was also written into the network, and the loss on validation
 # samples measured. Both axes show the change from magnitude pruning of the same block; below zero on the vertical
-# axis the network itself got better. Most points lie close to zero: these blocks are a small part of the network,
-# half of which is kept, and the loss on a few hundred samples hardly notices. The large changes agree in sign.
-# Notebook 06 asks where the model can be trusted.
+# axis the network itself got better. Both axes are logarithmic on either side of zero, since most changes are small:
+# these blocks are a small part of the network, half of which is kept, and the loss on a few hundred samples hardly
+# notices. Follow the large changes, far from the middle: they agree in sign. Notebook 06 asks where the model can be
+# trusted.
 
 # %%
 display(plot.model_against_true(frame))

@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import spearmanr
 
-from prunebench import Budget, make_problem, solve
+from prunebench import Budget, make_problem, plot, solve
 from prunebench.comparison.true_loss import TrueLoss
 from prunebench.core.errors import InvalidInput
 from prunebench.runs.cut import cut_block
@@ -47,9 +47,7 @@ SIZES = {
 }  # fmt: skip
 size = SIZES[os.environ.get("PRUNEBENCH_NOTEBOOK_SIZE", "default")]
 PROBLEM = "digits-mlp"
-COLOURS = {
-    "magnitude": "#D55E00", "obd": "#CC79A7", "greedy": "#E69F00", "swap": "#0072B2", "branch-and-bound": "#009E73",
-}  # fmt: skip
+COLOURS = {name: plot.colour(name) for name in ("magnitude", "obd", "greedy", "swap", "branch-and-bound")}
 
 plt.rcParams.update({"figure.dpi": 100, "axes.spines.top": False, "axes.spines.right": False})
 
