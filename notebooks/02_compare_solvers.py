@@ -37,7 +37,7 @@ SIZES = {
 }
 size = SIZES[os.environ.get("PRUNEBENCH_NOTEBOOK_SIZE", "default")]
 
-plt.rcParams["figure.dpi"] = 100
+plt.rcParams["figure.dpi"] = 88
 
 # %% [markdown]
 # ## The comparison

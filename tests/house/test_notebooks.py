@@ -10,7 +10,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 SOURCES = sorted(FOLDER.glob("[0-9]*.py"))
-LARGEST_BYTES = 700_000
+LARGEST_BYTES = 600_000
 SECONDS = 300
 """For a notebook in small size, with compilation and on a busy machine; most take a tenth of it."""
 
