@@ -40,6 +40,12 @@ FEW_SEEDS = {"highs": 3, "pyomo": 3, "dwave-mock": 2, "cp-sat": 1, "gurobi": 1, 
 """Seeds of each family for solvers that take a second a block: a model is built, or a graph embedded."""
 
 
+CLAIM_NOTHING = {"cp-sat", "gurobi", "scip"}
+"""Programs of others, whose bounds are told as their claims only: no claim of theirs can be wrong here."""
+TOO_SLOW = {"scip"}
+"""Solvers that take seconds on eight weights: some hundred of them are too many here; `test_peers.py` has a few."""
+
+
 def _solvers():
     return [name for name in solvers_of(QuadraticForm) if not missing_packages(SOLVERS.get(name).requires)]
 
@@ -51,6 +57,8 @@ def test_every_solver_passes_every_check(name, family, mode):
     solver = make_solver(name, QUICK_OPTIONS.get(name))
     if mode == "select" and "select" not in solver.modes:
         pytest.skip(f"{name} handles mode refit only")
+    if name in TOO_SLOW:
+        pytest.skip(f"{name} takes seconds on every block")
     for check in CHECKS:
         refusal = run_check(check, solver, family, mode, SEEDS[: FEW_SEEDS.get(name, len(SEEDS))])
         if "no access" in str(refusal):
@@ -59,7 +67,7 @@ def test_every_solver_passes_every_check(name, family, mode):
 
 
 @pytest.mark.parametrize("mode", ["select", "refit"])
-@pytest.mark.parametrize("name", _solvers())
+@pytest.mark.parametrize("name", [name for name in _solvers() if name not in CLAIM_NOTHING])
 def test_every_claim_holds_in_exact_arithmetic_where_rounding_is_not_small(name, mode):
     solver = make_solver(name, QUICK_OPTIONS.get(name))
     if mode == "select" and "select" not in solver.modes:
