@@ -35,7 +35,7 @@ import os
 import matplotlib.pyplot as plt
 import numpy as np
 
-from prunebench import make_problem
+from prunebench import make_problem, plot
 from prunebench.networks.chosen import prunable_network
 from prunebench.recovery.training.halving import successive_halving
 from prunebench.recovery.training.protocol import parse
@@ -196,15 +196,17 @@ whole = study(Oracle(density=0.1, masks=size["population"], epochs=size["epochs"
 pruned, families = known_of(whole, "true pruned loss"), np.array([m["family"] for m in whole["values"]["masks"]])
 accuracy = after(whole, LONG, "accuracy")
 figure, axes = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
-looks = {"magnitude, noisy": "#D55E00", "obd, noisy": "#CC79A7", "swap, noisy start": "#0072B2", "random": "#BBBBBB"}
-for family, colour in looks.items():
+# a solver has the colour that it has in every figure; markers tell apart those of like colours
+populations = {"magnitude, noisy": ("magnitude", "o"), "obd, noisy": ("obd", "x"), "swap, noisy start": ("swap", "."),
+               "random": ("random", "+")}  # fmt: skip
+for family, (solver, marker) in populations.items():
     part = families == family
     if part.any():  # descents that end where `swap` does are one mask with it
-        axes.scatter(pruned[part], 100 * accuracy[part], s=16, color=colour, label=family)
-for family, colour in zip(("swap", "admm", "chita", "woodfisher"), ("#0072B2", "#009E73", "#E69F00", "#6B4C9A"),
-                          strict=True):  # fmt: skip
-    part = families == family
-    axes.scatter(pruned[part], 100 * accuracy[part], s=90, color=colour, edgecolor="black", label=family)
+        axes.scatter(pruned[part], 100 * accuracy[part], s=24, color=plot.colour(solver), marker=marker, label=family)
+for solver, marker in zip(("swap", "admm", "chita", "woodfisher"), ("o", "s", "D", "^"), strict=True):
+    part = families == solver
+    axes.scatter(pruned[part], 100 * accuracy[part], s=90, color=plot.colour(solver), marker=marker, edgecolor="black",
+                 label=solver)  # fmt: skip
 axes.set(xlabel="true pruned loss", ylabel=f"accuracy after {LONG} epochs (%)")
 axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
 plt.show()
