@@ -43,6 +43,9 @@ TEXTS = (
 )  # fmt: skip
 """Columns that hold text."""
 
+LATER: Mapping[str, str | float] = {"items": WEIGHTS, "retrained_epochs": math.nan, "retrained_rank": math.nan}
+"""Columns that tables of earlier versions lack, and what those would have held."""
+
 FILE = "results.parquet"
 """Where a finished comparison has its table."""
 
@@ -138,9 +141,9 @@ def read(directory: Path | str) -> "pandas.DataFrame":
         except Exception as error:
             raise InvalidInput(f"{file} cannot be read ({error}); remove it and run 'prunebench resume'") from error
         run.require_own(FILE)
-        if "items" not in frame:
-            # tables of earlier versions are of weights
-            frame["items"] = WEIGHTS
+        for name, value in LATER.items():
+            if name not in frame:
+                frame[name] = value
     else:
         request = CompareRequest.from_json(run.request, str(path))
         frame = finished(rows_of(run), request.time_limit, request.target)

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import dimod
 import numpy as np
+import pandas
 import pytest
 
 import prunebench
@@ -102,6 +103,15 @@ def test_rows_are_complete_and_on_identical_blocks(tmp_path):
         assert row["trace_objective"][-1] == pytest.approx(row["objective"])
     again = table.read(tmp_path / "c")
     assert len(again) == len(frame)
+
+
+def test_tables_without_later_columns_are_read(monkeypatch, tmp_path):
+    prunebench.compare(blocks(1), ["magnitude"], out=tmp_path / "c")
+    whole = pandas.read_parquet(tmp_path / "c" / table.FILE)
+    monkeypatch.setattr(pandas, "read_parquet", lambda file: whole.drop(columns=list(table.LATER)))
+    frame = table.read(tmp_path / "c")
+    assert set(frame.columns) == set(whole.columns)
+    assert set(frame["items"]) == {"weights"}
 
 
 def test_true_change_is_the_networks_own(tmp_path):
