@@ -189,7 +189,7 @@ def size(chosen: argparse.Namespace) -> Iterator[Row]:
 CALIBRATION: Mapping[str, tuple[str, Mapping[str, Any], float, tuple[int, ...]]] = {
     "digits-mlp": ("one-shot", {"solver": "swap"}, 0.1, (50,)),
     "mlpnet-mnist": ("one-shot", {"solver": "swap"}, 0.1, (100,)),
-    "stories-llama": ("layer-wise", {"solver": "swap"}, 0.5, (16,)),
+    "stories-llama": ("layer-wise", {"solver": "sparsegpt"}, 0.5, (16,)),
 }
 """By problem: coordinator and options of the pruning, density, and sizes of calibration sets."""
 
