@@ -22,6 +22,7 @@ MAX_SIZE = 256
 class Scip(Solver):
     """SCIP by its own settings, one thread; in mode refit with bounds on the weights from the best mask so far.
 
+    Give it a limit: without one it has searched for minutes on eight weights in awkward units.
     Its bound and its word "optimal" are its own and are not proved here. `branch-and-bound` proves larger blocks.
     """
 
