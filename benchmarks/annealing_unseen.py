@@ -99,7 +99,7 @@ def rows(chosen: argparse.Namespace) -> Iterator[Row | Note]:
 
 def objective(block: BlockProblem, name: str, seconds: float) -> float:
     """The objective of one run."""
-    return float(solve(block, runs.make(name), budget=Budget(seconds=seconds), seed=0).objective)
+    return float(solve(block, runs.make(name), budget=Budget(seconds=seconds, cpu=True), seed=0).objective)
 
 
 QUICK = {"sizes": [64], "solvers": ["anneal", "swap"], "scale": 0.2}
