@@ -7,11 +7,15 @@ import numpy as np
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.block import BlockProblem
+from prunebench.core.errors import SolverRefused
 from prunebench.core.solver import Incumbent
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 
 ROOM = 1.001
 """Factor by which bounds on weights are widened, against rounding."""
+FARTHEST = 1e12
+"""Largest bound on a weight, in the program's units, that is written: from 1e20 on programs take a number as infinite,
+and far below that their tolerances mean nothing."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +33,26 @@ class Quadratic:
 
     @staticmethod
     def of(best: Incumbent) -> "Quadratic":
-        """The program of the block, scaled by the best mask so far. O(p³)"""
+        """The program of the block, scaled by the best mask so far. O(p³)
+
+        Raises
+        ------
+        SolverRefused   in mode refit, where nothing bounds the weights of good masks: the curvature is nearly singular
+        """
         block, upper = best.block, best.objective
         if block.mode == "select":
             select = SelectProgram.of(block, upper)
             return Quadratic(select.quadratic, select.linear, None, select)
         lowest = block.form.lower_bound()
         refit = RefitProgram.of(block, upper, lowest if np.isfinite(lowest) else None)
-        return Quadratic(refit.hessian, -refit.slope, _reach(refit, refit.inner(upper)), refit)
+        reach = _reach(refit, refit.inner(upper))
+        if not (np.isfinite(reach).all() and reach.max() <= FARTHEST):
+            reason = (
+                "its curvature is so nearly singular that good masks may have weights of any size; cut the block with "
+                "a larger ridge, or use solver 'branch-and-bound'"
+            )
+            raise SolverRefused(f"a program in mode refit does not take block '{block.name}': {reason}", reason)
+        return Quadratic(refit.hessian, -refit.slope, reach, refit)
 
     def value(self, inner: float) -> float:
         """An objective of the program in the block's units."""
@@ -57,7 +73,10 @@ def mask_of(block: BlockProblem, kept: FloatArray) -> BoolArray:
 
 def _reach(program: RefitProgram, upper: float) -> FloatArray:
     """The box around the ellipsoid of all weights whose value is at most `upper`."""
-    free = np.linalg.solve(program.hessian, program.slope)
+    try:
+        inverse = np.linalg.inv(program.hessian).diagonal()
+        free = np.linalg.solve(program.hessian, program.slope)
+    except np.linalg.LinAlgError:
+        return np.full(program.slope.size, np.inf)
     room = max(upper + 0.5 * float(program.slope @ free), 0.0) * ROOM + 1e-6
-    inverse = np.linalg.inv(program.hessian).diagonal()
     return np.asarray(np.abs(free) + np.sqrt(2.0 * room * np.maximum(inverse, 0.0)), dtype=np.float64)

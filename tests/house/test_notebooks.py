@@ -63,9 +63,9 @@ def source(request):
     return request.param
 
 
-def test_there_are_nine_and_the_readme_names_each():
+def test_there_are_ten_and_the_readme_names_each():
     readme = (FOLDER / "README.md").read_text(encoding="utf-8")
-    assert [source.name[:2] for source in SOURCES] == ["01", "02", "03", "04", "05", "06", "07", "08", "09"]
+    assert [source.name[:2] for source in SOURCES] == ["01", "02", "03", "04", "05", "06", "07", "08", "09", "10"]
     assert all(source.with_suffix(".ipynb").name in readme for source in SOURCES)
     assert {file.stem for file in FOLDER.glob("*.ipynb")} == {source.stem for source in SOURCES}
 
