@@ -179,8 +179,9 @@ def size(chosen: argparse.Namespace) -> Iterator[Row]:
         for name in ("MMD of the embedding", "gradient"):
             block, made = cpu_seconds(partial(sample_block, problem, keep, BLOCKS[name]))
             answer, solved = cpu_seconds(partial(prunebench.solve, block, "swap"))
+            assert block.form.factor is not None
             yield Row("size", {
-                "n": block.p, "k": keep, "features": name, "rows": block.form.factor.shape[0],  # type: ignore[union-attr]  # wide
+                "n": block.p, "k": keep, "features": name, "rows": block.form.factor.shape[0],
                 "CPU s features": made, "CPU s swap": solved, "random f / f": block.random_mean() / answer.objective,
                 "GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
             })  # fmt: skip

@@ -54,7 +54,8 @@ def train(model: Any, draw: Callable[[], tuple[Any, Any]], steps: int, rate: flo
         inputs, targets = draw()
         optimizer.zero_grad()
         outputs = model(inputs)
-        torch.nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten()).backward()  # type: ignore[no-untyped-call]
+        loss = torch.nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimizer.step()
     model.eval()
 
@@ -74,7 +75,7 @@ def outer(layer: Layer, model: Any, inputs: Any, targets: Any, unit: float | Non
     """
     layer.watch()
     loss = torch.nn.functional.cross_entropy(model(inputs), targets, reduction="sum")
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     left, left_unit = whole(layer.back[-1].numpy(), 14)
     right, right_unit = whole(layer.inputs[-1].numpy(), 8, unit)
     return {

@@ -91,7 +91,7 @@ def _of_masks(
         faults = [f"no mask is feasible; the first {why}"]
         return {"verdict": REFUTED, "verified": False, "faults": faults, **found}
     best = answers.masks[values.index(min(held))]
-    given = Solution.from_mask(block, best, status=Status.FEASIBLE, stop_reason="given")  # type: ignore[arg-type]
+    given = Solution.from_mask(block, best, status=Status.FEASIBLE, stop_reason="given")  # type: ignore[arg-type]  # group blocks too
     return {**_told(verify(block, given, proof=proof, seconds=seconds), block), **found}
 
 

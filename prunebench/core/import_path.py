@@ -52,15 +52,20 @@ def _module_of(path: Path) -> ModuleType:
     if path not in _loaded:
         if not path.is_file():
             raise InvalidInput(f"{path} is not there; give the path of a Python file")
-        spec = importlib.util.spec_from_file_location(f"prunebench_file_{path.stem}", path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = module
-        sys.path.insert(0, str(path.parent))
-        try:
-            spec.loader.exec_module(module)
-        finally:
-            sys.path.remove(str(path.parent))
-        _loaded[path] = module
+        _loaded[path] = run_file(path, f"prunebench_file_{path.stem}")
     return _loaded[path]
+
+
+def run_file(path: Path, name: str) -> ModuleType:
+    """A Python file as the module `name`; its folder is searched first for what it imports. Raises what it raises."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module

@@ -1,7 +1,5 @@
 """A user's own network by the function of a Python file that makes it: FILE.py:FUNCTION in place of a name."""
 
-import importlib.util
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +7,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from prunebench.core.errors import InvalidInput, MissingData, PrunebenchError, unknown_name
+from prunebench.core.import_path import run_file
 from prunebench.core.options import NOTED
 from prunebench.core.problem import ProblemLike, Selection
 from prunebench.networks.own import OwnNetwork, own_network, require_same
@@ -75,16 +74,7 @@ def _called(path: Path, function: str) -> Any:
 
 def _loaded(path: Path) -> ModuleType:
     """The file as a module, its folder searched first for what it imports."""
-    spec = importlib.util.spec_from_file_location(f"prunebench_program_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent))
-    try:
-        _quietly_named(str(path.name), lambda: spec.loader.exec_module(module))  # type: ignore[union-attr]
-    finally:
-        sys.path.remove(str(path.parent))
+    module: ModuleType = _quietly_named(path.name, lambda: run_file(path, f"prunebench_program_{path.stem}"))
     return module
 
 
