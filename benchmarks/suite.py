@@ -129,18 +129,20 @@ def improve(instance: Instance, seconds: float) -> tuple[dict[str, Any], dict[st
     for name in HEURISTICS[kind]:
         try:
             answer = solve(block, name, options=OPTIONS.get((kind, name)), budget=Budget(seconds=seconds, cpu=True))
-        except (SolverRefused, SolverFailed):
+        except SolverRefused:
             continue
         found[name] = answer.objective
         if answer.objective < best:
             best, mask, by = answer.objective, answer.mask, name
+            block = block.with_start(mask)
     return {"best": float(best), "best_from": by, "mask": mask_text(mask)}, found
 
 
 def prove(instance: Instance, seconds: float, relaxation: float) -> tuple[dict[str, Any], str]:
     """What changes in the entry after an exact search; what its bound rests on.
 
-    seconds : of the search; 0: none, but a relaxation for so many wall-clock seconds
+    seconds : of the search
+    relaxation : wall-clock seconds of the relaxation that takes its place where the exact solver refuses
     """
     kind = "groups" if instance.kind == "groups" else instance.mode
     plain = instances.load(instance)

@@ -129,8 +129,9 @@ class Pyomo(Solver):
 
         options = {}
         limit = TIME_OPTIONS.get(self.solver)
-        if math.isfinite(best.wall_remaining) and limit is not None:
-            options[limit] = max(best.wall_remaining, 1e-3)
+        if math.isfinite(best.remaining) and limit is not None:
+            # wall-clock seconds: a solver that Pyomo calls cannot be stopped in between
+            options[limit] = max(best.remaining, 1e-3)
         told = StringIO()
         try:
             with LoggingIntercept(told, "pyomo"), _passed_on(solver_log.listener()) as heard:

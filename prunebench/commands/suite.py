@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prunebench.commands import arguments as shared
+from prunebench.commands import tables
 from prunebench.core.solution_file import finite
 from prunebench.suite import catalogue, check, instances, results, table, words
 from prunebench.suite.run import Limit
@@ -221,7 +222,7 @@ def _list_text(result: dict[str, Any]) -> list[str]:
         ))  # fmt: skip
     proved = sum(item["proved"] for item in result["instances"])
     return [
-        *words.plain(rows),
+        tables.table(rows[0], rows[1:]),
         "",
         f"{len(result['instances'])} instances, {proved} proved; version {result['version']}, {result['digest'][:12]}…",
         "gap left: (best − bound)/(random mask − bound), 0 is proved",
@@ -258,7 +259,7 @@ def _table_text(result: dict[str, Any]) -> list[str]:
     for mode, held in result["tables"].items():
         lines.append(f"{'### ' if result['markdown'] else ''}{mode}, {result['limit']:g} s ({result['clock']}) a solve")
         for rows in (held["solvers"], held["sizes"]):
-            lines += ["", *([words.markdown(rows)] if result["markdown"] else words.plain(rows))]
+            lines += ["", *([words.markdown(rows)] if result["markdown"] else [tables.table(rows[0], rows[1:])])]
         lines.append("")
     return [*lines, *words.LEGEND]
 

@@ -106,7 +106,7 @@ class Results:
         """What keeps the rows of another file from standing beside these, for a run that is continued."""
         return [
             name
-            for name in ("suite", "solver", "limit", "seeds")
+            for name in ("suite", "solver", "limit", "seeds", "machine", "threads", "versions")
             if plain(getattr(self, name)) != plain(getattr(other, name))
         ]
 

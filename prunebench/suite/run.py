@@ -88,7 +88,7 @@ def run(
             row = _solved(made, item, seed, limit)
         except KeyboardInterrupt:
             raise Interrupted(
-                f"interrupted; {len(held.rows)} rows are in {out}. The same command goes on from there"
+                f"interrupted; {len(held.rows)} rows are done. The same command goes on from {out}"
             ) from None
         held = replace(held, rows=(*held.rows, row))
         results.write(out, held)
@@ -164,8 +164,14 @@ def _words(row: Row) -> str:
 
 
 def labels(files: Sequence[Results]) -> Iterator[tuple[str, Results]]:
-    """The files under distinct labels: the clock and limit are added where a solver comes twice."""
+    """The files under distinct labels: who submitted it is added where a solver comes twice, and a number where that is
+    not enough.
+    """
     names = [held.label for held in files]
-    for name, held in zip(names, files, strict=True):
-        twice = names.count(name) > 1
-        yield (f"{name}, {held.seconds:g} s {held.clock}" if twice else name), held
+    names = [
+        f"{name}, {held.submitter}" if held.submitter and names.count(name) > 1 else name
+        for name, held in zip(names, files, strict=True)
+    ]
+    for number, (name, held) in enumerate(zip(names, files, strict=True)):
+        before = names[:number].count(name)
+        yield (f"{name} ({before + 1})" if before else name), held

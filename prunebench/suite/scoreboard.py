@@ -1,5 +1,6 @@
 """The pages about the suite in Markdown: its instances, and the scoreboard of committed files of results."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -78,7 +79,14 @@ def _refusals(files: Sequence[Results]) -> str:
         missing = [row for row in held.rows if not row.solved]
         if missing:
             failed = sum(row.failed for row in missing)
-            rows.append((held.label, str(len(missing) - failed), str(failed), missing[-1].skipped[:140]))
+            rows.append(
+                (
+                    held.label,
+                    str(len(missing) - failed),
+                    str(failed),
+                    textwrap.shorten(missing[0].skipped, 140, placeholder="…"),
+                )
+            )
     if len(rows) == 1:
         return "No solver refused an instance."
     return f"### Refused and failed\n\n{markdown(rows)}"

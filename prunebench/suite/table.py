@@ -121,18 +121,19 @@ def board(files: Sequence[Results], catalogue: Catalogue) -> Board:
             rows = [row for row in held.rows if row.instance == item.name]
             solved = [row for row in rows if row.solved]
             if solved:
-                scores[label, item.name] = _score(solved, item, best[item.name], held.seconds)
+                parts = [_of_row(row, item, best[item.name], held.seconds) for row in solved]
+                scores[label, item.name] = _score([*parts, *[ABSENT] * (len(rows) - len(solved))])
     seen = {name for _, name in scores} | {row.instance for held in files for row in held.rows}
     chosen = [item for item in catalogue.instances if item.name in seen]
     return Board(chosen, [label for label, _ in named], scores, best, *limits[0])
 
 
-def _score(rows: Sequence[Row], item: Instance, best: float, limit: float) -> Score:
-    parts = [_of_row(row, item, best, limit) for row in rows]
+def _score(parts: Sequence[Score]) -> Score:
+    """The mean over seeds; one without an answer counts as such."""
     return Score(
         np.mean([part.gaps for part in parts], axis=0),
         float(np.mean([part.integral for part in parts])),
-        float(np.mean([part.seconds for part in parts])),
+        float(np.nanmean([part.seconds for part in parts])),
         proved=any(part.proved for part in parts),
         overran=any(part.overran for part in parts),
     )
@@ -150,7 +151,7 @@ def _of_row(row: Row, item: Instance, best: float, limit: float) -> Score:
         gaps[-1] = min(gaps[-1], (row.objective - best) / spread)
     gaps = np.maximum(gaps, 0.0)
     integral = measures.primal_integral(trace[:, 0], np.maximum(over_time, 0.0), limit)
-    return Score(gaps, integral, row.seconds, proved=row.status == Status.OPTIMAL, overran=late)
+    return Score(gaps, integral, row.seconds, proved=not late and row.status == Status.OPTIMAL, overran=late)
 
 
 def ranks(held: Board, chosen: Sequence[Instance], share: int = -1) -> dict[str, FloatArray]:

@@ -1,7 +1,7 @@
-"""Tables of the suite in plain text and in Markdown, from the same lines."""
+"""Tables of the suite as rows of texts, and in Markdown."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from prunebench.measures import Interval
 from prunebench.suite.catalogue import Instance
@@ -15,7 +15,7 @@ LEGEND = (
     "rank: mean rank over the instances, 1 the best, ties shared; no answer is the last rank. In brackets: 95 % "
     "bootstrap interval, none from fewer than three instances",
     f"rank early: the same at {SHARES[0]:g} of the limit. gap: mean gap to the best known value, 0 the best, 1 a "
-    "random mask or no answer",
+    "random mask (groups: keeping nothing), anything worse, or no answer",
     "primal integral: mean over the limit of the best answer's gap; small is fast and good",
     "solved: instances whose best known value was reached. proved: by a bound of the solver's own. alone: instances on "
     "which nobody else was as good",
@@ -64,13 +64,6 @@ def size_table(held: Board, mode: str) -> list[tuple[str, ...]]:
 
 def _moment(held: Board, share: int) -> str:
     return f"{held.limit * SHARES[share]:g} s"
-
-
-def plain(table: Sequence[Sequence[str]]) -> Iterator[str]:
-    """A table in columns of equal width."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    for row in table:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:

@@ -44,7 +44,7 @@ class Reads:
         try:
             return self._sampler.sample(self._model, num_reads=1, seed=seed, **keywords)
         finally:
-            np.random.set_state(state)  # noqa: NPY002
+            np.random.set_state(state)  # noqa: NPY002  # as it was
 
 
 def _own_model(bqm: Any) -> Any:

@@ -32,7 +32,7 @@ NARROW = {("branch-and-bound", "refit"), ("sparsegpt", "refit")}
 
 
 ENDLESS = {"scip"}
-"""Solvers that without a limit search for minutes on blocks of some units; tests/solvers/test_peers.py has them."""
+"""Solvers that without a limit search for minutes on blocks of some units; they have one in test_peers.py."""
 
 
 def _solvers(quotas):

@@ -35,6 +35,14 @@ def test_a_program_finds_the_optimum_and_only_claims_it(name):
         assert found.details["claimed_bound"] == pytest.approx(best.objective, abs=1e-4 * (best.worst - best.objective))
 
 
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_keeps_to_a_quota(name):
+    block = instance("quota-rows", 2, "select")
+    found = solve(block, _made(name), budget=Budget(seconds=5.0))
+    assert not block.constraint.violation(found.mask)
+    assert found.details["claims"]
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_sampler_finds_a_small_optimum(name):
     block = instance("gaussian", 3, "select")
