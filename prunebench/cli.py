@@ -136,7 +136,8 @@ def _run(given: list[str]) -> int:
     command, top = command_module(name), parser((name,))
     parsed, rest = top.parse_known_args(given)
     if rest:
-        top.of[name].error(f"unrecognized arguments: {' '.join(rest)}")
+        told = parts(top.of[name]).get(str(getattr(parsed, "part", "")), top.of[name])
+        told.error(f"unrecognized arguments: {' '.join(rest)}")
     if parsed.data:
         os.environ[DATA_VARIABLE] = parsed.data
     with quiet():

@@ -35,7 +35,7 @@ def whole(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    """A whole number of at least 0."""
+    """A whole number of at least 0, said of a seed where it is none."""
     number = _number(int, text, "a whole number")
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative; a seed is a whole number of at least 0")

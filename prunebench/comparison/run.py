@@ -239,7 +239,7 @@ def _execute(
                 )
     except KeyboardInterrupt:
         raise Interrupted(
-            f"interrupted; the {len(done) + finished} solves done are kept. Resume with: "
+            f"interrupted; the {len(done) + writer.written} solves done are kept{writer.whole}. Resume with: "
             f"{resume_line(run.path, run.request)}"
         ) from None
     finally:

@@ -39,6 +39,8 @@ class Writer:
         self._finalists = Finalists(retrained) if ranks and retrained is not None else None
         self._left = Counter(cell.entry.block.hash for cell in waiting)
         self._held: list[tuple[Cell, Outcome, bool]] = []
+        self.written = 0
+        self.whole = " (of blocks that are whole)" if self._finalists is not None else ""
 
     def take(self, cell: "Cell", outcome: "Outcome", cached: bool) -> None:
         """An outcome, in the order of cells."""
@@ -60,6 +62,7 @@ class Writer:
 
     def _write(self, cell: "Cell", outcome: "Outcome", cached: bool, more: Mapping[str, float]) -> None:
         self._run.event(_row(self._request, cell, outcome, cached, self._judge) | dict(more))
+        self.written += 1
 
 
 def whole_blocks(rows: Sequence[Mapping[str, Any]], due_in: "Sequence[Entry]") -> int:

@@ -66,6 +66,10 @@ def run_file(path: Path, name: str) -> ModuleType:
     sys.path.insert(0, str(path.parent))
     try:
         spec.loader.exec_module(module)
+    except BaseException:
+        # half a module must not be found by its name
+        del sys.modules[name]
+        raise
     finally:
         sys.path.remove(str(path.parent))
     return module

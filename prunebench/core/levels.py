@@ -1,5 +1,6 @@
 """Weights as levels times scales: what a run that rounds its weights says of them, and how many bytes that takes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,14 +68,21 @@ class Levels:
         """
         total = sum(layer.levels.size for layer in self.layers)
         scales = SCALE_BYTES * sum(layer.scales.size for layer in self.layers)
+        written = SCALE_BYTES * sum(layer.levels.shape[0] * self._scales_written(layer) for layer in self.layers)
         words = sum(layer.levels.shape[0] * -(-layer.levels.shape[1] * self.bits // WORD_BITS) for layer in self.layers)
         which = -(-total // 8)
         return {
             "dense": rest + total * item_size,
             "sparse": rest + kept * item_size + which,
-            "packed": rest + words * WORD_BITS // 8 + scales,
+            "packed": rest + words * WORD_BITS // 8 + written,
             "packed_sparse": rest + -(-kept * self.bits // 8) + which + scales,
         }
+
+    def _scales_written(self, layer: LayerLevels) -> int:
+        """Scales of a row in the packed layout, which has groups that divide the row."""
+        columns = layer.levels.shape[1]
+        one = self.group_size is None or layer.scales.shape[1] == 1
+        return 1 if one else columns // divisor(columns, self.group_size or columns)
 
     def tensors(self, starts: Mapping[str, int]) -> dict[str, npt.NDArray[Any]]:
         """The arrays of levels.safetensors: NAME.levels and NAME.scales, and NAME.places where the table is no reshape.
@@ -89,6 +97,11 @@ class Levels:
             if not np.array_equal(inside.reshape(-1), np.arange(inside.size)):
                 out[f"{layer.name}.places"] = inside
         return out
+
+
+def divisor(columns: int, group_size: int) -> int:
+    """The largest groups, of at most so many weights, that divide both a row and the groups it has."""
+    return math.gcd(columns, group_size)
 
 
 def group_count(columns: int, group_size: int | None) -> int:

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.core.arrays import FloatArray
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.core.problem import NetworkProblem
 from prunebench.meanings import features
+from prunebench.meanings.samples import classes_of
 from prunebench.networks.chosen import prunable_network
 from prunebench.networks.network import PrunableNetwork
 from prunebench.recovery.training.protocol import Protocol
@@ -170,24 +171,6 @@ def _prototype(problem: NetworkProblem, network: PrunableNetwork, seed: int) -> 
     count = classes_of(features.labels_of(problem.calibration())).size
     found = KMeans(count, n_init=1, random_state=seed).fit(rows)
     return np.asarray(found.transform(rows).min(axis=1), dtype=np.float64)
-
-
-def classes_of(labels: IndexArray) -> IndexArray:
-    """How many samples each class has. int64 (classes,)
-
-    Raises
-    ------
-    InvalidInput   a class without samples, or labels below 0
-    """
-    if labels.min() < 0:
-        raise InvalidInput(f"a sample has class {labels.min()}; classes are whole numbers from 0")
-    sizes = np.bincount(labels)
-    if empty := np.flatnonzero(sizes == 0).tolist():
-        raise InvalidInput(
-            f"class {empty[0]} of 0 to {sizes.size - 1} has no samples; number the classes without gaps, or leave "
-            "per_class out"
-        )
-    return sizes
 
 
 def _require_classes(problem: NetworkProblem, outputs: torch.Tensor, targets: torch.Tensor) -> None:

@@ -225,21 +225,38 @@ def _drawn(ridge: float, keep: int, total: int) -> tuple[float, float]:
     return -ridge * apart, 0.5 * keep * ridge * apart**2 - (total - keep) * of_pruned
 
 
+def classes_of(labels: IndexArray) -> IndexArray:
+    """How many samples each class has. int64 (classes,)
+
+    Raises
+    ------
+    InvalidInput   a class without samples, or labels below 0
+    """
+    if labels.min() < 0:
+        raise InvalidInput(f"a sample has class {labels.min()}; classes are whole numbers from 0")
+    sizes = np.bincount(labels)
+    if empty := np.flatnonzero(sizes == 0).tolist():
+        raise InvalidInput(
+            f"class {empty[0]} of 0 to {sizes.size - 1} has no samples; number the classes without gaps, or leave "
+            "per_class out"
+        )
+    return sizes
+
+
 def require_classes(labels: IndexArray, keep: int) -> IndexArray:
     """How many samples each class has; refuse counts that leave a class none. int64 (n,) -> int64 (classes,)
 
     Raises
     ------
-    InvalidInput   with the least count that does
+    InvalidInput   with the least count that gives every class one
     """
-    from prunebench.meanings.sample_scores import classes_of
-
     sizes = classes_of(labels)
     if (_shares(sizes, keep) == 0).any():
         rare = int(np.argmin(sizes))
+        enough = next(count for count in range(keep + 1, labels.size + 1) if (_shares(sizes, count) > 0).all())
         raise InvalidInput(
             f"keep is {keep}, which leaves class {rare} ({sizes[rare]} of {labels.size} samples) none of {sizes.size} "
-            f"classes; keep at least {-(-labels.size // int(sizes[rare]))}, or leave per_class out"
+            f"classes; keep at least {enough}, or leave per_class out"
         )
     return sizes
 

@@ -18,7 +18,7 @@ LATEX_SIGNS = {
 
 
 def every_table(material: Material, most: int | None = MOST_ROWS) -> list[Table]:
-    """All tables of a report, in its order. most : answers in the tables of answers; None for all"""
+    """All tables of a report. most : answers in the tables of answers; None for all"""
     comparisons, runs = material.comparisons, material.runs
     verdicts = [verdict.table(one, index, verdict.verdicts(one)) for index, one in enumerate(comparisons)]
     single = (

@@ -3,7 +3,7 @@
 import base64
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,9 @@ def albums(runs: tuple[Run, ...]) -> list[Album]:
         left = len(run.pictures) - len(shown)
         note = f"{left} more layers are not shown; their density is in the figure above." if left else ""
         out.append(Album(names[run][0], tuple(_picture(layer, run, shares) for layer, shares in shown), note))
+    if len(known) > MOST:
+        last = out[-1]
+        out[-1] = replace(last, note=f"{last.note} Masks of {len(known) - MOST} more runs are not shown.".strip())
     return out
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from prunebench import measures
 from prunebench.comparison.table import times_to_solution
+from prunebench.comparison.table import words as chosen_among
 from prunebench.core.arrays import FloatArray
 from prunebench.report.anytime import COMPARE, GAP_FLOOR, by_solver, groups, with_marks
 from prunebench.report.figure import Absent, Axis, Drawn, Figure, Series, linear_axis, log_axis, power
@@ -163,7 +164,7 @@ def _feasible(name: str, words: str, part: "pandas.DataFrame") -> Figure:
         series.append(Series(solver, solver, "line", aside(sizes, place, len(solvers)), y, text=text))
     return Figure(
         name, FEASIBLE, "Feasibility before repair", words,
-        "The share of a sampler's raw samples that keep exactly as many weights as asked, mean over blocks and "
+        "The share of a sampler's raw samples that keep exactly as many as asked, mean over blocks and "
         f"seeds. The others are repaired before they are judged. {SHIFTED}",
         size_axis(part, series), linear_axis("feasible samples (%)", [], include=(0.0, 100.0)), tuple(series),
         ("feasibility rate",),
@@ -292,7 +293,7 @@ def _slopes(x: FloatArray, times: Sequence[FloatArray]) -> tuple[float, float] |
 def size_axis(part: "pandas.DataFrame", series: Sequence[Series] = ()) -> Axis:
     """A logarithmic axis of block sizes with a tick at each that occurs, thinned where they would touch."""
     sizes = sorted({int(p) for p in part["p"]})
-    axis = log_axis("weights in the block (p)", [np.array(sizes, np.float64), *(s.x for s in series)])
+    axis = log_axis(f"{chosen_among(part)} in the block (p)", [np.array(sizes, np.float64), *(s.x for s in series)])
     ticks: list[tuple[float, str]] = []
     span = np.log(axis.limits[1] / axis.limits[0]) if axis.limits else 1.0
     for size in sizes:

@@ -225,9 +225,9 @@ def _bars(name: str, verdict: Verdict, marked: Mapping[str, str]) -> Figure:
     most = ROOM * max([1.0, *(float(v) for held in values for v in held if np.isfinite(v))])
     return Figure(
         name, RANKED, "Ranking", verdict.words,
-        "The mean gap to best of the final answers (0 is the best answer known, 1 what a random mask gives), with its "
-        f"95 % interval over blocks. Shorter is better. The scale is logarithmic, and gaps below {power(GAP_FLOOR)} "
-        f"are drawn at {power(GAP_FLOOR)}.",
+        "The mean gap to best of what was found when the time limit was over (0 is the best answer known, 1 what a "
+        "random mask gives; what came later does not count), with its 95 % interval over blocks. Shorter is better. "
+        f"The scale is logarithmic, and gaps below {power(GAP_FLOOR)} are drawn at {power(GAP_FLOOR)}.",
         log_axis("gap to best", values, floor=GAP_FLOOR, least=GAP_FLOOR, most=most), category_axis("", names),
         tuple(series), ("gap to best", "confidence interval"), " ".join(notes),
     )  # fmt: skip

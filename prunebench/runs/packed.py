@@ -59,10 +59,12 @@ def export_packed(run: Path, folder: Path) -> dict[str, Any]:
     for name in (LEVELS_FILE, WEIGHTS_FILE, MASK_FILE):
         held.require_own(name)
     layers = _layers(run, int(said["bits"]), said["group_size"])
+    from prunebench.networks.checkpoints import write_state
+
     folder.mkdir(parents=True, exist_ok=True)
     state = _state(held, run, folder, list(layers))
     tensors, groups = _packed(state, layers)
-    _write(folder / MODEL_FILE, tensors)
+    write_state(folder / MODEL_FILE, tensors, {"format": "pt"})
     config = configuration(groups, int(said["bits"]))
     if (folder / CONFIG_FILE).is_file():
         known = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -82,6 +84,11 @@ def _layers(run: Path, bits: int, group_size: int | None) -> dict[str, Packed]:
     from safetensors.numpy import load_file
 
     held = load_file(run / LEVELS_FILE)
+    if apart := [key.removesuffix(".places") for key in held if key.endswith(".places")]:
+        raise InvalidInput(
+            f"{run}: layer {apart[0]!r} is a table of weights that do not lie as in its parameter, which the packed "
+            "layout cannot say; export it as plain floats"
+        )
     names = [key.removesuffix(".levels") for key in held if key.endswith(".levels")]
     return {
         name: Packed.of(held[f"{name}.levels"], held[f"{name}.scales"].astype(np.float64), bits, group_size)
@@ -136,15 +143,6 @@ def _packed(
         out[f"{name}_shape"] = torch.tensor([rows, columns])
         groups.setdefault(layer.group_size, []).append(name.removesuffix(".weight"))
     return out, groups
-
-
-def _write(file: Path, tensors: Mapping[str, "torch.Tensor"]) -> None:
-    """Write the tensors as transformers reads them."""
-    from safetensors.torch import save_file
-
-    temporary = file.with_name(f".{file.name}.tmp")
-    save_file(dict(tensors), temporary, metadata={"format": "pt"})
-    temporary.replace(file)
 
 
 def _write_masks(run: Path, folder: Path) -> dict[str, int]:

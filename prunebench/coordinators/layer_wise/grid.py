@@ -34,7 +34,7 @@ class Grid:
     ----------
     bits, group_size : as `LayerWiseOptions`
     layers : all layers as tables
-    total : how many weights there are
+    weights : float (p,)   the dense ones; of layers that are done, those before rounding take their place
     """
 
     def __init__(self, bits: int, group_size: int | None, layers: Sequence[Table], weights: RealArray) -> None:

@@ -249,7 +249,7 @@ class StructuredRounds(Coordinator):
 
     @property
     def _first(self) -> int:
-        """The position of the round's first task: no round has as many tasks as lie between two of them."""
+        """The position of the round's first task: no round has more tasks than lie between two of them."""
         return self._round * max(len(self._sizes), len(self.options.taus(self._setting.mode)))
 
     def _costs(self, kept: list[BoolArray]) -> float:

@@ -19,7 +19,7 @@ class StructuredRoundsOptions(StructuredOptions):
 
     train: str = "epochs=1"
     """What is trained after every round but the last: a protocol, K=V,K=V as of 'prunebench retrain'. Its `start` says
-    what is left is set back to: pruned (not at all), init, step:K, dense, fresh:SEED."""
+    to which values what is left is set back: pruned (not at all), init, step:K, dense, fresh:SEED."""
 
     train_end: str | None = None
     """The same after the last round; none: as after the others."""

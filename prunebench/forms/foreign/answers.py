@@ -19,7 +19,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.group_block import GroupBlock
 from prunebench.forms.foreign.dimod_models import DAMAGED
-from prunebench.forms.foreign.text import lines_of, opened, require_file, short
+from prunebench.forms.foreign.text import beginning, lines_of, opened, require_file, require_unpacked, short
 
 INTEGRAL = 1e-4
 """How far from 0 or 1 a value may be: solvers' tolerances are 1e-5 and finer."""
@@ -59,7 +59,7 @@ def read_answers(path: Path, block: BlockProblem | GroupBlock) -> Answers:
     InvalidInput   no such file, another format, masks of another size, values that are not 0 or 1, missing variables
     """
     require_file(path, "a file with a mask")
-    begins = _beginning(path)
+    begins = beginning(path).lstrip()
     if begins.startswith(b"\x93NUMPY"):
         return Answers(_array(path, block.p), None, "array")
     if begins[:1] in (b"[", b"{"):
@@ -86,14 +86,6 @@ def best_of(answers: Answers, block: BlockProblem | GroupBlock, source: object) 
     return min(feasible, key=block.evaluate)
 
 
-def _beginning(path: Path) -> bytes:
-    try:
-        with opened(path) as stream:
-            return stream.read(64).lstrip()
-    except DAMAGED as error:
-        raise InvalidInput(f"{path}: it cannot be read ({error})") from error
-
-
 def _whole(path: Path) -> bytes:
     try:
         with opened(path) as stream:
@@ -108,6 +100,7 @@ def _whole(path: Path) -> bytes:
 def _array(path: Path, size: int) -> BoolArray:
     """The masks of an .npy file, (p,) or (s, p)."""
     try:
+        require_unpacked(path, "an array")
         # mapped, an array that claims more than the file holds is an error before any memory is taken
         held = np.load(path, mmap_mode="r", allow_pickle=False)
     except DAMAGED as error:

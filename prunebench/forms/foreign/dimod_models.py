@@ -18,7 +18,7 @@ import numpy as np
 from prunebench.core.errors import InvalidInput
 from prunebench.forms.foreign.apart import require_readable
 from prunebench.forms.foreign.model import ForeignModel, Range
-from prunebench.forms.foreign.text import MOST_BYTES, PACKED, lines_of, opened, require_file
+from prunebench.forms.foreign.text import MOST_BYTES, PACKED, lines_of, opened, require_file, require_unpacked
 from prunebench.forms.foreign.units import stated
 
 LARGEST = 1e30
@@ -73,6 +73,7 @@ def read_bqm(path: Path) -> ForeignModel:
     InvalidInput   no such file, or no such model
     """
     require_file(path, "a dimod BQM file")
+    require_unpacked(path, "a BQM")
     require_readable(path, "bqm")
     return bqm_of(path)
 
@@ -99,6 +100,7 @@ def read_cqm(path: Path) -> ForeignModel:
     InvalidInput   no such file, no such model, or what `of_cqm` refuses
     """
     require_file(path, "a dimod CQM file")
+    require_unpacked(path, "a CQM")
     require_readable(path, "cqm")
     return cqm_of(path)
 

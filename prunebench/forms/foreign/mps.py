@@ -114,7 +114,9 @@ class _Reader:
         for row in self.rows.values():
             if row.name == self.objective:
                 model.constant = -row.side
-            elif row.sense != "N":
+            elif row.sense == "N":
+                model.notes.append(f"row {row.name!r} of kind N is a second objective, or free, and is left out")
+            else:
                 least, most = _sides(row)
                 model.rows.append(
                     Range(row.name, np.array(row.places, dtype=np.int64), np.array(row.coefficients), least, most)

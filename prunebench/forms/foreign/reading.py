@@ -10,7 +10,7 @@ from prunebench.core.arrays import whole_number
 from prunebench.core.errors import InvalidInput, unknown_name
 from prunebench.forms.foreign import dimod_models, lists, mps, qplib
 from prunebench.forms.foreign.model import ForeignModel, Imported, block_of
-from prunebench.forms.foreign.text import lines_of, opened, require_file, suffix_of
+from prunebench.forms.foreign.text import beginning, lines_of, require_file, suffix_of
 
 READERS: dict[str, Callable[[Path], ForeignModel]] = {
     "lp": dimod_models.read_lp,
@@ -80,8 +80,7 @@ def format_of(path: Path) -> str:
     """
     if suffix_of(path) in SUFFIXES:
         return SUFFIXES[suffix_of(path)]
-    with opened(path) as stream:
-        begins = stream.read(8)
+    begins = beginning(path, 8)
     if begins in BEGINNINGS:
         return BEGINNINGS[begins]
     first: list[str] = []

@@ -48,6 +48,26 @@ def opened(path: Path) -> IO[bytes]:
     return stream
 
 
+def beginning(path: Path, count: int = 64) -> bytes:
+    """The first bytes of a file, unpacked.
+
+    Raises
+    ------
+    InvalidInput   a damaged one
+    """
+    try:
+        with opened(path) as stream:
+            return stream.read(count)
+    except DAMAGED as error:
+        raise InvalidInput(f"{path}: it cannot be read ({error})") from error
+
+
+def require_unpacked(path: Path, what: str) -> None:
+    """Refuse a packed file of a kind that is read in place."""
+    if path.suffix.lower() in PACKED:
+        raise InvalidInput(f"{path}: {what} is not read packed; unpack it first")
+
+
 def lines_of(path: Path) -> Iterator[tuple[int, str]]:
     """Numbers and texts of all lines, from 1, without their ends.
 

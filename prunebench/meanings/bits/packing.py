@@ -5,7 +5,6 @@ of its row, the lowest first; a row fills ⌈c·B/32⌉ words, the last with zer
 scale a row, else c over the group's size, which divides c.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.arrays import FloatArray, IndexArray
-from prunebench.core.levels import WORD_BITS
+from prunebench.core.levels import WORD_BITS, divisor
 
 FORMAT = "pack-quantized"
 """How the layout is called."""
@@ -39,7 +38,7 @@ class Packed:
         if scales.shape[1] == 1:
             return Packed(pack(levels, bits), scales.astype(np.float32), None)
         assert group_size is not None
-        size = math.gcd(columns, group_size)
+        size = divisor(columns, group_size)
         each = np.repeat(scales, group_size // size, axis=1)[:, : columns // size]
         return Packed(pack(levels, bits), each.astype(np.float32), size)
 

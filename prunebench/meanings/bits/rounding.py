@@ -21,12 +21,10 @@ from prunebench.meanings.bits.grids import largest_level
 
 TRIALS = tuple(number / 100 for number in range(30, 121))
 """Scales that are tried, in parts of the one at which the largest weight has the largest level. A smaller one clips the
-largest weights, which compensation makes up for, and is finer for the others. Steps of a hundredth: of a twentieth left
-4 % more error on digits-mlp."""
+largest weights, which compensation makes up for, and is finer for the others."""
 OWN_INVERSES = 2048
 """Kept weights of a row up to which the inverse Hessian of those alone is computed, which every row pays: a second at
-this length. Of longer rows the refitted weights go to the nearest levels, and these are moved singly afterwards; one
-inverse for a whole layer, as GPTQ has, left five times the error on masks that were chosen with a refit."""
+this length. Of longer rows the refitted weights go to the nearest levels, and these are moved singly afterwards."""
 CHUNK = 1 << 24
 """Numbers that the Hessians of rows rounded together have: 128 MiB, and as much again for what is made of them."""
 MOVES = 4

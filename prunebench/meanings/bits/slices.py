@@ -26,8 +26,8 @@ from prunebench.meanings.bits.grids import largest_level, require_bits, rounded_
 
 SLICES = "slices"
 """What the items are called."""
-LARGEST = 4096
-"""Weights of a block that is sliced: every pair of slices has an entry in an explicit Hessian, 0.5 GB at two slices."""
+LARGEST = 8192
+"""Slices of a block: every pair has an entry in an explicit Hessian, half a gigabyte in all."""
 WHOLE = 1e-9
 """By how much a budget of bits may miss a whole number, by rounding of bits a weight times weights."""
 
@@ -81,9 +81,12 @@ def sliced(block: BlockProblem, bits: Sequence[int], budget: float) -> BlockProb
         raise InvalidInput(
             f"{block.name}: a budget of bits takes the place of a quota or of another budget; leave it out"
         )
-    if block.p > LARGEST:
-        raise InvalidInput(f"{block.name}: {block.p:,} weights make too many slices; take at most {LARGEST:,}")
     widths = np.diff(chosen)
+    if block.p * len(widths) > LARGEST:
+        raise InvalidInput(
+            f"{block.name}: {block.p:,} weights of {len(widths)} slices are too many; take at most "
+            f"{LARGEST // len(widths):,} weights"
+        )
     total = _total_bits(budget, block.p, widths, chosen[-1], block.name)
     values, steps = _values(block, chosen)
     parts = len(widths)

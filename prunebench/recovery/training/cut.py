@@ -52,8 +52,9 @@ class Cut:
         state = state_of(coupling)
         expected = shrunk_program(coupling, state, living)(coupling.example)
         reason = "its outputs are others"
+        smaller = shrunk_state(coupling, state, living)
         try:
-            made = resized(self._problem.model(), shrunk_state(coupling, state, living))
+            made = resized(self._problem.model(), smaller)
             with torch.no_grad(), evaluation_mode(made):
                 if difference(expected, made(coupling.example)) <= TOLERANCE:
                     return
