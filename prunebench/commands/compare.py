@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import pandas
 
 
+OF_A_PROBLEM: dict[str, Any] = {"size": [64], "density": [0.5], "blocks": 3, "select": "random", "mode": "select"}
+"""Arguments that say how blocks are cut out of a problem, and what they are where nothing is said."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The problem, the solvers, and the grid of blocks."""
     parser.add_argument("problem", metavar="PROBLEM", help=f"{shared.PROBLEM_HELP}; or a block file, FILE.npz")
@@ -30,16 +34,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="repeatable; NAME may be your own solver or dimod sampler, as module:Object or FILE.py:Object; a list "
         f"stands in brackets, OPTION=[1,2]; {', '.join(BASELINES)} are always added",
     )
-    parser.add_argument("--size", type=shared.positive_int, nargs="+", default=[64], metavar="P", help="default: 64")
-    parser.add_argument("--density", type=shared.density, nargs="+", default=[0.5], metavar="D", help="default: 0.5")
-    parser.add_argument("--blocks", type=shared.positive_int, default=3, metavar="N", help="blocks a size (default: 3)")
+    parser.add_argument("--size", type=shared.positive_int, nargs="+", metavar="P", help="default: 64")
+    parser.add_argument("--density", type=shared.density, nargs="+", metavar="D", help="default: 0.5")
+    parser.add_argument("--blocks", type=shared.positive_int, metavar="N", help="blocks a size (default: 3)")
     parser.add_argument(
         "--seeds", type=shared.positive_int, default=3, metavar="N", help="runs of each stochastic solver (default: 3)"
     )
     parser.add_argument(
-        "--select", default="random", metavar="SCORE", help="how blocks are cut: random, row, or a score"
+        "--select", metavar="SCORE", help="how blocks are cut: random, row, or a score (default: random)"
     )
-    parser.add_argument("--mode", choices=MODES, default="select", help="default: select")
+    parser.add_argument("--mode", choices=MODES, help="default: select")
     shared.add_options(parser, "the problem")
     shared.add_curvature(parser)
     parser.add_argument("--time-limit", type=shared.seconds, default=5.0, metavar="SEC", help="each solve (default: 5)")
@@ -70,6 +74,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Compare, write the table and the report, return the summary."""
     options = shared.pairs(arguments.option)
     given = _block(arguments, options)
+    for name, usual in OF_A_PROBLEM.items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, usual)
     if given is None:
         make_problem(arguments.problem, options)
     if not arguments.solver:
@@ -104,12 +111,17 @@ def _block(arguments: argparse.Namespace, options: dict[str, str]) -> BlockProbl
 
     Raises
     ------
-    InvalidInput   the file is none of a block of single items, or options are of a problem
+    InvalidInput   the file is none of a block of single items, or options or arguments are of a problem
     """
     if not arguments.problem.endswith(".npz"):
         return None
     if options:
         raise InvalidInput(f"--option {next(iter(options))} is of a problem, and {arguments.problem} is a block file")
+    for name in OF_A_PROBLEM:
+        if getattr(arguments, name) is not None:
+            raise InvalidInput(
+                f"--{name} says how blocks are cut out of a problem, and {arguments.problem} is a block; leave it out"
+            )
     block = load_block(arguments.problem)
     if isinstance(block, GroupBlock):
         raise InvalidInput(f"{arguments.problem} is a group block; solve it with 'prunebench solve'")

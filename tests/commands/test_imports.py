@@ -142,6 +142,8 @@ def test_mps_maximises_under_a_budget(tmp_path):
     found = import_block(written(tmp_path, "a.mps", MPS))
     assert found.scale == -1.0
     assert len(feasible(found.block)) == 6
+    again = import_block(written(tmp_path, "b.mps", MPS.replace("COLUMNS", " N  other\nCOLUMNS", 1)))
+    assert any("'other'" in note for note in again.notes)
 
     def value(x):
         return 10 + x["a"] - 2 * x["b"] + x["a"] + 5 * x["a"] * x["b"] - 1e-13 * x["b"] * x["c"]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from prunebench.core.levels import group_count, spread_scales
+from prunebench.core.levels import LayerLevels, Levels, group_count, spread_scales
 from prunebench.core.rows import RowsForm
 from prunebench.meanings.bits import rounding
 from prunebench.meanings.bits.grids import largest_level, rounded_scale
@@ -153,3 +153,14 @@ def test_groups_that_do_not_divide_the_columns_are_written_as_smaller_ones():
     packed = Packed.of(np.zeros((1, 20), dtype=np.int8), scales, 4, 8)
     assert packed.group_size == 4
     assert (np.repeat(packed.scales, 4, axis=1) == spread_scales(scales, 20, 8)).all()
+
+
+def test_packed_bytes_are_those_of_the_arrays_that_are_written():
+    rng = np.random.default_rng(0)
+    for columns, group_size in ((48, 32), (100, 32), (64, 32), (40, None)):
+        levels = rng.integers(-7, 8, size=(3, columns)).astype(np.int8)
+        scales = rng.uniform(0.1, 1.0, size=(3, group_count(columns, group_size)))
+        layer = LayerLevels("a", np.arange(levels.size).reshape(levels.shape), levels, scales)
+        told = Levels(4, group_size, (layer,), np.zeros(levels.size)).bytes(levels.size, 4, 0)["packed"]
+        written = Packed.of(levels, scales, 4, group_size)
+        assert told == written.words.nbytes + written.scales.nbytes

@@ -107,6 +107,16 @@ def test_what_cannot_be_chosen_is_refused(arguments, words):
         block_of_features(rows, **arguments)
 
 
+def test_the_least_count_that_gives_every_class_one_is_told():
+    labels = np.repeat([0, 1], [10, 90])
+    with pytest.raises(InvalidInput, match=r"keep at least (\d+)") as refusal:
+        block_of_features(features(100), 2, labels=labels)
+    least = int(str(refusal.value).split("keep at least ")[1].split(",")[0])
+    block_of_features(features(100), least, labels=labels)
+    with pytest.raises(InvalidInput):
+        block_of_features(features(100), least - 1, labels=labels)
+
+
 def test_samples_that_would_count_less_than_nothing_are_refused():
     rows = features(30, 4, 1)
     block = block_of_features(rows, 12, mode="refit", ridge=1e-6)

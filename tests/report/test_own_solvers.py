@@ -8,6 +8,7 @@ import pytest
 import prunebench
 from helpers import call
 from prunebench import Solution, Solver, Status, make_solver
+from prunebench.cli import main
 from prunebench.comparison.request import SolverChoice
 from prunebench.core.errors import InvalidInput
 from prunebench.core.solver import Stop
@@ -143,3 +144,10 @@ def test_a_solver_that_raises_is_named_with_check_family_mode_and_seed():
         assert_conforms(Broken(), seeds=[0])
     with pytest.raises(AssertionError, match="seed 3, mode refit: it raises ZeroDivisionError"):
         run_check("trace_is_monotone", Broken(), "gaussian", "refit", [3])
+
+
+def test_a_block_file_takes_no_arguments_of_a_problem(tmp_path, capsys):
+    file = tmp_path / "b.npz"
+    instance("gaussian", 0, "select").save(file)
+    assert main(["compare", str(file), "--solver", "magnitude", "--mode", "refit"]) == 2
+    assert "--mode says how blocks are cut out of a problem" in capsys.readouterr().err
