@@ -158,6 +158,9 @@ class Coordinator(ABC):
     replaced_options: ClassVar[Mapping[str, str]] = {}
     """Options of earlier versions, with the text of the error that names their replacement."""
 
+    protocol_options: ClassVar[tuple[str, ...]] = ()
+    """Options that are texts of training protocols (`prunebench.recovery.training.protocol.parse`)."""
+
     large_blocks: ClassVar[bool] = False
     """Whether its blocks are few and large: solvers may then use all threads, and Ctrl-C interrupts a running solve."""
 

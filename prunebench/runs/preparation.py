@@ -27,7 +27,7 @@ from prunebench.core.solution_file import plain
 from prunebench.core.solver import SolverLike, facts, make_solver, require_form
 from prunebench.core.subset import OfSubset, of_subset, whole
 from prunebench.log import checks
-from prunebench.recovery.training.protocol import Protocol
+from prunebench.recovery.training.protocol import Protocol, as_text, with_known_samples
 from prunebench.recovery.training.protocol import parse as parse_protocol
 from prunebench.runs.controls import require_possible
 from prunebench.runs.counts import lowered
@@ -92,6 +92,7 @@ def prepare(
         require_form(solver, QuadraticForm, f"problem {request.problem!r}")
     require_data(problem)
     _require_taken(request, kind, problem)
+    request = _with_known_samples(request, kind)
     if request.retrain is not None:
         require_trainable(problem, parse_protocol(request.retrain), kind.of_groups)
     if request.controls:
@@ -120,6 +121,21 @@ def prepare(
     return Prepared(
         request, kind, setting, replace(_drive(request, kind, trust), progress=progress), _described(setting, kind)
     )
+
+
+def _with_known_samples(request: PruneRequest, kind: type[Coordinator]) -> PruneRequest:
+    """The request, its trainings on chosen samples with what tells these from others (`Protocol.subset_hash`)."""
+
+    def known(text: str) -> str:
+        protocol = parse_protocol(text)
+        return as_text(with_known_samples(protocol)) if protocol.subset else text
+
+    options = {
+        name: known(value) if name in kind.protocol_options and isinstance(value, str) else value
+        for name, value in request.coordinator_options.items()
+    }
+    retrain = None if request.retrain is None else known(request.retrain)
+    return replace(request, retrain=retrain, coordinator_options=options)
 
 
 def control_protocol(request: PruneRequest, kind: type[Coordinator], options: Any) -> Protocol | None:

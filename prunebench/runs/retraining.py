@@ -15,7 +15,7 @@ from prunebench.core.problem import NetworkProblem, make_problem, require_data
 from prunebench.core.trust import require_trust
 from prunebench.log.run_directory import RETRAINED, RunDirectory, trainings
 from prunebench.quiet import quiet
-from prunebench.recovery.training.protocol import Protocol, as_text
+from prunebench.recovery.training.protocol import Protocol, as_text, with_known_samples
 from prunebench.runs.controls import of_groups, of_weights, require_possible, trained_controls
 from prunebench.runs.runner import TRAINING, Progress, Say, Step, shown_by
 from prunebench.runs.smaller_training import SmallerTraining
@@ -66,6 +66,7 @@ def retrain(
     """
     from prunebench.networks.chosen import prunable_network
 
+    protocol = with_known_samples(protocol)
     run = finished(path)
     request = run.request
     if not trust:

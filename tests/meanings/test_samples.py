@@ -19,9 +19,11 @@ from prunebench.meanings import sample_scores as scoring
 from prunebench.meanings.samples import SampleOptions, block_of_features, choose_samples, of_end, sample_block
 from prunebench.networks.chosen import prunable_network
 from prunebench.recovery.training.course import Course
-from prunebench.recovery.training.protocol import Protocol
+from prunebench.recovery.training.protocol import Protocol, as_text, parse
 from prunebench.recovery.training.stacked import Stack
 from prunebench.recovery.training.starts import trainer
+from prunebench.runs.prune import PruneRequest, prune, resume
+from prunebench.runs.retraining import retrain
 
 DIGITS = 1347
 
@@ -280,3 +282,47 @@ def test_a_problem_of_a_subset_is_the_problem_in_all_else(digits):
     assert len(held.validation()) == len(digits.validation())
     with pytest.raises(InvalidInput, match="outside the 2 samples"):
         held.calibration().batch(np.array([2]))
+
+
+def some_samples(seed):
+    """Fifty digits at random, as a file of samples has them."""
+    block = block_of_features(features(DIGITS), 50, problem="digits-mlp")
+    return block.with_start(block.top_mask(np.random.default_rng(seed).random(DIGITS)))
+
+
+def test_a_training_knows_the_samples_it_was_asked_for_and_not_only_their_file(tmp_path, digits):
+    file, run = tmp_path / "s.npz", tmp_path / "run"
+    first, second = some_samples(1), some_samples(2)
+    first.save(file)
+    protocol = Protocol(epochs=1, batch_size=25, subset=str(file))
+    request = PruneRequest(
+        problem="digits-mlp", coordinator="one-shot", solver="obd", density=0.2, seed=3, retrain=as_text(protocol)
+    )
+    prune(request, out=run)
+    done = retrain(run, protocol)["retrained"]
+    assert [entry["options"]["subset_hash"] for entry in done] == [load_subset(file).hash]
+
+    second.save(file)
+    entries = retrain(run, protocol)["retrained"]
+    hashes = [entry["options"]["subset_hash"] for entry in entries]
+    assert hashes == [done[0]["options"]["subset_hash"], load_subset(file).hash]
+    assert hashes[0] != hashes[1]
+    with pytest.raises(InvalidInput, match="other samples than when this training was asked for"):
+        resume(unfinished(run))
+
+
+def test_rounds_train_on_the_samples_they_began_with(tmp_path):
+    file, run = tmp_path / "s.npz", tmp_path / "run"
+    some_samples(1).save(file)
+    train = f"epochs=1,batch_size=25,subset={file}"
+    request = PruneRequest(
+        problem="digits-mlp", coordinator="rounds", solver="magnitude", density=0.2, seed=3,
+        coordinator_options={"train": train, "rounds": 1, "start_density": 0.2},
+    )  # fmt: skip
+    prune(request, out=run)
+    asked = json.loads((run / "run.json").read_text())["request"]["coordinator_options"]["train"]
+    assert parse(asked).subset_hash == load_subset(file).hash
+
+    some_samples(2).save(file)
+    with pytest.raises(InvalidInput, match="other samples than when this training was asked for"):
+        resume(unfinished(run))

@@ -65,6 +65,7 @@ class Rounds(Coordinator):
     needs_network: ClassVar[bool] = True
     default_mode: ClassVar[Mode] = "refit"
     validate_every: ClassVar[int] = 1
+    protocol_options: ClassVar[tuple[str, ...]] = ("train", "train_end")
     large_blocks: ClassVar[bool] = True
     shares_passes: ClassVar[bool] = True
 

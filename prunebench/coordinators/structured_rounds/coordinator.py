@@ -51,6 +51,7 @@ class StructuredRounds(Coordinator):
     flags: ClassVar[Mapping[str, str]] = {**Structured.flags, "rounds": "T", "train": "PROTOCOL"}
     needs_network: ClassVar[bool] = True
     default_mode: ClassVar[Literal["refit"]] = "refit"
+    protocol_options: ClassVar[tuple[str, ...]] = ("train", "train_end")
     large_blocks: ClassVar[bool] = True
     of_groups: ClassVar[bool] = True
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.errors import InvalidInput
-from prunebench.core.subset import load_subset
-from prunebench.recovery.training.protocol import Protocol
+from prunebench.recovery.training.protocol import Protocol, chosen_samples
 
 CYCLE_RISE = 1.0 / 3.0
 """The part of a one-cycle schedule in which the rate rises, from CYCLE_FIRST of its highest (as torch's OneCycleLR)."""
@@ -43,9 +42,9 @@ class Division:
 
         Raises
         ------
-        InvalidInput   there are too few, or the subset is no file of this problem's samples
+        InvalidInput   there are too few, or the subset is no file of this problem's samples, or of others than known
         """
-        subset = load_subset(protocol.subset) if protocol.subset else None
+        subset = chosen_samples(protocol)
         if subset is not None:
             subset.require_fits(problem, total)
             total = subset.positions.size

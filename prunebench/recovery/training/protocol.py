@@ -17,6 +17,7 @@ import numpy as np
 from prunebench.core import options as option_tools
 from prunebench.core.errors import InvalidInput
 from prunebench.core.recovery import pairs_of
+from prunebench.core.subset import SampleSubset, load_subset
 
 Optimizer = Literal["SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adadelta"]
 """Classes of torch.optim."""
@@ -108,6 +109,10 @@ class Protocol:
     subset: str = ""
     """A file of 'prunebench samples': train on its calibration samples alone, each counting as the file says."""
 
+    subset_hash: str = ""
+    """Hash of the subset's samples and weights, 16 hexadecimal digits: a run notes it where it begins, and from there
+    on a file of the same name with others is refused."""
+
     held_out: int = 0
     """Calibration samples that judge after every epoch; the best epoch's values are then returned."""
 
@@ -144,6 +149,8 @@ class Protocol:
             )
         if self.patience and not self.held_out:
             raise InvalidInput(f"{self.name}: patience needs samples that judge; give held_out")
+        if self.subset_hash and not self.subset:
+            raise InvalidInput(f"{self.name}: subset_hash says which samples a subset has; give subset too")
         if (self.distil or self.penalty) and self.nothing:
             raise InvalidInput(f"{self.name}: no step is taken, so distil and penalty do nothing; give epochs or steps")
 
@@ -177,6 +184,35 @@ class Protocol:
     def nothing(self) -> bool:
         """Whether no step is taken: the values that it starts from are only masked."""
         return (self.epochs if self.steps is None else self.steps) == 0
+
+
+def chosen_samples(protocol: Protocol) -> SampleSubset | None:
+    """The samples of the protocol's subset; None where it has none.
+
+    Raises
+    ------
+    InvalidInput   no file of samples, or other samples than the protocol knows
+    """
+    if not protocol.subset:
+        return None
+    subset = load_subset(protocol.subset)
+    if protocol.subset_hash not in ("", subset.hash):
+        raise InvalidInput(
+            f"{protocol.subset} has other samples than when this training was asked for ({subset.hash}, not "
+            f"{protocol.subset_hash}); put the first file back, or begin a new run"
+        )
+    return subset
+
+
+def with_known_samples(protocol: Protocol) -> Protocol:
+    """The protocol with its subset's hash, by which a training is known again whatever its file holds by then.
+
+    Raises
+    ------
+    InvalidInput   as `chosen_samples`
+    """
+    subset = chosen_samples(protocol)
+    return protocol if subset is None else replace(protocol, subset_hash=subset.hash)
 
 
 def parse(text: str) -> Protocol:
