@@ -156,6 +156,7 @@ class Sharing:
         Exception     what a job raised
         """
         self._note_changes()
+        self._note_gone()
         open_jobs, deaths = list(range(len(jobs))), [0] * len(jobs)
         waiting: dict[str, Future[bytes]] = {}
         doing: dict[str, int] = {}
@@ -246,6 +247,13 @@ class Sharing:
             self._setup = b""
         self.now.send_seconds += perf_counter() - clock
 
+    def _note_gone(self) -> None:
+        """Note members that died since the last call, of whom nothing may be asked any more."""
+        if self._known:
+            living = self._crew.members
+            for member in [name for name in self._known if name not in living]:
+                self._lost(member)
+
     def _drop_sent(self) -> None:
         """Hold no bytes of the network that all members have; it is written anew for one that comes later."""
         if self._setup is not None:
@@ -320,7 +328,7 @@ class Sharing:
         """Note that a member died."""
         self._forget(member)
         self.now.deaths += 1
-        self._say("a worker died; its share of the samples is computed again")
+        self._say("a worker died; its share of the samples goes to another")
 
     def _read(self, said: bytes) -> Answer:
         found: Answer = pickle.loads(said)

@@ -354,8 +354,9 @@ def workers(runs: Sequence[Run]) -> Table | None:
         return None
     return Table(
         "workers", "What workers computed",
-        "Passes of the network over samples that were shared out: shares, those computed again since their worker "
-        "died, MiB sent and received, seconds of this process for sending and waiting, and CPU seconds of the workers.",
+        "Passes of the network over samples that were shared out: shares, workers that died and whose shares went to "
+        "others, MiB sent and received, seconds of this process for sending and waiting, and CPU seconds of the "
+        "workers.",
         ("problem", "coordinator", "shares", "deaths", "MiB sent", "MiB received", "sending", "waiting",
          "workers' CPU s", "directory"),
         tuple(rows),

@@ -73,6 +73,6 @@ def workers_of(events: Sequence[Mapping[str, Any]], asked: bool, say: Say) -> di
         f"workers computed {total['jobs']:.0f} shares of passes in {total['worker_cpu_seconds']:.1f} CPU s; "
         f"{sent / MEBIBYTE:.1f} MiB were sent and {total['result_bytes'] / MEBIBYTE:.1f} MiB came back, "
         f"{total['send_seconds']:.1f} s were spent on sending and {total['wait_seconds']:.1f} s on waiting"
-        + (f"; {total['deaths']:.0f} shares were computed again, since their worker died" if total["deaths"] else "")
+        + (f"; deaths of workers, whose shares went to others: {total['deaths']:.0f}" if total["deaths"] else "")
     )
     return {"workers": total}

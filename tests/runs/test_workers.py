@@ -129,6 +129,20 @@ def test_rows_at_drawn_labels_are_the_same_bits(digits):
     assert shared.sharing.spent()["jobs"] > 0
 
 
+def test_a_worker_that_dies_between_passes_is_counted_though_nothing_is_asked_of_it(digits, crew, said):
+    problem, alone, shared = digits
+    samples, positions = problem.calibration(), np.arange(20)
+    expected = sample_gradients(alone, problem.loss, samples, positions)
+    sample_gradients(shared, problem.loss, samples, positions)
+    # twenty samples are one share, and the other worker has none
+    assert shared.sharing.spent()["jobs"] == 1 + len(crew.members)
+    idle = next(name for name in crew.members if name != shared.sharing._owners[0])
+    crew._end(idle)
+    assert np.array_equal(sample_gradients(shared, problem.loss, samples, positions), expected)
+    assert shared.sharing.spent()["deaths"] == 1
+    assert said == ["a worker died; its share of the samples goes to another"]
+
+
 @pytest.mark.parametrize("dies", [False, True])
 def test_products_of_layers_inputs_are_the_same_bits_though_a_worker_dies(crew, said, monkeypatch, dies):
     monkeypatch.setattr(layer_walk, "CHUNK_SAMPLES", 3)
@@ -150,7 +164,7 @@ def test_products_of_layers_inputs_are_the_same_bits_though_a_worker_dies(crew, 
                 weights[span.start : span.stop] *= rng.random(span.size) < 0.5
         found.append(held)
     assert network.sharing.spent()["deaths"] == dies
-    assert said == ["a worker died; its share of the samples is computed again"] * dies
+    assert said == ["a worker died; its share of the samples goes to another"] * dies
     for alone, by_workers in zip(*found, strict=True):
         assert all(np.array_equal(a, b) for a, b in zip(alone, by_workers, strict=True))
 
