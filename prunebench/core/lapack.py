@@ -1,4 +1,4 @@
-"""The four LAPACK routines for positive definite matrices that the relaxations use.
+"""The four LAPACK routines for positive definite matrices that refits, searches and relaxations use.
 
 scipy.linalg is imported at the first call, as it loads more slowly than everything else needed to list solvers.
 """

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prunebench.core import lapack
 from prunebench.core.arrays import Factor, FloatArray, by_column, times, transposed_times
 from prunebench.core.errors import InvalidInput
 
@@ -35,21 +36,19 @@ def solve_on_support(curvature: FloatArray, ridge: FloatArray, slope: FloatArray
     ------
     InvalidInput   the matrix is not positive definite
     """
-    import scipy.linalg
-
     matrix = curvature.copy()
-    matrix[np.diag_indices_from(matrix)] += ridge
+    matrix.reshape(-1)[:: matrix.shape[0] + 1] += ridge
     diagonal = matrix.diagonal()
     if (diagonal <= 0.0).any():
         raise singular()
     scale = 1.0 / np.sqrt(diagonal)
-    try:
-        factored = scipy.linalg.cho_factor(matrix * scale[:, None] * scale, check_finite=False)
-    except scipy.linalg.LinAlgError as error:
-        raise singular() from error
+    # scipy's own functions around these two take longer than a small system
+    factored, info = lapack.dpotrf(matrix * scale[:, None] * scale, lower=0, clean=0)
+    if info:
+        raise singular()
 
     def solve(right: FloatArray) -> FloatArray:
-        return np.asarray(scale * scipy.linalg.cho_solve(factored, scale * right, check_finite=False))
+        return np.asarray(scale * lapack.dpotrs(factored, scale * right, lower=0)[0])
 
     step = -solve(slope)
     for _ in range(REFINEMENT_STEPS):

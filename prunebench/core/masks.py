@@ -21,16 +21,15 @@ def top_mask(scores: RealArray, keep: int) -> BoolArray:
     """
     scores = np.asarray(scores)
     count = scores.size
-    mask = np.zeros(count, dtype=np.bool_)
-    if keep <= 0:
-        return mask
-    if keep >= count:
-        mask[:] = True
-        return mask
-    threshold = np.partition(scores, count - keep)[count - keep]
-    mask[scores > threshold] = True
-    ties = np.flatnonzero(scores == threshold)
-    mask[ties[: keep - int(mask.sum())]] = True
+    if keep <= 0 or keep >= count:
+        return np.full(count, keep > 0, dtype=np.bool_)
+    held = scores.copy()
+    held.partition(count - keep)
+    threshold = held[count - keep]
+    mask: BoolArray = scores >= threshold
+    excess = np.count_nonzero(mask) - keep
+    if excess > 0:
+        mask[np.flatnonzero(scores == threshold)[-excess:]] = False
     return mask
 
 

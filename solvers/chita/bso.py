@@ -32,5 +32,6 @@ class ChitaBso(Solver):
         if block.form.linear.any() or not np.array_equal(block.form.centre, block.dense_weights):
             from prunebench.solvers.chita import thresholding
 
-            best.offer(thresholding.first_support(block.form, block.dense_weights, block.keeping), "first step")
+            descent = thresholding.Descent(block.form, block.keeping)
+            best.offer(thresholding.first_support(descent, block.dense_weights, block.keeping), "first step")
         return Stop.finished("back-solved")

@@ -65,11 +65,11 @@ class Chita(Solver):
         if self.back_solve:
             best.begin()
         block = best.block
-        form, mask = block.form, block.incumbent
-        if block.start_mask is None:
-            mask = thresholding.first_support(form, block.dense_weights, block.keeping)
+        mask = block.incumbent
         gain = thresholding.COARSE_GAIN if self.swaps and self.back_solve else thresholding.RELATIVE_GAIN
-        whole = thresholding.Descent(form, block.keeping, least_gain=gain)
+        whole = thresholding.Descent(block.form, block.keeping, least_gain=gain)
+        if block.start_mask is None:
+            mask = thresholding.first_support(whole, block.dense_weights, block.keeping)
         start = whole.at(np.where(mask, block.dense_weights, 0.0), mask)
         point, made = thresholding.with_active_set(whole, start, block.keeping, self.steps, self.active, best.stop)
         best.offer(point.mask, "iht", None if self.back_solve else point.weights)

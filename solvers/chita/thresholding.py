@@ -9,6 +9,7 @@ partition. Computes in the factor's precision; reported objectives are the block
 
 import contextlib
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,13 +31,24 @@ SHORTER = 0.25
 
 @dataclass
 class Point:
-    """State of the search. weights : float64 (p,), zero off the support;  value : f there."""
+    """State of the search. weights : float64 (p,), taken as zero off the support;  value : f there."""
 
     weights: FloatArray
     mask: BoolArray
     residual: FloatArray
     """A(w − centre). (n,)"""
     value: float
+
+
+class Root(NamedTuple):
+    """H = A'A + diag(ridge), for descents on all weights or on some of them.
+
+    factor : (n, p)   A;  ridge : float64 (p,), zero where A holds it;  image : float64 (n,), A·centre
+    """
+
+    factor: Factor
+    ridge: FloatArray
+    image: FloatArray
 
 
 class Descent:
@@ -47,23 +59,23 @@ class Descent:
         form: QuadraticForm,
         keep: Counted,
         chosen: IndexArray | None = None,
-        root: Factor | None = None,
+        root: "Root | None" = None,
         least_gain: float = RELATIVE_GAIN,
     ) -> None:
         self.form, self.least_gain = form, least_gain
         self.root = root = _root(form) if root is None else root
         self._keep = keep
+        ridge = root.ridge
         if chosen is None:
-            self._matrix = FactorMatrix(root)
-            self.centre, self._linear, self._ridge = form.centre, form.linear, form.ridge
-            self._image, self._constant = self._times(form.centre), 0.0
+            self._matrix = FactorMatrix(root.factor)
+            self.centre, self._linear, self._ridge = form.centre, form.linear, ridge
+            self._constant = 0.0
         else:
             outside = np.array(form.centre)
             outside[chosen] = 0.0
-            self._matrix = FactorMatrix(columns_of(root, chosen))
-            self.centre, self._linear, self._ridge = form.centre[chosen], form.linear[chosen], form.ridge[chosen]
-            self._image = FactorMatrix(root).times(form.centre).astype(np.float64)
-            self._constant = float(0.5 * (form.ridge * outside) @ outside - form.linear @ outside)
+            self._matrix = FactorMatrix(columns_of(root.factor, chosen))
+            self.centre, self._linear, self._ridge = form.centre[chosen], form.linear[chosen], ridge[chosen]
+            self._constant = float(0.5 * (ridge * outside) @ outside - form.linear @ outside)
 
     def within(self, keep: Counted, chosen: IndexArray) -> "Descent":
         """The same search on the weights `chosen` alone."""
@@ -76,7 +88,7 @@ class Descent:
 
     def at(self, weights: FloatArray, mask: BoolArray) -> Point:
         """The point with these weights. (s,), (s,)"""
-        residual = self._times(weights) - self._image
+        residual = self._times(weights) - self.root.image
         return Point(weights, mask, residual, self._value(weights, residual))
 
     def gradient(self, point: Point) -> FloatArray:
@@ -96,7 +108,7 @@ class Descent:
             elif piece == 0:
                 return self._exchange(point, gradient)
             ahead = self._keep.top_mask(np.abs(point.weights - max(length, 0.0) * gradient))
-            if length <= 0.0 or np.array_equal(ahead, mask):
+            if length <= 0.0 or bool((ahead == mask).all()):
                 break
             mask = ahead
         return found
@@ -104,7 +116,8 @@ class Descent:
     def _minimiser(self, point: Point, mask: BoolArray, gradient: FloatArray) -> tuple[float, FloatArray, FloatArray]:
         """The minimum of the parabola with this support: τ, and the weights and residual there."""
         start, slope = np.where(mask, point.weights, 0.0), np.where(mask, gradient, 0.0)
-        image, residual = self._times(slope), self._times(start) - self._image
+        image = self._times(slope)
+        residual = point.residual if mask is point.mask else self._times(start) - self.root.image
         move = start - self.centre
         curvature = float(image @ image + (self._ridge * slope) @ slope)
         fall = float(self._linear @ slope + residual @ image + (self._ridge * move) @ slope)
@@ -123,7 +136,7 @@ class Descent:
         length = float(slope @ slope) / curvature if curvature > 0.0 else 0.0
         for _ in range(PIECES):
             mask = self._keep.top_mask(np.abs(point.weights - length * gradient))
-            if length <= 0.0 or np.array_equal(mask, point.mask):
+            if length <= 0.0 or bool((mask == point.mask).all()):
                 return None
             best, weights, residual = self._minimiser(point, mask, gradient)
             value = self._value(weights, residual)
@@ -154,16 +167,17 @@ class Descent:
         return self._constant + float(self._linear @ move) + 0.5 * (float(residual @ residual) + ridge)
 
 
-def first_support(form: QuadraticForm, dense_weights: FloatArray, keep: Counted) -> BoolArray:
+def first_support(descent: Descent, dense_weights: FloatArray, keep: Counted) -> BoolArray:
     """The support of the hard threshold of one gradient step from the dense weights. bool (p,)
+
+    descent : on all weights, with the constraint `keep`
 
     With zero gradient this is magnitude pruning. Otherwise the step length is the parabola's minimiser
     on the magnitude support, or a halving of it, whichever gives the lowest f. The result is always a
     support (the released program's is undefined when no trial improves).
     """
     magnitude = keep.top_mask(np.abs(dense_weights))
-    descent = Descent(form, keep)
-    gradient = form.gradient(dense_weights)
+    gradient = descent.form.gradient(dense_weights)
     if not gradient.any():
         return magnitude
     start = descent.at(np.where(magnitude, dense_weights, 0.0), magnitude)
@@ -209,12 +223,20 @@ def with_active_set(
     return point, made
 
 
-def _root(form: QuadraticForm) -> Factor:
-    """A factor of the curvature without ridge: of a regular Hessian its Cholesky factor, quicker than a spectrum."""
-    if form.hessian is not None:
+def _root(form: QuadraticForm) -> Root:
+    """The form's factor and ridge; of a form with an explicit Hessian the Cholesky factor of both.
+
+    With its ridge the Hessian is regular; without it, it may need a spectrum, at twenty times the cost.
+    """
+    factor, ridge = form.factor, form.ridge
+    if factor is None and form.hessian is not None:
         with contextlib.suppress(np.linalg.LinAlgError):
-            return np.linalg.cholesky(form.hessian).T
-    return form.square_root()
+            whole = form.hessian.copy()
+            whole[np.diag_indices_from(whole)] += ridge
+            factor, ridge = np.linalg.cholesky(whole).T, np.zeros_like(ridge)
+    if factor is None:
+        factor = form.square_root()
+    return Root(factor, ridge, FactorMatrix(factor).times(form.centre).astype(np.float64))
 
 
 def _step_scale(point: Point, gradient: FloatArray) -> float:

@@ -7,7 +7,8 @@ import pytest
 
 from prunebench import BlockProblem, Budget, QuadraticForm, Quota, solve
 from prunebench.core.incumbent import Incumbent
-from prunebench.kernels.local_search import descent
+from prunebench.core.stop import never
+from prunebench.kernels.local_search import descent, refit_rows
 from prunebench.kernels.local_search.refit_search import AGREEING
 from prunebench.testing.instances import BruteForce, instance
 
@@ -109,3 +110,18 @@ def test_blocks_of_hundreds_of_weights_are_searched_by_default_and_far_below_sin
     budget = Budget(evaluations=2e7)
     searched = solve(block, "swap", budget=budget, seed=0).objective
     assert searched < 0.9 * solve(block, "swap", options={"restarts": 3}, budget=budget, seed=0).objective
+
+
+def test_the_state_at_the_end_of_a_descent_is_handed_out_once_and_only_for_its_support():
+    block = instance("gaussian", 1, "refit", p=14, keep=4)
+    search, _ = descent._refit_descent(block)
+    mask = block.incumbent.copy()
+    search.run(mask, never, np.inf)
+    end, other = np.flatnonzero(mask), np.flatnonzero(block.top_mask(-np.abs(block.dense_weights)))
+    assert not np.array_equal(end, other)
+    np.testing.assert_array_equal(search.at(other).table, refit_rows.fresh(search.matrix, other).table)
+    search.run(mask, never, np.inf)
+    held = search.at(end)
+    np.testing.assert_array_equal(held.table, refit_rows.fresh(search.matrix, end).table)
+    held.table[:] = np.nan
+    np.testing.assert_array_equal(search.at(end).table, refit_rows.fresh(search.matrix, end).table)

@@ -5,13 +5,14 @@ import pytest
 
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput, SolverRefused, UnknownName
-from prunebench.core.keeping import Quota
+from prunebench.core.keeping import Count, Quota
 from prunebench.core.masks import top_mask
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solution import Budget, Status
 from prunebench.core.solver import make_solver
 from prunebench.kernels.relaxations.bounds import lower_bound
 from prunebench.solvers.admm.candidates import narrowed
+from prunebench.solvers.chita.thresholding import Descent
 from prunebench.solving import solve
 from prunebench.testing.instances import BruteForce, instance
 
@@ -230,6 +231,22 @@ def test_a_weight_pruned_before_comes_back_where_the_gradient_asks_for_it():
     form = QuadraticForm(factor=rng.normal(size=(30, 200)) / 30.0, ridge=0.5, linear=linear, centre=weights)
     solution = solve(BlockProblem(form, weights, 20, "refit"), "admm", options={"swaps": 0})
     assert solution.mask[100:105].all()
+
+
+@pytest.mark.parametrize("rank", [5, 12, 40])
+def test_thresholding_has_the_values_and_gradients_of_the_form_whatever_holds_its_curvature(rank):
+    rng = np.random.default_rng(rank)
+    rows, centre, slope = rng.normal(size=(rank, 12)), rng.normal(size=12), 0.1 * rng.normal(size=12)
+    common = {"ridge": rng.uniform(0.01, 0.1, size=12), "linear": slope, "centre": centre}
+    chosen, weights = np.array([0, 2, 3, 7, 9, 11]), np.zeros(12)
+    weights[[2, 3, 9]] = rng.normal(size=3)
+    for form in (QuadraticForm(factor=rows, **common), QuadraticForm(hessian=rows.T @ rows, **common)):
+        whole = Descent(form, Count(12, 3))
+        part = whole.within(Count(6, 3), chosen)
+        for search, held in ((whole, np.arange(12)), (part, chosen)):
+            point = search.at(weights[held], weights[held] != 0.0)
+            assert point.value == pytest.approx(form.value(weights), rel=1e-12)
+            np.testing.assert_allclose(search.gradient(point), form.gradient(weights)[held], rtol=1e-9, atol=1e-12)
 
 
 def test_chita_bso_without_a_gradient_is_magnitude_with_its_back_solve():

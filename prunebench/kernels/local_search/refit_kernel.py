@@ -30,6 +30,15 @@ class RefitDescent:
         self.ranges = refit_rows.ranges_of(slope.size, offsets)
         self.spaces = np.empty((refit_rows.SPACES, slope.size + 1))
         self._draws, self._banned = refit_rows.seeded(0), np.zeros(slope.size, np.int64)
+        self._end: refit_rows.State | None = None
+
+    def at(self, kept: IndexArray) -> refit_rows.State:
+        """The state at a sorted support, computed anew, for the caller to change. LinAlgError as of `refit_rows.fresh`
+
+        That at the end of a descent is not computed twice.
+        """
+        held, self._end = self._end, None
+        return held if held is not None and np.array_equal(held.kept, kept) else refit_rows.fresh(self.matrix, kept)
 
     def run(self, mask: BoolArray, stop: StopCheck, max_evaluations: float) -> tuple[int, float, bool, Stop]:
         """Improve `mask` in place; as `descend`."""
@@ -40,7 +49,7 @@ class RefitDescent:
         at_once = moves_at_once(size, count)
         interval = max(LEAST_MOVES, round(MOVES_A_WEIGHT * size))
         try:
-            state = refit_rows.fresh(self.matrix, np.flatnonzero(mask))
+            state = self.at(np.flatnonzero(mask))
             value = state.value
             while not (stopped := stop(evaluations)):
                 limits = refit_rows.Limits(min(at_once, interval - since), max_evaluations - evaluations)
@@ -50,9 +59,10 @@ class RefitDescent:
                 evaluations += tried
                 since += int(made)
                 if optimal and since == 0:
+                    self._end = state
                     return moves, evaluations, True, Stop.finished("no swap improves")
                 if optimal or since >= interval:
-                    state = refit_rows.fresh(self.matrix, np.sort(state.kept))
+                    state = self.at(np.sort(state.kept))
                     if state.value >= value:
                         return moves, evaluations, True, Stop.finished("no swap improves beyond rounding")
                     value, moves, since = state.value, moves + since, 0

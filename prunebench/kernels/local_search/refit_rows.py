@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
+from numpy.linalg import LinAlgError
 
 from prunebench.core.arrays import FloatArray, IndexArray
+from prunebench.core.lapack import dpotrf, dpotrs
 from prunebench.kernels.compiled import compiled
 
 NEVER = 1e60
@@ -81,12 +82,14 @@ def fresh(matrix: FloatArray, kept: IndexArray) -> State:
     """
     count = kept.size
     rows = matrix[kept]
-    solved = scipy.linalg.cho_factor(matrix[np.ix_(kept, kept)], lower=True, check_finite=False)
+    lower, info = dpotrf(rows[:, kept], lower=1, clean=0)
+    if info:
+        raise LinAlgError(f"the leading minor of order {info} is not positive definite")
     table = np.empty((count + 2, matrix.shape[0]))
-    table[:count] = scipy.linalg.cho_solve(solved, rows, check_finite=False)
+    table[:count] = dpotrs(lower, rows, lower=1)[0]
     table[count] = matrix[-1] - rows[:, -1] @ table[:count]
     table[count + 1] = matrix.diagonal() - np.einsum("ij,ij->j", rows, table[:count])
-    inverse = scipy.linalg.cho_solve(solved, np.eye(count), check_finite=False)
+    inverse = dpotrs(lower, np.eye(count), lower=1)[0]
     table[:count, kept] = -0.5 * (inverse + inverse.T)
     table[count, kept] = table[:count, -1]
     table[count + 1, kept] = -inverse.diagonal()

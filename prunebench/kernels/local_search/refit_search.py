@@ -55,18 +55,22 @@ class _Walk:
         self._banned = np.zeros(descent.ranges.shape[1], np.int64)
         self.moves, self.evaluations, self.idle = 0, 0.0, 0
         self.value = np.inf
+        self._drifted = False
 
     def start(self, mask: BoolArray, stop: StopCheck, left: float) -> None:
         """Descend from a mask; `stop` is given the swaps examined."""
         out = mask.copy()
         moves, tried, _, _ = self._descent.run(out, stop, left)
         self.moves, self.evaluations = self.moves + moves, self.evaluations + tried
-        self._state = refit_rows.fresh(self._descent.matrix, np.flatnonzero(out))
+        self._state = self._descent.at(np.flatnonzero(out))
         self.value, self.kept = self._state.value, self._state.kept.copy()
 
     def go_on(self, most: int, left: float) -> None:
         """At most `most` exchanges; `idle` counts those since the lowest point, as far as it was found before."""
         descent, lowest = self._descent, self.kept.copy()
+        if self._drifted:
+            self._state = descent.at(np.sort(self._state.kept))
+        self._drifted = True
         limits = refit_rows.Limits(most, left, STAY, AWAY, self.value - SAME * abs(self.value))
         made, tried, found = refit_rows.walk(
             descent.matrix, self._state, lowest, descent.ranges, descent.spaces, limits, self._draws, self._banned,
@@ -74,10 +78,9 @@ class _Walk:
         )  # fmt: skip
         self.moves, self.evaluations, self.idle = self.moves + made, self.evaluations + tried, self.idle + made
         if found:
-            value = refit_rows.fresh(descent.matrix, np.sort(lowest)).value
+            value = descent.at(np.sort(lowest)).value
             if value < self.value - SAME * abs(self.value):
                 self.value, self.kept, self.idle = value, np.sort(lowest), 0
-        self._state = refit_rows.fresh(descent.matrix, np.sort(self._state.kept))
 
 
 def walks(
