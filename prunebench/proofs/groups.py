@@ -165,25 +165,31 @@ class _Inverse:
             inverse = np.linalg.inv(matrix)
         except np.linalg.LinAlgError:
             return None
-        inverse = 0.5 * (inverse + inverse.T)
         size, outputs = right.shape
+        # a step of Newton's: what is left of I − A·P is then rounding alone, nearly the same on every machine
+        inverse = inverse + inverse @ (np.eye(size) - matrix @ inverse)
+        inverse = 0.5 * (inverse + inverse.T)
         norm = float(np.linalg.norm(inverse)) * UP
         steps = (size + 8) * UNIT
-        residual = np.eye(size) - matrix @ inverse
-        # the diagonal of A is a rounded sum, and the products of the residual round
-        lost = steps * float(np.linalg.norm(matrix)) * norm + 4.0 * UNIT * size
-        rest = (float(np.linalg.norm(residual)) + lost) * UP
+        # the diagonal of A is a rounded sum, and the products of the residuals round
+        lost = steps * float(np.linalg.norm(matrix)) * UP
+        rest = (float(np.linalg.norm(np.eye(size) - matrix @ inverse)) + lost * norm + 4.0 * UNIT * size) * UP
         if not rest < 0.5:
             return None
         inverse_off = norm * rest / (1.0 - rest)
+        largest = (norm + inverse_off) * UP
         weights = inverse @ right
-        reach = float(np.linalg.norm(right)) * UP
+        reach, length = float(np.linalg.norm(right)) * UP, float(np.linalg.norm(weights)) * UP
         off = FACTOR_STEPS * (form.p + form.q) * UNIT * float(np.linalg.norm(form.parts.right)) * UP
-        weights_off = inverse_off * reach + (norm + inverse_off) * (off + steps * reach)
-        explained = float(np.einsum("ij,ij->", right, weights))
-        value = form.constant - 0.5 * explained
-        doubt = 0.5 * (reach + off) * weights_off + 0.5 * off * (norm + inverse_off) * (reach + off)
-        doubt += (size * outputs + 8) * UNIT * (abs(form.constant) + norm * reach * reach)
+        # at weights W with residual R = E − A·W, f of the best weights is c − ½⟨E, W⟩ − ½⟨R, W⟩ − ½⟨R, A⁻¹R⟩
+        residual = right - matrix @ weights
+        apart = float(np.linalg.norm(residual)) * UP
+        residual_off = (lost * length + 4.0 * UNIT * (reach + apart) + off) * UP
+        weights_off = largest * (apart + residual_off)
+        products = float(np.einsum("ij,ij->", right, weights)) + float(np.einsum("ij,ij->", residual, weights))
+        value = form.constant - 0.5 * products
+        doubt = 0.5 * length * (off + residual_off) + 0.5 * largest * (apart + residual_off) ** 2
+        doubt += (size * outputs + 8) * UNIT * (abs(form.constant) + (reach + apart) * length)
         return _Inverse(rows, inverse, weights, value, inverse_off, weights_off, doubt, norm)
 
 

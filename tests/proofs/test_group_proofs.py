@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import fields, replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -80,6 +81,37 @@ def test_the_bound_of_one_set_is_its_value_less_rounding():
         mask = block.incumbent
         bound, value = record_bound(block, mask, ~mask, None), block.form.value(mask)
         assert value - 1e-8 * abs(block.form.constant) <= bound <= value + 1e-12 * abs(block.form.constant)
+
+
+def exact_value(block, mask):
+    """f of a set in exact rational arithmetic, from the form's arrays of whole numbers."""
+    form = block.form
+    rows = np.flatnonzero(mask[form.group])
+    matrix = [[Fraction(form.gram[i, j]) + Fraction(form.ridge[i]) * int(i == j) for j in rows] for i in rows]
+    explained = Fraction(0)
+    for output in range(form.q):
+        right = [Fraction(form.cross[i, output]) for i in rows]
+        system = [[*row, value] for row, value in zip(matrix, right, strict=True)]
+        for k in range(len(rows)):
+            for i in range(len(rows)):
+                if i != k:
+                    share = system[i][k] / system[k][k]
+                    system[i] = [a - share * b for a, b in zip(system[i], system[k], strict=True)]
+        explained += sum(value * row[-1] / row[k] for k, (row, value) in enumerate(zip(system, right, strict=True)))
+    return Fraction(form.constant) - explained / 2
+
+
+@pytest.mark.parametrize("alike", [1, 30, 100])
+def test_the_bound_of_one_set_holds_exactly_and_is_tight_where_inputs_are_much_alike(alike):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        inputs = alike * rng.integers(-9, 10, (24, 1)) + rng.integers(-3, 4, (24, 8))
+        cross = inputs.T @ rng.integers(-9, 10, (24, 3))
+        block = GroupBlock(GroupForm(inputs.T @ inputs, cross, np.arange(8) // 2, 0.5, 1e4), 3)
+        mask = np.arange(4) != seed % 4
+        bound, exact = record_bound(block, mask, ~mask, None), exact_value(block, mask)
+        assert Fraction(bound) <= exact
+        assert exact - Fraction(bound) <= Fraction(1e-9) * exact
 
 
 @pytest.mark.parametrize("seed", range(8))
