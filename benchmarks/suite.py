@@ -33,9 +33,10 @@ from prunebench import BlockProblem, Budget, Solution, lower_bound, solve
 from prunebench.core import solution_file
 from prunebench.core.errors import SolverFailed, SolverRefused
 from prunebench.core.group_block import GroupBlock
+from prunebench.core.masks import mask_from_text, mask_text
 from prunebench.suite import catalogue as catalogues
 from prunebench.suite import instances, results
-from prunebench.suite.catalogue import Instance, mask_text
+from prunebench.suite.catalogue import Instance
 from prunebench.verification import verify
 from runner import Benchmark, Note, Row
 
@@ -260,7 +261,7 @@ def better(files: Iterable[Path]) -> Iterator[Row]:
             item = catalogues.from_json(_read(), "catalogue.json").get(row.instance)
             if row.objective is None or not row.objective < item.best or row.hash != item.hash:
                 continue
-            value = instances.load(item).evaluate(catalogues.mask_of(row.mask, item.p))
+            value = instances.load(item).evaluate(mask_from_text(row.mask, item.p))
             if value < item.best:
                 _take(item.name, {"best": float(value), "best_from": held.label, "mask": row.mask})
                 gain = (item.best - value) / (item.scale - item.best)

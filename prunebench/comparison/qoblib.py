@@ -20,6 +20,7 @@ from prunebench.comparison.blocks import entries_of
 from prunebench.comparison.request import CompareRequest
 from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
+from prunebench.core.masks import mask_from_text
 from prunebench.log.run_directory import RunDirectory
 from prunebench.measures import time_to_solution
 
@@ -162,8 +163,7 @@ def _series(seconds: Sequence[float], objectives: Sequence[float]) -> list[dict[
 
 
 def _bits(packed: str, p: int) -> list[str]:
-    bits = np.unpackbits(np.frombuffer(bytes.fromhex(packed), dtype=np.uint8))[:p]
-    return [str(int(bit)) for bit in bits]
+    return [str(int(kept)) for kept in mask_from_text(packed, p)]
 
 
 def hardware(machine: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from prunebench.comparison import table
 from prunebench.comparison.finalists import Finalists
 from prunebench.comparison.fingerprint import code_version
 from prunebench.core.block import BlockProblem
+from prunebench.core.masks import mask_text
 from prunebench.core.options import as_json
 from prunebench.core.solution_file import finite
 from prunebench.core.solver import facts
@@ -118,7 +119,7 @@ def _row(
         "feasible_before_repair": share,
         "model_change": solution.objective - cell.entry.facts["start_objective"],
         "true_change": None if judge is None else judge(block, solution.weights),
-        "mask": np.packbits(solution.mask).tobytes().hex(),
+        "mask": mask_text(solution.mask),
         "trace_seconds": solution.trace[:, 0],
         "trace_objective": solution.trace[:, 1],
         "trace_bound": solution.trace[:, 2],

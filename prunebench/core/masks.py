@@ -98,3 +98,27 @@ def keep_per_layer(density: float, sizes: Sequence[int]) -> IndexArray:
     missing = total - int(counts.sum())
     counts[order[:missing]] += 1
     return counts
+
+
+def mask_text(mask: BoolArray) -> str:
+    """A mask as hexadecimal bits, first weight first. bool (p,)"""
+    return np.packbits(mask).tobytes().hex()
+
+
+def mask_from_text(text: str, p: int) -> BoolArray:
+    """The reverse of `mask_text`.
+
+    Raises
+    ------
+    InvalidInput   no hexadecimal text, or one of another length
+    """
+    try:
+        packed = bytes.fromhex(text)
+    except (ValueError, TypeError) as error:
+        raise InvalidInput(f"a mask is written as hexadecimal bits: {error}") from error
+    if len(packed) != (p + 7) // 8:
+        raise InvalidInput(f"a mask of {p} weights takes {(p + 7) // 8} bytes, not {len(packed)}")
+    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8))
+    if bits[p:].any():
+        raise InvalidInput(f"the mask marks weights beyond the {p} that there are")
+    return bits[:p].astype(np.bool_)

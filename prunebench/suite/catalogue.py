@@ -8,10 +8,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-import numpy as np
-
 from prunebench.core.arrays import BoolArray
 from prunebench.core.errors import InvalidInput, unknown_name
+from prunebench.core.masks import mask_from_text
 from prunebench.core.optimality import is_proved
 
 FORMAT = "prunebench.suite/1"
@@ -83,7 +82,7 @@ class Instance:
     @property
     def best_mask(self) -> BoolArray:
         """The mask of the best value. bool (p,)"""
-        return mask_of(self.mask, self.p)
+        return mask_from_text(self.mask, self.p)
 
 
 @dataclass(frozen=True)
@@ -158,27 +157,3 @@ def chosen(names: Sequence[str] = (), *, modes: Sequence[str] = (), largest: int
     if not out:
         raise InvalidInput("no instance of the suite is left by these choices; 'prunebench suite list' shows all")
     return out
-
-
-def mask_text(mask: BoolArray) -> str:
-    """A mask as hexadecimal bits, first weight first. bool (p,)"""
-    return np.packbits(mask).tobytes().hex()
-
-
-def mask_of(text: str, p: int) -> BoolArray:
-    """The reverse of `mask_text`.
-
-    Raises
-    ------
-    InvalidInput   no hexadecimal text, or one of another length
-    """
-    try:
-        packed = bytes.fromhex(text)
-    except (ValueError, TypeError) as error:
-        raise InvalidInput(f"a mask is written as hexadecimal bits: {error}") from error
-    if len(packed) != (p + 7) // 8:
-        raise InvalidInput(f"a mask of {p} weights takes {(p + 7) // 8} bytes, not {len(packed)}")
-    bits = np.unpackbits(np.frombuffer(packed, dtype=np.uint8))
-    if bits[p:].any():
-        raise InvalidInput(f"the mask marks weights beyond the {p} that there are")
-    return bits[:p].astype(np.bool_)

@@ -10,13 +10,14 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.errors import InvalidInput
 from prunebench.core.group_block import GroupBlock
 from prunebench.core.group_proof import GroupProof
+from prunebench.core.masks import mask_from_text
 from prunebench.core.optimality import PROOF_TOLERANCE, is_proved
 from prunebench.core.proof import Proof
 from prunebench.core.solution import Status
 from prunebench.proofs.check import proved_bound
 from prunebench.proofs.groups import proved_group_bound
 from prunebench.suite import instances
-from prunebench.suite.catalogue import Catalogue, Instance, mask_of
+from prunebench.suite.catalogue import Catalogue, Instance
 from prunebench.suite.results import Results, Row
 
 ACCURACY = 1e-9
@@ -70,7 +71,7 @@ def _row(row: Row, item: Instance) -> tuple[list[str], float]:
     """What is wrong with a row, and the value of its mask."""
     assert row.objective is not None
     try:
-        mask = mask_of(row.mask, item.p)
+        mask = mask_from_text(row.mask, item.p)
         value = float(instances.load(item).evaluate(mask))
     except InvalidInput as error:
         return [str(error)], math.inf

@@ -11,13 +11,14 @@ from prunebench.comparison.fingerprint import code_version
 from prunebench.comparison.request import SolverChoice
 from prunebench.comparison.work import Outcome, attempt
 from prunebench.core.errors import Interrupted, InvalidInput
+from prunebench.core.masks import mask_text
 from prunebench.core.options import as_json
 from prunebench.core.solution import Budget
 from prunebench.core.solver import SolverLike, facts
 from prunebench.log.machine import machine, versions
 from prunebench.runs.executors import Job
 from prunebench.suite import instances, results
-from prunebench.suite.catalogue import Instance, catalogue, mask_text
+from prunebench.suite.catalogue import Instance, catalogue
 from prunebench.suite.results import Results, Row
 
 Say = Callable[[str], None]

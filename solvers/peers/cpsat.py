@@ -12,7 +12,7 @@ import numpy as np
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
-from prunebench.solvers.peers.model import Quadratic, mask_of, rows
+from prunebench.solvers.peers.model import Quadratic, mask_of, rows, too_large
 
 MAX_SIZE = 256
 """Most weights: each product of two is a variable, p²/2 of them."""
@@ -41,9 +41,7 @@ class CpSat(Solver):
 
     def refuses(self, block: Any) -> str:
         """More weights than there are products for."""
-        if block.p > MAX_SIZE:
-            return f"it handles at most {MAX_SIZE} weights; use solver 'branch-and-bound' or 'swap'"
-        return ""
+        return too_large(block, MAX_SIZE)
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """Every better solution that CP-SAT finds."""

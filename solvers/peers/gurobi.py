@@ -12,7 +12,7 @@ from prunebench.core.errors import Refusal, RefusalKind, SolverFailed
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, refused, register
 from prunebench.core.stop import StopKind
-from prunebench.solvers.peers.model import Quadratic, mask_of, rows
+from prunebench.solvers.peers.model import Quadratic, mask_of, rows, too_large
 
 MAX_SIZE = 2000
 """Most weights: variables that the licence of the package allows."""
@@ -40,9 +40,7 @@ class Gurobi(Solver):
 
     def refuses(self, block: Any) -> str:
         """More weights than any licence of the package allows."""
-        if block.p > MAX_SIZE:
-            return f"it handles at most {MAX_SIZE} weights; use solver 'branch-and-bound' or 'swap'"
-        return ""
+        return too_large(block, MAX_SIZE)
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """Every better solution that Gurobi finds.

@@ -18,6 +18,13 @@ FARTHEST = 1e12
 and far below that their tolerances mean nothing."""
 
 
+def too_large(block: BlockProblem, most: int) -> str:
+    """Why a block of more than `most` weights is refused; "" where it is not."""
+    if block.p <= most:
+        return ""
+    return f"it handles at most {most} weights; use solver 'branch-and-bound' or 'swap'"
+
+
 @dataclass(frozen=True, eq=False)
 class Quadratic:
     """min linear'z + ½ z'Qz over z: in mode select z marks pruned weights, in mode refit z are the weights.

@@ -11,7 +11,7 @@ import numpy as np
 from prunebench.core.keeping import Count, Quota
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
-from prunebench.solvers.peers.model import Quadratic, mask_of, rows
+from prunebench.solvers.peers.model import Quadratic, mask_of, rows, too_large
 
 MAX_SIZE = 256
 """Most weights: the objective is written product by product, p²/2 of them."""
@@ -35,9 +35,7 @@ class Scip(Solver):
 
     def refuses(self, block: Any) -> str:
         """More weights than products are written for."""
-        if block.p > MAX_SIZE:
-            return f"it handles at most {MAX_SIZE} weights; use solver 'branch-and-bound' or 'swap'"
-        return ""
+        return too_large(block, MAX_SIZE)
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
         """Every better solution that SCIP finds."""

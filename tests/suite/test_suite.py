@@ -13,8 +13,8 @@ from prunebench.cli import main
 from prunebench.core import solution
 from prunebench.core.errors import Interrupted, InvalidInput, UnknownName
 from prunebench.core.group_block import GroupBlock
+from prunebench.core.masks import mask_from_text, mask_text
 from prunebench.suite import catalogue, check, drawn, instances, results, table
-from prunebench.suite.catalogue import mask_of, mask_text
 from prunebench.suite.run import Limit
 from prunebench.suite.run import run as run_suite
 
@@ -95,10 +95,10 @@ def test_drawn_numbers_are_the_same_everywhere():
 
 def test_a_mask_is_written_and_read():
     mask = np.arange(19) % 3 == 0
-    assert np.array_equal(mask_of(mask_text(mask), 19), mask)
+    assert np.array_equal(mask_from_text(mask_text(mask), 19), mask)
     for text, words in (("ff", "takes 3 bytes"), ("zz", "hexadecimal"), ("ffffff", "beyond the 19")):
         with pytest.raises(InvalidInput, match=words):
-            mask_of(text, 19)
+            mask_from_text(text, 19)
 
 
 def test_a_run_goes_on_where_it_was(tmp_path, chosen, start):
