@@ -19,7 +19,7 @@ from numpy.linalg import LinAlgError
 
 from prunebench.core.arrays import FloatArray, IndexArray
 from prunebench.core.lapack import dpotrf, dpotrs
-from prunebench.kernels.compiled import compiled
+from prunebench.kernels.compiled import compiled, merged
 
 NEVER = 1e60
 """Stands for the curvature of a column that must not enter: no proposal with it can win."""
@@ -109,7 +109,7 @@ def _better(
     return found
 
 
-@compiled(inner=True)
+@merged
 def _best_swap(
     table: FloatArray, kept: IndexArray, ranges: IndexArray, spaces: FloatArray, bound: float, banned: IndexArray,
     move: int,
@@ -154,7 +154,7 @@ def _add(row: FloatArray, left: float, alpha: FloatArray, right: float, beta: Fl
         row[a] += left * alpha[a] - right * beta[a]
 
 
-@compiled(inner=True)
+@merged
 def exchange(
     matrix: FloatArray, table: FloatArray, kept: IndexArray, row: int, entering: int, spaces: FloatArray
 ) -> None:

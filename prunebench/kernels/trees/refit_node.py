@@ -309,7 +309,7 @@ def square_end(sizes: FloatArray, span: float, accuracy: float, rho: FloatArray,
     return end * end
 
 
-@compiled(inner=True)
+@merged
 def solve_node(
     program: Program, node: Node, size: int, bound: float, cut: float, limit: int
 ) -> tuple[int, float, float, bool, int]:

@@ -137,6 +137,7 @@ class Workspace(NamedTuple):
     search, state : SEARCH (1,), STATE (1,);  node : the current one;  stack : the waiting nodes
     packed : float64, the inverses of the waiting nodes, one after another
     trial, mask : a system and int8 (p,), IN or OUT, for masks that are tried
+    numbers, order : float64 (p,) and int64 (p,), overwritten where a mask is tried
     best : int8 (p,), IN or OUT, the incumbent if the dive has found one
     """
 
@@ -147,6 +148,8 @@ class Workspace(NamedTuple):
     packed: FloatArray
     trial: System
     mask: Pattern
+    numbers: FloatArray
+    order: IndexArray
     best: Pattern
 
 
@@ -166,7 +169,10 @@ def workspace(root: OpenNode, search: npt.NDArray[np.void]) -> Workspace:
     trial = System(np.empty(p, np.int8), np.empty((p, p)), np.empty(p, np.int64))
     node = node_of(root.pattern, root.sign, root.fixed)
     packed = np.empty(max(PACKED, p * p))
-    return Workspace(search, state, node, stack, packed, trial, np.empty(p, np.int8), np.zeros(p, np.int8))
+    return Workspace(
+        search, state, node, stack, packed, trial, np.empty(p, np.int8), np.empty(p), np.empty(p, np.int64),
+        np.zeros(p, np.int8),
+    )  # fmt: skip
 
 
 class Dived(NamedTuple):
@@ -390,28 +396,29 @@ def offer(search: Row, value: float, mask: Pattern, best: Pattern) -> None:
 def rounded_below(program: Program, search: Row, state: Row, work: Workspace) -> bool:
     """Round the point to a mask at some nodes, and whenever it has no ties. False: that mask cuts the node off."""
     if search.nodes % ROUND_EVERY == ROUND_FIRST or state.tied == 0:
-        offer(search, rounded_value(program, work.node, state.size, work.trial, work.mask), work.mask, work.best)
+        offer(search, rounded_value(program, state.size, work), work.mask, work.best)
     below: bool = state.bound < search.cut
     return below
 
 
-@compiled(inner=True, allocates=True)
-def rounded_value(program: Program, node: Node, size: int, trial: System, mask: Pattern) -> float:
-    """The value of the mask with the largest shares; `mask` receives it as IN and OUT, `trial` its system.
+@merged
+def rounded_value(program: Program, size: int, work: Workspace) -> float:
+    """The value of the mask with the largest shares; `work.mask` receives it as IN and OUT, `work.trial` its system.
 
     inf if the mask's system is singular to rounding.
     """
-    largest_shares(program.keep, node, mask)
-    system = node.system
+    largest_shares(program.keep, work)
+    system, trial = work.node.system, work.trial
     copy(system.pattern, trial.pattern)
     copy(system.members, trial.members)
     copy_square(system.inverse, trial.inverse, size)
-    held = change_pattern(program.matrix, trial, mask, size)
+    held = change_pattern(program.matrix, trial, work.mask, size)
     if held != program.keep:
         return np.inf
     members, inverse, linear = trial.members, trial.inverse, program.linear
-    kept = np.zeros(held)
+    kept = work.numbers
     for a in range(held):
+        kept[a] = 0.0
         for b in range(held):
             kept[a] += inverse[a, b] * linear[members[b]]
     # evaluate at these weights; −½h'y would be too good with a drifted inverse
@@ -426,11 +433,11 @@ def rounded_value(program: Program, node: Node, size: int, trial: System, mask: 
 
 
 @merged
-def largest_shares(keep: int, node: Node, mask: Pattern) -> None:
-    """The mask, IN or OUT, with the `keep` largest shares m; weights fixed as kept come first."""
-    pattern, p = node.system.pattern, mask.size
-    key, order = np.empty(p), np.empty(p, np.int64)
-    for i in range(p):
+def largest_shares(keep: int, work: Workspace) -> None:
+    """`work.mask` as that, IN or OUT, with the `keep` largest shares m; weights fixed as kept come first."""
+    node, mask, key, order = work.node, work.mask, work.numbers, work.order
+    pattern = node.system.pattern
+    for i in range(mask.size):
         if pattern[i] == IN:
             key[i] = -1e300 if node.fixed[i] == 1 else -1e200
         elif pattern[i] == TIED:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
-from prunebench.kernels.compiled import compiled, copy
+from prunebench.kernels.compiled import compiled, copy, merged
 
 HALF_ULP = 1.1102230246251565e-16
 """Unit roundoff of float64, as a literal for compiled code."""
@@ -112,7 +112,7 @@ def reduce_at(point: Point, price: float) -> None:
         point.reduced[i] = point.grad[i] - price
 
 
-@compiled(inner=True)
+@merged
 def bound_at(program: Program, point: Point, price: float) -> float:
     """The safe bound at x, after moving x back onto Σx = count and updating its gradient, in place.
 

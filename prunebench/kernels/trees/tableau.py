@@ -227,7 +227,7 @@ def optimal(point: Point, tolerance: float) -> bool:
     return True
 
 
-@compiled(inner=True)
+@merged
 def optimum(program: Program, point: Point, tableau: Tableau, tolerance: float) -> tuple[int, float]:
     """The relaxation's optimum from a feasible x, with gradient and tableau; overwrites the first entry of its stack.
 
