@@ -31,7 +31,7 @@ from prunebench.forms.qiskit import ising_coefficients, masks_of_bits
 from prunebench.kernels.enumeration import subspace
 from prunebench.kernels.enumeration.values import mask_values
 from prunebench.solvers.qaoa import starts
-from prunebench.solvers.qaoa.objectives import objective
+from prunebench.solvers.qaoa.objectives import fitting_steepness, objective
 from prunebench.solvers.qaoa.optimizers import minimise
 from prunebench.solvers.qaoa.samples import state_statistics
 from prunebench.solvers.qaoa.simulator import Simulator, spread
@@ -90,7 +90,8 @@ def empty_run(problem: BlockProblem) -> tuple[Details, float]:
     values = mask_values(problem, space.masks())
     mean, deviation = spread(values)
     energies = (values - mean) / deviation
-    simulator, aim = Simulator(space, np.zeros(space.size), weighted=True), objective("gibbs", energies)
+    simulator = Simulator(space, np.zeros(space.size), weighted=True)
+    aim = objective("gibbs", energies, fitting_steepness(energies))
     found = minimise(
         lambda angles: simulator.gradient(angles, aim),
         starts.with_weights(starts.ramp(p, "complete", LAYERS), p), method="lbfgs", steps=STEPS,

@@ -40,8 +40,9 @@ CHUNK_BYTES = 64 * 2**20
 """Working memory that a chunk of samples aims at."""
 
 CHUNK_SAMPLES = 1024
-"""More samples at a time bring no speed. A chunk of 256 costs 1,000 rows of a small classifier a fifth more: every chunk
-pays for its calls, and for temporaries that the system hands out anew."""
+"""More samples at a time bring no speed. In chunks of 256, 1,000 rows of a small classifier take a fifth longer: every
+chunk pays for its calls, and for temporaries that the system hands out anew."""
+
 
 ROOM = 2
 """Rows that would not fit are made to fit into one part in so many of the memory: a form and a solver need some too."""

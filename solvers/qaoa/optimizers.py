@@ -114,7 +114,7 @@ def _lbfgs(watch: _Watch, point: FloatArray, steps: int) -> None:
             direction, descent = -slope, -float(slope @ slope)
         if descent > -1e-16:
             return
-        length = 1.0 if history else min(1.0, 0.5 / float(np.sqrt(-descent)))
+        length = 1.0 if history else min(1.0, 1.0 / float(np.sqrt(-descent)))
         for _ in range(10):
             moved = point + length * direction
             new_value, new_slope = watch.with_gradient(moved)

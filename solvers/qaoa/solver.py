@@ -22,7 +22,7 @@ from prunebench.kernels.enumeration import subspace
 from prunebench.kernels.enumeration.values import mask_values
 from prunebench.solvers.qaoa import devices, reference, starts, transpile
 from prunebench.solvers.qaoa.fit import ANGLES, Fit, fit_angles, weighted_by
-from prunebench.solvers.qaoa.objectives import OBJECTIVES, objective, of_samples, tails
+from prunebench.solvers.qaoa.objectives import OBJECTIVES, fitting_steepness, objective, of_samples
 from prunebench.solvers.qaoa.optimizers import OPTIMIZERS, Objective
 from prunebench.solvers.qaoa.options import LEAST, wrong_option
 from prunebench.solvers.qaoa.reduce import Part, eliminate, through_parts
@@ -70,7 +70,8 @@ class Qaoa(Solver):
     """layer, one γ and one β a layer; weight, besides those one angle for each weight in each layer, at no gate.
     None takes weight where L-BFGS fits them, else layer."""
     objective: Literal["gibbs", "mean", "cvar"] = "gibbs"
-    """What the loop lowers: the Gibbs objective, which looks at the low end, the mean, or the best quarter's mean."""
+    """What the loop lowers: the Gibbs objective, which looks at the low end (with exact gradients so steep that all
+    other masks together weigh as much as the best), the mean, or the best quarter's mean."""
     start: Literal["ramp", "transfer", "interpolate"] | None = None
     """First angles: ramp, transfer or interpolate; none takes ramp, and transfer on noisy simulators and hardware."""
     optimizer: Literal["lbfgs", "cobyla", "spsa", "fixed"] | None = None
@@ -247,7 +248,6 @@ class Qaoa(Solver):
         def lowered(weighted: bool) -> Objective:
             return sampled
 
-        low: list[Objective] = []
         if self._optimizer == "lbfgs":
             if energies is None:
                 raise InvalidInput(
@@ -258,19 +258,15 @@ class Qaoa(Solver):
 
             space = subspace.feasible_space(block.p, block.keep, mixer_pairs(block.p, self.mixer))
             simulator = Simulator(space, energies, self.mixer == "grover")
-            aim = objective(self.objective, energies)
+            aim = objective(self.objective, energies, fitting_steepness(energies))
 
             def lowered(weighted: bool) -> Objective:
                 return partial(replace(simulator, weighted=weighted).gradient, objective=aim)
 
-            if self.objective == "gibbs":
-                circuit = replace(simulator, weighted=self._weighted)
-                low = [partial(circuit.gradient, objective=part) for part in tails(energies)]
-
         return fit_angles(
             lowered, block.p, mixer=self.mixer, reps=self._reps,
             start=self.start or ("ramp" if self._exact_device else "transfer"), optimizer=self._optimizer,
-            weighted=self._weighted, steps=self.steps, rng=rng, stop=stop, tails=low,
+            weighted=self._weighted, steps=self.steps, rng=rng, stop=stop,
         )  # fmt: skip
 
     def _reference(

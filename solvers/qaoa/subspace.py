@@ -5,7 +5,6 @@ keep the number of ones, Hadfield et al., Algorithms 12 (2019) 34, and Bärtschi
 """
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -19,7 +18,7 @@ from prunebench.kernels.enumeration import subspace
 from prunebench.kernels.enumeration.values import mask_values
 from prunebench.solvers.qaoa import starts
 from prunebench.solvers.qaoa.fit import ANGLES, Fit, fit_angles, weighted_by
-from prunebench.solvers.qaoa.objectives import OBJECTIVES, objective, tails
+from prunebench.solvers.qaoa.objectives import OBJECTIVES, fitting_steepness, objective
 from prunebench.solvers.qaoa.optimizers import OPTIMIZERS, Objective
 from prunebench.solvers.qaoa.options import LEAST, wrong_option
 from prunebench.solvers.qaoa.reduce import Part, eliminate, through_parts
@@ -33,10 +32,10 @@ ENERGIES = ("value", "rank")
 
 MOST_STEPS = 20
 """Default steps where few masks make each of them cheap."""
-FEWEST_STEPS = 5
-"""Least default steps: on six blocks of 20 weights the optimum had at least 4,000 times its uniform probability."""
-STEPS_TIMES_MASKS = 1e6
-"""Between these, the product with the number of feasible masks, so that a solve of 20 weights takes some seconds."""
+FEWEST_STEPS = 3
+"""Least default steps: fewer reach most blocks' optimum too, but rarely (`python benchmarks/qaoa.py` has both ends)."""
+STEPS_TIMES_MASKS = 3e5
+"""Between these, the product with the number of feasible masks, so that a solve of 20 weights takes a second."""
 
 
 @register
@@ -72,8 +71,8 @@ class QaoaSubspace(Solver):
     """layer, one γ and one β a layer; weight, besides those one angle for each weight in each layer. None takes
     weight where L-BFGS fits them, else layer."""
     objective: Literal["gibbs", "mean", "cvar"] = "gibbs"
-    """What the loop lowers: the Gibbs objective, which looks at the low end, the mean, or the best quarter's mean.
-    Where L-BFGS lowers the first but leaves the best masks improbable, loops on smaller shares follow."""
+    """What the loop lowers: the Gibbs objective, so steep that all other masks together weigh as much as the best, the
+    mean, or the best quarter's mean."""
     reps: int = 5
     """Layers of the circuit."""
     start: Literal["ramp", "transfer", "interpolate"] = "ramp"
@@ -82,7 +81,7 @@ class QaoaSubspace(Solver):
     """The classical loop: L-BFGS with exact gradients, COBYLA, SPSA, or fixed, which keeps the first angles."""
     steps: int | None = None
     """Iterations of L-BFGS or SPSA, evaluations of COBYLA; a whole loop at each depth when interpolating. None: 20,
-    from 50,000 feasible masks on fewer, down to 5 from 200,000 on."""
+    from 15,000 feasible masks on fewer, down to 3 from 100,000 on."""
     shots: int = 1000
     """Samples drawn from the final state; the answer is the best of them."""
     qubits: int = 0
@@ -198,7 +197,7 @@ class QaoaSubspace(Solver):
         return draws, np.asarray(chances @ masks)
 
     def _fit(self, simulator: "Simulator", size: int, rng: np.random.Generator, stop: StopCheck) -> Fit:
-        aim = objective(self.objective, simulator.energies)
+        aim = objective(self.objective, simulator.energies, fitting_steepness(simulator.energies))
 
         def lowered(weighted: bool) -> Objective:
             circuit = replace(simulator, weighted=weighted)
@@ -206,14 +205,10 @@ class QaoaSubspace(Solver):
                 return lambda angles: circuit.gradient(angles, aim)
             return lambda angles: (circuit.expectation(angles, aim), None)
 
-        low: list[Objective] = []
-        if self.objective == "gibbs" and self.optimizer == "lbfgs":
-            circuit = replace(simulator, weighted=self._weighted)
-            low = [partial(circuit.gradient, objective=part) for part in tails(simulator.energies)]
         return fit_angles(
             lowered, size, mixer=self.mixer, reps=self.reps, start=self.start, optimizer=self.optimizer,
             weighted=self._weighted, steps=_steps(simulator.space.size) if self.steps is None else self.steps,
-            rng=rng, stop=stop, tails=low,
+            rng=rng, stop=stop,
         )  # fmt: skip
 
     @property

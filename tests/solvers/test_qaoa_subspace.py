@@ -15,7 +15,7 @@ from prunebench.forms.circuits import mixer_pairs
 from prunebench.kernels.enumeration import subspace
 from prunebench.kernels.enumeration.values import mask_values
 from prunebench.solvers.qaoa import starts
-from prunebench.solvers.qaoa.objectives import MOST_TAIL, OBJECTIVES, objective, of_samples, tails
+from prunebench.solvers.qaoa.objectives import OBJECTIVES, STEEPNESS, fitting_steepness, objective, of_samples
 from prunebench.solvers.qaoa.optimizers import minimise
 from prunebench.solvers.qaoa.reduce import Part, eliminate
 from prunebench.solvers.qaoa.samples import state_statistics, uniform_masks
@@ -122,7 +122,7 @@ def test_the_objectives_of_known_samples():
     energies = np.array([-2.0, -1.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0])
     assert of_samples("mean", energies) == pytest.approx(0.0)
     assert of_samples("cvar", energies) == pytest.approx(-1.5)
-    assert of_samples("gibbs", energies) == pytest.approx(-0.5 * np.log(np.mean(np.exp(-2.0 * energies))))
+    assert of_samples("gibbs", energies) == pytest.approx(-np.log(np.mean(np.exp(-2.0 * energies))))
 
 
 def test_the_best_quarter_counts_a_sample_on_its_edge_in_part():
@@ -368,17 +368,38 @@ def test_the_optimum_is_a_hundred_times_as_likely_as_by_chance(family):
     assert found["enhancement"] > 100.0 or found["probability_optimum"] > 0.45
 
 
-def test_the_mean_of_a_share_is_lowest_once_the_best_state_has_that_share():
-    energies = np.array([0.0, 1.0, 2.0, 3.0])
-    last = tails(energies)[-1]
-    value, slope = last(np.array([MOST_TAIL, 0.0, 0.0, 1.0 - MOST_TAIL]))
-    assert value == 0.0
-    assert not slope.any()
-    value, slope = last(np.array([0.4, 0.6, 0.0, 0.0]))
-    assert value == pytest.approx(0.2)
-    assert slope[0] < 0.0
-    assert not slope[1:].any()
+@pytest.mark.parametrize("best", [1, 3])
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_the_fitting_steepness_weighs_the_best_states_as_much_as_all_others(best, scale):
+    others = scale * np.random.default_rng(0).uniform(0.5, 3.0, size=5000)
+    weights = np.exp(-fitting_steepness(np.append(np.zeros(best), others)) * others)
+    assert weights.sum() / best == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("energies", [np.zeros(1), np.zeros(50), np.array([0.0, 5.0])])
+def test_the_steepness_stays_what_it_is_where_the_best_states_already_weigh_most(energies):
+    assert fitting_steepness(energies) == STEEPNESS
+
+
+def test_a_mask_that_is_nearly_the_best_does_not_hold_the_loop():
+    """Of states with one energy but for a hair, a fixed steepness sees all alike."""
+    sim = replace(simulator(10, 5, "complete", seed=3), weighted=True)
+    energies = sim.energies.copy()
+    energies[np.argsort(energies)[:20]] = energies.min() - 1e-3 * np.arange(20)
+    sim = replace(sim, energies=energies)
+    best = int(np.argmin(energies))
+
+    def chance(steepness):
+        aim = objective("gibbs", energies, steepness)
+        found = minimise(
+            lambda angles: sim.gradient(angles, aim),
+            starts.with_weights(starts.ramp(10, "complete", 5), 10), method="lbfgs", steps=20,
+            units=starts.weighted_units(10, "complete", 5), rng=np.random.default_rng(0), stop=never,
+        )  # fmt: skip
+        return sim.probabilities(found.angles)[best]
+
+    assert chance(fitting_steepness(energies)) > 0.5 > chance(STEEPNESS)
 
 
 def test_blocks_with_many_masks_get_fewer_steps_by_default():
-    assert [default_steps(masks) for masks in (10, 50_000, 100_000, 184_756, 10**7)] == [20, 20, 10, 5, 5]
+    assert [default_steps(masks) for masks in (10, 15_000, 30_000, 184_756, 10**7)] == [20, 20, 10, 3, 3]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 Real = NDArray[np.float64]
 Whole = NDArray[np.int64]
-Table = NDArray[np.int32]
+Table = NDArray[np.uint32]
+"""Row numbers without a sign: a signed one would be tested for being negative at each access, a third of the time."""
 
 
 def packed(function: Callable[..., Any]) -> Any:

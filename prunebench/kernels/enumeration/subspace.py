@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from prunebench.core.arrays import BoolArray, IndexArray, frozen
 
-TableArray = npt.NDArray[np.int32]
+TableArray = npt.NDArray[np.uint32]
 
 MAX_BITS = 62
 """A mask is stored as a 64-bit integer; the successor step needs the two highest bits free."""
@@ -24,9 +24,9 @@ MAX_BITS = 62
 class Pairs(NamedTuple):
     """The pairs of rows that the factors of a mixer rotate, factor by factor, as runs of neighbouring rows.
 
-    runs : int32 (R, 4)   (one, two, begin, end): rows one + first[t] and two + second[t] for begin <= t < end; in a
+    runs : uint32 (R, 4)   (one, two, begin, end): rows one + first[t] and two + second[t] for begin <= t < end; in a
                           first row of a pair, the factor's first variable is 1
-    first, second : int32 (T,), shared by many runs
+    first, second : uint32 (T,), shared by many runs
 
     Masks with the same high bits follow each other. What a factor does to their low bits is the same for all high bits
     with as many ones, so that a few short tables serve all; they stay in the nearest cache, and the state is read row
@@ -145,9 +145,9 @@ def _pairs(states: IndexArray, pairs: IndexArray, low: int) -> Pairs:
                 bounds = np.broadcast_to((begin, end), (int(same.sum()), 2))
                 runs.append(np.column_stack([begins[rows[same]], begins[partners[same]], bounds]))
     return Pairs(
-        frozen(np.concatenate([np.empty((0, 4)), *runs]).astype(np.int32)),
-        frozen(np.concatenate([np.empty(0), *first]).astype(np.int32)),
-        frozen(np.concatenate([np.empty(0), *second]).astype(np.int32)),
+        frozen(np.concatenate([np.empty((0, 4)), *runs]).astype(np.uint32)),
+        frozen(np.concatenate([np.empty(0), *first]).astype(np.uint32)),
+        frozen(np.concatenate([np.empty(0), *second]).astype(np.uint32)),
     )
 
 
@@ -164,4 +164,4 @@ def whole_space(p: int) -> Space:
     second = first + np.repeat(1 << np.arange(p), half)
     begins = half * np.arange(p)
     runs = np.column_stack([np.zeros((p, 2), dtype=np.int64), begins, begins + half])
-    return Space(p, frozen(states), Pairs(*(frozen(table.astype(np.int32)) for table in (runs, first, second))))
+    return Space(p, frozen(states), Pairs(*(frozen(table.astype(np.uint32)) for table in (runs, first, second))))
