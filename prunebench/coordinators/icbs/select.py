@@ -68,9 +68,9 @@ def candidates(
     Separate lists prevent visits to one group from using up the rarer one. If swaps must stay within
     groups and waiting would leave no group with both kinds, none waits.
     """
-    free = span[~barred[span]]
+    free, kept = ~barred[span], mask[span]
     groups = []
-    for group in (free[~mask[free]], free[mask[free]]):
+    for group in (span[free & ~kept], span[free & kept]):
         seen = last_seen[group]
         waiting = min(int(tabu * group.size), int((seen >= 0).sum()))
         # of weights last seen at the same step, the later positions wait
