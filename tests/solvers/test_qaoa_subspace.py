@@ -267,7 +267,24 @@ def test_angles_for_the_weights_raise_ratio_and_chance_over_plain_layers():
     assert own["probability_optimum"] > max(plain["probability_optimum"], 0.1)
     assert np.shape(own["weight_angles"]) == (5, 12)
     assert plain["weight_angles"] == []
-    assert own["expectation_at_start"] == plain["expectation_at_start"]
+    assert own["expectation_at_start"] == pytest.approx(plain["expectation_at_start"], rel=1e-12)
+
+
+@pytest.mark.parametrize("options", [{}, {"optimizer": "spsa"}, {"start": "interpolate"}, {"steps": 0}])
+def test_the_expectations_are_those_of_the_first_and_last_angles(options):
+    block = random_block(10, 5, seed=2)
+    details = solve(block, "qaoa-subspace", options=options).details
+    space = subspace.feasible_space(10, 5, mixer_pairs(10, "complete"))
+    values = mask_values(block, space.masks())
+    mean, deviation = spread(values)
+    weighted = details["angles"] == "weight"
+    circuit = Simulator(space, (values - mean) / deviation, weighted=weighted)
+    last = np.concatenate([details["gammas"], details["betas"], np.ravel(details["weight_angles"])])
+    constant = block.form.constant
+    assert details["expectation"] == pytest.approx(constant + circuit.probabilities(last) @ values, rel=1e-9)
+    if options.get("start") != "interpolate":
+        first = replace(circuit, weighted=False).probabilities(starts.ramp(10, "complete", 5))
+        assert details["expectation_at_start"] == pytest.approx(constant + first @ values, rel=1e-9)
 
 
 @pytest.mark.parametrize(("optimizer", "angles"), [("lbfgs", "weight"), ("spsa", "layer"), ("fixed", "layer")])
