@@ -1,6 +1,7 @@
 """What the base class, the incumbent and the registry do for every solver."""
 
 import pickle
+import subprocess
 import sys
 from dataclasses import dataclass, fields
 
@@ -294,3 +295,40 @@ def test_an_entry_point_may_name_a_module_or_a_package(folder, monkeypatch):
     registry = Registry("solver", "prunebench.solvers")
     assert {"alpha", "beta", "gamma", "delta"} <= set(registry.names())
     assert registry.failures == {"nothing_here": "entry point 'nothing_here' holds no class with a name"}
+
+
+ONE_NAME = """
+import sys
+from prunebench.core.errors import InvalidInput
+from prunebench.core import registry
+
+class Mine:
+    name = sys.argv[1]
+
+class Point:
+    name, value = "mine", "mine:Mine"
+    load = staticmethod(lambda: Mine)
+
+registry.entry_points = lambda group: [Point] if group == "prunebench.solvers" else []
+try:
+    found = registry.SOLVERS.get(sys.argv[2])
+except InvalidInput as error:
+    print(error)
+else:
+    print(found.__name__, "prunebench.solvers.qaoa.solver" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize(
+    ("mine", "asked", "printed"),
+    [
+        ("mine", "swap", "Swap False"),
+        ("mine", "iht", "Iht True"),
+        ("mine", "mine", "Mine True"),
+        ("swap", "swap", "two solvers are named 'swap'"),
+        ("iht", "iht", "two solvers are named 'iht'"),
+    ],
+)
+def test_one_solver_is_found_without_loading_the_others_and_an_entry_point_takes_no_name(mine, asked, printed):
+    done = subprocess.run([sys.executable, "-c", ONE_NAME, mine, asked], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(printed)
