@@ -52,7 +52,9 @@ def top_of_each(scores: npt.NDArray[Any], counts: npt.ArrayLike) -> BoolArray:
         part = scores[rows]
         threshold = np.partition(part, size - count, axis=1)[:, size - count, None]
         chosen = part >= threshold
-        for row in np.flatnonzero(chosen.sum(axis=1) != count):
+        # no row has too few, so none has too many where the total is right
+        tied = np.count_nonzero(chosen) != count * len(chosen)
+        for row in np.flatnonzero(chosen.sum(axis=1) != count) if tied else ():
             ties = np.flatnonzero(part[row] == threshold[row])
             chosen[row, ties[count - int((part[row] > threshold[row]).sum()) :]] = False
         out[rows] = chosen

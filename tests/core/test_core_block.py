@@ -286,3 +286,14 @@ def test_the_proof_of_definiteness_is_made_once_for_all_rows_of_a_layer(monkeypa
     for row in range(5):
         BlockProblem(form.row(row), np.ones(3), 1, "refit")
     assert len(made) == 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_pruned_weights_are_positive_zeros_and_kept_ones_unchanged_to_the_last_bit(kind):
+    dense = np.array([-1.5, 0.1, -0.0, 3e-39, -2.5, 7.0], dtype=kind)
+    kept = np.array([True, True, True, True, False, False])
+    form = RowsForm(shared=np.eye(3, dtype=kind), rows=2, ridge=0.1, centre=dense)
+    weights = BlockProblem(form, dense, 4, "select").weights_of(kept)
+    assert weights.dtype == kind
+    assert weights[kept].tobytes() == dense[kept].tobytes()
+    assert weights[~kept].tobytes() == np.zeros(2, kind).tobytes()
