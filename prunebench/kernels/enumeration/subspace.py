@@ -62,7 +62,11 @@ class Space:
 
 def masks_of(states: IndexArray, p: int) -> BoolArray:
     """Integers as masks; bit i becomes position i. int64 (s,) -> bool (s, p)."""
-    return np.asarray((states[:, None] >> np.arange(p)) & 1, dtype=np.bool_)
+    masks = np.empty((states.size, p), dtype=np.bool_)
+    # bit by bit: all at once would be integers, eight times the memory
+    for bit in range(p):
+        masks[:, bit] = states & (1 << bit)
+    return masks
 
 
 def state_count(p: int, keep: int) -> int:
@@ -71,9 +75,9 @@ def state_count(p: int, keep: int) -> int:
 
 
 def memory_needed(p: int, keep: int, factors: int, layers: int = 1) -> int:
-    """Peak bytes of a simulation: runs of pairs, two states, each layer's phases, values, masks during evaluation."""
+    """Peak bytes of a simulation with its loop: runs of pairs, states, phases of each layer, values, chances, masks."""
     count = state_count(p, keep)
-    return 100 * factors * math.isqrt(count) + count * (8 * (12 + 2 * layers) + p)
+    return 100 * factors * math.isqrt(count) + count * (8 * (22 + 2 * layers) + p)
 
 
 def largest_block(keep_share: float, factors_at: "dict[int, int]", limit: float) -> int:
