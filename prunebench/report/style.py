@@ -41,7 +41,7 @@ FAMILIAR = (
     "exhaustive", "qaoa", "chita", "admm", "cbs", "tabu", "obs", "pyomo", "obd", "woodfisher", "mfac", "exact",
     "steepest-descent", "path-integral", "dwave", "dwave-mock", "chita-bso", "dimod", "alps", "obc", "osscar",
     "sparsegpt", "wanda", "group-swap", "group-greedy", "group-exact", "scip", "gurobi", "cp-sat", "openjij",
-    "openjij-sqa", "simulated-bifurcation",
+    "openjij-sqa", "simulated-bifurcation", "beam",
 )  # fmt: skip
 """Solvers that have a place of their own: every built-in one, so that reports can be laid side by side."""
 

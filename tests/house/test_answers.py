@@ -40,6 +40,7 @@ LEFT_OUT = {
 """Registered solvers without recorded answers, and why."""
 SELECT_ONLY = [
     "anneal",
+    "beam",
     "dimod",
     "exact",
     "greedy",
@@ -65,7 +66,7 @@ BOTH_MODES = [
     "wanda",
     "woodfisher",
 ]
-PLAIN_COUNT_ONLY = ["greedy", "qaoa", "qaoa-subspace", "random"]
+PLAIN_COUNT_ONLY = ["beam", "greedy", "qaoa", "qaoa-subspace", "random"]
 WHOLE_LAYERS = ["alps", "magnitude", "obc", "sparsegpt", "wanda"]
 TINY = ["highs", "qaoa", "qaoa-subspace"]
 """What is slow beyond a few weights: programs of HiGHS, and simulators, whose time grows with the number of masks."""
@@ -75,6 +76,7 @@ HASTY = {
     "admm": {"steps": 5, "swaps": 0},
     "alps": {"steps": 5, "swaps": False},
     "anneal": {"sweeps": 2, "reads": 1, "hot": 0.5, "polish": False},
+    "beam": {"width": 1},
     "chita": {"steps": 2, "back_solve": False},
     "dimod": {"reads": 1, "keywords": ("num_sweeps=1",), "polish": False},
     "greedy": {"direction": "forward"},
