@@ -16,7 +16,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
 from prunebench.kernels.local_search.descent import SwapDescent
-from prunebench.kernels.relaxations.beam import Beam
+from prunebench.kernels.relaxations.beam import RIDGES, Beams
 from prunebench.kernels.relaxations.programs import SelectProgram
 from prunebench.kernels.relaxations.shift import plane_shift
 
@@ -32,10 +32,8 @@ RELAXED_SHARE = 0.5
 """Share of a time limit after which the relaxation must have ended; it is cut there, which leaves a weaker shift."""
 ACCURACY = 0.1
 """Of the relaxation, as a share of its gap to the best mask: beams are as good with .1 as with .001."""
-RELAXED_RIDGES = (1e-3, 3e-4, 1e-4)
-"""Further shifts beside the relaxation's, in means of the quadratic's diagonal; which is best depends on the block."""
 PLAIN_RIDGES = (1e-3, 1e-2, 1e-4)
-"""The same where there is no relaxation."""
+"""Ridges where there is no relaxation, as `prunebench.kernels.relaxations.beam.RIDGES` are with one."""
 DESCENTS = 4
 """Best masks of a beam from which swap descents begin."""
 ALTERNATIVES = 16
@@ -101,7 +99,7 @@ class _Search:
             return self._beams(plain, PLAIN_RIDGES, widths)
         if (stop := self._beams(plain, PLAIN_RIDGES[:1], widths[:1])).kind is not StopKind.FINISHED:
             return stop
-        return self._beams(self._relaxed(), RELAXED_RIDGES, widths)
+        return self._beams(self._relaxed(), RIDGES, widths)
 
     def tell(self) -> None:
         """Write the other masks and the counters into the answer."""
@@ -143,23 +141,17 @@ class _Search:
         return found.diagonal
 
     def _beams(self, shift: FloatArray, ridges: Sequence[float], widths: Sequence[int]) -> Stop:
-        program, best = self._program, self._best
-        size = float(np.abs(program.quadratic.diagonal() + shift).mean())
-        beams: dict[float, Beam | None] = {}
+        best, beams = self._best, Beams(self._program, shift)
         for width in widths:
             for ridge in ridges:
                 if stop := best.stop(self._decided):
                     return stop
-                if ridge not in beams:
-                    beams[ridge] = Beam.of(program.quadratic, program.linear, shift + ridge * size, program.count)
-                beam = beams[ridge]
-                if beam is None:
-                    continue
-                found = beam.search(width, best.stop_after(self._decided))
+                found = beams.search(ridge, width, best.stop_after(self._decided))
                 if isinstance(found, Stop):
                     return found
-                self._decided += found.decided
-                self._descend(~found.ones[:DESCENTS])
+                if found is not None:
+                    self._decided += found.decided
+                    self._descend(~found.ones[:DESCENTS])
         best.details["width"] = widths[-1]
         return Stop.finished(f"finished beams of {widths[-1]} masks")
 

@@ -56,6 +56,7 @@ class Search:
     watch : told between dives what is proved, and how many nodes were processed
     stop : called then with the number of nodes; returns why to stop now, or None
     writer : takes the records of a proof, if one is requested
+    look : called once where the first dive leaves nodes open; returns a mask that may be better, and its value
     closed : the smallest bound below the cut-off among nodes dropped for good because of rounding
     """
 
@@ -72,6 +73,7 @@ class Search:
     stopped: Stop | None = None
     splits: int = 0
     writer: ProofWriter | None = None
+    look: Callable[[], tuple[BoolArray, float]] | None = None
     closed: float = np.inf
     _heap: list[tuple[float, int, Tree, Node]] = field(default_factory=list)
     _count: int = 0
@@ -103,6 +105,11 @@ class Search:
                 for future in done:
                     _, shallow = running.pop(future)
                     self._take(*future.result(), shallow)
+                if self.look is not None and self._heap and not self.stop(self.nodes):
+                    mask, value = self.look()
+                    if value < self.value:
+                        self.mask, self.value = mask, value
+                    self.look = None
                 self._raise_bound([start for start, _ in running.values()])
                 self.watch(self.bound, self.nodes)
                 self.stopped = self.stopped or self.stop(self.nodes)

@@ -25,6 +25,7 @@ from prunebench.core.proof import ProofWriter
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind, never
+from prunebench.kernels.relaxations.beam import RIDGES, Beams, Found
 from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.solvers.branch_and_bound.few import NODE_WORK, Few, affordable, work
@@ -44,6 +45,8 @@ FEW_MASKS = 1_000_000
 """Up to this many masks a descent is enough: the tree is over at once."""
 ENUMERATE = Stop.finished("the tree took as long as evaluating all masks does")
 """Ends the search of the tree in favour of evaluating all masks."""
+BEAM_WIDTH = 8
+"""Width of the beams that look for a better incumbent, in masks a weight: some .05 s at p = 128."""
 PENALTY = 5.0
 """Weight of a group's penalty, in units of the gap without it; half the gap would suffice."""
 LEAST_PENALTY = 1e-3
@@ -238,6 +241,7 @@ class _Run:
 
     def _through(self, tree: "SelectTree | RefitTree") -> Stop | None:
         """Search the tree. -> why it ended early, or None"""
+        from prunebench.kernels.trees.dives import SelectTree
         from prunebench.solvers.branch_and_bound.search import Search
 
         block, best, program = self.block, self.best, tree.program
@@ -262,6 +266,8 @@ class _Run:
         limit = int(max(20, min(WORK_OF_A_DIVE / block.p**2, best.budget.evaluations)))
         settled = lambda mask: program.inner(mask_bound(block, mask))  # noqa: E731  # passed on as a value
         search = Search(tree, upper, best.mask, improved, settled, watch, stop, self.threads, writer=self.writer)
+        if isinstance(tree, SelectTree) and block.keeping.one_count:
+            search.look = lambda: self._look(tree)
         try:
             search.run(limit)
         finally:
@@ -272,6 +278,15 @@ class _Run:
             return search.stopped
         # the last dive may have finished the tree
         return None if is_proved(best.objective, best.lower_bound) else self._enumerate(few)
+
+    def _look(self, tree: "SelectTree") -> tuple[BoolArray, float]:
+        """Beams over the root's shift, whose best masks are often far below what dives find. -> the best mask, value"""
+        best, beams = self.best, Beams(tree.program, tree.shift)
+        for ridge in RIDGES:
+            found = beams.search(ridge, BEAM_WIDTH * self.block.p, best.stop)
+            if isinstance(found, Found):
+                best.offer(~found.ones[0], "beam")
+        return best.mask, tree.program.inner(best.objective)
 
     def _few(self, program: RefitProgram) -> Few | None:
         """The program, if all its masks may be evaluated; a proof file has no records of that."""

@@ -18,7 +18,10 @@ import numpy as np
 from prunebench.core import lapack
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.stop import Stop, StopCheck, never
+from prunebench.kernels.relaxations.programs import SelectProgram
 
+RIDGES = (1e-3, 3e-4, 1e-4)
+"""Ridges beside the relaxation's shift, in means of the shifted diagonal; which is best depends on the block."""
 PANEL = 32
 """Variables that are eliminated, or decided, between two products of whole matrices: fewer cost calls, more memory."""
 PLANE = 10.0
@@ -136,3 +139,28 @@ class Beam:
         out = np.empty_like(decided)
         out[:, self.order] = decided[order]
         return Found(out, cost[order], decisions)
+
+
+class Beams:
+    """Beams of a block's program over one shift, with further ridges beside it: each factor is computed once.
+
+    program : the block's;  shift : (p,) in the program's units, as of `shift.plane_shift`, or zeros
+    """
+
+    def __init__(self, program: SelectProgram, shift: FloatArray) -> None:
+        self._program, self._shift = program, shift
+        self._size = float(np.abs(program.quadratic.diagonal() + shift).mean())
+        self._made: dict[float, Beam | None] = {}
+
+    def search(self, ridge: float, width: int, stop: StopCheck = never) -> Found | Stop | None:
+        """The beam with a ridge, in means of the shifted diagonal; None where that leaves the quadratic indefinite.
+
+        The ones that it finds are pruned weights.
+        """
+        if ridge not in self._made:
+            program = self._program
+            self._made[ridge] = Beam.of(
+                program.quadratic, program.linear, self._shift + ridge * self._size, program.count
+            )
+        beam = self._made[ridge]
+        return None if beam is None else beam.search(width, stop)
