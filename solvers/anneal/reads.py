@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from prunebench.core.stop import StopCheck, never
 from prunebench.solvers.anneal import dense, factor, groups
 from prunebench.solvers.anneal.budget import BudgetReads
 from prunebench.solvers.anneal.groups import Layout
+
+if TYPE_CHECKING:
+    from prunebench.kernels.local_search.iterated import Iterated
 
 DENSE_SIZE = 4096
 """Up to this p the couplings are formed from a factor (8p² bytes), so that proposals cost O(1) instead of O(n)."""
@@ -42,6 +46,7 @@ class DenseReads:
     keep: int
     unit: float = 0.0
     layout: Layout | None = None
+    _descent: "Iterated | None" = None
 
     def measure(self, seed: np.uint64) -> "DenseReads":
         """Set the unit of temperature from random swaps."""
@@ -111,13 +116,16 @@ class DenseReads:
 
         return descended(self.couplings, self.linear, mask, stop)
 
-    def kicked(self, mask: BoolArray, kicks: int, seed: np.uint64) -> tuple[BoolArray, float]:
-        """The mask after an iterated descent: a few random swaps, then the best single ones; and its energy."""
-        from prunebench.kernels.trees.points import kicked
+    def kicked(self, mask: BoolArray, kicks: int, seed: np.uint64, stop: StopCheck) -> tuple[BoolArray, float]:
+        """The mask after a descent and as many kicks, which `stop` may end between slices; and its energy.
 
-        chosen = mask.astype(np.float64)
-        kicked(self.couplings, self.linear, chosen, kicks, seed)
-        found = chosen > 0.5
+        seed : of all kicks, as given the first time
+        """
+        from prunebench.kernels.local_search.iterated import Iterated
+
+        if self._descent is None:
+            self._descent = Iterated(self.couplings, self.linear, seed)
+        found = self._descent.run(mask, kicks, stop)
         return found, float(self.energies(found[None])[0])
 
 
@@ -269,4 +277,4 @@ def warm(on_factor: bool, grouped: bool, kicks: bool) -> None:
         if not grouped:
             source.pairs_exchanged(np.array([True, False, False]), never)
             if kicks:
-                source.kicked(np.array([True, False, False]), 1, seeds[0])
+                source.kicked(np.array([True, False, False]), 1, seeds[0], never)

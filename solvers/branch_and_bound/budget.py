@@ -18,6 +18,7 @@ from prunebench.kernels.relaxations.budget_relaxation import FREE, BudgetRoot, r
 from prunebench.kernels.relaxations.certificate import BUDGET_SHIFT, certificate
 from prunebench.kernels.relaxations.programs import SelectProgram
 from prunebench.solvers.branch_and_bound.budget_tree import BudgetNodes, dive, pruned_mask, workspace
+from prunebench.solvers.branch_and_bound.without_root import fits, settle_for_less
 
 WORK_OF_A_DIVE = 2e7
 """Multiply-adds of one dive, some hundredths of a second: how long Ctrl-C and limits may wait."""
@@ -57,6 +58,9 @@ class BudgetRun:
             best.offer(self.descent.run(start, best).mask, "descent")
         best.bound(block.form.lower_bound())
         best.timings["descent"] = best.seconds
+        if not fits(best):
+            stop, self.certificate = settle_for_less(best, None)
+            return stop
         program = SelectProgram.of(block, best.objective).widened(block)
         root = root_relaxation(program, self.budget, program.inner(best.objective), best.stop)
         best.bound(program.outer(root.bound))
@@ -66,9 +70,9 @@ class BudgetRun:
             "tolerance": 2.0 * root.program.rounding / program.scale,
         }  # fmt: skip
         best.timings["root"] = best.seconds - best.timings["descent"]
-        stop = self._through(program, root)
+        ended = self._through(program, root)
         best.timings["tree"] = best.seconds - best.timings["descent"] - best.timings["root"]
-        return stop or Stop.finished("the search is complete, but rounding leaves a gap")
+        return ended or Stop.finished("the search is complete, but rounding leaves a gap")
 
     def _through(self, program: SelectProgram, root: BudgetRoot) -> Stop | None:
         """Search the tree. -> why it ended early, or None"""

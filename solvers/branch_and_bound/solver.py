@@ -29,16 +29,16 @@ from prunebench.kernels.relaxations.beam import RIDGES, Beams, Found
 from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.solvers.branch_and_bound.few import NODE_WORK, Few, affordable, work
+from prunebench.solvers.branch_and_bound.without_root import KICKS_A_WEIGHT, fits, settle_for_less
 
 if TYPE_CHECKING:
+    from prunebench.kernels.local_search.iterated import Iterated
     from prunebench.kernels.trees.dives import RefitTree, SelectTree
 
 MAX_SIZE = 1024
 """Most weights in a block: relaxations are dense, p² numbers each and O(p³) at the root."""
 WORK_OF_A_DIVE = 4e7
 """Multiply-adds of one compiled dive, some hundredths of a second: how long Ctrl-C and limits may wait."""
-KICKS_A_WEIGHT = 2
-"""Kicks per weight in the iterated descent for the first incumbent."""
 SEARCH_SHARE = 0.03
 """Work of the search for the first incumbent in mode refit, as a share of what solver swap does: 30 ms at most."""
 FEW_MASKS = 1_000_000
@@ -60,7 +60,9 @@ class BranchAndBound(Solver):
     """Proves optimality in both modes; anytime, with a bound beside every incumbent.
 
     What it can prove depends more on how the weights were drawn, on keep and on n than on p: most
-    blocks of p = 128, many of p = 256. The budget's evaluations are nodes of the tree. In mode refit the
+    blocks of p = 128, many of p = 256. In mode select a limit too short for the root relaxation, which takes 2 s at
+    p = 512 and 13 s at p = 1024, gives the bound of the Lagrangian dual and the mask of an iterated descent; the stop
+    reason says so. The budget's evaluations are nodes of the tree. In mode refit the
     details also say how many nodes had a tree of their own (`splits`), and how many masks were evaluated where all
     were (`enumerated`).
     """
@@ -147,6 +149,7 @@ class _Run:
         self.descent = SwapDescent(self.block)
         self.nodes, self.splits = 0, 0
         self.certificate: dict[str, Any] = {}
+        self.improver: Iterated | None = None
 
     def tell(self) -> None:
         """Write counters and proofs into the answer."""
@@ -167,6 +170,9 @@ class _Run:
         best = self.best
         self._descend()
         best.timings["descent"] = best.seconds
+        if self.block.mode == "select" and not fits(best):
+            ended, self.certificate = settle_for_less(best, self.improver)
+            return ended
         tree = self._select_tree() if self.block.mode == "select" else self._refit_tree()
         if tree is None:
             return Stop(
@@ -183,13 +189,14 @@ class _Run:
     def _descend(self) -> None:
         """Find the incumbent, by a descent and then by kicks or, in mode refit, a search; bound without relaxation."""
         from prunebench.kernels.local_search.descent import search
-        from prunebench.kernels.trees.dives import kicked_mask
+        from prunebench.kernels.local_search.iterated import Iterated
 
         block, best = self.block, self.best
         best.offer(self.descent.run(best.mask, best).mask, "descent")
         if block.mode == "select" and block.keeping.one_count and not best.stop():
-            program = SelectProgram.of(block, best.objective)
-            best.offer(kicked_mask(program, best.mask, KICKS_A_WEIGHT * block.p), "kicks")
+            self.improver = Iterated.of(block)
+            if fits(best):
+                best.offer(self.improver.run(best.mask, KICKS_A_WEIGHT * block.p, lambda _: best.stop()), "kicks")
         if block.mode == "refit" and block.mask_count > FEW_MASKS:
             for end in search(block, best.mask, best, self.rng, share=SEARCH_SHARE):
                 best.offer(end.mask, "search")

@@ -302,14 +302,15 @@ class _Run:
         return len(seen) - before
 
     def _formulated(self) -> tuple[SelectProgram | RefitProgram | None, Any]:
-        from prunebench.kernels.trees.dives import kicked_mask
+        from prunebench.kernels.local_search.iterated import Iterated
         from prunebench.solvers.highs import formulations
 
         block, threads = self.block, self.options.threads
         if block.mode == "select":
             program = SelectProgram.of(block, self.best.objective).widened(block)
             if block.keeping.one_count:
-                self._offer(kicked_mask(program, self.best.mask, min(block.p**2 // 8, MOST_KICKS)))
+                kicks = min(block.p**2 // 8, MOST_KICKS)
+                self._offer(Iterated.of(block).run(self.best.mask, kicks, lambda _: self.best.stop()))
                 program = SelectProgram.of(block, self.best.objective).widened(block)
             shift: FloatArray | None = None
             if self.options.probing and block.keeping.one_count:

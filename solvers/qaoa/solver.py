@@ -321,6 +321,8 @@ class Qaoa(Solver):
     def _bytes(self, p: int) -> float:
         """Measured for the state vector, whose sampler labels every state; noisy simulators hold a density matrix."""
         kind = devices.kind_of(self.sampler)
+        # enough to be refused, and no overflow
+        p = min(p, 500)
         if kind == "exact":
             return 2.0**p * (5200.0 if self.sampler == "statevector" else 64.0)
         return 16.0 * 4.0**p

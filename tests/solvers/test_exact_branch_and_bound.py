@@ -109,14 +109,29 @@ def test_the_shifts_interior_point_needs_few_iterations(seed):
 
 
 def test_kicks_never_lose_the_start_and_keep_the_count():
-    from prunebench.kernels.trees.dives import kicked_mask
+    from prunebench.kernels.local_search.iterated import Iterated
 
     block = gradient_block(30, 15, 11, "select")
-    program = SelectProgram.of(block, block.evaluate(block.incumbent))
-    mask = kicked_mask(program, block.incumbent, 50)
+    qubo = block.to_qubo()
+
+    def kicked(kicks):
+        return Iterated(qubo.couplings, qubo.linear, np.uint64(7)).run(block.incumbent, kicks)
+
+    mask = kicked(50)
     assert int(mask.sum()) == 11
-    assert block.evaluate(mask) <= block.evaluate(block.incumbent)
-    assert (kicked_mask(program, block.incumbent, 50) == mask).all()
+    assert block.evaluate(mask) <= block.evaluate(kicked(0)) <= block.evaluate(block.incumbent)
+    assert (kicked(50) == mask).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kicks_end_in_a_mask_that_no_swap_improves(seed):
+    from prunebench.kernels.local_search.iterated import Iterated
+    from prunebench.kernels.local_search.select_kernel import swap_changes
+
+    block = gradient_block(40, (5, 20, 60)[seed % 3], 13, "select", seed)
+    qubo = block.to_qubo()
+    mask = Iterated(qubo.couplings, qubo.linear, np.uint64(1 + seed)).run(block.incumbent, 200)
+    assert swap_changes(qubo.couplings, qubo.linear, mask).min() >= -1e-12 * block.random_mean()
 
 
 def test_no_time_gives_the_incumbent_and_no_bound():

@@ -269,3 +269,41 @@ def test_half_a_second_is_enough_in_a_fresh_process_that_has_to_compile(name, tm
     )  # fmt: skip
     objective, start = json.loads(out.stdout.strip().splitlines()[-1])
     assert objective < start
+
+
+@pytest.mark.parametrize("looks", [1, 4])
+def test_kicks_look_at_their_limit_between_slices(looks):
+    from prunebench.kernels.local_search.iterated import KICKS_TIMES_PAIRS, Iterated
+
+    block = instance("gaussian", 1, "select", p=24, keep=9)
+    qubo, made = block.to_qubo(), []
+
+    def stop(kicks):
+        made.append(kicks)
+        return _Looks.why if len(made) == looks else None
+
+    Iterated(qubo.couplings, qubo.linear, np.uint64(5)).run(block.incumbent, 10**12, stop)
+    assert made == [at * (KICKS_TIMES_PAIRS // 24**2) for at in range(1, looks + 1)]
+
+
+def test_a_root_relaxation_that_does_not_fit_the_limit_is_not_begun_and_a_cheaper_bound_is_told(monkeypatch):
+    from prunebench.solvers.branch_and_bound import without_root
+
+    block = instance("gaussian", 1, "select", p=30, keep=9)
+    # a first solve would compile on a miniature, whose limits are others
+    warm.warm_up(make_solver("branch-and-bound", {}), block)
+    looks = 0
+
+    def stop(self, spent=0.0):
+        nonlocal looks
+        looks += "kicks" in self.objectives
+        return self.time_limit() if looks > 2 else None
+
+    monkeypatch.setattr(Incumbent, "stop", stop)
+    monkeypatch.setattr(without_root, "seconds_of", lambda p: 2.0 * GENEROUS)
+    monkeypatch.setattr(SelectTree, "__init__", None)
+    found = solve(block, "branch-and-bound", budget=Budget(seconds=GENEROUS))
+    assert found.status is Status.TIME_LIMIT
+    assert "did not fit" in found.stop_reason
+    assert found.details["certificate"]["formulation"] == "lagrangian dual"
+    assert 0.0 < found.lower_bound < found.objective <= block.evaluate(block.incumbent)

@@ -8,6 +8,7 @@ import numpy as np
 from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.stop import Stop, StopCheck, never
 from prunebench.kernels.compiled import compiled
+from prunebench.kernels.local_search.iterated import any_below
 
 REFRESH_MOVES = 64
 """Moves between two recomputations of the fields, so that their rounding does not accumulate."""
@@ -104,7 +105,10 @@ def _best_swap(
     for step in range(start - 1, stop):
         i = first if step < start else step
         if bounds[i] < best and (step < start or i != first):
-            value = _row_minimum(couplings[i, start:stop], in_value[start:stop]) - out_value[i]
+            row, values = couplings[i, start:stop], in_value[start:stop]
+            if not any_below(values, row, best + out_value[i]):
+                continue
+            value = _row_minimum(row, values) - out_value[i]
             if value < best:
                 best, best_out = value, i
     best_in = -1

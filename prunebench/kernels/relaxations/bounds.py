@@ -68,14 +68,14 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
     found: list[tuple[float, dict[str, Any]]] = []
     convex = block.form.strong_convexity is not None
     if convex and block.p > QUICK_SIZE:
-        found.append(_lagrangian(block, stop))
+        found.append(lagrangian(block, stop))
     if block.p <= DENSE_SIZE[block.mode] and not stop(0.0) and (block.budget is not None or 0 < block.keep < block.p):
         proof = _shift(block, stop) if block.mode == "select" else _split(block, stop)
         if proof:
             found.append((derive(block, proof), proof))
     counted = block.budget is None and block.keeping.one_count
     if convex and block.p <= QUICK_SIZE and (not found or not np.isfinite(found[0][0]) or not counted):
-        found.append(_lagrangian(block, stop))
+        found.append(lagrangian(block, stop))
     # for an indefinite Hessian, possible in mode select only, the shift gives the only bound
     found.append((block.form.lower_bound(), {"formulation": UNCONSTRAINED}))
     value, proof = max(found, key=lambda pair: pair[0])
@@ -88,8 +88,8 @@ def lower_bound(block: BlockProblem, seconds: float = 60.0) -> Bound:
     return Bound(value, proof["formulation"], details)
 
 
-def _lagrangian(block: BlockProblem, stop: StopCheck) -> tuple[float, dict[str, Any]]:
-    """The Lagrangian dual's bound and its dual data."""
+def lagrangian(block: BlockProblem, stop: StopCheck) -> tuple[float, dict[str, Any]]:
+    """The Lagrangian dual's bound, and its dual data; the Hessian is positive definite. `stop` is asked every O(np)."""
     proof: dict[str, Any] = {"formulation": LAGRANGIAN, "dual": _dual(block, stop)}
     return derive(block, proof), proof
 

@@ -19,8 +19,8 @@ from prunebench.core.stop import StopCheck, never
 from prunebench.kernels.relaxations.programs import HALF_ULP, RefitProgram, SelectProgram
 from prunebench.kernels.relaxations.shift import certified_shift, plane_shift
 from prunebench.kernels.relaxations.split import RelaxedPoint, Split, best_split, certified_split
-from prunebench.kernels.trees import points, refit_tree, select_tree
 from prunebench.kernels.trees import refit_node as refit
+from prunebench.kernels.trees import refit_tree, select_tree
 from prunebench.kernels.trees import select_node as select
 from prunebench.kernels.trees.select_node import Pattern, Records
 
@@ -321,17 +321,6 @@ class RefitTree:
         if not np.isfinite(self._root_bound):
             self._root_bound = self.root_proof()[1]
         return self._root_bound
-
-
-KICK_STATE = np.uint64(88172645463325252)
-"""Where the random pairs of kicks begin: any number, always the same, so that a block's first incumbent is."""
-
-
-def kicked_mask(program: SelectProgram, mask: BoolArray, kicks: int) -> BoolArray:
-    """A mask at least as good as `mask` by iterated descent, without a quota. A kick costs about p² operations."""
-    chosen = (~mask).astype(np.float64)
-    points.kicked(program.quadratic, program.linear, chosen, kicks, KICK_STATE)
-    return np.asarray(chosen < 0.5)
 
 
 def _rounded_off(point: FloatArray, count: int) -> FloatArray:

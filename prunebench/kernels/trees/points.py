@@ -3,7 +3,7 @@
 import numpy as np
 
 from prunebench.core.arrays import FloatArray
-from prunebench.kernels.compiled import compiled, copy, fill, sort_positions
+from prunebench.kernels.compiled import compiled, fill, sort_positions
 from prunebench.kernels.trees.select_node import FREE, Pattern, gradient_at
 
 
@@ -48,46 +48,6 @@ def descend(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, grad: Fl
             grad[k] += matrix[into, k] - matrix[out, k]
     gradient_at(matrix, linear, chosen, grad)
     return value_at(linear, chosen, grad)
-
-
-@compiled(allocates=True)
-def kicked(matrix: FloatArray, linear: FloatArray, chosen: FloatArray, kicks: int, state: np.uint64) -> float:
-    """Iterated descent in place: swap a few random pairs, descend, continue from the better point. Returns its value.
-
-    state : where the linear congruential sequence (Knuth, MMIX) begins that gives the random pairs
-    """
-    p = linear.size
-    grad = np.empty(p)
-    best = descend(matrix, linear, chosen, grad, 4 * p)
-    trial = np.empty(p)
-    ones = np.empty(p, np.int64)
-    zeros = np.empty(p, np.int64)
-    for _ in range(kicks):
-        copy(chosen, trial)
-        taken = 0
-        left = 0
-        for i in range(p):
-            if trial[i] == 1.0:
-                ones[taken] = i
-                taken += 1
-            else:
-                zeros[left] = i
-                left += 1
-        if taken == 0 or left == 0:
-            return best
-        for _ in range(4):
-            state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
-            a = int((state >> np.uint64(33)) % np.uint64(taken))
-            state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
-            b = int((state >> np.uint64(33)) % np.uint64(left))
-            trial[ones[a]] = 0.0
-            trial[zeros[b]] = 1.0
-            ones[a], zeros[b] = zeros[b], ones[a]
-        value = descend(matrix, linear, trial, grad, 4 * p)
-        if value < best:
-            best = value
-            copy(trial, chosen)
-    return best
 
 
 @compiled(allocates=True)
