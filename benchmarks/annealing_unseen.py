@@ -30,7 +30,7 @@ SAMPLES = (32, 128, 512)
 DENSITIES = (0.5, 0.2, 0.5, 0.1)
 FIRST_SEED = 200
 """Of the blocks; no other benchmark's blocks have a seed above it."""
-SOLVERS = ("anneal", "swap", *runs.FAMILY, "branch-and-bound")
+SOLVERS = ("anneal", "beam", "swap", *runs.FAMILY, "branch-and-bound")
 BEATEN = 1e-6
 """A solver beats another where it is better by more than this share of a random mask's value."""
 

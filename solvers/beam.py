@@ -16,7 +16,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
 from prunebench.kernels.local_search.descent import SwapDescent
-from prunebench.kernels.relaxations.beam import RIDGES, Beams
+from prunebench.kernels.relaxations.beam import PLAIN_RIDGES, RIDGES, Beams
 from prunebench.kernels.relaxations.programs import SelectProgram
 from prunebench.kernels.relaxations.shift import plane_shift
 
@@ -32,8 +32,6 @@ RELAXED_SHARE = 0.5
 """Share of a time limit after which the relaxation must have ended; it is cut there, which leaves a weaker shift."""
 ACCURACY = 0.1
 """Of the relaxation, as a share of its gap to the best mask: beams are as good with .1 as with .001."""
-PLAIN_RIDGES = (1e-3, 1e-2, 1e-4)
-"""Ridges where there is no relaxation, as `prunebench.kernels.relaxations.beam.RIDGES` are with one."""
 DESCENTS = 4
 """Best masks of a beam from which swap descents begin."""
 ALTERNATIVES = 16

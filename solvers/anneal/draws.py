@@ -18,12 +18,13 @@ from prunebench.kernels.relaxations.programs import SelectProgram
 from prunebench.kernels.relaxations.shift import plane_shift
 
 ACCURACY = 1e-2
-"""Of the relaxation, as a share of the gap: at .03 draws are clearly worse, at .001 they are not better."""
-SECONDS_A_CUBE = 2e-8
-"""Seconds that the relaxation takes, divided by p³: some twenty iterations, measured at p = 128, 256 and 512."""
+"""Of the relaxation, as a share of the gap: at .03 draws are clearly worse, and at .1 beams are on blocks of few
+samples; at .001 neither is better."""
+SECONDS_A_CUBE = 1e-8
+"""Seconds that the relaxation takes, divided by p³: ten to twenty iterations, measured at p = 256, 512 and 1024."""
 RELAXED_SHARE = 0.6
 """Share of a time limit after which the relaxation must have ended; it is cut there, which leaves weaker moments."""
-RELAXED_PART = 0.35
+RELAXED_PART = 0.5
 """Least part of the relaxation that must fit until then for it to be begun: less has no use."""
 RELAXED_EVALUATIONS = 2.0
 """Evaluations that the relaxation counts as, divided by p³: at 10 ns an evaluation."""
@@ -41,10 +42,15 @@ def cost(p: int, seconds: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """Moments of the relaxation: `mean` (p,) of kept weights, and a square root `spread` (p, p) of their covariance."""
+    """Moments of the relaxation: `mean` (p,) of kept weights, and a square root `spread` (p, p) of their covariance.
+
+    program : the block's;  shift : the relaxation's (p,), in its units
+    """
 
     mean: FloatArray
     spread: FloatArray
+    program: SelectProgram
+    shift: FloatArray
 
     @staticmethod
     def of(block: BlockProblem, upper: float, stop: StopCheck) -> "Draws":
@@ -56,7 +62,8 @@ class Draws:
         found = plane_shift(program.quadratic, program.linear, program.count, program.inner(upper), ACCURACY, stop)
         # the program's ones are pruned weights, which have the same covariance
         values, vectors = np.linalg.eigh(found.moments - np.outer(found.point, found.point))
-        return Draws(1.0 - found.point, vectors * np.sqrt(np.clip(values, 0.0, None)))
+        spread = vectors * np.sqrt(np.clip(values, 0.0, None))
+        return Draws(1.0 - found.point, spread, program, found.diagonal)
 
     def masks(self, count: int, keep: int, good: BoolArray, rng: np.random.Generator) -> BoolArray:
         """Masks of `keep` weights; every second one begins from a random row of `good`. bool (r, p) -> (count, p)"""

@@ -12,6 +12,7 @@ from prunebench.core.solver import Incumbent, Stop
 from prunebench.core.stop import StopCheck, StopKind, never
 
 if TYPE_CHECKING:
+    from prunebench.solvers.anneal.beamed import Beamed
     from prunebench.solvers.anneal.budget import BudgetReads
     from prunebench.solvers.anneal.draws import Draws
     from prunebench.solvers.anneal.reads import DenseReads, FactorReads
@@ -57,6 +58,8 @@ ALTERNATIVES = 16
 """Most further masks in a solution."""
 POOL = 64
 """Good masks that are held, at most twice as many: joined ones lead on where there are many, ten are too alike."""
+BEAM_SHARE = 0.3
+"""Evaluations of beams, as a share of all so far: more leave too little for what improves their masks."""
 JOINED_SHARE = 0.5
 """Swaps that joins of good masks examine, as a share of those of the kicks: they take about as long."""
 
@@ -78,6 +81,7 @@ class Search:
     turns: int = 0
     _stalled: int = 0
     _draws: "Draws | None" = None
+    _beams: "Beamed | None" = None
 
     def __post_init__(self) -> None:
         self.block = self.best.block
@@ -113,6 +117,7 @@ class Search:
             self.evaluations += float(count * temperatures.size * block.p)
             self._exchange_pairs(source, check)
             self._kick(source, sweeps, rng, check)
+            self._beam(source, check)
             self._draw(source, sweeps, rng, check)
             self._join(source, sweeps, rng, check)
             self.turns += 1
@@ -204,6 +209,27 @@ class Search:
             # as long as they find something
             if not energy + self._constant < lowest or stop(0.0):
                 return
+
+    def _beam(self, source: "Source", stop: StopCheck) -> None:
+        """Descents from the masks of beams, as long as these have had less than their share."""
+        from prunebench.solvers.anneal.beamed import Beamed
+        from prunebench.solvers.anneal.reads import DenseReads
+
+        if not isinstance(source, DenseReads) or not self._descends(source) or not self._relax():
+            return
+        if self._draws is not None and self._beams is None:
+            self._beams = Beamed(self._draws.program, self._draws.shift)
+            self.evaluations += self._beams.spent
+        while self._beams is not None and self._beams.spent <= BEAM_SHARE * self.evaluations and not stop(0.0):
+            before = self._beams.spent
+            masks = self._beams.masks(stop)
+            if masks is None:
+                return
+            for start in masks:
+                found, energy = source.kicked(start, 0, np.uint64(1), stop)
+                self._hold(found, energy + self._constant)
+            self.evaluations += self._beams.spent - before + EVALUATIONS_A_KICK * len(masks) * self.block.p**2
+            self.details["beams"] = self.details.get("beams", 0) + 1
 
     def _draw(self, source: "Source", sweeps: int, rng: np.random.Generator, stop: StopCheck) -> None:
         """Descents from masks drawn from the relaxation, which is solved the first time."""

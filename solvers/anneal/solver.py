@@ -34,7 +34,8 @@ class Anneal(Solver):
     If several batches bring nothing, every second one starts hotter and is shorter, and on couplings good masks are
     improved by double swaps. On couplings of more than 64 weights three searches take turns with the batches: an
     iterated descent from the best mask, for as long as it finds better ones; descents from masks drawn from the
-    semidefinite relaxation, where the budget allows its O(p³); and searches of what good masks decide differently.
+    semidefinite relaxation and from those of beams over it (solver `beam`), where the budget allows its O(p³); and
+    searches of what good masks decide differently.
     Proves no bound.
     A proposal costs O(1) on dense couplings, an accepted swap O(p); on the factor both cost O(n) and
     nothing of size p² is formed. Where the block has a budget, weights are also added and dropped, on couplings.

@@ -9,6 +9,7 @@ from prunebench import BlockProblem, Budget, QuadraticForm, solve
 from prunebench.core.stop import never
 from prunebench.solvers.anneal.draws import Draws
 from prunebench.solvers.anneal.solver import Anneal
+from prunebench.suite import catalogue, instances
 
 
 def low_rank(p: int, seed: int) -> BlockProblem:
@@ -52,3 +53,15 @@ def test_a_budget_too_small_for_the_relaxation_leaves_it_out() -> None:
     block = low_rank(96, 1)
     found = solve(block, Anneal(), budget=Budget(evaluations=1.5e6), seed=0)
     assert "draws" not in found.details
+
+
+def test_beams_over_the_relaxation_find_what_reads_and_draws_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    block = instances.load(catalogue.catalogue().get("select-digits-first-fisher-128-64"))
+    budget = Budget(evaluations=2e7)
+    found = solve(block, Anneal(), budget=budget, seed=0)
+    assert found.details["beams"] > 3
+    assert np.array_equal(found.mask, solve(block, Anneal(), budget=budget, seed=0).mask)
+    monkeypatch.setattr("prunebench.solvers.anneal.search.Search._beam", lambda *_: None)
+    without = solve(block, Anneal(), budget=budget, seed=0)
+    assert "beams" not in without.details
+    assert found.objective < without.objective * (1.0 - 1e-3)

@@ -22,6 +22,8 @@ from prunebench.kernels.relaxations.programs import SelectProgram
 
 RIDGES = (1e-3, 3e-4, 1e-4)
 """Ridges beside the relaxation's shift, in means of the shifted diagonal; which is best depends on the block."""
+PLAIN_RIDGES = (1e-3, 1e-2, 1e-4)
+"""The same where there is no relaxation, and no shift."""
 PANEL = 32
 """Variables that are eliminated, or decided, between two products of whole matrices: fewer cost calls, more memory."""
 PLANE = 10.0
@@ -103,7 +105,7 @@ class Beam:
         return Beam(triangle, order, np.asarray(centre), count)
 
     def search(self, width: int, stop: StopCheck = never) -> Found | Stop:
-        """At most `width` assignments, O(width·p²); or why `stop`, which is asked after every panel, ended it."""
+        """At most `width` assignments, O(width·p²); or why `stop`, which is asked at every level, ended it."""
         triangle, centre, count, decisions = self.triangle, self.centre, self.count, 0.0
         p = centre.size
         decided = np.zeros((1, p), dtype=np.bool_)
@@ -112,12 +114,12 @@ class Beam:
         cost, ones = np.zeros(1), np.zeros(1, dtype=np.int64)
         for end in range(p, 0, -PANEL):
             begin = max(end - PANEL, 0)
-            if ended := stop(decisions):
-                return ended
             above = np.arange(cost.size)
             near = asked[:, begin:end].copy()
             apart = np.empty((cost.size, end - begin))
             for place in range(end - 1, begin - 1, -1):
+                if ended := stop(decisions):
+                    return ended
                 here = place - begin
                 moves = np.array([0.0, 1.0]) - centre[place]
                 squares = near[:, here, None] + triangle[place, place] * moves
