@@ -48,7 +48,7 @@ VERSION = "1"
 """Version of the suite."""
 
 HEURISTICS = {
-    "select": ("swap", "anneal", "tabu"),
+    "select": ("beam", "anneal", "swap", "tabu"),
     "refit": ("swap", "admm", "obs", "cbs"),
     "groups": ("group-swap", "osscar"),
 }
