@@ -16,7 +16,7 @@ from prunebench.core.block import BlockProblem
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
 from prunebench.kernels.local_search.descent import SwapDescent
-from prunebench.kernels.relaxations.beam import PLAIN_RIDGES, RIDGES, Beams
+from prunebench.kernels.relaxations.beam import Beams
 from prunebench.kernels.relaxations.programs import SelectProgram
 from prunebench.kernels.relaxations.shift import plane_shift
 
@@ -41,7 +41,7 @@ ALTERNATIVES = 16
 @register
 @dataclass(frozen=True, kw_only=True)
 class BeamSearch(Solver):
-    """Beams of growing width over the convex relaxation, several shifts each, and swap descents from their best masks.
+    """Beams of growing width over the convex relaxation, with several ridges, and swap descents from their best masks.
 
     Milliseconds up to p = 128, and often the optimum there, as the order in which weights are decided leaves the
     small pivots, which tune the objective, to the end. Proves no bound; deterministic; ends by itself. A beam costs
@@ -90,14 +90,14 @@ class _Search:
         """Variables decided in all partly decided masks: what this solver counts as evaluations."""
 
     def go(self) -> Stop:
-        """Plain beams, the relaxation, and beams over it; each width with every shift."""
+        """Narrow beams over no relaxation, the relaxation, and beams over it."""
         p, widths = self._best.block.p, self._widths()
         plain = np.full(p, self._missing())
         if p > RELAXED_SIZE:
-            return self._beams(plain, PLAIN_RIDGES, widths)
-        if (stop := self._beams(plain, PLAIN_RIDGES[:1], widths[:1])).kind is not StopKind.FINISHED:
+            return self._beams(plain, widths)
+        if (stop := self._beams(plain, widths[:1])).kind is not StopKind.FINISHED:
             return stop
-        return self._beams(self._relaxed(), RIDGES, widths)
+        return self._beams(self._relaxed(), widths)
 
     def tell(self) -> None:
         """Write the other masks and the counters into the answer."""
@@ -138,18 +138,15 @@ class _Search:
         best.details["relaxation_iterations"] = found.iterations
         return found.diagonal
 
-    def _beams(self, shift: FloatArray, ridges: Sequence[float], widths: Sequence[int]) -> Stop:
-        best, beams = self._best, Beams(self._program, shift)
-        for width in widths:
-            for ridge in ridges:
-                if stop := best.stop(self._decided):
-                    return stop
-                found = beams.search(ridge, width, best.stop_after(self._decided))
-                if isinstance(found, Stop):
-                    return found
-                if found is not None:
-                    self._decided += found.decided
-                    self._descend(~found.ones[:DESCENTS])
+    def _beams(self, shift: FloatArray, widths: Sequence[int]) -> Stop:
+        best, beams = self._best, Beams(self._program, shift, widths)
+        while (found := beams.following(best.stop_after(self._decided))) is not None:
+            if isinstance(found, Stop):
+                return found
+            self._decided += found.decided
+            self._descend(~found.ones[:DESCENTS])
+            if stop := best.stop(self._decided):
+                return stop
         best.details["width"] = widths[-1]
         return Stop.finished(f"finished beams of {widths[-1]} masks")
 

@@ -212,15 +212,14 @@ class Search:
 
     def _beam(self, source: "Source", stop: StopCheck) -> None:
         """Descents from the masks of beams, as long as these have had less than their share."""
-        from prunebench.solvers.anneal.beamed import Beamed
         from prunebench.solvers.anneal.reads import DenseReads
 
-        if not isinstance(source, DenseReads) or not self._descends(source) or not self._relax():
+        if not isinstance(source, DenseReads) or not self._descends(source):
             return
-        if self._draws is not None and self._beams is None:
-            self._beams = Beamed(self._draws.program, self._draws.shift)
+        if self._beams is None:
+            self._beams = self._planned_beams()
             self.evaluations += self._beams.spent
-        while self._beams is not None and self._beams.spent <= BEAM_SHARE * self.evaluations and not stop(0.0):
+        while self._beams.spent <= BEAM_SHARE * self.evaluations and not stop(0.0):
             before = self._beams.spent
             masks = self._beams.masks(stop)
             if masks is None:
@@ -230,6 +229,15 @@ class Search:
                 self._hold(found, energy + self._constant)
             self.evaluations += self._beams.spent - before + EVALUATIONS_A_KICK * len(masks) * self.block.p**2
             self.details["beams"] = self.details.get("beams", 0) + 1
+
+    def _planned_beams(self) -> "Beamed":
+        """Beams over the relaxation, or a narrow one over none where that does not fit the budget."""
+        from prunebench.kernels.relaxations.programs import SelectProgram
+        from prunebench.solvers.anneal.beamed import Beamed
+
+        if self._relax() and self._draws is not None:
+            return Beamed(self._draws.program, self._draws.shift, relaxed=True)
+        return Beamed(SelectProgram.of(self.block, self.best.objective), np.zeros(self.block.p), relaxed=False)
 
     def _draw(self, source: "Source", sweeps: int, rng: np.random.Generator, stop: StopCheck) -> None:
         """Descents from masks drawn from the relaxation, which is solved the first time."""

@@ -25,7 +25,7 @@ from prunebench.core.proof import ProofWriter
 from prunebench.core.quadratic import QuadraticForm
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind, never
-from prunebench.kernels.relaxations.beam import RIDGES, Beams, Found
+from prunebench.kernels.relaxations.beam import Beams, Found
 from prunebench.kernels.relaxations.certificate import certificate, settle
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
 from prunebench.solvers.branch_and_bound.few import NODE_WORK, Few, affordable, work
@@ -45,8 +45,8 @@ FEW_MASKS = 1_000_000
 """Up to this many masks a descent is enough: the tree is over at once."""
 ENUMERATE = Stop.finished("the tree took as long as evaluating all masks does")
 """Ends the search of the tree in favour of evaluating all masks."""
-BEAM_WIDTH = 8
-"""Width of the beams that look for a better incumbent, in masks a weight: some .05 s at p = 128."""
+BEAM_WIDTHS = (64, 8)
+"""Widths of the beams that look for a better incumbent, the wider in masks a weight: some .05 s at p = 128."""
 PENALTY = 5.0
 """Weight of a group's penalty, in units of the gap without it; half the gap would suffice."""
 LEAST_PENALTY = 1e-3
@@ -288,11 +288,9 @@ class _Run:
 
     def _look(self, tree: "SelectTree") -> tuple[BoolArray, float]:
         """Beams over the root's shift, whose best masks are often far below what dives find. -> the best mask, value"""
-        best, beams = self.best, Beams(tree.program, tree.shift)
-        for ridge in RIDGES:
-            found = beams.search(ridge, BEAM_WIDTH * self.block.p, best.stop)
-            if isinstance(found, Found):
-                best.offer(~found.ones[0], "beam")
+        best, beams = self.best, Beams(tree.program, tree.shift, (BEAM_WIDTHS[0], BEAM_WIDTHS[1] * self.block.p))
+        while isinstance(found := beams.following(best.stop), Found):
+            best.offer(~found.ones[0], "beam")
         return best.mask, tree.program.inner(best.objective)
 
     def _few(self, program: RefitProgram) -> Few | None:

@@ -11,6 +11,7 @@ A diagonal shift changes no value at binaries (x² = x) but the cost of what is 
 quadratic is to singular, the more that cost says, up to where rounding takes over.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,10 +21,10 @@ from prunebench.core.arrays import BoolArray, FloatArray, IndexArray
 from prunebench.core.stop import Stop, StopCheck, never
 from prunebench.kernels.relaxations.programs import SelectProgram
 
-RIDGES = (1e-3, 3e-4, 1e-4)
-"""Ridges beside the relaxation's shift, in means of the shifted diagonal; which is best depends on the block."""
-PLAIN_RIDGES = (1e-3, 1e-2, 1e-4)
-"""The same where there is no relaxation, and no shift."""
+RIDGES = (1e-3, 1e-4, 3e-3, 3e-4, 1e-2, 3e-5)
+"""Ridges beside a shift, in means of the shifted diagonal: which is best differs by two orders from block to block."""
+BEST_RIDGES = 3
+"""Ridges with which beams are widened: those that found most."""
 PANEL = 32
 """Variables that are eliminated, or decided, between two products of whole matrices: fewer cost calls, more memory."""
 PLANE = 10.0
@@ -144,25 +145,44 @@ class Beam:
 
 
 class Beams:
-    """Beams of a block's program over one shift, with further ridges beside it: each factor is computed once.
+    """Beams of a block's program over one shift: narrow ones with every ridge, wider ones with the best of them.
 
     program : the block's;  shift : (p,) in the program's units, as of `shift.plane_shift`, or zeros
+    widths : of the beams, rising
     """
 
-    def __init__(self, program: SelectProgram, shift: FloatArray) -> None:
+    def __init__(self, program: SelectProgram, shift: FloatArray, widths: Sequence[int]) -> None:
         self._program, self._shift = program, shift
         self._size = float(np.abs(program.quadratic.diagonal() + shift).mean())
         self._made: dict[float, Beam | None] = {}
+        self._worth: dict[float, float] = {}
+        self._plan = [(widths[0], ridge) for ridge in RIDGES] if widths else []
+        self._wider = list(widths[1:])
 
-    def search(self, ridge: float, width: int, stop: StopCheck = never) -> Found | Stop | None:
-        """The beam with a ridge, in means of the shifted diagonal; None where that leaves the quadratic indefinite.
+    def following(self, stop: StopCheck = never) -> Found | Stop | None:
+        """The next beam, whose ones are pruned weights; why it was stopped; or None where all are done."""
+        while self._plan or self._wider:
+            if not self._plan:
+                width, best = self._wider.pop(0), sorted(self._worth, key=self._worth.__getitem__)
+                self._plan = [(width, ridge) for ridge in best[:BEST_RIDGES]]
+                continue
+            width, ridge = self._plan.pop(0)
+            beam = self._beam(ridge)
+            if beam is not None:
+                found = beam.search(width, stop)
+                if isinstance(found, Found):
+                    self._worth[ridge] = min(self._value(found.ones[0]), self._worth.get(ridge, np.inf))
+                return found
+        return None
 
-        The ones that it finds are pruned weights.
-        """
+    def _beam(self, ridge: float) -> Beam | None:
+        """The beam with a ridge; None where that leaves the quadratic indefinite."""
         if ridge not in self._made:
-            program = self._program
-            self._made[ridge] = Beam.of(
-                program.quadratic, program.linear, self._shift + ridge * self._size, program.count
-            )
-        beam = self._made[ridge]
-        return None if beam is None else beam.search(width, stop)
+            program, shift = self._program, self._shift + ridge * self._size
+            self._made[ridge] = Beam.of(program.quadratic, program.linear, shift, program.count)
+        return self._made[ridge]
+
+    def _value(self, ones: BoolArray) -> float:
+        chosen = np.flatnonzero(ones)
+        within = self._program.quadratic[np.ix_(chosen, chosen)]
+        return float(self._program.linear[chosen].sum() + 0.5 * within.sum())
