@@ -4,6 +4,7 @@ Farhi, Goldstone, Gutmann: A quantum approximate optimization algorithm, arXiv 1
 keep the number of ones, Hadfield et al., Algorithms 12 (2019) 34, and Bärtschi, Eidenbenz, QCE 2020.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +38,11 @@ FEWEST_STEPS = 3
 """Least default steps: on 24 blocks of 20 weights the optimum had at least 16,000 times its uniform probability."""
 STEPS_TIMES_MASKS = 3e5
 """Between these, the product with the number of feasible masks, so that a solve of 20 weights takes under a second."""
+
+
+def _shown(count: int) -> str:
+    """A count of any size in a few characters: those of large blocks are beyond what a float holds."""
+    return f"{count:.3g}" if count < 10**15 else f"10^{math.log10(count):.0f}"
 
 
 @register
@@ -112,10 +118,10 @@ class QaoaSubspace(Solver):
         largest = max(fitting, default=0)
         if largest == 0:
             return f"memory is {self.memory:g} GB, too little for any block; raise it"
-        what = f"{size} weights with {keep} kept have {subspace.state_count(size, keep):.3g} feasible masks"
+        what = f"{size} weights with {keep} kept have {_shown(subspace.state_count(size, keep))} feasible masks"
         return (
-            f"{what}, {needed / 1e9:.3g} GB where {self.memory:g} are allowed (at most {subspace.MAX_BITS} weights); "
-            f"use --block-size {largest}, or the option qubits={min(largest, 12)} to solve it through sub-blocks"
+            f"{what}, {_shown(needed // 10**9)} GB where {self.memory:g} are allowed (at most {subspace.MAX_BITS} "
+            f"weights); use --block-size {largest}, or the option qubits={min(largest, 12)} to solve it through sub-blocks"
         )
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:

@@ -420,3 +420,10 @@ def test_a_mask_that_is_nearly_the_best_does_not_hold_the_loop():
 
 def test_blocks_with_many_masks_get_fewer_steps_by_default():
     assert [default_steps(masks) for masks in (10, 15_000, 30_000, 184_756, 10**7)] == [20, 20, 10, 3, 3]
+
+
+def test_blocks_with_more_masks_than_a_float_holds_are_refused_with_their_size():
+    form = QuadraticForm(factor=np.ones((2, 4096)), ridge=1.0, centre=np.ones(4096))
+    said = make_solver("qaoa-subspace").refuses(BlockProblem(form, np.ones(4096), 2048, "select"))
+    assert "4096 weights with 2048 kept have 10^1231 feasible masks" in said
+    assert "GB where 4 are allowed" in said
