@@ -121,7 +121,8 @@ class QaoaSubspace(Solver):
         what = f"{size} weights with {keep} kept have {_shown(subspace.state_count(size, keep))} feasible masks"
         return (
             f"{what}, {_shown(needed // 10**9)} GB where {self.memory:g} are allowed (at most {subspace.MAX_BITS} "
-            f"weights); use --block-size {largest}, or the option qubits={min(largest, 12)} to solve it through sub-blocks"
+            f"weights); use --block-size {largest}, or the option qubits={min(largest, 12)} to solve it through "
+            "sub-blocks"
         )
 
     def search(self, best: Incumbent, rng: np.random.Generator) -> Stop:
