@@ -92,6 +92,8 @@ class _Search:
     def go(self) -> Stop:
         """Narrow beams over no relaxation, the relaxation, and beams over it."""
         p, widths = self._best.block.p, self._widths()
+        # where a limit ends the first factor, the start is improved at least
+        self._descend(self._best.mask[None])
         plain = np.full(p, self._missing())
         if p > RELAXED_SIZE:
             return self._beams(plain, widths)

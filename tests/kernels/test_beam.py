@@ -82,6 +82,8 @@ def test_a_beam_stops_when_it_is_told_to():
     assert beam.search(4, stop) == Stop(StopKind.TIME, "enough")
     assert asked == sorted(asked)
     assert asked[-1] > 0.0
+    told = Stop(StopKind.TIME, "late")
+    assert Beam.of(quadratic, linear, np.full(100, 0.1), 50, lambda _: told) is told
 
 
 def test_the_solver_finds_the_proved_optimum_of_blocks_on_which_descents_end_above_it():

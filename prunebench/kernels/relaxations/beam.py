@@ -33,9 +33,10 @@ SMALLEST = 1e-13
 """Least pivot, as a share of the largest: a smaller one is rounding."""
 
 
-def sorted_factor(matrix: FloatArray) -> tuple[FloatArray, IndexArray] | None:
-    """R upper triangular (p, p) and an order (p,) with matrix[order][:, order] = R'R, small pivots first; None where
-    the matrix is not positive definite. O(p³)
+def sorted_factor(matrix: FloatArray, stop: StopCheck = never) -> tuple[FloatArray, IndexArray] | Stop | None:
+    """R upper triangular (p, p) and an order (p,) with matrix[order][:, order] = R'R, small pivots first. O(p³)
+
+    None where the matrix is not positive definite; why `stop`, which is asked once a panel, ended it.
     """
     p = matrix.shape[0]
     rest, pivots = np.array(matrix), matrix.diagonal().copy()
@@ -44,6 +45,8 @@ def sorted_factor(matrix: FloatArray) -> tuple[FloatArray, IndexArray] | None:
     open_pivots = pivots.copy()
     for begin in range(0, p, PANEL):
         end = min(begin + PANEL, p)
+        if ended := stop(0.0):
+            return ended
         for step in range(begin, end):
             chosen = int(open_pivots.argmin())
             pivot = float(open_pivots[chosen])
@@ -87,19 +90,21 @@ class Beam:
     count: int
 
     @staticmethod
-    def of(quadratic: FloatArray, linear: FloatArray, shift: FloatArray, count: int) -> "Beam | None":
+    def of(
+        quadratic: FloatArray, linear: FloatArray, shift: FloatArray, count: int, stop: StopCheck = never
+    ) -> "Beam | Stop | None":
         """The beam of linear'x + ½ x'quadratic x over binaries with Σx = count. O(p³)
 
         quadratic : (p, p) symmetric;  linear, shift : (p,), the shift is added to the diagonal and taken off again
-        -> None where that is not positive definite on the plane Σd = 0, up to rounding
+        -> None where that is not positive definite on the plane Σd = 0, up to rounding; why `stop` ended it
         """
         # a large curvature off the plane of the count: what is left open then keeps the count, too
         matrix = quadratic + PLANE * float(np.linalg.norm(quadratic)) / shift.size
         weight = float(matrix[0, 0] - quadratic[0, 0])
         matrix[np.diag_indices_from(matrix)] += shift
-        factor = sorted_factor(matrix)
-        if factor is None:
-            return None
+        factor = sorted_factor(matrix, stop)
+        if factor is None or isinstance(factor, Stop):
+            return factor
         triangle, order = factor
         right = (linear - 0.5 * shift - weight * count)[order]
         centre, _ = lapack.dpotrs(triangle, -right, lower=0)
@@ -167,7 +172,9 @@ class Beams:
                 self._plan = [(width, ridge) for ridge in best[:BEST_RIDGES]]
                 continue
             width, ridge = self._plan.pop(0)
-            beam = self._beam(ridge)
+            beam = self._beam(ridge, stop)
+            if isinstance(beam, Stop):
+                return beam
             if beam is not None:
                 found = beam.search(width, stop)
                 if isinstance(found, Found):
@@ -175,11 +182,14 @@ class Beams:
                 return found
         return None
 
-    def _beam(self, ridge: float) -> Beam | None:
+    def _beam(self, ridge: float, stop: StopCheck) -> Beam | Stop | None:
         """The beam with a ridge; None where that leaves the quadratic indefinite."""
         if ridge not in self._made:
             program, shift = self._program, self._shift + ridge * self._size
-            self._made[ridge] = Beam.of(program.quadratic, program.linear, shift, program.count)
+            made = Beam.of(program.quadratic, program.linear, shift, program.count, stop)
+            if isinstance(made, Stop):
+                return made
+            self._made[ridge] = made
         return self._made[ridge]
 
     def _value(self, ones: BoolArray) -> float:
