@@ -115,7 +115,7 @@ class Registry:
     def _load(self, point: EntryPoint) -> None:
         try:
             loaded = point.load()
-        except Exception as error:
+        except Exception as error:  # importing meets any code of a third party
             self.failures[point.name] = f"{type(error).__name__}: {error} (entry point {point.value!r})"
             return
         if isinstance(loaded, type):

@@ -99,7 +99,7 @@ def merged(function: Kernel) -> Kernel:
     A separate function would be compiled by itself, and again with every direct or indirect caller.
     """
     decorated: Any = njit(inline="always", error_model="numpy", nogil=True)(function)
-    return decorated  # type: ignore[no-any-return]
+    return decorated  # type: ignore[no-any-return]  # numba has no types
 
 
 @compiled(inner=True)

@@ -532,7 +532,7 @@ def place(depth: int, stack: Stack) -> int:
     if depth == 0:
         return 0
     below = stack.states[depth - 1]
-    return below.packed + below.size * below.size  # type: ignore[no-any-return]
+    return below.packed + below.size * below.size  # type: ignore[no-any-return]  # numba's own types
 
 
 @merged

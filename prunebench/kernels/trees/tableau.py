@@ -143,7 +143,7 @@ def sweep_now(tableau: Tableau, k: int, sign: float) -> None:
 @merged
 def singular(matrix: FloatArray, i: int) -> float:
     """The largest pivot of variable i that counts as zero up to rounding."""
-    return 1e-13 * abs(matrix[i, i]) + 1e-300  # type: ignore[no-any-return]
+    return 1e-13 * abs(matrix[i, i]) + 1e-300  # type: ignore[no-any-return]  # numba's own types
 
 
 @compiled(inner=True)
