@@ -60,6 +60,8 @@ OPTIONS: dict[tuple[str, str], dict[str, Any]] = {
     ("select", "tabu"): {"keep_samples": 0},
 }
 """Options by kind of block and solver; in mode refit `swap` has a search that ends by itself."""
+ROUNDING = 1e-12
+"""A mask is better than the best known by more than this share of a random mask's gap: less is rounding."""
 VERIFY_SECONDS = 60.0
 """Wall seconds for which `verify` looks for a bound where nothing else gives one."""
 
@@ -262,7 +264,7 @@ def better(files: Iterable[Path]) -> Iterator[Row]:
             if row.objective is None or not row.objective < item.best or row.hash != item.hash:
                 continue
             value = instances.load(item).evaluate(mask_from_text(row.mask, item.p))
-            if value < item.best:
+            if item.best - value > ROUNDING * (item.scale - item.best):
                 _take(item.name, {"best": float(value), "best_from": held.label, "mask": row.mask})
                 gain = (item.best - value) / (item.scale - item.best)
                 yield Row(
