@@ -15,7 +15,6 @@ from prunebench.core.arrays import BoolArray, FloatArray
 from prunebench.core.block import BlockProblem
 from prunebench.core.solver import Incumbent, Solver, Stop, register
 from prunebench.core.stop import StopKind
-from prunebench.kernels.local_search.descent import SwapDescent
 from prunebench.kernels.relaxations.beam import Beams
 from prunebench.kernels.relaxations.programs import SelectProgram
 from prunebench.kernels.relaxations.shift import plane_shift
@@ -81,6 +80,8 @@ class _Search:
     """One solve: the program, the masks found, counters."""
 
     def __init__(self, options: BeamSearch, best: Incumbent) -> None:
+        from prunebench.kernels.local_search.descent import SwapDescent
+
         self._options, self._best = options, best
         with best.building():
             self._program = SelectProgram.of(best.block, best.objective)

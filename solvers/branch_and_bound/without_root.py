@@ -6,13 +6,15 @@ limit only, not on the clock.
 """
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prunebench.core.block import BlockProblem
 from prunebench.core.solver import Incumbent, Stop
-from prunebench.kernels.local_search.iterated import Iterated
 from prunebench.kernels.relaxations.bounds import lagrangian
 from prunebench.kernels.relaxations.shift import seconds_of
+
+if TYPE_CHECKING:
+    from prunebench.kernels.local_search.iterated import Iterated
 
 ROOT_SHARE = 0.9
 """Share of the limit that the root relaxation may take, as estimated; the first mask and its end take the rest."""
@@ -38,7 +40,7 @@ def _stop_bounding(best: Incumbent, spent: float) -> Stop | None:
     return best.time_limit() if late else best.stop()
 
 
-def settle_for_less(best: Incumbent, improver: Iterated | None) -> tuple[Stop, dict[str, Any]]:
+def settle_for_less(best: Incumbent, improver: "Iterated | None") -> tuple[Stop, dict[str, Any]]:
     """Bound the block by the Lagrangian dual and improve the mask until a limit is met.
 
     improver : None where the masks obey a quota or a budget
