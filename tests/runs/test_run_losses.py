@@ -324,7 +324,8 @@ def test_workers_that_die_at_their_start_for_another_reason_are_told_too(tmp_pat
     )
     ran = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert ran.returncode == 1
-    assert "worker processes die before they solve anything" in ran.stderr.splitlines()[-1]
+    # the library's own thread may say more on the way out
+    assert any("worker processes die before they solve anything" in line for line in ran.stderr.splitlines())
 
 
 def test_a_scheduler_that_is_gone_keeps_the_run_and_says_how_to_resume(whole, tmp_path):
