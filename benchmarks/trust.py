@@ -1,6 +1,6 @@
 """What is claimed, attacked: false "optimal", bounds above the optimum, forged files, proofs, damaged blocks.
 
-    python benchmarks/trust.py                 # everything, some twenty minutes on one core
+    python benchmarks/trust.py                 # everything, five minutes on one core
     python benchmarks/trust.py --quick         # a twentieth of it
     python benchmarks/trust.py claims forged   # some parts
 
