@@ -289,7 +289,8 @@ class _Run:
     def _look(self, tree: "SelectTree") -> tuple[BoolArray, float]:
         """Beams over the root's shift, whose best masks are often far below what dives find. -> the best mask, value"""
         best, beams = self.best, Beams(tree.program, tree.shift, (BEAM_WIDTHS[0], BEAM_WIDTHS[1] * self.block.p))
-        while isinstance(found := beams.following(best.stop), Found):
+        # the budget's evaluations are nodes, not what beams decide
+        while isinstance(found := beams.following(lambda _: best.stop(self.nodes)), Found):
             best.offer(~found.ones[0], "beam")
         return best.mask, tree.program.inner(best.objective)
 

@@ -8,6 +8,7 @@ from prunebench import BlockProblem, Budget, QuadraticForm, Status, solve
 from prunebench.core.mask_bounds import mask_bound
 from prunebench.core.stop import never
 from prunebench.kernels.relaxations.programs import RefitProgram, SelectProgram
+from prunebench.suite import catalogue, instances
 from prunebench.testing.instances import FAMILIES, instance
 
 
@@ -375,3 +376,14 @@ def _subsets(size, count):
     from itertools import combinations
 
     return combinations(range(size), count)
+
+
+def test_beams_over_the_roots_shift_find_what_the_first_dives_do_not(monkeypatch):
+    item = catalogue.catalogue().get("select-drawn-uniform-128-64")
+    block, few = instances.load(item), Budget(evaluations=6000)
+    found = solve(block, "branch-and-bound", budget=few)
+    assert found.objective == pytest.approx(item.best, rel=1e-9)
+    assert found.details["best_from"] == "beam"
+    assert found.lower_bound < found.objective
+    monkeypatch.setattr("prunebench.solvers.branch_and_bound.solver.Beams.following", lambda *_: None)
+    assert solve(block, "branch-and-bound", budget=few).objective > found.objective * (1.0 + 1e-6)
