@@ -299,7 +299,7 @@ class Search:
         return True
 
     def _descends(self, source: "DenseReads") -> bool:
-        """Whether descents are to follow the batches: these bring nothing, and the block is large and has one count."""
+        """Whether kicks, beams, draws and joins take turns with the batches: the block is large and has one count."""
         return self.block.p > KICKED_SIZE and self.options.reads is None and source.layout is None
 
     def _affordable_descents(self, wanted: int) -> int:
@@ -342,7 +342,7 @@ class Search:
 
 
 def _kicks_a_batch(sweeps: int, p: int) -> int:
-    """Kicks that take as long as a batch of reads."""
+    """Kicks between two batches, at least one: `KICKS_A_BATCH`."""
     return max(1, round(KICKS_A_BATCH * BATCH * sweeps / p))
 
 

@@ -26,7 +26,7 @@ RIDGES = (1e-3, 1e-4, 3e-3, 3e-4, 1e-2, 3e-5)
 BEST_RIDGES = 3
 """Ridges with which beams are widened: those that found most."""
 PANEL = 32
-"""Variables that are eliminated, or decided, between two products of whole matrices: fewer cost calls, more memory."""
+"""Variables that are eliminated, or decided, between two products of matrices: with fewer, calls take longest."""
 PLANE = 10.0
 """Weight of the term that holds the count: times the quadratic's Frobenius norm over p, so that it dominates."""
 SMALLEST = 1e-13
@@ -99,8 +99,8 @@ class Beam:
         -> None where that is not positive definite on the plane Σd = 0, up to rounding; why `stop` ended it
         """
         # a large curvature off the plane of the count: what is left open then keeps the count, too
-        matrix = quadratic + PLANE * float(np.linalg.norm(quadratic)) / shift.size
-        weight = float(matrix[0, 0] - quadratic[0, 0])
+        weight = PLANE * float(np.linalg.norm(quadratic)) / shift.size
+        matrix = quadratic + weight
         matrix[np.diag_indices_from(matrix)] += shift
         factor = sorted_factor(matrix, stop)
         if factor is None or isinstance(factor, Stop):
